@@ -1,0 +1,244 @@
+//! Memory that is immutable, shared by reference count, and may belong to another library.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use abi_stable::StableAbi;
+
+/// The alignment of every buffer, in bytes: a cache line, and the widest vector register.
+pub const ALIGNMENT: usize = 64;
+
+/// A piece of immutable memory. A clone shares it; the last one releases it, in the library that made it.
+///
+/// It starts at a multiple of [`ALIGNMENT`] bytes. It is CPU memory; the wire format has room for other devices.
+pub struct Buffer {
+    wire: WireBuffer,
+}
+
+/// How a buffer crosses the boundary. Whoever holds one holds one reference of `owner`.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct WireBuffer {
+    data: *const u8,
+    len: usize,
+    /// DLPack's device type: 1 is the CPU.
+    device_type: i32,
+    device_id: i32,
+    owner: *const (),
+    retain: extern "C" fn(*const ()),
+    release: extern "C" fn(*const ()),
+}
+
+const CPU: i32 = 1;
+
+// SAFETY: the memory is immutable, and the owner's reference count is atomic (`Arc`, or by contract).
+unsafe impl Send for WireBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for WireBuffer {}
+
+impl Drop for WireBuffer {
+    fn drop(&mut self) {
+        (self.release)(self.owner);
+    }
+}
+
+impl Clone for WireBuffer {
+    fn clone(&self) -> Self {
+        (self.retain)(self.owner);
+        Self { ..*self }
+    }
+}
+
+/// What a buffer of this library keeps alive.
+type Owner = Box<dyn Any + Send + Sync>;
+
+extern "C" fn retain(owner: *const ()) {
+    // SAFETY: `owner` came from `Arc::<Owner>::into_raw` in `from_owner` of this library, which also wrote this function's address.
+    unsafe { Arc::<Owner>::increment_strong_count(owner.cast()) };
+}
+
+extern "C" fn release(owner: *const ()) {
+    // A panic must not unwind into a foreign caller; a release that panics has nothing left to save.
+    // SAFETY: as in `retain`; the caller gives up the one reference that it held.
+    let _ = std::panic::catch_unwind(|| drop(unsafe { Arc::<Owner>::from_raw(owner.cast()) }));
+}
+
+impl Buffer {
+    /// Shares memory that `owner` keeps alive, without a copy: a plugin's own tensor, a mapped file.
+    ///
+    /// # Safety
+    /// `data` must be readable for `len` bytes and not change for as long as `owner` lives, and must be a multiple of
+    /// [`ALIGNMENT`] unless `len` is 0.
+    pub unsafe fn from_owner(data: *const u8, len: usize, owner: impl Any + Send + Sync) -> Self {
+        let owner: Owner = Box::new(owner);
+        let data = if len == 0 { NonNull::<Aligned>::dangling().as_ptr().cast::<u8>().cast_const() } else { data };
+        debug_assert!(data.addr().is_multiple_of(ALIGNMENT), "memory at {data:?} is not aligned to {ALIGNMENT} bytes");
+        let owner = Arc::into_raw(Arc::new(owner)).cast();
+        Self { wire: WireBuffer { data, len, device_type: CPU, device_id: 0, owner, retain, release } }
+    }
+
+    /// New memory for `count` elements, zeroed, then written by `fill`.
+    ///
+    /// # Panics
+    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    pub fn build<T: bytemuck::Pod>(count: usize, fill: impl FnOnce(&mut [T])) -> Self {
+        let len = count.checked_mul(size_of::<T>()).expect("a tensor's size overflows");
+        let block = Block::zeroed(len);
+        // SAFETY: the block is `len` zeroed bytes, aligned beyond any `Pod` type, and not shared yet.
+        fill(unsafe { std::slice::from_raw_parts_mut(block.data.as_ptr().cast(), count) });
+        // SAFETY: the block owns `len` aligned bytes, and nothing can write to them any more.
+        unsafe { Self::from_owner(block.data.as_ptr(), len, block) }
+    }
+
+    /// New memory with a copy of `elements`.
+    pub fn copy_of<T: bytemuck::Pod>(elements: &[T]) -> Self {
+        Self::build(elements.len(), |copy: &mut [T]| copy.copy_from_slice(elements))
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.wire.len
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.wire.len == 0
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `from_owner` and `import` require readable, immutable memory of this length while the owner lives.
+        unsafe { std::slice::from_raw_parts(self.wire.data, self.wire.len) }
+    }
+
+    /// The memory as elements, if its length is a multiple of theirs.
+    pub fn try_cast<T: bytemuck::Pod>(&self) -> Option<&[T]> {
+        bytemuck::try_cast_slice(self.as_slice()).ok()
+    }
+
+    pub(crate) fn cast<T: bytemuck::Pod>(&self) -> &[T] {
+        self.try_cast().expect("the length was checked when the tensor or column was made")
+    }
+
+    /// Whether the two share their memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.wire.data, other.wire.data) && self.wire.len == other.wire.len
+    }
+
+    /// Hands out a reference. A buffer that came from elsewhere goes on with its own owner, so that a tensor that
+    /// crosses many times gathers no layers.
+    pub(crate) fn export(&self) -> WireBuffer {
+        self.wire.clone()
+    }
+
+    pub(crate) fn import(wire: WireBuffer) -> Result<Self, String> {
+        if wire.device_type != CPU {
+            return Err(format!("lies on a device of type {}, and only CPU memory can be read", wire.device_type));
+        }
+        if wire.data.is_null() || !wire.data.addr().is_multiple_of(ALIGNMENT) {
+            return Err(format!("starts at {:?}, which is not a multiple of {ALIGNMENT} bytes", wire.data));
+        }
+        if wire.len > isize::MAX as usize {
+            return Err(format!("claims {} bytes", wire.len));
+        }
+        Ok(Self { wire })
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        Self { wire: self.wire.clone() }
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes at {:?}", self.wire.len, self.wire.data)
+    }
+}
+
+#[repr(align(64))]
+struct Aligned;
+
+/// Memory from this library's allocator.
+struct Block {
+    data: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a block is plain memory with one owner.
+unsafe impl Send for Block {}
+// SAFETY: as above; once shared it is only read.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn zeroed(len: usize) -> Self {
+        let layout = Layout::from_size_align(len, ALIGNMENT).expect("a tensor's size overflows");
+        if len == 0 {
+            return Self { data: NonNull::<Aligned>::dangling().cast(), layout };
+        }
+        // SAFETY: the layout is not of size zero.
+        let Some(data) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        Self { data, layout }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.layout.size() > 0 {
+            // SAFETY: allocated in `zeroed` with this layout.
+            unsafe { dealloc(self.data.as_ptr(), self.layout) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Counted(Vec<u8>, Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn the_last_holder_releases_and_nobody_copies() {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let memory = Counted(vec![7; 256], drops.clone());
+        let start = memory.0.as_ptr().align_offset(ALIGNMENT);
+        let data = memory.0[start..].as_ptr();
+        // SAFETY: the vector is immutable and lives in the owner; `start` aligns the pointer.
+        let buffer = unsafe { Buffer::from_owner(data, 64, memory) };
+        // There and back a thousand times: the same memory, no layers of owners.
+        let mut there = buffer.clone();
+        for _ in 0..1000 {
+            there = Buffer::import(there.export()).unwrap();
+        }
+        assert!(there.is_same(&buffer));
+        drop(buffer);
+        assert_eq!(there.as_slice(), [7; 64]);
+        assert_eq!(drops.load(Ordering::SeqCst), 0);
+        drop(there);
+        assert_eq!(drops.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn memory_is_aligned_and_foreign_lies_are_refused() {
+        for count in [0, 1, 3, 1000] {
+            let buffer = Buffer::copy_of(&vec![1.0_f32; count]);
+            assert_eq!(buffer.as_slice().as_ptr().addr() % ALIGNMENT, 0);
+            assert_eq!(buffer.try_cast::<f32>().unwrap().len(), count);
+        }
+        let mut wire = Buffer::copy_of(&[0_u8; 65]).export();
+        wire.data = wire.data.wrapping_add(1);
+        assert!(Buffer::import(wire).unwrap_err().contains("not a multiple"));
+        let mut wire = Buffer::copy_of(&[0_u8; 65]).export();
+        wire.device_type = 2;
+        assert!(Buffer::import(wire).unwrap_err().contains("type 2"));
+    }
+}

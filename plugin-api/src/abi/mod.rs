@@ -1,0 +1,1 @@
+pub mod buffer; pub use buffer::{Buffer, ALIGNMENT};

@@ -1,0 +1,251 @@
+//! What a plugin offers: components of four kinds, each with a constructor.
+
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::{self, Problem};
+use crate::{Aggregator, Context, Dataset, Error, Filter, Model, ModelSetup, Result};
+
+/// What sort of work a component does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A [`Model`].
+    Model,
+    /// A [`Dataset`].
+    Dataset,
+    /// An [`Aggregator`].
+    Aggregator,
+    /// A [`Filter`].
+    Filter,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::Dataset => "dataset",
+            Self::Aggregator => "aggregator",
+            Self::Filter => "filter",
+        })
+    }
+}
+
+/// What is told of a component without making one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// What it does.
+    pub kind: Kind,
+    /// The name that an experiment calls it by.
+    pub name: String,
+    /// One line on what it is.
+    pub about: String,
+    /// The JSON Schema of its configuration.
+    pub schema: Value,
+}
+
+type Check = dyn Fn(&Value) -> Result<Vec<Problem>> + Send + Sync;
+type Devices = dyn Fn() -> Result<Vec<String>> + Send + Sync;
+type MakeModel = dyn Fn(&Value, &ModelSetup, &Context<'_>) -> Result<Box<dyn Model>> + Send + Sync;
+type Make<T> = dyn Fn(&Value, &Context<'_>) -> Result<Box<T>> + Send + Sync;
+
+#[derive(Clone)]
+pub(crate) enum Maker {
+    Model(Arc<MakeModel>, Arc<Devices>),
+    Dataset(Arc<Make<dyn Dataset>>),
+    Aggregator(Arc<Make<dyn Aggregator>>),
+    Filter(Arc<Make<dyn Filter>>),
+}
+
+/// A component: its profile and its constructor. The same type stands for one of this library and for one that was
+/// loaded, so whoever uses it need not know.
+#[derive(Clone)]
+pub struct Component {
+    pub(crate) profile: Profile,
+    pub(crate) check: Arc<Check>,
+    pub(crate) maker: Maker,
+}
+
+impl Component {
+    fn of<C: DeserializeOwned + JsonSchema>(kind: Kind, name: &str, about: &str, maker: Maker) -> Self {
+        let schema = schemars::schema_for!(C).to_value();
+        let profile = Profile { kind, name: name.to_owned(), about: about.to_owned(), schema };
+        Self { profile, check: Arc::new(|value| Ok(config::read::<C>(value).err().unwrap_or_default())), maker }
+    }
+
+    /// A model, by its constructor.
+    pub fn model<C, M>(name: &str, about: &str, new: fn(C, &ModelSetup, &Context<'_>) -> Result<M>) -> Self
+    where
+        C: DeserializeOwned + JsonSchema + 'static,
+        M: Model + 'static,
+    {
+        let make = move |config: &Value, setup: &ModelSetup, ctx: &Context<'_>| -> Result<Box<dyn Model>> { Ok(Box::new(new(typed(config)?, setup, ctx)?)) };
+        Self::of::<C>(Kind::Model, name, about, Maker::Model(Arc::new(make), Arc::new(|| Ok(vec!["cpu".to_owned()]))))
+    }
+
+    /// A dataset, by its constructor.
+    pub fn dataset<C, D>(name: &str, about: &str, new: fn(C, &Context<'_>) -> Result<D>) -> Self
+    where
+        C: DeserializeOwned + JsonSchema + 'static,
+        D: Dataset + 'static,
+    {
+        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Dataset>> { Ok(Box::new(new(typed(config)?, ctx)?)) };
+        Self::of::<C>(Kind::Dataset, name, about, Maker::Dataset(Arc::new(make)))
+    }
+
+    /// An aggregator, by its constructor.
+    pub fn aggregator<C, A>(name: &str, about: &str, new: fn(C, &Context<'_>) -> Result<A>) -> Self
+    where
+        C: DeserializeOwned + JsonSchema + 'static,
+        A: Aggregator + 'static,
+    {
+        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Aggregator>> { Ok(Box::new(new(typed(config)?, ctx)?)) };
+        Self::of::<C>(Kind::Aggregator, name, about, Maker::Aggregator(Arc::new(make)))
+    }
+
+    /// A filter, by its constructor.
+    pub fn filter<C, F>(name: &str, about: &str, new: fn(C, &Context<'_>) -> Result<F>) -> Self
+    where
+        C: DeserializeOwned + JsonSchema + 'static,
+        F: Filter + 'static,
+    {
+        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Filter>> { Ok(Box::new(new(typed(config)?, ctx)?)) };
+        Self::of::<C>(Kind::Filter, name, about, Maker::Filter(Arc::new(make)))
+    }
+
+    /// For a model that computes on more than the CPU: which devices it finds on this machine, `cpu` among them.
+    #[must_use]
+    pub fn on_devices(mut self, devices: fn() -> Vec<String>) -> Self {
+        if let Maker::Model(_, found) = &mut self.maker {
+            *found = Arc::new(move || Ok(devices()));
+        }
+        self
+    }
+
+    /// What it is.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// What is wrong with a configuration for it, so far as its struct can tell.
+    ///
+    /// # Errors
+    /// If the plugin fails to answer.
+    pub fn check(&self, config: &Value) -> Result<Vec<Problem>> {
+        (self.check)(config)
+    }
+
+    /// The devices that the model finds on this machine.
+    ///
+    /// # Errors
+    /// If it is no model, or fails to answer.
+    pub fn devices(&self) -> Result<Vec<String>> {
+        match &self.maker {
+            Maker::Model(_, devices) => devices(),
+            _ => Err(self.is_no(Kind::Model)),
+        }
+    }
+
+    /// Makes a model.
+    ///
+    /// # Errors
+    /// If it is none, or cannot be made of this configuration.
+    pub fn new_model(&self, config: &Value, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Box<dyn Model>> {
+        match &self.maker {
+            Maker::Model(make, _) => make(config, setup, ctx),
+            _ => Err(self.is_no(Kind::Model)),
+        }
+    }
+
+    /// Makes a dataset.
+    ///
+    /// # Errors
+    /// If it is none, or cannot be made of this configuration.
+    pub fn new_dataset(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Dataset>> {
+        match &self.maker {
+            Maker::Dataset(make) => make(config, ctx),
+            _ => Err(self.is_no(Kind::Dataset)),
+        }
+    }
+
+    /// Makes an aggregator.
+    ///
+    /// # Errors
+    /// If it is none, or cannot be made of this configuration.
+    pub fn new_aggregator(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Aggregator>> {
+        match &self.maker {
+            Maker::Aggregator(make) => make(config, ctx),
+            _ => Err(self.is_no(Kind::Aggregator)),
+        }
+    }
+
+    /// Makes a filter.
+    ///
+    /// # Errors
+    /// If it is none, or cannot be made of this configuration.
+    pub fn new_filter(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Filter>> {
+        match &self.maker {
+            Maker::Filter(make) => make(config, ctx),
+            _ => Err(self.is_no(Kind::Filter)),
+        }
+    }
+
+    fn is_no(&self, wanted: Kind) -> Error {
+        Error::unsupported(format!("`{}` is a {}, not a {wanted}", self.profile.name, self.profile.kind))
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.profile.kind, self.profile.name)
+    }
+}
+
+fn typed<C: DeserializeOwned>(config: &Value) -> Result<C> {
+    config::read(config).map_err(|problems| {
+        let first = problems.into_iter().next();
+        let (path, message) = first.map_or_else(Default::default, |p| (p.path.join("."), p.message));
+        let error = Error::config(message);
+        if path.is_empty() { error } else { error.at_key(path) }
+    })
+}
+
+/// What is told of a plugin's library.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The package's name.
+    pub package: String,
+    /// The package's version.
+    pub version: String,
+    /// Its authors.
+    pub authors: String,
+    /// Its licence.
+    pub license: String,
+    /// The version of plugin-api that it was built with.
+    pub interface: String,
+    /// How it was built: `debug` or `release`, and for which machine.
+    pub build: String,
+}
+
+/// A plugin: what it says of itself, and its components.
+#[derive(Clone, Debug)]
+pub struct Plugin {
+    /// What it says of itself.
+    pub about: About,
+    /// What it offers.
+    pub components: Vec<Component>,
+}
+
+impl Plugin {
+    /// The component of this kind and name; without a name, the only one of its kind.
+    pub fn find(&self, kind: Kind, name: Option<&str>) -> Option<&Component> {
+        let mut found = self.components.iter().filter(|c| c.profile.kind == kind && name.is_none_or(|n| n == c.profile.name));
+        let first = found.next()?;
+        if name.is_none() && found.next().is_some() { None } else { Some(first) }
+    }
+}

@@ -1,0 +1,106 @@
+//! Datasets: which clients there are, and what data each has.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, Error, Result, Table};
+
+/// A task: a name, the columns a model reads, and the column it learns to predict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Its name, unique in the experiment.
+    pub name: String,
+    /// The columns that a model reads.
+    pub inputs: Vec<String>,
+    /// The column that it predicts.
+    pub target: String,
+}
+
+/// A task at a client: its train and its test table, either of which may have no row.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What it is about.
+    pub spec: TaskSpec,
+    /// The rows to train on.
+    pub train: Table,
+    /// The rows to evaluate on.
+    pub test: Table,
+}
+
+/// A client as the dataset knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientSpec {
+    /// Its name, unique in the experiment; it names folders and tags.
+    pub name: String,
+    /// Its tasks with their numbers of rows, in the experiment's order of tasks.
+    pub tasks: Vec<ClientTask>,
+}
+
+/// How much of a task a client has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientTask {
+    /// The task's name.
+    pub name: String,
+    /// Rows to train on.
+    pub train: usize,
+    /// Rows to evaluate on.
+    pub test: usize,
+}
+
+/// A file that the data comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// Rows that are used.
+    pub rows: usize,
+    /// Why rows, or the whole file, were left out, and how many rows each reason took.
+    pub skipped: Vec<(String, usize)>,
+}
+
+/// What a dataset holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Description {
+    /// The tasks, in the order that numbers them.
+    pub tasks: Vec<TaskSpec>,
+    /// The clients, in the order of aggregation.
+    pub clients: Vec<ClientSpec>,
+    /// The files.
+    pub sources: Vec<Source>,
+}
+
+impl Description {
+    /// A description of these tasks, clients and files.
+    pub fn new(tasks: Vec<TaskSpec>, clients: Vec<ClientSpec>, sources: Vec<Source>) -> Self {
+        Self { tasks, clients, sources }
+    }
+}
+
+/// Data for an experiment. The host makes one instance, asks what it holds, and loads each client once.
+pub trait Dataset: Send {
+    /// The tasks, the clients and the files. It reads what it must to count rows; it reports bad rows, and is an error
+    /// only where nothing is usable.
+    ///
+    /// # Errors
+    /// If a file or folder is missing, or no row is usable.
+    fn describe(&mut self, ctx: &Context<'_>) -> Result<Description>;
+
+    /// The tables of one client, in the order of its [`ClientSpec::tasks`].
+    ///
+    /// # Errors
+    /// If there is no such client, or its data cannot be read.
+    fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>>;
+
+    /// Writes the data as it will be used into a folder, for other programs and for later runs; returns the files.
+    ///
+    /// # Errors
+    /// If a file cannot be written; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
+    fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
+        let _ = (folder, ctx);
+        Err(Error::unsupported("this dataset has nothing to prepare"))
+    }
+}

@@ -1,0 +1,33 @@
+//! Filters: what changes a message on its way.
+
+use crate::{Context, Message, Result, State};
+
+/// Changes messages between server and clients. The host makes one instance for each client at the clients' side and
+/// one for all at the server's side; [`Context::client`] says whose message it is, [`Context::round`] when.
+///
+/// A filter that fails drops the message: nothing passes it unfiltered.
+pub trait Filter: Send {
+    /// The message as it shall go on.
+    ///
+    /// # Errors
+    /// If the message is not what the filter was set up for; the client's round then fails.
+    fn apply(&mut self, message: Message, ctx: &Context<'_>) -> Result<Message>;
+
+    /// What lives from round to round; nothing by default.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
+        let _ = ctx;
+        Ok(State::default())
+    }
+
+    /// Goes back to a state between two messages.
+    ///
+    /// # Errors
+    /// If the state does not fit.
+    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
+        let _ = ctx;
+        state.expect_empty()
+    }
+}

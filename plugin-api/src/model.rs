@@ -1,0 +1,173 @@
+//! Models: what is trained at the clients.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, Error, Message, Params, Result, State, Table, Task, TaskSpec};
+
+/// What a model is made for. A later interface may add to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ModelSetup {
+    /// Every task of the experiment, in the dataset's order; a task's place in this list is its number at every client.
+    pub tasks: Vec<TaskSpec>,
+    /// The names of the tasks that this instance trains: all of them for the server's instance.
+    pub held: Vec<String>,
+    /// Rounds of the whole run.
+    pub rounds: u64,
+    /// Epochs that a client trains in a round.
+    pub local_epochs: u64,
+}
+
+impl ModelSetup {
+    /// A setup in which every task is held.
+    pub fn new(tasks: Vec<TaskSpec>, rounds: u64, local_epochs: u64) -> Self {
+        Self { held: tasks.iter().map(|task| task.name.clone()).collect(), tasks, rounds, local_epochs }
+    }
+
+    /// The same for an instance that holds only these tasks.
+    #[must_use]
+    pub fn holding(&self, held: Vec<String>) -> Self {
+        Self { held, ..self.clone() }
+    }
+
+    /// The number of a task.
+    ///
+    /// # Errors
+    /// If the experiment has no such task.
+    pub fn number(&self, task: &str) -> Result<usize> {
+        self.tasks.iter().position(|spec| spec.name == task).ok_or_else(|| Error::data(format!("the experiment has no task `{task}`")))
+    }
+}
+
+/// Which pass over the training data a call of [`Model::train`] makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// The round, from zero.
+    pub round: u64,
+    /// The epoch within the round, from zero.
+    pub epoch: u64,
+}
+
+/// What a call of [`Model::train`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trained {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Examples seen, over all tasks.
+    pub examples: u64,
+}
+
+/// Which tensors of a message a model had no use for, and which of its own the message lacked. Neither is an error:
+/// a private head is lacking by design. The host reports both once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Parameters of the model that the message did not hold.
+    pub missing: Vec<String>,
+    /// Tensors of the message that the model does not have.
+    pub unexpected: Vec<String>,
+}
+
+/// Which way a metric is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Lower is better.
+    Lower,
+    /// Higher is better.
+    Higher,
+}
+
+/// One number that says how good a model is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// Its name, as it shall stand in tags and tables: `RMSE`.
+    pub name: String,
+    /// Its value. NaN says that it is not defined on this data.
+    pub value: f64,
+    /// Which way it is better.
+    pub goal: Goal,
+}
+
+/// How good a model is on the test data of one task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// The task.
+    pub task: String,
+    /// How many examples it was evaluated on. With none, loss and metrics are NaN.
+    pub examples: u64,
+    /// The loss that training minimises, as a mean over the examples.
+    pub loss: f64,
+    /// What the best global model is chosen by: higher is better, and the mean over tasks and clients is taken.
+    pub score: f64,
+    /// The metrics, in the order in which a table shall show them.
+    pub metrics: Vec<Metric>,
+}
+
+/// A model that a client trains. The host makes one instance for the server, whose parameters are the first global
+/// ones, and one for each client; an instance is called by one thread at a time, not always the same.
+///
+/// In each round a client's instance gets [`receive`](Self::receive), [`evaluate`](Self::evaluate), then for each
+/// local epoch [`train`](Self::train) and [`evaluate`](Self::evaluate), and [`send`](Self::send).
+pub trait Model: Send {
+    /// All parameters, private ones included.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params>;
+
+    /// Takes over the parameters of a message that it has; tolerates missing and unexpected names and reports them.
+    /// After an error it is as it was before.
+    ///
+    /// # Errors
+    /// If a tensor that it knows has another shape or type.
+    fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received>;
+
+    /// Trains one epoch over the training tables of all tasks.
+    ///
+    /// # Errors
+    /// If a table lacks a column, or the context asks to stop.
+    fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained>;
+
+    /// Evaluates on the test tables of all tasks: one result a task, in their order.
+    ///
+    /// # Errors
+    /// If a table lacks a column, or the context asks to stop.
+    fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>>;
+
+    /// What goes to the server at the end of a round, before filters: the parameters, unless a method has more to say.
+    ///
+    /// # Errors
+    /// As [`parameters`](Self::parameters).
+    fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
+        Ok(self.parameters(ctx)?.into())
+    }
+
+    /// Predicts the target of one task for each row of a table, in the rows' order.
+    ///
+    /// # Errors
+    /// If there is no such task, or the table lacks a column.
+    fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>>;
+
+    /// Writes the model in the formats of its field into an empty folder, for other programs. Returns the names of the
+    /// files; none by default, and then the folder goes again.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
+        let _ = (folder, ctx);
+        Ok(Vec::new())
+    }
+
+    /// All that [`restore`](Self::restore) needs to go on as if nothing had happened: parameters, optimiser, step.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn state(&mut self, ctx: &Context<'_>) -> Result<State>;
+
+    /// Goes back to a state of an instance with the same configuration and setup.
+    ///
+    /// # Errors
+    /// If the state does not fit.
+    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()>;
+}

@@ -1,0 +1,248 @@
+//! Named tensors: what models, aggregators and filters speak of.
+
+use std::fmt;
+
+use half::{bf16, f16};
+use indexmap::IndexMap;
+
+use crate::abi::Buffer;
+use crate::{Error, Result};
+
+/// The type of a tensor's elements, by DLPack's type codes and widths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DType {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary64.
+    F64,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// Signed 64-bit.
+    I64,
+    /// Signed 32-bit.
+    I32,
+    /// Signed 8-bit.
+    I8,
+    /// Unsigned 8-bit.
+    U8,
+}
+
+impl DType {
+    const ALL: [(Self, u8, u8, &'static str); 8] = [
+        (Self::F32, 2, 32, "f32"),
+        (Self::F64, 2, 64, "f64"),
+        (Self::F16, 2, 16, "f16"),
+        (Self::BF16, 4, 16, "bf16"),
+        (Self::I64, 0, 64, "i64"),
+        (Self::I32, 0, 32, "i32"),
+        (Self::I8, 0, 8, "i8"),
+        (Self::U8, 1, 8, "u8"),
+    ];
+
+    fn row(self) -> (Self, u8, u8, &'static str) {
+        Self::ALL[Self::ALL.iter().position(|row| row.0 == self).unwrap_or_default()]
+    }
+
+    /// DLPack's `(code, bits)`.
+    pub fn dlpack(self) -> (u8, u8) {
+        let (_, code, bits, _) = self.row();
+        (code, bits)
+    }
+
+    /// The type with this DLPack `(code, bits)`, if this interface carries it.
+    pub fn from_dlpack(code: u8, bits: u8) -> Option<Self> {
+        Self::ALL.iter().find(|row| (row.1, row.2) == (code, bits)).map(|row| row.0)
+    }
+
+    /// Bytes an element takes.
+    pub fn size(self) -> usize {
+        usize::from(self.row().2) / 8
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.row().3)
+    }
+}
+
+/// A Rust type that can be a tensor's element.
+pub trait Element: bytemuck::Pod + Default {
+    /// The matching [`DType`].
+    const DTYPE: DType;
+}
+
+macro_rules! elements {
+    ($($t:ty => $d:ident),*) => { $(impl Element for $t { const DTYPE: DType = DType::$d; })* };
+}
+elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => BF16, i64 => I64, i32 => I32, i8 => I8, u8 => U8);
+
+/// A dense row-major tensor. Its memory is immutable and shared: a clone copies nothing.
+#[derive(Clone)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Vec<usize>,
+    buffer: Buffer,
+}
+
+impl Tensor {
+    /// A tensor over memory that is already shared.
+    ///
+    /// # Errors
+    /// If the buffer's length is not the product of the shape times the element's size.
+    pub fn new(dtype: DType, shape: &[usize], buffer: Buffer) -> Result<Self> {
+        let wanted = shape.iter().try_fold(dtype.size(), |all, &n| all.checked_mul(n));
+        if wanted != Some(buffer.len()) {
+            let message = format!("a {dtype} tensor of shape {shape:?} does not take {} bytes", buffer.len());
+            return Err(Error::new(crate::ErrorKind::Tensor, message));
+        }
+        Ok(Self { dtype, shape: shape.to_vec(), buffer })
+    }
+
+    /// A tensor with a copy of these elements, row by row.
+    ///
+    /// # Errors
+    /// If their number is not the product of the shape.
+    pub fn from_slice<T: Element>(shape: &[usize], elements: &[T]) -> Result<Self> {
+        Self::new(T::DTYPE, shape, Buffer::copy_of(elements))
+    }
+
+    /// A tensor whose elements `fill` writes into zeroed memory, without a copy.
+    ///
+    /// # Panics
+    /// If the product of the shape overflows.
+    pub fn build<T: Element>(shape: &[usize], fill: impl FnOnce(&mut [T])) -> Self {
+        let count = shape.iter().product();
+        Self { dtype: T::DTYPE, shape: shape.to_vec(), buffer: Buffer::build(count, fill) }
+    }
+
+    /// The elements' type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The size of each dimension; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many elements it has.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The memory.
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    /// The elements.
+    ///
+    /// # Errors
+    /// If they are of another type.
+    pub fn elements<T: Element>(&self) -> Result<&[T]> {
+        if T::DTYPE != self.dtype {
+            return Err(Error::new(crate::ErrorKind::Tensor, format!("holds {}, not {}", self.dtype, T::DTYPE)));
+        }
+        Ok(self.buffer.cast())
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.shape)
+    }
+}
+
+/// An ordered set of named tensors: a model's parameters, an optimiser's moments, a filter's account of its error.
+///
+/// ```
+/// use plugin_api::{Params, Tensor};
+///
+/// let mut params = Params::new();
+/// params.insert("weight", Tensor::from_slice(&[2, 2], &[1.0_f32, 2.0, 3.0, 4.0])?);
+/// let broadcast = params.clone(); // copies no element
+/// assert!(broadcast.get("weight").unwrap().buffer().is_same(params.get("weight").unwrap().buffer()));
+/// assert_eq!(params.bytes(), 16);
+/// # Ok::<(), plugin_api::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Params(IndexMap<String, Tensor>);
+
+impl Params {
+    /// No tensor yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tensor at the end, or puts it in the place of the one with this name, which is returned.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
+        self.0.insert(name.into(), tensor)
+    }
+
+    /// The tensor with this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
+    }
+
+    /// The elements of the tensor with this name, of this shape.
+    ///
+    /// # Errors
+    /// If there is none, or it is of another shape or type; the error names the tensor.
+    pub fn elements<T: Element>(&self, name: &str, shape: &[usize]) -> Result<&[T]> {
+        let tensor = self.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
+        if tensor.shape() != shape {
+            return Err(Error::tensor(name, format!("has shape {:?}, not {shape:?}", tensor.shape())));
+        }
+        tensor.elements().map_err(|e| Error::tensor(name, e.message()))
+    }
+
+    /// Takes the tensor with this name out; the order of the others stays.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.0.shift_remove(name)
+    }
+
+    /// Keeps the tensors of which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &Tensor) -> bool) {
+        self.0.retain(|name, tensor| keep(name, tensor));
+    }
+
+    /// Names and tensors in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The names in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes that all elements take together.
+    pub fn bytes(&self) -> usize {
+        self.0.values().map(|tensor| tensor.buffer().len()).sum()
+    }
+}
+
+impl<N: Into<String>> FromIterator<(N, Tensor)> for Params {
+    fn from_iter<I: IntoIterator<Item = (N, Tensor)>>(tensors: I) -> Self {
+        Self(tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect())
+    }
+}

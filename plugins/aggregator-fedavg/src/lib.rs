@@ -1,0 +1,1 @@
+//! FedAvg: the weighted mean of the clients' parameters.

@@ -1,0 +1,1 @@
+//! FLAb's antibody fitness data as federated clients.

@@ -1,0 +1,1 @@
+//! Keeps parameters from being sent, by name.

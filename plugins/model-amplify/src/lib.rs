@@ -1,0 +1,1 @@
+//! The AMPLIFY protein language model with regression heads.

@@ -1,0 +1,1 @@
+//! Linear regression on residue composition: the example to copy.
