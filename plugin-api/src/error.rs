@@ -124,9 +124,7 @@ impl Error {
 
     /// A tensor has the wrong name, shape, type or content.
     pub fn tensor(name: impl Into<String>, message: impl Into<String>) -> Self {
-        let mut error = Self::new(ErrorKind::Tensor, message);
-        error.0.place = Some(Place::Tensor(name.into()));
-        error
+        Self::new(ErrorKind::Tensor, message).at_tensor(name)
     }
 
     /// Reading or writing `path` failed.
@@ -178,6 +176,13 @@ impl Error {
     #[must_use]
     pub fn in_file(mut self, path: impl AsRef<Path>, line: Option<u64>) -> Self {
         self.0.place = Some(Place::File(path.as_ref().to_owned(), line));
+        self
+    }
+
+    /// Says which tensor is at fault.
+    #[must_use]
+    pub fn at_tensor(mut self, name: impl Into<String>) -> Self {
+        self.0.place = Some(Place::Tensor(name.into()));
         self
     }
 

@@ -9,7 +9,8 @@ pub mod context;
 pub mod data;
 pub mod dataset;
 pub mod error;
-mod export;
+#[doc(hidden)]
+pub mod export;
 pub mod filter;
 pub mod message;
 pub mod model;

@@ -1,0 +1,98 @@
+//! Aggregators across the boundary: the wire trait, an aggregator behind it, and it as an aggregator again.
+
+use abi_stable::StableAbi;
+use abi_stable::sabi_trait;
+use abi_stable::sabi_trait::TD_Opaque;
+use abi_stable::std_types::{RBox, RString, RVec};
+
+use super::context::{WireContext, borrow, lend};
+use super::guard::Guarded;
+use super::wire::*;
+use crate::{Aggregator, Context, Message, Result, State, Update};
+
+/// [`Update`] on its way.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct WireUpdate {
+    client: RString,
+    message: WireMessage,
+    steps: u64,
+    examples: u64,
+}
+
+/// [`Aggregator`] as the other side sees it.
+#[sabi_trait]
+pub trait WireAggregator: Send {
+    /// As [`Aggregator::begin`].
+    fn begin(&mut self, global: WireMessage, clients: RVec<RString>, ctx: &WireContext<'_>) -> Wired<()>;
+    /// As [`Aggregator::add`].
+    fn add(&mut self, update: WireUpdate, ctx: &WireContext<'_>) -> Wired<()>;
+    /// As [`Aggregator::finish`].
+    fn finish(&mut self, ctx: &WireContext<'_>) -> Wired<WireMessage>;
+    /// As [`Aggregator::state`].
+    fn state(&mut self, ctx: &WireContext<'_>) -> Wired<WireState>;
+    /// As [`Aggregator::restore`].
+    #[sabi(last_prefix_field)]
+    fn restore(&mut self, state: WireState, ctx: &WireContext<'_>) -> Wired<()>;
+}
+
+/// An aggregator on its way.
+pub type AggregatorBox = WireAggregator_TO<'static, RBox<()>>;
+
+pub(crate) fn export(aggregator: Box<dyn Aggregator>) -> AggregatorBox {
+    WireAggregator_TO::from_value(Guarded::new(aggregator), TD_Opaque)
+}
+
+pub(crate) fn import(wire: AggregatorBox) -> Box<dyn Aggregator> {
+    Box::new(Imported(wire))
+}
+
+impl WireAggregator for Guarded<dyn Aggregator> {
+    fn begin(&mut self, global: WireMessage, clients: RVec<RString>, ctx: &WireContext<'_>) -> Wired<()> {
+        self.call("begin", |aggregator| {
+            let (global, clients) = (import_message(global)?, import_strings(clients));
+            borrow(ctx, |ctx| aggregator.begin(&global, &clients, ctx))
+        })
+    }
+    fn add(&mut self, update: WireUpdate, ctx: &WireContext<'_>) -> Wired<()> {
+        self.call("add", |aggregator| {
+            let WireUpdate { client, message, steps, examples } = update;
+            let update = Update { client: client.into(), message: import_message(message)?, steps, examples };
+            borrow(ctx, |ctx| aggregator.add(update, ctx))
+        })
+    }
+    fn finish(&mut self, ctx: &WireContext<'_>) -> Wired<WireMessage> {
+        self.call("finish", |aggregator| Ok(export_message(&borrow(ctx, |ctx| aggregator.finish(ctx))?)))
+    }
+    fn state(&mut self, ctx: &WireContext<'_>) -> Wired<WireState> {
+        self.call("state", |aggregator| Ok(export_state(&borrow(ctx, |ctx| aggregator.state(ctx))?)))
+    }
+    fn restore(&mut self, state: WireState, ctx: &WireContext<'_>) -> Wired<()> {
+        self.call("restore", |aggregator| {
+            let state = import_state(state)?;
+            borrow(ctx, |ctx| aggregator.restore(&state, ctx))
+        })
+    }
+}
+
+struct Imported(AggregatorBox);
+
+impl Aggregator for Imported {
+    fn begin(&mut self, global: &Message, clients: &[String], ctx: &Context<'_>) -> Result<()> {
+        Ok(lend(ctx, |ctx| self.0.begin(export_message(global), export_strings(clients), ctx)).into_result()?)
+    }
+    fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
+        let Update { client, message, steps, examples } = update;
+        let update = WireUpdate { client: client.into(), message: export_message(&message), steps, examples };
+        Ok(lend(ctx, |ctx| self.0.add(update, ctx)).into_result()?)
+    }
+    fn finish(&mut self, ctx: &Context<'_>) -> Result<Message> {
+        import_message(lend(ctx, |ctx| self.0.finish(ctx)).into_result()?)
+    }
+    fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
+        import_state(lend(ctx, |ctx| self.0.state(ctx)).into_result()?)
+    }
+    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
+        Ok(lend(ctx, |ctx| self.0.restore(export_state(state), ctx)).into_result()?)
+    }
+}

@@ -1,0 +1,123 @@
+//! The context on its way into a plugin: what the host lends to every call.
+
+use abi_stable::StableAbi;
+use abi_stable::sabi_trait;
+use abi_stable::sabi_trait::TD_Opaque;
+use abi_stable::std_types::{ROption, RStr};
+use abi_stable::sabi_types::RRef;
+
+use super::guard;
+use crate::context::Host;
+use crate::{Context, Level, Seed};
+
+/// [`Host`] as a plugin sees it.
+#[sabi_trait]
+pub trait WireHost: Sync {
+    /// As [`Host::enabled`].
+    fn enabled(&self, level: u8) -> bool;
+    /// As [`Host::log`].
+    fn log(&self, level: u8, line: RStr<'_>);
+    /// As [`Host::scalar`].
+    fn scalar(&self, tag: RStr<'_>, step: u64, value: f64);
+    /// As [`Host::progress`].
+    fn progress(&self, done: u64, total: u64);
+    /// As [`Host::cancelled`].
+    #[sabi(last_prefix_field)]
+    fn cancelled(&self) -> bool;
+}
+
+type HostRef<'a> = WireHost_TO<'a, RRef<'a, ()>>;
+
+/// [`Context`] on its way.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct WireContext<'a> {
+    host: HostRef<'a>,
+    client: ROption<RStr<'a>>,
+    round: ROption<u64>,
+    device: RStr<'a>,
+    threads: u64,
+    seed: u64,
+}
+
+/// The exporting side: a host behind the wire trait.
+pub(crate) struct Exported<'a>(&'a dyn Host);
+
+impl WireHost for Exported<'_> {
+    fn enabled(&self, code: u8) -> bool {
+        guard::quietly(|| self.0.enabled(level(code)))
+    }
+    fn log(&self, code: u8, line: RStr<'_>) {
+        guard::quietly(|| self.0.log(level(code), line.as_str()));
+    }
+    fn scalar(&self, tag: RStr<'_>, step: u64, value: f64) {
+        guard::quietly(|| self.0.scalar(tag.as_str(), step, value));
+    }
+    fn progress(&self, done: u64, total: u64) {
+        guard::quietly(|| self.0.progress(done, total));
+    }
+    fn cancelled(&self) -> bool {
+        guard::quietly(|| self.0.cancelled())
+    }
+}
+
+/// The importing side: the wire trait as a host.
+struct Imported<'r, 'h>(&'r HostRef<'h>);
+
+impl Host for Imported<'_, '_> {
+    fn enabled(&self, level: Level) -> bool {
+        self.0.enabled(level as u8)
+    }
+    fn log(&self, level: Level, line: &str) {
+        self.0.log(level as u8, line.into());
+    }
+    fn scalar(&self, tag: &str, step: u64, value: f64) {
+        self.0.scalar(tag.into(), step, value);
+    }
+    fn progress(&self, done: u64, total: u64) {
+        self.0.progress(done, total);
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+/// Unknown levels come from later interfaces and are finer than all that is known.
+fn level(code: u8) -> Level {
+    match code {
+        0 | 1 => Level::Error,
+        2 => Level::Warn,
+        3 => Level::Info,
+        4 => Level::Debug,
+        _ => Level::Trace,
+    }
+}
+
+/// Calls `call` with the context in its wire form.
+pub(crate) fn lend<R>(ctx: &Context<'_>, call: impl FnOnce(&WireContext<'_>) -> R) -> R {
+    let exported = Exported(ctx.host());
+    call(&WireContext {
+        host: WireHost_TO::from_ptr(&exported, TD_Opaque),
+        client: ctx.client().map(RStr::from).into(),
+        round: ctx.round().into(),
+        device: ctx.device().into(),
+        threads: ctx.threads() as u64,
+        seed: ctx.experiment_seed().value(),
+    })
+}
+
+/// Calls `call` with the context made of its wire form.
+pub(crate) fn borrow<R>(wire: &WireContext<'_>, call: impl FnOnce(&Context<'_>) -> R) -> R {
+    let host = Imported(&wire.host);
+    let mut ctx = Context::new(&host)
+        .with_device(wire.device.as_str())
+        .with_threads(wire.threads as usize)
+        .with_seed(Seed::new(wire.seed));
+    if let ROption::RSome(client) = wire.client {
+        ctx = ctx.with_client(client.as_str());
+    }
+    if let ROption::RSome(round) = wire.round {
+        ctx = ctx.with_round(round);
+    }
+    call(&ctx)
+}

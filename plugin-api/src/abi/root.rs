@@ -1,0 +1,231 @@
+//! The root module: the few functions that a plugin's library exports, and their way back to a [`Plugin`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use abi_stable::StableAbi;
+use abi_stable::library::{LibraryError, RootModule, lib_header_from_path};
+use abi_stable::sabi_types::VersionStrings;
+use abi_stable::std_types::{RStr, RString, RVec};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::aggregator::{self, AggregatorBox};
+use super::context::{WireContext, borrow, lend};
+use super::dataset::{self, DatasetBox};
+use super::filter::{self, FilterBox};
+use super::guard;
+use super::model::{self, ModelBox};
+use super::wire::*;
+use crate::component::{About, Maker, Profile};
+use crate::{Component, Error, Kind, ModelSetup, Plugin, Result};
+
+/// What a plugin's library exports: interface 1. A released interface never changes; a later one stands beside it.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = PluginV1_Ref)))]
+pub struct PluginV1 {
+    /// What the plugin says of itself and its components, in JSON.
+    pub describe: extern "C" fn() -> Wired<RString>,
+    /// What is wrong with a configuration (JSON) for a component: a JSON list.
+    pub check: extern "C" fn(kind: RStr<'_>, name: RStr<'_>, config: RStr<'_>) -> Wired<RString>,
+    /// The devices that a model finds.
+    pub devices: extern "C" fn(name: RStr<'_>) -> Wired<RVec<RString>>,
+    /// Makes a model of a configuration and a setup, both JSON.
+    pub model: extern "C" fn(
+        name: RStr<'_>,
+        config: RStr<'_>,
+        setup: RStr<'_>,
+        ctx: &WireContext<'_>,
+    ) -> Wired<ModelBox>,
+    /// Makes a dataset.
+    pub dataset: extern "C" fn(name: RStr<'_>, config: RStr<'_>, ctx: &WireContext<'_>) -> Wired<DatasetBox>,
+    /// Makes an aggregator.
+    pub aggregator: extern "C" fn(name: RStr<'_>, config: RStr<'_>, ctx: &WireContext<'_>) -> Wired<AggregatorBox>,
+    /// Makes a filter.
+    #[sabi(last_prefix_field)]
+    pub filter: extern "C" fn(name: RStr<'_>, config: RStr<'_>, ctx: &WireContext<'_>) -> Wired<FilterBox>,
+}
+
+impl RootModule for PluginV1_Ref {
+    abi_stable::declare_root_module_statics! {PluginV1_Ref}
+    const BASE_NAME: &'static str = "fedplug_plugin";
+    const NAME: &'static str = "fedplug_plugin";
+    // Of the interface, not of this crate: the layout decides, and every release of the interface has its own type.
+    const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
+}
+
+/// What [`PluginV1::describe`] tells.
+#[derive(Serialize, Deserialize)]
+struct Described {
+    about: About,
+    components: Vec<Profile>,
+}
+
+/// The version of this crate: the interface that a plugin is built with.
+pub const INTERFACE: &str = env!("CARGO_PKG_VERSION");
+
+// ---- the plugin's side: `export_plugin!` makes functions of these -------------------------------------------------
+
+/// How the exported functions reach the plugin: a function, so that its first call makes it, inside the guard.
+pub type Source = fn() -> &'static Plugin;
+
+pub fn describe(plugin: Source) -> Wired<RString> {
+    guard::install_hook();
+    guard::answer("describe", || {
+        let plugin = plugin();
+        let components = plugin.components.iter().map(|c| c.profile.clone()).collect();
+        Ok(to_json(&Described { about: plugin.about.clone(), components }))
+    })
+}
+
+pub fn check(plugin: Source, kind: RStr<'_>, name: RStr<'_>, config: RStr<'_>) -> Wired<RString> {
+    guard::answer("check", || {
+        let kind: Kind = serde_json::from_value(kind.as_str().into()).map_err(|e| unreadable(&e))?;
+        Ok(to_json(&find(plugin, kind, name)?.check(&parsed(config)?)?))
+    })
+}
+
+pub fn devices(plugin: Source, name: RStr<'_>) -> Wired<RVec<RString>> {
+    guard::answer("devices", || Ok(export_strings(find(plugin, Kind::Model, name)?.devices()?)))
+}
+
+pub fn new_model(
+    plugin: Source,
+    name: RStr<'_>,
+    config: RStr<'_>,
+    setup: RStr<'_>,
+    ctx: &WireContext<'_>,
+) -> Wired<ModelBox> {
+    guard::answer("new", || {
+        let setup: ModelSetup = from_json(setup.as_str())?;
+        let component = find(plugin, Kind::Model, name)?;
+        Ok(model::export(borrow(ctx, |ctx| component.new_model(&parsed(config)?, &setup, ctx))?))
+    })
+}
+
+pub fn new_dataset(plugin: Source, name: RStr<'_>, config: RStr<'_>, ctx: &WireContext<'_>) -> Wired<DatasetBox> {
+    guard::answer("new", || {
+        let component = find(plugin, Kind::Dataset, name)?;
+        Ok(dataset::export(borrow(ctx, |ctx| component.new_dataset(&parsed(config)?, ctx))?))
+    })
+}
+
+pub fn new_aggregator(
+    plugin: Source,
+    name: RStr<'_>,
+    config: RStr<'_>,
+    ctx: &WireContext<'_>,
+) -> Wired<AggregatorBox> {
+    guard::answer("new", || {
+        let component = find(plugin, Kind::Aggregator, name)?;
+        Ok(aggregator::export(borrow(ctx, |ctx| component.new_aggregator(&parsed(config)?, ctx))?))
+    })
+}
+
+pub fn new_filter(plugin: Source, name: RStr<'_>, config: RStr<'_>, ctx: &WireContext<'_>) -> Wired<FilterBox> {
+    guard::answer("new", || {
+        let component = find(plugin, Kind::Filter, name)?;
+        Ok(filter::export(borrow(ctx, |ctx| component.new_filter(&parsed(config)?, ctx))?))
+    })
+}
+
+fn find(plugin: Source, kind: Kind, name: RStr<'_>) -> Result<&'static Component> {
+    plugin()
+        .find(kind, Some(name.as_str()))
+        .ok_or_else(|| Error::unsupported(format!("this plugin has no {kind} `{name}`")))
+}
+
+fn parsed(config: RStr<'_>) -> Result<Value> {
+    serde_json::from_str(config.as_str()).map_err(|e| unreadable(&e))
+}
+
+fn unreadable(cause: &serde_json::Error) -> Error {
+    Error::other("the host sent something unreadable").because(cause)
+}
+
+// ---- the host's side ---------------------------------------------------------------------------------------------
+
+/// Why a library is no plugin for this host.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It has no root module: some other library.
+    #[error("it is a library, but not a fedplug plugin")]
+    NotAPlugin,
+    /// It was built against an interface that this host does not know.
+    #[error("it was built against another interface than version {INTERFACE} of plugin-api, which this host speaks")]
+    Interface(String),
+    /// It could not be opened.
+    #[error("it cannot be opened")]
+    Open(String),
+    /// It failed while it started.
+    #[error("it failed to initialise: {0}")]
+    Failed(Error),
+}
+
+/// Makes a [`Plugin`] of a library, which stays loaded until the process ends.
+///
+/// The caller opens the library itself first, with the flags that it wants: this finds it by its path then.
+///
+/// # Errors
+/// If it is not a plugin, or not one for this interface.
+pub fn load(path: &Path) -> Result<Plugin, LoadError> {
+    let root = lib_header_from_path(path)
+        .and_then(|header| header.init_root_module::<PluginV1_Ref>())
+        .map_err(|error| match error {
+            LibraryError::OpenError { err, .. } => LoadError::Open(err.to_string()),
+            LibraryError::GetSymbolError { .. } => LoadError::NotAPlugin,
+            LibraryError::RootModule { err, .. } => LoadError::Failed(Error::other(err.to_string().trim().to_owned())),
+            other => LoadError::Interface(other.to_string()),
+        })?;
+    let described = root.describe()().into_result().map_err(|error| LoadError::Failed(error.into()))?;
+    let Described { about, components } = from_json(&described).map_err(LoadError::Failed)?;
+    Ok(Plugin { about, components: components.into_iter().map(|profile| component(root, profile)).collect() })
+}
+
+fn component(root: PluginV1_Ref, profile: Profile) -> Component {
+    let name: Arc<str> = profile.name.as_str().into();
+    let kind = profile.kind.to_string();
+    let maker = match profile.kind {
+        Kind::Model => {
+            let named = name.clone();
+            Maker::Model(
+                Arc::new(move |config, setup, ctx| {
+                    let (config, setup) = (to_json(config), to_json(setup));
+                    let made = lend(ctx, |ctx| root.model()(named.as_ref().into(), config.as_rstr(), setup.as_rstr(), ctx));
+                    Ok(model::import(made.into_result()?))
+                }),
+                {
+                    let name = name.clone();
+                    Arc::new(move || Ok(import_strings(root.devices()(name.as_ref().into()).into_result()?)))
+                },
+            )
+        }
+        Kind::Dataset => {
+            let name = name.clone();
+            Maker::Dataset(Arc::new(move |config, ctx| {
+                let made = lend(ctx, |ctx| root.dataset()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
+                Ok(dataset::import(made.into_result()?))
+            }))
+        }
+        Kind::Aggregator => {
+            let name = name.clone();
+            Maker::Aggregator(Arc::new(move |config, ctx| {
+                let made = lend(ctx, |ctx| root.aggregator()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
+                Ok(aggregator::import(made.into_result()?))
+            }))
+        }
+        Kind::Filter => {
+            let name = name.clone();
+            Maker::Filter(Arc::new(move |config, ctx| {
+                let made = lend(ctx, |ctx| root.filter()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
+                Ok(filter::import(made.into_result()?))
+            }))
+        }
+    };
+    let check = move |config: &Value| {
+        let problems = root.check()(kind.as_str().into(), name.as_ref().into(), to_json(config).as_rstr());
+        from_json(&problems.into_result()?)
+    };
+    Component { profile, check: Arc::new(check), maker }
+}
