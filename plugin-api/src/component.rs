@@ -84,7 +84,9 @@ impl Component {
         C: DeserializeOwned + JsonSchema + 'static,
         M: Model + 'static,
     {
-        let make = move |config: &Value, setup: &ModelSetup, ctx: &Context<'_>| -> Result<Box<dyn Model>> { Ok(Box::new(new(typed(config)?, setup, ctx)?)) };
+        let make = move |config: &Value, setup: &ModelSetup, ctx: &Context<'_>| -> Result<Box<dyn Model>> {
+            Ok(Box::new(new(typed(config)?, setup, ctx)?))
+        };
         Self::of::<C>(Kind::Model, name, about, Maker::Model(Arc::new(make), Arc::new(|| Ok(vec!["cpu".to_owned()]))))
     }
 
@@ -94,7 +96,9 @@ impl Component {
         C: DeserializeOwned + JsonSchema + 'static,
         D: Dataset + 'static,
     {
-        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Dataset>> { Ok(Box::new(new(typed(config)?, ctx)?)) };
+        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Dataset>> {
+            Ok(Box::new(new(typed(config)?, ctx)?))
+        };
         Self::of::<C>(Kind::Dataset, name, about, Maker::Dataset(Arc::new(make)))
     }
 
@@ -104,7 +108,9 @@ impl Component {
         C: DeserializeOwned + JsonSchema + 'static,
         A: Aggregator + 'static,
     {
-        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Aggregator>> { Ok(Box::new(new(typed(config)?, ctx)?)) };
+        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Aggregator>> {
+            Ok(Box::new(new(typed(config)?, ctx)?))
+        };
         Self::of::<C>(Kind::Aggregator, name, about, Maker::Aggregator(Arc::new(make)))
     }
 
@@ -114,7 +120,9 @@ impl Component {
         C: DeserializeOwned + JsonSchema + 'static,
         F: Filter + 'static,
     {
-        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Filter>> { Ok(Box::new(new(typed(config)?, ctx)?)) };
+        let make = move |config: &Value, ctx: &Context<'_>| -> Result<Box<dyn Filter>> {
+            Ok(Box::new(new(typed(config)?, ctx)?))
+        };
         Self::of::<C>(Kind::Filter, name, about, Maker::Filter(Arc::new(make)))
     }
 
@@ -244,7 +252,8 @@ pub struct Plugin {
 impl Plugin {
     /// The component of this kind and name; without a name, the only one of its kind.
     pub fn find(&self, kind: Kind, name: Option<&str>) -> Option<&Component> {
-        let mut found = self.components.iter().filter(|c| c.profile.kind == kind && name.is_none_or(|n| n == c.profile.name));
+        let mut found =
+            self.components.iter().filter(|c| c.profile.kind == kind && name.is_none_or(|n| n == c.profile.name));
         let first = found.next()?;
         if name.is_none() && found.next().is_some() { None } else { Some(first) }
     }

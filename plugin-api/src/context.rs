@@ -210,7 +210,9 @@ impl Seed {
     #[must_use]
     pub fn of(self, name: &str) -> Self {
         // FNV-1a over the name, then one step of SplitMix64, whose output function is a bijection with full avalanche.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self(mix(self.0 ^ hash.rotate_left(32)))
     }
 
@@ -243,7 +245,10 @@ mod tests {
         // Recorded once: a change here changes every experiment's bits.
         assert_eq!(Seed::new(0).at(0).value(), 0xa706_dd2f_4d19_7e6f);
         assert_eq!(Seed::new(42).of("tm").at(3).value(), 4_795_672_531_119_795_240);
-        let mut all: Vec<_> = (0..100).flat_map(|round| ["a", "b", "ab", "ba"].map(|client| Seed::new(1).of(client).at(round))).map(Seed::value).collect();
+        let mut all: Vec<_> = (0..100)
+            .flat_map(|round| ["a", "b", "ab", "ba"].map(|client| Seed::new(1).of(client).at(round)))
+            .map(Seed::value)
+            .collect();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 400);

@@ -127,7 +127,8 @@ impl TextColumn {
     pub fn get(&self, row: usize) -> &str {
         let ends: &[i64] = self.ends.cast();
         let start = if row == 0 { 0 } else { ends[row - 1] as usize };
-        std::str::from_utf8(&self.bytes.as_slice()[start..ends[row] as usize]).expect("checked when the column was made")
+        std::str::from_utf8(&self.bytes.as_slice()[start..ends[row] as usize])
+            .expect("checked when the column was made")
     }
 
     /// All rows in order.
@@ -175,7 +176,11 @@ impl Table {
             return Err(Error::data(format!("two columns are named `{name}`")));
         }
         if !self.columns.is_empty() && column.len() != self.rows() {
-            return Err(Error::data(format!("column `{name}` has {} rows and the others have {}", column.len(), self.rows())));
+            return Err(Error::data(format!(
+                "column `{name}` has {} rows and the others have {}",
+                column.len(),
+                self.rows()
+            )));
         }
         self.columns.push((name, column));
         Ok(self)

@@ -41,7 +41,11 @@ impl State {
     /// # Errors
     /// If there is something that it would have to restore.
     pub fn expect_empty(&self) -> Result<()> {
-        if self.is_empty() { Ok(()) } else { Err(Error::config("the checkpoint holds a state for a component that keeps none")) }
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::config("the checkpoint holds a state for a component that keeps none"))
+        }
     }
 
     /// A small value.
@@ -49,7 +53,9 @@ impl State {
     /// # Errors
     /// If there is none of this name and type.
     pub fn value<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let value = self.values.get(name).ok_or_else(|| Error::config(format!("the checkpoint has no value `{name}`")))?;
-        serde_json::from_value(value.clone()).map_err(|e| Error::config(format!("the checkpoint's value `{name}` cannot be used")).because(&e))
+        let value =
+            self.values.get(name).ok_or_else(|| Error::config(format!("the checkpoint has no value `{name}`")))?;
+        serde_json::from_value(value.clone())
+            .map_err(|e| Error::config(format!("the checkpoint's value `{name}` cannot be used")).because(&e))
     }
 }

@@ -37,7 +37,10 @@ impl ModelSetup {
     /// # Errors
     /// If the experiment has no such task.
     pub fn number(&self, task: &str) -> Result<usize> {
-        self.tasks.iter().position(|spec| spec.name == task).ok_or_else(|| Error::data(format!("the experiment has no task `{task}`")))
+        self.tasks
+            .iter()
+            .position(|spec| spec.name == task)
+            .ok_or_else(|| Error::data(format!("the experiment has no task `{task}`")))
     }
 }
 

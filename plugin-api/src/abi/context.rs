@@ -3,8 +3,8 @@
 use abi_stable::StableAbi;
 use abi_stable::sabi_trait;
 use abi_stable::sabi_trait::TD_Opaque;
-use abi_stable::std_types::{ROption, RStr};
 use abi_stable::sabi_types::RRef;
+use abi_stable::std_types::{ROption, RStr};
 
 use super::guard;
 use crate::context::Host;

@@ -105,8 +105,7 @@ impl Model for Imported {
     }
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
         let tasks = export_tasks(tasks);
-        let [steps, examples] =
-            lend(ctx, |ctx| self.0.train(tasks, epoch.round, epoch.epoch, ctx)).into_result()?;
+        let [steps, examples] = lend(ctx, |ctx| self.0.train(tasks, epoch.round, epoch.epoch, ctx)).into_result()?;
         Ok(Trained { steps, examples })
     }
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {

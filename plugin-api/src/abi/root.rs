@@ -32,12 +32,8 @@ pub struct PluginV1 {
     /// The devices that a model finds.
     pub devices: extern "C" fn(name: RStr<'_>) -> Wired<RVec<RString>>,
     /// Makes a model of a configuration and a setup, both JSON.
-    pub model: extern "C" fn(
-        name: RStr<'_>,
-        config: RStr<'_>,
-        setup: RStr<'_>,
-        ctx: &WireContext<'_>,
-    ) -> Wired<ModelBox>,
+    pub model:
+        extern "C" fn(name: RStr<'_>, config: RStr<'_>, setup: RStr<'_>, ctx: &WireContext<'_>) -> Wired<ModelBox>,
     /// Makes a dataset.
     pub dataset: extern "C" fn(name: RStr<'_>, config: RStr<'_>, ctx: &WireContext<'_>) -> Wired<DatasetBox>,
     /// Makes an aggregator.
@@ -111,12 +107,7 @@ pub fn new_dataset(plugin: Source, name: RStr<'_>, config: RStr<'_>, ctx: &WireC
     })
 }
 
-pub fn new_aggregator(
-    plugin: Source,
-    name: RStr<'_>,
-    config: RStr<'_>,
-    ctx: &WireContext<'_>,
-) -> Wired<AggregatorBox> {
+pub fn new_aggregator(plugin: Source, name: RStr<'_>, config: RStr<'_>, ctx: &WireContext<'_>) -> Wired<AggregatorBox> {
     guard::answer("new", || {
         let component = find(plugin, Kind::Aggregator, name)?;
         Ok(aggregator::export(borrow(ctx, |ctx| component.new_aggregator(&parsed(config)?, ctx))?))
@@ -170,13 +161,16 @@ pub enum LoadError {
 /// # Errors
 /// If it is not a plugin, or not one for this interface.
 pub fn load(path: &Path) -> Result<Plugin, LoadError> {
-    let root = lib_header_from_path(path)
-        .and_then(|header| header.init_root_module::<PluginV1_Ref>())
-        .map_err(|error| match error {
-            LibraryError::OpenError { err, .. } => LoadError::Open(err.to_string()),
-            LibraryError::GetSymbolError { .. } => LoadError::NotAPlugin,
-            LibraryError::RootModule { err, .. } => LoadError::Failed(Error::other(err.to_string().trim().to_owned())),
-            other => LoadError::Interface(other.to_string()),
+    let root =
+        lib_header_from_path(path).and_then(|header| header.init_root_module::<PluginV1_Ref>()).map_err(|error| {
+            match error {
+                LibraryError::OpenError { err, .. } => LoadError::Open(err.to_string()),
+                LibraryError::GetSymbolError { .. } => LoadError::NotAPlugin,
+                LibraryError::RootModule { err, .. } => {
+                    LoadError::Failed(Error::other(err.to_string().trim().to_owned()))
+                }
+                other => LoadError::Interface(other.to_string()),
+            }
         })?;
     let described = root.describe()().into_result().map_err(|error| LoadError::Failed(error.into()))?;
     let Described { about, components } = from_json(&described).map_err(LoadError::Failed)?;
@@ -192,7 +186,8 @@ fn component(root: PluginV1_Ref, profile: Profile) -> Component {
             Maker::Model(
                 Arc::new(move |config, setup, ctx| {
                     let (config, setup) = (to_json(config), to_json(setup));
-                    let made = lend(ctx, |ctx| root.model()(named.as_ref().into(), config.as_rstr(), setup.as_rstr(), ctx));
+                    let made =
+                        lend(ctx, |ctx| root.model()(named.as_ref().into(), config.as_rstr(), setup.as_rstr(), ctx));
                     Ok(model::import(made.into_result()?))
                 }),
                 {

@@ -183,10 +183,16 @@ pub(crate) fn import_table(wire: WireTable) -> Result<Table> {
         let wrong = |what: String| Error::data(format!("column `{name}` {what}"));
         let data = Buffer::import(data).map_err(wrong)?;
         let whole = |size: usize| {
-            if data.len() % size == 0 { Ok(()) } else { Err(wrong(format!("has {} bytes, not a multiple of {size}", data.len()))) }
+            if data.len() % size == 0 {
+                Ok(())
+            } else {
+                Err(wrong(format!("has {} bytes, not a multiple of {size}", data.len())))
+            }
         };
         let column = match (kind, ends) {
-            (0, ROption::RSome(ends)) => Column::Text(TextColumn::from_parts(Buffer::import(ends).map_err(wrong)?, data)?),
+            (0, ROption::RSome(ends)) => {
+                Column::Text(TextColumn::from_parts(Buffer::import(ends).map_err(wrong)?, data)?)
+            }
             (1, ROption::RNone) => whole(4).map(|()| Column::F32(data.clone()))?,
             (2, ROption::RNone) => whole(8).map(|()| Column::I64(data.clone()))?,
             _ => return Err(wrong(format!("is of kind {kind}, unknown here"))),
@@ -250,7 +256,8 @@ pub struct WireMetric {
 }
 
 pub(crate) fn export_evaluation(evaluation: Evaluation) -> WireEvaluation {
-    let metric = |m: Metric| WireMetric { name: m.name.into(), value: m.value, higher_is_better: m.goal == Goal::Higher };
+    let metric =
+        |m: Metric| WireMetric { name: m.name.into(), value: m.value, higher_is_better: m.goal == Goal::Higher };
     let Evaluation { task, examples, loss, score, metrics } = evaluation;
     WireEvaluation { task: task.into(), examples, loss, score, metrics: metrics.into_iter().map(metric).collect() }
 }
@@ -270,7 +277,8 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> RString {
 }
 
 pub(crate) fn from_json<T: DeserializeOwned>(json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|e| Error::other("the other side of the boundary sent something unreadable").because(&e))
+    serde_json::from_str(json)
+        .map_err(|e| Error::other("the other side of the boundary sent something unreadable").because(&e))
 }
 
 /// A path as text: the only form in which one crosses.
@@ -305,7 +313,8 @@ mod tests {
 
     #[test]
     fn lies_about_tensors_are_refused_by_name() {
-        let honest = || export_params(&[("w", Tensor::from_slice(&[2, 3], &[0.0_f32; 6]).unwrap())].into_iter().collect());
+        let honest =
+            || export_params(&[("w", Tensor::from_slice(&[2, 3], &[0.0_f32; 6]).unwrap())].into_iter().collect());
         let mut twice = honest();
         twice.extend(honest());
         let mut long = honest();

@@ -1,0 +1,121 @@
+//! What a person sees while a run goes on: log lines and progress, on stderr. Bars on a terminal, plain lines in a log.
+
+use std::io::IsTerminal as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plugin_api::Level;
+
+/// How far apart plain progress lines are where no round ends in between.
+const QUIET_SPELL: Duration = Duration::from_secs(30);
+
+/// A bar's positions for one client's epoch.
+const EPOCH: u64 = 1000;
+
+/// The stderr of a run.
+#[derive(Debug)]
+pub struct Console {
+    level: Level,
+    bar: ProgressBar,
+    plain: bool,
+    /// Of each client, how much of its present epoch is done, in thousandths.
+    partial: Vec<AtomicU64>,
+    finished: AtomicU64,
+    last_line: Mutex<Instant>,
+}
+
+impl Console {
+    /// Shows log lines down to `level`; below `Info` no progress either.
+    pub fn new(level: Level) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let last_line = Mutex::new(Instant::now());
+        let (partial, finished) = (Vec::new(), AtomicU64::new(0));
+        Self { level, bar: ProgressBar::hidden(), plain, partial, finished, last_line }
+    }
+
+    /// Begins to show the progress of a run with this many clients and epochs of clients, some of them done before.
+    pub fn start(&mut self, clients: usize, epochs: u64, done: u64) {
+        self.partial = (0..clients).map(|_| AtomicU64::new(0)).collect();
+        self.finished.store(done * EPOCH, Ordering::Relaxed);
+        if self.plain || self.level < Level::Info {
+            self.bar = ProgressBar::hidden();
+            self.bar.set_length(epochs * EPOCH);
+            return;
+        }
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {elapsed_precise}, {eta} left  {msg}");
+        self.bar = ProgressBar::with_draw_target(Some(epochs * EPOCH), ProgressDrawTarget::stderr());
+        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+        self.bar.set_position(done * EPOCH);
+        self.bar.reset_eta();
+    }
+
+    /// Notes how far a client has come in its epoch.
+    pub fn progress(&self, client: usize, done: u64, total: u64) {
+        let Some(partial) = self.partial.get(client) else { return };
+        partial.store((done.min(total) * EPOCH).checked_div(total).unwrap_or(0), Ordering::Relaxed);
+        self.show();
+    }
+
+    /// Notes that a client has ended an epoch.
+    pub fn epoch_done(&self, client: usize) {
+        if let Some(partial) = self.partial.get(client) {
+            partial.store(0, Ordering::Relaxed);
+        }
+        self.finished.fetch_add(EPOCH, Ordering::Relaxed);
+        self.show();
+    }
+
+    fn show(&self) {
+        let partial: u64 = self.partial.iter().map(|p| p.load(Ordering::Relaxed)).sum();
+        let position = self.finished.load(Ordering::Relaxed) + partial;
+        self.bar.set_position(position);
+        if self.plain && self.level >= Level::Info {
+            let Ok(mut last) = self.last_line.try_lock() else { return };
+            if last.elapsed() >= QUIET_SPELL {
+                *last = Instant::now();
+                let all = self.bar.length().unwrap_or(1).max(1);
+                eprintln!("{} % of all epochs done", position * 100 / all);
+            }
+        }
+    }
+
+    /// Shows how a round ended: beside the bar, or as a line.
+    pub fn round(&self, line: &str) {
+        if self.plain {
+            self.log(Level::Info, line);
+        } else {
+            self.bar.set_message(line.to_owned());
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn stop(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Whether a line of this level is shown.
+    pub fn enabled(&self, level: Level) -> bool {
+        level <= self.level
+    }
+
+    /// Shows a line.
+    pub fn log(&self, level: Level, line: &str) {
+        if !self.enabled(level) {
+            return;
+        }
+        if let Ok(mut last) = self.last_line.lock() {
+            *last = Instant::now();
+        }
+        let start = match level {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Debug => "debug: ",
+            Level::Trace => "trace: ",
+            _ => "",
+        };
+        self.bar.suspend(|| eprintln!("{start}{line}"));
+    }
+}

@@ -1,0 +1,265 @@
+//! A TOML file as a tree of values in which every key still knows its place in the text.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use plugin_api::config::Problem;
+use serde_json::{Map, Number, Value};
+use toml::de::{DeTable, DeValue};
+
+use crate::error::{Excerpt, Failure, Report};
+
+/// A TOML file with the command line's changes.
+#[derive(Clone, Debug)]
+pub struct Document {
+    path: String,
+    text: Arc<str>,
+    value: Value,
+    /// Where each key, and each item of a list, stands in the text.
+    places: BTreeMap<Vec<String>, Range<usize>>,
+    /// The `--set` arguments, with the way to the key that each changes.
+    overrides: Vec<(Vec<String>, String)>,
+}
+
+impl Document {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not TOML; all syntax errors at once.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let report = Report::new(format!("{shown}: cannot read the experiment")).cause(&e);
+            Failure::usage(if e.kind() == std::io::ErrorKind::NotFound {
+                report.hint("is the path right, seen from the current directory?")
+            } else {
+                report
+            })
+        })?;
+        Self::parse(shown, &text)
+    }
+
+    /// Parses a text that came from `path`.
+    ///
+    /// # Errors
+    /// If it is not TOML.
+    pub fn parse(path: String, text: &str) -> Result<Self, Failure> {
+        let text: Arc<str> = text.into();
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        if !errors.is_empty() {
+            let report = |error: &toml::de::Error| {
+                let span = error.span().map(|span| Excerpt { path: path.clone(), text: text.clone(), span });
+                Report::new(format!("{path}: not valid TOML: {}", error.message().replace('\n', ", "))).excerpt(span)
+            };
+            return Err(Failure::usage(errors.iter().map(report).collect::<Vec<_>>()));
+        }
+        let mut walk = Walk::default();
+        let value = Value::Object(walk.table(table.get_ref()));
+        let document = Self { path, text: text.clone(), value, places: walk.places, overrides: Vec::new() };
+        if walk.problems.is_empty() { Ok(document) } else { Err(document.failure(&[], walk.problems)) }
+    }
+
+    /// Applies `KEY.KEY=VALUE`: the value is TOML, or else a plain text.
+    ///
+    /// # Errors
+    /// If there is no `=`, or the way to the key leads through something that is no table.
+    pub fn set(&mut self, argument: &str) -> Result<(), Failure> {
+        let wrong = |what: &str| {
+            let hint = "write it as in the file, with dots for tables: --set federation.rounds=10";
+            Failure::usage(Report::new(format!("--set {argument}: {what}")).hint(hint))
+        };
+        let (key, text) = argument.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
+        let way: Vec<String> = key.trim().split('.').map(|part| part.trim().trim_matches('"').to_owned()).collect();
+        if way.iter().any(String::is_empty) {
+            return Err(wrong("names no key"));
+        }
+        // What is not a TOML value is a text: --set name=trial, --set dataset.root=../data.
+        let source = format!("v = {text}");
+        let parsed = DeTable::parse(&source).ok().map(|table| Walk::default().table(table.get_ref()));
+        let value = parsed.and_then(|mut table| table.shift_remove("v")).unwrap_or_else(|| text.into());
+        let mut place = &mut self.value;
+        for step in &way {
+            place = match place {
+                Value::Object(table) => table.entry(step).or_insert_with(|| Value::Object(Map::new())),
+                Value::Array(list) => {
+                    let index = step.parse::<usize>().ok().filter(|&i| i < list.len());
+                    &mut list[index.ok_or_else(|| wrong(&format!("`{step}` is no index of that list")))?]
+                }
+                _ => return Err(wrong(&format!("leads through `{step}`, whose parent is no table"))),
+            };
+        }
+        *place = value;
+        self.overrides.push((way, argument.to_owned()));
+        Ok(())
+    }
+
+    /// The whole tree.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The text as it was read.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Says what is wrong with the table at `prefix`, each problem with its place in the file.
+    pub fn failure(&self, prefix: &[&str], problems: Vec<Problem>) -> Failure {
+        Failure::usage(self.reports(prefix, problems))
+    }
+
+    /// The reports behind [`failure`](Self::failure).
+    pub fn reports(&self, prefix: &[&str], problems: Vec<Problem>) -> Vec<Report> {
+        let mut placed: Vec<(usize, Report)> = problems
+            .into_iter()
+            .map(|problem| {
+                let way: Vec<String> = prefix.iter().map(|&s| s.to_owned()).chain(problem.path).collect();
+                let near = way.last().and_then(|name| nearest(name, &problem.known));
+                let mut report = self.report(&way, &problem.message);
+                if let Some(near) = near {
+                    report = report.hint(format!("did you mean `{near}`?"));
+                } else if !problem.known.is_empty() {
+                    report = report.hint(format!("known here: {}", problem.known.join(", ")));
+                }
+                (self.span(&way).map_or(usize::MAX, |span| span.start), report)
+            })
+            .collect();
+        placed.sort_by_key(|(start, _)| *start);
+        placed.into_iter().map(|(_, report)| report).collect()
+    }
+
+    /// A report about the key at the end of `way`, with its place.
+    pub fn report(&self, way: &[String], message: &str) -> Report {
+        let key = way.join(".");
+        if let Some((_, argument)) =
+            self.overrides.iter().rev().find(|(path, _)| path.starts_with(way) || way.starts_with(path))
+        {
+            return Report::new(format!("--set {argument}: {message}"));
+        }
+        match self.span(way) {
+            Some(span) => {
+                let line = self.text[..span.start].matches('\n').count() + 1;
+                let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), span };
+                Report::new(format!("{}:{line}: {}{message}", self.path, named(&key, message))).excerpt(Some(excerpt))
+            }
+            None => Report::new(format!("{}: {}{message}", self.path, named(&key, message))),
+        }
+    }
+
+    /// Puts the place of the key at the end of `way` to a report.
+    pub fn place(&self, report: Report, way: &[String]) -> Report {
+        let message = report.message().to_owned();
+        self.report(way, &message).with_details_of(report)
+    }
+
+    /// Where the key at the end of `way` stands; where it stands nowhere, the nearest table around it does.
+    fn span(&self, way: &[String]) -> Option<Range<usize>> {
+        (1..=way.len()).rev().find_map(|len| self.places.get(&way[..len]).cloned())
+    }
+}
+
+/// The key before the message, unless the message names it already.
+fn named(key: &str, message: &str) -> String {
+    let last = key.rsplit('.').next().unwrap_or_default();
+    if key.is_empty() || message.contains(&format!("`{last}`")) { String::new() } else { format!("`{key}`: ") }
+}
+
+/// The known name that the given one is most likely meant to be.
+pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
+    let close =
+        |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= 1 + name.len().min(candidate.len()) / 4;
+    known.iter().map(AsRef::as_ref).filter(close).min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
+}
+
+/// The way through a parsed file that makes plain values of it and keeps the places.
+#[derive(Default)]
+struct Walk {
+    way: Vec<String>,
+    places: BTreeMap<Vec<String>, Range<usize>>,
+    problems: Vec<Problem>,
+}
+
+impl Walk {
+    fn table(&mut self, table: &DeTable<'_>) -> Map<String, Value> {
+        let mut entries: Vec<_> = table.iter().collect();
+        // The parser sorts keys; people and `experiment.toml` want the file's order.
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut map = Map::new();
+        for (key, value) in entries {
+            let name = key.get_ref().to_string();
+            map.insert(name.clone(), self.step(name, key.span(), value.get_ref()));
+        }
+        map
+    }
+
+    fn step(&mut self, name: String, span: Range<usize>, value: &DeValue<'_>) -> Value {
+        self.way.push(name);
+        self.places.insert(self.way.clone(), span);
+        let value = self.value(value);
+        self.way.pop();
+        value
+    }
+
+    fn value(&mut self, value: &DeValue<'_>) -> Value {
+        match value {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Boolean(flag) => Value::Bool(*flag),
+            DeValue::Datetime(time) => Value::String(time.to_string()),
+            DeValue::Integer(digits) => {
+                let parsed = i64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok();
+                self.number(parsed.map(Number::from), "the number does not fit 64 bits")
+            }
+            DeValue::Float(digits) => {
+                let parsed = digits.as_str().replace('_', "").parse::<f64>().ok();
+                self.number(parsed.and_then(Number::from_f64), "must be a finite number")
+            }
+            DeValue::Array(list) => {
+                let items = list.iter().enumerate();
+                Value::Array(items.map(|(i, item)| self.step(i.to_string(), item.span(), item.get_ref())).collect())
+            }
+            DeValue::Table(table) => Value::Object(self.table(table)),
+        }
+    }
+
+    fn number(&mut self, found: Option<Number>, otherwise: &str) -> Value {
+        found.map_or_else(
+            || {
+                self.problems.push(Problem {
+                    path: self.way.clone(),
+                    message: otherwise.to_owned(),
+                    known: Vec::new(),
+                });
+                Value::Null
+            },
+            Value::Number,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_takes_toml_values_and_plain_texts() {
+        let mut document = Document::parse("x.toml".into(), "a = 1\n[t]\nlist = [{ k = 1 }]\n").unwrap();
+        for argument in ["a=2", "t.new.deep=[1, 2]", "t.text=../data", "t.list.0.k=true"] {
+            document.set(argument).unwrap();
+        }
+        let wanted = r#"{"a":2,"t":{"list":[{"k":true}],"new":{"deep":[1,2]},"text":"../data"}}"#;
+        assert_eq!(document.value().to_string(), wanted);
+        for argument in ["a", "a.b=1", "t.list.7.k=1", "=1"] {
+            assert!(document.set(argument).unwrap_err().to_string().contains("--set"), "{argument}");
+        }
+    }
+
+    #[test]
+    fn a_near_name_is_found_and_a_far_one_is_not() {
+        let known = ["rounds", "local-epochs", "devices"];
+        assert_eq!(nearest("round", &known), Some("rounds"));
+        assert_eq!(nearest("local-epoch", &known), Some("local-epochs"));
+        assert_eq!(nearest("x", &known), None);
+    }
+}

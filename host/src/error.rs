@@ -1,0 +1,181 @@
+//! What a person reads when something went wrong, and the exit code.
+//!
+//! `error:` lines come first, lowercase and without a final period, the place before the message; then a piece of the
+//! file where that helps, the causes, and a `hint:` line.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Success = 0,
+    /// The run failed.
+    Failure = 1,
+    /// The command or the file is wrong.
+    Usage = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A piece of a text file that a [`Report`] shows.
+#[derive(Clone, Debug)]
+pub struct Excerpt {
+    /// The file, as the user named it.
+    pub path: String,
+    /// Its whole text.
+    pub text: Arc<str>,
+    /// The bytes to point at.
+    pub span: Range<usize>,
+}
+
+/// One thing that went wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    message: String,
+    excerpt: Option<Excerpt>,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl Report {
+    /// A report in one line.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..Self::default() }
+    }
+
+    /// Shows a piece of a file.
+    #[must_use]
+    pub fn excerpt(mut self, excerpt: Option<Excerpt>) -> Self {
+        self.excerpt = excerpt;
+        self
+    }
+
+    /// Adds a cause.
+    #[must_use]
+    pub fn cause(mut self, cause: impl ToString) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Puts where it happened before the message.
+    #[must_use]
+    pub fn within(mut self, place: &str) -> Self {
+        if !place.is_empty() {
+            self.message = format!("{place}: {}", self.message);
+        }
+        self
+    }
+
+    /// Takes over another report's causes and hints.
+    #[must_use]
+    pub fn with_details_of(mut self, other: Self) -> Self {
+        self.causes.extend(other.causes);
+        self.hints.extend(other.hints);
+        self
+    }
+
+    /// The message without causes and hints.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn render(&self, renderer: &Renderer) -> String {
+        let mut text = match &self.excerpt {
+            None => renderer.render(&[Group::with_title(Level::ERROR.primary_title(&self.message))]),
+            Some(Excerpt { path, text, span }) => {
+                let snippet =
+                    Snippet::source(text.as_ref()).path(path).annotation(AnnotationKind::Primary.span(span.clone()));
+                renderer.render(&[Level::ERROR.primary_title(&self.message).element(snippet)])
+            }
+        };
+        for cause in &self.causes {
+            let _ = write!(text, "\n  caused by: {}", cause.replace('\n', "\n    "));
+        }
+        for hint in &self.hints {
+            let _ = write!(text, "\nhint: {hint}");
+        }
+        text
+    }
+}
+
+impl From<plugin_api::Error> for Report {
+    fn from(error: plugin_api::Error) -> Self {
+        let report = Self { causes: error.causes().to_vec(), ..Self::new(error.to_string()) };
+        match error.hint() {
+            Some(hint) => report.hint(hint),
+            None => report,
+        }
+    }
+}
+
+/// Why a command did not do what it was asked: all that is known to be wrong, and the exit code.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", self.to_text(false))]
+pub struct Failure {
+    exit: Exit,
+    reports: Vec<Report>,
+}
+
+impl Failure {
+    /// The command or the file is wrong.
+    pub fn usage(reports: impl Into<Vec<Report>>) -> Self {
+        Self { exit: Exit::Usage, reports: reports.into() }
+    }
+
+    /// The run failed.
+    pub fn run(report: impl Into<Report>) -> Self {
+        Self { exit: Exit::Failure, reports: vec![report.into()] }
+    }
+
+    /// A file or folder that the run needs cannot be read or written.
+    pub fn io(path: &std::path::Path, doing: &str, cause: &std::io::Error) -> Self {
+        Self::run(Report::new(format!("{}: cannot {doing}", path.display())).cause(cause))
+    }
+
+    /// How the process shall end.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// All that is known to be wrong.
+    pub fn reports(&self) -> &[Report] {
+        &self.reports
+    }
+
+    /// As a person reads it.
+    pub fn to_text(&self, colours: bool) -> String {
+        let renderer = if colours { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+        self.reports.iter().map(|report| report.render(&renderer)).collect::<Vec<_>>().join("\n\n")
+    }
+
+    /// Writes it to stderr, with colours on a terminal that wants them.
+    pub fn print(&self) {
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        eprintln!("{}", self.to_text(colours));
+    }
+}
+
+impl From<Report> for Vec<Report> {
+    fn from(report: Report) -> Self {
+        vec![report]
+    }
+}

@@ -1,0 +1,26 @@
+//! The fedplug host: it knows rounds, clients, devices, files and plugins, and no machine learning.
+//!
+//! [`config`] reads an experiment, [`plugins`] finds what it names, [`setup`] brings both together and checks all that
+//! can be checked, [`federation`] runs the rounds over [`client`]s, [`tracking`] writes what they report, and
+//! [`run`] lays out what a run leaves.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod checkpoint;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod console;
+pub mod document;
+pub mod error;
+pub mod federation;
+pub mod filters;
+pub mod placement;
+pub mod plugins;
+pub mod report;
+pub mod run;
+pub mod run_dir;
+pub mod setup;
+pub mod tensors;
+pub mod tracking;
+pub mod workers;

@@ -1,0 +1,25 @@
+//! The binary `fedplug`: arguments in, an exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use fedplug::cli::{self, Cli};
+use fedplug::error::Exit;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers and go to stdout with code 0; the rest is a wrong command.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    match cli::execute(cli) {
+        Ok(()) => Exit::Success.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit().into()
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Finding plugins' libraries and opening them.
+//!
+//! A plugin is named by its component (`plugin = "amplify"` in `[model]` asks for the library of `model-amplify`) or by
+//! the path of its library. Libraries stay open until the process ends.
+
+use std::collections::BTreeMap;
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use plugin_api::abi::root::{self, LoadError};
+use plugin_api::{Component, Kind, Plugin};
+
+use crate::document::nearest;
+use crate::error::Report;
+
+/// The environment variable with folders to look in, separated as in `PATH`.
+pub const PATH_VARIABLE: &str = "FEDPLUG_PLUGIN_PATH";
+
+/// A library that was opened.
+#[derive(Clone, Debug)]
+pub struct Library {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it offers.
+    pub plugin: Arc<Plugin>,
+}
+
+/// Looks for libraries in a list of folders and opens each at most once.
+#[derive(Debug)]
+pub struct Finder {
+    folders: Vec<PathBuf>,
+    opened: Mutex<BTreeMap<PathBuf, Library>>,
+}
+
+impl Finder {
+    /// Looks in `first`, then in the folders of [`PATH_VARIABLE`], then beside the running program and in
+    /// `../lib/fedplug` of its folder.
+    pub fn new(first: impl IntoIterator<Item = PathBuf>) -> Self {
+        let mut folders: Vec<PathBuf> = first.into_iter().collect();
+        if let Some(paths) = std::env::var_os(PATH_VARIABLE) {
+            folders.extend(std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()));
+        }
+        if let Some(program) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+            folders.push(program.to_owned());
+            folders.extend(program.parent().map(|prefix| prefix.join("lib").join("fedplug")));
+        }
+        Self { folders, opened: Mutex::default() }
+    }
+
+    /// The component of this kind that `name` stands for, and its library.
+    ///
+    /// # Errors
+    /// If nothing is found, or what is found is not such a plugin.
+    pub fn find(&self, kind: Kind, name: &str) -> Result<(Library, Component), Report> {
+        let is_path = name.contains(['/', std::path::MAIN_SEPARATOR]) || name.ends_with(DLL_SUFFIX);
+        let path = if is_path {
+            let path = PathBuf::from(name);
+            if !path.is_file() {
+                return Err(Report::new(format!("`{name}`: there is no such file")));
+            }
+            path
+        } else {
+            self.locate(kind, name)?
+        };
+        let library = self.open(&path)?;
+        let component = library.plugin.find(kind, (!is_path).then_some(name)).cloned();
+        component.map(|component| (library.clone(), component)).ok_or_else(|| {
+            let offers: Vec<_> = library.plugin.components.iter().map(|c| format!("{c:?}")).collect();
+            Report::new(format!("{}: offers no {kind} of this name", library.path.display()))
+                .hint(format!("it offers: {}", offers.join(", ")))
+        })
+    }
+
+    fn locate(&self, kind: Kind, name: &str) -> Result<PathBuf, Report> {
+        let file = file_name(kind, name);
+        if let Some(path) = self.folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file()) {
+            return Ok(path);
+        }
+        let looked: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        let mut report = Report::new(format!("there is no {kind} plugin `{name}`"))
+            .cause(format!("no `{file}` in {}", looked.join(", ")));
+        let known = self.names(kind);
+        if let Some(near) = nearest(name, &known) {
+            report = report.hint(format!("did you mean `{near}`?"));
+        } else if !known.is_empty() {
+            report = report.hint(format!("there are: {}", known.join(", ")));
+        } else {
+            report = report.hint(format!("name another folder with --plugin-dir, `plugin-path` or {PATH_VARIABLE}"));
+        }
+        Err(report)
+    }
+
+    /// The names of this kind's plugins whose libraries lie in the folders, by their file names.
+    fn names(&self, kind: Kind) -> Vec<String> {
+        let start = format!("{DLL_PREFIX}{kind}_");
+        let mut names: Vec<String> = self
+            .folders
+            .iter()
+            .filter_map(|folder| std::fs::read_dir(folder).ok())
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|file| Some(file.strip_prefix(&start)?.strip_suffix(DLL_SUFFIX)?.replace('_', "-")))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Opens a library, or gives the one that was opened before.
+    ///
+    /// # Errors
+    /// If it is not a plugin for this host.
+    pub fn open(&self, path: &Path) -> Result<Library, Report> {
+        let shown = path.display();
+        // Without a folder in its name the dynamic loader would search its own list.
+        let path = path.canonicalize().map_err(|e| Report::new(format!("{shown}: cannot open the plugin")).cause(e))?;
+        let mut opened = self.opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(library) = opened.get(&path) {
+            return Ok(library.clone());
+        }
+        hold(&path).map_err(|e| {
+            let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            Report::new(format!("{shown}: the library cannot be opened")).cause(whole)
+        })?;
+        let plugin = root::load(&path).map_err(|error| {
+            let report = Report::new(format!("{shown}: {error}"));
+            match error {
+                LoadError::NotAPlugin => report.hint("a plugin's crate calls `plugin_api::export_plugin!` once"),
+                LoadError::Interface(details) => {
+                    // The layout checker's report runs to pages; the first difference says most.
+                    let first = details.lines().map(str::trim).find(|line| !line.is_empty());
+                    first.map_or(report.clone(), |line| report.cause(line)).hint(format!(
+                        "rebuild the plugin with plugin-api {}, or use the host that it was built for",
+                        root::INTERFACE
+                    ))
+                }
+                LoadError::Open(details) => report.cause(details),
+                LoadError::Failed(error) => error.causes().iter().fold(report, |report, cause| report.cause(cause)),
+            }
+        })?;
+        let library = Library { path: path.clone(), plugin: Arc::new(plugin) };
+        opened.insert(path, library.clone());
+        Ok(library)
+    }
+}
+
+/// The file name of the library of `<kind>-<name>`.
+fn file_name(kind: Kind, name: &str) -> String {
+    format!("{DLL_PREFIX}{kind}_{}{DLL_SUFFIX}", name.replace('-', "_"))
+}
+
+/// Opens a library for good. All its symbols are resolved now, so that a missing one is an error here and not a crash
+/// in the middle of a run, and none of them is seen by other libraries.
+fn hold(path: &Path) -> Result<(), libloading::Error> {
+    #[cfg(unix)]
+    let library = {
+        use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+        // SAFETY: a plugin is native code that the user chose to run; its initialisers run here.
+        unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL)? }
+    };
+    #[cfg(not(unix))]
+    // SAFETY: as above.
+    let library = unsafe { libloading::Library::new(path)? };
+    // Unloading would pull the code from under objects, threads and thread-local destructors that still use it.
+    std::mem::forget(library);
+    Ok(())
+}

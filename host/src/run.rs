@@ -1,0 +1,280 @@
+//! A whole run: from an experiment to a directory of results.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use plugin_api::{Level, Message, Seed};
+use serde_json::{Value, json};
+
+use crate::checkpoint::Reader;
+use crate::client::{Client, Fault, Line, Link};
+use crate::config::Experiment;
+use crate::console::Console;
+use crate::error::{Failure, Report};
+use crate::federation::{Federation, Kept};
+use crate::plugins::Finder;
+use crate::report::{Record, peak_memory, short};
+use crate::run_dir::{Existing, RunDir};
+use crate::setup::{Setup, Used};
+use crate::tensors;
+use crate::tracking::Tracker;
+
+/// How a run is to be made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder that run directories stand in.
+    pub output: PathBuf,
+    /// What to do with a directory that exists.
+    pub existing: Existing,
+    /// Folders to look for plugins in before all others.
+    pub plugin_folders: Vec<PathBuf>,
+    /// How much is shown.
+    pub level: Level,
+}
+
+/// Runs an experiment, and writes the table of results to stderr.
+///
+/// # Errors
+/// If anything is wrong with the experiment, or goes wrong on the way.
+pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let stop = stop_on_interrupt()?;
+    let mut console = Console::new(options.level);
+    let finder = finder(&experiment, options);
+    let mut setup = {
+        let silent = link(&console, &stop, None, &experiment);
+        Setup::new(experiment, &finder, &silent)?
+    };
+    let run_dir = RunDir::open(&options.output, &setup.experiment.name, options.existing)?;
+    let resumed: Option<(Reader, Kept)> = match options.existing {
+        Existing::Resume => resume(&run_dir, &setup, &console)?,
+        _ => None,
+    };
+    if options.existing != Existing::Resume {
+        run_dir.begin(&setup)?;
+    }
+
+    let names: Vec<String> = setup.description.clients.iter().map(|client| client.name.clone()).collect();
+    let federation = setup.experiment.federation.clone();
+    let done = resumed.as_ref().map_or(0, |(_, kept)| kept.done);
+    let per_round = names.len() as u64 * federation.local_epochs;
+    console.start(names.len(), federation.rounds * per_round, done * per_round);
+    console.log(Level::Info, &opening(&setup, done));
+    let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
+    let link = link(&console, &stop, Some(&tracker), &setup.experiment);
+    let clients = setup.clients(&link)?;
+    let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
+    let mut federation = Federation {
+        clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
+        aggregator,
+        server: setup.server,
+        global: setup.initial.into(),
+        best: None,
+        record: Record::new(names),
+        done: 0,
+        rounds: federation.rounds,
+        epochs: federation.local_epochs,
+        workers: setup.placement.workers,
+        on_failure: federation.on_client_failure,
+        checkpoint_every: federation.checkpoint_every,
+        tracker: &tracker,
+        link: &link,
+        run_dir: &run_dir,
+    };
+    if let Some((reader, kept)) = resumed {
+        federation.restore(&reader, kept)?;
+    }
+    federation.run()?;
+    save_clients(&mut federation, &run_dir)?;
+    federation.evaluate()?;
+    save_globals(&federation, &setup.model, &setup.plan, &setup.placement.devices[0], &run_dir)?;
+    console.stop();
+
+    let seconds = begun.elapsed().as_secs_f64();
+    run_dir.write_json("summary.json", &summary(&federation, &setup.experiment.name, seconds))?;
+    // The run is whole: there is nothing to go on with.
+    let _ = std::fs::remove_dir_all(run_dir.path().join("checkpoint"));
+    console.log(Level::Info, &closing(&federation, &run_dir, seconds));
+    Ok(())
+}
+
+/// Checks an experiment without training, and tells what would be run.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn check(experiment: Experiment, options: &Options) -> Result<String, Failure> {
+    let stop = AtomicBool::new(false);
+    let console = Console::new(options.level);
+    let finder = finder(&experiment, options);
+    let link = link(&console, &stop, None, &experiment);
+    let setup = Setup::new(experiment, &finder, &link)?;
+    let mut text = opening(&setup, 0) + "\n";
+    for (client, device) in setup.description.clients.iter().zip(&setup.placement.devices) {
+        let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
+        text += &format!("  {} on {device}: {}\n", client.name, tasks.collect::<Vec<_>>().join(", "));
+    }
+    Ok(text)
+}
+
+fn finder(experiment: &Experiment, options: &Options) -> Finder {
+    Finder::new(options.plugin_folders.iter().chain(&experiment.plugin_path).cloned())
+}
+
+fn link<'a>(
+    console: &'a Console,
+    stop: &'a AtomicBool,
+    tracker: Option<&Tracker>,
+    experiment: &Experiment,
+) -> Link<'a> {
+    Link {
+        console,
+        reporter: tracker.map_or_else(crate::tracking::Reporter::nowhere, Tracker::reporter),
+        stop,
+        seed: Seed::new(u64::from(experiment.seed)),
+        threads: experiment.federation.threads_per_client,
+    }
+}
+
+/// A flag that the first interrupt sets; the second ends the process.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after the present step; once more to stop at once");
+    };
+    match ctrlc::set_handler(handler) {
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(stop),
+        Err(error) => Err(Failure::run(Report::new("cannot watch for interrupts").cause(error))),
+    }
+}
+
+/// The checkpoint to go on from, if the run had come so far; the experiment must be the one that it was begun with.
+fn resume(run_dir: &RunDir, setup: &Setup, console: &Console) -> Result<Option<(Reader, Kept)>, Failure> {
+    if run_dir.path().join("summary.json").is_file() {
+        let report =
+            Report::new(format!("{}: the run is done, there is nothing to go on with", run_dir.path().display()));
+        return Err(Failure::usage(report));
+    }
+    let (then, now) = (run_dir.experiment()?, setup.experiment.resolved());
+    if then != now {
+        let line = then.lines().zip(now.lines()).find(|(then, now)| then != now);
+        let mut report = Report::new("this is not the experiment that the run was begun with");
+        if let Some((then, now)) = line {
+            report = report.cause(format!("then `{then}`, now `{now}`"));
+        }
+        let hint = format!("go on with {}", run_dir.path().join("experiment.toml").display());
+        return Err(Failure::usage(report.hint(hint)));
+    }
+    let found = Reader::open(run_dir.path())?;
+    if found.is_none() {
+        console.log(Level::Warn, "the run had not come to a checkpoint, so it begins anew");
+    }
+    Ok(found)
+}
+
+fn opening(setup: &Setup, done: u64) -> String {
+    let Setup { experiment, plan, .. } = setup;
+    let clients = setup.description.clients.len();
+    let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let mut text = format!(
+        "{}: {}, {} of {}, {} at a time",
+        experiment.name,
+        plural(clients as u64, "client"),
+        plural(plan.rounds, "round"),
+        plural(plan.local_epochs, "epoch"),
+        setup.placement.workers,
+    );
+    if done > 0 {
+        text += &format!(", going on after round {done}");
+    }
+    text
+}
+
+/// Writes each client's own complete model, before the last global one replaces the shared part.
+fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(), Failure> {
+    let link = federation.link;
+    for client in &mut federation.clients {
+        let name = client.name().to_owned();
+        let told = |fault: Fault| Failure::run(fault.report(&format!("saving client `{name}`")));
+        let folder = run_dir.folder(Path::new("clients").join(&name))?;
+        let params = client.parameters(link).map_err(told)?;
+        tensors::write(&folder.join("model.safetensors"), &params, &[("client", name.clone())])?;
+        export(&folder, |to| client.export(to, link).map_err(told))?;
+    }
+    Ok(())
+}
+
+/// Writes the last and the best global model.
+fn save_globals(
+    federation: &Federation<'_>,
+    model: &Used,
+    plan: &plugin_api::ModelSetup,
+    device: &str,
+    run_dir: &RunDir,
+) -> Result<(), Failure> {
+    let write = |name: &str, rounds: u64, score: Option<f64>, global: &Message| {
+        let told = |e| {
+            Failure::run(
+                Fault::new(format!("model `{}`", model.choice.plugin), e).report(&format!("saving the {name} model")),
+            )
+        };
+        let folder = run_dir.folder(name)?;
+        let score = score.map_or_else(|| "none".to_owned(), |score| score.to_string());
+        let metadata = [("rounds", rounds.to_string()), ("score", score)];
+        tensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
+        let line = Line::new(federation.link, &model.choice.plugin, None, None);
+        let ctx = line.context(device);
+        export(&folder, |to| {
+            let mut instance = model.component.new_model(&model.choice.config, plan, &ctx).map_err(told)?;
+            instance.receive(global, &ctx).map_err(told)?;
+            instance.export(to, &ctx).map_err(told)
+        })
+    };
+    write("global", federation.done, None, &federation.global)?;
+    match &federation.best {
+        Some(best) => write("best", best.rounds, Some(best.score), &best.global),
+        None => Ok(()),
+    }
+}
+
+/// Lets a model write its field's formats into `folder/export`; no folder stays where it writes none.
+fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, Failure>) -> Result<(), Failure> {
+    let to = folder.join("export");
+    std::fs::create_dir_all(&to).map_err(|e| Failure::io(&to, "make the folder", &e))?;
+    if write(&to)?.is_empty() {
+        let _ = std::fs::remove_dir(&to);
+    }
+    Ok(())
+}
+
+fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Value {
+    let best = federation.best.as_ref().map(|best| json!({"rounds": best.rounds, "score": best.score}));
+    json!({
+        "name": name,
+        "rounds": federation.done,
+        "best": best,
+        "clients": federation.record.clients,
+        "seconds": seconds,
+        "peak-memory-bytes": peak_memory(),
+    })
+}
+
+fn closing(federation: &Federation<'_>, run_dir: &RunDir, seconds: f64) -> String {
+    let path = run_dir.path().display();
+    let mut text = format!("{}\n", federation.record.table());
+    if let Some(best) = &federation.best {
+        text += &format!("best global model: after round {}, score {}\n", best.rounds, short(best.score));
+    }
+    text += &format!("models: {path}/global, {path}/best, {path}/clients\n");
+    text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
+    text += &format!("{seconds:.1} s");
+    if let Some(bytes) = peak_memory() {
+        text += &format!(", at most {} MiB of memory", bytes >> 20);
+    }
+    text
+}

@@ -1,0 +1,120 @@
+//! Many pieces of work on a few threads, whose results are taken one at a time and in order.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// How many results each worker may be ahead of the slowest item: what bounds the memory of those that wait.
+const AHEAD: usize = 2;
+
+struct Queue<'a, T> {
+    items: std::iter::Enumerate<std::slice::IterMut<'a, T>>,
+    next: usize,
+    taken: usize,
+    stopped: bool,
+}
+
+/// Does `work` on each item, on as many threads as there are `workers`, and gives the results to `take` on this thread,
+/// in the items' order whatever order they came in. After an error of `take`, no further work is begun.
+///
+/// # Errors
+/// The first error of `take`.
+///
+/// # Panics
+/// If `work` panics.
+pub fn in_order<T: Send, R: Send, E>(
+    workers: usize,
+    items: &mut [T],
+    work: impl Fn(usize, &mut T) -> R + Sync,
+    mut take: impl FnMut(usize, R) -> Result<(), E>,
+) -> Result<(), E> {
+    let count = items.len();
+    let queue = Mutex::new(Queue { items: items.iter_mut().enumerate(), next: 0, taken: 0, stopped: false });
+    let (room, work) = (Condvar::new(), &work);
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let (sender, results) = channel();
+    std::thread::scope(|scope| {
+        for _ in 0..workers.clamp(1, count.max(1)) {
+            let (sender, room, lock) = (sender.clone(), &room, &lock);
+            scope.spawn(move || {
+                loop {
+                    let far = |queue: &mut Queue<'_, T>| !queue.stopped && queue.next >= queue.taken + AHEAD * workers;
+                    let mut held = room.wait_while(lock(), far).unwrap_or_else(PoisonError::into_inner);
+                    if held.stopped {
+                        break;
+                    }
+                    let Some((index, item)) = held.items.next() else { break };
+                    held.next = index + 1;
+                    drop(held);
+                    if sender.send((index, work(index, item))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        let mut outcome = Ok(());
+        'all: for (index, result) in results {
+            waiting.insert(index, result);
+            while let Some(result) = waiting.remove(&next) {
+                outcome = take(next, result);
+                next += 1;
+                let mut held = lock();
+                held.taken = next;
+                held.stopped = outcome.is_err();
+                drop(held);
+                room.notify_all();
+                if outcome.is_err() {
+                    break 'all;
+                }
+            }
+        }
+        outcome
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    #[test]
+    fn results_come_in_order_and_never_far_ahead() {
+        for workers in [1, 3] {
+            let (begun, taken, furthest) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+            let mut items: Vec<usize> = (0..20).collect();
+            let mut seen = Vec::new();
+            let work = |index: usize, item: &mut usize| {
+                let ahead = begun.fetch_add(1, Ordering::SeqCst) - taken.load(Ordering::SeqCst);
+                furthest.fetch_max(ahead, Ordering::SeqCst);
+                // The first is the slowest.
+                std::thread::sleep(Duration::from_millis(if index == 0 { 50 } else { 1 }));
+                *item * 2
+            };
+            let done: Result<(), ()> = in_order(workers, &mut items, work, |index, result| {
+                taken.fetch_add(1, Ordering::SeqCst);
+                seen.push((index, result));
+                Ok(())
+            });
+            assert!(done.is_ok());
+            assert_eq!(seen, (0..20).map(|i| (i, 2 * i)).collect::<Vec<_>>());
+            assert!(furthest.into_inner() <= AHEAD * workers);
+        }
+    }
+
+    #[test]
+    fn an_error_ends_the_work() {
+        let begun = AtomicUsize::new(0);
+        let mut items = vec![(); 1000];
+        let work = |index: usize, (): &mut ()| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            index
+        };
+        let done = in_order(2, &mut items, work, |index, _| if index == 3 { Err(index) } else { Ok(()) });
+        assert_eq!(done, Err(3));
+        assert!(begun.into_inner() <= 4 + 2 * AHEAD);
+    }
+}
