@@ -1,1 +1,129 @@
 //! FedAvg: the weighted mean of the clients' parameters.
+//!
+//! McMahan, Moore, Ramage, Hampson and Agüera y Arcas, *Communication-Efficient Learning of Deep Networks from
+//! Decentralized Data*, AISTATS 2017, Algorithm 1: the next global model is `Σ wᵢ xᵢ / Σ wᵢ` over the clients `i` of the
+//! round. The paper weighs by examples; [`WeightBy`] has that, and the optimiser steps that are the default here.
+//!
+//! Each parameter has its own mean, over the clients that sent it, so a private head that nobody sends has no global
+//! value, and one that a single client sends comes back as it was. Clients of weight 0 count nothing. What a message
+//! holds besides parameters is not FedAvg's concern and is left out.
+//!
+//! ```toml
+//! [aggregator]
+//! plugin = "fedavg"
+//! weight-by = "steps"
+//! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod mean;
+
+use indexmap::IndexMap;
+use plugin_api::{Aggregator, Component, Context, Error, Message, Params, Result, Update};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::mean::Mean;
+
+/// What a client's parameters are weighed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightBy {
+    /// The optimiser steps of the round.
+    #[default]
+    Steps,
+    /// The examples seen in the round.
+    Examples,
+    /// Nothing: every client that trained counts the same.
+    Uniform,
+}
+
+/// The keys of the aggregator's table.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// What a client's parameters are weighed by.
+    #[serde(default)]
+    pub weight_by: WeightBy,
+}
+
+/// Averages parameters as they come in, with one accumulator for each, however many clients there are.
+#[derive(Debug)]
+pub struct FedAvg {
+    weight_by: WeightBy,
+    global: Message,
+    updates: usize,
+    means: IndexMap<String, Mean>,
+}
+
+impl FedAvg {
+    /// An aggregator between two rounds.
+    ///
+    /// # Errors
+    /// Never; the contract asks for a result.
+    pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
+        Ok(Self { weight_by: config.weight_by, global: Message::default(), updates: 0, means: IndexMap::new() })
+    }
+
+    fn weight(&self, update: &Update) -> u64 {
+        match self.weight_by {
+            WeightBy::Steps => update.steps,
+            WeightBy::Examples => update.examples,
+            WeightBy::Uniform => u64::from(update.steps > 0),
+        }
+    }
+}
+
+impl Aggregator for FedAvg {
+    fn begin(&mut self, global: &Message, _: &[String], _: &Context<'_>) -> Result<()> {
+        self.global = global.clone();
+        self.updates = 0;
+        self.means.clear();
+        Ok(())
+    }
+
+    /// An update that is refused leaves no trace: all its tensors are checked before the first is added.
+    fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
+        self.updates += 1;
+        let weight = self.weight(&update);
+        if weight == 0 {
+            ctx.debug(format_args!("client `{}` did not train in this round and counts nothing", update.client));
+            return Ok(());
+        }
+        for (name, tensor) in update.message.params.iter() {
+            Mean::check(self.means.get(name), name, tensor, &update.client)?;
+        }
+        for (name, tensor) in update.message.params.iter() {
+            match self.means.get_mut(name) {
+                Some(mean) => mean.add(tensor, weight)?,
+                None => {
+                    self.means.insert(name.to_owned(), Mean::of(tensor, weight, &update.client)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, ctx: &Context<'_>) -> Result<Message> {
+        let global = std::mem::take(&mut self.global);
+        if self.updates == 0 {
+            return Err(Error::other("no client sent an update"));
+        }
+        if self.means.is_empty() {
+            ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
+            return Ok(global);
+        }
+        // Taken apart one by one, so that a mean's memory goes as its tensor comes.
+        let means = std::mem::take(&mut self.means);
+        Ok(means.into_iter().map(|(name, mean)| Ok((name, mean.finish()?))).collect::<Result<Params>>()?.into())
+    }
+}
+
+plugin_api::export_plugin!(Component::aggregator(
+    "fedavg",
+    "the weighted mean of the clients' parameters",
+    FedAvg::new
+));
+
+#[cfg(test)]
+mod tests;

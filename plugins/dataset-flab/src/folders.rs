@@ -1,0 +1,124 @@
+//! Where the files of a task lie.
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::{Error, Result};
+
+/// The folder of each task. All that are missing are told at once.
+pub(crate) fn of_tasks(root: &Path, tasks: &[String]) -> Result<Vec<PathBuf>> {
+    if !root.is_dir() {
+        let from = if root.is_relative() { ", seen from the current directory" } else { "" };
+        let help = format!("`root` in [dataset] names the folder that holds the tasks' folders{from}");
+        return Err(Error::data("there is no such folder").in_file(root, None).help(help));
+    }
+    let found: Vec<Option<PathBuf>> = tasks.iter().map(|task| of_task(root, task)).collect();
+    let missing: Vec<&str> =
+        tasks.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(task, _)| task.as_str()).collect();
+    if missing.is_empty() { Ok(found.into_iter().flatten().collect()) } else { Err(not_found(root, &missing)?) }
+}
+
+/// Newer checkouts of FLAb call `tm` by its long name.
+fn of_task(root: &Path, task: &str) -> Option<PathBuf> {
+    let names = [task, if task == "tm" { "thermostability" } else { task }];
+    names.into_iter().map(|name| root.join(name)).find(|folder| folder.is_dir())
+}
+
+fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
+    let there: Vec<String> = names(root, |path| path.is_dir())?;
+    let help = match (missing.iter().find_map(|name| near(name, &there)), there.is_empty()) {
+        (_, true) => "the folder holds no other".to_owned(),
+        (Some(near), _) => format!("is `{near}` meant? there are {}", quoted(&there)),
+        (None, _) => format!("there are {}", quoted(&there)),
+    };
+    let plural = if missing.len() == 1 { "task" } else { "tasks" };
+    Ok(Error::data(format!("there is no folder of {plural} {}", quoted(missing))).in_file(root, None).help(help))
+}
+
+/// The CSV files of a folder, sorted by name.
+pub(crate) fn csv_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let is_csv = |path: &Path| path.is_file() && path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("csv"));
+    Ok(names(folder, is_csv)?.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// The names of what a folder holds, sorted; hidden ones left out.
+fn names(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
+    let io = |e: std::io::Error| Error::io(folder, &e);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if wanted(&entry.path()) {
+            let name = entry.file_name().into_string();
+            names.push(
+                name.map_err(|name| Error::data(format!("the name {name:?} is not UTF-8")).in_file(folder, None))?,
+            );
+        }
+    }
+    names.retain(|name| !name.starts_with('.'));
+    names.sort_unstable();
+    Ok(names)
+}
+
+pub(crate) fn quoted(names: &[impl std::fmt::Display]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The nearest of `there` that could be what `name` was to be: at most a third of its letters changed.
+fn near<'a>(name: &str, there: &'a [String]) -> Option<&'a String> {
+    let nearest = there.iter().min_by_key(|other| distance(name, other))?;
+    (distance(name, nearest) <= name.chars().count().div_ceil(3)).then_some(nearest)
+}
+
+/// Levenshtein's distance: letters to change, insert or delete.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.chars().enumerate() {
+            let change = diagonal + usize::from(a != b);
+            let least = change.min(row[j + 1] + 1).min(row[j] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], least);
+        }
+    }
+    row[b.chars().count()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_letters() {
+        for (a, b, letters) in [("", "abc", 3), ("binding", "bindin", 1), ("kitten", "sitting", 3), ("tm", "tm", 0)] {
+            assert_eq!((distance(a, b), distance(b, a)), (letters, letters));
+        }
+    }
+
+    #[test]
+    fn files_are_sorted_by_name_and_hidden_or_other_ones_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.csv", "a.CSV", ".b.csv.swp", "._a.csv", "c.txt"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("d.csv")).unwrap();
+        assert_eq!(csv_files(folder.path()).unwrap(), ["a.CSV", "b.csv"].map(|name| folder.path().join(name)));
+    }
+
+    #[test]
+    fn all_missing_folders_are_told_at_once_with_a_near_name() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["binding", "expression", "thermostability"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let tasks =
+            |names: &[&str]| of_tasks(root.path(), &names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        assert_eq!(
+            tasks(&["tm", "binding"]).unwrap(),
+            ["thermostability", "binding"].map(|name| root.path().join(name))
+        );
+        let error = tasks(&["bindin", "expression", "aggregation"]).unwrap_err();
+        assert_eq!(error.message(), "there is no folder of tasks `bindin`, `aggregation`");
+        assert_eq!(error.hint(), Some("is `binding` meant? there are `binding`, `expression`, `thermostability`"));
+        let gone = of_tasks(&root.path().join("gone"), &[]).unwrap_err();
+        assert_eq!(gone.message(), "there is no such folder");
+    }
+}

@@ -1,0 +1,186 @@
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use super::*;
+use plugin_api::context::{Host, Silent};
+use plugin_api::{Level, config};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A host that keeps the lines of level `warn`.
+#[derive(Default)]
+pub(crate) struct Lines(Mutex<Vec<String>>);
+
+impl Lines {
+    pub(crate) fn without(self, folder: &Path) -> Vec<String> {
+        let lines = self.0.into_inner().unwrap();
+        lines.into_iter().map(|line| line.replace(&format!("{}/", folder.display()), "")).collect()
+    }
+}
+
+impl Host for Lines {
+    fn enabled(&self, level: Level) -> bool {
+        level <= Level::Warn
+    }
+    fn log(&self, _: Level, line: &str) {
+        self.0.lock().unwrap().push(line.to_owned());
+    }
+    fn scalar(&self, _: &str, _: u64, _: f64) {}
+    fn progress(&self, _: u64, _: u64) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn ctx() -> Context<'static> {
+    Context::new(&Silent).with_seed(Seed::new(42))
+}
+
+/// A folder with tasks of so many rows, whose fitness is 0, 1, 2, …
+fn folder(tasks: &[(&str, usize)]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (task, rows) in tasks {
+        std::fs::create_dir(root.path().join(task)).unwrap();
+        let rows: String = (0..*rows).map(|i| format!("H{i},L,{i}\n")).collect();
+        std::fs::write(root.path().join(task).join("a.csv"), format!("heavy,light,fitness\n{rows}")).unwrap();
+    }
+    root
+}
+
+fn flab(root: &Path, keys: Value) -> Flab {
+    let mut table = json!({ "root": root });
+    table.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    Flab::new(config::read(&table).unwrap(), &ctx()).unwrap()
+}
+
+fn fitness(table: &Table) -> Vec<f32> {
+    table.f32("fitness").unwrap().to_vec()
+}
+
+#[test]
+fn by_task_each_client_has_its_task() {
+    let root = folder(&[("tm", 10), ("binding", 5)]);
+    let mut flab = flab(root.path(), json!({ "tasks": ["tm", "binding"] }));
+    let description = flab.describe(&ctx()).unwrap();
+    let counts: Vec<_> =
+        description.clients.iter().map(|c| (c.name.as_str(), c.tasks[0].train, c.tasks[0].test)).collect();
+    assert_eq!(counts, [("tm", 8, 2), ("binding", 4, 1)]);
+    assert_eq!(
+        description.tasks[1],
+        TaskSpec { name: "binding".into(), inputs: vec!["combined".into()], target: "fitness".into() }
+    );
+    assert_eq!(description.sources.iter().map(|s| s.rows).collect::<Vec<_>>(), [10, 5]);
+    let task = flab.load("tm", &ctx()).unwrap().remove(0);
+    let mut all = [fitness(&task.train), fitness(&task.test)].concat();
+    assert_eq!(task.train.text("combined").unwrap().get(0), format!("H{}|L", all[0]));
+    all.sort_unstable_by(f32::total_cmp);
+    assert_eq!(all, (0..10).map(|i| i as f32).collect::<Vec<_>>());
+}
+
+#[test]
+fn sites_share_the_test_table_and_every_training_row_has_one_owner() {
+    let root = folder(&[("tm", 100), ("binding", 7)]);
+    for alpha in [0.001, 1.0] {
+        let keys = json!({ "tasks": ["tm", "binding"], "clients": { "count": 5, "alpha": alpha } });
+        let mut flab = flab(root.path(), keys);
+        let names: Vec<_> = flab.describe(&ctx()).unwrap().clients.into_iter().map(|client| client.name).collect();
+        assert_eq!(names, ["site-1", "site-2", "site-3", "site-4", "site-5"]);
+        let loaded: Vec<_> = names.iter().map(|name| flab.load(name, &ctx()).unwrap()).collect();
+        for (task, rows) in [(0, 100), (1, 7)] {
+            let test = &loaded[0][task].test;
+            assert!(
+                loaded.iter().all(|tasks| tasks[task]
+                    .test
+                    .text("combined")
+                    .unwrap()
+                    .is_same(test.text("combined").unwrap()))
+            );
+            let mut all: Vec<f32> =
+                loaded.iter().flat_map(|tasks| fitness(&tasks[task].train)).chain(fitness(test)).collect();
+            all.sort_unstable_by(f32::total_cmp);
+            assert_eq!(all, (0..rows).map(|i| i as f32).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn the_split_depends_on_seed_and_task_alone() {
+    let root = folder(&[("tm", 50), ("binding", 50)]);
+    let train = |keys, seed| {
+        let ctx = Context::new(&Silent).with_seed(Seed::new(seed));
+        fitness(&flab(root.path(), keys).load("tm", &ctx).unwrap()[0].train)
+    };
+    let only = || json!({ "tasks": ["tm"] });
+    assert_eq!(train(only(), 1), train(json!({ "tasks": ["binding", "tm"] }), 1));
+    assert_ne!(train(only(), 1), train(only(), 2));
+    let own_seed = || json!({ "tasks": ["tm"], "seed": 7 });
+    assert_eq!(train(own_seed(), 1), train(own_seed(), 2));
+}
+
+#[test]
+fn samples_are_a_subset_of_what_there_would_be() {
+    let root = folder(&[("tm", 50)]);
+    let load = |keys| flab(root.path(), keys).load("tm", &ctx()).unwrap().remove(0);
+    let (few, all) = (load(json!({ "tasks": ["tm"], "max-samples": 5 })), load(json!({ "tasks": ["tm"] })));
+    assert_eq!((few.train.rows(), few.test.rows(), all.train.rows()), (5, 5, 40));
+    assert!(fitness(&few.train).iter().all(|value| fitness(&all.train).contains(value)));
+}
+
+#[test]
+fn files_are_taken_in_the_order_of_their_names_and_another_target_can_be_chosen() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("tm")).unwrap();
+    for (name, row) in [("b.csv", "B,B,2"), ("a.csv", "A,A,1"), ("c.csv", "")] {
+        std::fs::write(root.path().join("tm").join(name), format!("heavy,light,log Kd\n{row}\n")).unwrap();
+    }
+    let mut flab = flab(root.path(), json!({ "tasks": ["tm"], "target": "log Kd" }));
+    let description = flab.describe(&ctx()).unwrap();
+    let files: Vec<_> =
+        description.sources.iter().map(|s| (s.path.file_name().unwrap().to_str().unwrap(), s.rows)).collect();
+    assert_eq!(files, [("a.csv", 1), ("b.csv", 1), ("c.csv", 0)]);
+    assert_eq!(flab.load("tm", &ctx()).unwrap()[0].train.f32("log Kd").unwrap().len(), 1);
+}
+
+#[test]
+fn a_task_without_a_usable_row_is_an_error_with_the_reasons() {
+    let root = folder(&[("tm", 0), ("binding", 3)]);
+    std::fs::write(root.path().join("tm/b.csv"), "heavy,light,fitness\nA,B,\n").unwrap();
+    let error = flab(root.path(), json!({ "tasks": ["binding", "tm"] })).describe(&ctx()).unwrap_err();
+    assert_eq!(error.message(), "task `tm` has no usable row");
+    let tm = root.path().join("tm");
+    let cause = |file: &str, what: &str| format!("{}: {what}", tm.join(file).display());
+    assert_eq!(error.causes(), [cause("a.csv", "it has no row (0 rows)"), cause("b.csv", "no fitness value (1 rows)")]);
+    assert_eq!(error.hint(), Some("a row needs `heavy`, `light` and a finite number in `fitness`"));
+    std::fs::create_dir(root.path().join("empty")).unwrap();
+    let error = flab(root.path(), json!({ "tasks": ["empty"] })).describe(&ctx()).unwrap_err();
+    assert_eq!(error.causes(), ["the folder holds no CSV file"]);
+}
+
+#[test]
+fn an_unknown_client_and_a_target_that_is_an_input_are_errors() {
+    let root = folder(&[("tm", 3)]);
+    let error = flab(root.path(), json!({ "tasks": ["tm"] })).load("tn", &ctx()).unwrap_err();
+    assert_eq!((error.message(), error.hint()), ("there is no client `tn`", Some("there are `tm`")));
+    let config = config::read(&json!({ "root": "x", "target": "light" })).unwrap();
+    assert_eq!(Flab::new(config, &ctx()).unwrap_err().to_string(), "`target`: `light` is what the model reads");
+}
+
+#[test]
+fn real_measurements_are_read_whole() {
+    let Some(shared) = std::env::var_os("FEDPLUG_SHARED") else {
+        eprintln!("skipped: FEDPLUG_SHARED does not name the folder with flab/data");
+        return;
+    };
+    let root = PathBuf::from(shared).join("flab/data");
+    let lines = Lines::default();
+    let ctx = Context::new(&lines).with_seed(Seed::new(42));
+    let description = flab(&root, json!({})).describe(&ctx).unwrap();
+    let rows: Vec<_> = description.clients.iter().map(|c| c.tasks[0].train + c.tasks[0].test).collect();
+    assert_eq!(rows.len(), 6);
+    let without_value: usize =
+        description.sources.iter().flat_map(|s| &s.skipped).filter(|s| s.0 == "no fitness value").map(|s| s.1).sum();
+    let binding: usize =
+        description.sources.iter().filter(|s| s.path.starts_with(root.join("binding"))).map(|s| s.rows).sum();
+    assert_eq!((without_value, binding, rows[1]), (1097, 2277 - 1097, 2277 - 1097));
+    assert_eq!(lines.without(&root).len(), 1);
+}

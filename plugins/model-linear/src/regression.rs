@@ -1,0 +1,110 @@
+//! The method: what is computed of a text, how it is learnt, and how good it is.
+
+use plugin_api::{Evaluation, Goal, Metric, Result, Seed, Table, TaskSpec};
+
+/// The shares of the letters A to Z and of all other characters, 27-fold and less 1, so that their mean is 0.
+pub(crate) const FEATURES: usize = 27;
+
+/// Predicts `mean + sd (w · W x + b)`. The mean and the deviation are those of the client's own training targets, so
+/// that targets of any scale train alike.
+#[derive(Clone, Debug)]
+pub(crate) struct Regression {
+    /// `W`, row by row.
+    pub(crate) trunk: Vec<f32>,
+    /// `w`.
+    pub(crate) weight: Vec<f32>,
+    /// `b`.
+    pub(crate) bias: Vec<f32>,
+    /// The mean and the standard deviation.
+    pub(crate) scale: Vec<f32>,
+}
+
+impl Regression {
+    /// Predicts 0: `W` is uniform in ±1/√27, `w` and `b` are 0.
+    pub(crate) fn new(hidden: usize, seed: Seed) -> Self {
+        let uniform = |i| (seed.at(i as u64).value() as f64 / u64::MAX as f64 * 2.0 - 1.0) as f32;
+        let trunk = (0..hidden * FEATURES).map(|i| uniform(i) / (FEATURES as f32).sqrt()).collect();
+        Self { trunk, weight: vec![0.0; hidden], bias: vec![0.0], scale: vec![0.0, 1.0] }
+    }
+
+    /// Takes over the targets' mean and deviation; equal targets leave nothing to scale.
+    pub(crate) fn scale_to(&mut self, targets: &[f32]) {
+        let mean_of =
+            |of: &dyn Fn(f64) -> f64| targets.iter().map(|&y| of(y.into())).sum::<f64>() / targets.len() as f64;
+        let mean = mean_of(&|y| y);
+        let sd = mean_of(&|y| (y - mean).powi(2)).sqrt() as f32;
+        self.scale = vec![mean as f32, if sd > 0.0 { sd } else { 1.0 }];
+    }
+
+    /// One step on a batch of features and targets; returns the batch's mean squared error before it.
+    ///
+    /// Each row's gradient is divided by the squared norm of the prediction's gradient, so that a step takes away `rate`
+    /// of the error, however large the features are (NLMS: Nagumo and Noda, 1967, *A learning method for system
+    /// identification*).
+    pub(crate) fn step<'a>(
+        &mut self,
+        batch: impl ExactSizeIterator<Item = (&'a [f32; FEATURES], f32)>,
+        rate: f32,
+    ) -> f64 {
+        let (old, rows, mut loss) = (self.clone(), batch.len(), 0.0);
+        for (x, y) in batch {
+            let hidden = old.project(x);
+            let error = old.output(&hidden) - (y - old.scale[0]) / old.scale[1];
+            let norm = 1.0 + dot(&hidden, &hidden) + dot(&old.weight, &old.weight) * dot(x, x);
+            let step = rate * error / norm / rows as f32;
+            self.bias[0] -= step;
+            subtract(&mut self.weight, step, &hidden);
+            for (row, w) in self.trunk.chunks_mut(FEATURES).zip(&old.weight) {
+                subtract(row, step * w, x);
+            }
+            loss += f64::from(error * old.scale[1]).powi(2) / rows as f64;
+        }
+        loss
+    }
+
+    pub(crate) fn predict(&self, x: &[f32; FEATURES]) -> f32 {
+        self.scale[0] + self.scale[1] * self.output(&self.project(x))
+    }
+
+    fn project(&self, x: &[f32]) -> Vec<f32> {
+        self.trunk.chunks(FEATURES).map(|row| dot(row, x)).collect()
+    }
+
+    fn output(&self, hidden: &[f32]) -> f32 {
+        dot(&self.weight, hidden) + self.bias[0]
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `a -= s b`.
+fn subtract(a: &mut [f32], s: f32, b: &[f32]) {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a -= s * b);
+}
+
+/// The features of each row, over all the task's input columns together.
+pub(crate) fn features(spec: &TaskSpec, table: &Table) -> Result<Vec<[f32; FEATURES]>> {
+    let mut rows = vec![[0.0; FEATURES]; table.rows()];
+    for input in &spec.inputs {
+        for (x, text) in rows.iter_mut().zip(table.text(input)?.iter()) {
+            text.bytes().for_each(|byte| x[usize::from(byte.wrapping_sub(b'A')).min(FEATURES - 1)] += 1.0);
+        }
+    }
+    let centred = |n: [f32; FEATURES]| n.map(|count| FEATURES as f32 * count / n.iter().sum::<f32>().max(1.0) - 1.0);
+    Ok(rows.into_iter().map(centred).collect())
+}
+
+/// Root mean squared error and Pearson's correlation; NaN where they are not defined, as on no row.
+pub(crate) fn evaluation(task: &str, predicted: &[f32], measured: &[f32]) -> Evaluation {
+    let pairs = || predicted.iter().zip(measured).map(|(&p, &m)| (f64::from(p), f64::from(m)));
+    let mean = |of: &dyn Fn(f64, f64) -> f64| pairs().map(|(p, m)| of(p, m)).sum::<f64>() / measured.len() as f64;
+    let (p_mean, m_mean) = (mean(&|p, _| p), mean(&|_, m| m));
+    let variances = mean(&|p, _| (p - p_mean).powi(2)) * mean(&|_, m| (m - m_mean).powi(2));
+    let pearson = mean(&|p, m| (p - p_mean) * (m - m_mean)) / variances.sqrt();
+    let loss = mean(&|p, m| (p - m).powi(2));
+    let metric = |name: &str, value, goal| Metric { name: name.to_owned(), value, goal };
+    let metrics = vec![metric("RMSE", loss.sqrt(), Goal::Lower), metric("Pearson", pearson, Goal::Higher)];
+    Evaluation { task: task.to_owned(), examples: measured.len() as u64, loss, score: -loss.sqrt(), metrics }
+}

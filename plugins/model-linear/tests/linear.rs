@@ -1,0 +1,163 @@
+//! The model through the contract: it learns, it repeats itself, and it goes on from a state.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use model_linear::{Config, Linear};
+use plugin_api::context::{Host, Silent};
+use plugin_api::{
+    Column, Context, Epoch, Level, Message, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor,
+};
+
+const LETTERS: &[u8] = b"ACDEFGHIKLMNPQRSTVWY";
+
+fn spec(name: &str) -> TaskSpec {
+    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into() }
+}
+
+/// Random texts whose target is `offset + scale` times the share of W less that of A.
+fn task(name: &str, rows: u64, scale: f32, offset: f32) -> Task {
+    let seed = Seed::new(1).of(name);
+    let text = |row: u64| {
+        let letter = |i| LETTERS[(seed.at(row).at(i).value() % 20) as usize] as char;
+        (0..60).map(letter).collect::<String>() + &["W", "A", "L"][(row % 3) as usize].repeat(20)
+    };
+    let texts: Vec<String> = (0..rows).map(text).collect();
+    let share = |text: &str, letter| text.matches(letter).count() as f32 / text.len() as f32;
+    let fitness: Vec<f32> = texts.iter().map(|t| offset + scale * (share(t, 'W') - share(t, 'A'))).collect();
+    let table = |rows: std::ops::Range<usize>| {
+        let texts = Column::text(&texts[rows.clone()]);
+        Table::new().with("combined", texts).unwrap().with("fitness", Column::f32(&fitness[rows])).unwrap()
+    };
+    let cut = texts.len() * 4 / 5;
+    Task { spec: spec(name), train: table(0..cut), test: table(cut..texts.len()) }
+}
+
+fn setup() -> ModelSetup {
+    ModelSetup::new(vec![spec("small"), spec("large")], 1, 30)
+}
+
+fn trained(epochs: u64) -> (Linear, Vec<Task>) {
+    let ctx = Context::new(&Silent).with_seed(Seed::new(42));
+    let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    let tasks = vec![task("small", 200, 0.05, 0.01), task("large", 200, 900.0, -2000.0)];
+    for epoch in 0..epochs {
+        let done = model.train(&tasks, Epoch { round: 0, epoch }, &ctx).unwrap();
+        assert_eq!((done.steps, done.examples), (20, 320));
+    }
+    (model, tasks)
+}
+
+fn bits(model: &mut Linear) -> Vec<u8> {
+    let params = model.parameters(&Context::new(&Silent)).unwrap();
+    params.iter().flat_map(|(_, tensor)| tensor.buffer().as_slice().to_vec()).collect()
+}
+
+#[test]
+fn it_learns_targets_of_any_scale() {
+    let (mut model, tasks) = trained(30);
+    for evaluation in model.evaluate(&tasks, &Context::new(&Silent)).unwrap() {
+        assert_eq!(evaluation.examples, 40);
+        assert!((evaluation.score + evaluation.loss.sqrt()).abs() < 1e-12);
+        assert_eq!((evaluation.metrics[0].name.as_str(), evaluation.metrics[0].value), ("RMSE", -evaluation.score));
+        assert!(evaluation.metrics[1].value > 0.99, "{evaluation:?}");
+    }
+}
+
+#[test]
+fn it_repeats_itself_bit_for_bit_and_goes_on_from_a_state() {
+    let ctx = Context::new(&Silent).with_seed(Seed::new(42));
+    let (mut whole, tasks) = trained(3);
+    assert_eq!(bits(&mut whole), bits(&mut trained(3).0));
+    let state = trained(2).0.state(&ctx).unwrap();
+    let mut resumed = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    resumed.restore(&state, &ctx).unwrap();
+    resumed.train(&tasks, Epoch { round: 0, epoch: 2 }, &ctx).unwrap();
+    assert_eq!(bits(&mut whole), bits(&mut resumed));
+}
+
+#[test]
+fn a_client_holds_the_trunk_and_its_own_heads() {
+    let ctx = Context::new(&Silent);
+    let mut server = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    let mut client = Linear::new(Config::default(), &setup().holding(vec!["large".into()]), &ctx).unwrap();
+    let names = ["trunk.weight", "regressors.1.weight", "regressors.1.bias", "regressors.1.scale"];
+    assert_eq!(client.parameters(&ctx).unwrap().names().collect::<Vec<_>>(), names);
+    let mut global = server.parameters(&ctx).unwrap();
+    global.remove("regressors.1.bias");
+    let received = client.receive(&global.into(), &ctx).unwrap();
+    assert_eq!(received.missing, ["regressors.1.bias"]);
+    assert_eq!(received.unexpected, ["regressors.0.weight", "regressors.0.bias", "regressors.0.scale"]);
+    assert!(client.predict("small", &task("small", 5, 1.0, 0.0).test, &ctx).is_err());
+}
+
+#[test]
+fn a_message_that_does_not_fit_changes_nothing() {
+    let ctx = Context::new(&Silent);
+    let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    let before = bits(&mut model);
+    let good = Tensor::from_slice(&[1], &[5.0_f32]).unwrap();
+    let bad = [("regressors.0.bias", good), ("trunk.weight", Tensor::from_slice(&[2], &[1.0_f32, 2.0]).unwrap())];
+    let error = model.receive(&Message::from(Params::from_iter(bad)), &ctx).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `trunk.weight`: has shape [2], not [8, 27]");
+    assert_eq!(bits(&mut model), before);
+}
+
+#[test]
+fn without_rows_nothing_is_trained_and_metrics_are_not_defined() {
+    let ctx = Context::new(&Silent);
+    let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    let empty = [task("small", 0, 1.0, 0.0)];
+    assert_eq!(model.train(&empty, Epoch { round: 0, epoch: 0 }, &ctx).unwrap(), Default::default());
+    let evaluation = model.evaluate(&empty, &ctx).unwrap().remove(0);
+    let values = [evaluation.loss, evaluation.score, evaluation.metrics[0].value, evaluation.metrics[1].value];
+    assert!(evaluation.examples == 0 && values.iter().all(|value| value.is_nan()), "{evaluation:?}");
+}
+
+#[test]
+fn equal_targets_are_learnt_without_nan() {
+    let ctx = Context::new(&Silent);
+    let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    let tasks = [task("small", 10, 0.0, 7.0)];
+    model.train(&tasks, Epoch { round: 0, epoch: 0 }, &ctx).unwrap();
+    assert_eq!(model.predict("small", &tasks[0].test, &ctx).unwrap(), [7.0, 7.0]);
+}
+
+#[test]
+fn a_learning_rate_that_could_diverge_is_refused() {
+    for learning_rate in [0.0, 2.0, -1.0, f32::NAN] {
+        let config = Config { learning_rate, ..Config::default() };
+        let error = Linear::new(config, &setup(), &Context::new(&Silent)).unwrap_err();
+        assert_eq!(error.to_string(), "`learning-rate`: must be more than 0 and less than 2");
+    }
+}
+
+/// Keeps the scalars, and cancels from the fifth on.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<(String, u64, f64)>>);
+
+impl Host for Recorder {
+    fn enabled(&self, _: Level) -> bool {
+        false
+    }
+    fn log(&self, _: Level, _: &str) {}
+    fn scalar(&self, tag: &str, step: u64, value: f64) {
+        self.0.lock().unwrap().push((tag.into(), step, value));
+    }
+    fn progress(&self, _: u64, _: u64) {}
+    fn cancelled(&self) -> bool {
+        self.0.lock().unwrap().len() >= 5
+    }
+}
+
+#[test]
+fn each_step_is_recorded_and_cancellation_is_heard() {
+    let host = Recorder::default();
+    let ctx = Context::new(&host);
+    let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    let error = model.train(&[task("small", 200, 1.0, 0.0)], Epoch { round: 0, epoch: 0 }, &ctx).unwrap_err();
+    assert_eq!(error.kind(), &plugin_api::ErrorKind::Cancelled);
+    let scalars = host.0.into_inner().unwrap();
+    let steps: Vec<_> = scalars.iter().map(|(tag, step, _)| (tag.as_str(), *step)).collect();
+    assert_eq!(steps, [0, 1, 2, 3, 4].map(|step| ("Loss/train", step)));
+}
