@@ -34,10 +34,14 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
         let mut path: Vec<String> = error.path().iter().filter_map(segment).collect();
         let message = error.inner().to_string();
         if let Some(name) = quoted_after(&message, "missing field ") {
-            // Taking a bad key out makes it missing: that is the problem already noted, and nothing more can be told.
+            // Taking a bad key out makes it missing. That problem is noted already: go on without the table around it.
             path.push(name.to_owned());
-            if !problems.iter().any(|p| p.path == path) {
-                path.pop();
+            let noted = problems.iter().any(|p| p.path == path);
+            path.pop();
+            if noted && take_out(&mut value, &path) {
+                continue;
+            }
+            if !noted {
                 problems.push(Problem { path, message: format!("`{name}` is missing"), known: Vec::new() });
             }
             return Err(problems);
@@ -137,6 +141,24 @@ mod tests {
             assert!(paths.contains(&path), "{path} is not in {found:?}");
         }
         assert_eq!(paths.len(), 5, "{found:?}");
+    }
+
+    #[test]
+    fn a_bad_key_that_must_be_there_does_not_hide_what_comes_after_it() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only its reading is tested")]
+        struct Outer {
+            inner: Option<Needed>,
+            number: u8,
+        }
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only its reading is tested")]
+        struct Needed {
+            alpha: u8,
+        }
+        let found = read::<Outer>(&json!({"inner": {"alpha": "x"}, "number": "y"})).unwrap_err();
+        assert_eq!(found.iter().map(|p| p.path.join(".")).collect::<Vec<_>>(), ["inner.alpha", "number"]);
     }
 
     #[test]

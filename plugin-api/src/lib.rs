@@ -27,4 +27,5 @@ pub use filter::Filter;
 pub use message::{Message, State};
 pub use model::{Epoch, Evaluation, Goal, Metric, Model, ModelSetup, Received, Trained};
 pub use params::{DType, Element, Params, Tensor};
+pub use half;
 pub use schemars::JsonSchema;

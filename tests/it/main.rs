@@ -1,1 +1,17 @@
-//! placeholder
+//! The built binary and real shared libraries, driven as a user drives them.
+//!
+//! - `support`: builds the plugins once, makes folders, runs the binary.
+//! - `runs`: what a run leaves, and that it is the same each time.
+//! - `resume`: interrupted runs go on with the same bits.
+//! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
+//! - `readers`: other programs read what a run leaves.
+//! - `amplify`: the main job with the AMPLIFY model: the sample and the real data.
+
+#![allow(clippy::unwrap_used)]
+
+mod amplify;
+mod faults;
+mod readers;
+mod resume;
+mod runs;
+mod support;

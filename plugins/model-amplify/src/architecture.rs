@@ -1,0 +1,218 @@
+//! What a checkpoint's `config.json` says of the trunk.
+
+use plugin_api::JsonSchema;
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value, json};
+
+/// The keys of `config.json` by their published names. The four sizes must be given; the rest defaults as in the
+/// published configuration class.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Architecture {
+    /// Features of a position.
+    pub hidden_size: i64,
+    /// Transformer blocks.
+    pub num_hidden_layers: i64,
+    /// Attention heads.
+    pub num_attention_heads: i64,
+    /// Nominal width of the feed-forward layer.
+    pub intermediate_size: i64,
+    /// The feed-forward layer's activation.
+    #[serde(default, deserialize_with = "in_any_case", serialize_with = "published_case")]
+    pub hidden_act: HiddenAct,
+    /// RMSNorm, or else LayerNorm.
+    #[serde(default = "on")]
+    pub rms_norm: bool,
+    /// A norm after the embedding, `layer_norm_1`.
+    #[serde(default)]
+    pub layer_norm_after_embedding: bool,
+    /// A norm before the decoder, `layer_norm_2`.
+    #[serde(default = "on")]
+    pub layer_norm_before_last_layer: bool,
+    /// Biases of `q`, `k`, `v` and `wo`.
+    #[serde(default)]
+    pub att_bias: bool,
+    /// Biases of the feed-forward layer.
+    #[serde(default)]
+    pub ffn_bias: bool,
+    /// Added to the variance in the norms.
+    #[serde(default = "norm_eps")]
+    pub norm_eps: f64,
+    /// The dropout probability in the blocks.
+    #[serde(default)]
+    pub dropout_prob: f64,
+    /// Weights of the embedding start within this distance of 0.
+    #[serde(default = "init_range")]
+    pub embedding_init_range: f64,
+    /// Weights of the linear layers start within this distance of 0.
+    #[serde(default = "init_range")]
+    pub decoder_init_range: f64,
+    /// Tokens that the embedding knows.
+    #[serde(default = "vocab_size")]
+    pub vocab_size: i64,
+    /// The token that fills a batch's short rows.
+    #[serde(default)]
+    pub pad_token_id: i64,
+    /// The most tokens of a sequence.
+    #[serde(default = "max_length")]
+    pub max_length: i64,
+    /// Whatever else the file holds, kept for the export.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+/// The feed-forward layer's activation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HiddenAct {
+    /// A gated unit (Shazeer 2020).
+    #[default]
+    SwiGlu,
+    /// Two linear layers with ReLU between.
+    Relu,
+    /// Two linear layers with the exact GELU between.
+    Gelu,
+}
+
+impl Architecture {
+    /// The smaller published trunk, AMPLIFY 120M, with what its file says besides sizes and switches.
+    pub fn published() -> Self {
+        let others = json!({
+            "model_type": "AMPLIFY", "architectures": ["AMPLIFY"],
+            "unk_token_id": 1, "mask_token_id": 2, "bos_token_id": 3, "eos_token_id": 4,
+        });
+        Self {
+            hidden_size: 640,
+            num_hidden_layers: 24,
+            num_attention_heads: 10,
+            intermediate_size: 2560,
+            hidden_act: HiddenAct::SwiGlu,
+            rms_norm: true,
+            layer_norm_after_embedding: false,
+            layer_norm_before_last_layer: true,
+            att_bias: false,
+            ffn_bias: false,
+            norm_eps: norm_eps(),
+            dropout_prob: 0.0,
+            embedding_init_range: init_range(),
+            decoder_init_range: init_range(),
+            vocab_size: vocab_size(),
+            pad_token_id: 0,
+            max_length: max_length(),
+            others: others.as_object().cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Whether such a trunk can be built; otherwise, in one line, why not.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, size) in [
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("vocab_size", self.vocab_size),
+        ] {
+            if !(1..=1 << 20).contains(&size) {
+                return Err(format!("`{name}` must be between 1 and {}, not {size}", 1 << 20));
+            }
+        }
+        if !(3..=1 << 20).contains(&self.max_length) {
+            return Err(format!("`max_length` must be between 3 and {}, not {}", 1 << 20, self.max_length));
+        }
+        if self.hidden_size % self.num_attention_heads != 0 || self.head_size() % 2 != 0 {
+            return Err(format!(
+                "`num_attention_heads` must divide `hidden_size` into parts of an even size, and {} do not so with {}",
+                self.num_attention_heads, self.hidden_size
+            ));
+        }
+        if !(0..self.vocab_size).contains(&self.pad_token_id) {
+            return Err(format!("`pad_token_id` must be below `vocab_size`, and {} is not", self.pad_token_id));
+        }
+        if !(0.0..1.0).contains(&self.dropout_prob) {
+            return Err(format!("`dropout_prob` must be at least 0 and below 1, not {}", self.dropout_prob));
+        }
+        for (name, value) in [
+            ("norm_eps", self.norm_eps),
+            ("embedding_init_range", self.embedding_init_range),
+            ("decoder_init_range", self.decoder_init_range),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(format!("`{name}` must be a finite number of at least 0, not {value}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Features of one attention head.
+    pub fn head_size(&self) -> i64 {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Width of each half of SwiGLU: two thirds of the nominal width, so that its three matrices hold as many weights
+    /// as the two of a plain layer, rounded up to a multiple of 8.
+    pub fn swiglu_size(&self) -> i64 {
+        (2 * self.intermediate_size / 3 + 7) / 8 * 8
+    }
+}
+
+pub(crate) fn on() -> bool {
+    true
+}
+pub(crate) fn norm_eps() -> f64 {
+    1e-5
+}
+pub(crate) fn init_range() -> f64 {
+    0.02
+}
+fn vocab_size() -> i64 {
+    27
+}
+pub(crate) fn max_length() -> i64 {
+    2048
+}
+
+/// Published files write `SwiGLU`, and the published code reads any case.
+fn in_any_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HiddenAct, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    match name.to_lowercase().as_str() {
+        "swiglu" => Ok(HiddenAct::SwiGlu),
+        "relu" => Ok(HiddenAct::Relu),
+        "gelu" => Ok(HiddenAct::Gelu),
+        _ => Err(Error::invalid_value(Unexpected::Str(&name), &"`SwiGLU`, `relu` or `gelu`")),
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn published_case<S: serde::Serializer>(act: &HiddenAct, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match act {
+        HiddenAct::SwiGlu => "SwiGLU",
+        HiddenAct::Relu => "relu",
+        HiddenAct::Gelu => "gelu",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_file_survives_reading_and_writing() {
+        let file = json!({
+            "hidden_size": 640, "num_hidden_layers": 24, "num_attention_heads": 10, "intermediate_size": 2560,
+            "hidden_act": "SwiGLU", "auto_map": { "AutoModel": "amplify.AMPLIFY" }, "norm_eps": 1e-5,
+        });
+        let read: Architecture = serde_json::from_value(file.clone()).unwrap();
+        assert_eq!((read.check(), read.swiglu_size(), read.head_size()), (Ok(()), 1712, 64));
+        let written = serde_json::to_value(&read).unwrap();
+        for (key, value) in file.as_object().unwrap() {
+            assert_eq!(&written[key], value, "{key}");
+        }
+        assert_eq!(serde_json::from_value::<Architecture>(written).unwrap(), read);
+    }
+
+    #[test]
+    fn sizes_are_never_guessed() {
+        let error = serde_json::from_value::<Architecture>(json!({ "hidden_size": 640 })).unwrap_err();
+        assert!(error.to_string().contains("num_hidden_layers"));
+    }
+}

@@ -1,0 +1,56 @@
+//! Between libtorch's tensors and the contract's.
+//!
+//! Both ways copy. Handing out libtorch's own memory would save one copy of the parameters a round, but they are
+//! updated in place, and memory that was handed out must never change.
+
+use plugin_api::{Error, Params, Result};
+use tch::{Kind, TchError, Tensor};
+
+/// A libtorch error as the contract's.
+pub(crate) fn torch(error: TchError) -> Error {
+    Error::other("libtorch failed").because(&error)
+}
+
+/// A copy of an fp32 tensor of any device.
+pub(crate) fn to_plugin(tensor: &Tensor) -> Result<plugin_api::Tensor> {
+    let shape = shape_of(tensor);
+    let mut copied = Ok(());
+    let copy = plugin_api::Tensor::build(&shape, |elements: &mut [f32]| {
+        copied = tensor.f_copy_data(elements, elements.len());
+    });
+    copied.map(|()| copy).map_err(torch)
+}
+
+/// Whether a tensor from outside has the shape and type of one of ours.
+pub(crate) fn expect_like(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) -> Result<()> {
+    let wanted = shape_of(ours);
+    if tensor.shape() != wanted {
+        return Err(Error::tensor(name, format!("has shape {:?}, not {wanted:?}", tensor.shape())));
+    }
+    if tensor.dtype() != plugin_api::DType::F32 {
+        return Err(Error::tensor(name, format!("holds {}, not f32", tensor.dtype())));
+    }
+    Ok(())
+}
+
+/// Writes a tensor that passed [`expect_like`] into one of ours.
+pub(crate) fn copy_into(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    Tensor::f_from_data_size(tensor.buffer().as_slice(), &ours.size(), Kind::Float)
+        .and_then(|copy| ours.shallow_clone().f_copy_(&copy))
+        .map_err(|e| Error::tensor(name, "could not be copied").because(&e))
+}
+
+/// A fresh tensor like `ours`, with the values of the one of this name.
+pub(crate) fn fresh_like(params: &Params, name: &str, ours: &Tensor) -> Result<Tensor> {
+    let tensor = params.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
+    expect_like(name, tensor, ours)?;
+    let fresh = ours.detach().f_empty_like().map_err(torch)?;
+    copy_into(name, tensor, &fresh)?;
+    Ok(fresh)
+}
+
+/// The shape, in the contract's integers.
+pub(crate) fn shape_of(tensor: &Tensor) -> Vec<usize> {
+    tensor.size().iter().map(|&n| n as usize).collect()
+}

@@ -1,0 +1,310 @@
+//! The `[model]` table. A [`Config`] that could be read is a valid one: every value is checked where it is read, so
+//! that `fedplug check` finds all that is wrong, with its key.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use plugin_api::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::architecture::{self, Architecture, HiddenAct};
+
+/// The keys of the `[model]` table.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The trunk: a folder with `config.json`, `model.safetensors` and `tokenizer.json`, or a table that sizes one
+    /// with random weights.
+    pub(crate) pretrained: Pretrained,
+    /// The hidden layers of each regression head, multiples of 8; with none, a head is one linear layer.
+    #[serde(default = "default::layer_sizes", deserialize_with = "layer_sizes")]
+    pub(crate) layer_sizes: Vec<i64>,
+    /// A safetensors file with heads to start from, named `regressors.T.K.weight`; random heads without it.
+    #[serde(default)]
+    pub(crate) regressors: Option<PathBuf>,
+    /// The dropout probability in the heads.
+    #[serde(default = "default::dropout", deserialize_with = "probability")]
+    pub(crate) dropout: f64,
+    /// Which positions a sequence's vector is the mean of.
+    #[serde(default)]
+    pub(crate) pooling: Pooling,
+    /// Whether the trunk keeps its weights and only the heads learn.
+    #[serde(default)]
+    pub(crate) frozen_trunk: bool,
+    /// The learning rate of the trunk.
+    #[serde(default = "default::trunk_lr", deserialize_with = "not_negative")]
+    pub(crate) trunk_lr: f64,
+    /// The learning rate of the heads.
+    #[serde(default = "default::regressor_lr", deserialize_with = "not_negative")]
+    pub(crate) regressor_lr: f64,
+    /// How the learning rates change over the run.
+    #[serde(default)]
+    pub(crate) schedule: Schedule,
+    /// The decoupled weight decay of AdamW.
+    #[serde(default = "default::weight_decay", deserialize_with = "not_negative")]
+    pub(crate) weight_decay: f64,
+    /// Sequences in a training batch.
+    #[serde(default = "default::batch_size", deserialize_with = "at_least_one")]
+    pub(crate) batch_size: usize,
+    /// Sequences in a batch of evaluation and prediction; four times `batch-size` if not given.
+    #[serde(default, deserialize_with = "some_at_least_one")]
+    #[schemars(range(min = 1))]
+    pub(crate) evaluation_batch_size: Option<usize>,
+}
+
+impl Config {
+    pub(crate) fn evaluation_batch_size(&self) -> usize {
+        self.evaluation_batch_size.unwrap_or(self.batch_size.saturating_mul(4))
+    }
+}
+
+/// Where the trunk comes from.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum Pretrained {
+    /// A folder in the published format.
+    Folder(PathBuf),
+    /// A trunk of this size with random weights.
+    Random(RandomTrunk),
+}
+
+/// The size and the switches of a trunk with random weights; what is not given is as in the published checkpoints.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RandomTrunk {
+    /// Features of a position.
+    hidden_size: i64,
+    /// Transformer blocks.
+    layers: i64,
+    /// Attention heads; they divide `hidden-size` into parts of an even number of features.
+    heads: i64,
+    /// Nominal width of the feed-forward layer; SwiGLU takes two thirds of it.
+    intermediate_size: i64,
+    /// The feed-forward layer's activation.
+    #[serde(default)]
+    hidden_act: HiddenAct,
+    /// RMSNorm, or else LayerNorm.
+    #[serde(default = "architecture::on")]
+    rms_norm: bool,
+    /// A norm after the embedding.
+    #[serde(default)]
+    layer_norm_after_embedding: bool,
+    /// A norm before the decoder.
+    #[serde(default = "architecture::on")]
+    layer_norm_before_last_layer: bool,
+    /// Biases in the attention's linear layers.
+    #[serde(default)]
+    att_bias: bool,
+    /// Biases in the feed-forward layer.
+    #[serde(default)]
+    ffn_bias: bool,
+    /// Added to the variance in the norms.
+    #[serde(default = "architecture::norm_eps")]
+    norm_eps: f64,
+    /// The most tokens of a sequence, `<bos>` and `<eos>` included.
+    #[serde(default = "architecture::max_length")]
+    max_length: i64,
+    /// The dropout probability in the trunk.
+    #[serde(default)]
+    dropout_prob: f64,
+    /// Weights of the embedding start within this distance of 0.
+    #[serde(default = "architecture::init_range")]
+    embedding_init_range: f64,
+    /// Weights of the linear layers start within this distance of 0.
+    #[serde(default = "architecture::init_range")]
+    decoder_init_range: f64,
+}
+
+impl RandomTrunk {
+    pub(crate) fn architecture(&self) -> Architecture {
+        Architecture {
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            intermediate_size: self.intermediate_size,
+            hidden_act: self.hidden_act,
+            rms_norm: self.rms_norm,
+            layer_norm_after_embedding: self.layer_norm_after_embedding,
+            layer_norm_before_last_layer: self.layer_norm_before_last_layer,
+            att_bias: self.att_bias,
+            ffn_bias: self.ffn_bias,
+            norm_eps: self.norm_eps,
+            max_length: self.max_length,
+            dropout_prob: self.dropout_prob,
+            embedding_init_range: self.embedding_init_range,
+            decoder_init_range: self.decoder_init_range,
+            ..Architecture::published()
+        }
+    }
+}
+
+/// A string is a folder, a table a random trunk. Serde's untagged enums would only say that nothing matched.
+impl<'de> Deserialize<'de> for Pretrained {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Pretrained;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a folder, or a table with `hidden-size`, `layers`, `heads` and `intermediate-size`")
+            }
+
+            fn visit_str<E: Error>(self, folder: &str) -> Result<Pretrained, E> {
+                if folder.is_empty() {
+                    return Err(E::invalid_value(Unexpected::Str(folder), &self));
+                }
+                Ok(Pretrained::Folder(folder.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Pretrained, A::Error> {
+                let trunk = RandomTrunk::deserialize(MapAccessDeserializer::new(map))?;
+                trunk.architecture().check().map_err(A::Error::custom)?;
+                Ok(Pretrained::Random(trunk))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// Which positions a sequence's vector is the mean of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Its own tokens, `<bos>` and `<eos>` included: a prediction does not depend on the rest of its batch.
+    #[default]
+    Tokens,
+    /// All positions of the batch, padding included, as the reference implementation does.
+    AllPositions,
+}
+
+/// How the learning rates change over the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Constant in the first round, then linear to 0 over the steps of all later rounds.
+    #[default]
+    Linear,
+    /// Always the same.
+    Constant,
+}
+
+mod default {
+    pub(super) fn layer_sizes() -> Vec<i64> {
+        vec![128, 64, 32]
+    }
+    pub(super) fn dropout() -> f64 {
+        0.1
+    }
+    pub(super) fn trunk_lr() -> f64 {
+        1e-4
+    }
+    pub(super) fn regressor_lr() -> f64 {
+        1e-2
+    }
+    pub(super) fn weight_decay() -> f64 {
+        0.01
+    }
+    pub(super) fn batch_size() -> usize {
+        64
+    }
+}
+
+fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if value.is_finite() && value >= 0.0 {
+        Ok(value)
+    } else {
+        Err(Error::custom(format!("must be a finite number of at least 0, not {value}")))
+    }
+}
+
+fn probability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if (0.0..1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Error::custom(format!("must be at least 0 and below 1, not {value}")))
+    }
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let value = usize::deserialize(deserializer)?;
+    if value > 0 { Ok(value) } else { Err(Error::custom("must be at least 1, not 0")) }
+}
+
+fn some_at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    at_least_one(deserializer).map(Some)
+}
+
+fn layer_sizes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Error> {
+    let sizes = Vec::<i64>::deserialize(deserializer)?;
+    match sizes.iter().find(|&&size| size <= 0 || size % 8 != 0) {
+        Some(size) => {
+            Err(Error::custom(format!("must be multiples of 8, for the 8 groups of the norm, and {size} is not")))
+        }
+        None => Ok(sizes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_api::config::read;
+    use serde_json::{Value, json};
+
+    fn problems(config: Value) -> Vec<(String, String)> {
+        let problems = read::<Config>(&config).unwrap_err();
+        problems.into_iter().map(|p| (p.path.join("."), p.message)).collect()
+    }
+
+    #[test]
+    fn a_folder_alone_gets_the_defaults() {
+        let config: Config = read(&json!({ "pretrained": "models/AMPLIFY_120M" })).unwrap();
+        assert!(matches!(&config.pretrained, Pretrained::Folder(path) if path.ends_with("AMPLIFY_120M")));
+        assert_eq!(config.layer_sizes, [128, 64, 32]);
+        assert_eq!((config.batch_size, config.evaluation_batch_size()), (64, 256));
+        assert_eq!(
+            (config.trunk_lr, config.regressor_lr, config.weight_decay, config.dropout),
+            (1e-4, 1e-2, 0.01, 0.1)
+        );
+        assert_eq!((config.pooling, config.schedule, config.frozen_trunk), (Pooling::Tokens, Schedule::Linear, false));
+    }
+
+    #[test]
+    fn every_bad_value_is_named_with_its_key() {
+        let trunk = json!({
+            "hidden-size": 64, "layers": 2, "heads": 4, "intermediate-size": 256, "hidden_act": "gelu",
+        });
+        let found = problems(json!({
+            "pretrained": trunk,
+            "layer-sizes": [128, 20], "trunk-lr": -1.0, "dropout": 1.0, "batch-size": 0, "evaluation-batch-size": 0,
+            "pooling": "all", "batchsize": 3,
+        }));
+        for (key, part) in [
+            ("pretrained.hidden_act", "unknown key"),
+            ("layer-sizes", "20 is not"),
+            ("trunk-lr", "at least 0, not -1"),
+            ("dropout", "below 1, not 1"),
+            ("batch-size", "at least 1"),
+            ("evaluation-batch-size", "at least 1"),
+            ("pooling", "unknown value `all`"),
+            ("batchsize", "unknown key"),
+        ] {
+            assert!(found.iter().any(|(k, m)| k == key && m.contains(part)), "{key}: {part} in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn a_trunk_that_cannot_be_is_refused() {
+        let trunk = |hidden: i64, heads: i64| {
+            let trunk = json!({ "hidden-size": hidden, "layers": 2, "heads": heads, "intermediate-size": 8 });
+            json!({ "pretrained": trunk })
+        };
+        assert!(problems(trunk(64, 5))[0].1.contains("`num_attention_heads`"), "{:?}", problems(trunk(64, 5)));
+        assert!(problems(trunk(12, 4))[0].1.contains("even"));
+        assert!(problems(json!({ "pretrained": 5 }))[0].1.contains("a folder, or a table"));
+        assert_eq!(problems(json!({ "pretrained": { "layers": 2 } }))[0].1, "`hidden-size` is missing");
+    }
+}

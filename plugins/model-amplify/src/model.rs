@@ -1,0 +1,212 @@
+//! The plugin: a client's rounds, epochs, tasks and batches.
+
+use std::path::Path;
+
+use plugin_api::{
+    Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result, State, Table, Task,
+    TaskSpec, Trained,
+};
+use tch::Device;
+
+use crate::batch::{Batch, by_length};
+use crate::checkpoint::{Checkpoint, load_regressors};
+use crate::config::Config;
+use crate::export::Folder;
+use crate::network::Network;
+use crate::noise::{Noise, shuffled};
+use crate::tokenize::Tokens;
+use crate::trainer::{Trainer, decay_steps};
+use crate::{device, metrics};
+
+/// An AMPLIFY trunk with the heads of the tasks that this instance holds.
+#[derive(Debug)]
+pub struct Amplify {
+    config: Config,
+    setup: ModelSetup,
+    checkpoint: Checkpoint,
+    trainer: Trainer,
+    device: Device,
+}
+
+impl Amplify {
+    /// Reads the checkpoint, or draws random weights: the same at the server and at every client.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be used, or the device does not exist.
+    pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
+        let device = device::find(ctx.device())?;
+        use_threads(ctx);
+        let checkpoint = Checkpoint::open(&config.pretrained)?;
+        let network = Network::new(&checkpoint.architecture, &config, setup, device)?;
+        let seed = ctx.experiment_seed();
+        if !checkpoint.load_trunk(&network.parameters)? {
+            network.parameters.initialise("trunk.", seed)?;
+        }
+        match &config.regressors {
+            Some(path) => load_regressors(path, &network.parameters, setup.tasks.len())?,
+            None => network.parameters.initialise("regressors.", seed)?,
+        }
+        let trainer = Trainer::new(network, &config);
+        Ok(Self { config, setup: setup.clone(), checkpoint, trainer, device })
+    }
+
+    /// Network and optimiser, for tests that take single steps.
+    #[doc(hidden)]
+    pub fn trainer(&mut self) -> &mut Trainer {
+        &mut self.trainer
+    }
+
+    /// Token ids, for tests.
+    #[doc(hidden)]
+    pub fn tokens(&self, sequence: &str) -> Result<Vec<u32>> {
+        self.checkpoint.tokenizer.encode(sequence)
+    }
+
+    /// A batch of these rows, padded as in training.
+    #[doc(hidden)]
+    pub fn batch(&self, rows: &[&[u32]]) -> Result<Batch> {
+        let architecture = &self.checkpoint.architecture;
+        Batch::new(rows, architecture.pad_token_id, architecture.max_length as usize, self.device)
+    }
+
+    fn rows(&mut self, task: &TaskSpec, table: &Table, ctx: &Context<'_>) -> Result<Tokens> {
+        self.checkpoint.tokenizer.rows(task, table, ctx)
+    }
+
+    /// One number a row, in the rows' order, from batches of like lengths.
+    fn predictions(&self, task: &str, rows: &[Vec<u32>], ctx: &Context<'_>) -> Result<Vec<f32>> {
+        let _guard = tch::no_grad_guard();
+        let mut all = vec![0.0; rows.len()];
+        for picked in by_length(rows, self.config.evaluation_batch_size()) {
+            ctx.check()?;
+            let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
+            let predicted = self.trainer.network.forward(task, &batch, &mut Noise::none())?;
+            let mut values = vec![0.0; picked.len()];
+            predicted.f_copy_data(&mut values, picked.len()).map_err(crate::bridge::torch)?;
+            for (i, value) in picked.into_iter().zip(values) {
+                all[i] = value;
+            }
+        }
+        Ok(all)
+    }
+
+    fn must_hold(&self, task: &str) -> Result<()> {
+        if self.trainer.network.holds(task) {
+            Ok(())
+        } else {
+            Err(Error::data(format!("this model has no head for task `{task}`")))
+        }
+    }
+
+    /// Records what a step did.
+    fn record(
+        &self,
+        task: &str,
+        step: u64,
+        loss: f64,
+        rates: crate::optimizer::Rates,
+        epoch: Epoch,
+        ctx: &Context<'_>,
+    ) {
+        match self.setup.held.len() {
+            1 => ctx.scalar("Loss/train", step, loss),
+            _ => ctx.scalar(&format!("Loss/train_{task}"), step, loss),
+        }
+        if !self.config.frozen_trunk {
+            ctx.scalar("LR/trunk", step, rates.trunk);
+        }
+        ctx.scalar("LR/regressor", step, rates.regressor);
+        ctx.scalar("Epoch", step, epoch.epoch as f64);
+        ctx.scalar("Round", step, epoch.round as f64);
+    }
+}
+
+impl Model for Amplify {
+    fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params> {
+        use_threads(ctx);
+        self.trainer.network.parameters.snapshot()
+    }
+
+    fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
+        use_threads(ctx);
+        self.trainer.network.parameters.receive(&global.params)
+    }
+
+    fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
+        use_threads(ctx);
+        let size = self.config.batch_size;
+        let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
+        let decay = decay_steps(total, &self.setup);
+        let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
+        let mut trained = Trained::default();
+        for task in tasks.iter().filter(|task| task.train.rows() > 0) {
+            let name = task.spec.name.as_str();
+            self.must_hold(name)?;
+            let rows = self.rows(&task.spec, &task.train, ctx)?;
+            let targets = task.train.f32(&task.spec.target)?;
+            for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
+                ctx.check()?;
+                let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
+                let targets: Vec<f32> = picked.iter().map(|&i| targets[i]).collect();
+                let mut noise = Noise::new(seed.of("dropout").at(trained.steps));
+                let backward = self.trainer.backward(name, &batch, &targets, &mut noise)?;
+                // Steps are numbered from zero over all rounds.
+                let step = self.trainer.steps();
+                let rates = self.trainer.update(&backward, epoch.round, decay);
+                self.record(name, step, backward.loss, rates, epoch, ctx);
+                trained.steps += 1;
+                trained.examples += picked.len() as u64;
+                ctx.progress(trained.steps, total);
+            }
+        }
+        Ok(trained)
+    }
+
+    fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
+        use_threads(ctx);
+        let mut evaluations = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            self.must_hold(&task.spec.name)?;
+            let rows = self.rows(&task.spec, &task.test, ctx)?;
+            let predictions = self.predictions(&task.spec.name, &rows, ctx)?;
+            evaluations.push(metrics::evaluation(&task.spec.name, &predictions, task.test.f32(&task.spec.target)?));
+        }
+        Ok(evaluations)
+    }
+
+    fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>> {
+        use_threads(ctx);
+        self.must_hold(task)?;
+        let spec = self.setup.tasks[self.setup.number(task)?].clone();
+        let rows = self.rows(&spec, rows, ctx)?;
+        self.predictions(task, &rows, ctx)
+    }
+
+    fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
+        use_threads(ctx);
+        let mut regressors = self.trainer.network.parameters.snapshot()?;
+        let mut trunk = regressors.clone();
+        trunk.retain(|name, _| name.starts_with("trunk."));
+        regressors.retain(|name, _| name.starts_with("regressors."));
+        let Checkpoint { architecture, tokenizer, companions, .. } = &self.checkpoint;
+        let mut folder = Folder::new(folder);
+        folder.trunk(&trunk, architecture, tokenizer, companions)?;
+        folder.regressors(&regressors, &self.config, &self.setup)?;
+        Ok(folder.finish())
+    }
+
+    fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
+        use_threads(ctx);
+        self.trainer.state()
+    }
+
+    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
+        use_threads(ctx);
+        self.trainer.restore(state)
+    }
+}
+
+/// libtorch keeps the number of threads for each calling thread, and an instance may be called from another each time.
+fn use_threads(ctx: &Context<'_>) {
+    tch::set_num_threads(i32::try_from(ctx.threads().max(1)).unwrap_or(i32::MAX));
+}

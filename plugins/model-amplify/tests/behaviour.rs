@@ -1,0 +1,431 @@
+//! What a user relies on, on trunks small enough to train in milliseconds.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model_amplify::Amplify;
+use model_amplify::config::Config;
+use plugin_api::context::{Host, Silent};
+use plugin_api::{
+    Column, Context, Epoch, Error, ErrorKind, Message, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor,
+};
+use serde_json::{Value, json};
+
+const LETTERS: &[u8] = b"LAGVSERTIDPKQNFYMHWC";
+
+fn spec(name: &str) -> TaskSpec {
+    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into() }
+}
+
+/// Sequences of many lengths whose target is the share of one letter.
+fn table(rows: usize, salt: usize) -> Table {
+    let sequence = |row: usize| -> String {
+        let length = 3 + (row * 7 + salt) % 20;
+        (0..length).map(|i| char::from(LETTERS[(i * i + row * 3 + salt) % LETTERS.len()])).collect()
+    };
+    let sequences: Vec<String> = (0..rows).map(sequence).collect();
+    let targets: Vec<f32> = sequences.iter().map(|s| s.matches('A').count() as f32 / s.len() as f32 * 10.0).collect();
+    Table::new().with("combined", Column::text(&sequences)).unwrap().with("fitness", Column::f32(&targets)).unwrap()
+}
+
+fn tasks(names: &[&str]) -> Vec<Task> {
+    names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| Task { spec: spec(name), train: table(9, i), test: table(5, i + 50) })
+        .collect()
+}
+
+fn setup() -> ModelSetup {
+    ModelSetup::new(vec![spec("tm"), spec("binding")], 3, 1)
+}
+
+fn config(changes: Value) -> Config {
+    let mut config = json!({
+        "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24, "dropout-prob": 0.1 },
+        "layer-sizes": [32], "batch-size": 4, "trunk-lr": 1e-3,
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    serde_json::from_value(config).unwrap()
+}
+
+fn ctx<'a>() -> Context<'a> {
+    Context::new(&Silent).with_seed(Seed::new(42)).with_client("site-1")
+}
+
+fn amplify(changes: Value) -> Amplify {
+    Amplify::new(config(changes), &setup(), &ctx()).unwrap()
+}
+
+fn failure(changes: Value) -> Error {
+    Amplify::new(config(changes), &setup(), &ctx()).unwrap_err()
+}
+
+fn train(model: &mut Amplify, rounds: std::ops::Range<u64>) {
+    for round in rounds {
+        let trained =
+            model.train(&tasks(&["tm", "binding"]), Epoch { round, epoch: 0 }, &ctx().with_round(round)).unwrap();
+        // Nine rows in batches of four: the last batch of each task is a single row.
+        assert_eq!((trained.steps, trained.examples), (6, 18));
+    }
+}
+
+fn assert_same(a: &Params, b: &Params) {
+    assert_eq!(a.names().collect::<Vec<_>>(), b.names().collect::<Vec<_>>());
+    for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
+        assert_eq!(a.buffer().as_slice(), b.buffer().as_slice(), "{name}");
+    }
+}
+
+fn changed(a: &Params, b: &Params) -> Vec<String> {
+    let differs = |name: &str, tensor: &Tensor| {
+        b.get(name).is_none_or(|other| other.buffer().as_slice() != tensor.buffer().as_slice())
+    };
+    a.iter().filter(|(name, tensor)| differs(name, tensor)).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn an_interrupted_run_goes_on_bit_for_bit() {
+    let mut straight = amplify(json!({}));
+    train(&mut straight, 0..3);
+    let mut first = amplify(json!({}));
+    train(&mut first, 0..2);
+    let state = first.state(&ctx()).unwrap();
+    train(&mut first, 2..3); // a state is not changed by what its model does next
+    let mut second = Amplify::new(config(json!({})), &setup(), &ctx().with_seed(Seed::new(7))).unwrap();
+    second.restore(&state, &ctx()).unwrap();
+    train(&mut second, 2..3);
+    assert_same(&straight.parameters(&ctx()).unwrap(), &second.parameters(&ctx()).unwrap());
+    assert_same(&straight.state(&ctx()).unwrap().tensors, &second.state(&ctx()).unwrap().tensors);
+}
+
+#[test]
+fn a_state_that_does_not_fit_changes_nothing() {
+    let mut model = amplify(json!({}));
+    train(&mut model, 0..1);
+    let before = model.state(&ctx()).unwrap();
+    let mut other = amplify(json!({}));
+    train(&mut other, 0..2);
+    let mut lacking = other.state(&ctx()).unwrap();
+    lacking.tensors.remove("optimizer.second.regressors.1.0.weight").unwrap();
+    let error = model.restore(&lacking, &ctx()).unwrap_err();
+    assert!(error.to_string().contains("optimizer.second.regressors.1.0.weight"), "{error}");
+    assert_same(&before.tensors, &model.state(&ctx()).unwrap().tensors);
+}
+
+#[test]
+fn clients_in_parallel_compute_what_they_compute_alone() {
+    let alone = |seed| {
+        let mut model = Amplify::new(config(json!({})), &setup(), &ctx().with_seed(Seed::new(seed))).unwrap();
+        train(&mut model, 0..2);
+        model.parameters(&ctx()).unwrap()
+    };
+    let expected = alone(1);
+    let together: Vec<Params> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| alone(1))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    together.iter().for_each(|params| assert_same(&expected, params));
+    assert!(!changed(&expected, &alone(2)).is_empty());
+}
+
+#[test]
+fn a_client_draws_differently_from_another_and_starts_the_same() {
+    let mut server =
+        Amplify::new(config(json!({})), &setup(), &Context::new(&Silent).with_seed(Seed::new(42))).unwrap();
+    let mut client = Amplify::new(config(json!({})), &setup().holding(vec!["binding".into()]), &ctx()).unwrap();
+    let (all, held) = (server.parameters(&ctx()).unwrap(), client.parameters(&ctx()).unwrap());
+    assert_eq!(changed(&held, &all), [""; 0]);
+    assert!(held.names().all(|name| !name.starts_with("regressors.0.")) && held.get("regressors.1.0.weight").is_some());
+
+    let received = client.receive(&Message::from(all), &ctx()).unwrap();
+    assert!(received.missing.is_empty());
+    assert_eq!(received.unexpected.len(), 6);
+    assert!(received.unexpected.iter().all(|name| name.starts_with("regressors.0.")));
+    assert!(
+        client.train(&tasks(&["tm"]), Epoch { round: 0, epoch: 0 }, &ctx()).unwrap_err().message().contains("`tm`")
+    );
+}
+
+#[test]
+fn a_message_that_does_not_fit_changes_nothing() {
+    let mut model = amplify(json!({}));
+    let before = model.parameters(&ctx()).unwrap();
+    let mut message = before.clone();
+    message.insert("trunk.encoder.weight", Tensor::from_slice(&[27, 16], &[0.0_f32; 27 * 16]).unwrap());
+    message.insert("trunk.decoder.bias", Tensor::from_slice(&[26], &[0.0_f32; 26]).unwrap());
+    let error = model.receive(&message.clone().into(), &ctx()).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `trunk.decoder.bias`: has shape [26], not [27]");
+    message.insert("trunk.decoder.bias", Tensor::from_slice(&[27], &[0_i64; 27]).unwrap());
+    assert!(model.receive(&message.into(), &ctx()).unwrap_err().message().contains("holds i64"));
+    assert_same(&before, &model.parameters(&ctx()).unwrap());
+}
+
+#[test]
+fn what_was_sent_does_not_change_when_training_goes_on() {
+    let mut model = amplify(json!({}));
+    let sent = model.send(&ctx()).unwrap().params;
+    let copy: Vec<Vec<u8>> = sent.iter().map(|(_, tensor)| tensor.buffer().as_slice().to_vec()).collect();
+    train(&mut model, 0..1);
+    assert!(sent.iter().zip(copy).all(|((_, tensor), copy)| tensor.buffer().as_slice() == copy));
+    assert!(!changed(&sent, &model.parameters(&ctx()).unwrap()).is_empty());
+}
+
+#[test]
+fn a_frozen_trunk_stays_and_the_heads_learn() {
+    for (frozen, expected) in [(true, false), (false, true)] {
+        let mut model = amplify(json!({ "frozen-trunk": frozen }));
+        let before = model.parameters(&ctx()).unwrap();
+        train(&mut model, 0..1);
+        let changed = changed(&before, &model.parameters(&ctx()).unwrap());
+        assert_eq!(changed.iter().any(|name| name.starts_with("trunk.")), expected);
+        assert!(changed.contains(&"regressors.0.0.weight".to_owned()));
+        // The loss does not depend on these, and so neither does weight decay touch them.
+        assert!(
+            !changed.iter().any(|name| name.starts_with("trunk.decoder") || name.starts_with("trunk.layer_norm_2"))
+        );
+    }
+}
+
+#[test]
+fn training_learns() {
+    let mut model = amplify(json!({ "schedule": "constant", "dropout": 0.0 }));
+    let mut data = tasks(&["tm"]);
+    data[0].test = data[0].train.clone();
+    let before = model.evaluate(&data, &ctx()).unwrap().remove(0);
+    for epoch in 0..40 {
+        model.train(&data, Epoch { round: 0, epoch }, &ctx()).unwrap();
+    }
+    let after = model.evaluate(&data, &ctx()).unwrap().remove(0);
+    assert!(after.loss < before.loss / 2.0, "{} to {}", before.loss, after.loss);
+    assert!((after.score + after.loss.sqrt()).abs() < 1e-12 && after.examples == 9);
+    assert!(after.metrics[1].value > 0.8, "Pearson {}", after.metrics[1].value);
+}
+
+#[test]
+fn a_prediction_depends_on_its_sequence_alone() {
+    let rows = table(11, 3);
+    let mut small = amplify(json!({ "evaluation-batch-size": 1 }));
+    let mut large = amplify(json!({ "evaluation-batch-size": 64 }));
+    let (small, large) = (small.predict("tm", &rows, &ctx()).unwrap(), large.predict("tm", &rows, &ctx()).unwrap());
+    assert_eq!(small.len(), 11);
+    assert!(small.iter().zip(&large).all(|(a, b)| (a - b).abs() < 1e-5), "{small:?} {large:?}");
+    assert!(small.iter().any(|a| (a - small[0]).abs() > 1e-4));
+}
+
+#[test]
+fn empty_tables_are_skipped_and_evaluate_to_nan() {
+    let empty = [Task { spec: spec("tm"), train: table(0, 0), test: table(0, 0) }];
+    let mut model = amplify(json!({}));
+    assert_eq!(model.train(&empty, Epoch { round: 0, epoch: 0 }, &ctx()).unwrap().steps, 0);
+    let evaluation = model.evaluate(&empty, &ctx()).unwrap().remove(0);
+    assert!(evaluation.examples == 0 && evaluation.loss.is_nan() && evaluation.score.is_nan());
+    assert!(model.predict("tm", &table(0, 0), &ctx()).unwrap().is_empty());
+}
+
+/// Keeps scalars, and asks to stop after some steps.
+#[derive(Default)]
+struct Recorder {
+    scalars: Mutex<Vec<(String, u64, f64)>>,
+    stop_after: u64,
+    steps: AtomicU64,
+}
+
+impl Host for Recorder {
+    fn enabled(&self, _: plugin_api::Level) -> bool {
+        false
+    }
+    fn log(&self, _: plugin_api::Level, _: &str) {}
+    fn scalar(&self, tag: &str, step: u64, value: f64) {
+        self.scalars.lock().unwrap().push((tag.to_owned(), step, value));
+    }
+    fn progress(&self, done: u64, total: u64) {
+        assert!(done <= total);
+        self.steps.store(done, Ordering::Relaxed);
+    }
+    fn cancelled(&self) -> bool {
+        self.steps.load(Ordering::Relaxed) >= self.stop_after
+    }
+}
+
+#[test]
+fn every_step_is_recorded_with_the_rate_it_took() {
+    let host = Recorder { stop_after: u64::MAX, ..Recorder::default() };
+    let mut model = amplify(json!({}));
+    for round in 0..3 {
+        model.train(&tasks(&["tm", "binding"]), Epoch { round, epoch: 0 }, &Context::new(&host)).unwrap();
+    }
+    let scalars = host.scalars.into_inner().unwrap();
+    let of = |tag: &str| -> Vec<(u64, f64)> { scalars.iter().filter(|s| s.0 == tag).map(|s| (s.1, s.2)).collect() };
+    assert_eq!(of("Loss/train_tm").iter().map(|s| s.0).collect::<Vec<_>>(), [0, 1, 2, 6, 7, 8, 12, 13, 14]);
+    assert_eq!((of("Loss/train_binding").len(), of("Epoch").len()), (9, 18));
+    // Constant in the first round, then to 0 over the twelve steps of the other two.
+    for (step, rate) in of("LR/trunk") {
+        let left = 1.0 - step.saturating_sub(6) as f64 / 12.0;
+        assert!((rate - 1e-3 * left).abs() < 1e-15, "step {step}: {rate}");
+    }
+    assert_eq!(of("Round")[17], (17, 2.0));
+}
+
+#[test]
+fn a_request_to_stop_is_heard_between_steps() {
+    let host = Recorder { stop_after: 2, ..Recorder::default() };
+    let mut model = amplify(json!({}));
+    let error = model.train(&tasks(&["tm"]), Epoch { round: 0, epoch: 0 }, &Context::new(&host)).unwrap_err();
+    assert_eq!((error.kind(), host.steps.into_inner()), (&ErrorKind::Cancelled, 2));
+}
+
+fn exported(model: &mut Amplify) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let files = model.export(folder.path(), &ctx()).unwrap();
+    assert!(files.iter().all(|file| folder.path().join(file).is_file()));
+    assert_eq!(files, ["config.json", "model.safetensors", "tokenizer.json", "regressors.safetensors", "fedplug.json"]);
+    folder
+}
+
+#[test]
+fn an_exported_model_is_loaded_again() {
+    let mut model = amplify(json!({}));
+    train(&mut model, 0..1);
+    let folder = exported(&mut model);
+    let changes = json!({ "pretrained": folder.path(), "regressors": folder.path().join("regressors.safetensors") });
+    let mut loaded = amplify(changes.clone());
+    assert_same(&model.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap());
+    assert_eq!(model.predict("tm", &table(5, 1), &ctx()).unwrap(), loaded.predict("tm", &table(5, 1), &ctx()).unwrap());
+    // A file may hold other tasks' heads as well.
+    let mut one = Amplify::new(config(changes), &setup().holding(vec!["binding".into()]), &ctx()).unwrap();
+    assert!(changed(&one.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap()).is_empty());
+}
+
+/// Rewrites a safetensors file.
+fn rewrite(
+    path: &Path,
+    change: impl Fn(&str, safetensors::Dtype, Vec<usize>, Vec<u8>) -> Option<(safetensors::Dtype, Vec<usize>, Vec<u8>)>,
+) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors = Vec::new();
+    for (name, view) in file.tensors() {
+        if let Some(changed) = change(&name, view.dtype(), view.shape().to_vec(), view.data().to_vec()) {
+            tensors.push((name, changed));
+        }
+    }
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_halves_is_widened() {
+    let mut model = amplify(json!({}));
+    let folder = exported(&mut model);
+    rewrite(&folder.path().join("model.safetensors"), |_, _, shape, data| {
+        // bfloat16 is the upper half of f32.
+        let halves = data.chunks_exact(4).flat_map(|four| [four[2], four[3]]).collect();
+        Some((safetensors::Dtype::BF16, shape, halves))
+    });
+    let mut loaded = amplify(json!({ "pretrained": folder.path() }));
+    let (wide, full) = (loaded.parameters(&ctx()).unwrap(), model.parameters(&ctx()).unwrap());
+    let name = "trunk.transformer_encoder.1.ffn.w12.weight";
+    let pairs = wide
+        .get(name)
+        .unwrap()
+        .elements::<f32>()
+        .unwrap()
+        .iter()
+        .zip(full.get(name).unwrap().elements::<f32>().unwrap());
+    assert!(pairs.clone().all(|(a, b)| (a - b).abs() <= b.abs() / 128.0) && pairs.clone().any(|(a, b)| a != b));
+}
+
+#[test]
+fn all_that_is_wrong_with_a_checkpoint_is_said_at_once() {
+    let mut model = amplify(json!({}));
+    let folder = exported(&mut model);
+    rewrite(&folder.path().join("model.safetensors"), |name, dtype, shape, data| match name {
+        "decoder.bias" | "transformer_encoder.0.q.weight" => None,
+        "encoder.weight" => Some((dtype, vec![16, 27], data)),
+        _ => Some((dtype, shape, data)),
+    });
+    std::fs::write(folder.path().join("config.json"), {
+        let text = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+        text.replace("\"layer_norm_before_last_layer\": true", "\"layer_norm_before_last_layer\": false")
+    })
+    .unwrap();
+    let error = failure(json!({ "pretrained": folder.path() }));
+    assert!(error.to_string().contains("model.safetensors: 4 of its tensors do not fit"), "{error}");
+    for part in [
+        "`decoder.bias` is missing",
+        "`transformer_encoder.0.q.weight` is missing",
+        "`encoder.weight` has shape [16, 27], not [27, 16]",
+        "`layer_norm_2.weight` is unexpected",
+    ] {
+        assert!(error.causes().iter().any(|cause| cause == part), "{part} in {:?}", error.causes());
+    }
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn damaged_and_absent_files_are_named() {
+    let mut model = amplify(json!({}));
+    for (file, content) in [
+        ("model.safetensors", Some("not a tensor in sight")),
+        ("config.json", Some("{ \"hidden_size\": 16")),
+        (
+            "config.json",
+            Some(r#"{ "hidden_size": 15, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8 }"#),
+        ),
+        ("tokenizer.json", Some("{}")),
+        ("tokenizer.json", None),
+        ("model.safetensors", None),
+    ] {
+        let folder = exported(&mut model);
+        match content {
+            Some(content) => std::fs::write(folder.path().join(file), content).unwrap(),
+            None => std::fs::remove_file(folder.path().join(file)).unwrap(),
+        }
+        let error = failure(json!({ "pretrained": folder.path() }));
+        assert!(error.to_string().contains(file), "{file}: {error}");
+    }
+    let error = failure(json!({ "pretrained": "chandar-lab/AMPLIFY_120M" }));
+    assert!(error.to_string().contains("`chandar-lab/AMPLIFY_120M` is not a folder"), "{error}");
+    assert!(error.hint().unwrap().contains("downloaded"));
+}
+
+#[test]
+fn heads_of_another_shape_are_refused() {
+    let mut model = amplify(json!({}));
+    let folder = exported(&mut model);
+    let file = folder.path().join("regressors.safetensors");
+    let error = failure(json!({ "regressors": file, "layer-sizes": [] }));
+    assert!(
+        error.causes().iter().any(|cause| cause == "`regressors.0.0.weight` has shape [32, 16], not [1, 16]"),
+        "{:?}",
+        error.causes()
+    );
+    assert!(error.causes().iter().any(|cause| cause == "`regressors.1.4.bias` is unexpected"));
+}
+
+#[test]
+fn the_component_names_every_problem_of_its_table() {
+    let component = model_amplify::component();
+    assert!(component.devices().unwrap().contains(&"cpu".to_owned()));
+    let schema = &component.profile().schema;
+    assert!(
+        schema["properties"]["layer-sizes"]["description"].as_str().unwrap().contains("multiples of 8"),
+        "{schema:#}"
+    );
+    let wrong =
+        json!({ "pretrained": { "hidden-size": 16, "layers": 0, "heads": 2, "intermediate-size": 8 }, "trunk_lr": 1 });
+    let problems = component.check(&wrong).unwrap();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems[0].message.contains("`num_hidden_layers` must be") && problems[0].path == ["pretrained"],
+        "{problems:?}"
+    );
+    assert!(problems[1].known.contains(&"trunk-lr".to_owned()), "{problems:?}");
+}

@@ -1,0 +1,123 @@
+//! What a run leaves, and that it is the same each time.
+
+use crate::support::{Bench, files, root};
+
+const LINEAR: &str = "configs/linear.toml";
+
+#[test]
+fn a_run_leaves_what_the_readme_names() {
+    let bench = Bench::new();
+    let told = bench.run(&[LINEAR, "--set", "federation.rounds=3"]);
+    assert_eq!(told.stdout, "", "stdout is for data");
+    for wanted in ["round 3/3", "RMSE", "Pearson", "mean", "tensorboard --logdir"] {
+        assert!(told.stderr.contains(wanted), "no {wanted} in {}", told.stderr);
+    }
+    let run = bench.path("runs/linear");
+    let names: Vec<String> = files(&run)
+        .iter()
+        .map(|path| path.strip_prefix(&run).unwrap().display().to_string())
+        .map(|name| if name.starts_with("events/") { name.rsplit_once('/').unwrap().0.to_owned() } else { name })
+        .collect();
+    insta::assert_snapshot!(names.join("\n"));
+    insta::assert_snapshot!("resolved", bench.text("linear", "experiment.toml"));
+}
+
+#[test]
+fn two_runs_and_any_number_of_threads_give_the_same_bits() {
+    let bench = Bench::new();
+    for (name, threads) in [("one", "1"), ("again", "1"), ("three", "3"), ("many", "16")] {
+        bench.run(&[LINEAR, "--name", name, "--threads", threads]);
+    }
+    let wanted = bench.results("one");
+    for name in ["again", "three", "many"] {
+        assert!(bench.results(name) == wanted, "{name} differs");
+    }
+    bench.run(&[LINEAR, "--name", "other-seed", "--set", "seed=43"]);
+    assert!(bench.results("other-seed") != wanted, "the seed changes nothing");
+}
+
+#[test]
+fn metrics_have_a_line_for_each_scalar_in_client_order() {
+    let bench = Bench::new();
+    bench.run(&[LINEAR, "--set", "federation.rounds=2", "--set", "federation.local-epochs=2"]);
+    let lines: Vec<serde_json::Value> =
+        bench.text("linear", "metrics.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |client: &str, tag: &str| {
+        let found = lines.iter().filter(|line| line["client"] == client && line["tag"] == tag);
+        found.map(|line| (line["round"].as_u64().unwrap(), line["step"].as_u64().unwrap())).collect::<Vec<_>>()
+    };
+    // Three evaluations of a global model (two rounds and the last), four of the client's own.
+    let steps = of("tm", "RMSE/local_test");
+    assert_eq!(steps.iter().map(|(round, _)| *round).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    assert!(steps.is_sorted_by_key(|(_, step)| *step) && steps[0].1 > 0);
+    assert_eq!(of("tm", "RMSE/global_test").iter().map(|(round, _)| *round).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(of("server", "RMSE/local_test"), [(0, 0), (1, 1)]);
+    let first_round: Vec<_> = lines.iter().filter(|line| line["round"] == 0).map(|line| line["client"].as_str().unwrap()).collect();
+    let mut clients = first_round.clone();
+    clients.dedup();
+    assert_eq!(clients, ["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm", "server"]);
+}
+
+#[test]
+fn private_parameters_stay_at_their_client_and_shared_ones_are_averaged() {
+    let bench = Bench::new();
+    bench.run(&[LINEAR, "--set", "federation.rounds=2"]);
+    let names = |file: &str| {
+        let bytes = bench.bytes("linear", file);
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut names: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert!(names("global/model.safetensors").iter().all(|name| !name.contains("regressor")));
+    for (number, client) in ["aggregation", "binding", "expression"].iter().enumerate() {
+        let heads: Vec<String> = names(&format!("clients/{client}/model.safetensors"))
+            .into_iter()
+            .filter(|name| name.contains("regressor"))
+            .collect();
+        assert!(!heads.is_empty() && heads.iter().all(|name| name.starts_with(&format!("regressors.{number}."))), "{heads:?}");
+    }
+}
+
+#[test]
+fn an_earlier_run_is_not_lost() {
+    let bench = Bench::new();
+    let one_round = [LINEAR, "--set", "federation.rounds=1"];
+    bench.run(&one_round);
+    let before = bench.results("linear");
+    let told = bench.fedplug(&[&["run"], &one_round[..]].concat());
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!(told.stderr);
+    assert!(bench.results("linear") == before);
+    bench.run(&[&one_round[..], &["--name", "other"]].concat());
+    bench.run(&[&one_round[..], &["--force"]].concat());
+    // What is not a run is not removed even then.
+    bench.write("runs/precious/thesis.txt", "years of work");
+    let told = bench.fedplug(&[&["run"], &one_round[..], &["--name", "precious", "--force"]].concat());
+    assert_eq!(told.code, 2, "{}", told.stderr);
+    assert!(bench.path("runs/precious/thesis.txt").exists());
+}
+
+#[test]
+fn every_experiment_in_configs_is_in_order() {
+    let bench = Bench::new();
+    for path in files(&root().join("configs")) {
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.contains("\"amplify\"") && !crate::support::has_libtorch() {
+            crate::support::skip("libtorch is not installed");
+            continue;
+        }
+        let mut arguments = vec!["check", path.to_str().unwrap()];
+        if text.contains("FLAb/data") {
+            // Those of the full job name data and weights that are fetched first; here are small ones.
+            arguments.extend(["--set", "dataset.root=configs/sample", "--set", "federation.devices=[\"cpu\"]"]);
+            arguments.extend(["--set", "model.pretrained={ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 32 }"]);
+        }
+        let told = bench.fedplug(&arguments);
+        assert_eq!(told.code, 0, "{}: {}", path.display(), told.stderr);
+        assert!(told.stdout.contains("6 clients"), "{}", told.stdout);
+    }
+}

@@ -1,0 +1,183 @@
+//! Builds the plugins once, makes folders, runs the binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The binary, once the plugins stand beside it.
+fn binary() -> &'static Path {
+    static BUILT: LazyLock<()> = LazyLock::new(|| {
+        let mut packages = vec![
+            "model-linear",
+            "dataset-flab",
+            "aggregator-fedavg",
+            "filter-exclude-params",
+            "fixture-misbehaving",
+            "fixture-foreign",
+            "fixture-newer",
+            "fixture-unstartable",
+        ];
+        if has_libtorch() {
+            packages.push("model-amplify");
+        }
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        let packages = packages.iter().flat_map(|package| ["-p", package]);
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--profile", profile])
+            .args(packages)
+            .current_dir(root())
+            .status()
+            .unwrap();
+        assert!(built.success(), "the plugins do not build");
+    });
+    LazyLock::force(&BUILT);
+    Path::new(env!("CARGO_BIN_EXE_fedplug"))
+}
+
+/// Whether model-amplify can be built here.
+pub fn has_libtorch() -> bool {
+    root().join(".libtorch/stamp.json").is_file()
+}
+
+/// Says why a test cannot do its work here.
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
+/// The folder with real data, where `FEDPLUG_SHARED` names it.
+pub fn shared() -> Option<PathBuf> {
+    let path = std::env::var_os("FEDPLUG_SHARED").map(PathBuf::from).filter(|path| path.is_dir());
+    if path.is_none() {
+        skip("FEDPLUG_SHARED names no folder with the real data");
+    }
+    path
+}
+
+/// Python with what `tests/requirements.txt` asks for, as `make test` installs it.
+pub fn python() -> Option<Command> {
+    let packages = root().join(".python");
+    if !packages.join("tensorboard").is_dir() {
+        skip("the Python packages of tests/requirements.txt are not in .python; `make test` installs them");
+        return None;
+    }
+    let mut command = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
+    command.env("PYTHONPATH", packages);
+    Some(command)
+}
+
+/// A folder of one test's own, and the runs and files in it.
+pub struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file and returns its path.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// `fedplug ARGUMENTS`, seen from the repository; runs go into this bench.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(root());
+        if arguments.first() == Some(&"run") {
+            command.arg("--output").arg(self.path("runs"));
+        }
+        command.env_remove("FEDPLUG_PLUGIN_PATH").env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// Runs `fedplug ARGUMENTS` to its end.
+    pub fn fedplug(&self, arguments: &[&str]) -> Told {
+        Told::new(self, self.command(arguments).output().unwrap())
+    }
+
+    /// Runs `fedplug run` and asserts that it is done.
+    pub fn run(&self, arguments: &[&str]) -> Told {
+        let told = self.fedplug(&[&["run"], arguments].concat());
+        assert_eq!(told.code, 0, "{}", told.stderr);
+        told
+    }
+
+    /// The text of a run's file.
+    pub fn text(&self, run: &str, file: &str) -> String {
+        std::fs::read_to_string(self.path("runs").join(run).join(file)).unwrap()
+    }
+
+    /// The bytes of a run's file.
+    pub fn bytes(&self, run: &str, file: &str) -> Vec<u8> {
+        std::fs::read(self.path("runs").join(run).join(file)).unwrap()
+    }
+
+    /// All that a run leaves and that must not change: every model, and the metrics without their times.
+    pub fn results(&self, run: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let folder = self.path("runs").join(run);
+        let mut results: Vec<(PathBuf, Vec<u8>)> = files(&folder)
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
+            .map(|path| (path.strip_prefix(&folder).unwrap().to_owned(), std::fs::read(&path).unwrap()))
+            .collect();
+        assert!(results.len() > 2, "{results:?}");
+        results.push(("metrics.jsonl".into(), self.metrics(run).join("\n").into_bytes()));
+        results
+    }
+
+    /// The lines of `metrics.jsonl` without their times.
+    pub fn metrics(&self, run: &str) -> Vec<String> {
+        let text = self.text(run, "metrics.jsonl");
+        text.lines().map(|line| line.split_once(",\"time\"").unwrap().0.to_owned()).collect()
+    }
+
+    /// The run's `summary.json`.
+    pub fn summary(&self, run: &str) -> serde_json::Value {
+        serde_json::from_str(&self.text(run, "summary.json")).unwrap()
+    }
+}
+
+/// All files below a folder, sorted.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Told {
+    pub code: i32,
+    pub stdout: String,
+    /// With the places of this machine replaced, so that it can be compared.
+    pub stderr: String,
+}
+
+impl Told {
+    pub fn new(bench: &Bench, output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let stderr = text(output.stderr)
+            .replace(&bench.folder.path().canonicalize().unwrap().display().to_string(), "BENCH")
+            .replace(&bench.folder.path().display().to_string(), "BENCH")
+            .replace(&binary().parent().unwrap().display().to_string(), "TARGET")
+            .replace(&root().display().to_string(), "ROOT");
+        Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr }
+    }
+}
