@@ -132,7 +132,10 @@ impl Document {
 
     /// A report about the key at the end of `way`, with its place.
     pub fn report(&self, way: &[String], message: &str) -> Report {
-        let key = way.join(".");
+        self.placed(way, &named(&way.join("."), message), message)
+    }
+
+    fn placed(&self, way: &[String], name: &str, message: &str) -> Report {
         if let Some((_, argument)) =
             self.overrides.iter().rev().find(|(path, _)| path.starts_with(way) || way.starts_with(path))
         {
@@ -142,9 +145,9 @@ impl Document {
             Some(span) => {
                 let line = self.text[..span.start].matches('\n').count() + 1;
                 let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), span };
-                Report::new(format!("{}:{line}: {}{message}", self.path, named(&key, message))).excerpt(Some(excerpt))
+                Report::new(format!("{}:{line}: {name}{message}", self.path)).excerpt(Some(excerpt))
             }
-            None => Report::new(format!("{}: {}{message}", self.path, named(&key, message))),
+            None => Report::new(format!("{}: {name}{message}", self.path)),
         }
     }
 
@@ -152,6 +155,12 @@ impl Document {
     pub fn place(&self, report: Report, way: &[String]) -> Report {
         let message = report.message().to_owned();
         self.report(way, &message).with_details_of(report)
+    }
+
+    /// Puts the place of the table at the end of `way` to a report that is about no key of it.
+    pub fn place_table(&self, report: Report, way: &[String]) -> Report {
+        let message = report.message().to_owned();
+        self.placed(way, "", &message).with_details_of(report)
     }
 
     /// Where the key at the end of `way` stands; where it stands nowhere, the nearest table around it does.

@@ -3,17 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use plugin_api::{Aggregator, Evaluation, Message, State, Update};
-use serde::{Deserialize, Serialize};
+use plugin_api::{Aggregator, Evaluation, Message, Update};
 
-use crate::checkpoint::{Reader, Writer};
-use crate::client::{Client, Fault, Line, Link, Order, Outcome, Saved};
+use crate::client::{Client, Fault, Line, Link, Order, Outcome};
 use crate::config::OnClientFailure;
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
 use crate::report::{Record, mean_metrics, mean_score, short};
 use crate::run_dir::RunDir;
-use crate::tracking::{Positions, Scalar, Tracker};
+use crate::tracking::{Scalar, Tracker};
 use crate::workers::in_order;
 
 /// How long a run goes on without a checkpoint where the experiment does not say.
@@ -62,25 +60,6 @@ pub struct Federation<'a> {
     pub link: &'a Link<'a>,
     /// Where checkpoints go.
     pub run_dir: &'a RunDir,
-}
-
-/// What the host keeps in a checkpoint besides the components' states.
-#[derive(Serialize, Deserialize)]
-pub struct Kept {
-    /// How many rounds are done.
-    pub done: u64,
-    /// How far the files of metrics were written.
-    pub positions: Positions,
-    record: Record,
-    best: Option<(u64, f64)>,
-    clients: Vec<KeptClient>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct KeptClient {
-    name: String,
-    position: u64,
-    filters: [usize; 2],
 }
 
 impl Federation<'_> {
@@ -138,19 +117,9 @@ impl Federation<'_> {
             });
             let (message, outcome) = match filtered {
                 Ok(filtered) => filtered,
-                Err(fault) if on_failure == OnClientFailure::LeaveOut && !fault.is_cancelled() => {
-                    let report = fault.report(&format!("{place}, client `{client}`"));
-                    link.console.log(plugin_api::Level::Warn, &format!("left out: {}", report.message()));
-                    return Ok(());
-                }
                 Err(fault) => {
-                    // The others need not finish what nobody will take.
-                    let asked = link.stop.swap(true, Ordering::Relaxed);
-                    return Err(if asked && fault.is_cancelled() {
-                        stopped()
-                    } else {
-                        Failure::run(fault.report(&format!("{place}, client `{client}`")))
-                    });
+                    bear(&fault, &format!("{place}, client `{client}`"), on_failure, link)?;
+                    return Ok(());
                 }
             };
             let update = Update { client: client.clone(), message, steps: outcome.steps, examples: outcome.examples };
@@ -230,14 +199,13 @@ impl Federation<'_> {
             link.reporter.client_done(index);
             evaluations
         };
-        let mut all = Vec::new();
+        let (mut all, on_failure) = (Vec::new(), self.on_failure);
         in_order(self.workers, &mut self.clients, work, |index, evaluations| match evaluations {
             Ok(evaluations) => {
                 all.push((names[index].clone(), evaluations));
                 Ok(())
             }
-            Err(fault) if fault.is_cancelled() => Err(stopped()),
-            Err(fault) => Err(Failure::run(fault.report(&format!("last evaluation, client `{}`", names[index])))),
+            Err(fault) => bear(&fault, &format!("last evaluation, client `{}`", names[index]), on_failure, link),
         })?;
         for (client, evaluations) in &all {
             self.record.add_global(client, evaluations);
@@ -249,89 +217,24 @@ impl Federation<'_> {
         }
         self.tracker.sync().map(drop)
     }
+}
 
-    /// Writes a checkpoint.
-    ///
-    /// # Errors
-    /// If a component cannot tell its state, or a file cannot be written.
-    pub fn save(&mut self, positions: &Positions) -> Result<(), Failure> {
-        let told = |fault: Fault| Failure::run(fault.report("checkpoint"));
-        let mut writer = Writer::new(self.run_dir.path())?;
-        let line = Line::new(self.link, "server", None, None);
-        let ctx = line.context("cpu");
-        writer.message("global", &self.global)?;
-        if let Some(best) = &self.best {
-            writer.message("best", &best.global)?;
-        }
-        let (plugin, aggregator) = &mut self.aggregator;
-        let state = aggregator.state(&ctx).map_err(|e| told(Fault::new(format!("aggregator `{plugin}`"), e)))?;
-        writer.state("aggregator", &state)?;
-        for (side, chain) in self.server.iter_mut().enumerate() {
-            put_states(&mut writer, &format!("server.{side}"), &chain.states(&ctx).map_err(told)?)?;
-        }
-        let mut clients = Vec::new();
-        for client in &mut self.clients {
-            let name = client.name().to_owned();
-            // One after the other, so that no more than one client's state is held besides the models.
-            let saved = client.save(self.link).map_err(told)?;
-            writer.state(&format!("client.{name}"), &saved.model)?;
-            for (side, states) in saved.filters.iter().enumerate() {
-                put_states(&mut writer, &format!("client.{name}.{side}"), states)?;
-            }
-            let filters = [saved.filters[0].len(), saved.filters[1].len()];
-            clients.push(KeptClient { name, position: saved.position, filters });
-        }
-        let best = self.best.as_ref().map(|best| (best.rounds, best.score));
-        let (record, positions) = (self.record.clone(), positions.clone());
-        writer.finish(&Kept { done: self.done, positions, record, best, clients })
+/// What becomes of the run when a client fails: it goes on without the client, with a warning, or it ends.
+///
+/// # Errors
+/// If it ends.
+pub fn bear(fault: &Fault, place: &str, policy: OnClientFailure, link: &Link<'_>) -> Result<(), Failure> {
+    let report = fault.report(place);
+    if policy == OnClientFailure::LeaveOut && !fault.is_cancelled() {
+        link.console.log(plugin_api::Level::Warn, &format!("left out: {}", report.message()));
+        return Ok(());
     }
-
-    /// Goes back to a checkpoint.
-    ///
-    /// # Errors
-    /// If it does not fit the experiment.
-    pub fn restore(&mut self, reader: &Reader, kept: Kept) -> Result<(), Failure> {
-        let told = |fault: Fault| Failure::run(fault.report("going on from the checkpoint"));
-        let line = Line::new(self.link, "server", None, None);
-        let ctx = line.context("cpu");
-        if !kept.clients.iter().map(|client| client.name.as_str()).eq(self.clients.iter().map(|client| client.name())) {
-            let report = Report::new("the checkpoint is of a run with other clients");
-            return Err(Failure::usage(report.hint("has the data changed since? begin anew with --force")));
-        }
-        self.global = reader.message("global")?;
-        self.best = match kept.best {
-            Some((rounds, score)) => Some(Best { rounds, score, global: reader.message("best")? }),
-            None => None,
-        };
-        let (plugin, aggregator) = &mut self.aggregator;
-        let fault = |e| told(Fault::new(format!("aggregator `{plugin}`"), e));
-        aggregator.restore(&reader.state("aggregator")?, &ctx).map_err(fault)?;
-        for (side, chain) in self.server.iter_mut().enumerate() {
-            let count = chain.states(&ctx).map_err(told)?.len();
-            chain.restore(&get_states(reader, &format!("server.{side}"), count)?, &ctx).map_err(told)?;
-        }
-        for (client, KeptClient { name, position, filters }) in self.clients.iter_mut().zip(kept.clients) {
-            let states = |side: usize| get_states(reader, &format!("client.{name}.{side}"), filters[side]);
-            let model = reader.state(&format!("client.{name}"))?;
-            let saved = Saved { model, filters: [states(0)?, states(1)?], position };
-            client.restore(&saved, self.link).map_err(told)?;
-        }
-        self.done = kept.done;
-        self.record = kept.record;
-        Ok(())
-    }
-}
-
-fn put_states(writer: &mut Writer, name: &str, states: &[State]) -> Result<(), Failure> {
-    states.iter().enumerate().try_for_each(|(index, state)| writer.state(&format!("{name}.{index}"), state))
-}
-
-fn get_states(reader: &Reader, name: &str, count: usize) -> Result<Vec<State>, Failure> {
-    (0..count).map(|index| reader.state(&format!("{name}.{index}"))).collect()
-}
-
-fn stopped() -> Failure {
-    Failure::run(
-        Report::new("stopped on request").hint("go on with --resume, from the last checkpoint if there is one"),
-    )
+    // The others need not finish what nobody will take.
+    let asked = link.stop.swap(true, Ordering::Relaxed);
+    Err(if asked && fault.is_cancelled() {
+        let hint = "go on with --resume, from the last checkpoint if there is one";
+        Failure::run(Report::new("stopped on request").hint(hint))
+    } else {
+        Failure::run(report)
+    })
 }

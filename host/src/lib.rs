@@ -18,6 +18,7 @@ pub mod filters;
 pub mod placement;
 pub mod plugins;
 pub mod report;
+pub mod resume;
 pub mod run;
 pub mod run_dir;
 pub mod setup;

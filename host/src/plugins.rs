@@ -119,7 +119,7 @@ impl Finder {
         if let Some(library) = opened.get(&path) {
             return Ok(library.clone());
         }
-        hold(&path).map_err(|e| {
+        let stamp = hold(&path).map_err(|e| {
             let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
             Report::new(format!("{shown}: the library cannot be opened")).cause(whole)
         })?;
@@ -127,10 +127,12 @@ impl Finder {
             let report = Report::new(format!("{shown}: {error}"));
             match error {
                 LoadError::NotAPlugin => report.hint("a plugin's crate calls `plugin_api::export_plugin!` once"),
-                LoadError::Interface(details) => {
-                    // The layout checker's report runs to pages; the first difference says most.
-                    let first = details.lines().map(str::trim).find(|line| !line.is_empty());
-                    first.map_or(report.clone(), |line| report.cause(line)).hint(format!(
+                LoadError::Interface => {
+                    let built = stamp.map_or_else(
+                        || "the plugin does not say with which version it was built".to_owned(),
+                        |version| format!("the plugin was built with plugin-api {version}"),
+                    );
+                    report.cause(built).hint(format!(
                         "rebuild the plugin with plugin-api {}, or use the host that it was built for",
                         root::INTERFACE
                     ))
@@ -150,19 +152,23 @@ fn file_name(kind: Kind, name: &str) -> String {
     format!("{DLL_PREFIX}{kind}_{}{DLL_SUFFIX}", name.replace('-', "_"))
 }
 
-/// Opens a library for good. All its symbols are resolved now, so that a missing one is an error here and not a crash
-/// in the middle of a run, and none of them is seen by other libraries.
-fn hold(path: &Path) -> Result<(), libloading::Error> {
+/// Opens a library for good, and gives the version of plugin-api that it was built with, if it says. All its symbols
+/// are resolved now, so that a missing one is an error here and not a crash in the middle of a run, and none of them is
+/// seen by other libraries.
+fn hold(path: &Path) -> Result<Option<String>, libloading::Error> {
     #[cfg(unix)]
-    let library = {
+    let library: libloading::Library = {
         use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
         // SAFETY: a plugin is native code that the user chose to run; its initialisers run here.
-        unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL)? }
+        unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL)? }.into()
     };
     #[cfg(not(unix))]
     // SAFETY: as above.
     let library = unsafe { libloading::Library::new(path)? };
+    // SAFETY: every version of plugin-api exports these bytes under this name, and nothing else has it.
+    let stamp = unsafe { library.get::<*const [u8; 32]>(root::STAMP_SYMBOL).ok().map(|stamp| **stamp) };
+    let version = stamp.map(|stamp| String::from_utf8_lossy(&stamp).trim_end_matches('\0').to_owned());
     // Unloading would pull the code from under objects, threads and thread-local destructors that still use it.
     std::mem::forget(library);
-    Ok(())
+    Ok(version)
 }

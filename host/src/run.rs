@@ -13,9 +13,10 @@ use crate::client::{Client, Fault, Line, Link};
 use crate::config::Experiment;
 use crate::console::Console;
 use crate::error::{Failure, Report};
-use crate::federation::{Federation, Kept};
+use crate::federation::{Federation, bear};
 use crate::plugins::Finder;
 use crate::report::{Record, peak_memory, short};
+use crate::resume::Kept;
 use crate::run_dir::{Existing, RunDir};
 use crate::setup::{Setup, Used};
 use crate::tensors;
@@ -197,14 +198,20 @@ fn opening(setup: &Setup, done: u64) -> String {
 
 /// Writes each client's own complete model, before the last global one replaces the shared part.
 fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(), Failure> {
-    let link = federation.link;
+    let (link, policy) = (federation.link, federation.on_failure);
     for client in &mut federation.clients {
         let name = client.name().to_owned();
-        let told = |fault: Fault| Failure::run(fault.report(&format!("saving client `{name}`")));
+        let place = format!("saving client `{name}`");
+        let params = match client.parameters(link) {
+            Ok(params) => params,
+            Err(fault) => {
+                bear(&fault, &place, policy, link)?;
+                continue;
+            }
+        };
         let folder = run_dir.folder(Path::new("clients").join(&name))?;
-        let params = client.parameters(link).map_err(told)?;
-        tensors::write(&folder.join("model.safetensors"), &params, &[("client", name.clone())])?;
-        export(&folder, |to| client.export(to, link).map_err(told))?;
+        tensors::write(&folder.join("model.safetensors"), &params, &[("client", name)])?;
+        export(&folder, |to| client.export(to, link).map_err(|fault| Failure::run(fault.report(&place))))?;
     }
     Ok(())
 }

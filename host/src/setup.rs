@@ -236,11 +236,18 @@ fn with_line_on<R>(
 /// A plugin's error, shown at the key of its table that it speaks of, or at the table.
 fn placed(experiment: &Experiment, used: &Used, error: plugin_api::Error) -> Report {
     let mut way = used.choice.table.clone();
-    match error.place() {
-        Some(plugin_api::Place::Key(key)) => way.extend(key.split('.').map(str::to_owned)),
-        _ => way.push("plugin".to_owned()),
+    let key = match error.place() {
+        Some(plugin_api::Place::Key(key)) => Some(key.clone()),
+        _ => None,
+    };
+    let report = Report::from(error).within(&who(used));
+    match key {
+        Some(key) => {
+            way.extend(key.split('.').map(str::to_owned));
+            experiment.document.place(report, &way)
+        }
+        None => experiment.document.place_table(report, &way),
     }
-    experiment.document.place(Report::from(error).within(&who(used)), &way)
 }
 
 /// What the host relies on: names that can name folders, each once.

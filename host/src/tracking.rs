@@ -142,9 +142,11 @@ impl Drop for Tracker {
 
 /// Opens a file for writing after its first `len` bytes; what stands behind them goes.
 fn open(path: &Path, len: u64) -> std::io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create(len == 0).truncate(false).open(path)?;
-    file.set_len(len)?;
-    file.seek(SeekFrom::End(0))?;
+    let mut file = OpenOptions::new().write(true).create(len == 0).truncate(len == 0).open(path)?;
+    if len > 0 {
+        file.set_len(len)?;
+        file.seek(SeekFrom::End(0))?;
+    }
     Ok(file)
 }
 

@@ -25,6 +25,7 @@ pub struct Problem {
 pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
     let mut value = value.clone();
     let mut problems: Vec<Problem> = Vec::new();
+    let mut removed: Vec<Vec<String>> = Vec::new();
     loop {
         let error = match serde_path_to_error::deserialize::<_, T>(&value) {
             Ok(read) if problems.is_empty() => return Ok(read),
@@ -36,9 +37,10 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
         if let Some(name) = quoted_after(&message, "missing field ") {
             // Taking a bad key out makes it missing. That problem is noted already: go on without the table around it.
             path.push(name.to_owned());
-            let noted = problems.iter().any(|p| p.path == path);
+            let noted = removed.contains(&path);
             path.pop();
             if noted && take_out(&mut value, &path) {
+                removed.push(path);
                 continue;
             }
             if !noted {
@@ -58,9 +60,10 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
             known = message.split_once("expected").map_or_else(Vec::new, |(_, names)| quoted(names));
             text = format!("unknown value `{name}`");
         }
-        let removed = take_out(&mut value, &path);
+        let taken = take_out(&mut value, &path);
+        removed.push(path.clone());
         problems.push(Problem { path, message: text, known });
-        if !removed {
+        if !taken {
             return Err(problems);
         }
     }
@@ -149,7 +152,7 @@ mod tests {
         #[serde(deny_unknown_fields)]
         #[expect(dead_code, reason = "only its reading is tested")]
         struct Outer {
-            inner: Option<Needed>,
+            inner: Needed,
             number: u8,
         }
         #[derive(Debug, Deserialize)]

@@ -126,7 +126,8 @@ impl<'a> Context<'a> {
         self.device
     }
 
-    /// How many threads the call may use. Results may depend on it, so the host keeps it the same for a whole run.
+    /// How many threads the call may use. Results may depend on it, so the host keeps it the same for a whole run. Calls
+    /// of an instance come from changing threads: a library that keeps the number by thread is told it in every call.
     pub fn threads(&self) -> usize {
         self.threads
     }

@@ -11,7 +11,7 @@ use crate::{Context, Error, Result, Table};
 pub struct TaskSpec {
     /// Its name, unique in the experiment.
     pub name: String,
-    /// The columns that a model reads.
+    /// The columns that a model reads. What several of them mean is the model's to say.
     pub inputs: Vec<String>,
     /// The column that it predicts.
     pub target: String,

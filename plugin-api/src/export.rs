@@ -82,6 +82,10 @@ macro_rules! export_plugin {
                 abi_library::__call_root_module_loader(module)
             }
 
+            // SAFETY: a name of this project's own, for a static without any pointer.
+            #[unsafe(export_name = "fedplug_plugin_api_version")]
+            static STAMP: [u8; 32] = root::STAMP;
+
             // What `#[export_root_module]` would write, with paths that do not ask the plugin to depend on abi_stable.
             // SAFETY: the name is abi_stable's for this very static, and `erased` returns the module of this type.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
@@ -105,8 +109,10 @@ pub fn build(debug: bool) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_header_has_the_name_that_abi_stable_looks_for() {
+    fn the_symbols_have_the_names_that_a_host_looks_for() {
         let name = abi_stable::library::ROOT_MODULE_LOADER_NAME;
-        assert!(include_str!("export.rs").contains(&format!("export_name = \"{name}\"")), "{name}");
+        for name in [name, crate::abi::root::STAMP_SYMBOL] {
+            assert!(include_str!("export.rs").contains(&format!("export_name = \"{name}\"")), "{name}");
+        }
     }
 }

@@ -1,1 +1,109 @@
-//! The main job with the AMPLIFY model.
+//! The main job with the AMPLIFY model: the sample and the real data.
+
+use crate::support::{Bench, has_libtorch, shared, skip};
+
+/// A trunk small enough for a test.
+const SMALL: &str = "model.pretrained={ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 32 }";
+
+#[test]
+fn the_quickstart_learns_and_learns_more_together_than_alone() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    for name in ["quickstart", "quickstart-local"] {
+        bench.run(&[&format!("configs/{name}.toml")]);
+    }
+    let mean = |run: &str, metric: &str| {
+        let summary = bench.summary(run);
+        let clients = summary["clients"].as_object().unwrap();
+        let last = |client: &serde_json::Value| {
+            let courses = client[0]["local_test"].as_array().unwrap();
+            courses.iter().find(|course| course["name"] == metric).unwrap()["last"].as_f64().unwrap()
+        };
+        assert_eq!(clients.len(), 6);
+        clients.values().map(last).sum::<f64>() / 6.0
+    };
+    assert!(mean("quickstart", "Pearson") > 0.6);
+    assert!(mean("quickstart", "RMSE") < mean("quickstart-local", "RMSE"));
+}
+
+#[test]
+fn two_runs_and_any_number_of_threads_give_the_same_bits() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    let short = ["configs/quickstart.toml", "--set", "federation.rounds=2", "--set", "dataset.max-samples=20"];
+    for (name, threads) in [("one", "1"), ("again", "1"), ("three", "3")] {
+        bench.run(&[&short[..], &["--name", name, "--threads", threads]].concat());
+    }
+    let wanted = bench.results("one");
+    for name in ["again", "three"] {
+        assert!(bench.results(name) == wanted, "{name} differs");
+    }
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bits() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    let arguments = [
+        "configs/quickstart.toml",
+        "--set",
+        "federation.rounds=4",
+        "--set",
+        "federation.checkpoint-every=2",
+        "--set",
+        "dataset.max-samples=20",
+    ];
+    bench.run(&[&arguments[..], &["--name", "whole"]].concat());
+    // What a process killed after the last checkpoint leaves: no models, no summary, metrics beyond the checkpoint.
+    let told = bench.command(&[&["run"], &arguments[..], &["--name", "cut"]].concat()).spawn().and_then(|mut child| {
+        let index = bench.path("runs/cut/checkpoint/index.json");
+        while !index.exists() && child.try_wait()?.is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        child.kill()?;
+        child.wait()
+    });
+    assert!(!told.unwrap().success());
+    bench.run(&[&arguments[..], &["--name", "cut", "--resume"]].concat());
+    assert!(bench.results("cut") == bench.results("whole"));
+}
+
+#[test]
+fn the_real_data_runs_with_six_unequal_clients() {
+    let (true, Some(shared)) = (has_libtorch(), shared()) else { return skip("libtorch is not installed") };
+    let bench = Bench::new();
+    let root = format!("dataset.root={}", shared.join("flab/data").display());
+    let told = bench.run(&[
+        "configs/fedavg_multitask.toml",
+        "--set",
+        &root,
+        "--set",
+        SMALL,
+        "--set",
+        "federation.rounds=2",
+        "--set",
+        "federation.devices=[\"cpu\"]",
+        // 110 training rows leave a last batch of one sample.
+        "--set",
+        "model.batch-size=109",
+    ]);
+    assert!(told.stderr.contains("1097"), "rows without a value are told:\n{}", told.stderr);
+    let manifest: serde_json::Value = serde_json::from_str(&bench.text("fedavg_multitask", "manifest.json")).unwrap();
+    let rows: Vec<u64> = manifest["clients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|client| client["tasks"][0]["train"].as_u64().unwrap())
+        .collect();
+    assert_eq!(rows.len(), 6);
+    assert!(rows.iter().any(|&n| n % 109 == 1), "no client has a last batch of one: {rows:?}");
+    assert_ne!(rows.iter().min(), rows.iter().max());
+    let values = bench.metrics("fedavg_multitask");
+    assert!(values.iter().all(|line| !line.contains("\"Loss/") || !line.contains("null")), "a loss is not a number");
+}

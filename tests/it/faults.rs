@@ -56,7 +56,10 @@ fn the_file() {
     check_snapshot!("broken toml", &broken("rounds = 2", "rounds = = 2\nname = 'x"));
     check_snapshot!("unknown key of the host", &broken("rounds = 2", "round = 2\nlocal-epoch = 1"));
     check_snapshot!("unknown key of a plugin", &broken("containing =", "containin ="));
-    check_snapshot!("wrong type in a plugin's table", &broken("plugin = \"linear\"", "plugin = \"linear\"\nbatch-size = \"many\""));
+    check_snapshot!(
+        "wrong type in a plugin's table",
+        &broken("plugin = \"linear\"", "plugin = \"linear\"\nbatch-size = \"many\"")
+    );
     check_snapshot!("missing table", &broken("[model]\nplugin = \"linear\"\n", ""));
     check_snapshot!("bad values", &broken("rounds = 2", "rounds = 0\ndevices = []"));
     check_snapshot!("unknown place of a filter", &broken("client-output", "client-outputs"));
@@ -68,11 +71,16 @@ fn the_file() {
 
 #[test]
 fn all_at_once() {
-    let text = broken("rounds = 2", "rounds = \"two\"\nseed = 1").replace("\"client-output\"", "7").replace("plugin = \"linear\"", "");
+    let text = broken("rounds = 2", "rounds = \"two\"\nseed = 1")
+        .replace("\"client-output\"", "7")
+        .replace("plugin = \"linear\"", "");
     check_snapshot!("all problems of the host", &text);
-    let text = broken("\"linear\"", "\"linea\"").replace("plugin = \"fedavg\"", "plugin = \"fedavg\"\nweigh-by = 1").replace("containing = \"regressor\"", "");
+    let text = broken("\"linear\"", "\"linea\"")
+        .replace("plugin = \"fedavg\"", "plugin = \"fedavg\"\nweigh-by = 1")
+        .replace("containing = \"regressor\"", "");
     check_snapshot!("all problems of the plugins", &text);
-    let text = broken("configs/sample", "no/such/folder").replace("rounds = 2", "rounds = 2\ndevices = [\"cuda:7\", \"cpu\"]");
+    let text =
+        broken("configs/sample", "no/such/folder").replace("rounds = 2", "rounds = 2\ndevices = [\"cuda:7\", \"cpu\"]");
     check_snapshot!("all problems of data and devices", &text);
 }
 
@@ -116,7 +124,9 @@ fn data() {
 fn misbehave(how: &str, extra: &[&str]) -> Told {
     let bench = Bench::new();
     let model = format!("\"misbehaving\"\nhow = \"{how}\"\nclient = \"expression\"");
-    let text = broken("\"linear\"", &model).replace("\"regressor\"", "\"nothing\"").replace("[[filter]]\nplugin = \"exclude-params\"\nat = \"client-output\"\ncontaining = \"nothing\"\n", "");
+    let text = broken("\"linear\"", &model)
+        .replace("\"regressor\"", "\"nothing\"")
+        .replace("[[filter]]\nplugin = \"exclude-params\"\nat = \"client-output\"\ncontaining = \"nothing\"\n", "");
     let path = bench.write("run.toml", &text);
     bench.fedplug(&[&["run", path.to_str().unwrap(), "--quiet", "--threads", "1"], extra].concat())
 }
@@ -157,7 +167,16 @@ fn a_full_disk_ends_the_run_with_a_sentence() {
     fs::remove_file(&metrics).unwrap();
     fs::remove_file(bench.path("runs/full/summary.json")).unwrap();
     std::os::unix::fs::symlink("/dev/full", &metrics).unwrap();
-    let told = bench.fedplug(&["run", "configs/linear.toml", "--set", "federation.rounds=1", "--name", "full", "--resume", "--quiet"]);
+    let told = bench.fedplug(&[
+        "run",
+        "configs/linear.toml",
+        "--set",
+        "federation.rounds=1",
+        "--name",
+        "full",
+        "--resume",
+        "--quiet",
+    ]);
     assert_eq!(told.code, 1, "{}", told.stderr);
     insta::assert_snapshot!(told.stderr);
 }
@@ -165,7 +184,9 @@ fn a_full_disk_ends_the_run_with_a_sentence() {
 #[test]
 fn the_command_line() {
     let bench = Bench::new();
-    for arguments in [&["runn"][..], &["run"], &["run", "x.toml", "--threads", "many"], &["run", "x.toml", "--force", "--resume"]] {
+    for arguments in
+        [&["runn"][..], &["run"], &["run", "x.toml", "--threads", "many"], &["run", "x.toml", "--force", "--resume"]]
+    {
         let told = bench.command(arguments).output().unwrap();
         assert_eq!(told.status.code(), Some(2), "{arguments:?}");
         assert!(String::from_utf8_lossy(&told.stderr).starts_with("error: "), "{arguments:?}");

@@ -52,7 +52,8 @@ fn metrics_have_a_line_for_each_scalar_in_client_order() {
     assert!(steps.is_sorted_by_key(|(_, step)| *step) && steps[0].1 > 0);
     assert_eq!(of("tm", "RMSE/global_test").iter().map(|(round, _)| *round).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(of("server", "RMSE/local_test"), [(0, 0), (1, 1)]);
-    let first_round: Vec<_> = lines.iter().filter(|line| line["round"] == 0).map(|line| line["client"].as_str().unwrap()).collect();
+    let first_round: Vec<_> =
+        lines.iter().filter(|line| line["round"] == 0).map(|line| line["client"].as_str().unwrap()).collect();
     let mut clients = first_round.clone();
     clients.dedup();
     assert_eq!(clients, ["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm", "server"]);
@@ -75,7 +76,10 @@ fn private_parameters_stay_at_their_client_and_shared_ones_are_averaged() {
             .into_iter()
             .filter(|name| name.contains("regressor"))
             .collect();
-        assert!(!heads.is_empty() && heads.iter().all(|name| name.starts_with(&format!("regressors.{number}."))), "{heads:?}");
+        assert!(
+            !heads.is_empty() && heads.iter().all(|name| name.starts_with(&format!("regressors.{number}."))),
+            "{heads:?}"
+        );
     }
 }
 
@@ -114,7 +118,10 @@ fn every_experiment_in_configs_is_in_order() {
         if text.contains("FLAb/data") {
             // Those of the full job name data and weights that are fetched first; here are small ones.
             arguments.extend(["--set", "dataset.root=configs/sample", "--set", "federation.devices=[\"cpu\"]"]);
-            arguments.extend(["--set", "model.pretrained={ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 32 }"]);
+            arguments.extend([
+                "--set",
+                "model.pretrained={ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 32 }",
+            ]);
         }
         let told = bench.fedplug(&arguments);
         assert_eq!(told.code, 0, "{}: {}", path.display(), told.stderr);

@@ -61,6 +61,20 @@ struct Described {
 /// The version of this crate: the interface that a plugin is built with.
 pub const INTERFACE: &str = env!("CARGO_PKG_VERSION");
 
+/// The symbol under which a plugin's library has [`STAMP`], whatever else of the interface changes.
+pub const STAMP_SYMBOL: &str = "fedplug_plugin_api_version";
+
+/// [`INTERFACE`] as plain bytes, zeros behind it: readable without knowing the interface.
+pub const STAMP: [u8; 32] = {
+    let (mut stamp, version) = ([0; 32], INTERFACE.as_bytes());
+    let mut i = 0;
+    while i < version.len() {
+        stamp[i] = version[i];
+        i += 1;
+    }
+    stamp
+};
+
 // ---- the plugin's side: `export_plugin!` makes functions of these -------------------------------------------------
 
 /// How the exported functions reach the plugin: a function, so that its first call makes it, inside the guard.
@@ -144,8 +158,8 @@ pub enum LoadError {
     #[error("it is a library, but not a fedplug plugin")]
     NotAPlugin,
     /// It was built against an interface that this host does not know.
-    #[error("it was built against another interface than version {INTERFACE} of plugin-api, which this host speaks")]
-    Interface(String),
+    #[error("it was built against another interface than that of plugin-api {INTERFACE}, which this host speaks")]
+    Interface,
     /// It could not be opened.
     #[error("it cannot be opened")]
     Open(String),
@@ -169,7 +183,7 @@ pub fn load(path: &Path) -> Result<Plugin, LoadError> {
                 LibraryError::RootModule { err, .. } => {
                     LoadError::Failed(Error::other(err.to_string().trim().to_owned()))
                 }
-                other => LoadError::Interface(other.to_string()),
+                _ => LoadError::Interface,
             }
         })?;
     let described = root.describe()().into_result().map_err(|error| LoadError::Failed(error.into()))?;

@@ -1,0 +1,56 @@
+# `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
+# Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python.
+#
+#   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
+#   make test         install what the tests need, run all tests
+#   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
+#   make lint         format and clippy, warnings as errors
+#   make clean        remove builds; `make distclean` removes what was installed as well
+
+PYTHON ?= python3
+CARGO ?= cargo
+FEDPLUG = target/release/fedplug
+QUICKSTART_ARGS ?=
+
+export PYTHON
+
+.PHONY: quickstart test setup build lint clean distclean python
+
+quickstart: build
+	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
+	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --together --output runs/quickstart/figures --force
+	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --together --output runs/quickstart/figures --force
+
+build: setup
+	$(CARGO) build --release --workspace
+
+test: setup .python/stamp
+	$(CARGO) build --workspace
+	$(CARGO) test --workspace
+	$(CARGO) test --workspace --doc
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+setup: python
+	@$(PYTHON) plugins/model-amplify/libtorch.py
+
+# An interrupted install leaves no stamp and is done again.
+.python/stamp: tests/requirements.txt | python
+	rm -rf .python
+	$(PYTHON) -m pip install --disable-pip-version-check --no-input --quiet --root-user-action=ignore \
+		--target .python -r tests/requirements.txt
+	touch $@
+
+python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "error: there is no \`$(PYTHON)\`; install Python 3.10 or later with pip (Debian, Ubuntu: apt install python3 python3-pip), or name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
+		echo "error: \`$(PYTHON)\` has no pip; install it (Debian, Ubuntu: apt install python3-pip; elsewhere: $(PYTHON) -m ensurepip)" >&2; exit 1; }
+
+clean:
+	$(CARGO) clean
+
+distclean: clean
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python
