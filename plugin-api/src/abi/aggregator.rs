@@ -96,3 +96,46 @@ impl Aggregator for Imported {
         Ok(lend(ctx, |ctx| self.0.restore(export_state(state), ctx)).into_result()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Silent;
+    use crate::{Params, Tensor};
+
+    /// Takes down what it is told.
+    #[derive(Default)]
+    struct Noting(Vec<String>);
+
+    impl Aggregator for Noting {
+        fn begin(&mut self, global: &Message, clients: &[String], ctx: &Context<'_>) -> Result<()> {
+            self.0.push(format!("{:?} {clients:?} {:?}", global.params, ctx.round()));
+            Ok(())
+        }
+        fn add(&mut self, update: Update, _: &Context<'_>) -> Result<()> {
+            self.0.push(format!("{} {} {} {:?}", update.client, update.steps, update.examples, update.message.params));
+            Ok(())
+        }
+        fn finish(&mut self, _: &Context<'_>) -> Result<Message> {
+            let values = [("told".to_owned(), self.0.clone().into())].into_iter().collect();
+            Ok(Message { values, ..Message::default() })
+        }
+    }
+
+    #[test]
+    fn an_aggregator_is_the_same_behind_the_boundary() {
+        let ctx = Context::new(&Silent).with_round(2);
+        let params: Params = [("w", Tensor::from_slice(&[0, 3], &[0_i64; 0]).unwrap())].into_iter().collect();
+        let update = Update { client: "a".to_owned(), message: params.clone().into(), steps: u64::MAX, examples: 7 };
+        let told = |mut aggregator: Box<dyn Aggregator>| {
+            aggregator.begin(&params.clone().into(), &["a".to_owned(), "b".to_owned()], &ctx).unwrap();
+            aggregator.add(update.clone(), &ctx).unwrap();
+            let state = aggregator.state(&ctx).unwrap();
+            aggregator.restore(&state, &ctx).unwrap();
+            aggregator.finish(&ctx).unwrap().values
+        };
+        let here = told(Box::new(Noting::default()));
+        assert_eq!(here["told"][1], "a 18446744073709551615 7 Params({\"w\": i64[0, 3]})");
+        assert_eq!(told(import(export(Box::new(Noting::default())))), here);
+    }
+}

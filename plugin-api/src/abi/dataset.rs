@@ -64,3 +64,47 @@ impl Dataset for Imported {
         Ok(import_strings(files).into_iter().map(PathBuf::from).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Silent;
+    use crate::{ClientSpec, ClientTask, Column, Source, Table, TaskSpec};
+
+    struct Small;
+
+    impl Dataset for Small {
+        fn describe(&mut self, _: &Context<'_>) -> Result<Description> {
+            let task = ClientTask { name: "tm".to_owned(), train: 2, test: 0 };
+            let client = ClientSpec { name: "ä".to_owned(), tasks: vec![task] };
+            let skipped = vec![("no value".to_owned(), 3)];
+            let source = Source { path: "a b.csv".into(), sha256: "00".to_owned(), rows: 2, skipped };
+            Ok(Description::new(vec![spec()], vec![client], vec![source]))
+        }
+        fn load(&mut self, client: &str, _: &Context<'_>) -> Result<Vec<Task>> {
+            let train = Table::new()
+                .with("x", Column::text([client, "β"]))?
+                .with("y", Column::f32(&[1.0, f32::NAN]))?
+                .with("n", Column::i64(&[i64::MIN, 7]))?;
+            Ok(vec![Task { spec: spec(), test: train.select(&[]), train }])
+        }
+    }
+
+    fn spec() -> TaskSpec {
+        TaskSpec { name: "tm".to_owned(), inputs: vec!["x".to_owned()], target: "y".to_owned() }
+    }
+
+    #[test]
+    fn a_dataset_is_the_same_behind_the_boundary() {
+        let ctx = Context::new(&Silent);
+        let mut there = import(export(Box::new(Small)));
+        assert_eq!(there.describe(&ctx).unwrap(), Small.describe(&ctx).unwrap());
+        let Task { spec: found, train, test } = there.load("ä", &ctx).unwrap().remove(0);
+        assert_eq!((found, test.rows(), test.columns().len()), (spec(), 0, 3));
+        assert_eq!(train.text("x").unwrap().iter().collect::<Vec<_>>(), ["ä", "β"]);
+        assert!(train.f32("y").unwrap()[1].is_nan());
+        assert_eq!(train.i64("n").unwrap(), [i64::MIN, 7]);
+        let error = there.prepare(Path::new("x"), &ctx).unwrap_err();
+        assert_eq!(*error.kind(), crate::ErrorKind::Unsupported);
+    }
+}

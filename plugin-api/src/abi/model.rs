@@ -130,3 +130,102 @@ impl Model for Imported {
         Ok(lend(ctx, |ctx| self.0.restore(export_state(state), ctx)).into_result()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::context::Host;
+    use crate::{Column, Error, Goal, Level, Metric, TaskSpec, Tensor};
+
+    /// A model with one weight, which training moves by one.
+    struct One(f32);
+
+    impl Model for One {
+        fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
+            Ok([("w", Tensor::from_slice(&[], &[self.0])?)].into_iter().collect())
+        }
+        fn receive(&mut self, global: &Message, _: &Context<'_>) -> Result<Received> {
+            self.0 = global.params.elements::<f32>("w", &[])?[0];
+            Ok(Received { missing: vec!["head".to_owned()], unexpected: Vec::new() })
+        }
+        fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
+            ctx.check()?;
+            ctx.info(format_args!("epoch {} on {} with {}", epoch.epoch, ctx.device(), ctx.threads()));
+            ctx.debug(format_args!("never shown"));
+            ctx.scalar("Loss/train", 3, 0.5);
+            ctx.progress(1, 2);
+            self.0 += 1.0;
+            Ok(Trained { steps: 1, examples: tasks[0].train.rows() as u64 })
+        }
+        fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
+            assert!(tasks[0].test.rows() == 0, "test rows at seed {}", ctx.seed().value());
+            let metrics = vec![Metric { name: "R".to_owned(), value: f64::INFINITY, goal: Goal::Higher }];
+            Ok(vec![Evaluation { task: "t".to_owned(), examples: 0, loss: 0.5, score: f64::NEG_INFINITY, metrics }])
+        }
+        fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
+            if task == "t" { Ok(vec![self.0; rows.rows()]) } else { Err(Error::data("no such task")) }
+        }
+        fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
+            Ok(State { tensors: self.parameters(ctx)?, ..State::default() })
+        }
+        fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
+            self.receive(&state.tensors.clone().into(), ctx).map(drop)
+        }
+    }
+
+    /// Takes down what a model reports.
+    #[derive(Default)]
+    struct Noting(Mutex<Vec<String>>);
+
+    impl Host for Noting {
+        fn enabled(&self, level: Level) -> bool {
+            level <= Level::Info
+        }
+        fn log(&self, level: Level, line: &str) {
+            self.0.lock().unwrap().push(format!("{level:?}: {line}"));
+        }
+        fn scalar(&self, tag: &str, step: u64, value: f64) {
+            self.0.lock().unwrap().push(format!("{tag} {step} {value}"));
+        }
+        fn progress(&self, done: u64, total: u64) {
+            self.0.lock().unwrap().push(format!("{done}/{total}"));
+        }
+        fn cancelled(&self) -> bool {
+            self.0.lock().unwrap().len() > 3
+        }
+    }
+
+    #[test]
+    fn a_model_is_the_same_behind_the_boundary() {
+        let host = Noting::default();
+        let ctx = Context::new(&host).with_device("cuda:1").with_threads(3);
+        let table = Table::new().with("x", Column::text(["a"])).unwrap();
+        let spec = TaskSpec { name: "t".to_owned(), inputs: vec!["x".to_owned()], target: "y".to_owned() };
+        let mut tasks = vec![Task { spec, train: table.clone(), test: table.select(&[]) }];
+        let mut there = import(super::export(Box::new(One(1.0))));
+
+        let epoch = Epoch { round: 0, epoch: 4 };
+        assert_eq!(there.train(&tasks, epoch, &ctx).unwrap(), Trained { steps: 1, examples: 1 });
+        let told = host.0.lock().unwrap().clone();
+        assert_eq!(told, ["Info: epoch 4 on cuda:1 with 3", "Loss/train 3 0.5", "1/2"]);
+        assert_eq!(there.send(&ctx).unwrap().params.elements::<f32>("w", &[]).unwrap(), [2.0]);
+        assert_eq!(there.evaluate(&tasks, &ctx).unwrap(), One(0.0).evaluate(&tasks, &ctx).unwrap());
+        assert_eq!(there.predict("t", &table, &ctx).unwrap(), [2.0]);
+        assert_eq!(there.predict("u", &table, &ctx).unwrap_err().message(), "no such task");
+        assert_eq!(there.export(Path::new("x"), &ctx).unwrap(), Vec::<String>::new());
+
+        let mut other = import(super::export(Box::new(One(0.0))));
+        other.restore(&there.state(&ctx).unwrap(), &ctx).unwrap();
+        let received = other.receive(&there.send(&ctx).unwrap(), &ctx).unwrap();
+        assert_eq!(received.missing, ["head"]);
+        host.0.lock().unwrap().push("enough".to_owned());
+        assert_eq!(*there.train(&tasks, epoch, &ctx).unwrap_err().kind(), crate::ErrorKind::Cancelled);
+
+        tasks[0].test = table;
+        let error = there.evaluate(&tasks, &ctx).unwrap_err();
+        assert!(error.message().starts_with("`evaluate` panicked: test rows"), "{error}");
+        assert!(there.send(&ctx).is_err(), "a model that panicked answers no more");
+    }
+}
