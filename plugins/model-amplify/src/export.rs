@@ -1,4 +1,13 @@
 //! Writing a model in the published formats, so that other programs, and `pretrained` itself, can read it.
+//!
+//! The trunk stands in `config.json`, `model.safetensors` and `tokenizer.json`, under its published names. Hugging
+//! Face's `AutoModel` needs besides the modelling code that `auto_map` in `config.json` names. That code is not ours to
+//! give: where the trunk came with it, it is carried along, and `AutoModel.from_pretrained(folder,
+//! trust_remote_code=True)` loads the folder; a trunk that started at random has no `auto_map`, and its tensors are
+//! loaded by the code of one's choice.
+//!
+//! The heads stand in `regressors.safetensors`, and `fedplug.json` says what each of them predicts. A head that holds
+//! nothing but its first random values is not among them (`heads.rs` says when); without any, both files are left out.
 
 use std::fs;
 use std::path::Path;
@@ -9,9 +18,11 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::architecture::Architecture;
-use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER, WEIGHTS};
+use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER};
 use crate::config::Config;
+use crate::heads::Heads;
 use crate::tokenize::Tokenizer;
+use crate::weights;
 
 /// What the heads are: the file beside them that says what `regressors.T` predicts.
 const HEADS: &str = "fedplug.json";
@@ -46,15 +57,24 @@ impl<'a> Folder<'a> {
             architecture.others.entry(key).and_modify(|dtype| *dtype = "float32".into());
         }
         self.json(CONFIG, &json!(architecture))?;
-        self.tensors(WEIGHTS, params, "trunk.")?;
+        self.tensors(weights::SINGLE, params, "trunk.")?;
         self.bytes(TOKENIZER, tokenizer.json())?;
         companions.iter().try_for_each(|(name, bytes)| self.bytes(name, bytes))
     }
 
-    /// The heads, and what each predicts.
-    pub(crate) fn regressors(&mut self, params: &Params, config: &Config, setup: &ModelSetup) -> Result<()> {
+    /// The heads that are known, and what each predicts.
+    pub(crate) fn regressors(
+        &mut self,
+        params: &Params,
+        heads: &Heads,
+        config: &Config,
+        setup: &ModelSetup,
+    ) -> Result<()> {
+        if params.is_empty() {
+            return Ok(());
+        }
         self.tensors(REGRESSORS, params, "")?;
-        let held = setup.tasks.iter().enumerate().filter(|(_, task)| setup.held.contains(&task.name));
+        let held = setup.tasks.iter().enumerate().filter(|(number, _)| heads.known(*number));
         let tasks: Vec<Value> = held
             .map(|(number, task)| {
                 json!({ "regressor": number, "name": task.name, "inputs": task.inputs, "target": task.target })

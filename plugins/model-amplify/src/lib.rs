@@ -7,7 +7,7 @@
 //! ```toml
 //! [model]
 //! plugin = "amplify"
-//! pretrained = "models/AMPLIFY_120M"   # a folder with config.json, model.safetensors and tokenizer.json
+//! pretrained = "chandar-lab/AMPLIFY_120M"   # a name on the hub, or a folder of the same files
 //! # pretrained = { hidden-size = 64, layers = 2, heads = 4, intermediate-size = 256 }   # or a random trunk
 //! layer-sizes = [128, 64, 32]          # the hidden layers of each head
 //! trunk-lr = 1e-4
@@ -17,10 +17,49 @@
 //!
 //! [`config::Config`] documents every key.
 //!
-//! # Reading order
+//! # The hub
+//! A `pretrained` that is no folder here is a name on the Hugging Face hub: `owner/name`, or `owner/name@revision` with
+//! a branch, a tag or a commit. `config.json`, `tokenizer.json`, `model.safetensors` (or its index and shards) and, where
+//! the configuration names modelling code, the code go to the cache that all of Hugging Face's programs share. What has
+//! arrived is compared with the size and the SHA-256 that the hub gives, and removed if it differs; a download that broke
+//! off goes on at the next run. All clients of a process share one download.
+//!
+//! Once the cache holds all that is needed, the hub is not asked again. So a branch that has moved since is not noticed:
+//! name a commit where others shall repeat the run, and delete the cached reference to follow the branch.
+//!
+//! | Variable | Meaning |
+//! |---|---|
+//! | `HF_HUB_CACHE` | the cache; without it `hub` in `HF_HOME` |
+//! | `HF_HOME` | the folder of cache and token; without it `huggingface` in the user's cache folder |
+//! | `HF_TOKEN` | the token; without it the file `token` in `HF_HOME`, which logging in leaves there |
+//! | `HF_ENDPOINT` | the hub |
+//! | `HF_HUB_OFFLINE` | `1`: the cache alone |
+//!
+//! Certificates are checked against the roots that Mozilla trusts, not the machine's. Behind a proxy that puts its own in
+//! their place, copy the cache of another machine, or give a folder.
+//!
+//! # Exports
+//! An export holds the trunk and the heads in the published formats, for `pretrained` and `regressors` of another run
+//! and for other programs. Hugging Face's `AutoModel` loads its trunk where the modelling code came with it, from the hub
+//! or a folder; that code is not ours to add, so a trunk that started at random is loaded with `safetensors` into code
+//! of one's choice. Only heads that mean something are written: those that this instance trained, and those that came
+//! whole with the last global model (before the first one: from `regressors`). A head that is private to the clients is
+//! therefore in their exports and not in the server's.
+//!
+//! # Agreement with the published code
+//! `tests/parity.rs` compares hidden states, logits, pooled vectors and predictions (to 1e-4), and losses, gradient norms
+//! and final parameters of a few training steps (to 1e-3) with what the published code computed. The one exception is
+//! a head with a hidden layer so narrow that the groups of its norm have one feature, or two. The norm of a single number
+//! is its bias whatever the number, so every gradient before it is rounding noise, which AdamW turns into steps of the
+//! full learning rate; and of two numbers it keeps little more than which is larger. There the published code differs
+//! as much from itself between one thread and two, and the test only bounds how far the noise can go. Layers of 24
+//! features and more, the default ones among them, have no such groups.
+//!
+//! //! # Reading order
 //! [`trunk`] is the paper's model and [`regressor`] the heads; [`network`] joins the two. [`batch`] makes tensors of
 //! token ids, [`trainer`] takes an optimiser step with [`optimizer`], and [`model`] is the plugin: the loop over
-//! epochs, tasks and batches. [`parameters`] holds the named tensors, [`checkpoint`] and [`export`] their files.
+//! epochs, tasks and batches. [`parameters`] holds the named tensors, [`checkpoint`] and [`export`] their files, which
+//! `hub` brings here.
 //!
 //! # Randomness
 //! All of it comes from the experiment's seed through ChaCha8 on the CPU (see [`noise`]); libtorch's own generator,
@@ -39,6 +78,8 @@ pub mod config;
 mod device;
 #[doc(hidden)]
 pub mod export;
+mod heads;
+mod hub;
 mod metrics;
 pub mod model;
 #[doc(hidden)]
@@ -49,6 +90,7 @@ pub mod noise;
 pub mod optimizer;
 #[doc(hidden)]
 pub mod parameters;
+mod pretrained;
 #[doc(hidden)]
 pub mod regressor;
 #[doc(hidden)]
@@ -57,6 +99,7 @@ pub mod tokenize;
 pub mod trainer;
 #[doc(hidden)]
 pub mod trunk;
+mod weights;
 
 use plugin_api::Component;
 

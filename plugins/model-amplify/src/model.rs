@@ -12,6 +12,7 @@ use crate::batch::{Batch, by_length};
 use crate::checkpoint::{Checkpoint, load_regressors};
 use crate::config::Config;
 use crate::export::Folder;
+use crate::heads::{Heads, number};
 use crate::network::Network;
 use crate::noise::{Noise, shuffled};
 use crate::tokenize::Tokens;
@@ -25,6 +26,7 @@ pub struct Amplify {
     setup: ModelSetup,
     checkpoint: Checkpoint,
     trainer: Trainer,
+    heads: Heads,
     device: Device,
 }
 
@@ -36,18 +38,22 @@ impl Amplify {
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         let device = device::find(ctx.device())?;
         use_threads(ctx);
-        let checkpoint = Checkpoint::open(&config.pretrained)?;
+        let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
         let network = Network::new(&checkpoint.architecture, &config, setup, device)?;
         let seed = ctx.experiment_seed();
         if !checkpoint.load_trunk(&network.parameters)? {
             network.parameters.initialise("trunk.", seed)?;
         }
+        let mut heads = Heads::default();
         match &config.regressors {
-            Some(path) => load_regressors(path, &network.parameters, setup.tasks.len())?,
+            Some(path) => {
+                load_regressors(path, &network.parameters, setup.tasks.len())?;
+                heads.received(&network.parameters, &[]);
+            }
             None => network.parameters.initialise("regressors.", seed)?,
         }
         let trainer = Trainer::new(network, &config);
-        Ok(Self { config, setup: setup.clone(), checkpoint, trainer, device })
+        Ok(Self { config, setup: setup.clone(), checkpoint, trainer, heads, device })
     }
 
     /// Network and optimiser, for tests that take single steps.
@@ -129,7 +135,9 @@ impl Model for Amplify {
 
     fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
         use_threads(ctx);
-        self.trainer.network.parameters.receive(&global.params)
+        let received = self.trainer.network.parameters.receive(&global.params)?;
+        self.heads.received(&self.trainer.network.parameters, &received.missing);
+        Ok(received)
     }
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
@@ -142,6 +150,7 @@ impl Model for Amplify {
         for task in tasks.iter().filter(|task| task.train.rows() > 0) {
             let name = task.spec.name.as_str();
             self.must_hold(name)?;
+            let number = self.setup.number(name)?;
             let rows = self.rows(&task.spec, &task.train, ctx)?;
             let targets = task.train.f32(&task.spec.target)?;
             for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
@@ -153,6 +162,7 @@ impl Model for Amplify {
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
                 let rates = self.trainer.update(&backward, epoch.round, decay);
+                self.heads.trained(number);
                 self.record(name, step, backward.loss, rates, epoch, ctx);
                 trained.steps += 1;
                 trained.examples += picked.len() as u64;
@@ -184,25 +194,30 @@ impl Model for Amplify {
 
     fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
         use_threads(ctx);
-        let mut regressors = self.trainer.network.parameters.snapshot()?;
-        let mut trunk = regressors.clone();
+        let mut trunk = self.trainer.network.parameters.snapshot()?;
+        let mut regressors = trunk.clone();
         trunk.retain(|name, _| name.starts_with("trunk."));
-        regressors.retain(|name, _| name.starts_with("regressors."));
+        regressors.retain(|name, _| number(name).is_some_and(|head| self.heads.known(head)));
         let Checkpoint { architecture, tokenizer, companions, .. } = &self.checkpoint;
         let mut folder = Folder::new(folder);
         folder.trunk(&trunk, architecture, tokenizer, companions)?;
-        folder.regressors(&regressors, &self.config, &self.setup)?;
+        folder.regressors(&regressors, &self.heads, &self.config, &self.setup)?;
         Ok(folder.finish())
     }
 
     fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
         use_threads(ctx);
-        self.trainer.state()
+        let mut state = self.trainer.state()?;
+        self.heads.save(&mut state);
+        Ok(state)
     }
 
     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
         use_threads(ctx);
-        self.trainer.restore(state)
+        let heads = Heads::read(state)?;
+        self.trainer.restore(state)?;
+        self.heads = heads;
+        Ok(())
     }
 }
 

@@ -1,92 +1,16 @@
 //! What a user relies on, on trunks small enough to train in milliseconds.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+mod common;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use common::{amplify, assert_same, changed, config, ctx, setup, spec, table, tasks, train};
 use model_amplify::Amplify;
-use model_amplify::config::Config;
 use plugin_api::context::{Host, Silent};
-use plugin_api::{
-    Column, Context, Epoch, Error, ErrorKind, Message, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor,
-};
-use serde_json::{Value, json};
-
-const LETTERS: &[u8] = b"LAGVSERTIDPKQNFYMHWC";
-
-fn spec(name: &str) -> TaskSpec {
-    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into() }
-}
-
-/// Sequences of many lengths whose target is the share of one letter.
-fn table(rows: usize, salt: usize) -> Table {
-    let sequence = |row: usize| -> String {
-        let length = 3 + (row * 7 + salt) % 20;
-        (0..length).map(|i| char::from(LETTERS[(i * i + row * 3 + salt) % LETTERS.len()])).collect()
-    };
-    let sequences: Vec<String> = (0..rows).map(sequence).collect();
-    let targets: Vec<f32> = sequences.iter().map(|s| s.matches('A').count() as f32 / s.len() as f32 * 10.0).collect();
-    Table::new().with("combined", Column::text(&sequences)).unwrap().with("fitness", Column::f32(&targets)).unwrap()
-}
-
-fn tasks(names: &[&str]) -> Vec<Task> {
-    names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| Task { spec: spec(name), train: table(9, i), test: table(5, i + 50) })
-        .collect()
-}
-
-fn setup() -> ModelSetup {
-    ModelSetup::new(vec![spec("tm"), spec("binding")], 3, 1)
-}
-
-fn config(changes: Value) -> Config {
-    let mut config = json!({
-        "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24, "dropout-prob": 0.1 },
-        "layer-sizes": [32], "batch-size": 4, "trunk-lr": 1e-3,
-    });
-    for (key, value) in changes.as_object().unwrap() {
-        config[key] = value.clone();
-    }
-    serde_json::from_value(config).unwrap()
-}
-
-fn ctx<'a>() -> Context<'a> {
-    Context::new(&Silent).with_seed(Seed::new(42)).with_client("site-1")
-}
-
-fn amplify(changes: Value) -> Amplify {
-    Amplify::new(config(changes), &setup(), &ctx()).unwrap()
-}
-
-fn failure(changes: Value) -> Error {
-    Amplify::new(config(changes), &setup(), &ctx()).unwrap_err()
-}
-
-fn train(model: &mut Amplify, rounds: std::ops::Range<u64>) {
-    for round in rounds {
-        let trained =
-            model.train(&tasks(&["tm", "binding"]), Epoch { round, epoch: 0 }, &ctx().with_round(round)).unwrap();
-        // Nine rows in batches of four: the last batch of each task is a single row.
-        assert_eq!((trained.steps, trained.examples), (6, 18));
-    }
-}
-
-fn assert_same(a: &Params, b: &Params) {
-    assert_eq!(a.names().collect::<Vec<_>>(), b.names().collect::<Vec<_>>());
-    for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
-        assert_eq!(a.buffer().as_slice(), b.buffer().as_slice(), "{name}");
-    }
-}
-
-fn changed(a: &Params, b: &Params) -> Vec<String> {
-    let differs = |name: &str, tensor: &Tensor| {
-        b.get(name).is_none_or(|other| other.buffer().as_slice() != tensor.buffer().as_slice())
-    };
-    a.iter().filter(|(name, tensor)| differs(name, tensor)).map(|(name, _)| name.to_owned()).collect()
-}
+use plugin_api::{Context, Epoch, ErrorKind, Message, Model, Params, Seed, Task, Tensor};
+use serde_json::json;
 
 #[test]
 fn an_interrupted_run_goes_on_bit_for_bit() {
@@ -277,137 +201,6 @@ fn a_request_to_stop_is_heard_between_steps() {
     let mut model = amplify(json!({}));
     let error = model.train(&tasks(&["tm"]), Epoch { round: 0, epoch: 0 }, &Context::new(&host)).unwrap_err();
     assert_eq!((error.kind(), host.steps.into_inner()), (&ErrorKind::Cancelled, 2));
-}
-
-fn exported(model: &mut Amplify) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let files = model.export(folder.path(), &ctx()).unwrap();
-    assert!(files.iter().all(|file| folder.path().join(file).is_file()));
-    assert_eq!(files, ["config.json", "model.safetensors", "tokenizer.json", "regressors.safetensors", "fedplug.json"]);
-    folder
-}
-
-#[test]
-fn an_exported_model_is_loaded_again() {
-    let mut model = amplify(json!({}));
-    train(&mut model, 0..1);
-    let folder = exported(&mut model);
-    let changes = json!({ "pretrained": folder.path(), "regressors": folder.path().join("regressors.safetensors") });
-    let mut loaded = amplify(changes.clone());
-    assert_same(&model.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap());
-    assert_eq!(model.predict("tm", &table(5, 1), &ctx()).unwrap(), loaded.predict("tm", &table(5, 1), &ctx()).unwrap());
-    // A file may hold other tasks' heads as well.
-    let mut one = Amplify::new(config(changes), &setup().holding(vec!["binding".into()]), &ctx()).unwrap();
-    assert!(changed(&one.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap()).is_empty());
-}
-
-/// Rewrites a safetensors file.
-fn rewrite(
-    path: &Path,
-    change: impl Fn(&str, safetensors::Dtype, Vec<usize>, Vec<u8>) -> Option<(safetensors::Dtype, Vec<usize>, Vec<u8>)>,
-) {
-    let bytes = std::fs::read(path).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors = Vec::new();
-    for (name, view) in file.tensors() {
-        if let Some(changed) = change(&name, view.dtype(), view.shape().to_vec(), view.data().to_vec()) {
-            tensors.push((name, changed));
-        }
-    }
-    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
-        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
-    });
-    safetensors::serialize_to_file(views, None, path).unwrap();
-}
-
-#[test]
-fn a_checkpoint_of_halves_is_widened() {
-    let mut model = amplify(json!({}));
-    let folder = exported(&mut model);
-    rewrite(&folder.path().join("model.safetensors"), |_, _, shape, data| {
-        // bfloat16 is the upper half of f32.
-        let halves = data.chunks_exact(4).flat_map(|four| [four[2], four[3]]).collect();
-        Some((safetensors::Dtype::BF16, shape, halves))
-    });
-    let mut loaded = amplify(json!({ "pretrained": folder.path() }));
-    let (wide, full) = (loaded.parameters(&ctx()).unwrap(), model.parameters(&ctx()).unwrap());
-    let name = "trunk.transformer_encoder.1.ffn.w12.weight";
-    let pairs = wide
-        .get(name)
-        .unwrap()
-        .elements::<f32>()
-        .unwrap()
-        .iter()
-        .zip(full.get(name).unwrap().elements::<f32>().unwrap());
-    assert!(pairs.clone().all(|(a, b)| (a - b).abs() <= b.abs() / 128.0) && pairs.clone().any(|(a, b)| a != b));
-}
-
-#[test]
-fn all_that_is_wrong_with_a_checkpoint_is_said_at_once() {
-    let mut model = amplify(json!({}));
-    let folder = exported(&mut model);
-    rewrite(&folder.path().join("model.safetensors"), |name, dtype, shape, data| match name {
-        "decoder.bias" | "transformer_encoder.0.q.weight" => None,
-        "encoder.weight" => Some((dtype, vec![16, 27], data)),
-        _ => Some((dtype, shape, data)),
-    });
-    std::fs::write(folder.path().join("config.json"), {
-        let text = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
-        text.replace("\"layer_norm_before_last_layer\": true", "\"layer_norm_before_last_layer\": false")
-    })
-    .unwrap();
-    let error = failure(json!({ "pretrained": folder.path() }));
-    assert!(error.to_string().contains("model.safetensors: 4 of its tensors do not fit"), "{error}");
-    for part in [
-        "`decoder.bias` is missing",
-        "`transformer_encoder.0.q.weight` is missing",
-        "`encoder.weight` has shape [16, 27], not [27, 16]",
-        "`layer_norm_2.weight` is unexpected",
-    ] {
-        assert!(error.causes().iter().any(|cause| cause == part), "{part} in {:?}", error.causes());
-    }
-    assert!(error.hint().is_some());
-}
-
-#[test]
-fn damaged_and_absent_files_are_named() {
-    let mut model = amplify(json!({}));
-    for (file, content) in [
-        ("model.safetensors", Some("not a tensor in sight")),
-        ("config.json", Some("{ \"hidden_size\": 16")),
-        (
-            "config.json",
-            Some(r#"{ "hidden_size": 15, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8 }"#),
-        ),
-        ("tokenizer.json", Some("{}")),
-        ("tokenizer.json", None),
-        ("model.safetensors", None),
-    ] {
-        let folder = exported(&mut model);
-        match content {
-            Some(content) => std::fs::write(folder.path().join(file), content).unwrap(),
-            None => std::fs::remove_file(folder.path().join(file)).unwrap(),
-        }
-        let error = failure(json!({ "pretrained": folder.path() }));
-        assert!(error.to_string().contains(file), "{file}: {error}");
-    }
-    let error = failure(json!({ "pretrained": "chandar-lab/AMPLIFY_120M" }));
-    assert!(error.to_string().contains("`chandar-lab/AMPLIFY_120M` is not a folder"), "{error}");
-    assert!(error.hint().unwrap().contains("downloaded"));
-}
-
-#[test]
-fn heads_of_another_shape_are_refused() {
-    let mut model = amplify(json!({}));
-    let folder = exported(&mut model);
-    let file = folder.path().join("regressors.safetensors");
-    let error = failure(json!({ "regressors": file, "layer-sizes": [] }));
-    assert!(
-        error.causes().iter().any(|cause| cause == "`regressors.0.0.weight` has shape [32, 16], not [1, 16]"),
-        "{:?}",
-        error.causes()
-    );
-    assert!(error.causes().iter().any(|cause| cause == "`regressors.1.4.bias` is unexpected"));
 }
 
 #[test]

@@ -64,17 +64,20 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The largest `|a - b| / scale` found so far under a name.
-#[derive(Default)]
-struct Worst(Vec<(&'static str, f64)>);
+/// The largest `|a - b| / scale` found so far in a folder under a name.
+struct Worst {
+    folder: String,
+    found: Vec<(&'static str, f64)>,
+}
 
 impl Worst {
     fn note(&mut self, what: &'static str, difference: f64, allowed: f64) {
-        match self.0.iter_mut().find(|(name, _)| *name == what) {
+        match self.found.iter_mut().find(|(name, _)| *name == what) {
             Some((_, worst)) => *worst = worst.max(difference),
-            None => self.0.push((what, difference)),
+            None => self.found.push((what, difference)),
         }
-        assert!(difference <= allowed, "{what}: differs by {difference:e}, allowed is {allowed:e}");
+        let folder = &self.folder;
+        assert!(difference <= allowed, "{folder}: {what}: differs by {difference:e}, allowed is {allowed:e}");
     }
 
     /// Element by element: 1e-4 absolute and 1e-4 relative.
@@ -198,10 +201,11 @@ fn the_published_code_computes_the_same() {
     }
     for folder in folders {
         let expected: Expected = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
-        let mut worst = Worst::default();
+        let mut worst = Worst { folder: folder.display().to_string(), found: Vec::new() };
         forward(&folder, &expected, &mut worst);
         train(&folder, &expected, &mut worst);
-        println!("{}: largest differences", folder.display());
-        worst.0.iter().for_each(|(what, difference)| println!("  {what}: {difference:.1e}"));
+        let Worst { folder, found } = worst;
+        println!("{folder}: largest differences");
+        found.iter().for_each(|(what, difference)| println!("  {what}: {difference:.1e}"));
     }
 }

@@ -1,0 +1,255 @@
+//! Trunks on the Hugging Face hub, or on what `HF_ENDPOINT` names.
+//!
+//! The cache is laid out as Hugging Face's programs do it: `snapshots/COMMIT/FILE` links to a blob, and `refs/REVISION`
+//! names the commit. A commit whose files are all there is used without a word to the hub; the crate's first page says
+//! what that means for users, and which variables are heard.
+
+mod download;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::{Cache, Repo, RepoType};
+use plugin_api::{Context, Error, Result};
+use serde_json::Value;
+
+use crate::checkpoint::{CONFIG, SETTINGS, TOKENIZER};
+use crate::weights::{self, is_file_name, is_whole};
+use download::Download;
+
+/// The branch where none is named.
+const MAIN: &str = "main";
+
+/// `owner/name` or `owner/name@revision`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HubName {
+    id: String,
+    revision: Option<String>,
+}
+
+impl HubName {
+    /// None if the text has another form.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (id, revision) = match text.split_once('@') {
+            Some((id, revision)) => (id, Some(revision)),
+            None => (text, None),
+        };
+        let word = |word: &str| {
+            word.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && word.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        };
+        let (owner, name) = id.split_once('/')?;
+        // A branch's name may have several parts.
+        let named = revision.is_none_or(|revision| revision.split('/').all(word));
+        (word(owner) && word(name) && named).then(|| Self { id: id.to_owned(), revision: revision.map(str::to_owned) })
+    }
+
+    fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or(MAIN)
+    }
+
+    fn repo(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_owned())
+    }
+}
+
+impl std::fmt::Display for HubName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.revision {
+            Some(revision) => write!(f, "{}@{revision}", self.id),
+            None => f.write_str(&self.id),
+        }
+    }
+}
+
+/// The folder with a checkpoint's files, which are downloaded if the cache does not hold them all.
+///
+/// # Errors
+/// If they are not in the cache and cannot be downloaded.
+pub(crate) fn fetch(name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
+    // The clients of a run are made in parallel and ask for the same files: the first one downloads them.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let hub = Hub::from_env()?;
+    let cached = hub.cached(name);
+    let lacking = lacking(&cached);
+    if lacking.is_empty() {
+        return Ok(cached);
+    }
+    if hub.offline {
+        let files: Vec<_> = lacking.iter().map(|file| format!("`{file}`")).collect();
+        let message = format!("`{name}` is not complete in the cache, and `HF_HUB_OFFLINE` is set");
+        let error = Error::config(message).at_key("pretrained");
+        let error = error.because_of(format!("`{}` has no whole {}", cached.display(), files.join(", ")));
+        return Err(error.help("run it once with a network, or copy the cache of a machine that has one"));
+    }
+    hub.download(name, ctx)
+}
+
+/// What the environment says of hub and cache.
+#[derive(Debug)]
+struct Hub {
+    cache: Cache,
+    token: Option<String>,
+    endpoint: Option<String>,
+    offline: bool,
+}
+
+impl Hub {
+    fn from_env() -> Result<Self> {
+        let set = |name| env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let user = || {
+            let caches = set("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cache")))?;
+            Some(caches.join("huggingface"))
+        };
+        let home = set("HF_HOME").map(PathBuf::from).or_else(user);
+        let cache = set("HF_HUB_CACHE").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join("hub")));
+        let cache = cache.ok_or_else(|| {
+            let error = Error::config("there is no home folder for the hub's cache").at_key("pretrained");
+            error.help("set `HF_HOME` to the folder that shall hold it")
+        })?;
+        // Links within the cache are made from absolute paths.
+        let cache = std::path::absolute(&cache).map_err(|e| Error::io(&cache, &e))?;
+        let kept = home.and_then(|home| Cache::new(home.join("hub")).token());
+        let offline = set("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value));
+        let endpoint = set("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned());
+        Ok(Self { cache: Cache::new(cache), token: set("HF_TOKEN").or(kept), endpoint, offline })
+    }
+
+    /// Where the cache has, or would have, the files of a revision.
+    fn cached(&self, name: &HubName) -> PathBuf {
+        let repo = self.cache.path().join(name.repo(MAIN).folder_name());
+        let reference = repo.join("refs").join(name.revision());
+        // A commit needs no reference.
+        let commit = fs::read_to_string(reference).unwrap_or_else(|_| name.revision().to_owned());
+        repo.join("snapshots").join(commit.trim())
+    }
+
+    fn download(&self, name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
+        let mut builder = ApiBuilder::from_cache(self.cache.clone())
+            .with_token(self.token.clone())
+            .with_user_agent("fedplug", VERSION);
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
+        }
+        let api = builder.build().map_err(|e| Error::other("no connection could be prepared").because(&e))?;
+        let branch = name.repo(name.revision());
+        let listed = api.repo(branch.clone());
+        let info = listed.info().map_err(|e| download::refusal(name, &listed.url(""), e))?;
+        if !is_file_name(&info.sha) {
+            return Err(Error::data(format!("the hub calls a commit of `{name}` `{}`", info.sha)));
+        }
+        // All files are of one commit, even if the branch moves meanwhile.
+        let folder = self.cache.repo(branch.clone()).pointer_path(&info.sha);
+        ctx.info(format_args!("downloading `{name}` (commit {}) to {}", info.sha, folder.display()));
+        let files = info.siblings.into_iter().map(|file| file.rfilename).filter(|file| is_file_name(file)).collect();
+        let listing = Listing { name, repo: api.repo(name.repo(&info.sha)), files, folder: &folder };
+        listing.download(ctx)?;
+        // Only now may another run find them under the branch's name.
+        self.cache.repo(branch).create_ref(&info.sha).map_err(|e| Error::io(&folder, &e))?;
+        Ok(folder)
+    }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What one commit holds.
+struct Listing<'a> {
+    name: &'a HubName,
+    repo: ApiRepo,
+    files: BTreeSet<String>,
+    folder: &'a Path,
+}
+
+impl Listing<'_> {
+    fn download(&self, ctx: &Context<'_>) -> Result<()> {
+        self.needed(CONFIG, ctx)?;
+        self.needed(TOKENIZER, ctx)?;
+        let optional = self.files.iter().filter(|file| self.is_companion(file));
+        for file in optional {
+            if let Err(error) = self.get(file, ctx) {
+                ctx.check()?;
+                ctx.warn(format_args!("an export of this model will lack `{file}`: {error}"));
+            }
+        }
+        if self.files.contains(weights::SINGLE) || !self.files.contains(weights::INDEX) {
+            return self.needed(weights::SINGLE, ctx);
+        }
+        self.needed(weights::INDEX, ctx)?;
+        weights::shards(&self.folder.join(weights::INDEX))?.iter().try_for_each(|shard| self.needed(shard, ctx))
+    }
+
+    /// Whether an export has a use for a file: the tokenizer's settings and, if the configuration names modelling code,
+    /// all code, since its files name each other.
+    fn is_companion(&self, file: &str) -> bool {
+        SETTINGS.contains(&file) || file.ends_with(".py") && names_code(&self.folder.join(CONFIG))
+    }
+
+    fn needed(&self, file: &str, ctx: &Context<'_>) -> Result<()> {
+        if self.files.contains(file) {
+            return self.get(file, ctx);
+        }
+        let message = format!("`{}` has no file `{file}`", self.name);
+        let help = format!("an AMPLIFY trunk has `{CONFIG}`, `{TOKENIZER}`, and `{}` or its shards", weights::SINGLE);
+        Err(Error::config(message).at_key("pretrained").help(help))
+    }
+
+    fn get(&self, file: &str, ctx: &Context<'_>) -> Result<()> {
+        let (name, repo, path) = (self.name, &self.repo, self.folder.join(file));
+        Download { name, repo, file, path: &path, ctx }.run()
+    }
+}
+
+/// The files that a folder needs and does not have, or has in part.
+fn lacking(folder: &Path) -> Vec<String> {
+    let whole = |name: &str| {
+        let path = folder.join(name);
+        path.is_file() && (!name.ends_with(".safetensors") || is_whole(&path))
+    };
+    let mut needed = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
+    let index = folder.join(weights::INDEX);
+    match weights::shards(&index) {
+        Ok(shards) if !folder.join(weights::SINGLE).exists() => needed.extend(shards),
+        _ => needed.push(weights::SINGLE.to_owned()),
+    }
+    needed.retain(|name| !whole(name));
+    needed
+}
+
+fn names_code(config: &Path) -> bool {
+    let config = fs::read(config).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    config.is_some_and(|config| config.get("auto_map").is_some())
+}
+
+fn is_true(value: &str) -> bool {
+    ["1", "on", "true", "yes"].contains(&value.to_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_on_the_hub_have_an_owner_and_perhaps_a_revision() {
+        let parsed = |text: &str| HubName::parse(text).map(|name| (name.id.clone(), name.revision().to_owned()));
+        let some = |id: &str, revision: &str| Some((id.to_owned(), revision.to_owned()));
+        assert_eq!(parsed("chandar-lab/AMPLIFY_120M"), some("chandar-lab/AMPLIFY_120M", "main"));
+        assert_eq!(parsed("a/b.c@refs/pr/1"), some("a/b.c", "refs/pr/1"));
+        assert_eq!(HubName::parse("a/b@v1").unwrap().to_string(), "a/b@v1");
+        for other in
+            ["", "a", "a/", "/a", "a/b/c", "./a", "../a", "a/..", "a/b@", "a/b@../c", "a/b@c d", "a b/c", "~/a"]
+        {
+            assert_eq!(HubName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_on_in_the_usual_words() {
+        assert!(["1", "ON", "Yes", "true"].into_iter().all(is_true));
+        assert!(!["0", "off", "no", "false", "2"].into_iter().any(is_true));
+    }
+}

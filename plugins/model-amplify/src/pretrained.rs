@@ -1,0 +1,120 @@
+//! The key `pretrained`: where the trunk comes from.
+
+use std::fmt;
+
+use plugin_api::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::architecture::{self, Architecture, HiddenAct};
+
+/// Where the trunk comes from.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum Pretrained {
+    /// A folder in the published format, or the name of one on the hub.
+    Named(String),
+    /// A trunk of this size with random weights.
+    Random(RandomTrunk),
+}
+
+/// The size and the switches of a trunk with random weights; what is not given is as in the published checkpoints.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RandomTrunk {
+    /// Features of a position.
+    hidden_size: i64,
+    /// Transformer blocks.
+    layers: i64,
+    /// Attention heads; they divide `hidden-size` into parts of an even number of features.
+    heads: i64,
+    /// Nominal width of the feed-forward layer; SwiGLU takes two thirds of it.
+    intermediate_size: i64,
+    /// The feed-forward layer's activation.
+    #[serde(default)]
+    hidden_act: HiddenAct,
+    /// RMSNorm, or else LayerNorm.
+    #[serde(default = "architecture::on")]
+    rms_norm: bool,
+    /// A norm after the embedding.
+    #[serde(default)]
+    layer_norm_after_embedding: bool,
+    /// A norm before the decoder.
+    #[serde(default = "architecture::on")]
+    layer_norm_before_last_layer: bool,
+    /// Biases in the attention's linear layers.
+    #[serde(default)]
+    att_bias: bool,
+    /// Biases in the feed-forward layer.
+    #[serde(default)]
+    ffn_bias: bool,
+    /// Added to the variance in the norms.
+    #[serde(default = "architecture::norm_eps")]
+    norm_eps: f64,
+    /// The most tokens of a sequence, `<bos>` and `<eos>` included.
+    #[serde(default = "architecture::max_length")]
+    max_length: i64,
+    /// The dropout probability in the trunk.
+    #[serde(default)]
+    dropout_prob: f64,
+    /// Weights of the embedding start within this distance of 0.
+    #[serde(default = "architecture::init_range")]
+    embedding_init_range: f64,
+    /// Weights of the linear layers start within this distance of 0.
+    #[serde(default = "architecture::init_range")]
+    decoder_init_range: f64,
+}
+
+impl RandomTrunk {
+    pub(crate) fn architecture(&self) -> Architecture {
+        Architecture {
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            intermediate_size: self.intermediate_size,
+            hidden_act: self.hidden_act,
+            rms_norm: self.rms_norm,
+            layer_norm_after_embedding: self.layer_norm_after_embedding,
+            layer_norm_before_last_layer: self.layer_norm_before_last_layer,
+            att_bias: self.att_bias,
+            ffn_bias: self.ffn_bias,
+            norm_eps: self.norm_eps,
+            max_length: self.max_length,
+            dropout_prob: self.dropout_prob,
+            embedding_init_range: self.embedding_init_range,
+            decoder_init_range: self.decoder_init_range,
+            ..Architecture::published()
+        }
+    }
+}
+
+/// A string is a name, a table a random trunk. Serde's untagged enums would only say that nothing matched.
+impl<'de> Deserialize<'de> for Pretrained {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Pretrained;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a folder, a name on the hub, or a table with `hidden-size`, `layers`, `heads` and `intermediate-size`",
+                )
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Pretrained, E> {
+                if name.is_empty() {
+                    return Err(E::invalid_value(Unexpected::Str(name), &self));
+                }
+                Ok(Pretrained::Named(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Pretrained, A::Error> {
+                let trunk = RandomTrunk::deserialize(MapAccessDeserializer::new(map))?;
+                trunk.architecture().check().map_err(A::Error::custom)?;
+                Ok(Pretrained::Random(trunk))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}

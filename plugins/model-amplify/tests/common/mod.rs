@@ -1,0 +1,93 @@
+//! Small models and data for the tests.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod hub;
+
+use model_amplify::Amplify;
+use model_amplify::config::Config;
+use plugin_api::context::Silent;
+use plugin_api::{Column, Context, Epoch, Error, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor};
+use serde_json::{Value, json};
+
+const LETTERS: &[u8] = b"LAGVSERTIDPKQNFYMHWC";
+
+pub(crate) fn spec(name: &str) -> TaskSpec {
+    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into() }
+}
+
+/// Sequences of many lengths whose target is the share of one letter.
+pub(crate) fn table(rows: usize, salt: usize) -> Table {
+    let sequence = |row: usize| -> String {
+        let length = 3 + (row * 7 + salt) % 20;
+        (0..length).map(|i| char::from(LETTERS[(i * i + row * 3 + salt) % LETTERS.len()])).collect()
+    };
+    let sequences: Vec<String> = (0..rows).map(sequence).collect();
+    let targets: Vec<f32> = sequences.iter().map(|s| s.matches('A').count() as f32 / s.len() as f32 * 10.0).collect();
+    Table::new().with("combined", Column::text(&sequences)).unwrap().with("fitness", Column::f32(&targets)).unwrap()
+}
+
+pub(crate) fn tasks(names: &[&str]) -> Vec<Task> {
+    names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| Task { spec: spec(name), train: table(9, i), test: table(5, i + 50) })
+        .collect()
+}
+
+pub(crate) fn setup() -> ModelSetup {
+    ModelSetup::new(vec![spec("tm"), spec("binding")], 3, 1)
+}
+
+pub(crate) fn config(changes: Value) -> Config {
+    let mut config = json!({
+        "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24, "dropout-prob": 0.1 },
+        "layer-sizes": [32], "batch-size": 4, "trunk-lr": 1e-3,
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    serde_json::from_value(config).unwrap()
+}
+
+pub(crate) fn ctx<'a>() -> Context<'a> {
+    Context::new(&Silent).with_seed(Seed::new(42)).with_client("site-1")
+}
+
+pub(crate) fn amplify(changes: Value) -> Amplify {
+    Amplify::new(config(changes), &setup(), &ctx()).unwrap()
+}
+
+pub(crate) fn failure(changes: Value) -> Error {
+    Amplify::new(config(changes), &setup(), &ctx()).unwrap_err()
+}
+
+pub(crate) fn train(model: &mut Amplify, rounds: std::ops::Range<u64>) {
+    for round in rounds {
+        let trained =
+            model.train(&tasks(&["tm", "binding"]), Epoch { round, epoch: 0 }, &ctx().with_round(round)).unwrap();
+        // Nine rows in batches of four: the last batch of each task is a single row.
+        assert_eq!((trained.steps, trained.examples), (6, 18));
+    }
+}
+
+pub(crate) fn assert_same(a: &Params, b: &Params) {
+    assert_eq!(a.names().collect::<Vec<_>>(), b.names().collect::<Vec<_>>());
+    for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
+        assert_eq!(a.buffer().as_slice(), b.buffer().as_slice(), "{name}");
+    }
+}
+
+pub(crate) fn changed(a: &Params, b: &Params) -> Vec<String> {
+    let differs = |name: &str, tensor: &Tensor| {
+        b.get(name).is_none_or(|other| other.buffer().as_slice() != tensor.buffer().as_slice())
+    };
+    a.iter().filter(|(name, tensor)| differs(name, tensor)).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The model's export, in a folder that goes with the test.
+pub(crate) fn exported(model: &mut Amplify) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let files = model.export(folder.path(), &ctx()).unwrap();
+    assert!(files.iter().all(|file| folder.path().join(file).is_file()));
+    folder
+}

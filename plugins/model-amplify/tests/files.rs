@@ -1,0 +1,276 @@
+//! Checkpoints in, exports out.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{amplify, assert_same, changed, config, ctx, exported, failure, setup, table, tasks, train};
+use model_amplify::Amplify;
+use plugin_api::{Epoch, Message, Model, Params};
+use serde_json::{Value, json};
+
+#[test]
+fn an_exported_model_is_loaded_again() {
+    let mut model = amplify(json!({}));
+    train(&mut model, 0..1);
+    let folder = exported(&mut model);
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["config.json", "fedplug.json", "model.safetensors", "regressors.safetensors", "tokenizer.json"]);
+    let changes = json!({ "pretrained": folder.path(), "regressors": folder.path().join("regressors.safetensors") });
+    let mut loaded = amplify(changes.clone());
+    assert_same(&model.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap());
+    assert_eq!(model.predict("tm", &table(5, 1), &ctx()).unwrap(), loaded.predict("tm", &table(5, 1), &ctx()).unwrap());
+    // A file may hold other tasks' heads as well.
+    let mut one = Amplify::new(config(changes), &setup().holding(vec!["binding".into()]), &ctx()).unwrap();
+    assert!(changed(&one.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap()).is_empty());
+}
+
+/// Rewrites a safetensors file.
+fn rewrite(
+    path: &Path,
+    change: impl Fn(&str, safetensors::Dtype, Vec<usize>, Vec<u8>) -> Option<(safetensors::Dtype, Vec<usize>, Vec<u8>)>,
+) {
+    let bytes = fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors = Vec::new();
+    for (name, view) in file.tensors() {
+        if let Some(changed) = change(&name, view.dtype(), view.shape().to_vec(), view.data().to_vec()) {
+            tensors.push((name, changed));
+        }
+    }
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_halves_is_widened() {
+    let mut model = amplify(json!({}));
+    let folder = exported(&mut model);
+    rewrite(&folder.path().join("model.safetensors"), |_, _, shape, data| {
+        // bfloat16 is the upper half of f32.
+        let halves = data.chunks_exact(4).flat_map(|four| [four[2], four[3]]).collect();
+        Some((safetensors::Dtype::BF16, shape, halves))
+    });
+    let mut loaded = amplify(json!({ "pretrained": folder.path() }));
+    let (wide, full) = (loaded.parameters(&ctx()).unwrap(), model.parameters(&ctx()).unwrap());
+    let name = "trunk.transformer_encoder.1.ffn.w12.weight";
+    let pairs = wide
+        .get(name)
+        .unwrap()
+        .elements::<f32>()
+        .unwrap()
+        .iter()
+        .zip(full.get(name).unwrap().elements::<f32>().unwrap());
+    assert!(pairs.clone().all(|(a, b)| (a - b).abs() <= b.abs() / 128.0) && pairs.clone().any(|(a, b)| a != b));
+}
+
+#[test]
+fn all_that_is_wrong_with_a_checkpoint_is_said_at_once() {
+    let mut model = amplify(json!({}));
+    let folder = exported(&mut model);
+    rewrite(&folder.path().join("model.safetensors"), |name, dtype, shape, data| match name {
+        "decoder.bias" | "transformer_encoder.0.q.weight" => None,
+        "encoder.weight" => Some((dtype, vec![16, 27], data)),
+        _ => Some((dtype, shape, data)),
+    });
+    fs::write(folder.path().join("config.json"), {
+        let text = fs::read_to_string(folder.path().join("config.json")).unwrap();
+        text.replace("\"layer_norm_before_last_layer\": true", "\"layer_norm_before_last_layer\": false")
+    })
+    .unwrap();
+    let error = failure(json!({ "pretrained": folder.path() }));
+    assert!(error.to_string().contains("model.safetensors: 4 of its tensors do not fit"), "{error}");
+    for part in [
+        "`decoder.bias` is missing",
+        "`transformer_encoder.0.q.weight` is missing",
+        "`encoder.weight` has shape [16, 27], not [27, 16]",
+        "`layer_norm_2.weight` is unexpected",
+    ] {
+        assert!(error.causes().iter().any(|cause| cause == part), "{part} in {:?}", error.causes());
+    }
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn damaged_and_absent_files_are_named() {
+    let mut model = amplify(json!({}));
+    for (file, content) in [
+        ("model.safetensors", Some("not a tensor in sight")),
+        ("config.json", Some("{ \"hidden_size\": 16")),
+        (
+            "config.json",
+            Some(r#"{ "hidden_size": 15, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8 }"#),
+        ),
+        ("tokenizer.json", Some("{}")),
+        ("tokenizer.json", None),
+        ("model.safetensors", None),
+    ] {
+        let folder = exported(&mut model);
+        match content {
+            Some(content) => fs::write(folder.path().join(file), content).unwrap(),
+            None => fs::remove_file(folder.path().join(file)).unwrap(),
+        }
+        let error = failure(json!({ "pretrained": folder.path() }));
+        assert!(error.to_string().contains(file), "{file}: {error}");
+    }
+    for name in ["nowhere", "/no/such/folder", "./owner/name", "owner/name@"] {
+        let error = failure(json!({ "pretrained": name }));
+        assert_eq!(error.to_string(), format!("`pretrained`: `{name}` is neither a folder nor a name on the hub"));
+        assert!(error.hint().unwrap().contains("`owner/name@revision`"));
+    }
+}
+
+#[test]
+fn heads_of_another_shape_are_refused() {
+    let mut model = amplify(json!({}));
+    train(&mut model, 0..1);
+    let folder = exported(&mut model);
+    let file = folder.path().join("regressors.safetensors");
+    let error = failure(json!({ "regressors": file, "layer-sizes": [] }));
+    assert!(
+        error.causes().iter().any(|cause| cause == "`regressors.0.0.weight` has shape [32, 16], not [1, 16]"),
+        "{:?}",
+        error.causes()
+    );
+    assert!(error.causes().iter().any(|cause| cause == "`regressors.1.4.bias` is unexpected"));
+}
+
+/// Cuts a checkpoint's file into two shards.
+fn shard(folder: &Path) {
+    let single = folder.join("model.safetensors");
+    let bytes = fs::read(&single).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let mut map = BTreeMap::new();
+    for (number, half) in tensors.chunks(tensors.len().div_ceil(2)).enumerate() {
+        let file = format!("model-0000{}-of-00002.safetensors", number + 1);
+        half.iter().for_each(|(name, _)| drop(map.insert(name.clone(), file.clone())));
+        safetensors::serialize_to_file(half.iter().map(|(name, view)| (name, view)), None, &folder.join(&file))
+            .unwrap();
+    }
+    let index = json!({ "metadata": {}, "weight_map": map });
+    fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    fs::remove_file(single).unwrap();
+}
+
+#[test]
+fn a_checkpoint_in_shards_is_loaded() {
+    let mut model = amplify(json!({}));
+    let folder = exported(&mut model);
+    shard(folder.path());
+    let changes = json!({ "pretrained": folder.path() });
+    assert_same(&model.parameters(&ctx()).unwrap(), &amplify(changes.clone()).parameters(&ctx()).unwrap());
+
+    let second = folder.path().join("model-00002-of-00002.safetensors");
+    fs::copy(folder.path().join("model-00001-of-00002.safetensors"), &second).unwrap();
+    let error = failure(changes.clone());
+    assert!(error.to_string().contains("model.safetensors.index.json"), "{error}");
+    assert!(error.causes().iter().any(|cause| cause.ends_with("stands in two files")), "{:?}", error.causes());
+    assert!(error.causes().iter().any(|cause| cause.ends_with("is missing")), "{:?}", error.causes());
+    fs::remove_file(&second).unwrap();
+    assert!(failure(changes).to_string().contains("model-00002-of-00002.safetensors"));
+}
+
+/// The tasks whose heads an export holds, by its tensors and by what it says of them.
+fn heads(model: &mut Amplify) -> Vec<String> {
+    let folder = exported(model);
+    let Ok(bytes) = fs::read(folder.path().join("regressors.safetensors")) else {
+        assert!(!folder.path().join("fedplug.json").exists());
+        return Vec::new();
+    };
+    let said: Value = serde_json::from_slice(&fs::read(folder.path().join("fedplug.json")).unwrap()).unwrap();
+    let said = said["tasks"].as_array().unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), said.len() * 6);
+    let named = |task: &Value| file.tensor(&format!("regressors.{}.0.weight", task["regressor"])).is_ok();
+    assert!(said.iter().all(named));
+    said.iter().map(|task| task["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn without(params: &Params, part: &str) -> Message {
+    let mut params = params.clone();
+    params.retain(|name, _| !name.contains(part));
+    params.into()
+}
+
+#[test]
+fn only_heads_that_were_trained_or_came_last_are_exported() {
+    let mut model = amplify(json!({}));
+    assert_eq!(heads(&mut model), [""; 0], "random heads");
+    let all = model.parameters(&ctx()).unwrap();
+    model.receive(&all.clone().into(), &ctx()).unwrap();
+    assert_eq!(heads(&mut model), ["tm", "binding"], "received heads");
+    model.receive(&without(&all, "regressors.0.4.bias"), &ctx()).unwrap();
+    assert_eq!(heads(&mut model), ["binding"], "one that came in part");
+    model.receive(&without(&all, "regressors"), &ctx()).unwrap();
+    assert_eq!(heads(&mut model), [""; 0], "heads of an earlier message");
+
+    model.train(&tasks(&["tm"]), Epoch { round: 0, epoch: 0 }, &ctx()).unwrap();
+    model.receive(&without(&all, "regressors"), &ctx()).unwrap();
+    assert_eq!(heads(&mut model), ["tm"], "a private head");
+    let mut resumed = amplify(json!({}));
+    resumed.restore(&model.state(&ctx()).unwrap(), &ctx()).unwrap();
+    assert_eq!(heads(&mut resumed), ["tm"], "after a restart");
+
+    let folder = exported(&mut model);
+    let file = folder.path().join("regressors.safetensors");
+    let mut loaded =
+        Amplify::new(config(json!({ "regressors": file })), &setup().holding(vec!["tm".into()]), &ctx()).unwrap();
+    assert_eq!(heads(&mut loaded), ["tm"], "a head from a file");
+}
+
+/// The interpreters to try: `python3` or `$PYTHON` with what `make` installs for the tests, and one with PyTorch.
+fn interpreters() -> Vec<Command> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join(".python");
+    let mut usual = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
+    if packages.is_dir() {
+        usual.env("PYTHONPATH", packages);
+    }
+    let with_torch = std::env::var_os("FEDPLUG_TORCH_PYTHON").map(Command::new);
+    std::iter::once(usual).chain(with_torch).collect()
+}
+
+#[test]
+fn an_export_is_loaded_by_python() {
+    let other = json!({
+        "hidden-size": 24, "layers": 2, "heads": 3, "intermediate-size": 40, "hidden-act": "gelu", "rms-norm": false,
+        "layer-norm-after-embedding": true, "att-bias": true, "ffn-bias": true,
+    });
+    let variants = [json!({}), json!({ "pretrained": other, "layer-sizes": [24, 16] }), json!({ "layer-sizes": [] })];
+    for changes in variants {
+        let mut model = amplify(changes);
+        train(&mut model, 0..2);
+        let folder = exported(&mut model);
+        let rows = table(6, 2);
+        let sequences = rows.text("combined").unwrap();
+        let sequences: Vec<&str> = (0..sequences.len()).map(|row| sequences.get(row)).collect();
+        let mut predictions = serde_json::Map::new();
+        for task in ["tm", "binding"] {
+            let predicted = model.predict(task, &rows, &ctx()).unwrap();
+            predictions.insert(task.to_owned(), json!({ "sequences": sequences, "predictions": predicted }));
+        }
+        let expected: PathBuf = folder.path().join("predictions.json");
+        fs::write(&expected, Value::from(predictions).to_string()).unwrap();
+        for mut python in interpreters() {
+            let able = Command::new(python.get_program())
+                .envs(python.get_envs().filter_map(|(name, value)| Some((name, value?))))
+                .args(["-c", "import safetensors.numpy"])
+                .output();
+            if !able.is_ok_and(|output| output.status.success()) {
+                println!("skipped: {} has no `safetensors` with `numpy`", python.get_program().display());
+                continue;
+            }
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load_export.py");
+            let output = python.arg(script).arg(folder.path()).arg(&expected).output().unwrap();
+            let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{said}{failed}");
+            println!("{said}");
+        }
+    }
+}

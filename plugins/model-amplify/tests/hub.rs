@@ -1,0 +1,276 @@
+//! Trunks from a hub, which the tests serve on loopback. The environment's variables are a process's, so each load runs
+//! in a process of its own: this binary again, with only the test [`in_a_child`].
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use common::hub::{Fault, ID, TestHub};
+use common::{amplify, config, ctx, exported, setup};
+use model_amplify::Amplify;
+use plugin_api::context::Host;
+use plugin_api::{Context, Level, Model};
+use serde_json::{Value, json};
+
+const FIRST: &str = "1111111111111111111111111111111111111111";
+const SECOND: &str = "2222222222222222222222222222222222222222";
+
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl Host for Lines {
+    fn enabled(&self, _: Level) -> bool {
+        true
+    }
+    fn log(&self, _: Level, line: &str) {
+        self.0.lock().unwrap().push(line.to_owned());
+    }
+    fn scalar(&self, _: &str, _: u64, _: f64) {}
+    fn progress(&self, done: u64, total: u64) {
+        assert!(done <= total);
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Makes six clients at once, exports the first, and writes down what happened.
+#[test]
+#[ignore = "run by the other tests, with an environment of its own"]
+fn in_a_child() {
+    let (Ok(pretrained), Some(folder)) = (env::var("HUB_TEST_NAME"), env::var_os("HUB_TEST_FOLDER")) else { return };
+    let folder = PathBuf::from(folder);
+    let lines = Lines::default();
+    let make = || Amplify::new(config(json!({ "pretrained": pretrained })), &setup(), &Context::new(&lines));
+    let made: Result<Vec<_>, _> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6).map(|_| scope.spawn(make)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let mut outcome = match made {
+        Ok(mut models) => {
+            let export = folder.join("export");
+            let _ = fs::remove_dir_all(&export);
+            fs::create_dir(&export).unwrap();
+            json!({ "files": models[0].export(&export, &ctx()).unwrap() })
+        }
+        Err(e) => json!({ "error": e.to_string(), "causes": e.causes(), "hint": e.hint(), "kind": e.kind().as_str() }),
+    };
+    outcome["lines"] = json!(*lines.0.lock().unwrap());
+    fs::write(folder.join("outcome.json"), outcome.to_string()).unwrap();
+}
+
+/// A hub with one trunk at `main` and another at `v2`, and a cache.
+struct Scene {
+    hub: TestHub,
+    home: tempfile::TempDir,
+    trunks: BTreeMap<&'static str, Vec<u8>>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let hub = TestHub::new();
+        let mut trunks = BTreeMap::new();
+        for (commit, revision, range) in [(FIRST, "main", 0.02), (SECOND, "v2", 0.5)] {
+            let trunk = json!({
+                "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24, "decoder-init-range": range,
+            });
+            let folder = exported(&mut amplify(json!({ "pretrained": trunk })));
+            let mut files: Vec<_> = ["config.json", "tokenizer.json", "model.safetensors"]
+                .map(|name| (name, fs::read(folder.path().join(name)).unwrap()))
+                .into();
+            trunks.insert(commit, files[2].1.clone());
+            let mut config: Value = serde_json::from_slice(&files[0].1).unwrap();
+            config["auto_map"] = json!({ "AutoModel": "amplify.AMPLIFY" });
+            files[0].1 = config.to_string().into_bytes();
+            files.extend([("amplify.py", b"# code".to_vec()), ("norm.py", b"# its part".to_vec())]);
+            files.push(("README.md", b"# not asked for".to_vec()));
+            hub.change(|shelf| {
+                shelf.revisions.insert(revision.to_owned(), commit.to_owned());
+                for (name, content) in files {
+                    shelf.files.insert((commit.to_owned(), name.to_owned()), content);
+                }
+            });
+        }
+        Self { hub, home: tempfile::tempdir().unwrap(), trunks }
+    }
+
+    /// What six clients with this `pretrained` and these variables see.
+    fn load(&self, name: &str, variables: &[(&str, &str)]) -> Value {
+        let outcome = self.home.path().join("outcome.json");
+        let _ = fs::remove_file(&outcome);
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["in_a_child", "--exact", "--ignored"]).current_dir(self.home.path());
+        // Nothing of the machine that runs the tests counts.
+        for (variable, _) in env::vars_os() {
+            let upper = variable.to_string_lossy().to_uppercase();
+            if upper.starts_with("HF_") || upper.starts_with("XDG_") || upper.ends_with("_PROXY") {
+                child.env_remove(&variable);
+            }
+        }
+        child.env("HF_HOME", self.home.path()).env("HF_ENDPOINT", &self.hub.url).envs(variables.iter().copied());
+        let output = child.env("HUB_TEST_NAME", name).env("HUB_TEST_FOLDER", self.home.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_slice(&fs::read(outcome).unwrap_or_else(|_| panic!("the child failed: {said}"))).unwrap()
+    }
+
+    #[track_caller]
+    fn loads(&self, name: &str, variables: &[(&str, &str)], commit: &str) -> Value {
+        let outcome = self.load(name, variables);
+        assert_eq!(outcome.get("error"), None, "{outcome:#}");
+        let exported = fs::read(self.home.path().join("export/model.safetensors")).unwrap();
+        assert!(exported == self.trunks[commit], "other weights than those of {commit}");
+        outcome
+    }
+
+    /// The outcome's text must have all these parts.
+    #[track_caller]
+    fn fails(&self, name: &str, variables: &[(&str, &str)], parts: &[&str]) {
+        let outcome = self.load(name, variables);
+        let text = format!("{} {} {}", outcome["error"], outcome["causes"], outcome["hint"]);
+        assert!(outcome["error"].as_str().is_some_and(|error| error.starts_with("`pretrained`: ")), "{outcome:#}");
+        parts.iter().for_each(|part| assert!(text.contains(part), "`{part}` is not in {outcome:#}"));
+    }
+
+    fn cached(&self, commit: &str, file: &str) -> PathBuf {
+        self.home.path().join("hub/models--lab--tiny/snapshots").join(commit).join(file)
+    }
+}
+
+const OFFLINE: (&str, &str) = ("HF_HUB_OFFLINE", "1");
+
+#[test]
+fn a_trunk_is_downloaded_once_and_then_taken_from_the_cache() {
+    let scene = Scene::new();
+    let outcome = scene.loads(ID, &[], FIRST);
+    let code = fs::read(scene.home.path().join("export/amplify.py")).unwrap();
+    assert_eq!((code, outcome["files"].to_string().contains("norm.py")), (b"# code".to_vec(), true));
+    assert_eq!(outcome["lines"].to_string().matches("downloading `lab/tiny`").count(), 1, "{outcome:#}");
+    let asked = scene.hub.asked();
+    // For six clients: its size, then the file.
+    assert_eq!(asked.iter().filter(|line| line.starts_with("/cdn/")).count(), 2, "{asked:#?}");
+    assert!(!asked.iter().any(|line| line.contains("README")), "{asked:#?}");
+
+    scene.hub.change(|shelf| shelf.fault = Fault::Status(500));
+    scene.loads(ID, &[], FIRST);
+    scene.loads(ID, &[OFFLINE], FIRST);
+    scene.loads(&format!("{ID}@{FIRST}"), &[OFFLINE], FIRST);
+    assert_eq!(scene.hub.asked(), [""; 0]);
+    let elsewhere = scene.home.path().join("hub");
+    scene.loads(ID, &[OFFLINE, ("HF_HOME", "/nowhere"), ("HF_HUB_CACHE", elsewhere.to_str().unwrap())], FIRST);
+}
+
+#[test]
+fn a_revision_is_a_branch_a_tag_or_a_commit() {
+    let scene = Scene::new();
+    scene.loads(&format!("{ID}@v2"), &[], SECOND);
+    scene.loads(ID, &[], FIRST);
+    scene.loads(&format!("{ID}@{SECOND}"), &[OFFLINE], SECOND);
+    scene.loads(&format!("{ID}@v2"), &[OFFLINE], SECOND);
+    scene.fails(&format!("{ID}@v3"), &[], &["there is no `lab/tiny@v3` on the hub (status 404)", "the revision"]);
+}
+
+#[test]
+fn a_folder_of_the_name_comes_first() {
+    let scene = Scene::new();
+    scene.loads(ID, &[], FIRST);
+    let folder = scene.home.path().join(ID);
+    fs::create_dir_all(folder.parent().unwrap()).unwrap();
+    fs::rename(scene.home.path().join("export"), &folder).unwrap();
+    fs::remove_dir_all(scene.home.path().join("hub")).unwrap();
+    scene.loads(ID, &[OFFLINE], FIRST);
+}
+
+#[test]
+fn a_trunk_in_shards_is_downloaded() {
+    let scene = Scene::new();
+    scene.hub.change(|shelf| {
+        let weights = shelf.files.remove(&(FIRST.to_owned(), "model.safetensors".to_owned())).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap().tensors();
+        let mut map = BTreeMap::new();
+        for (number, part) in tensors.chunks(tensors.len() / 2 + 1).enumerate() {
+            let file = format!("model-{number}.safetensors");
+            part.iter().for_each(|(name, _)| drop(map.insert(name, file.clone())));
+            let bytes = safetensors::serialize(part.iter().map(|(name, view)| (name, view)), None).unwrap();
+            shelf.files.insert((FIRST.to_owned(), file), bytes);
+        }
+        let index = json!({ "weight_map": map }).to_string().into_bytes();
+        shelf.files.insert((FIRST.to_owned(), "model.safetensors.index.json".to_owned()), index);
+    });
+    scene.loads(ID, &[], FIRST);
+    scene.loads(ID, &[OFFLINE], FIRST);
+    fs::remove_file(scene.cached(FIRST, "model-1.safetensors")).unwrap();
+    scene.fails(ID, &[OFFLINE], &["has no whole `model-1.safetensors`"]);
+    scene.hub.asked();
+    scene.loads(ID, &[], FIRST);
+    assert!(!scene.hub.asked().iter().any(|line| line.contains("model-0")), "only what is lacking is downloaded");
+}
+
+#[test]
+fn what_the_hub_refuses_is_explained() {
+    let scene = Scene::new();
+    scene.fails("lab/other", &[], &["there is no `lab/other` on the hub", "none of this name here"]);
+    scene.hub.change(|shelf| shelf.token = Some("secret".to_owned()));
+    scene.fails(ID, &[], &["gives no access to `lab/tiny` (status 401)", "`HF_TOKEN`", &scene.hub.url]);
+    scene.hub.change(|shelf| shelf.fault = Fault::Status(403));
+    scene.fails(ID, &[("HF_TOKEN", "secret")], &["status 403", "accept its terms"]);
+    scene.hub.change(|shelf| shelf.fault = Fault::Status(503));
+    scene.fails(ID, &[], &["failed to give `lab/tiny` (status 503)", "later"]);
+    scene.hub.change(|shelf| shelf.fault = Fault::TalksNonsense);
+    scene.fails(ID, &[], &["makes no sense", "`HF_ENDPOINT`"]);
+
+    scene.hub.change(|shelf| shelf.fault = Fault::Nothing);
+    scene.loads(ID, &[("HF_TOKEN", "secret")], FIRST);
+    // The token that logging in leaves behind.
+    fs::write(scene.home.path().join("token"), "secret\n").unwrap();
+    scene.loads(&format!("{ID}@v2"), &[], SECOND);
+    fs::remove_dir_all(scene.home.path().join("hub")).unwrap();
+    scene.hub.change(|shelf| shelf.files.remove(&(FIRST.to_owned(), "tokenizer.json".to_owned())));
+    scene.fails(ID, &[], &["`lab/tiny` has no file `tokenizer.json`"]);
+}
+
+#[test]
+fn without_a_network_the_cache_is_named() {
+    let scene = Scene::new();
+    let dead = TestHub::new().url.clone();
+    scene.fails(ID, &[("HF_ENDPOINT", &dead)], &["could not be reached", "refused", "check the network", &dead]);
+    let place = scene.home.path().join("hub/models--lab--tiny");
+    let parts = ["`HF_HUB_OFFLINE` is set", place.to_str().unwrap(), "`config.json`, `tokenizer.json`", "once"];
+    scene.fails(ID, &[OFFLINE], &parts);
+    assert_eq!(scene.hub.asked(), [""; 0]);
+}
+
+#[test]
+fn a_damaged_download_is_never_used() {
+    let scene = Scene::new();
+    scene.hub.change(|shelf| shelf.fault = Fault::Flips);
+    scene.fails(ID, &[], &["`model.safetensors` of `lab/tiny` arrived damaged", "SHA-256", "run again"]);
+    assert!(!scene.cached(FIRST, "model.safetensors").exists());
+    scene.fails(ID, &[OFFLINE], &["not complete in the cache"]);
+
+    scene.hub.change(|shelf| shelf.fault = Fault::BreaksOff);
+    scene.fails(ID, &[], &["`model.safetensors` of `lab/tiny` could not be downloaded", "goes on from"]);
+    scene.hub.change(|shelf| shelf.fault = Fault::Nothing);
+    scene.hub.asked();
+    scene.loads(ID, &[], FIRST);
+    let asked = scene.hub.asked();
+    let resumed = |line: &String| line.starts_with("/cdn/") && line.ends_with('-') && !line.ends_with("bytes=0-");
+    assert!(asked.iter().any(resumed), "{asked:#?}");
+
+    // Whatever happened to the cache since.
+    let blob = fs::canonicalize(scene.cached(FIRST, "model.safetensors")).unwrap();
+    shorten(&blob);
+    scene.fails(ID, &[OFFLINE], &["has no whole `model.safetensors`"]);
+    let outcome = scene.loads(ID, &[], FIRST);
+    assert!(outcome["lines"].to_string().contains("is damaged and is downloaded again"), "{outcome:#}");
+}
+
+fn shorten(path: &Path) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+}
