@@ -18,7 +18,7 @@ use rand_distr::{Distribution, StandardNormal};
 /// The seed of everything.
 const SEED: u64 = 42;
 /// Antibodies of each task.
-const ROWS: usize = 120;
+const ROWS: usize = 64;
 /// Standard deviation of the noise, in that of what the sequence determines.
 const NOISE: f64 = 0.25;
 /// Standard deviation of an antibody's bias towards each property, in natural logarithms of odds.
@@ -36,12 +36,12 @@ struct Assay {
 }
 
 const ASSAYS: [Assay; 6] = [
-    Assay { task: "aggregation", weights: [0.8, 0.2, 0.5, 0.1], mean: 8.0, sd: 2.5, decimals: 3 },
-    Assay { task: "binding", weights: [0.3, -0.3, 0.9, -0.1], mean: 8.2, sd: 0.8, decimals: 4 },
-    Assay { task: "expression", weights: [-0.7, -0.3, -0.4, 0.5], mean: 100.0, sd: 30.0, decimals: 2 },
-    Assay { task: "immunogenicity", weights: [0.5, 0.6, 0.2, -0.4], mean: 30.0, sd: 8.0, decimals: 2 },
-    Assay { task: "polyreactivity", weights: [0.3, 0.9, 0.4, 0.1], mean: 2.0, sd: 0.4, decimals: 4 },
-    Assay { task: "tm", weights: [0.7, -0.2, 0.4, -0.5], mean: 70.0, sd: 5.0, decimals: 1 },
+    Assay { task: "aggregation", weights: [0.8, 0.2, 0.5, 0.1], mean: 0.5, sd: 1.0, decimals: 3 },
+    Assay { task: "binding", weights: [0.3, -0.3, 0.9, -0.1], mean: 1.2, sd: 0.9, decimals: 3 },
+    Assay { task: "expression", weights: [-0.7, -0.3, -0.4, 0.5], mean: 0.0, sd: 1.1, decimals: 3 },
+    Assay { task: "immunogenicity", weights: [0.5, 0.6, 0.2, -0.4], mean: 0.3, sd: 1.0, decimals: 3 },
+    Assay { task: "polyreactivity", weights: [0.3, 0.9, 0.4, 0.1], mean: -0.4, sd: 0.8, decimals: 3 },
+    Assay { task: "tm", weights: [0.7, -0.2, 0.4, -0.5], mean: 0.8, sd: 1.2, decimals: 3 },
 ];
 
 /// The residues, and how often each stands in a CDR of an antibody without bias.

@@ -17,7 +17,8 @@ pub const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogen
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// The folder that holds one folder of CSV files for each task; relative to the current directory.
+    /// The folder that holds one folder of CSV files for each task, or what was prepared of such a folder; relative to
+    /// the current directory.
     pub root: PathBuf,
     /// The tasks, by their folders' names; FLAb's six if not given. `tm` is also found as `thermostability`.
     #[serde(default = "all_tasks", deserialize_with = "tasks")]
@@ -28,13 +29,14 @@ pub struct Config {
     /// Which clients there are, and which rows each has.
     #[serde(default)]
     pub clients: Clients,
-    /// How rows are told apart for training and testing.
-    #[serde(default)]
-    pub split: Split,
-    /// The part of a task's rows that is kept for testing.
-    #[serde(default = "a_fifth", deserialize_with = "fraction")]
-    pub test_fraction: f64,
-    /// The seed of the split; derived from the experiment's if not given.
+    /// How rows are told apart for training and testing; `random` if not given. Prepared data is split already: there,
+    /// this key and the next two have no influence, and a warning says so.
+    pub split: Option<Split>,
+    /// The part of a task's rows that is kept for testing; 0.2 if not given.
+    #[serde(default, deserialize_with = "fraction")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub test_fraction: Option<f64>,
+    /// The seed of the split; if not given, derived from the experiment's, or 42 for `split = "reference"`.
     pub seed: Option<u64>,
     /// At most so many random rows to train on for each task and client, and as many to test on for each task.
     pub max_samples: Option<NonZeroUsize>,
@@ -67,9 +69,27 @@ pub struct Sites {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
-    /// At random.
+    /// At random, so that every row has one place. Rows that cannot be used are left out before.
     #[default]
     Random,
+    /// As the published preparation does with NumPy and scikit-learn: the same rows in the same order, and some rows
+    /// that no client gets. Rows that cannot be used are left out afterwards.
+    Reference,
+}
+
+impl Config {
+    /// How rows are told apart.
+    pub(crate) fn split(&self) -> Split {
+        self.split.unwrap_or_default()
+    }
+
+    /// The sites; none where each task is a client.
+    pub(crate) fn sites(&self) -> Option<Sites> {
+        match self.clients {
+            Clients::ByTask => None,
+            Clients::Sites(sites) => Some(sites),
+        }
+    }
 }
 
 const MIN_ALPHA: f64 = 1e-6;
@@ -81,10 +101,6 @@ fn all_tasks() -> Vec<String> {
 
 fn fitness() -> String {
     "fitness".to_owned()
-}
-
-fn a_fifth() -> f64 {
-    0.2
 }
 
 fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -103,10 +119,10 @@ fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     Ok(tasks)
 }
 
-fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let value = f64::deserialize(deserializer)?;
     if value > 0.0 && value < 1.0 {
-        Ok(value)
+        Ok(Some(value))
     } else {
         Err(D::Error::custom(format_args!("must be more than 0 and less than 1, not {value}")))
     }
@@ -177,7 +193,7 @@ mod tests {
     #[test]
     fn only_the_root_is_needed() {
         let config: Config = read(&json!({ "root": "data" })).unwrap();
-        assert_eq!((config.tasks, config.clients, config.test_fraction), (all_tasks(), Clients::ByTask, 0.2));
+        assert_eq!((config.tasks, config.clients, config.split), (all_tasks(), Clients::ByTask, None));
     }
 
     #[test]

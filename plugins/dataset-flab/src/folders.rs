@@ -1,4 +1,4 @@
-//! Where the files of a task lie.
+//! Where the files of a task lie, raw or prepared.
 
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,44 @@ fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
 pub(crate) fn csv_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let is_csv = |path: &Path| path.is_file() && path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("csv"));
     Ok(names(folder, is_csv)?.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// The file of prepared rows to train on, beside which the clients' files have the names of [`client_file`].
+pub(crate) const TRAIN: &str = "train_data.csv";
+/// The file of prepared rows to test on.
+pub(crate) const TEST: &str = "test_data.csv";
+
+/// The file of the rows that a client trains on; clients are counted from one.
+pub(crate) fn client_file(client: usize) -> String {
+    format!("client{client}_{TRAIN}")
+}
+
+/// Whether the folders hold prepared data: [`TRAIN`] and [`TEST`]. It is an error if only some of them do.
+pub(crate) fn are_prepared(root: &Path, tasks: &[String], folders: &[PathBuf]) -> Result<bool> {
+    let prepared = |folder: &PathBuf| [TRAIN, TEST].iter().all(|name| folder.join(name).is_file());
+    let raw: Vec<&String> =
+        tasks.iter().zip(folders).filter(|(_, folder)| !prepared(folder)).map(|(task, _)| task).collect();
+    if raw.is_empty() || raw.len() == tasks.len() {
+        return Ok(raw.is_empty());
+    }
+    let error = Error::data(format!("some tasks are prepared, but not {}", quoted(&raw))).in_file(root, None);
+    Err(error.help(format!("a prepared task's folder holds `{TRAIN}` and `{TEST}`; prepare all tasks together")))
+}
+
+/// The files of the rows that each of `count` clients trains on, if they were prepared for so many.
+pub(crate) fn client_files(folder: &Path, count: usize) -> Result<Vec<PathBuf>> {
+    let number = |name: &String| name.strip_prefix("client")?.strip_suffix(TRAIN)?.strip_suffix('_')?.parse().ok();
+    let mut there: Vec<usize> = names(folder, Path::is_file)?.iter().filter_map(number).collect();
+    there.sort_unstable();
+    if there.iter().copied().eq(1..=count) {
+        return Ok((1..=count).map(|client| folder.join(client_file(client))).collect());
+    }
+    let message = match there.len() {
+        0 => format!("the data is prepared without clients, not for {count}"),
+        there => format!("the data is prepared for {there} clients, not for {count}"),
+    };
+    let help = "prepare the raw data again with this `clients`, or give the number for which it is prepared";
+    Err(Error::data(message).in_file(folder, None).help(help))
 }
 
 /// The names of what a folder holds, sorted; hidden ones left out.
@@ -101,6 +139,36 @@ mod tests {
         }
         std::fs::create_dir(folder.path().join("d.csv")).unwrap();
         assert_eq!(csv_files(folder.path()).unwrap(), ["a.CSV", "b.csv"].map(|name| folder.path().join(name)));
+    }
+
+    #[test]
+    fn clients_are_as_many_as_were_prepared() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |count| client_files(folder.path(), count).unwrap_err().message().to_owned();
+        assert_eq!(told(2), "the data is prepared without clients, not for 2");
+        for name in ["train_data.csv", "client2_train_data.csv", "client1_train_data.csv", "client_train_data.csv"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let expected = ["client1_train_data.csv", "client2_train_data.csv"].map(|name| folder.path().join(name));
+        assert_eq!(client_files(folder.path(), 2).unwrap(), expected);
+        assert_eq!(told(1), "the data is prepared for 2 clients, not for 1");
+    }
+
+    #[test]
+    fn all_tasks_are_prepared_or_none() {
+        let root = tempfile::tempdir().unwrap();
+        let tasks = ["tm", "binding"].map(str::to_owned);
+        let folders = ["tm", "binding"].map(|name| root.path().join(name));
+        let prepared = || are_prepared(root.path(), &tasks, &folders);
+        for folder in &folders {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::write(folder.join(TRAIN), "").unwrap();
+        }
+        assert!(!prepared().unwrap());
+        std::fs::write(folders[0].join(TEST), "").unwrap();
+        assert_eq!(prepared().unwrap_err().message(), "some tasks are prepared, but not `binding`");
+        std::fs::write(folders[1].join(TEST), "").unwrap();
+        assert!(prepared().unwrap());
     }
 
     #[test]

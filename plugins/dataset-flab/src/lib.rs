@@ -13,42 +13,48 @@
 //! ```
 //!
 //! The split of a task depends on the seed, the task's name and its rows alone: not on the other tasks.
+//!
+//! `split = "reference"` splits and deals as the published preparation does instead, row for row; see [`Split`]. What
+//! either way gives can be [prepared](Dataset::prepare) as CSV files, and `root` may name the folder that holds them:
+//! `TASK/train_data.csv`, `TASK/test_data.csv`, and `TASK/clientK_train_data.csv` for `clients = { count, alpha }`, of
+//! which `count` must then be the number that was prepared. The keys that say how to split have no influence on
+//! prepared data. They are no error, since the file that prepared the data has them: a warning names them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;
 mod folders;
+mod load;
+mod mt19937;
+mod pandas;
+mod prepare;
 mod read;
+mod reference;
+mod rows;
 mod split;
+mod text;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use config::{Clients, Config, Sites, Split, TASKS};
+use load::Dealt;
 use plugin_api::{
-    ClientSpec, ClientTask, Column, Component, Context, Dataset, Description, Error, Result, Seed, Source, Table, Task,
-    TaskSpec,
+    ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Source, Table, Task,
 };
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use rows::Rows;
 
 /// FLAb's data, read once and kept.
-#[derive(Debug)]
 pub struct Flab {
     config: Config,
     read: Option<Data>,
+    /// The file of rows to be predicted that was opened last.
+    rows: Option<Rows>,
 }
 
 #[derive(Clone, Debug)]
 struct Data {
     clients: Vec<(String, Vec<Task>)>,
     sources: Vec<Source>,
-}
-
-/// The rows of one task as they are dealt: one training table for each part, and the test table.
-struct Dealt {
-    spec: TaskSpec,
-    parts: Vec<Table>,
-    test: Table,
 }
 
 impl Flab {
@@ -60,7 +66,7 @@ impl Flab {
         if ["heavy", "light", "combined"].contains(&config.target.as_str()) {
             return Err(Error::config(format!("`{}` is what the model reads", config.target)).at_key("target"));
         }
-        Ok(Self { config, read: None })
+        Ok(Self { config, read: None, rows: None })
     }
 
     fn data(&mut self, ctx: &Context<'_>) -> Result<&Data> {
@@ -71,55 +77,31 @@ impl Flab {
     }
 
     fn read(&self, ctx: &Context<'_>) -> Result<Data> {
-        let seed = self.config.seed.map_or_else(|| ctx.experiment_seed().of("split"), Seed::new);
-        let folders = folders::of_tasks(&self.config.root, &self.config.tasks)?;
+        let config = &self.config;
+        let folders = folders::of_tasks(&config.root, &config.tasks)?;
+        let prepared = folders::are_prepared(&config.root, &config.tasks, &folders)?;
+        if prepared {
+            self.tell_idle_keys(ctx);
+        }
         let (mut tasks, mut sources) = (Vec::new(), Vec::new());
-        for (task, folder) in self.config.tasks.iter().zip(&folders) {
-            let (table, files) = self.table(task, folder, ctx)?;
+        for (task, folder) in config.tasks.iter().zip(&folders) {
+            let read = if prepared { load::prepared } else { load::raw };
+            let (dealt, files) = read(task, folder, config, ctx)?;
             sources.extend(files);
-            tasks.push(self.dealt(task, &table, seed.of(task))?);
+            tasks.push(dealt);
         }
         Ok(Data { clients: self.clients(tasks), sources })
     }
 
-    /// All usable rows of a task.
-    fn table(&self, task: &str, folder: &Path, ctx: &Context<'_>) -> Result<(Table, Vec<Source>)> {
-        let (mut rows, mut sources) = (Vec::new(), Vec::new());
-        for path in folders::csv_files(folder)? {
-            ctx.check()?;
-            let (read, source) = read::read(&path, &self.config.target, ctx)?;
-            rows.extend(read);
-            sources.push(source);
+    /// Warns of keys that say how to split data which is split already.
+    fn tell_idle_keys(&self, ctx: &Context<'_>) {
+        let Config { root, split, seed, test_fraction, .. } = &self.config;
+        let keys = [("split", split.is_some()), ("seed", seed.is_some()), ("test-fraction", test_fraction.is_some())];
+        let given: Vec<&str> = keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect();
+        if !given.is_empty() {
+            let keys = folders::quoted(&given);
+            ctx.warn(format_args!("{}: the data is prepared, so there is no influence of {keys}", root.display()));
         }
-        if rows.is_empty() {
-            let help = format!("a row needs `heavy`, `light` and a finite number in `{}`", self.config.target);
-            let error = Error::data(format!("task `{task}` has no usable row")).in_file(folder, None).help(help);
-            let no_file = sources.is_empty().then(|| "the folder holds no CSV file".to_owned());
-            let causes = sources.iter().flat_map(|file| {
-                file.skipped.iter().map(|(reason, rows)| format!("{}: {reason} ({rows} rows)", file.path.display()))
-            });
-            return Err(no_file.into_iter().chain(causes).fold(error, Error::because_of));
-        }
-        let fitness: Vec<f32> = rows.iter().map(|row| row.fitness).collect();
-        let combined = Column::text(rows.into_iter().map(|row| row.combined));
-        Ok((Table::new().with("combined", combined)?.with(&self.config.target, Column::f32(&fitness))?, sources))
-    }
-
-    fn dealt(&self, task: &str, table: &Table, seed: Seed) -> Result<Dealt> {
-        let rng = |name| ChaCha8Rng::seed_from_u64(seed.of(name).value());
-        let Split::Random = self.config.split;
-        let (train, mut test) = split::holdout(table.rows(), self.config.test_fraction, &mut rng("test"));
-        let mut parts = match self.config.clients {
-            Clients::ByTask => vec![train],
-            Clients::Sites(Sites { count, alpha }) => split::runs(&train, count.get(), alpha, &mut rng("clients")),
-        };
-        if let Some(most) = self.config.max_samples {
-            // The order is random, so the first rows are a random subset.
-            parts.iter_mut().chain([&mut test]).for_each(|rows| rows.truncate(most.get()));
-        }
-        let spec =
-            TaskSpec { name: task.to_owned(), inputs: vec!["combined".to_owned()], target: self.config.target.clone() };
-        Ok(Dealt { spec, parts: parts.iter().map(|rows| table.select(rows)).collect(), test: table.select(&test) })
     }
 
     fn clients(&self, tasks: Vec<Dealt>) -> Vec<(String, Vec<Task>)> {
@@ -129,9 +111,9 @@ impl Flab {
             train: dealt.parts[part].clone(),
             test: dealt.test.clone(),
         };
-        match self.config.clients {
-            Clients::ByTask => tasks.iter().map(|dealt| (dealt.spec.name.clone(), vec![of(dealt, 0)])).collect(),
-            Clients::Sites(Sites { count, .. }) => {
+        match self.config.sites() {
+            None => tasks.iter().map(|dealt| (dealt.spec.name.clone(), vec![of(dealt, 0)])).collect(),
+            Some(Sites { count, .. }) => {
                 let site = |k: usize| (format!("site-{}", k + 1), tasks.iter().map(|dealt| of(dealt, k)).collect());
                 (0..count.get()).map(site).collect()
             }
@@ -141,13 +123,7 @@ impl Flab {
 
 impl Dataset for Flab {
     fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
-        let target = self.config.target.clone();
-        let spec = |task: &String| TaskSpec {
-            name: task.clone(),
-            inputs: vec!["combined".to_owned()],
-            target: target.clone(),
-        };
-        let tasks = self.config.tasks.iter().map(spec).collect();
+        let tasks = self.config.tasks.iter().map(|task| load::spec(task, &self.config.target)).collect();
         let data = self.data(ctx)?;
         let counts =
             |task: &Task| ClientTask { name: task.spec.name.clone(), train: task.train.rows(), test: task.test.rows() };
@@ -165,6 +141,33 @@ impl Dataset for Flab {
             let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
             Error::data(format!("there is no client `{client}`")).help(format!("there are {}", folders::quoted(&names)))
         })
+    }
+
+    /// Writes `TASK/train_data.csv`, `TASK/test_data.csv` and, for `clients = { count, alpha }`,
+    /// `TASK/clientK_train_data.csv` with K from one. A file has all columns of the task's files in the order in which
+    /// they first appear, empty where a file has no such column, and `combined`. Numbers stand as they are in the files,
+    /// or with `split = "reference"` as pandas prints them.
+    ///
+    /// Of rows that no run can use, `split = "reference"` keeps those that the published preparation keeps.
+    ///
+    /// # Errors
+    /// If one of the files exists, the data is prepared already, or a file cannot be read or written.
+    fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
+        prepare::prepare(&self.config, folder, ctx)
+    }
+
+    /// A CSV file with `heavy` and `light`, or `combined`; or FASTA records, a heavy chain and its light chain in turn.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has no such columns.
+    fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
+        self.rows = Some(Rows::open(file)?);
+        Ok(())
+    }
+
+    fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
+        ctx.check()?;
+        self.rows.as_mut().ok_or_else(|| Error::other("no file of rows was opened"))?.next(at_most)
     }
 }
 

@@ -1,28 +1,92 @@
 //! Which rows are for testing, and which client gets which of the others: pure functions of numbers.
 
+use plugin_api::{Context, Error, Result, Seed};
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma};
 
+use crate::config::{Config, Sites, Split};
+use crate::reference;
+
+/// The part of the rows to test on where the file says none, here and in the published preparation.
+const TEST_FRACTION: f64 = 0.2;
+
+/// Where the rows of a task go, by their numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Deal {
+    /// The rows to train on, in random order.
+    pub(crate) train: Vec<usize>,
+    /// The rows to test on, in random order.
+    pub(crate) test: Vec<usize>,
+    /// How many of the rows to train on each site gets, one site after the other; none if all are one client's.
+    pub(crate) sites: Vec<usize>,
+}
+
+impl Deal {
+    /// The deal that the configuration asks for. It warns of rows that belong to nobody.
+    pub(crate) fn of(rows: usize, task: &str, config: &Config, ctx: &Context<'_>) -> Result<Self> {
+        let test_fraction = config.test_fraction.unwrap_or(TEST_FRACTION);
+        let deal = match config.split() {
+            Split::Random => {
+                let seed = config.seed.map_or_else(|| ctx.experiment_seed().of("split"), Seed::new);
+                Self::random(rows, test_fraction, config.sites(), seed.of(task))
+            }
+            Split::Reference => {
+                let seed = config.seed.map_or(Ok(reference::SEED), u32::try_from).map_err(|_| seed_too_large())?;
+                Self::reference(rows, test_fraction, config.sites(), seed)
+                    .map_err(|error| error.because_of(format!("task `{task}`")))?
+            }
+        };
+        let (lost, train) = (deal.lost(), deal.train.len());
+        if lost > 0 {
+            ctx.warn(format_args!(
+                "task `{task}`: {lost} of {train} rows to train on belong to no client, as in the published preparation"
+            ));
+        }
+        Ok(deal)
+    }
+
+    /// A deal at random, in which every row has exactly one place.
+    pub(crate) fn random(rows: usize, test_fraction: f64, sites: Option<Sites>, seed: Seed) -> Self {
+        let rng = |name| ChaCha8Rng::seed_from_u64(seed.of(name).value());
+        let (train, test) = holdout(rows, test_fraction, &mut rng("test"));
+        let sites = sites.map_or_else(Vec::new, |Sites { count, alpha }| {
+            lengths(train.len(), &proportions(count.get(), alpha, &mut rng("clients")))
+        });
+        Self { train, test, sites }
+    }
+
+    /// The rows to train on of each site.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[usize]> {
+        let mut rest = &self.train[..];
+        self.sites.iter().map(move |&length| {
+            let (part, after) = rest.split_at(length);
+            rest = after;
+            part
+        })
+    }
+
+    /// How many rows to train on no site gets.
+    pub(crate) fn lost(&self) -> usize {
+        if self.sites.is_empty() { 0 } else { self.train.len() - self.sites.iter().sum::<usize>() }
+    }
+}
+
+/// NumPy refuses such a seed.
+fn seed_too_large() -> Error {
+    let error = Error::config(format!("must be at most {} for `split = \"reference\"`", u32::MAX)).at_key("seed");
+    error.help("leave it out for the published preparation's")
+}
+
 /// Rows to train and to test on, each in random order. Of two rows or more at least one is on either side.
-pub(crate) fn holdout(rows: usize, test_fraction: f64, rng: &mut impl Rng) -> (Vec<usize>, Vec<usize>) {
+fn holdout(rows: usize, test_fraction: f64, rng: &mut impl Rng) -> (Vec<usize>, Vec<usize>) {
     let mut train: Vec<usize> = (0..rows).collect();
     train.shuffle(rng);
     let wanted = (test_fraction * rows as f64).round() as usize;
     let test = if rows < 2 { 0 } else { wanted.clamp(1, rows - 1) };
     let test = train.split_off(rows - test);
     (train, test)
-}
-
-/// Cuts `rows` into consecutive runs whose lengths have Dirichlet(alpha) proportions; none is lost, and some may be empty.
-pub(crate) fn runs(mut rows: &[usize], count: usize, alpha: f64, rng: &mut impl Rng) -> Vec<Vec<usize>> {
-    let lengths = lengths(rows.len(), &proportions(count, alpha, rng));
-    let cut = |length| {
-        let (run, rest) = rows.split_at(length);
-        rows = rest;
-        run.to_vec()
-    };
-    lengths.into_iter().map(cut).collect()
 }
 
 /// One draw of the symmetric Dirichlet distribution: independent Gamma(alpha) variables over their sum.
@@ -54,8 +118,6 @@ fn lengths(total: usize, proportions: &[f64]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
 
     fn rng(seed: u64) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(seed)
@@ -77,12 +139,19 @@ mod tests {
     }
 
     #[test]
-    fn no_row_is_lost_or_doubled_whatever_alpha() {
+    fn no_row_is_lost_or_doubled_whatever_the_numbers() {
         for alpha in [1e-6, 0.001, 0.1, 1.0, 100.0, 1e6] {
-            for (seed, rows) in [(1, 0), (2, 1), (3, 5), (4, 1000)] {
-                let all: Vec<usize> = (0..rows).rev().collect();
-                let runs = runs(&all, 6, alpha, &mut rng(seed));
-                assert_eq!((runs.len(), runs.concat()), (6, all));
+            for (seed, rows, count) in [(1, 0, 1), (2, 1, 6), (3, 5, 100), (4, 1000, 6), (5, 1000, 999), (6, 137, 7)] {
+                for test_fraction in [0.001, 0.2, 0.999] {
+                    let sites = Sites { count: count.try_into().unwrap(), alpha };
+                    let deal = Deal::random(rows, test_fraction, Some(sites), Seed::new(seed));
+                    assert_eq!((deal.sites.len(), deal.lost(), deal.parts().count()), (count, 0, count));
+                    let parts = deal.parts().collect::<Vec<_>>().concat();
+                    assert_eq!(parts, deal.train);
+                    let mut all = [parts, deal.test].concat();
+                    all.sort_unstable();
+                    assert_eq!(all, (0..rows).collect::<Vec<_>>());
+                }
             }
         }
     }

@@ -1,9 +1,8 @@
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use super::*;
 use plugin_api::context::{Host, Silent};
-use plugin_api::{Level, config};
+use plugin_api::{Level, Seed, Table, TaskSpec, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -162,7 +161,7 @@ fn an_unknown_client_and_a_target_that_is_an_input_are_errors() {
     let error = flab(root.path(), json!({ "tasks": ["tm"] })).load("tn", &ctx()).unwrap_err();
     assert_eq!((error.message(), error.hint()), ("there is no client `tn`", Some("there are `tm`")));
     let config = config::read(&json!({ "root": "x", "target": "light" })).unwrap();
-    assert_eq!(Flab::new(config, &ctx()).unwrap_err().to_string(), "`target`: `light` is what the model reads");
+    assert_eq!(Flab::new(config, &ctx()).err().unwrap().to_string(), "`target`: `light` is what the model reads");
 }
 
 #[test]
@@ -184,3 +183,6 @@ fn real_measurements_are_read_whole() {
     assert_eq!((without_value, binding, rows[1]), (1097, 2277 - 1097, 2277 - 1097));
     assert_eq!(lines.without(&root).len(), 1);
 }
+
+mod parity;
+mod prepared;

@@ -9,9 +9,12 @@ fn file(bytes: impl AsRef<[u8]>) -> Read {
     let path = folder.path().join("a.csv");
     std::fs::write(&path, bytes).unwrap();
     let lines = Lines::default();
-    let (rows, source) = read(&path, "fitness", &Context::new(&lines)).unwrap();
+    let mut rows = Vec::new();
+    let (_, source) = read(&path, "fitness", Form::Raw, &Context::new(&lines), |_, antibody| {
+        rows.extend(antibody.map(|antibody| (antibody.combined.concat(), antibody.fitness)));
+    })
+    .unwrap();
     assert_eq!((source.rows, source.sha256.len()), (rows.len(), 64));
-    let rows = rows.into_iter().map(|row| (row.combined, row.fitness)).collect();
     (rows, source.skipped, lines.without(folder.path()))
 }
 
@@ -84,4 +87,73 @@ fn a_file_that_cannot_be_used_is_left_out_as_a_whole() {
         assert_eq!(lines, ["a.csv: the file is left out: it is empty"]);
     }
     assert_eq!(file("heavy,light,fitness\n").2, ["a.csv: the file is left out: it has no row"]);
+}
+
+#[test]
+fn a_row_with_too_few_fields_is_whole_where_the_reference_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    std::fs::write(&path, "heavy,light,fitness,note\nA,B,1\nA,B\n   \nA,B,2,x,y\nNA,B,3,x\n").unwrap();
+    let lines = Lines::default();
+    let mut rows = Vec::new();
+    let take = |record: &StringRecord, antibody: Option<Antibody<'_>>| {
+        rows.push((record.len(), antibody.map(|antibody| antibody.fitness)));
+    };
+    let (names, source) = read(&path, "fitness", Form::Whole, &Context::new(&lines), take).unwrap();
+    assert_eq!((rows, names.len(), source.rows), (vec![(3, Some(1.0)), (2, None), (4, None)], 4, 1));
+    let reasons = "wrong number of columns (1), no heavy or light chain (1), no fitness value (1)";
+    assert_eq!(lines.without(folder.path()), [format!("a.csv: 3 of 4 rows left out: {reasons}")]);
+}
+
+#[test]
+fn not_a_number_and_infinity_are_no_fitness() {
+    for text in ["NaN", "nan", "-NaN", "inf", "-inf", "Infinity", "1e39", "-1e400"] {
+        let (rows, skipped, _) = file(format!("heavy,light,fitness\nA,B,{text}\nC,D,-0.5\n"));
+        assert_eq!(
+            (rows, skipped),
+            (one("C|D", -0.5), vec![("fitness is not a finite number".to_owned(), 1)]),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_million_rows_take_little_more_memory_than_their_text() {
+    use std::fmt::Write as _;
+    let mut text = String::from("heavy,light,fitness\n");
+    (0..1_000_000).for_each(|i| writeln!(text, "H{i},L,{}", i % 1000).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    std::fs::write(&path, &text).unwrap();
+    let (mut texts, mut sum) = (crate::text::Texts::default(), 0.0);
+    let (_, source) = read(&path, "fitness", Form::Raw, &Context::new(&plugin_api::context::Silent), |_, antibody| {
+        let Antibody { combined, fitness } = antibody.unwrap();
+        texts.push(combined);
+        sum += f64::from(fitness);
+    })
+    .unwrap();
+    assert_eq!((source.rows, source.skipped, sum), (1_000_000, vec![], 499_500_000.0));
+    assert_eq!((texts.get(0), texts.get(999_999)), ("H0|L", "H999999|L"));
+    // Bytes: a text's own and eight for its end, each in a vector that may be twice as large as needed.
+    assert!(texts.memory() <= 2 * (text.len() + 8 * 1_000_000), "{}", texts.memory());
+}
+
+#[test]
+fn a_long_reading_stops_on_request() {
+    struct Stop;
+    impl plugin_api::context::Host for Stop {
+        fn enabled(&self, _: plugin_api::Level) -> bool {
+            false
+        }
+        fn log(&self, _: plugin_api::Level, _: &str) {}
+        fn scalar(&self, _: &str, _: u64, _: f64) {}
+        fn progress(&self, _: u64, _: u64) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "heavy,light,fitness\nA,B,1\n").unwrap();
+    let error = read(file.path(), "fitness", Form::Raw, &Context::new(&Stop), |_, _| ()).unwrap_err();
+    assert_eq!(*error.kind(), plugin_api::ErrorKind::Cancelled);
 }

@@ -1,0 +1,184 @@
+//! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records in pairs.
+//!
+//! In a FASTA file a pair is a heavy chain and the light chain that follows it; a sequence with a `|` in it is both at
+//! once. No row is left out: whoever asks for predictions wants one for each row.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use csv::StringRecord;
+use plugin_api::{Column, Error, Result, Table};
+
+use crate::folders::quoted;
+use crate::text::{open, visible};
+
+type Source = Box<dyn Read + Send>;
+
+/// A file of rows, read so far.
+pub(crate) struct Rows {
+    path: PathBuf,
+    reader: Reader,
+}
+
+enum Reader {
+    Csv { reader: csv::Reader<Source>, chains: Vec<usize> },
+    Fasta { lines: BufReader<Source>, number: u64, heading: Option<String> },
+}
+
+impl Rows {
+    /// Begins to read a file; what its name ends in says of which kind it is.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let source = open(path)?.reader;
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+        let reader = if ["fasta", "fa", "faa", "fas"].contains(&ending.as_str()) {
+            Reader::Fasta { lines: BufReader::new(source), number: 0, heading: None }
+        } else {
+            let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(source);
+            let names: Vec<String> = reader.headers().map_err(|e| bad(path, &e))?.iter().map(str::to_owned).collect();
+            let place = |wanted: &str| names.iter().position(|name| visible(name) == wanted);
+            let apart = || Some(vec![place("heavy")?, place("light")?]);
+            let chains = place("combined").map(|combined| vec![combined]).or_else(apart).ok_or_else(|| {
+                Error::data("has neither `combined` nor `heavy` and `light`")
+                    .in_file(path, Some(1))
+                    .help(format!("its columns: {}", quoted(&names)))
+            })?;
+            Reader::Csv { reader, chains }
+        };
+        Ok(Self { path: path.to_owned(), reader })
+    }
+
+    /// The next rows, `at_most` so many.
+    pub(crate) fn next(&mut self, at_most: u64) -> Result<Table> {
+        let mut combined = Vec::new();
+        while (combined.len() as u64) < at_most {
+            let row = match &mut self.reader {
+                Reader::Csv { reader, chains } => next_record(&self.path, reader, chains)?,
+                Reader::Fasta { lines, number, heading } => next_pair(&self.path, lines, number, heading)?,
+            };
+            let Some(row) = row else { break };
+            combined.push(row);
+        }
+        Table::new().with("combined", Column::text(combined))
+    }
+}
+
+fn bad(path: &Path, error: &csv::Error) -> Error {
+    let line = error.position().map(csv::Position::line);
+    Error::data("is not a CSV file").in_file(path, line).because(error)
+}
+
+fn next_record(path: &Path, reader: &mut csv::Reader<Source>, chains: &[usize]) -> Result<Option<String>> {
+    let mut record = StringRecord::new();
+    if !reader.read_record(&mut record).map_err(|e| bad(path, &e))? {
+        return Ok(None);
+    }
+    let line = record.position().map(csv::Position::line);
+    let chains: Vec<_> = chains.iter().map(|&place| visible(record.get(place).unwrap_or_default())).collect();
+    if chains.iter().any(|chain| chain.is_empty()) {
+        let error = Error::data("no heavy or light chain").in_file(path, line);
+        return Err(error.help("every row is predicted, so every row needs both; take the others out of the file"));
+    }
+    Ok(Some(chains.join("|")))
+}
+
+/// The next sequence, or two that make a pair.
+fn next_pair(
+    path: &Path,
+    lines: &mut BufReader<Source>,
+    number: &mut u64,
+    heading: &mut Option<String>,
+) -> Result<Option<String>> {
+    let Some(first) = next_sequence(path, lines, number, heading)? else { return Ok(None) };
+    if first.contains('|') {
+        return Ok(Some(first));
+    }
+    match next_sequence(path, lines, number, heading)? {
+        Some(second) if !second.contains('|') => Ok(Some(format!("{first}|{second}"))),
+        _ => Err(Error::data("a heavy chain without a light chain behind it")
+            .in_file(path, Some(*number))
+            .help("sequences come in pairs, a heavy chain and its light chain, or with a `|` between both")),
+    }
+}
+
+fn next_sequence(
+    path: &Path,
+    lines: &mut BufReader<Source>,
+    number: &mut u64,
+    heading: &mut Option<String>,
+) -> Result<Option<String>> {
+    let mut sequence = String::new();
+    loop {
+        let mut line = String::new();
+        let more = lines.read_line(&mut line).map_err(|e| Error::io(path, &e))? > 0;
+        *number += u64::from(more);
+        let line = visible(line.trim()).into_owned();
+        if more && !line.starts_with('>') {
+            if heading.is_none() && !line.is_empty() {
+                let error = Error::data("a sequence before the first `>`").in_file(path, Some(*number));
+                return Err(error.help("a FASTA file ends in .fasta or .fa; any other is read as CSV"));
+            }
+            sequence += &line;
+            continue;
+        }
+        // Here a record begins, or the file ends: the one before is whole.
+        let before = heading.take();
+        if more {
+            *heading = Some(line);
+        }
+        match before {
+            Some(name) if sequence.is_empty() => {
+                return Err(Error::data(format!("no sequence under `{name}`")).in_file(path, Some(*number)));
+            }
+            Some(_) => return Ok(Some(sequence)),
+            None if more => {}
+            None => return Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(name: &str, text: &str, at_most: u64) -> Result<Vec<String>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut rows = Rows::open(&path)?;
+        let mut all = Vec::new();
+        loop {
+            let table = rows.next(at_most)?;
+            if table.rows() == 0 {
+                return Ok(all);
+            }
+            all.extend(table.text("combined")?.iter().map(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn rows_come_in_the_files_order_however_many_at_a_time() {
+        let csv = "\u{feff}id,light,heavy\n1,DIQ,EVQ\n2,\"EIV\",QVQ\n3,SYE,QVT\n";
+        let fasta = ">a heavy\nEV\nQ\n\n>a light\nDIQ\n>b\nQVQ|EIV\n>c\nQVT\n>c\nSYE";
+        for at_most in [1, 2, 100] {
+            for (name, text) in [("x.csv", csv), ("x.fasta", fasta)] {
+                assert_eq!(rows(name, text, at_most).unwrap(), ["EVQ|DIQ", "QVQ|EIV", "QVT|SYE"], "{name}");
+            }
+        }
+        assert_eq!(rows("x.csv", "combined,heavy\nA|B,C\n", 5).unwrap(), ["A|B"]);
+        assert!(rows("x.fa", "", 5).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_predicted_is_told_with_its_line() {
+        for (name, text, wanted) in [
+            ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has neither `combined` nor `heavy` and `light`"),
+            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no heavy or light chain"),
+            ("x.fa", "EVQ\n", "x.fa:1: a sequence before the first `>`"),
+            ("x.fa", ">a\nEVQ\n", "x.fa:2: a heavy chain without a light chain behind it"),
+            ("x.fa", ">a\n>b\nEVQ\n", "x.fa:2: no sequence under `>a`"),
+        ] {
+            let told = rows(name, text, 9).unwrap_err().to_string();
+            assert!(told.ends_with(wanted), "{told}");
+        }
+    }
+}
