@@ -7,9 +7,14 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use plugin_api::Level;
 
 use crate::config::Experiment;
+use crate::console::Console;
 use crate::error::{Failure, Report};
+use crate::plot::{self, Across, Size};
+use crate::predict;
+use crate::prepare;
 use crate::run::{self, Options};
 use crate::run_dir::Existing;
+use crate::tensors;
 
 /// Federated learning with plugins: one TOML file, one command.
 #[derive(Debug, Parser)]
@@ -34,6 +39,20 @@ enum Command {
     Run(RunArgs),
     /// Do everything but train: read the file, load the plugins, read the data, make a model
     Check(ExperimentArgs),
+    /// Predict the tasks' values for rows of a CSV or FASTA file with a trained model
+    ///
+    /// Writes CSV: the input columns, then a column for each task, a line for each row in the input's order.
+    Predict(PredictArgs),
+    /// Write the data as an experiment will use it, and pictures of the clients' sizes
+    ///
+    /// Needs only the dataset's plugin. The paths of all files go to stdout.
+    Prepare(PrepareArgs),
+    /// Draw curves from TensorBoard event files
+    ///
+    /// A picture a client with one curve a run, as SVG and as PNG (two pixels to each of the size's). Behind each curve
+    /// its values stand faint; of many values, the most extreme one in 200 at either end may lie outside. The paths of
+    /// the pictures go to stdout.
+    Plot(PlotArgs),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +88,117 @@ struct RunArgs {
     resume: bool,
 }
 
+#[derive(Debug, Args)]
+struct PredictArgs {
+    /// The directory of a run that is done, such as runs/quickstart
+    run: PathBuf,
+    /// The rows, in a form that the run's dataset reads; of FLAb: a CSV with heavy and light, or FASTA pairs
+    input: PathBuf,
+    /// Predict with this client's own model [default: the best global model]
+    #[arg(long)]
+    client: Option<String>,
+    /// Predict this task only; may be given several times [default: all that the model has]
+    #[arg(long = "task")]
+    tasks: Vec<String>,
+    /// The file to write [default: stdout]
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Where to compute: cpu, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// How many threads compute
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Look for plugins here first
+    #[arg(long = "plugin-dir", value_name = "DIR")]
+    plugin_dirs: Vec<PathBuf>,
+}
+
+fn predict(args: PredictArgs, console: &Console) -> Result<(), Failure> {
+    let options = predict::Options {
+        run: args.run,
+        input: args.input,
+        client: args.client,
+        tasks: args.tasks,
+        device: args.device,
+        threads: args.threads.max(1),
+        plugin_folders: args.plugin_dirs,
+    };
+    let Some(path) = args.output else {
+        return predict::predict(&options, console, &mut std::io::stdout().lock()).map(drop);
+    };
+    if path.exists() && !args.force {
+        let report = Report::new(format!("{}: the file exists", path.display()));
+        return Err(Failure::usage(report.hint("choose another with --output, or replace it with --force")));
+    }
+    // A file beside it takes its place when it is whole.
+    let part = tensors::partial(&path);
+    let mut file = std::fs::File::create(&part).map_err(|e| Failure::io(&part, "write the predictions", &e))?;
+    let count = predict::predict(&options, console, &mut file).inspect_err(|_| {
+        let _ = std::fs::remove_file(&part);
+    })?;
+    std::fs::rename(&part, &path).map_err(|e| Failure::io(&path, "write the predictions", &e))?;
+    console.log(Level::Info, &format!("{count} rows predicted: {}", path.display()));
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+struct PrepareArgs {
+    #[command(flatten)]
+    experiment: ExperimentArgs,
+    /// The folder to write into; made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Replace what was prepared there before
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct PlotArgs {
+    /// Run directories, folders that hold several, or any folders with event files below
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The scalars to draw, without the client: RMSE/local_test, Pearson/local_test_expression
+    #[arg(long)]
+    tag: String,
+    /// The folder for the pictures
+    #[arg(short, long, value_name = "DIR", default_value = "figures")]
+    output: PathBuf,
+    /// Draw at each value the mean of it and those before it, at most so many in all; 1 draws the values alone
+    #[arg(long, value_name = "VALUES", default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// A title in the place of the client's name, or before it; an empty one leaves it away
+    #[arg(long)]
+    title: Option<String>,
+    /// The size of each picture, in pixels of which 96 are an inch [default: 640x420; by the clients with --together]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
+    size: Option<Size>,
+    /// A name for a run in the legend, once for each, in their order
+    #[arg(long = "label", value_name = "NAME")]
+    labels: Vec<String>,
+    /// Put all clients side by side into one picture
+    #[arg(long)]
+    together: bool,
+    /// What stands on the axis across
+    #[arg(long, value_enum, default_value = "step")]
+    x: Across,
+    /// Replace pictures that are there
+    #[arg(long)]
+    force: bool,
+}
+
+/// Reads `640x420`.
+fn size(text: &str) -> Result<Size, String> {
+    let side = |text: &str| text.parse().ok().filter(|side| (200..=10_000).contains(side));
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    let (width, height) = sides.ok_or("two numbers from 200 to 10000 with an `x` between them")?;
+    Ok(Size { width, height })
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -102,12 +232,41 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             }
             run::run(experiment, &Options { output: args.output, ..options })
         }
+        Command::Predict(args) => predict(args, &Console::new(level)),
         Command::Check(args) => {
             let options = options(&args);
             let text = run::check(Experiment::read(&args.file, &args.overrides)?, &options)?;
-            let mut stdout = std::io::stdout().lock();
-            let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-            written.map_err(|e| Failure::run(Report::new("cannot write to stdout").cause(e)))
+            print(&text)
+        }
+        Command::Prepare(args) => {
+            let options = options(&args.experiment);
+            let experiment = Experiment::read(&args.experiment.file, &args.experiment.overrides)?;
+            print(&lines(&prepare::prepare(&experiment, &args.output, args.force, &options)?))
+        }
+        Command::Plot(args) => {
+            let options = plot::Options {
+                runs: args.runs,
+                tag: args.tag,
+                output: args.output,
+                window: args.window as usize,
+                title: args.title,
+                size: args.size,
+                labels: args.labels,
+                together: args.together,
+                across: args.x,
+                force: args.force,
+            };
+            print(&lines(&plot::plot(&options, &Console::new(level))?))
         }
     }
+}
+
+fn lines(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("{}\n", path.display())).collect()
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|e| Failure::run(Report::new("cannot write to stdout").cause(e)))
 }

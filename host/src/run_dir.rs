@@ -123,6 +123,7 @@ fn manifest(setup: &Setup) -> Value {
         "machine": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "threads-per-client": setup.experiment.federation.threads_per_client,
         "plugins": plugins,
+        "tasks": setup.description.tasks,
         "clients": clients,
         "data": setup.description.sources,
     })

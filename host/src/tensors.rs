@@ -103,7 +103,8 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
     written.map_err(|e| Failure::io(path, "write the file", &e))
 }
 
-fn partial(path: &Path) -> std::path::PathBuf {
+/// The name of a file that is being written and takes the place of `path` when it is whole.
+pub fn partial(path: &Path) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     name.into()

@@ -64,6 +64,15 @@ impl Column {
         }
     }
 
+    /// The numbers of a column of numbers; none of a column of texts.
+    pub fn numbers(&self) -> Vec<f64> {
+        match self {
+            Self::Text(_) => Vec::new(),
+            Self::F32(buffer) => buffer.cast::<f32>().iter().map(|&x| x.into()).collect(),
+            Self::I64(buffer) => buffer.cast::<i64>().iter().map(|&x| x as f64).collect(),
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",

@@ -103,4 +103,23 @@ pub trait Dataset: Send {
         let _ = (folder, ctx);
         Err(Error::unsupported("this dataset has nothing to prepare"))
     }
+
+    /// Begins to read a file of rows without targets, to be predicted: what comes are the input columns of the tasks.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a column; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
+    fn open_rows(&mut self, file: &Path, ctx: &Context<'_>) -> Result<()> {
+        let _ = (file, ctx);
+        Err(Error::unsupported("this dataset reads no rows to be predicted"))
+    }
+
+    /// The next rows of the file that was opened last, in its order: `at_most` so many, fewer only at its end, none
+    /// after it.
+    ///
+    /// # Errors
+    /// If a row cannot be read; none is left out.
+    fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
+        let _ = (at_most, ctx);
+        Err(Error::unsupported("this dataset reads no rows to be predicted"))
+    }
 }

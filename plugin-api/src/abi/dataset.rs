@@ -9,7 +9,7 @@ use abi_stable::std_types::{RBox, RStr, RString, RVec};
 use super::context::{WireContext, borrow, lend};
 use super::guard::Guarded;
 use super::wire::*;
-use crate::{Context, Dataset, Description, Result, Task};
+use crate::{Context, Dataset, Description, Result, Table, Task};
 
 /// [`Dataset`] as the other side sees it.
 #[sabi_trait]
@@ -19,8 +19,12 @@ pub trait WireDataset: Send {
     /// As [`Dataset::load`].
     fn load(&mut self, client: RStr<'_>, ctx: &WireContext<'_>) -> Wired<RVec<WireTask>>;
     /// As [`Dataset::prepare`].
-    #[sabi(last_prefix_field)]
     fn prepare(&mut self, folder: RStr<'_>, ctx: &WireContext<'_>) -> Wired<RVec<RString>>;
+    /// As [`Dataset::open_rows`].
+    fn open_rows(&mut self, file: RStr<'_>, ctx: &WireContext<'_>) -> Wired<()>;
+    /// As [`Dataset::next_rows`].
+    #[sabi(last_prefix_field)]
+    fn next_rows(&mut self, at_most: u64, ctx: &WireContext<'_>) -> Wired<WireTable>;
 }
 
 /// A dataset on its way.
@@ -47,6 +51,12 @@ impl WireDataset for Guarded<dyn Dataset> {
             Ok(export_strings(files.iter().map(|file| text(file)).collect::<Result<Vec<_>>>()?))
         })
     }
+    fn open_rows(&mut self, file: RStr<'_>, ctx: &WireContext<'_>) -> Wired<()> {
+        self.call("open_rows", |dataset| borrow(ctx, |ctx| dataset.open_rows(Path::new(file.as_str()), ctx)))
+    }
+    fn next_rows(&mut self, at_most: u64, ctx: &WireContext<'_>) -> Wired<WireTable> {
+        self.call("next_rows", |dataset| Ok(export_table(&borrow(ctx, |ctx| dataset.next_rows(at_most, ctx))?)))
+    }
 }
 
 struct Imported(DatasetBox);
@@ -63,13 +73,20 @@ impl Dataset for Imported {
         let files = lend(ctx, |ctx| self.0.prepare(folder.into(), ctx)).into_result()?;
         Ok(import_strings(files).into_iter().map(PathBuf::from).collect())
     }
+    fn open_rows(&mut self, file: &Path, ctx: &Context<'_>) -> Result<()> {
+        let file = text(file)?;
+        Ok(lend(ctx, |ctx| self.0.open_rows(file.into(), ctx)).into_result()?)
+    }
+    fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
+        import_table(lend(ctx, |ctx| self.0.next_rows(at_most, ctx)).into_result()?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::context::Silent;
-    use crate::{ClientSpec, ClientTask, Column, Source, Table, TaskSpec};
+    use crate::{ClientSpec, ClientTask, Column, Source, TaskSpec};
 
     struct Small;
 
@@ -88,6 +105,9 @@ mod tests {
                 .with("n", Column::i64(&[i64::MIN, 7]))?;
             Ok(vec![Task { spec: spec(), test: train.select(&[]), train }])
         }
+        fn next_rows(&mut self, at_most: u64, _: &Context<'_>) -> Result<Table> {
+            Table::new().with("x", Column::text((0..at_most).map(|row| row.to_string())))
+        }
     }
 
     fn spec() -> TaskSpec {
@@ -104,6 +124,8 @@ mod tests {
         assert_eq!(train.text("x").unwrap().iter().collect::<Vec<_>>(), ["ä", "β"]);
         assert!(train.f32("y").unwrap()[1].is_nan());
         assert_eq!(train.i64("n").unwrap(), [i64::MIN, 7]);
+        assert_eq!(there.next_rows(3, &ctx).unwrap().text("x").unwrap().get(2), "2");
+        assert!(there.open_rows(Path::new("x"), &ctx).is_err());
         let error = there.prepare(Path::new("x"), &ctx).unwrap_err();
         assert_eq!(*error.kind(), crate::ErrorKind::Unsupported);
     }

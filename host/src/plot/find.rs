@@ -1,0 +1,304 @@
+//! Which runs there are below some folders, and each one's curves of a tag.
+//!
+//! Event files stand in folders. Whose they are is told by the folder's name, or by their tags: a tag `tm/RMSE` is the
+//! client `tm`'s `RMSE`. What remains of the folder's path, without the client and without names that say nothing, is
+//! the run. So `multitask/local/events/tm` and `multitask/local/site-1/tb_events` belong to the run `multitask/local`.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Failure, Report};
+use crate::events::{self, Curves, Point};
+use crate::tracking::SERVER;
+
+/// Folders that programs put around event files and that name neither client nor run.
+const PLAIN: [&str; 7] = ["events", "tb_events", "tensorboard", "tb_logs", "logs", "simulate_job", "app"];
+
+/// How many tags an error lists.
+const LISTED: usize = 24;
+
+/// A client's curve.
+#[derive(Clone, Debug)]
+pub(super) struct Curve {
+    pub(super) points: Vec<Point>,
+    /// What its steps count.
+    pub(super) unit: &'static str,
+}
+
+/// A run and its clients' curves.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) name: String,
+    /// By client; the empty name stands for a run that has no clients.
+    pub(super) curves: BTreeMap<Natural, Curve>,
+}
+
+/// Finds the runs below these folders that have a curve of the tag.
+///
+/// # Errors
+/// If a folder is missing or has no event files, or nothing has the tag.
+pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> Result<Vec<Run>, Failure> {
+    let folders = event_folders(roots)?;
+    let mut found: BTreeMap<(usize, Vec<Natural>), (Vec<String>, BTreeMap<Natural, Curve>)> = BTreeMap::new();
+    let mut tags = BTreeSet::new();
+    for folder in folders {
+        let curves = events::read_files(&folder.files, warnings)?;
+        let owner = folder.owner();
+        tags.extend(curves.keys().map(|full| match full.split_once('/') {
+            Some((client, rest)) if client == owner => rest.to_owned(),
+            _ => full.clone(),
+        }));
+        for (client, points) in matching(curves, tag, owner) {
+            let unit = match (folder.is_ours(), client.as_str()) {
+                (true, SERVER) => "round",
+                (true, _) => "optimiser steps",
+                _ => "step",
+            };
+            let run = folder.run(&client);
+            let key = (folder.root, run.iter().cloned().map(Natural).collect());
+            let whole = folder.above.iter().cloned().chain(run).collect();
+            let (_, curves) = found.entry(key).or_insert_with(|| (whole, BTreeMap::new()));
+            curves
+                .entry(Natural(client))
+                .and_modify(|curve| curve.points = joined(&curve.points, &points))
+                .or_insert(Curve { points, unit });
+        }
+    }
+    for (index, root) in roots.iter().enumerate().filter(|_| !found.is_empty()) {
+        if !found.keys().any(|(root, _)| *root == index) {
+            warnings.push(format!("{}: no scalars with the tag `{tag}` here", root.display()));
+        }
+    }
+    if found.is_empty() {
+        return Err(no_such_tag(tag, tags));
+    }
+    let names = names(&found.values().map(|(whole, _)| whole.clone()).collect::<Vec<_>>());
+    Ok(names.into_iter().zip(found.into_values()).map(|(name, (_, curves))| Run { name, curves }).collect())
+}
+
+/// A folder with event files.
+struct Folder {
+    /// The number of the folder that it was found below.
+    root: usize,
+    /// The parts of that folder's full path.
+    above: Vec<String>,
+    /// The parts of the way from there.
+    way: Vec<String>,
+    files: Vec<PathBuf>,
+}
+
+impl Folder {
+    /// The last part of the way that says something; empty where there is none.
+    fn owner(&self) -> &str {
+        self.way.iter().rev().find(|part| !PLAIN.contains(&part.as_str())).map_or("", String::as_str)
+    }
+
+    /// Whether fedplug wrote the files.
+    fn is_ours(&self) -> bool {
+        self.files.iter().any(|path| path.to_string_lossy().contains(".fedplug."))
+    }
+
+    /// The way to the run that a client's events belong to.
+    fn run(&self, client: &str) -> Vec<String> {
+        let mut way = self.way.clone();
+        let drop_plain = |way: &mut Vec<String>| {
+            while way.last().is_some_and(|part| PLAIN.contains(&part.as_str())) {
+                way.pop();
+            }
+        };
+        drop_plain(&mut way);
+        if way.last().is_some_and(|part| part == client) {
+            way.pop();
+        }
+        drop_plain(&mut way);
+        way
+    }
+}
+
+/// The curves of a tag with their clients: the tag alone is the folder's owner's, else its first part names the client.
+fn matching(mut curves: Curves, tag: &str, owner: &str) -> Vec<(String, Vec<Point>)> {
+    if let Some(points) = curves.remove(tag) {
+        return vec![(owner.to_owned(), points)];
+    }
+    let of_client = |(full, points): (String, Vec<Point>)| match full.split_once('/') {
+        Some((client, rest)) if rest == tag => Some((client.to_owned(), points)),
+        _ => None,
+    };
+    curves.into_iter().filter_map(of_client).collect()
+}
+
+fn joined(earlier: &[Point], later: &[Point]) -> Vec<Point> {
+    let of = |points: &[Point]| Curves::from([(String::new(), points.to_vec())]);
+    let mut curves = of(earlier);
+    events::merge(&mut curves, of(later));
+    curves.into_values().flatten().collect()
+}
+
+/// All folders with event files, in the order of their names.
+fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Failure> {
+    let (mut folders, mut reports) = (Vec::new(), Vec::new());
+    for (index, root) in roots.iter().enumerate() {
+        let shown = root.display();
+        if !root.is_dir() {
+            let hint = "give run directories, or folders that hold some";
+            reports.push(Report::new(format!("{shown}: there is no such folder")).hint(hint));
+            continue;
+        }
+        let full = root.canonicalize().map_err(|e| Failure::io(root, "read the folder", &e))?;
+        let mut found = Vec::new();
+        walk(&full, &mut BTreeSet::new(), &mut found)?;
+        if found.is_empty() {
+            let report = Report::new(format!("{shown}: no event files here, nor in the folders below"));
+            reports.push(report.hint("TensorBoard's event files have `tfevents` in their names"));
+        }
+        folders.extend(found.into_iter().map(|(folder, files)| Folder {
+            root: index,
+            above: parts(&full),
+            way: parts(folder.strip_prefix(&full).unwrap_or(&folder)),
+            files,
+        }));
+    }
+    if reports.is_empty() { Ok(folders) } else { Err(Failure::usage(reports)) }
+}
+
+fn walk(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<(PathBuf, Vec<PathBuf>)>) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::io(folder, "read the folder", &e);
+    // A link may lead back to where we are.
+    if !seen.insert(folder.canonicalize().map_err(failed)?) {
+        return Ok(());
+    }
+    let entries: Result<Vec<PathBuf>, _> =
+        std::fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut entries = entries.map_err(failed)?;
+    entries.sort();
+    let files: Vec<PathBuf> =
+        entries.iter().filter(|path| events::is_event_file(path) && path.is_file()).cloned().collect();
+    if !files.is_empty() {
+        found.push((folder.to_owned(), files));
+    }
+    entries.iter().filter(|path| path.is_dir()).try_for_each(|path| walk(path, seen, found))
+}
+
+fn parts(path: &Path) -> Vec<String> {
+    let normal = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+        _ => None,
+    };
+    path.components().filter_map(normal).collect()
+}
+
+/// What tells the runs apart: their paths without what all have in common at the start and at the end.
+fn names(paths: &[Vec<String>]) -> Vec<String> {
+    let named = |path: &Vec<String>| {
+        let says = path.iter().rev().find(|part| !PLAIN.contains(&part.as_str()));
+        says.cloned().unwrap_or_else(|| "run".to_owned())
+    };
+    let [first, others @ ..] = paths else { return Vec::new() };
+    if others.is_empty() {
+        return vec![named(first)];
+    }
+    let shortest = paths.iter().map(Vec::len).min().unwrap_or(0);
+    let same = |at: &dyn Fn(&[String]) -> Option<&String>| paths.iter().all(|path| at(path) == at(first));
+    let head = (0..shortest).take_while(|&k| same(&|path| path.get(k))).count();
+    let tail = (1..=shortest - head).take_while(|&k| same(&|path| path.get(path.len() - k))).count();
+    let name = |path: &Vec<String>| match &path[head..path.len() - tail] {
+        [] => named(path),
+        parts => parts.join("/"),
+    };
+    paths.iter().map(name).collect()
+}
+
+fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> Failure {
+    let mut tags: Vec<String> = tags.into_iter().collect();
+    tags.sort_by_key(|other| strsim::damerau_levenshtein(tag, other));
+    let report = Report::new(format!("no run has scalars with the tag `{tag}`"));
+    if tags.is_empty() {
+        return Failure::usage(report.cause("the event files hold no scalars at all"));
+    }
+    let mut list = tags.iter().take(LISTED).map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(", ");
+    if tags.len() > LISTED {
+        list += &format!(" and {} more", tags.len() - LISTED);
+    }
+    Failure::usage(report.hint(format!("the tags there are, the nearest first: {list}")))
+}
+
+/// A name that is sorted as people do: `site-2` before `site-10`, and the server last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Natural(pub(super) String);
+
+impl Ord for Natural {
+    fn cmp(&self, other: &Self) -> Ordering {
+        fn pieces(text: &str) -> Vec<(u128, &str)> {
+            let chunks = text.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
+            let mut start = 0;
+            let piece = |chunk: &[u8]| {
+                let piece = &text[start..start + chunk.len()];
+                start += chunk.len();
+                (piece.parse().unwrap_or(u128::MAX), piece)
+            };
+            chunks.map(piece).collect()
+        }
+        let server = |name: &str| name == SERVER;
+        let by_name = || pieces(&self.0).cmp(&pieces(&other.0)).then_with(|| self.0.cmp(&other.0));
+        server(&self.0).cmp(&server(&other.0)).then_with(by_name)
+    }
+}
+
+impl PartialOrd for Natural {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Vec<String> {
+        text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_way_to_the_run_is_what_names_neither_client_nor_nothing() {
+        let run = |way: &str, client: &str| {
+            Folder { root: 0, above: Vec::new(), way: path(way), files: Vec::new() }.run(client).join("/")
+        };
+        assert_eq!(run("events/tm", "tm"), "");
+        assert_eq!(run("fedavg/events/tm", "tm"), "fedavg");
+        assert_eq!(run("fedavg/tm", "tm"), "fedavg");
+        assert_eq!(run("fedavg/site-1/tb_events", "site-1"), "fedavg");
+        assert_eq!(run("fedavg/server/simulate_job/tb_events/site-1", "site-1"), "fedavg/server");
+        assert_eq!(run("all-in-one", "site-1"), "all-in-one");
+    }
+
+    #[test]
+    fn runs_are_named_by_what_differs() {
+        let named = |paths: &[&str]| names(&paths.iter().map(|text| path(text)).collect::<Vec<_>>());
+        assert_eq!(named(&["home/runs/linear"]), ["linear"]);
+        assert_eq!(named(&["home/runs/linear/events"]), ["linear"]);
+        assert_eq!(named(&["runs/a", "runs/b"]), ["a", "b"]);
+        assert_eq!(named(&["x/a/server", "x/b/server"]), ["a", "b"]);
+        assert_eq!(named(&["x/a", "x/a/b"]), ["a", "b"]);
+        assert_eq!(named(&["x/a", "x/a"]), ["a", "a"]);
+    }
+
+    #[test]
+    fn a_tag_is_the_folders_own_or_its_first_part_names_the_client() {
+        let curves = |tags: &[&str]| -> Curves { tags.iter().map(|tag| ((*tag).to_owned(), Vec::new())).collect() };
+        let clients = |tags: &[&str], tag| {
+            let found = matching(curves(tags), tag, "tm");
+            found.into_iter().map(|(client, _)| client).collect::<Vec<_>>()
+        };
+        assert_eq!(clients(&["a/RMSE/test", "b/RMSE/test", "RMSE/other"], "RMSE/test"), ["a", "b"]);
+        assert_eq!(clients(&["RMSE/test", "a/RMSE/test"], "RMSE/test"), ["tm"]);
+        assert_eq!(clients(&["a/RMSE/test"], "test"), [""; 0]);
+    }
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = ["site-10", SERVER, "site-2", "tm", "site-1"].map(|name| Natural(name.to_owned()));
+        names.sort();
+        assert_eq!(names.map(|name| name.0), ["site-1", "site-2", "site-10", "tm", SERVER]);
+    }
+}

@@ -1,0 +1,261 @@
+//! Pictures of curves: `fedplug plot`.
+//!
+//! [`find`] tells which runs there are and gives their curves, [`curve`] smooths and thins them, [`chart`] draws them
+//! (on [`axes`] with [`scale`]s, beside a [`legend`]) into an [`svg`], and [`png`] makes pixels of it. [`bars`] are for
+//! counts: `fedplug prepare` shows the clients' sizes with them.
+
+mod axes;
+pub(crate) mod bars;
+mod chart;
+mod curve;
+mod find;
+mod font;
+mod legend;
+mod png;
+mod scale;
+mod svg;
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::Level;
+
+use self::chart::{Chart, Panel};
+use self::find::{Natural, Run};
+pub use self::svg::Size;
+use self::svg::Svg;
+use crate::console::Console;
+use crate::error::{Failure, Report};
+use crate::events::Point;
+use crate::tensors::write_text;
+
+/// Pixels of a PNG to a CSS pixel: sharp on today's screens, and 192 to the inch on paper.
+const PIXELS: u32 = 2;
+
+/// What stands on the axis across.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Across {
+    /// The writer's own count: optimiser steps, or rounds at the server
+    Step,
+    /// Time since the run's first value
+    Time,
+}
+
+/// What is to be drawn.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Run directories, or folders that hold some.
+    pub runs: Vec<PathBuf>,
+    /// The scalars, without the client.
+    pub tag: String,
+    /// The folder for the pictures.
+    pub output: PathBuf,
+    /// Of how many values the mean is taken.
+    pub window: usize,
+    /// In the place of the tag; empty for no title.
+    pub title: Option<String>,
+    /// The size of each picture.
+    pub size: Option<Size>,
+    /// Names for the runs, in their order.
+    pub labels: Vec<String>,
+    /// Whether all clients stand in one picture.
+    pub together: bool,
+    /// What stands on the axis across.
+    pub across: Across,
+    /// Whether pictures that are there are replaced.
+    pub force: bool,
+}
+
+/// Draws the curves of a tag: a picture a client, or one with all, each as SVG and as PNG. Returns the files.
+///
+/// # Errors
+/// If there is no such tag, or a picture exists already or cannot be written.
+pub fn plot(options: &Options, console: &Console) -> Result<Vec<PathBuf>, Failure> {
+    let mut warnings = Vec::new();
+    let runs = find::runs(&options.runs, &options.tag, &mut warnings);
+    warnings.iter().for_each(|warning| console.log(Level::Warn, warning));
+    let runs = named(runs?, &options.labels)?;
+
+    let pictures = pictures(options, &runs);
+    let paths: Vec<PathBuf> = pictures.iter().flat_map(|(stem, _)| files(&options.output.join(stem))).collect();
+    if let Some(path) = paths.iter().find(|path| path.exists() && !options.force) {
+        let report = Report::new(format!("{}: there is a picture already", path.display()));
+        return Err(Failure::usage(report.hint("choose another folder with --output, or replace it with --force")));
+    }
+    for (stem, svg) in &pictures {
+        save(svg, &options.output.join(stem))?;
+    }
+    Ok(paths)
+}
+
+/// Writes a picture as `STEM.svg` and `STEM.png`, and returns the two files.
+///
+/// # Errors
+/// If they cannot be written.
+pub(crate) fn save(svg: &Svg, stem: &Path) -> Result<[PathBuf; 2], Failure> {
+    let [vector, pixels] = files(stem);
+    if let Some(folder) = stem.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| Failure::io(folder, "make the folder", &e))?;
+    }
+    write_text(&vector, &svg.text())?;
+    let bytes = png::encode(svg, PIXELS)
+        .map_err(|e| Failure::run(Report::new(format!("{}: cannot draw the picture", pixels.display())).cause(e)))?;
+    std::fs::write(&pixels, bytes).map_err(|e| Failure::io(&pixels, "write the picture", &e))?;
+    Ok([vector, pixels])
+}
+
+fn files(stem: &Path) -> [PathBuf; 2] {
+    ["svg", "png"].map(|extension| {
+        let mut name = stem.as_os_str().to_owned();
+        name.push(".");
+        name.push(extension);
+        name.into()
+    })
+}
+
+/// The runs with the names that the command line gives them.
+fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Failure> {
+    if !labels.is_empty() && labels.len() != runs.len() {
+        let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+        let report = Report::new(format!("--label names {} runs, but there are {}", labels.len(), runs.len()));
+        return Err(Failure::usage(report.hint(format!("in this order: {}", names.join(", ")))));
+    }
+    for (run, label) in runs.iter_mut().zip(labels) {
+        run.name.clone_from(label);
+    }
+    Ok(runs)
+}
+
+/// The pictures with the names of their files.
+fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
+    let mut clients: Vec<&Natural> = runs.iter().flat_map(|run| run.curves.keys()).collect();
+    clients.sort();
+    clients.dedup();
+    let longest = runs.iter().filter_map(duration).fold(0.0, f64::max);
+    let time = Time::for_length(longest);
+    let panels = clients.iter().map(|client| panel(client, runs, options.across, &time));
+    let chart = |title: String, panels: Vec<Panel>| {
+        let bare = options.title.as_deref() == Some("");
+        let smoothed =
+            if options.window > 1 { format!(", mean of the last {} values", options.window) } else { String::new() };
+        Chart {
+            title: if bare { String::new() } else { title },
+            subtitle: if bare { String::new() } else { format!("{}{smoothed}", options.tag) },
+            upright: quantity(&options.tag),
+            whole: options.across == Across::Step,
+            names: runs.iter().map(|run| run.name.clone()).collect(),
+            panels,
+            window: options.window,
+        }
+    };
+    if options.together {
+        let panels: Vec<Panel> = panels.collect();
+        let columns = chart::columns(panels.len());
+        let rows = panels.len().div_ceil(columns);
+        let fitting = Size { width: 60 + 290 * columns as u32, height: 110 + 210 * rows as u32 };
+        let chart = chart(options.title.clone().unwrap_or_else(|| options.tag.clone()), panels);
+        let subtitle =
+            if options.title.is_none() { chart.subtitle.replacen(&options.tag, "", 1) } else { chart.subtitle };
+        let chart = Chart { subtitle: subtitle.trim_start_matches(", ").to_owned(), ..chart };
+        return vec![("together".to_owned(), chart.draw(options.size.unwrap_or(fitting)))];
+    }
+    let size = options.size.unwrap_or(Size { width: 640, height: 420 });
+    let picture = |panel: Panel| {
+        let client = if panel.title.is_empty() { options.tag.clone() } else { panel.title.clone() };
+        let title = match &options.title {
+            Some(title) if !panel.title.is_empty() => format!("{title}: {client}"),
+            Some(title) => title.clone(),
+            None => client.clone(),
+        };
+        (file_name(&client), chart(title, vec![Panel { title: String::new(), ..panel }]).draw(size))
+    };
+    panels.map(picture).collect()
+}
+
+/// A client's curves, one a run.
+fn panel(client: &Natural, runs: &[Run], across: Across, time: &Time) -> Panel {
+    let curve = |(index, run): (usize, &Run)| {
+        let curve = run.curves.get(client)?;
+        let begun = begin(run)?;
+        let place = |point: &Point| match across {
+            Across::Step => (point.step as f64, point.value),
+            Across::Time => ((point.time - begun) / time.seconds, point.value),
+        };
+        Some(chart::Curve { run: index, places: curve.points.iter().map(place).collect() })
+    };
+    let unit = runs.iter().find_map(|run| run.curves.get(client)).map_or("step", |curve| curve.unit);
+    let across = match across {
+        Across::Step => unit.to_owned(),
+        Across::Time => format!("time ({})", time.unit),
+    };
+    Panel { title: client.0.clone(), across, curves: runs.iter().enumerate().filter_map(curve).collect() }
+}
+
+/// The unit of the axis across where it shows time.
+struct Time {
+    unit: &'static str,
+    seconds: f64,
+}
+
+impl Time {
+    fn for_length(seconds: f64) -> Self {
+        let (unit, seconds) = match seconds {
+            ..180.0 => ("s", 1.0),
+            ..10_800.0 => ("min", 60.0),
+            _ => ("h", 3600.0),
+        };
+        Self { unit, seconds }
+    }
+}
+
+fn times(run: &Run) -> Option<(f64, f64)> {
+    curve::range(run.curves.values().flat_map(|curve| &curve.points).map(|point| point.time))
+}
+
+fn begin(run: &Run) -> Option<f64> {
+    Some(times(run)?.0)
+}
+
+fn duration(run: &Run) -> Option<f64> {
+    times(run).map(|(begin, end)| end - begin)
+}
+
+/// The name of the upright axis: what the tag measures, with its unit.
+fn quantity(tag: &str) -> String {
+    match tag.split('/').next().unwrap_or_default() {
+        "RMSE" => "RMSE (units of fitness)",
+        "Pearson" => "Pearson correlation",
+        "Loss" => "MSE loss",
+        "LR" => "learning rate",
+        _ => tag,
+    }
+    .to_owned()
+}
+
+/// A name that is one file in any file system.
+pub(crate) fn file_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || "-_.+ ".contains(c) { c } else { '_' };
+    let name: String = name.chars().map(plain).collect();
+    if name.starts_with('.') { format!("_{name}") } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_file() {
+        assert_eq!(
+            ["site-1", "Loss/train", "../up", "tm.v2"].map(file_name),
+            ["site-1", "Loss_train", "_.._up", "tm.v2"]
+        );
+        assert_eq!(files(Path::new("out/tm.v2")), [PathBuf::from("out/tm.v2.svg"), PathBuf::from("out/tm.v2.png")]);
+    }
+
+    #[test]
+    fn axes_have_units() {
+        assert_eq!(quantity("RMSE/local_test"), "RMSE (units of fitness)");
+        assert_eq!(quantity("Pearson/local_test_expression"), "Pearson correlation");
+        assert_eq!(quantity("Epoch"), "Epoch");
+        assert_eq!([10.0, 600.0, 90_000.0].map(|seconds| Time::for_length(seconds).unit), ["s", "min", "h"]);
+    }
+}

@@ -1,0 +1,178 @@
+//! The data of an experiment as files, with pictures of how the clients share it: `fedplug prepare`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
+use serde_json::json;
+
+use crate::client::{Line, Link};
+use crate::config::Experiment;
+use crate::console::Console;
+use crate::error::{Failure, Report};
+use crate::plot::bars::{self, Bars};
+use crate::plot::{self, file_name};
+use crate::plugins::Finder;
+use crate::run::Options;
+use crate::setup::Used;
+use crate::tensors::write_text;
+use crate::tracking::Reporter;
+
+/// The file that tells a folder of prepared data from any other.
+const MANIFEST: &str = "prepared.json";
+
+/// The name of the pictures, without what follows the dot.
+const PICTURE: &str = "client_sizes";
+
+/// Lets the dataset write its data into a folder, and draws the clients' sizes beside them. Returns the files.
+///
+/// # Errors
+/// If the dataset's part of the experiment is wrong, the folder is in use, or a file cannot be written.
+pub fn prepare(
+    experiment: &Experiment,
+    output: &Path,
+    force: bool,
+    options: &Options,
+) -> Result<Vec<PathBuf>, Failure> {
+    let console = Console::new(options.level);
+    let used = find(experiment, options)?;
+    let who = format!("dataset `{}`", used.choice.plugin);
+    let placed = |error: plugin_api::Error| {
+        let key = match error.place() {
+            Some(plugin_api::Place::Key(key)) => key.clone(),
+            _ => "plugin".to_owned(),
+        };
+        let way: Vec<String> = used.choice.table.iter().cloned().chain(key.split('.').map(str::to_owned)).collect();
+        let unsupported = *error.kind() == ErrorKind::Unsupported;
+        let report = experiment.document.place(Report::from(error).within(&who), &way);
+        let hint = "runs read its data as they are; `fedplug check` tells how many rows each client has";
+        Failure::usage(if unsupported { report.hint(hint) } else { report })
+    };
+    let stop = AtomicBool::new(false);
+    let link = Link {
+        console: &console,
+        reporter: Reporter::nowhere(),
+        stop: &stop,
+        seed: Seed::new(u64::from(experiment.seed)),
+        threads: experiment.federation.threads_per_client,
+    };
+    let line = Line::new(&link, &used.choice.plugin, None, None);
+    let ctx = line.context("cpu");
+    let mut dataset = used.component.new_dataset(&used.choice.config, &ctx).map_err(placed)?;
+    let description = dataset.describe(&ctx).map_err(placed)?;
+
+    open(output, force)?;
+    write_manifest(output, experiment, &used, &description, &[])?;
+    let mut files = dataset.prepare(output, &ctx).map_err(placed).inspect_err(|_| discard(output))?;
+    for (stem, picture) in pictures(experiment, &description) {
+        files.extend(plot::save(&picture.draw(), &output.join(stem))?);
+    }
+    write_manifest(output, experiment, &used, &description, &files)?;
+    files.push(output.join(MANIFEST));
+    console.log(Level::Info, &format!("{}: {} files in {}", experiment.name, files.len(), output.display()));
+    Ok(files)
+}
+
+/// The dataset's plugin, its table checked.
+fn find(experiment: &Experiment, options: &Options) -> Result<Used, Failure> {
+    let (choice, document) = (&experiment.dataset, &experiment.document);
+    let finder = Finder::new(options.plugin_folders.iter().chain(&experiment.plugin_path).cloned());
+    let (library, component) = finder.find(Kind::Dataset, &choice.plugin).map_err(|report| {
+        let way: Vec<String> = choice.table.iter().cloned().chain(["plugin".to_owned()]).collect();
+        Failure::usage(document.place(report, &way))
+    })?;
+    let problems = component.check(&choice.config).map_err(|e| Failure::usage(Report::from(e)))?;
+    if problems.is_empty() {
+        return Ok(Used { choice: choice.clone(), library, component });
+    }
+    let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
+    Err(document.failure(&table, problems))
+}
+
+/// Makes the folder, or empties it if it holds what we prepared before and shall be replaced.
+fn open(folder: &Path, force: bool) -> Result<(), Failure> {
+    let shown = folder.display();
+    let empty = match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(Failure::io(folder, "read the folder", &error)),
+    };
+    if !empty && !folder.join(MANIFEST).is_file() {
+        let report = Report::new(format!("{shown}: holds other files, so nothing is written there"));
+        return Err(Failure::usage(report.hint("choose another folder with --output")));
+    }
+    if !empty && !force {
+        let report = Report::new(format!("{shown}: holds prepared data already"));
+        let hint = "choose another folder with --output, or replace them with --force";
+        return Err(Failure::usage(report.hint(hint)));
+    }
+    if !empty {
+        std::fs::remove_dir_all(folder).map_err(|e| Failure::io(folder, "remove what was prepared before", &e))?;
+    }
+    std::fs::create_dir_all(folder).map_err(|e| Failure::io(folder, "make the folder", &e))
+}
+
+/// Takes back a folder that nothing was prepared in; one with files stays, and its manifest with it.
+fn discard(folder: &Path) {
+    let entries = std::fs::read_dir(folder).map(Iterator::count).unwrap_or_default();
+    if entries == 1 {
+        let _ = std::fs::remove_file(folder.join(MANIFEST)).and_then(|()| std::fs::remove_dir(folder));
+    }
+}
+
+/// Writes what the data were made of. It is there before the data, so that what an interrupted command leaves can be
+/// replaced.
+fn write_manifest(
+    folder: &Path,
+    experiment: &Experiment,
+    used: &Used,
+    description: &Description,
+    files: &[PathBuf],
+) -> Result<(), Failure> {
+    let files: Vec<&Path> = files.iter().map(|path| path.strip_prefix(folder).unwrap_or(path)).collect();
+    let manifest = json!({
+        "fedplug": env!("CARGO_PKG_VERSION"),
+        "interface": plugin_api::abi::root::INTERFACE,
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "command": std::env::args().collect::<Vec<_>>(),
+        "plugin": used.manifest(),
+        "config": used.choice.config,
+        "clients": description.clients,
+        "data": description.sources,
+        "files": files,
+    });
+    write_text(&folder.join(MANIFEST), &format!("{manifest:#}\n"))
+}
+
+/// The pictures with their places: one of each task, and one of all.
+fn pictures(experiment: &Experiment, description: &Description) -> Vec<(PathBuf, Bars)> {
+    let bars = |title: String, clients: Vec<&plugin_api::ClientSpec>, tasks: &[&str]| {
+        let rows = |client: &plugin_api::ClientSpec, task: &str| {
+            client.tasks.iter().filter(|held| held.name == task).map(|held| held.train).sum()
+        };
+        let kind = |task: &&str| bars::Kind {
+            name: (*task).to_owned(),
+            counts: clients.iter().map(|client| rows(client, task)).collect(),
+        };
+        Bars {
+            title,
+            subtitle: format!("{}, seed {}", experiment.name, experiment.seed),
+            across: "client".to_owned(),
+            upright: "training rows".to_owned(),
+            places: clients.iter().map(|client| client.name.clone()).collect(),
+            kinds: tasks.iter().map(kind).collect(),
+        }
+    };
+    let tasks: Vec<&str> = description.tasks.iter().map(|task| task.name.as_str()).collect();
+    let of_task = |&task: &&str| {
+        let holds = |client: &&plugin_api::ClientSpec| client.tasks.iter().any(|held| held.name == task);
+        let clients = description.clients.iter().filter(holds).collect();
+        (
+            Path::new(&file_name(task)).join(PICTURE),
+            bars(format!("{task}: training rows of each client"), clients, &[task]),
+        )
+    };
+    let all = bars("Training rows of each client".to_owned(), description.clients.iter().collect(), &tasks);
+    tasks.iter().map(of_task).chain([(PICTURE.into(), all)]).collect()
+}
