@@ -18,8 +18,8 @@ export PYTHON
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
-	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --together --output runs/quickstart/figures --force
-	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --together --output runs/quickstart/figures --force
+	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --window 5 --together --output runs/quickstart/figures/rmse
+	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --output runs/quickstart/figures/pearson
 
 build: setup
 	$(CARGO) build --release --workspace

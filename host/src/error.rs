@@ -44,7 +44,7 @@ pub struct Excerpt {
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     message: String,
-    excerpt: Option<Excerpt>,
+    excerpt: Option<Box<Excerpt>>,
     causes: Vec<String>,
     hints: Vec<String>,
 }
@@ -58,7 +58,7 @@ impl Report {
     /// Shows a piece of a file.
     #[must_use]
     pub fn excerpt(mut self, excerpt: Option<Excerpt>) -> Self {
-        self.excerpt = excerpt;
+        self.excerpt = excerpt.map(Box::new);
         self
     }
 
@@ -99,7 +99,7 @@ impl Report {
     }
 
     fn render(&self, renderer: &Renderer) -> String {
-        let mut text = match &self.excerpt {
+        let mut text = match self.excerpt.as_deref() {
             None => renderer.render(&[Group::with_title(Level::ERROR.primary_title(&self.message))]),
             Some(Excerpt { path, text, span }) => {
                 let snippet =

@@ -8,7 +8,7 @@
 //! - `readers`: other programs read what a run leaves.
 //! - `amplify`: the main job with the AMPLIFY model: the sample and the real data.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod amplify;
 mod faults;

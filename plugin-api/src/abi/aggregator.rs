@@ -134,8 +134,8 @@ mod tests {
             aggregator.restore(&state, &ctx).unwrap();
             aggregator.finish(&ctx).unwrap().values
         };
-        let here = told(Box::new(Noting::default()));
+        let here = told(Box::<Noting>::default());
         assert_eq!(here["told"][1], "a 18446744073709551615 7 Params({\"w\": i64[0, 3]})");
-        assert_eq!(told(import(export(Box::new(Noting::default())))), here);
+        assert_eq!(told(import(export(Box::<Noting>::default()))), here);
     }
 }
