@@ -38,6 +38,8 @@ pub struct Federation<'a> {
     pub server: [Chain; 2],
     /// The global model.
     pub global: Message,
+    /// The mean of the clients' scores of the global model that was evaluated last.
+    pub score: Option<f64>,
     /// The best global model so far.
     pub best: Option<Best>,
     /// How the clients' models did so far.
@@ -132,7 +134,7 @@ impl Federation<'_> {
             return Err(Failure::run(Report::new(format!("{place}: every client failed"))));
         }
         let next = aggregator.finish(&ctx).map_err(failed)?;
-        self.note_best(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]));
+        self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]));
         self.global = next;
         Ok(outcomes)
     }
@@ -150,9 +152,10 @@ impl Federation<'_> {
         Ok(orders)
     }
 
-    /// Keeps the present global model if it does better than any before.
-    fn note_best<'e>(&mut self, rounds: u64, clients: impl Iterator<Item = &'e [Evaluation]>) {
-        let Some(score) = mean_score(clients) else { return };
+    /// Takes down the score of the present global model, and keeps the model if it does better than any before.
+    fn note_score<'e>(&mut self, rounds: u64, clients: impl Iterator<Item = &'e [Evaluation]>) {
+        self.score = mean_score(clients);
+        let Some(score) = self.score else { return };
         self.link.reporter.scalar(Scalar {
             client: None,
             round: rounds,
@@ -210,7 +213,7 @@ impl Federation<'_> {
         for (client, evaluations) in &all {
             self.record.add_global(client, evaluations);
         }
-        self.note_best(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]));
+        self.note_score(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]));
         for (name, value) in mean_metrics(all.iter().map(|(_, evaluations)| &evaluations[..])) {
             let tag = format!("{name}/global_test");
             link.reporter.scalar(Scalar { client: None, round: self.done, tag, step: self.done, value });

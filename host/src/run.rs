@@ -72,6 +72,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
         aggregator,
         server: setup.server,
         global: setup.initial.into(),
+        score: None,
         best: None,
         record: Record::new(names),
         done: 0,
@@ -242,7 +243,7 @@ fn save_globals(
             instance.export(to, &ctx).map_err(told)
         })
     };
-    write("global", federation.done, None, &federation.global)?;
+    write("global", federation.done, federation.score, &federation.global)?;
     match &federation.best {
         Some(best) => write("best", best.rounds, Some(best.score), &best.global),
         None => Ok(()),
@@ -265,6 +266,7 @@ fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Value {
         "name": name,
         "rounds": federation.done,
         "best": best,
+        "last": {"rounds": federation.done, "score": federation.score},
         "clients": federation.record.clients,
         "seconds": seconds,
         "peak-memory-bytes": peak_memory(),
@@ -275,7 +277,12 @@ fn closing(federation: &Federation<'_>, run_dir: &RunDir, seconds: f64) -> Strin
     let path = run_dir.path().display();
     let mut text = format!("{}\n", federation.record.table());
     if let Some(best) = &federation.best {
-        text += &format!("best global model: after round {}, score {}\n", best.rounds, short(best.score));
+        let last = federation.score.map_or_else(|| "none".to_owned(), short);
+        text += &format!(
+            "global model: score {} after round {}, the best; {last} after the last\n",
+            short(best.score),
+            best.rounds
+        );
     }
     text += &format!("models: {path}/global, {path}/best, {path}/clients\n");
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");

@@ -146,3 +146,43 @@ fn every_experiment_of_the_example_runs_on_the_real_data() {
         assert_eq!(shared_heads, name == "fedavg_alltasks", "{name}");
     }
 }
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_told_tensor_by_tensor() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    let short = ["configs/quickstart.toml", "--set", "federation.rounds=1", "--set", "dataset.max-samples=4"];
+    bench.run(&short);
+    let export = bench.path("runs/quickstart/clients/tm/export");
+    let pretrained = format!("model.pretrained={:?}", export.to_str().unwrap());
+    let check = || bench.fedplug(&["check", "configs/quickstart.toml", "--set", &pretrained]);
+    let told = check();
+    assert_eq!(told.code, 0, "what a run exports can be loaded again: {}", told.stderr);
+
+    // One tensor is renamed, another has its sides exchanged.
+    let path = export.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let broken = whole.tensors().into_iter().map(|(name, view)| {
+        let mut shape = view.shape().to_vec();
+        if name == "transformer_encoder.0.ffn.w12.weight" {
+            shape.reverse();
+        }
+        let name = name.replace("transformer_encoder.1.q.weight", "transformer_encoder.1.query.weight");
+        (name, safetensors::tensor::TensorView::new(view.dtype(), shape, view.data()).unwrap())
+    });
+    std::fs::write(&path, safetensors::serialize(broken.collect::<Vec<_>>(), None).unwrap()).unwrap();
+    let told = check();
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!("a checkpoint that does not fit", told.stderr);
+
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let told = check();
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!("half a checkpoint", told.stderr);
+    let told = bench.fedplug(&["check", "configs/quickstart.toml", "--set", "model.pretrained=no-such-folder"]);
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!("no checkpoint", told.stderr);
+}
