@@ -22,7 +22,7 @@ quickstart: build
 	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --output runs/quickstart/figures/pearson
 
 build: setup
-	$(CARGO) build --release --workspace
+	$(CARGO) build --release --workspace --exclude 'fixture-*'
 
 test: setup .python/stamp
 	$(CARGO) build --workspace

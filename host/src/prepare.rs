@@ -7,8 +7,9 @@ use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
 use serde_json::json;
 
 use crate::client::{Line, Link};
-use crate::config::Experiment;
+use crate::config::{Choice, Experiment};
 use crate::console::Console;
+use crate::document::Document;
 use crate::error::{Failure, Report};
 use crate::plot::bars::{self, Bars};
 use crate::plot::{self, file_name};
@@ -36,18 +37,7 @@ pub fn prepare(
 ) -> Result<Vec<PathBuf>, Failure> {
     let console = Console::new(options.level);
     let used = find(experiment, options)?;
-    let who = format!("dataset `{}`", used.choice.plugin);
-    let placed = |error: plugin_api::Error| {
-        let key = match error.place() {
-            Some(plugin_api::Place::Key(key)) => key.clone(),
-            _ => "plugin".to_owned(),
-        };
-        let way: Vec<String> = used.choice.table.iter().cloned().chain(key.split('.').map(str::to_owned)).collect();
-        let unsupported = *error.kind() == ErrorKind::Unsupported;
-        let report = experiment.document.place(Report::from(error).within(&who), &way);
-        let hint = "runs read its data as they are; `fedplug check` tells how many rows each client has";
-        Failure::usage(if unsupported { report.hint(hint) } else { report })
-    };
+    let placed = |error| Failure::usage(placed(&experiment.document, &used.choice, error));
     let stop = AtomicBool::new(false);
     let link = Link {
         console: &console,
@@ -87,6 +77,19 @@ fn find(experiment: &Experiment, options: &Options) -> Result<Used, Failure> {
     }
     let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
     Err(document.failure(&table, problems))
+}
+
+/// A dataset's error, shown at the key of its table that it speaks of.
+fn placed(document: &Document, choice: &Choice, error: plugin_api::Error) -> Report {
+    let key = match error.place() {
+        Some(plugin_api::Place::Key(key)) => key.clone(),
+        _ => "plugin".to_owned(),
+    };
+    let way: Vec<String> = choice.table.iter().cloned().chain(key.split('.').map(str::to_owned)).collect();
+    let unsupported = *error.kind() == ErrorKind::Unsupported;
+    let report = document.place(Report::from(error).within(&format!("dataset `{}`", choice.plugin)), &way);
+    let hint = "runs read its data as they are; `fedplug check` tells how many rows each client has";
+    if unsupported { report.hint(hint) } else { report }
 }
 
 /// Makes the folder, or empties it if it holds what we prepared before and shall be replaced.
@@ -175,4 +178,54 @@ fn pictures(experiment: &Experiment, description: &Description) -> Vec<(PathBuf,
     };
     let all = bars("Training rows of each client".to_owned(), description.clients.iter().collect(), &tasks);
     tasks.iter().map(of_task).chain([(PICTURE.into(), all)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A dataset that prepares nothing, as the contract's defaults leave it.
+    struct Bare;
+
+    impl plugin_api::Dataset for Bare {
+        fn describe(&mut self, _: &plugin_api::Context<'_>) -> plugin_api::Result<Description> {
+            Ok(Description::default())
+        }
+        fn load(&mut self, _: &str, _: &plugin_api::Context<'_>) -> plugin_api::Result<Vec<plugin_api::Task>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_dataset_that_prepares_nothing_says_so_at_its_place() {
+        let console = Console::new(Level::Warn);
+        let stop = AtomicBool::new(false);
+        let link =
+            Link { console: &console, reporter: Reporter::nowhere(), stop: &stop, seed: Seed::new(1), threads: 1 };
+        let line = Line::new(&link, "bare", None, None);
+        let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &line.context("cpu")).unwrap_err();
+        let document = Document::parse("x.toml".to_owned(), "[dataset]\nplugin = \"bare\"\n").unwrap();
+        let table = vec!["dataset".to_owned()];
+        let choice = Choice { plugin: "bare".to_owned(), config: serde_json::Value::Null, table };
+        let text = Failure::usage(placed(&document, &choice, error)).to_string();
+        assert!(text.starts_with("error: x.toml:2: "), "{text}");
+        assert!(text.contains("dataset `bare`: this dataset has nothing to prepare"), "{text}");
+        assert!(text.contains("hint: runs read its data as they are"), "{text}");
+    }
+
+    #[test]
+    fn a_folder_in_which_nothing_was_prepared_goes_and_one_with_files_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new");
+        open(&path, false).unwrap();
+        std::fs::write(path.join(MANIFEST), "{}").unwrap();
+        std::fs::write(path.join("data.csv"), "").unwrap();
+        discard(&path);
+        assert!(path.join("data.csv").exists() && path.join(MANIFEST).exists());
+        assert!(open(&path, false).is_err());
+        open(&path, true).unwrap();
+        std::fs::write(path.join(MANIFEST), "{}").unwrap();
+        discard(&path);
+        assert!(!path.exists());
+    }
 }

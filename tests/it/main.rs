@@ -4,6 +4,7 @@
 //! - `runs`: what a run leaves, and that it is the same each time.
 //! - `resume`: interrupted runs go on with the same bits.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
+//! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
 //! - `readers`: other programs read what a run leaves.
 //! - `amplify`: the main job with the AMPLIFY model: the sample and the real data.
@@ -12,6 +13,7 @@
 
 mod amplify;
 mod faults;
+mod plots;
 mod predictions;
 mod readers;
 mod resume;

@@ -2,7 +2,7 @@
 
 use super::font::Type;
 use super::scale::Scale;
-use super::svg::{Anchor, Area, GRID, INK, Pen, Svg};
+use super::svg::{Anchor, Area, GREY, GRID, INK, Pen, Svg};
 
 /// The sizes of a picture's texts.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,20 @@ impl Texts {
         let part = (area.width.min(area.height * 1.5) / 480.0).clamp(0.8, 1.0);
         Self { title: Type::bold(15.0 * part), name: Type::new(12.5 * part), tick: Type::new(11.5 * part) }
     }
+}
+
+/// Draws a picture's title and what explains it, if they are not empty, and gives the area that is left of the whole.
+pub(super) fn head(svg: &mut Svg, whole: Area, (title, subtitle): (&str, &str)) -> Area {
+    let texts = Texts::for_area(whole);
+    let mut area = whole.inset(10.0, 10.0, 14.0, 8.0);
+    for (text, set, colour) in [(title, texts.title, INK), (subtitle, texts.tick, GREY)] {
+        if !text.is_empty() {
+            let text = set.elided(text, area.width);
+            svg.label((area.left, area.top + set.size), &text, set, colour, Anchor::Start, 0.0);
+            area = area.inset(0.0, set.size * 1.45, 0.0, 0.0);
+        }
+    }
+    area.inset(0.0, 5.0, 0.0, 0.0)
 }
 
 /// How many ticks an axis of this length has room for.
@@ -59,9 +73,12 @@ impl Upright<'_> {
             svg.label(place, &tick.label, texts.tick, INK, Anchor::End, 0.0);
         }
         if !self.name.is_empty() {
-            // In a low plot the name is smaller.
-            let set = Type::new(texts.name.size * (plot.height / texts.name.width(self.name)).clamp(0.75, 1.0));
-            let name = set.elided(self.name, plot.height + set.size);
+            // In a low plot the name is smaller, and in a very low one it has no unit.
+            let set = Type::new(texts.name.size * (plot.height / texts.name.width(self.name)).clamp(0.8, 1.0));
+            let most = plot.height + set.size;
+            let without_unit = self.name.split(" (").next().unwrap_or_default();
+            let name = if set.width(self.name) <= most { self.name } else { without_unit };
+            let name = set.elided(name, most);
             let place = (plot.left - room + texts.name.size, plot.top + plot.height / 2.0);
             svg.label(place, &name, set, INK, Anchor::Middle, -90.0);
         }

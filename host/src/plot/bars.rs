@@ -1,10 +1,10 @@
 //! Bar charts: counts of named things, the bars of several kinds on top of each other.
 
-use super::axes::{Texts, Upright, base_line, ticks_for};
+use super::axes::{Texts, Upright, base_line, head, ticks_for};
 use super::font::Type;
 use super::legend::{self, Legend, Sample};
 use super::scale::{Scale, grouped};
-use super::svg::{Anchor, Area, GREY, INK, Size, Svg};
+use super::svg::{Anchor, Area, INK, Size, Svg};
 
 /// The least width of a bar with its gap; pictures of more bars are wider.
 const LEAST: f64 = 17.0;
@@ -39,13 +39,7 @@ impl Bars {
         let size = Size { width: (self.places.len() as f64 * LEAST + extra).max(640.0) as u32, height: 420 };
         let mut svg = Svg::new(size);
         let texts = Texts::for_area(size.area());
-        let mut area = size.area().inset(10.0, 10.0, 14.0, 8.0);
-        for (text, set, colour) in [(&self.title, texts.title, INK), (&self.subtitle, texts.tick, GREY)] {
-            let text = set.elided(text, area.width);
-            svg.label((area.left, area.top + set.size), &text, set, colour, Anchor::Start, 0.0);
-            area = area.inset(0.0, set.size * 1.45, 0.0, 0.0);
-        }
-        area = area.inset(0.0, 6.0, 0.0, 0.0);
+        let mut area = head(&mut svg, size.area(), (&self.title, &self.subtitle));
         if self.kinds.len() > 1 {
             let names: Vec<String> = self.kinds.iter().map(|kind| kind.name.clone()).collect();
             let (legend, rest) = Legend::place(&names, Sample::Box, texts.tick, area);

@@ -1,6 +1,6 @@
 //! Line charts: one plot, or several side by side, with one legend.
 
-use super::axes::{Level, Texts, Upright, ticks_for};
+use super::axes::{Level, Texts, Upright, head, ticks_for};
 use super::curve::{self, Place};
 use super::font::Type;
 use super::legend::{self, Legend, Sample};
@@ -57,6 +57,43 @@ pub(super) fn columns(panels: usize) -> usize {
     }
 }
 
+/// Where the plots stand. Of axes in line the name is written once: left of the first column, below the last row, and
+/// below a plot that has another one below it.
+struct Grid {
+    columns: usize,
+    /// The first plot with its ticks' labels, without names.
+    first: Area,
+    /// From one plot to the next, across and down.
+    step: (f64, f64),
+    /// Which plots the name of the axis across stands below.
+    named: Vec<bool>,
+}
+
+impl Grid {
+    const GAP: f64 = 14.0;
+
+    fn new(panels: &[Panel], area: Area, texts: Texts) -> Self {
+        let columns = columns(panels.len());
+        let rows = panels.len().div_ceil(columns).max(1);
+        let like_below =
+            |(index, panel): (usize, &Panel)| panels.get(index + columns).is_some_and(|p| p.across == panel.across);
+        let named: Vec<bool> = panels.iter().enumerate().map(|place| !like_below(place)).collect();
+        let between = named[..panels.len().saturating_sub(columns)].contains(&true);
+        let name = Level::name_height(texts);
+        let down = Self::GAP + if between { name } else { 0.0 };
+        let area = area.inset(Upright::name_width(texts), 0.0, 0.0, name);
+        let width = (area.width - Self::GAP * (columns - 1) as f64) / columns as f64;
+        let height = (area.height - down * (rows - 1) as f64) / rows as f64;
+        Self { columns, first: Area { width, height, ..area }, step: (width + Self::GAP, height + down), named }
+    }
+
+    fn cell(&self, index: usize) -> Area {
+        let (row, column) = (index / self.columns, index % self.columns);
+        let (left, top) = (column as f64 * self.step.0, row as f64 * self.step.1);
+        Area { left: self.first.left + left, top: self.first.top + top, ..self.first }
+    }
+}
+
 /// A plot with its scales.
 struct Scaled<'a> {
     panel: &'a Panel,
@@ -70,68 +107,32 @@ impl Chart {
     /// Draws it.
     pub(super) fn draw(&self, size: Size) -> Svg {
         let mut svg = Svg::new(size);
-        let columns = columns(self.panels.len());
-        let rows = self.panels.len().div_ceil(columns).max(1);
         let whole = size.area();
-        let texts = Texts::for_area(Area { width: whole.width / columns as f64 * 1.3, ..whole });
-        let area = whole.inset(10.0, 10.0, 14.0, 8.0);
-        let area = self.head(&mut svg, area, Texts::for_area(whole));
-        let (legend, area) = Legend::place(&self.names, Sample::Line, Type::new(texts.tick.size), area);
+        let area = head(&mut svg, whole, (&self.title, &self.subtitle));
+        let texts = Texts::for_area(Area { width: whole.width / columns(self.panels.len()) as f64 * 1.3, ..whole });
+        let (legend, area) = Legend::place(&self.names, Sample::Line, texts.tick, area);
         legend.draw(&mut svg);
 
-        // The names of axes that stand in line are written once: left of the first column, below the last row.
-        let ends =
-            |index: usize| self.panels.get(index + columns).is_none_or(|p| p.across != self.panels[index].across);
-        let inner = (0..self.panels.len().saturating_sub(columns)).any(ends);
-        let name_height = Level::name_height(texts);
-        let (gap, below) = (14.0, if inner { name_height } else { 0.0 });
-        let area = area.inset(Upright::name_width(texts), 0.0, 0.0, if inner { 0.0 } else { name_height });
-        let cell = Area {
-            width: (area.width - gap * (columns - 1) as f64) / columns as f64,
-            height: (area.height - gap * (rows - 1) as f64) / rows as f64,
-            ..area
-        };
-        let scaled: Vec<Scaled<'_>> = self.panels.iter().map(|panel| self.scaled(panel, cell, texts)).collect();
-        let labels = |scaled: &Scaled<'_>| Upright { scale: &scaled.upright, name: "" }.labels_width(texts);
-        let margin = scaled.iter().map(labels).fold(0.0, f64::max);
-        // Plots of one picture have one size and one place in their cells.
-        let (top, bottom) = (
-            if self.panels.iter().all(|panel| panel.title.is_empty()) { 2.0 } else { texts.name.size * 1.5 },
-            below + Level::labels_height(texts),
-        );
-        for (index, plot) in scaled.iter().enumerate() {
-            let (row, column) = (index / columns, index % columns);
-            let left = area.left + column as f64 * (cell.width + gap);
-            let above = area.top + row as f64 * (cell.height + gap);
-            let upright = if column == 0 { self.upright.as_str() } else { "" };
-            let across = if ends(index) { plot.panel.across.as_str() } else { "" };
-            let area = Area { left, top: above, ..cell }.inset(margin, top, 2.0, bottom);
-            Upright { scale: &plot.upright, name: upright }.draw(
-                &mut svg,
-                area,
-                margin + Upright::name_width(texts),
-                texts,
-            );
-            Level { scale: &plot.across, name: across }.draw(&mut svg, area, texts);
-            let title = Type::bold(texts.name.size);
-            let place = (area.left, above + title.size);
-            svg.label(place, &title.elided(&plot.panel.title, area.width), title, INK, Anchor::Start, 0.0);
+        let grid = Grid::new(&self.panels, area, texts);
+        let plots: Vec<Scaled<'_>> = self.panels.iter().map(|panel| self.scaled(panel, grid.first, texts)).collect();
+        // All plots have one size and one place in their cells.
+        let labels = |plot: &Scaled<'_>| Upright { scale: &plot.upright, name: "" }.labels_width(texts);
+        let left = plots.iter().map(labels).fold(0.0, f64::max);
+        let title = Type::bold(texts.name.size);
+        let top = if self.panels.iter().all(|panel| panel.title.is_empty()) { 2.0 } else { title.size * 1.5 };
+        for (index, plot) in plots.iter().enumerate() {
+            let cell = grid.cell(index);
+            let area = cell.inset(left, top, 2.0, Level::labels_height(texts));
+            let first = index.is_multiple_of(grid.columns);
+            let upright = Upright { scale: &plot.upright, name: if first { &self.upright } else { "" } };
+            upright.draw(&mut svg, area, left + Upright::name_width(texts), texts);
+            let across = Level { scale: &plot.across, name: if grid.named[index] { &plot.panel.across } else { "" } };
+            across.draw(&mut svg, area, texts);
+            let name = title.elided(&plot.panel.title, area.width);
+            svg.label((area.left, cell.top + title.size), &name, title, INK, Anchor::Start, 0.0);
             self.curves(&mut svg, plot, area, texts);
         }
         svg
-    }
-
-    /// Draws the title and what stands below it, and gives what is left.
-    fn head(&self, svg: &mut Svg, mut area: Area, texts: Texts) -> Area {
-        let small = Type::new(texts.tick.size);
-        for (text, set, colour) in [(&self.title, texts.title, INK), (&self.subtitle, small, GREY)] {
-            if !text.is_empty() {
-                let text = set.elided(text, area.width);
-                svg.label((area.left, area.top + set.size), &text, set, colour, Anchor::Start, 0.0);
-                area = area.inset(0.0, set.size * 1.45, 0.0, 0.0);
-            }
-        }
-        area.inset(0.0, 4.0, 0.0, 0.0)
     }
 
     fn scaled<'a>(&self, panel: &'a Panel, cell: Area, texts: Texts) -> Scaled<'a> {
@@ -163,7 +164,7 @@ impl Chart {
 
     fn curves(&self, svg: &mut Svg, plot: &Scaled<'_>, area: Area, texts: Texts) {
         if plot.drawn.iter().all(|(_, _, strong)| curve::pieces(strong).next().is_none()) {
-            let middle = (area.left + area.width / 2.0, area.top + area.height / 2.0);
+            let middle = (area.left + area.width / 2.0, area.top + area.height / 2.0 - 4.0);
             svg.label(middle, "no finite values", texts.tick, GREY, Anchor::Middle, 0.0);
         }
         let curves = self.panels.iter().map(|panel| panel.curves.len()).sum::<usize>().max(1);

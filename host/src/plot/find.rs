@@ -4,10 +4,10 @@
 //! client `tm`'s `RMSE`. What remains of the folder's path, without the client and without names that say nothing, is
 //! the run. So `multitask/local/events/tm` and `multitask/local/site-1/tb_events` belong to the run `multitask/local`.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use super::natural::Natural;
 use crate::error::{Failure, Report};
 use crate::events::{self, Curves, Point};
 use crate::tracking::SERVER;
@@ -30,6 +30,8 @@ pub(super) struct Curve {
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     pub(super) name: String,
+    /// The parts of the path that it is found at.
+    path: Vec<String>,
     /// By client; the empty name stands for a run that has no clients.
     pub(super) curves: BTreeMap<Natural, Curve>,
 }
@@ -40,7 +42,7 @@ pub(super) struct Run {
 /// If a folder is missing or has no event files, or nothing has the tag.
 pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> Result<Vec<Run>, Failure> {
     let folders = event_folders(roots)?;
-    let mut found: BTreeMap<(usize, Vec<Natural>), (Vec<String>, BTreeMap<Natural, Curve>)> = BTreeMap::new();
+    let mut found: BTreeMap<(usize, Vec<Natural>), Run> = BTreeMap::new();
     let mut tags = BTreeSet::new();
     for folder in folders {
         let curves = events::read_files(&folder.files, warnings)?;
@@ -57,9 +59,9 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
             };
             let run = folder.run(&client);
             let key = (folder.root, run.iter().cloned().map(Natural).collect());
-            let whole = folder.above.iter().cloned().chain(run).collect();
-            let (_, curves) = found.entry(key).or_insert_with(|| (whole, BTreeMap::new()));
-            curves
+            let path = folder.above.iter().cloned().chain(run).collect();
+            let run = found.entry(key).or_insert_with(|| Run { name: String::new(), path, curves: BTreeMap::new() });
+            run.curves
                 .entry(Natural(client))
                 .and_modify(|curve| curve.points = joined(&curve.points, &points))
                 .or_insert(Curve { points, unit });
@@ -73,8 +75,9 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
     if found.is_empty() {
         return Err(no_such_tag(tag, tags));
     }
-    let names = names(&found.values().map(|(whole, _)| whole.clone()).collect::<Vec<_>>());
-    Ok(names.into_iter().zip(found.into_values()).map(|(name, (_, curves))| Run { name, curves }).collect())
+    let runs: Vec<Run> = found.into_values().collect();
+    let names = names(&runs.iter().map(|run| run.path.as_slice()).collect::<Vec<_>>());
+    Ok(names.into_iter().zip(runs).map(|(name, run)| Run { name, ..run }).collect())
 }
 
 /// A folder with event files.
@@ -189,8 +192,8 @@ fn parts(path: &Path) -> Vec<String> {
 }
 
 /// What tells the runs apart: their paths without what all have in common at the start and at the end.
-fn names(paths: &[Vec<String>]) -> Vec<String> {
-    let named = |path: &Vec<String>| {
+fn names(paths: &[&[String]]) -> Vec<String> {
+    let named = |path: &[String]| {
         let says = path.iter().rev().find(|part| !PLAIN.contains(&part.as_str()));
         says.cloned().unwrap_or_else(|| "run".to_owned())
     };
@@ -198,11 +201,11 @@ fn names(paths: &[Vec<String>]) -> Vec<String> {
     if others.is_empty() {
         return vec![named(first)];
     }
-    let shortest = paths.iter().map(Vec::len).min().unwrap_or(0);
+    let shortest = paths.iter().map(|path| path.len()).min().unwrap_or(0);
     let same = |at: &dyn Fn(&[String]) -> Option<&String>| paths.iter().all(|path| at(path) == at(first));
     let head = (0..shortest).take_while(|&k| same(&|path| path.get(k))).count();
     let tail = (1..=shortest - head).take_while(|&k| same(&|path| path.get(path.len() - k))).count();
-    let name = |path: &Vec<String>| match &path[head..path.len() - tail] {
+    let name = |path: &&[String]| match &path[head..path.len() - tail] {
         [] => named(path),
         parts => parts.join("/"),
     };
@@ -221,34 +224,6 @@ fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> Failure {
         list += &format!(" and {} more", tags.len() - LISTED);
     }
     Failure::usage(report.hint(format!("the tags there are, the nearest first: {list}")))
-}
-
-/// A name that is sorted as people do: `site-2` before `site-10`, and the server last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Natural(pub(super) String);
-
-impl Ord for Natural {
-    fn cmp(&self, other: &Self) -> Ordering {
-        fn pieces(text: &str) -> Vec<(u128, &str)> {
-            let chunks = text.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
-            let mut start = 0;
-            let piece = |chunk: &[u8]| {
-                let piece = &text[start..start + chunk.len()];
-                start += chunk.len();
-                (piece.parse().unwrap_or(u128::MAX), piece)
-            };
-            chunks.map(piece).collect()
-        }
-        let server = |name: &str| name == SERVER;
-        let by_name = || pieces(&self.0).cmp(&pieces(&other.0)).then_with(|| self.0.cmp(&other.0));
-        server(&self.0).cmp(&server(&other.0)).then_with(by_name)
-    }
-}
-
-impl PartialOrd for Natural {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 #[cfg(test)]
@@ -274,7 +249,10 @@ mod tests {
 
     #[test]
     fn runs_are_named_by_what_differs() {
-        let named = |paths: &[&str]| names(&paths.iter().map(|text| path(text)).collect::<Vec<_>>());
+        let named = |paths: &[&str]| {
+            let paths: Vec<Vec<String>> = paths.iter().map(|text| path(text)).collect();
+            names(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        };
         assert_eq!(named(&["home/runs/linear"]), ["linear"]);
         assert_eq!(named(&["home/runs/linear/events"]), ["linear"]);
         assert_eq!(named(&["runs/a", "runs/b"]), ["a", "b"]);
@@ -293,12 +271,5 @@ mod tests {
         assert_eq!(clients(&["a/RMSE/test", "b/RMSE/test", "RMSE/other"], "RMSE/test"), ["a", "b"]);
         assert_eq!(clients(&["RMSE/test", "a/RMSE/test"], "RMSE/test"), ["tm"]);
         assert_eq!(clients(&["a/RMSE/test"], "test"), [""; 0]);
-    }
-
-    #[test]
-    fn numbers_in_names_count_as_numbers() {
-        let mut names = ["site-10", SERVER, "site-2", "tm", "site-1"].map(|name| Natural(name.to_owned()));
-        names.sort();
-        assert_eq!(names.map(|name| name.0), ["site-1", "site-2", "site-10", "tm", SERVER]);
     }
 }

@@ -64,7 +64,8 @@ impl Type {
             return vec![text.to_owned()];
         }
         let breaks = text.char_indices().filter(|(_, c)| " -_/,".contains(*c)).map(|(at, c)| at + c.len_utf8());
-        match breaks.filter(|&at| at < text.len() && self.width(text[..at].trim_end()) <= most).last() {
+        let fits = |at: &usize| *at < text.len() && self.width(text[..*at].trim_end()) <= most;
+        match breaks.rev().find(fits) {
             Some(at) => vec![text[..at].trim_end().to_owned(), self.elided(&text[at..], most)],
             None => vec![self.elided(text, most)],
         }

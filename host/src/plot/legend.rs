@@ -70,7 +70,7 @@ impl Legend {
         let Self { set, area, .. } = *self;
         let most = area.width * 0.3 - SIGN;
         let broken: Vec<Vec<String>> = names.iter().map(|name| set.lines(name, most)).collect();
-        let elided: Vec<Vec<String>> = names.iter().map(|name| vec![set.elided(name, most)]).collect();
+        let elided = shortened(names, set, most);
         let lines = broken.iter().map(Vec::len).max().unwrap_or(1);
         let ways = [(broken, self.row + (lines - 1) as f64 * set.size * LINE), (elided, set.size * LINE)];
         let fits = |(entries, row): &(Vec<Vec<String>>, f64)| {
@@ -82,16 +82,19 @@ impl Legend {
         Some((Self { entries, area: right, row, ..self.clone() }, area.inset(0.0, 0.0, width + 2.0 * GAP, 0.0)))
     }
 
-    /// Below the area in as few columns as it takes, at most half as high as the area; what has no room is counted.
+    /// Below the area, in as many columns as have room for whole names, or in more where the legend would be higher than
+    /// half the area. What has no room even so is counted.
     fn columns_below(self, names: &[String]) -> (Self, Area) {
         let Self { set, area, .. } = self;
         let row = set.size * LINE;
         let rows = ((area.height * 0.5 / row) as usize).max(1);
         let most = ((area.width / 80.0) as usize).max(1);
-        let columns = names.len().div_ceil(rows).clamp(1, most);
+        let whole: Vec<Vec<String>> = names.iter().map(|name| vec![name.clone()]).collect();
+        let with_room = (area.width / (widest(&whole, set) + BETWEEN)) as usize;
+        let columns = names.len().div_ceil(rows).max(with_room).clamp(1, most);
         let column = area.width / columns as f64;
         let room = column - SIGN - BETWEEN;
-        let mut entries: Vec<Vec<String>> = names.iter().map(|name| vec![set.elided(name, room)]).collect();
+        let mut entries = shortened(names, set, room);
         let left_out = if entries.len() > rows * columns { entries.len() + 1 - rows * columns } else { 0 };
         entries.truncate(names.len() - left_out);
         Self { entries, left_out, columns, column, row, ..self }.below()
@@ -141,6 +144,20 @@ fn widest(entries: &[Vec<String>], set: Type) -> f64 {
     entries.iter().flatten().map(|line| set.width(line)).fold(0.0, f64::max) + SIGN
 }
 
+/// The names without their middle where they are wider than `most`; and where that makes two of them the same, without
+/// what all have in common at the start.
+fn shortened(names: &[String], set: Type, most: f64) -> Vec<Vec<String>> {
+    let elided: Vec<Vec<String>> = names.iter().map(|name| vec![set.elided(name, most)]).collect();
+    if all_differ(&elided) {
+        return elided;
+    }
+    let same = |(a, b): &(char, char)| a == b;
+    let in_common = |name: &String| name.chars().zip(names[0].chars()).take_while(same).count();
+    let start = names.iter().map(in_common).min().unwrap_or(0);
+    let rest = |name: &String| format!("…{}", name.chars().skip(start).collect::<String>());
+    names.iter().map(|name| vec![set.elided(&rest(name), most)]).collect()
+}
+
 fn all_differ(entries: &[Vec<String>]) -> bool {
     entries.iter().collect::<std::collections::BTreeSet<_>>().len() == entries.len()
 }
@@ -156,6 +173,15 @@ mod tests {
                 assert_ne!((pen(a, 1.0).colour, pen(a, 1.0).dash), (pen(b, 1.0).colour, pen(b, 1.0).dash));
             }
         }
+    }
+
+    #[test]
+    fn shortened_names_still_differ() {
+        let names: Vec<String> =
+            (0..20).map(|k| format!("fedavg_private_regressors_alpha_{k}_seed_{}", k % 3)).collect();
+        let short = shortened(&names, Type::new(9.0), 60.0);
+        assert!(all_differ(&short), "{short:?}");
+        assert_eq!(short[7], ["…7_seed_1"]);
     }
 
     #[test]

@@ -11,16 +11,19 @@ mod curve;
 mod find;
 mod font;
 mod legend;
+mod natural;
 mod png;
 mod scale;
 mod svg;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use plugin_api::Level;
 
 use self::chart::{Chart, Panel};
-use self::find::{Natural, Run};
+use self::find::Run;
+use self::natural::Natural;
 pub use self::svg::Size;
 use self::svg::Svg;
 use crate::console::Console;
@@ -116,8 +119,8 @@ fn files(stem: &Path) -> [PathBuf; 2] {
 fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Failure> {
     if !labels.is_empty() && labels.len() != runs.len() {
         let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-        let report = Report::new(format!("--label names {} runs, but there are {}", labels.len(), runs.len()));
-        return Err(Failure::usage(report.hint(format!("in this order: {}", names.join(", ")))));
+        let report = Report::new(format!("--label is given {} times for {} runs", labels.len(), runs.len()));
+        return Err(Failure::usage(report.hint(format!("once for each, in this order: {}", names.join(", ")))));
     }
     for (run, label) in runs.iter_mut().zip(labels) {
         run.name.clone_from(label);
@@ -152,13 +155,11 @@ fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
         let columns = chart::columns(panels.len());
         let rows = panels.len().div_ceil(columns);
         let fitting = Size { width: 60 + 290 * columns as u32, height: 110 + 210 * rows as u32 };
-        let chart = chart(options.title.clone().unwrap_or_else(|| options.tag.clone()), panels);
-        let subtitle =
-            if options.title.is_none() { chart.subtitle.replacen(&options.tag, "", 1) } else { chart.subtitle };
-        let chart = Chart { subtitle: subtitle.trim_start_matches(", ").to_owned(), ..chart };
+        let chart = chart(options.title.clone().unwrap_or_default(), panels);
         return vec![("together".to_owned(), chart.draw(options.size.unwrap_or(fitting)))];
     }
     let size = options.size.unwrap_or(Size { width: 640, height: 420 });
+    let mut taken = BTreeSet::new();
     let picture = |panel: Panel| {
         let client = if panel.title.is_empty() { options.tag.clone() } else { panel.title.clone() };
         let title = match &options.title {
@@ -166,7 +167,12 @@ fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
             Some(title) => title.clone(),
             None => client.clone(),
         };
-        (file_name(&client), chart(title, vec![Panel { title: String::new(), ..panel }]).draw(size))
+        let mut name = file_name(&client);
+        // Some file systems take upper and lower case for the same.
+        while !taken.insert(name.to_lowercase()) {
+            name.push('_');
+        }
+        (name, chart(title, vec![Panel { title: String::new(), ..panel }]).draw(size))
     };
     panels.map(picture).collect()
 }
