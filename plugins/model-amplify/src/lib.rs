@@ -55,7 +55,7 @@
 //! as much from itself between one thread and two, and the test only bounds how far the noise can go. Layers of 24
 //! features and more, the default ones among them, have no such groups.
 //!
-//! //! # Reading order
+//! # Reading order
 //! [`trunk`] is the paper's model and [`regressor`] the heads; [`network`] joins the two. [`batch`] makes tensors of
 //! token ids, [`trainer`] takes an optimiser step with [`optimizer`], and [`model`] is the plugin: the loop over
 //! epochs, tasks and batches. [`parameters`] holds the named tensors, [`checkpoint`] and [`export`] their files, which
