@@ -7,15 +7,14 @@ use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
 use serde_json::json;
 
 use crate::client::{Line, Link};
-use crate::config::{Choice, Experiment};
+use crate::config::Experiment;
 use crate::console::Console;
-use crate::document::Document;
 use crate::error::{Failure, Report};
 use crate::plot::bars::{self, Bars};
 use crate::plot::{self, file_name};
 use crate::plugins::Finder;
 use crate::run::Options;
-use crate::setup::Used;
+use crate::setup::{self, Used};
 use crate::tensors::write_text;
 use crate::tracking::Reporter;
 
@@ -36,8 +35,9 @@ pub fn prepare(
     options: &Options,
 ) -> Result<Vec<PathBuf>, Failure> {
     let console = Console::new(options.level);
-    let used = find(experiment, options)?;
-    let placed = |error| Failure::usage(placed(&experiment.document, &used.choice, error));
+    let finder = Finder::new(options.plugin_folders.iter().chain(&experiment.plugin_path).cloned());
+    let used = setup::find(experiment, &finder, Kind::Dataset, &experiment.dataset).map_err(Failure::usage)?;
+    let placed = |error| placed(experiment, &used, error);
     let stop = AtomicBool::new(false);
     let link = Link {
         console: &console,
@@ -50,6 +50,7 @@ pub fn prepare(
     let ctx = line.context("cpu");
     let mut dataset = used.component.new_dataset(&used.choice.config, &ctx).map_err(placed)?;
     let description = dataset.describe(&ctx).map_err(placed)?;
+    setup::check_description(&description).map_err(placed)?;
 
     open(output, force)?;
     write_manifest(output, experiment, &used, &description, &[])?;
@@ -63,33 +64,12 @@ pub fn prepare(
     Ok(files)
 }
 
-/// The dataset's plugin, its table checked.
-fn find(experiment: &Experiment, options: &Options) -> Result<Used, Failure> {
-    let (choice, document) = (&experiment.dataset, &experiment.document);
-    let finder = Finder::new(options.plugin_folders.iter().chain(&experiment.plugin_path).cloned());
-    let (library, component) = finder.find(Kind::Dataset, &choice.plugin).map_err(|report| {
-        let way: Vec<String> = choice.table.iter().cloned().chain(["plugin".to_owned()]).collect();
-        Failure::usage(document.place(report, &way))
-    })?;
-    let problems = component.check(&choice.config).map_err(|e| Failure::usage(Report::from(e)))?;
-    if problems.is_empty() {
-        return Ok(Used { choice: choice.clone(), library, component });
-    }
-    let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
-    Err(document.failure(&table, problems))
-}
-
-/// A dataset's error, shown at the key of its table that it speaks of.
-fn placed(document: &Document, choice: &Choice, error: plugin_api::Error) -> Report {
-    let key = match error.place() {
-        Some(plugin_api::Place::Key(key)) => key.clone(),
-        _ => "plugin".to_owned(),
-    };
-    let way: Vec<String> = choice.table.iter().cloned().chain(key.split('.').map(str::to_owned)).collect();
+/// A dataset's error, shown at its place, and for a dataset that prepares nothing what there is instead.
+fn placed(experiment: &Experiment, used: &Used, error: plugin_api::Error) -> Failure {
     let unsupported = *error.kind() == ErrorKind::Unsupported;
-    let report = document.place(Report::from(error).within(&format!("dataset `{}`", choice.plugin)), &way);
+    let report = setup::placed(experiment, used, error);
     let hint = "runs read its data as they are; `fedplug check` tells how many rows each client has";
-    if unsupported { report.hint(hint) } else { report }
+    Failure::usage(if unsupported { report.hint(hint) } else { report })
 }
 
 /// Makes the folder, or empties it if it holds what we prepared before and shall be replaced.
@@ -182,7 +162,15 @@ fn pictures(experiment: &Experiment, description: &Description) -> Vec<(PathBuf,
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::component::About;
+    use plugin_api::{Component, Plugin};
+
     use super::*;
+    use crate::document::Document;
+    use crate::plugins::Library;
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Empty {}
 
     /// A dataset that prepares nothing, as the contract's defaults leave it.
     struct Bare;
@@ -204,11 +192,16 @@ mod tests {
             Link { console: &console, reporter: Reporter::nowhere(), stop: &stop, seed: Seed::new(1), threads: 1 };
         let line = Line::new(&link, "bare", None, None);
         let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &line.context("cpu")).unwrap_err();
-        let document = Document::parse("x.toml".to_owned(), "[dataset]\nplugin = \"bare\"\n").unwrap();
-        let table = vec!["dataset".to_owned()];
-        let choice = Choice { plugin: "bare".to_owned(), config: serde_json::Value::Null, table };
-        let text = Failure::usage(placed(&document, &choice, error)).to_string();
-        assert!(text.starts_with("error: x.toml:2: "), "{text}");
+        let tables = "name = \"x\"\n[federation]\nrounds = 1\n[model]\nplugin = \"m\"\n[aggregator]\nplugin = \"a\"\n";
+        let text = format!("{tables}[dataset]\nplugin = \"bare\"\n");
+        let experiment = Experiment::from_document(Document::parse("x.toml".to_owned(), &text).unwrap()).unwrap();
+        let new = |_: Empty, _: &plugin_api::Context<'_>| Ok(Bare);
+        let component = Component::dataset("bare", "Prepares nothing", new);
+        let plugin = Plugin { about: About::default(), components: vec![component.clone()] };
+        let library = Library { path: PathBuf::new(), plugin: plugin.into() };
+        let used = Used { choice: experiment.dataset.clone(), library, component };
+        let text = placed(&experiment, &used, error).to_string();
+        assert!(text.starts_with("error: x.toml:8: "), "{text}");
         assert!(text.contains("dataset `bare`: this dataset has nothing to prepare"), "{text}");
         assert!(text.contains("hint: runs read its data as they are"), "{text}");
     }

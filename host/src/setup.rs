@@ -177,38 +177,39 @@ struct Found {
 
 /// Finds and opens all plugins, and lets each check its table; everything that is wrong is told at once.
 fn find_all(experiment: &Experiment, finder: &Finder) -> Result<Found, Failure> {
-    let document = &experiment.document;
     let mut reports = Vec::new();
-    let mut find = |kind: Kind, choice: &Choice| -> Option<Used> {
-        let (library, component) = match finder.find(kind, &choice.plugin) {
-            Ok(found) => found,
-            Err(report) => {
-                let way: Vec<String> = choice.table.iter().cloned().chain(["plugin".to_owned()]).collect();
-                reports.push(document.place(report, &way));
-                return None;
-            }
-        };
-        let used = Used { choice: choice.clone(), library, component };
-        match used.component.check(&choice.config) {
-            Ok(problems) => {
-                let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
-                reports.extend(document.reports(&table, problems));
-            }
-            Err(error) => reports.push(Report::from(error).within(&who(&used))),
-        }
-        Some(used)
-    };
-    let dataset = find(Kind::Dataset, &experiment.dataset);
-    let model = find(Kind::Model, &experiment.model);
-    let aggregator = find(Kind::Aggregator, &experiment.aggregator);
+    let mut note = |kind, choice| find(experiment, finder, kind, choice).map_err(|found| reports.extend(found)).ok();
+    let dataset = note(Kind::Dataset, &experiment.dataset);
+    let model = note(Kind::Model, &experiment.model);
+    let aggregator = note(Kind::Aggregator, &experiment.aggregator);
     let filters: Vec<_> =
-        experiment.filters.iter().filter_map(|(place, choice)| Some((*place, find(Kind::Filter, choice)?))).collect();
+        experiment.filters.iter().filter_map(|(place, choice)| Some((*place, note(Kind::Filter, choice)?))).collect();
     match (model, dataset, aggregator) {
         (Some(model), Some(dataset), Some(aggregator)) if reports.is_empty() => {
             Ok(Found { model, dataset, aggregator, filters })
         }
         _ => Err(Failure::usage(reports)),
     }
+}
+
+/// Finds and opens one plugin, and lets it check its table.
+///
+/// # Errors
+/// All that is wrong with the choice, at its place in the file.
+pub fn find(experiment: &Experiment, finder: &Finder, kind: Kind, choice: &Choice) -> Result<Used, Vec<Report>> {
+    let document = &experiment.document;
+    let (library, component) = finder.find(kind, &choice.plugin).map_err(|report| {
+        let way: Vec<String> = choice.table.iter().cloned().chain(["plugin".to_owned()]).collect();
+        vec![document.place(report, &way)]
+    })?;
+    let used = Used { choice: choice.clone(), library, component };
+    let problems =
+        used.component.check(&choice.config).map_err(|error| vec![Report::from(error).within(&who(&used))])?;
+    if problems.is_empty() {
+        return Ok(used);
+    }
+    let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
+    Err(document.reports(&table, problems))
 }
 
 fn who(used: &Used) -> String {
@@ -234,7 +235,7 @@ fn with_line_on<R>(
 }
 
 /// A plugin's error, shown at the key of its table that it speaks of, or at the table.
-fn placed(experiment: &Experiment, used: &Used, error: plugin_api::Error) -> Report {
+pub fn placed(experiment: &Experiment, used: &Used, error: plugin_api::Error) -> Report {
     let mut way = used.choice.table.clone();
     let key = match error.place() {
         Some(plugin_api::Place::Key(key)) => Some(key.clone()),
@@ -251,7 +252,10 @@ fn placed(experiment: &Experiment, used: &Used, error: plugin_api::Error) -> Rep
 }
 
 /// What the host relies on: names that can name folders, each once.
-fn check_description(description: &Description) -> plugin_api::Result<()> {
+///
+/// # Errors
+/// If the dataset describes something else.
+pub fn check_description(description: &Description) -> plugin_api::Result<()> {
     let wrong = |what: String| Err(plugin_api::Error::data(what));
     if description.clients.is_empty() {
         return wrong("there is no client".to_owned());
