@@ -27,7 +27,6 @@ build: setup
 test: setup .python/stamp
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
-	$(CARGO) test --workspace --doc
 
 lint: setup
 	$(CARGO) fmt --all --check
