@@ -12,24 +12,12 @@ pub fn root() -> &'static Path {
 /// The binary, once the plugins stand beside it.
 fn binary() -> &'static Path {
     static BUILT: LazyLock<()> = LazyLock::new(|| {
-        let mut packages = vec![
-            "model-linear",
-            "dataset-flab",
-            "aggregator-fedavg",
-            "filter-exclude-params",
-            "fixture-misbehaving",
-            "fixture-foreign",
-            "fixture-newer",
-            "fixture-unstartable",
-        ];
-        if has_libtorch() {
-            packages.push("model-amplify");
-        }
+        // The whole workspace, as `make test` builds it: a choice of packages would be built with other features.
+        let without_libtorch: &[&str] = if has_libtorch() { &[] } else { &["--exclude", "model-amplify"] };
         let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-        let packages = packages.iter().flat_map(|package| ["-p", package]);
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--profile", profile])
-            .args(packages)
+            .args(["build", "--quiet", "--workspace", "--profile", profile])
+            .args(without_libtorch)
             .current_dir(root())
             .status()
             .unwrap();
