@@ -132,13 +132,15 @@ impl Document {
 
     /// A report about the key at the end of `way`, with its place.
     pub fn report(&self, way: &[String], message: &str) -> Report {
-        self.placed(way, &named(&way.join("."), message), message)
+        self.placed(way, Some(&named(&way.join("."), message)), message)
     }
 
-    fn placed(&self, way: &[String], name: &str, message: &str) -> Report {
-        if let Some((_, argument)) =
-            self.overrides.iter().rev().find(|(path, _)| path.starts_with(way) || way.starts_with(path))
-        {
+    /// A report about a key, by its name, or without one about the table at the end of `way`: then an argument that
+    /// changed one key of it may have nothing to do with it.
+    fn placed(&self, way: &[String], name: Option<&str>, message: &str) -> Report {
+        let to_blame = |path: &Vec<String>| way.starts_with(path) || (name.is_some() && path.starts_with(way));
+        let name = name.unwrap_or_default();
+        if let Some((_, argument)) = self.overrides.iter().rev().find(|(path, _)| to_blame(path)) {
             return Report::new(format!("--set {argument}: {message}"));
         }
         match self.span(way) {
@@ -160,7 +162,7 @@ impl Document {
     /// Puts the place of the table at the end of `way` to a report that is about no key of it.
     pub fn place_table(&self, report: Report, way: &[String]) -> Report {
         let message = report.message().to_owned();
-        self.placed(way, "", &message).with_details_of(report)
+        self.placed(way, None, &message).with_details_of(report)
     }
 
     /// Where the key at the end of `way` stands; where it stands nowhere, the nearest table around it does.
@@ -262,6 +264,17 @@ mod tests {
         for argument in ["a", "a.b=1", "t.list.7.k=1", "=1"] {
             assert!(document.set(argument).unwrap_err().to_string().contains("--set"), "{argument}");
         }
+    }
+
+    #[test]
+    fn an_argument_is_blamed_for_its_key_and_not_for_the_whole_table() {
+        let mut document = Document::parse("x.toml".into(), "[t]\na = 1\nb = 2\n").unwrap();
+        document.set("t.a=3").unwrap();
+        let way = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let told = |report: Report| report.message().to_owned();
+        assert_eq!(told(document.report(&way("t.a"), "is bad")), "--set t.a=3: is bad");
+        assert_eq!(told(document.report(&way("t.b"), "is bad")), "x.toml:3: `t.b`: is bad");
+        assert_eq!(told(document.place_table(Report::new("is bad"), &way("t"))), "x.toml:1: is bad");
     }
 
     #[test]
