@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use plugin_api::context::Host;
 use plugin_api::{Context, Epoch, Evaluation, Level, Message, Model, Params, Received, Seed, State, Task};
+use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
 use crate::error::Report;
 use crate::filters::Chain;
+use crate::report::Notes;
 use crate::tracking::{Reporter, Scalar};
 
 /// A component that failed, and how.
@@ -63,6 +65,17 @@ pub struct Outcome {
     pub global: Vec<Evaluation>,
     /// How good its own model is after each epoch.
     pub local: Vec<Vec<Evaluation>>,
+    /// Bytes of tensors that it got and that it sent, as they crossed.
+    pub traffic: Traffic,
+}
+
+/// Bytes of tensors that crossed between server and clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// From the server.
+    pub received: u64,
+    /// To the server.
+    pub sent: u64,
 }
 
 /// What a client has to keep for a resumed run.
@@ -83,6 +96,8 @@ pub struct Link<'a> {
     pub console: &'a Console,
     /// Where scalars go.
     pub reporter: Reporter,
+    /// Where sentences for the summary go.
+    pub notes: &'a Notes,
     /// Whether the run shall stop.
     pub stop: &'a AtomicBool,
     /// The experiment's seed.
@@ -105,6 +120,16 @@ pub trait Client: Send {
     /// # Errors
     /// If its model or one of its filters fails.
     fn evaluate(&mut self, order: &Order, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault>;
+    /// Answers what the aggregator asks in a round.
+    ///
+    /// # Errors
+    /// If no filter of its has an answer.
+    fn answer(&mut self, question: &Message, round: u64, link: &Link<'_>) -> Result<Message, Fault>;
+    /// Evaluates a complete model of another client on its own data, and goes back to its own.
+    ///
+    /// # Errors
+    /// If the model does not fit its own.
+    fn judge(&mut self, params: &Params, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault>;
     /// Its own complete model.
     ///
     /// # Errors
@@ -142,7 +167,7 @@ pub struct Identity {
 
 impl Identity {
     fn line<'a>(&'a self, link: &'a Link<'a>, round: Option<u64>) -> Line<'a> {
-        Line::new(link, &self.plugin, Some((self.index, &self.name)), round)
+        Line::new(link, &self.plugin, Some((self.index, &self.name)), round).on(&self.device)
     }
 
     fn fault(&self, error: plugin_api::Error) -> Fault {
@@ -165,12 +190,15 @@ pub struct LocalClient {
     /// Where it stands on the axis of its scalars: its optimiser steps, and one for each epoch without any, so that
     /// the curves of a client without data go on as well.
     pub position: u64,
+    /// The global model of the round, as its model received it.
+    pub base: Message,
 }
 
 impl LocalClient {
-    fn receive(&mut self, order: &Order, ctx: &Context<'_>) -> Result<Received, Fault> {
-        let message = self.input.apply(order.global.clone(), ctx)?;
-        let received = self.model.receive(&message, ctx).map_err(|e| self.identity.fault(e))?;
+    fn receive(&mut self, order: &Order, line: &Line<'_>) -> Result<Received, Fault> {
+        self.base = self.input.apply(order.global.clone(), &order.global, line)?;
+        let ctx = line.context();
+        let received = self.model.receive(&self.base, &ctx).map_err(|e| self.identity.fault(e))?;
         ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
         Ok(received)
     }
@@ -212,7 +240,7 @@ impl Client for LocalClient {
         let global = self.evaluate(order, link)?;
         let me = self.identity.clone();
         let line = me.line(link, Some(order.round)).with_progress();
-        let ctx = line.context(&me.device);
+        let ctx = line.context();
         let (mut steps, mut examples, mut local) = (0, 0, Vec::new());
         for epoch in 0..order.epochs {
             let epoch = Epoch { round: order.round, epoch };
@@ -221,67 +249,104 @@ impl Client for LocalClient {
             examples += trained.examples;
             self.position += trained.steps.max(1);
             link.console.epoch_done(me.index);
-            let evaluations = self.evaluation(&me.line(link, Some(order.round)).context(&me.device))?;
+            let evaluations = self.evaluation(&me.line(link, Some(order.round)).context())?;
             self.report(&evaluations, "local_test", order.round, link);
             local.push(evaluations);
         }
         let message = self.model.send(&ctx).map_err(|e| me.fault(e))?;
-        let message = self.output.apply(message, &ctx)?;
-        Ok(Outcome { message, steps, examples, global, local })
+        let message = self.output.apply(message, &std::mem::take(&mut self.base), &line)?;
+        let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
+        for (tag, bytes) in [("Bytes/received", traffic.received), ("Bytes/sent", traffic.sent)] {
+            ctx.scalar(tag, self.position, bytes as f64);
+        }
+        Ok(Outcome { message, steps, examples, global, local, traffic })
     }
 
     fn evaluate(&mut self, order: &Order, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault> {
         let me = self.identity.clone();
         let line = me.line(link, Some(order.round));
-        let ctx = line.context(&me.device);
-        self.receive(order, &ctx)?;
+        let ctx = line.context();
+        self.receive(order, &line)?;
         let global = self.evaluation(&ctx)?;
         self.report(&global, "global_test", order.round, link);
         Ok(global)
     }
 
+    fn answer(&mut self, question: &Message, round: u64, link: &Link<'_>) -> Result<Message, Fault> {
+        let me = self.identity.clone();
+        self.output.answer(question, &me.line(link, Some(round)))
+    }
+
+    fn judge(&mut self, params: &Params, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault> {
+        let me = self.identity.clone();
+        let line = me.line(link, None);
+        let ctx = line.context();
+        let own = self.model.parameters(&ctx).map_err(|e| me.fault(e))?;
+        self.model.receive(&params.clone().into(), &ctx).map_err(|e| me.fault(e))?;
+        let found = self.evaluation(&ctx);
+        self.model.receive(&own.into(), &ctx).map_err(|e| me.fault(e))?;
+        found
+    }
+
     fn parameters(&mut self, link: &Link<'_>) -> Result<Params, Fault> {
         let me = self.identity.clone();
-        self.model.parameters(&me.line(link, None).context(&me.device)).map_err(|e| me.fault(e))
+        self.model.parameters(&me.line(link, None).context()).map_err(|e| me.fault(e))
     }
 
     fn export(&mut self, folder: &Path, link: &Link<'_>) -> Result<Vec<String>, Fault> {
         let me = self.identity.clone();
-        self.model.export(folder, &me.line(link, None).context(&me.device)).map_err(|e| me.fault(e))
+        self.model.export(folder, &me.line(link, None).context()).map_err(|e| me.fault(e))
     }
 
     fn save(&mut self, link: &Link<'_>) -> Result<Saved, Fault> {
         let me = self.identity.clone();
         let line = me.line(link, None);
-        let ctx = line.context(&me.device);
-        let filters = [self.input.states(&ctx)?, self.output.states(&ctx)?];
+        let ctx = line.context();
+        let filters = [self.input.states(&line)?, self.output.states(&line)?];
         Ok(Saved { model: self.model.state(&ctx).map_err(|e| me.fault(e))?, filters, position: self.position })
     }
 
     fn restore(&mut self, saved: &Saved, link: &Link<'_>) -> Result<(), Fault> {
         let me = self.identity.clone();
         let line = me.line(link, None);
-        let ctx = line.context(&me.device);
-        self.input.restore(&saved.filters[0], &ctx)?;
-        self.output.restore(&saved.filters[1], &ctx)?;
+        let ctx = line.context();
+        self.input.restore(&saved.filters[0], &line)?;
+        self.output.restore(&saved.filters[1], &line)?;
         self.position = saved.position;
         self.model.restore(&saved.model, &ctx).map_err(|e| me.fault(e))
     }
 }
 
 /// The host behind one component's calls: it knows whose they are.
+#[derive(Clone, Copy)]
 pub struct Line<'a> {
     link: &'a Link<'a>,
     who: &'a str,
     client: Option<(usize, &'a str)>,
     round: Option<u64>,
+    device: &'a str,
     progress: bool,
 }
 
 impl<'a> Line<'a> {
-    /// For the component `who`, called for a client or for the server.
+    /// For the component `who`, called for a client or for the server, on the CPU.
     pub fn new(link: &'a Link<'a>, who: &'a str, client: Option<(usize, &'a str)>, round: Option<u64>) -> Self {
-        Self { link, who, client, round, progress: false }
+        Self { link, who, client, round, device: "cpu", progress: false }
+    }
+
+    /// The same on a device.
+    #[must_use]
+    pub fn on(self, device: &'a str) -> Self {
+        Self { device, ..self }
+    }
+
+    /// The same for another component.
+    #[must_use]
+    pub fn of<'b>(&self, who: &'b str) -> Line<'b>
+    where
+        'a: 'b,
+    {
+        Line { who, ..*self }
     }
 
     fn with_progress(self) -> Self {
@@ -289,8 +354,8 @@ impl<'a> Line<'a> {
     }
 
     /// The context of a call on this line.
-    pub fn context(&'a self, device: &'a str) -> Context<'a> {
-        let ctx = Context::new(self).with_seed(self.link.seed).with_threads(self.link.threads).with_device(device);
+    pub fn context(&self) -> Context<'_> {
+        let ctx = Context::new(self).with_seed(self.link.seed).with_threads(self.link.threads).with_device(self.device);
         let ctx = self.client.map_or(ctx.clone(), |(_, name)| ctx.with_client(name));
         self.round.map_or(ctx.clone(), |round| ctx.with_round(round))
     }
@@ -312,6 +377,9 @@ impl Host for Line<'_> {
         if let (true, Some((index, _))) = (self.progress, self.client) {
             self.link.console.progress(index, done, total);
         }
+    }
+    fn note(&self, key: &str, text: &str) {
+        self.link.notes.set(self.client.map_or(crate::tracking::SERVER, |(_, name)| name), self.who, key, text);
     }
     fn cancelled(&self) -> bool {
         self.link.stop.load(Ordering::Relaxed)

@@ -56,6 +56,18 @@ pub struct Federation {
     /// What happens when a client fails.
     #[serde(default)]
     pub on_client_failure: OnClientFailure,
+    /// Which share of the clients takes part in a round: drawn anew for each, from the seed.
+    #[serde(default = "all")]
+    pub fraction: f64,
+    /// At least so many clients take part in a round, and a round with fewer updates than this ends the run.
+    #[serde(default = "one_client")]
+    pub min_clients: usize,
+    /// When to stop before the last round; never where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// Whether every client evaluates the models of all at the end.
+    #[serde(default)]
+    pub cross_site: bool,
     /// After how many rounds a checkpoint is written; 0 writes one after the first round that ends a minute or more
     /// after the last.
     #[serde(default)]
@@ -70,8 +82,38 @@ fn one_thread() -> usize {
     1
 }
 
+fn all() -> f64 {
+    1.0
+}
+
+fn one_client() -> usize {
+    1
+}
+
 fn auto() -> Vec<String> {
     vec!["auto".to_owned()]
+}
+
+/// The table `[federation.early-stopping]`: the run stops after `patience` rounds without a better number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EarlyStopping {
+    /// How many rounds.
+    pub patience: u64,
+    /// Which of the server's numbers is watched: the mean over the clients, by its tag, such as `RMSE/local_test`. The
+    /// default is the score of the global model.
+    #[serde(default = "score")]
+    pub metric: String,
+    /// By how much a number must be better than the best before to count.
+    #[serde(default)]
+    pub min_delta: f64,
+}
+
+/// The tag of the global model's score among the server's numbers.
+pub const SCORE: &str = "Score/global_test";
+
+fn score() -> String {
+    SCORE.to_owned()
 }
 
 /// What happens when a client fails.
@@ -206,25 +248,40 @@ fn take_plugin(mut table: Map<String, Value>, way: Vec<String>, problems: &mut V
     None
 }
 
-fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<Problem>) -> Option<(Place, Choice)> {
+/// A filter at each of the places that its table names.
+fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<Problem>) -> Vec<(Place, Choice)> {
     let way = vec!["filter".to_owned(), index.to_string()];
-    let place = table.shift_remove("at");
+    let at = table.shift_remove("at");
     let choice = take_plugin(table, way.clone(), problems);
-    let read = config::read::<Place>(place.as_ref().unwrap_or(&Value::Null));
-    match read {
-        Ok(place) => Some((place, choice?)),
-        Err(found) => {
-            let known = ["client-output", "server-input", "server-output", "client-input"].map(str::to_owned).to_vec();
-            let message = match place {
-                None => "`at` is missing: where the filter stands".to_owned(),
-                Some(Value::String(_)) => found.into_iter().next().map(|p| p.message).unwrap_or_default(),
-                Some(_) => "`at` must name a place".to_owned(),
-            };
-            let path = if place.is_some() { way.into_iter().chain(["at".to_owned()]).collect() } else { way };
-            problems.push(Problem { path, message, known });
-            None
+    let known = || ["client-output", "server-input", "server-output", "client-input"].map(str::to_owned).to_vec();
+    let mut complain = |message: String| {
+        let key = at.is_some().then(|| "at".to_owned());
+        problems.push(Problem { path: way.iter().cloned().chain(key).collect(), message, known: known() });
+    };
+    let named: &[Value] = match &at {
+        Some(Value::Array(places)) if !places.is_empty() => places,
+        Some(place @ Value::String(_)) => std::slice::from_ref(place),
+        Some(_) => {
+            complain("`at` must name a place, or a list of places".to_owned());
+            return Vec::new();
+        }
+        None => {
+            complain("`at` is missing: where the filter stands".to_owned());
+            return Vec::new();
+        }
+    };
+    let mut places = Vec::new();
+    for value in named {
+        match config::read::<Place>(value) {
+            Ok(place) if places.contains(&place) => complain("`at` names a place twice".to_owned()),
+            Ok(place) => places.push(place),
+            Err(found) if value.is_string() => {
+                complain(found.into_iter().next().map(|p| p.message).unwrap_or_default());
+            }
+            Err(_) => complain("`at` must name a place, or a list of places".to_owned()),
         }
     }
+    choice.map(|choice| places.into_iter().map(|place| (place, choice.clone())).collect()).unwrap_or_default()
 }
 
 fn check_values(raw: &Raw, problems: &mut Vec<Problem>) {
@@ -244,6 +301,20 @@ fn check_values(raw: &Raw, problems: &mut Vec<Problem>) {
     }
     if raw.federation.threads_per_client == 0 {
         complain(&["federation", "threads-per-client"], "must be at least 1");
+    }
+    if !(raw.federation.fraction > 0.0 && raw.federation.fraction <= 1.0) {
+        complain(&["federation", "fraction"], "must be more than 0 and at most 1");
+    }
+    if raw.federation.min_clients == 0 {
+        complain(&["federation", "min-clients"], "must be at least 1");
+    }
+    if let Some(rule) = &raw.federation.early_stopping {
+        if rule.patience == 0 {
+            complain(&["federation", "early-stopping", "patience"], "must be at least 1");
+        }
+        if !(rule.min_delta >= 0.0 && rule.min_delta.is_finite()) {
+            complain(&["federation", "early-stopping", "min-delta"], "must be a number from 0 up");
+        }
     }
     if raw.federation.devices.is_empty() {
         complain(&["federation", "devices"], "must name at least one device, such as `cpu`, `cuda:0` or `auto`");

@@ -3,14 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use plugin_api::{Aggregator, Evaluation, Message, Update};
+use plugin_api::{Aggregator, Cohort, Context, Evaluation, Goal, Letter, Message, Stage, Update};
 
 use crate::client::{Client, Fault, Line, Link, Order, Outcome};
-use crate::config::OnClientFailure;
+use crate::config::{self, OnClientFailure, SCORE};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
+use crate::participation::select;
 use crate::report::{Record, mean_metrics, mean_score, short};
 use crate::run_dir::RunDir;
+use crate::stopping::Patience;
 use crate::tracking::{Scalar, Tracker};
 use crate::workers::in_order;
 
@@ -46,16 +48,12 @@ pub struct Federation<'a> {
     pub record: Record,
     /// How many rounds are done.
     pub done: u64,
-    /// How many rounds there are.
-    pub rounds: u64,
-    /// Epochs of a client in a round.
-    pub epochs: u64,
+    /// Whether it still gets better.
+    pub patience: Patience,
+    /// What the experiment says of rounds and clients.
+    pub plan: &'a config::Federation,
     /// How many clients work at the same time.
     pub workers: usize,
-    /// What happens when a client fails.
-    pub on_failure: OnClientFailure,
-    /// After how many rounds a checkpoint is written; 0 by time.
-    pub checkpoint_every: u64,
     /// Where scalars go.
     pub tracker: &'a Tracker,
     /// What the components may call.
@@ -71,59 +69,79 @@ impl Federation<'_> {
     /// If a component fails, a file cannot be written, or the run is asked to stop.
     pub fn run(&mut self) -> Result<(), Failure> {
         let mut checkpointed = Instant::now();
-        while self.done < self.rounds {
+        while !self.is_over() {
             let begun = Instant::now();
-            let evaluations = self.round(self.done)?;
-            self.judge(self.done, &evaluations, begun);
+            let outcomes = self.round(self.done)?;
+            self.judge(self.done, &outcomes, begun)?;
             self.done += 1;
             let positions = self.tracker.sync()?;
-            let due = match self.checkpoint_every {
+            let due = match self.plan.checkpoint_every {
                 0 => checkpointed.elapsed() >= CHECKPOINT_AFTER,
                 every => self.done.is_multiple_of(every),
             };
-            if due && self.done < self.rounds {
+            if due && !self.is_over() {
                 self.save(&positions)?;
                 checkpointed = Instant::now();
             }
         }
+        if let (true, Some(rule)) = (self.done < self.plan.rounds, &self.plan.early_stopping) {
+            let line =
+                format!("stopped after round {}: {} rounds without a better {}", self.done, rule.patience, rule.metric);
+            self.link.console.log(plugin_api::Level::Info, &line);
+        }
         Ok(())
     }
 
-    /// One round: every client gets the global model through the filters, evaluates, trains and evaluates; its update
-    /// comes back through the filters and is aggregated in the clients' order; the aggregate is the next global model.
+    fn is_over(&self) -> bool {
+        self.done >= self.plan.rounds || self.patience.is_over(self.plan.early_stopping.as_ref())
+    }
+
+    /// One round: clients are selected; each gets the global model through the filters, evaluates, trains and evaluates;
+    /// its update comes back through the filters and is aggregated in the clients' order; the aggregate is the next
+    /// global model. Before and after the clients' work the aggregator may ask them for more.
     fn round(&mut self, round: u64) -> Result<Vec<(String, Outcome)>, Failure> {
-        let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
-        let orders = self.orders(round)?;
         let link = self.link;
         let place = format!("round {}", round + 1);
-        let (plugin, aggregator) = (&self.aggregator.0, &mut self.aggregator.1);
-        let at_server = Line::new(link, plugin, None, Some(round));
-        let ctx = at_server.context("cpu");
+        let mut chosen = select(self.clients.len(), self.plan.fraction, self.plan.min_clients, link.seed, round);
+        let cohort =
+            Cohort::new(chosen.iter().map(|&k| self.clients[k].name().to_owned()).collect(), self.clients.len());
+        let plugin = self.aggregator.0.clone();
+        let aggregator = &mut self.aggregator.1;
+        let at_server = Line::new(link, &plugin, None, Some(round));
+        let ctx = at_server.context();
         let failed = |error| Failure::run(Fault::new(format!("aggregator `{plugin}`"), error).report(&place));
-        aggregator.begin(&self.global, &names, &ctx).map_err(failed)?;
+        aggregator.begin(&self.global, &cohort, &ctx).map_err(failed)?;
+        let policy = self.plan.on_client_failure;
+        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
+        asked.dialogue(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed)?;
+        let orders = self.orders(round, &chosen)?;
 
+        let aggregator = &mut self.aggregator.1;
         let mut outcomes = Vec::new();
-        let work = |index: usize, client: &mut Box<dyn Client>| {
-            let outcome = client.round(&orders[index], link);
-            link.reporter.client_done(index);
+        let mut heard = Vec::new();
+        let work = |place: usize, client: &mut &mut Box<dyn Client>| {
+            let outcome = client.round(&orders[place], link);
+            link.reporter.client_done(chosen[place]);
             outcome
         };
-        let input = &mut self.server[0];
-        let on_failure = self.on_failure;
-        let taken = in_order(self.workers, &mut self.clients, work, |index, outcome: Result<Outcome, Fault>| {
+        let (input, global) = (&mut self.server[0], &self.global);
+        let mut at_work: Vec<_> = pick(&mut self.clients, &chosen);
+        let names: Vec<String> = at_work.iter().map(|client| client.name().to_owned()).collect();
+        let taken = in_order(self.workers, &mut at_work, work, |index, outcome: Result<Outcome, Fault>| {
             let client = &names[index];
-            let line = Line::new(link, "server", Some((index, client)), Some(round));
+            let line = Line::new(link, "server", Some((chosen[index], client)), Some(round));
             let filtered = outcome.and_then(|outcome| {
-                let message = input.apply(outcome.message.clone(), &line.context("cpu"))?;
+                let message = input.apply(outcome.message.clone(), global, &line)?;
                 Ok((message, outcome))
             });
             let (message, outcome) = match filtered {
                 Ok(filtered) => filtered,
                 Err(fault) => {
-                    bear(&fault, &format!("{place}, client `{client}`"), on_failure, link)?;
+                    bear(&fault, &format!("{place}, client `{client}`"), policy, link)?;
                     return Ok(());
                 }
             };
+            heard.push(chosen[index]);
             let update = Update { client: client.clone(), message, steps: outcome.steps, examples: outcome.examples };
             aggregator.add(update, &ctx).map_err(failed)?;
             outcomes.push((client.clone(), Outcome { message: Message::default(), ..outcome }));
@@ -133,21 +151,28 @@ impl Federation<'_> {
         if outcomes.is_empty() {
             return Err(Failure::run(Report::new(format!("{place}: every client failed"))));
         }
+        if outcomes.len() < self.plan.min_clients {
+            let report = Report::new(format!("{place}: only {} clients sent an update", outcomes.len()));
+            return Err(Failure::run(report.hint(format!("`federation.min-clients` is {}", self.plan.min_clients))));
+        }
+        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
+        asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed)?;
         let next = aggregator.finish(&ctx).map_err(failed)?;
         self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]));
         self.global = next;
         Ok(outcomes)
     }
 
-    /// What each client is told: the global model, through the server's filters.
-    fn orders(&mut self, round: u64) -> Result<Vec<Order>, Failure> {
+    /// What each of these clients is told: the global model, through the server's filters.
+    fn orders(&mut self, round: u64, chosen: &[usize]) -> Result<Vec<Order>, Failure> {
         let mut orders = Vec::new();
-        for (index, client) in self.clients.iter().enumerate() {
-            let line = Line::new(self.link, "server", Some((index, client.name())), Some(round));
-            let global = self.server[1].apply(self.global.clone(), &line.context("cpu")).map_err(|fault| {
-                Failure::run(fault.report(&format!("round {}, client `{}`", round + 1, client.name())))
-            })?;
-            orders.push(Order { round, epochs: self.epochs, global });
+        for &index in chosen {
+            let name = self.clients[index].name();
+            let line = Line::new(self.link, "server", Some((index, name)), Some(round));
+            let global = self.server[1]
+                .apply(self.global.clone(), &self.global, &line)
+                .map_err(|fault| Failure::run(fault.report(&format!("round {}, client `{name}`", round + 1))))?;
+            orders.push(Order { round, epochs: self.plan.local_epochs, global });
         }
         Ok(orders)
     }
@@ -159,7 +184,7 @@ impl Federation<'_> {
         self.link.reporter.scalar(Scalar {
             client: None,
             round: rounds,
-            tag: "Score/global_test".to_owned(),
+            tag: SCORE.to_owned(),
             step: rounds,
             value: score,
         });
@@ -169,8 +194,9 @@ impl Federation<'_> {
     }
 
     /// Takes down what a round showed, and shows it.
-    fn judge(&mut self, round: u64, outcomes: &[(String, Outcome)], begun: Instant) {
+    fn judge(&mut self, round: u64, outcomes: &[(String, Outcome)], begun: Instant) -> Result<(), Failure> {
         for (client, outcome) in outcomes {
+            self.record.add_traffic(client, outcome.traffic);
             self.record.add_global(client, &outcome.global);
             outcome.local.iter().for_each(|evaluations| self.record.add_local(client, evaluations));
         }
@@ -181,12 +207,42 @@ impl Federation<'_> {
             server(format!("{name}/global_test"), value);
         }
         let local = mean_metrics(outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice)));
-        let mut line = format!("round {}/{}", round + 1, self.rounds);
+        let mut line = format!("round {}/{}", round + 1, self.plan.rounds);
         for (name, value) in local {
             line += &format!(", {name} {}", short(value));
             server(format!("{name}/local_test"), value);
         }
         self.link.console.round(&format!("{line} ({:.1} s)", begun.elapsed().as_secs_f64()));
+        self.watch(outcomes)
+    }
+
+    /// Notes the number that early stopping watches.
+    fn watch(&mut self, outcomes: &[(String, Outcome)]) -> Result<(), Failure> {
+        let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
+        if rule.metric == SCORE {
+            self.patience.note(self.score.unwrap_or(f64::NAN), Goal::Higher, rule);
+            return Ok(());
+        }
+        let global = || outcomes.iter().map(|(_, outcome)| &outcome.global[..]);
+        let local = || outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice));
+        let known = |at: &str| {
+            let metrics = || global().chain(local()).flatten().flat_map(|evaluation| &evaluation.metrics);
+            metrics().map(|metric| (format!("{}/{at}", metric.name), metric.goal)).collect::<Vec<_>>()
+        };
+        let all = [known("global_test"), known("local_test")].concat();
+        let Some((_, goal)) = all.iter().find(|(tag, _)| *tag == rule.metric) else {
+            let mut tags: Vec<&str> = [SCORE].into_iter().chain(all.iter().map(|(tag, _)| tag.as_str())).collect();
+            tags.sort_unstable();
+            tags.dedup();
+            let report =
+                Report::new(format!("`federation.early-stopping.metric`: the model reports no `{}`", rule.metric));
+            return Err(Failure::usage(report.hint(format!("there are: {}", tags.join(", ")))));
+        };
+        let means = if rule.metric.ends_with("/local_test") { mean_metrics(local()) } else { mean_metrics(global()) };
+        let value =
+            means.iter().find(|(name, _)| rule.metric.starts_with(&format!("{name}/"))).map(|(_, value)| *value);
+        self.patience.note(value.unwrap_or(f64::NAN), *goal, rule);
+        Ok(())
     }
 
     /// Evaluates the last global model at every client, in the clients' order.
@@ -194,7 +250,8 @@ impl Federation<'_> {
     /// # Errors
     /// If a component fails, or the metrics cannot be written.
     pub fn evaluate(&mut self) -> Result<(), Failure> {
-        let orders = self.orders(self.done)?;
+        let all: Vec<usize> = (0..self.clients.len()).collect();
+        let orders = self.orders(self.done, &all)?;
         let link = self.link;
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
         let work = |index: usize, client: &mut Box<dyn Client>| {
@@ -202,7 +259,7 @@ impl Federation<'_> {
             link.reporter.client_done(index);
             evaluations
         };
-        let (mut all, on_failure) = (Vec::new(), self.on_failure);
+        let (mut all, on_failure) = (Vec::new(), self.plan.on_client_failure);
         in_order(self.workers, &mut self.clients, work, |index, evaluations| match evaluations {
             Ok(evaluations) => {
                 all.push((names[index].clone(), evaluations));
@@ -219,6 +276,70 @@ impl Federation<'_> {
             link.reporter.scalar(Scalar { client: None, round: self.done, tag, step: self.done, value });
         }
         self.tracker.sync().map(drop)
+    }
+}
+
+/// The clients of these places, which are in order.
+fn pick<'c>(clients: &'c mut [Box<dyn Client>], chosen: &[usize]) -> Vec<&'c mut Box<dyn Client>> {
+    let all = clients.iter_mut().enumerate();
+    all.filter(|(index, _)| chosen.binary_search(index).is_ok()).map(|(_, client)| client).collect()
+}
+
+/// The clients, as an aggregator asks them in a round.
+struct Asked<'c, 'a> {
+    clients: &'c mut Vec<Box<dyn Client>>,
+    round: u64,
+    link: &'a Link<'a>,
+    workers: usize,
+    policy: OnClientFailure,
+}
+
+impl Asked<'_, '_> {
+    /// Carries questions and answers to and fro until the aggregator has nothing more to ask. Clients that fail are
+    /// `present` no more.
+    fn dialogue(
+        &mut self,
+        aggregator: &mut dyn Aggregator,
+        stage: Stage,
+        present: &mut Vec<usize>,
+        ctx: &Context<'_>,
+        failed: &dyn Fn(plugin_api::Error) -> Failure,
+    ) -> Result<(), Failure> {
+        let mut questions = aggregator.ask(stage, Vec::new(), ctx).map_err(failed)?;
+        while !questions.is_empty() {
+            let mut addressed: Vec<(usize, Message)> = Vec::new();
+            for Letter { client, message } in questions {
+                let place = present.iter().copied().find(|&place| self.clients[place].name() == client);
+                let place = place.filter(|place| addressed.last().is_none_or(|(last, _)| last < place));
+                let Some(place) = place else {
+                    let error = format!("it asks client `{client}`, which is not there, or not in the clients' order");
+                    return Err(failed(plugin_api::Error::other(error)));
+                };
+                addressed.push((place, message));
+            }
+            let places: Vec<usize> = addressed.iter().map(|(place, _)| *place).collect();
+            let mut asked = pick(self.clients, &places);
+            let names: Vec<String> = asked.iter().map(|client| client.name().to_owned()).collect();
+            let mut answers = Vec::new();
+            let (round, link, policy) = (self.round, self.link, self.policy);
+            in_order(
+                self.workers,
+                &mut asked,
+                |index, client| client.answer(&addressed[index].1, round, link),
+                |index, answer| match answer {
+                    Ok(message) => {
+                        answers.push(Letter { client: names[index].clone(), message });
+                        Ok(())
+                    }
+                    Err(fault) => {
+                        present.retain(|place| *place != places[index]);
+                        bear(&fault, &format!("round {}, client `{}`", round + 1, names[index]), policy, link)
+                    }
+                },
+            )?;
+            questions = aggregator.ask(stage, answers, ctx).map_err(failed)?;
+        }
+        Ok(())
     }
 }
 

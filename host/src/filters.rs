@@ -1,8 +1,8 @@
 //! Chains of filters at the four places of a message's way.
 
-use plugin_api::{Context, Filter, Message, State};
+use plugin_api::{Filter, Message, State};
 
-use crate::client::Fault;
+use crate::client::{Fault, Line};
 
 /// The filters at one place, in the file's order.
 #[derive(Default)]
@@ -14,24 +14,45 @@ impl Chain {
         self.0.push((name, filter));
     }
 
-    /// Passes a message through. If a filter fails the message is gone: nothing passes unfiltered.
+    /// Passes a message through, with the global model that it is relative to. If a filter fails the message is gone:
+    /// nothing passes unfiltered.
     ///
     /// # Errors
     /// If a filter fails.
-    pub fn apply(&mut self, mut message: Message, ctx: &Context<'_>) -> Result<Message, Fault> {
+    pub fn apply(&mut self, mut message: Message, base: &Message, line: &Line<'_>) -> Result<Message, Fault> {
         for (name, filter) in &mut self.0 {
-            message = filter.apply(message, ctx).map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
+            message = filter
+                .apply(message, base, &line.of(name).context())
+                .map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
         }
         Ok(message)
+    }
+
+    /// The answer of the first filter that has one.
+    ///
+    /// # Errors
+    /// If a filter fails, or none answers.
+    pub fn answer(&mut self, question: &Message, line: &Line<'_>) -> Result<Message, Fault> {
+        for (name, filter) in &mut self.0 {
+            let answer = filter
+                .answer(question, &line.of(name).context())
+                .map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
+        let error = plugin_api::Error::config("no filter answers what the aggregator asks the clients")
+            .help("an aggregator that asks comes with a filter: a `[[filter]]` table with its name and `at = \"client-output\"`");
+        Err(Fault::new("filters".to_owned(), error))
     }
 
     /// The filters' states, in order.
     ///
     /// # Errors
     /// If a filter cannot tell.
-    pub fn states(&mut self, ctx: &Context<'_>) -> Result<Vec<State>, Fault> {
+    pub fn states(&mut self, line: &Line<'_>) -> Result<Vec<State>, Fault> {
         let state = |(name, filter): &mut (String, Box<dyn Filter>)| {
-            filter.state(ctx).map_err(|e| Fault::new(format!("filter `{name}`"), e))
+            filter.state(&line.of(name).context()).map_err(|e| Fault::new(format!("filter `{name}`"), e))
         };
         self.0.iter_mut().map(state).collect()
     }
@@ -40,13 +61,13 @@ impl Chain {
     ///
     /// # Errors
     /// If there are not as many states as filters, or one does not fit.
-    pub fn restore(&mut self, states: &[State], ctx: &Context<'_>) -> Result<(), Fault> {
+    pub fn restore(&mut self, states: &[State], line: &Line<'_>) -> Result<(), Fault> {
         if states.len() != self.0.len() {
             let message = format!("the checkpoint holds the states of {} filters, not {}", states.len(), self.0.len());
             return Err(Fault::new("filters".to_owned(), plugin_api::Error::config(message)));
         }
         for ((name, filter), state) in self.0.iter_mut().zip(states) {
-            filter.restore(state, ctx).map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
+            filter.restore(state, &line.of(name).context()).map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::document::nearest;
 use crate::error::{Failure, Report};
 use crate::placement::Placement;
 use crate::plugins::Finder;
+use crate::report::Notes;
 use crate::tensors;
 
 /// How many rows are held at a time. Predictions do not depend on it.
@@ -69,17 +70,19 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
     let (_, model) = find(Kind::Model, &experiment.model.plugin)?;
     let (_, dataset) = find(Kind::Dataset, &experiment.dataset.plugin)?;
     let stop = std::sync::atomic::AtomicBool::new(false);
+    let notes = Notes::default();
     let link = Link {
         console,
         reporter: crate::tracking::Reporter::nowhere(),
+        notes: &notes,
         stop: &stop,
         seed: Seed::new(u64::from(experiment.seed)),
         threads: options.threads,
     };
     let devices = model.devices().map_err(Failure::run)?;
     let place = Placement::new(std::slice::from_ref(&options.device), &devices, 1, 1).map_err(Failure::usage)?;
-    let line = Line::new(&link, &experiment.model.plugin, None, None);
-    let ctx = line.context(&place.devices[0]);
+    let line = Line::new(&link, &experiment.model.plugin, None, None).on(&place.devices[0]);
+    let ctx = line.context();
 
     let federation = &experiment.federation;
     let setup = ModelSetup::new(manifest.tasks.clone(), federation.rounds, federation.local_epochs).holding(held);

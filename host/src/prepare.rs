@@ -13,6 +13,7 @@ use crate::error::{Failure, Report};
 use crate::plot::bars::{self, Bars};
 use crate::plot::{self, file_name};
 use crate::plugins::Finder;
+use crate::report::Notes;
 use crate::run::Options;
 use crate::setup::{self, Used};
 use crate::tensors::write_text;
@@ -39,15 +40,17 @@ pub fn prepare(
     let used = setup::find(experiment, &finder, Kind::Dataset, &experiment.dataset).map_err(Failure::usage)?;
     let placed = |error| placed(experiment, &used, error);
     let stop = AtomicBool::new(false);
+    let notes = Notes::default();
     let link = Link {
         console: &console,
         reporter: Reporter::nowhere(),
+        notes: &notes,
         stop: &stop,
         seed: Seed::new(u64::from(experiment.seed)),
         threads: experiment.federation.threads_per_client,
     };
     let line = Line::new(&link, &used.choice.plugin, None, None);
-    let ctx = line.context("cpu");
+    let ctx = line.context();
     let mut dataset = used.component.new_dataset(&used.choice.config, &ctx).map_err(placed)?;
     let description = dataset.describe(&ctx).map_err(placed)?;
     setup::check_description(&description).map_err(placed)?;
@@ -188,10 +191,10 @@ mod tests {
     fn a_dataset_that_prepares_nothing_says_so_at_its_place() {
         let console = Console::new(Level::Warn);
         let stop = AtomicBool::new(false);
-        let link =
-            Link { console: &console, reporter: Reporter::nowhere(), stop: &stop, seed: Seed::new(1), threads: 1 };
+        let (notes, reporter) = (Notes::default(), Reporter::nowhere());
+        let link = Link { console: &console, reporter, notes: &notes, stop: &stop, seed: Seed::new(1), threads: 1 };
         let line = Line::new(&link, "bare", None, None);
-        let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &line.context("cpu")).unwrap_err();
+        let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &line.context()).unwrap_err();
         let tables = "name = \"x\"\n[federation]\nrounds = 1\n[model]\nplugin = \"m\"\n[aggregator]\nplugin = \"a\"\n";
         let text = format!("{tables}[dataset]\nplugin = \"bare\"\n");
         let experiment = Experiment::from_document(Document::parse("x.toml".to_owned(), &text).unwrap()).unwrap();

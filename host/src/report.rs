@@ -1,11 +1,14 @@
 //! How good the clients' models were over the rounds, as a table and as `summary.json`.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use plugin_api::{Evaluation, Goal};
 use serde::{Deserialize, Serialize};
+
+use crate::client::Traffic;
 
 /// A metric over the rounds: its first, best and last value. NaN values count for nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +61,60 @@ pub struct TaskRecord {
     pub local_test: Courses,
 }
 
+/// Sentences that components want to stand in the summary, by whose they are and their key.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<BTreeMap<[String; 3], String>>);
+
+impl Notes {
+    /// Keeps a sentence of `who`, called for `client`, in place of the one before under this key.
+    pub fn set(&self, client: &str, who: &str, key: &str, text: &str) {
+        self.lock().insert([who, key, client].map(str::to_owned), text.to_owned());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<[String; 3], String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of them, for a checkpoint and for the summary.
+    pub fn list(&self) -> Vec<Note> {
+        let note = |([who, key, client], text): (&[String; 3], &String)| {
+            let [who, key, client, text] = [who, key, client, text].map(String::clone);
+            Note { who, key, client, text }
+        };
+        self.lock().iter().map(note).collect()
+    }
+
+    /// What a person reads: a line a sentence, once for all clients for which it is the same.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<(Note, usize)> = Vec::new();
+        for note in self.list() {
+            match lines.iter_mut().find(|(n, _)| (&n.who, &n.key, &n.text) == (&note.who, &note.key, &note.text)) {
+                Some((_, count)) => *count += 1,
+                None => lines.push((note, 1)),
+            }
+        }
+        let line = |(Note { who, key, client, text }, count): (Note, usize)| match (count, client.as_str()) {
+            (1, crate::tracking::SERVER) => format!("{who}, {key}: {text}"),
+            (1, client) => format!("{who} at {client}, {key}: {text}"),
+            (count, _) => format!("{who} at {count} clients, {key}: {text}"),
+        };
+        lines.into_iter().map(line).collect()
+    }
+}
+
+/// A sentence in the summary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The component.
+    pub who: String,
+    /// What it is about.
+    pub key: String,
+    /// The client, or the server.
+    pub client: String,
+    /// The sentence.
+    pub text: String,
+}
+
 /// All clients over the rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -65,12 +122,14 @@ pub struct Record {
     pub clients: BTreeMap<String, Vec<TaskRecord>>,
     /// The clients' names in their order.
     pub order: Vec<String>,
+    /// Bytes of tensors that each client got and sent, over all rounds.
+    pub traffic: BTreeMap<String, Traffic>,
 }
 
 impl Record {
     /// A record of nothing yet.
     pub fn new(order: Vec<String>) -> Self {
-        Self { clients: BTreeMap::new(), order }
+        Self { order, ..Self::default() }
     }
 
     fn task(&mut self, client: &str, task: &str) -> &mut TaskRecord {
@@ -80,6 +139,21 @@ impl Record {
             tasks.len() - 1
         });
         &mut tasks[index]
+    }
+
+    /// Adds what crossed in a round.
+    pub fn add_traffic(&mut self, client: &str, traffic: Traffic) {
+        let all = self.traffic.entry(client.to_owned()).or_default();
+        all.received += traffic.received;
+        all.sent += traffic.sent;
+    }
+
+    /// What crossed over all rounds and clients.
+    pub fn all_traffic(&self) -> Traffic {
+        self.traffic.values().fold(Traffic::default(), |all, one| Traffic {
+            received: all.received + one.received,
+            sent: all.sent + one.sent,
+        })
     }
 
     /// Adds evaluations of the global model at a client.

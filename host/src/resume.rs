@@ -7,7 +7,8 @@ use crate::checkpoint::{Reader, Writer};
 use crate::client::{Fault, Line, Saved};
 use crate::error::{Failure, Report};
 use crate::federation::{Best, Federation, bear};
-use crate::report::Record;
+use crate::report::{Note, Record};
+use crate::stopping::Patience;
 use crate::tracking::Positions;
 
 /// What the host keeps in a checkpoint besides the components' states.
@@ -18,6 +19,8 @@ pub struct Kept {
     /// How far the files of metrics were written.
     pub positions: Positions,
     record: Record,
+    patience: Patience,
+    notes: Vec<Note>,
     best: Option<(u64, f64)>,
     clients: Vec<KeptClient>,
 }
@@ -39,7 +42,7 @@ impl Federation<'_> {
         let told = |fault: Fault| Failure::run(fault.report("checkpoint"));
         let mut writer = Writer::new(self.run_dir.path())?;
         let line = Line::new(self.link, "server", None, None);
-        let ctx = line.context("cpu");
+        let ctx = line.context();
         writer.message("global", &self.global)?;
         if let Some(best) = &self.best {
             writer.message("best", &best.global)?;
@@ -48,7 +51,7 @@ impl Federation<'_> {
         let state = aggregator.state(&ctx).map_err(|e| told(Fault::new(format!("aggregator `{plugin}`"), e)))?;
         writer.state("aggregator", &state)?;
         for (side, chain) in self.server.iter_mut().enumerate() {
-            put_states(&mut writer, &format!("server.{side}"), &chain.states(&ctx).map_err(told)?)?;
+            put_states(&mut writer, &format!("server.{side}"), &chain.states(&line).map_err(told)?)?;
         }
         let mut clients = Vec::new();
         for client in &mut self.clients {
@@ -57,7 +60,7 @@ impl Federation<'_> {
             let saved = match client.save(self.link) {
                 Ok(saved) => saved,
                 Err(fault) => {
-                    bear(&fault, &format!("checkpoint, client `{name}`"), self.on_failure, self.link)?;
+                    bear(&fault, &format!("checkpoint, client `{name}`"), self.plan.on_client_failure, self.link)?;
                     clients.push(KeptClient { name, position: 0, filters: None });
                     continue;
                 }
@@ -71,7 +74,8 @@ impl Federation<'_> {
         }
         let best = self.best.as_ref().map(|best| (best.rounds, best.score));
         let (record, positions) = (self.record.clone(), positions.clone());
-        writer.finish(&Kept { done: self.done, positions, record, best, clients })
+        let (patience, notes) = (self.patience.clone(), self.link.notes.list());
+        writer.finish(&Kept { done: self.done, positions, record, patience, notes, best, clients })
     }
 
     /// Goes back to a checkpoint.
@@ -81,7 +85,7 @@ impl Federation<'_> {
     pub fn restore(&mut self, reader: &Reader, kept: Kept) -> Result<(), Failure> {
         let told = |fault: Fault| Failure::run(fault.report("going on from the checkpoint"));
         let line = Line::new(self.link, "server", None, None);
-        let ctx = line.context("cpu");
+        let ctx = line.context();
         if !kept.clients.iter().map(|client| client.name.as_str()).eq(self.clients.iter().map(|client| client.name())) {
             let report = Report::new("the checkpoint is of a run with other clients");
             return Err(Failure::usage(report.hint("has the data changed since? begin anew with --force")));
@@ -95,8 +99,8 @@ impl Federation<'_> {
         let fault = |e| told(Fault::new(format!("aggregator `{plugin}`"), e));
         aggregator.restore(&reader.state("aggregator")?, &ctx).map_err(fault)?;
         for (side, chain) in self.server.iter_mut().enumerate() {
-            let count = chain.states(&ctx).map_err(told)?.len();
-            chain.restore(&get_states(reader, &format!("server.{side}"), count)?, &ctx).map_err(told)?;
+            let count = chain.states(&line).map_err(told)?.len();
+            chain.restore(&get_states(reader, &format!("server.{side}"), count)?, &line).map_err(told)?;
         }
         for (client, KeptClient { name, position, filters }) in self.clients.iter_mut().zip(kept.clients) {
             let Some(filters) = filters else { continue };
@@ -107,6 +111,8 @@ impl Federation<'_> {
         }
         self.done = kept.done;
         self.record = kept.record;
+        self.patience = kept.patience;
+        kept.notes.iter().for_each(|note| self.link.notes.set(&note.client, &note.who, &note.key, &note.text));
         Ok(())
     }
 }

@@ -12,13 +12,16 @@ use crate::checkpoint::Reader;
 use crate::client::{Client, Fault, Line, Link};
 use crate::config::Experiment;
 use crate::console::Console;
+use crate::cross_site;
 use crate::error::{Failure, Report};
 use crate::federation::{Federation, bear};
+use crate::participation::select;
 use crate::plugins::Finder;
-use crate::report::{Record, peak_memory, short};
+use crate::report::{Notes, Record, peak_memory, short};
 use crate::resume::Kept;
 use crate::run_dir::{Existing, RunDir};
 use crate::setup::{Setup, Used};
+use crate::stopping::Patience;
 use crate::tensors;
 use crate::tracking::Tracker;
 
@@ -43,9 +46,10 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     let begun = Instant::now();
     let stop = stop_on_interrupt()?;
     let mut console = Console::new(options.level);
+    let notes = Notes::default();
     let finder = finder(&experiment, options);
     let mut setup = {
-        let silent = link(&console, &stop, None, &experiment);
+        let silent = link(&console, &stop, None, &notes, &experiment);
         Setup::new(experiment, &finder, &silent)?
     };
     let run_dir = RunDir::open(&options.output, &setup.experiment.name, options.existing)?;
@@ -60,13 +64,15 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     let names: Vec<String> = setup.description.clients.iter().map(|client| client.name.clone()).collect();
     let federation = setup.experiment.federation.clone();
     let done = resumed.as_ref().map_or(0, |(_, kept)| kept.done);
-    let per_round = names.len() as u64 * federation.local_epochs;
+    let at_work = select(names.len(), federation.fraction, federation.min_clients, Seed::new(0), 0).len();
+    let per_round = at_work as u64 * federation.local_epochs;
     console.start(names.len(), federation.rounds * per_round, done * per_round);
     console.log(Level::Info, &opening(&setup, done));
     let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
-    let link = link(&console, &stop, Some(&tracker), &setup.experiment);
+    let link = link(&console, &stop, Some(&tracker), &notes, &setup.experiment);
     let clients = setup.clients(&link)?;
     let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
+    let plan = federation;
     let mut federation = Federation {
         clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
         aggregator,
@@ -76,11 +82,9 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
         best: None,
         record: Record::new(names),
         done: 0,
-        rounds: federation.rounds,
-        epochs: federation.local_epochs,
+        patience: Patience::default(),
+        plan: &plan,
         workers: setup.placement.workers,
-        on_failure: federation.on_client_failure,
-        checkpoint_every: federation.checkpoint_every,
         tracker: &tracker,
         link: &link,
         run_dir: &run_dir,
@@ -90,6 +94,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     }
     federation.run()?;
     save_clients(&mut federation, &run_dir)?;
+    let cross_site = plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose()?;
     federation.evaluate()?;
     save_globals(&federation, &setup.model, &setup.plan, &setup.placement.devices[0], &run_dir)?;
     console.stop();
@@ -98,7 +103,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     run_dir.write_json("summary.json", &summary(&federation, &setup.experiment.name, seconds))?;
     // The run is whole: there is nothing to go on with.
     let _ = std::fs::remove_dir_all(run_dir.path().join("checkpoint"));
-    console.log(Level::Info, &closing(&federation, &run_dir, seconds));
+    console.log(Level::Info, &closing(&federation, cross_site.as_deref(), &run_dir, seconds));
     Ok(())
 }
 
@@ -110,7 +115,8 @@ pub fn check(experiment: Experiment, options: &Options) -> Result<String, Failur
     let stop = AtomicBool::new(false);
     let console = Console::new(options.level);
     let finder = finder(&experiment, options);
-    let link = link(&console, &stop, None, &experiment);
+    let notes = Notes::default();
+    let link = link(&console, &stop, None, &notes, &experiment);
     let setup = Setup::new(experiment, &finder, &link)?;
     let mut text = opening(&setup, 0) + "\n";
     for (client, device) in setup.description.clients.iter().zip(&setup.placement.devices) {
@@ -128,11 +134,13 @@ fn link<'a>(
     console: &'a Console,
     stop: &'a AtomicBool,
     tracker: Option<&Tracker>,
+    notes: &'a Notes,
     experiment: &Experiment,
 ) -> Link<'a> {
     Link {
         console,
         reporter: tracker.map_or_else(crate::tracking::Reporter::nowhere, Tracker::reporter),
+        notes,
         stop,
         seed: Seed::new(u64::from(experiment.seed)),
         threads: experiment.federation.threads_per_client,
@@ -199,7 +207,7 @@ fn opening(setup: &Setup, done: u64) -> String {
 
 /// Writes each client's own complete model, before the last global one replaces the shared part.
 fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(), Failure> {
-    let (link, policy) = (federation.link, federation.on_failure);
+    let (link, policy) = (federation.link, federation.plan.on_client_failure);
     for client in &mut federation.clients {
         let name = client.name().to_owned();
         let place = format!("saving client `{name}`");
@@ -235,8 +243,8 @@ fn save_globals(
         let score = score.map_or_else(|| "none".to_owned(), |score| score.to_string());
         let metadata = [("rounds", rounds.to_string()), ("score", score)];
         tensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
-        let line = Line::new(federation.link, &model.choice.plugin, None, None);
-        let ctx = line.context(device);
+        let line = Line::new(federation.link, &model.choice.plugin, None, None).on(device);
+        let ctx = line.context();
         export(&folder, |to| {
             let mut instance = model.component.new_model(&model.choice.config, plan, &ctx).map_err(told)?;
             instance.receive(global, &ctx).map_err(told)?;
@@ -268,14 +276,22 @@ fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Value {
         "best": best,
         "last": {"rounds": federation.done, "score": federation.score},
         "clients": federation.record.clients,
+        "traffic": federation.record.traffic,
+        "notes": federation.link.notes.list(),
         "seconds": seconds,
         "peak-memory-bytes": peak_memory(),
     })
 }
 
-fn closing(federation: &Federation<'_>, run_dir: &RunDir, seconds: f64) -> String {
+fn closing(federation: &Federation<'_>, cross_site: Option<&str>, run_dir: &RunDir, seconds: f64) -> String {
     let path = run_dir.path().display();
     let mut text = format!("{}\n", federation.record.table());
+    if let Some(table) = cross_site {
+        text += &format!("{table}\nevery metric of every pair: {path}/{}\n", cross_site::FILE);
+    }
+    for line in federation.link.notes.lines() {
+        text += &format!("{line}\n");
+    }
     if let Some(best) = &federation.best {
         let last = federation.score.map_or_else(|| "none".to_owned(), short);
         text += &format!(
@@ -286,9 +302,15 @@ fn closing(federation: &Federation<'_>, run_dir: &RunDir, seconds: f64) -> Strin
     }
     text += &format!("models: {path}/global, {path}/best, {path}/clients\n");
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
-    text += &format!("{seconds:.1} s");
+    let traffic = federation.record.all_traffic();
+    text += &format!("{seconds:.1} s, {} sent to clients and {} by them", size(traffic.received), size(traffic.sent));
     if let Some(bytes) = peak_memory() {
         text += &format!(", at most {} MiB of memory", bytes >> 20);
     }
     text
+}
+
+/// Bytes as a person reads them.
+fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
 }

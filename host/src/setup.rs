@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plugin_api::{Aggregator, ClientSpec, Component, Dataset, Description, Kind, ModelSetup, Params};
+use plugin_api::{Aggregator, ClientSpec, Component, Dataset, Description, Kind, Message, ModelSetup, Params};
 use serde_json::Value;
 
 use crate::client::{Fault, Identity, Line, Link, LocalClient};
@@ -86,6 +86,11 @@ impl Setup {
         let devices = model.component.devices().map_err(|e| note(&model, e)).ok();
         // Even where the dataset failed, say what is wrong with the devices and the model.
         let clients = dataset.as_ref().map_or(1, |(_, description)| description.clients.len());
+        if dataset.is_some() && federation.min_clients > clients {
+            let report = Report::new(format!("there are only {clients} clients"));
+            let way = ["federation".to_owned(), "min-clients".to_owned()];
+            reports.push(experiment.document.place(report, &way));
+        }
         let placement = devices.and_then(|devices| {
             Placement::new(&federation.devices, &devices, clients, federation.threads)
                 .map_err(|found| {
@@ -137,8 +142,8 @@ impl Setup {
         let failed = |used: &Used, error: plugin_api::Error| Failure::run(Fault::new(who(used), error).report(&place));
         let device = self.placement.devices[index].clone();
         let line = |used: &Used, act: &mut dyn FnMut(&plugin_api::Context<'_>) -> plugin_api::Result<()>| {
-            let line = Line::new(link, &used.choice.plugin, Some((index, &spec.name)), None);
-            act(&line.context(&device)).map_err(|e| failed(used, e))
+            let line = Line::new(link, &used.choice.plugin, Some((index, &spec.name)), None).on(&device);
+            act(&line.context()).map_err(|e| failed(used, e))
         };
         let mut tasks = Vec::new();
         line(&self.data, &mut |ctx| self.dataset.load(&spec.name, ctx).map(|loaded| tasks = loaded))?;
@@ -164,7 +169,7 @@ impl Setup {
         let plugin = self.model.choice.plugin.clone();
         let model = model.expect("made above, or the error was returned");
         let identity = Arc::new(Identity { index, name: spec.name.clone(), device, plugin });
-        Ok(LocalClient { identity, model, tasks, input, output, position: 0 })
+        Ok(LocalClient { identity, model, tasks, input, output, position: 0, base: Message::default() })
     }
 }
 
@@ -230,8 +235,7 @@ fn with_line_on<R>(
     device: &str,
     act: impl FnOnce(&plugin_api::Context<'_>) -> plugin_api::Result<R>,
 ) -> plugin_api::Result<R> {
-    let line = Line::new(link, &used.choice.plugin, None, None);
-    act(&line.context(device))
+    act(&Line::new(link, &used.choice.plugin, None, None).on(device).context())
 }
 
 /// A plugin's error, shown at the key of its table that it speaks of, or at the table.

@@ -1,5 +1,8 @@
 //! Aggregators: how the clients' updates become the next global model.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::{Context, Message, Result, State};
 
 /// What one client sends at the end of a round, after its filters.
@@ -15,14 +18,86 @@ pub struct Update {
     pub examples: u64,
 }
 
-/// Makes one message of many. In each round the host calls [`begin`](Self::begin), then [`add`](Self::add) for one
-/// client after the other in the experiment's order of clients, then [`finish`](Self::finish), all from one thread.
+impl Update {
+    /// How much the update counts: 0 for a client that did not train in the round, whatever it is weighed by.
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 steps")]
+    pub fn weight(&self, by: WeightBy) -> f64 {
+        match by {
+            WeightBy::Steps => self.steps as f64,
+            WeightBy::Examples => self.examples as f64,
+            WeightBy::Uniform => f64::from(u8::from(self.steps > 0)),
+        }
+    }
+}
+
+/// What a client's update is weighed by: the type of a key `weight-by`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightBy {
+    /// The optimiser steps of the round.
+    #[default]
+    Steps,
+    /// The examples seen in the round.
+    Examples,
+    /// Nothing: every client that trained counts the same.
+    Uniform,
+}
+
+/// Who takes part in a round. A later interface may add to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Cohort {
+    /// The clients of this round, in the order in which their updates will come. Some may fail on the way.
+    pub clients: Vec<String>,
+    /// How many clients the experiment has.
+    pub population: usize,
+}
+
+impl Cohort {
+    /// These clients of a population.
+    pub fn new(clients: Vec<String>, population: usize) -> Self {
+        Self { clients, population }
+    }
+}
+
+/// When in a round an aggregator asks the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Before the clients get the global model: all of the [`Cohort`] can be asked.
+    Opening,
+    /// After the last update was added: those whose updates came can be asked.
+    Closing,
+}
+
+/// A question to a client, or the answer from it.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The client.
+    pub client: String,
+    /// What is asked or answered.
+    pub message: Message,
+}
+
+/// Makes one message of many. In each round the host calls [`begin`](Self::begin), [`ask`](Self::ask) until there is
+/// nothing to ask, then [`add`](Self::add) for one client after the other in the experiment's order of clients, again
+/// [`ask`](Self::ask), then [`finish`](Self::finish), all from one thread.
 pub trait Aggregator: Send {
     /// A round begins, with this global model and these clients.
     ///
     /// # Errors
     /// If the method cannot work with so many clients or such parameters.
-    fn begin(&mut self, global: &Message, clients: &[String], ctx: &Context<'_>) -> Result<()>;
+    fn begin(&mut self, global: &Message, cohort: &Cohort, ctx: &Context<'_>) -> Result<()>;
+
+    /// What the method has to ask the clients besides their updates, such as keys for masks: the filters at
+    /// `client-output` [answer](crate::Filter::answer). The first call of a stage comes without answers; as long as it
+    /// asks, it is called again with the answers in the order of the questions. A client that fails is missing there.
+    ///
+    /// # Errors
+    /// If the method cannot go on with these answers.
+    fn ask(&mut self, stage: Stage, answers: Vec<Letter>, ctx: &Context<'_>) -> Result<Vec<Letter>> {
+        let _ = (stage, answers, ctx);
+        Ok(Vec::new())
+    }
 
     /// Takes one client's update.
     ///

@@ -28,6 +28,8 @@ pub trait Host: Sync {
     fn scalar(&self, tag: &str, step: u64, value: f64);
     /// Says how far the call has come, of how much.
     fn progress(&self, done: u64, total: u64);
+    /// Keeps a sentence for the run's summary, in place of an earlier one under the same key.
+    fn note(&self, key: &str, text: &str);
     /// Whether the call should stop as soon as it can, with [`Error::cancelled`](crate::Error::cancelled).
     fn cancelled(&self) -> bool;
 }
@@ -43,6 +45,7 @@ impl Host for Silent {
     fn log(&self, _: Level, _: &str) {}
     fn scalar(&self, _: &str, _: u64, _: f64) {}
     fn progress(&self, _: u64, _: u64) {}
+    fn note(&self, _: &str, _: &str) {}
     fn cancelled(&self) -> bool {
         false
     }
@@ -164,6 +167,13 @@ impl<'a> Context<'a> {
     /// Says how far the call has come, of how much.
     pub fn progress(&self, done: u64, total: u64) {
         self.host.progress(done, total);
+    }
+
+    /// Keeps a sentence for the run's summary, such as what a method guarantees so far, in place of an earlier one under
+    /// the same key. A run that is resumed after the last round knows only what a checkpoint before it knew: say it in
+    /// every round.
+    pub fn note(&self, key: &str, text: fmt::Arguments<'_>) {
+        self.host.note(key, &text.to_string());
     }
 
     /// Shows a line, which is put together only if its level is on.

@@ -8,7 +8,7 @@
 /// # struct Config {}
 /// # struct Pass;
 /// # impl Pass { fn new(_: Config, _: &Context<'_>) -> Result<Self> { Ok(Self) } }
-/// # impl Filter for Pass { fn apply(&mut self, m: Message, _: &Context<'_>) -> Result<Message> { Ok(m) } }
+/// # impl Filter for Pass { fn apply(&mut self, m: Message, _: &Message, _: &Context<'_>) -> Result<Message> { Ok(m) } }
 /// plugin_api::export_plugin!(Component::filter("pass", "Changes nothing", Pass::new));
 /// # fn main() {}
 /// ```

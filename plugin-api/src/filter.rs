@@ -9,9 +9,23 @@ use crate::{Context, Message, Result, State};
 pub trait Filter: Send {
     /// The message as it shall go on.
     ///
+    /// `base` is the global model that this round began with, as it is known where the filter stands: at a client as
+    /// its model received it, at the server as it was before any filter. So `message - base` is a client's update. On
+    /// the way to a client `base` is the message itself, as it was before the first filter at that place.
+    ///
     /// # Errors
     /// If the message is not what the filter was set up for; the client's round then fails.
-    fn apply(&mut self, message: Message, ctx: &Context<'_>) -> Result<Message>;
+    fn apply(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message>;
+
+    /// At `client-output` only: the client's answer to what the aggregator [asks](crate::Aggregator::ask), if the
+    /// question is for this filter. The first filter in the file's order that answers is heard.
+    ///
+    /// # Errors
+    /// If it cannot answer; the client's round then fails.
+    fn answer(&mut self, question: &Message, ctx: &Context<'_>) -> Result<Option<Message>> {
+        let _ = (question, ctx);
+        Ok(None)
+    }
 
     /// What lives from round to round; nothing by default.
     ///

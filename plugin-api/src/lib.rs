@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! //! The mean of the updates, each of equal weight.
-//! use plugin_api::{Aggregator, Component, Context, Error, JsonSchema, Message, Params, Result, Tensor, Update};
+//! use plugin_api::{Aggregator, Cohort, Component, Context, Error, JsonSchema, Message, Params, Result, Tensor, Update};
 //! use serde::Deserialize;
 //!
 //! /// The keys of the experiment's `[aggregator]` table.
@@ -28,7 +28,7 @@
 //! }
 //!
 //! impl Aggregator for Mean {
-//!     fn begin(&mut self, _: &Message, _: &[String], ctx: &Context<'_>) -> Result<()> {
+//!     fn begin(&mut self, _: &Message, _: &Cohort, ctx: &Context<'_>) -> Result<()> {
 //!         *self = Self::new(Config {}, ctx)?;
 //!         Ok(())
 //!     }
@@ -114,12 +114,13 @@ pub mod error;
 #[doc(hidden)]
 pub mod export;
 pub mod filter;
+pub mod mean;
 pub mod message;
 pub mod model;
 pub mod params;
 
 pub use abi::Buffer;
-pub use aggregator::{Aggregator, Update};
+pub use aggregator::{Aggregator, Cohort, Letter, Stage, Update, WeightBy};
 pub use component::{Component, Kind, Plugin};
 pub use context::{Context, Level, Seed};
 pub use data::{Column, Table, TextColumn};
@@ -127,6 +128,7 @@ pub use dataset::{ClientSpec, ClientTask, Dataset, Description, Source, Task, Ta
 pub use error::{Error, ErrorKind, Place, Result};
 pub use filter::Filter;
 pub use half;
+pub use mean::WeightedMean;
 pub use message::{Message, State};
 pub use model::{Epoch, Evaluation, Goal, Metric, Model, ModelSetup, Received, Trained};
 pub use params::{DType, Element, Params, Tensor};

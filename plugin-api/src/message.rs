@@ -15,6 +15,13 @@ pub struct Message {
     pub values: Map<String, Value>,
 }
 
+impl Message {
+    /// Bytes that the elements of all its tensors take: what it costs to send, but for names and small values.
+    pub fn bytes(&self) -> usize {
+        self.params.bytes() + self.extra.bytes()
+    }
+}
+
 impl From<Params> for Message {
     fn from(params: Params) -> Self {
         Self { params, ..Self::default() }

@@ -1,5 +1,6 @@
 //! Named tensors: what models, aggregators and filters speak of.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use half::{bf16, f16};
@@ -80,6 +81,31 @@ macro_rules! elements {
 }
 elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => BF16, i64 => I64, i32 => I32, i8 => I8, u8 => U8);
 
+/// A floating type.
+pub(crate) trait Real: Element {
+    fn wide(self) -> f64;
+    fn narrow(value: f64) -> Self;
+}
+
+macro_rules! real {
+    ($($t:ty: $wide:expr, $narrow:expr;)*) => {
+        $(impl Real for $t {
+            fn wide(self) -> f64 {
+                $wide(self)
+            }
+            fn narrow(value: f64) -> Self {
+                $narrow(value)
+            }
+        })*
+    };
+}
+real! {
+    f32: f64::from, |value| value as f32;
+    f64: |value| value, |value| value;
+    f16: f16::to_f64, f16::from_f64;
+    bf16: bf16::to_f64, bf16::from_f64;
+}
+
 /// A dense row-major tensor. Its memory is immutable and shared: a clone copies nothing.
 #[derive(Clone)]
 pub struct Tensor {
@@ -153,6 +179,56 @@ impl Tensor {
             return Err(Error::new(crate::ErrorKind::Tensor, format!("holds {}, not {}", self.dtype, T::DTYPE)));
         }
         Ok(self.buffer.cast())
+    }
+
+    /// The elements of a tensor of any floating type as f32: as they are where they are f32, else converted, f64 with a
+    /// rounding.
+    ///
+    /// # Errors
+    /// If they are integers.
+    pub fn to_f32(&self) -> Result<Cow<'_, [f32]>> {
+        Ok(match self.dtype {
+            DType::F32 => Cow::Borrowed(self.elements()?),
+            DType::F64 => Cow::Owned(self.elements::<f64>()?.iter().map(|&x| x as f32).collect()),
+            DType::F16 => Cow::Owned(self.elements::<f16>()?.iter().map(|x| x.to_f32()).collect()),
+            DType::BF16 => Cow::Owned(self.elements::<bf16>()?.iter().map(|x| x.to_f32()).collect()),
+            other => return Err(Error::new(crate::ErrorKind::Tensor, format!("holds {other}, not a floating type"))),
+        })
+    }
+
+    /// A tensor of a floating type whose elements are these, rounded to it.
+    ///
+    /// # Errors
+    /// If the type is an integer one, or the elements are not as many as the shape says.
+    pub fn from_f32(dtype: DType, shape: &[usize], elements: &[f32]) -> Result<Self> {
+        match dtype {
+            DType::F32 => Self::from_slice(shape, elements),
+            DType::F64 => Self::from_slice(shape, &elements.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()),
+            DType::F16 => Self::from_slice(shape, &elements.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()),
+            DType::BF16 => Self::from_slice(shape, &elements.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()),
+            other => Err(Error::new(crate::ErrorKind::Tensor, format!("{other} is no floating type"))),
+        }
+    }
+
+    /// Whether the elements are of a floating type.
+    pub fn is_float(&self) -> bool {
+        matches!(self.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
+    }
+
+    /// Whether no element is NaN or infinite. Integers never are.
+    pub fn is_finite(&self) -> bool {
+        fn all<T: Real>(tensor: &Tensor) -> bool {
+            // Without an early exit, so that the loop vectorises; x − x is 0 for a finite x, and NaN for all others.
+            let finite = |finite, x: &T| finite & (x.wide() - x.wide() == 0.0);
+            tensor.elements::<T>().is_ok_and(|all| all.iter().fold(true, finite))
+        }
+        match self.dtype {
+            DType::F32 => all::<f32>(self),
+            DType::F64 => all::<f64>(self),
+            DType::F16 => all::<f16>(self),
+            DType::BF16 => all::<bf16>(self),
+            _ => true,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use abi_stable::std_types::{RBox, RString, RVec};
 use super::context::{WireContext, borrow, lend};
 use super::guard::Guarded;
 use super::wire::*;
-use crate::{Aggregator, Context, Message, Result, State, Update};
+use crate::{Aggregator, Cohort, Context, Letter, Message, Result, Stage, State, Update};
 
 /// [`Update`] on its way.
 #[repr(C)]
@@ -20,11 +20,31 @@ pub struct WireUpdate {
     examples: u64,
 }
 
+/// [`Letter`] on its way.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct WireLetter {
+    client: RString,
+    message: WireMessage,
+}
+
+fn export_letters(letters: Vec<Letter>) -> RVec<WireLetter> {
+    let letter = |l: Letter| WireLetter { client: l.client.into(), message: export_message(&l.message) };
+    letters.into_iter().map(letter).collect()
+}
+
+fn import_letters(wire: RVec<WireLetter>) -> Result<Vec<Letter>> {
+    let letter = |l: WireLetter| Ok(Letter { client: l.client.into(), message: import_message(l.message)? });
+    wire.into_iter().map(letter).collect()
+}
+
 /// [`Aggregator`] as the other side sees it.
 #[sabi_trait]
 pub trait WireAggregator: Send {
     /// As [`Aggregator::begin`].
-    fn begin(&mut self, global: WireMessage, clients: RVec<RString>, ctx: &WireContext<'_>) -> Wired<()>;
+    fn begin(&mut self, global: WireMessage, cohort: RString, ctx: &WireContext<'_>) -> Wired<()>;
+    /// As [`Aggregator::ask`], with stage 0 opening, 1 closing.
+    fn ask(&mut self, stage: u8, answers: RVec<WireLetter>, ctx: &WireContext<'_>) -> Wired<RVec<WireLetter>>;
     /// As [`Aggregator::add`].
     fn add(&mut self, update: WireUpdate, ctx: &WireContext<'_>) -> Wired<()>;
     /// As [`Aggregator::finish`].
@@ -48,10 +68,17 @@ pub(crate) fn import(wire: AggregatorBox) -> Box<dyn Aggregator> {
 }
 
 impl WireAggregator for Guarded<dyn Aggregator> {
-    fn begin(&mut self, global: WireMessage, clients: RVec<RString>, ctx: &WireContext<'_>) -> Wired<()> {
+    fn begin(&mut self, global: WireMessage, cohort: RString, ctx: &WireContext<'_>) -> Wired<()> {
         self.call("begin", |aggregator| {
-            let (global, clients) = (import_message(global)?, import_strings(clients));
-            borrow(ctx, |ctx| aggregator.begin(&global, &clients, ctx))
+            let (global, cohort) = (import_message(global)?, from_json(&cohort)?);
+            borrow(ctx, |ctx| aggregator.begin(&global, &cohort, ctx))
+        })
+    }
+    fn ask(&mut self, stage: u8, answers: RVec<WireLetter>, ctx: &WireContext<'_>) -> Wired<RVec<WireLetter>> {
+        self.call("ask", |aggregator| {
+            let stage = if stage == 0 { Stage::Opening } else { Stage::Closing };
+            let answers = import_letters(answers)?;
+            Ok(export_letters(borrow(ctx, |ctx| aggregator.ask(stage, answers, ctx))?))
         })
     }
     fn add(&mut self, update: WireUpdate, ctx: &WireContext<'_>) -> Wired<()> {
@@ -78,8 +105,12 @@ impl WireAggregator for Guarded<dyn Aggregator> {
 struct Imported(AggregatorBox);
 
 impl Aggregator for Imported {
-    fn begin(&mut self, global: &Message, clients: &[String], ctx: &Context<'_>) -> Result<()> {
-        Ok(lend(ctx, |ctx| self.0.begin(export_message(global), export_strings(clients), ctx)).into_result()?)
+    fn begin(&mut self, global: &Message, cohort: &Cohort, ctx: &Context<'_>) -> Result<()> {
+        Ok(lend(ctx, |ctx| self.0.begin(export_message(global), to_json(cohort), ctx)).into_result()?)
+    }
+    fn ask(&mut self, stage: Stage, answers: Vec<Letter>, ctx: &Context<'_>) -> Result<Vec<Letter>> {
+        let stage = u8::from(stage == Stage::Closing);
+        import_letters(lend(ctx, |ctx| self.0.ask(stage, export_letters(answers), ctx)).into_result()?)
     }
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
         let Update { client, message, steps, examples } = update;
@@ -108,9 +139,13 @@ mod tests {
     struct Noting(Vec<String>);
 
     impl Aggregator for Noting {
-        fn begin(&mut self, global: &Message, clients: &[String], ctx: &Context<'_>) -> Result<()> {
-            self.0.push(format!("{:?} {clients:?} {:?}", global.params, ctx.round()));
+        fn begin(&mut self, global: &Message, cohort: &Cohort, ctx: &Context<'_>) -> Result<()> {
+            self.0.push(format!("{:?} {cohort:?} {:?}", global.params, ctx.round()));
             Ok(())
+        }
+        fn ask(&mut self, stage: Stage, answers: Vec<Letter>, _: &Context<'_>) -> Result<Vec<Letter>> {
+            self.0.push(format!("{stage:?} {answers:?}"));
+            Ok(answers)
         }
         fn add(&mut self, update: Update, _: &Context<'_>) -> Result<()> {
             self.0.push(format!("{} {} {} {:?}", update.client, update.steps, update.examples, update.message.params));
@@ -128,14 +163,20 @@ mod tests {
         let params: Params = [("w", Tensor::from_slice(&[0, 3], &[0_i64; 0]).unwrap())].into_iter().collect();
         let update = Update { client: "a".to_owned(), message: params.clone().into(), steps: u64::MAX, examples: 7 };
         let told = |mut aggregator: Box<dyn Aggregator>| {
-            aggregator.begin(&params.clone().into(), &["a".to_owned(), "b".to_owned()], &ctx).unwrap();
+            let cohort = Cohort::new(vec!["a".to_owned(), "b".to_owned()], 5);
+            aggregator.begin(&params.clone().into(), &cohort, &ctx).unwrap();
+            for stage in [Stage::Opening, Stage::Closing] {
+                let letter = Letter { client: "b".to_owned(), message: params.clone().into() };
+                let asked = aggregator.ask(stage, vec![letter.clone()], &ctx).unwrap();
+                assert_eq!(format!("{asked:?}"), format!("{:?}", [letter]));
+            }
             aggregator.add(update.clone(), &ctx).unwrap();
             let state = aggregator.state(&ctx).unwrap();
             aggregator.restore(&state, &ctx).unwrap();
             aggregator.finish(&ctx).unwrap().values
         };
         let here = told(Box::<Noting>::default());
-        assert_eq!(here["told"][1], "a 18446744073709551615 7 Params({\"w\": i64[0, 3]})");
+        assert_eq!(here["told"][3], "a 18446744073709551615 7 Params({\"w\": i64[0, 3]})");
         assert_eq!(told(import(export(Box::<Noting>::default()))), here);
     }
 }

@@ -21,6 +21,8 @@ pub trait WireHost: Sync {
     fn scalar(&self, tag: RStr<'_>, step: u64, value: f64);
     /// As [`Host::progress`].
     fn progress(&self, done: u64, total: u64);
+    /// As [`Host::note`].
+    fn note(&self, key: RStr<'_>, text: RStr<'_>);
     /// As [`Host::cancelled`].
     #[sabi(last_prefix_field)]
     fn cancelled(&self) -> bool;
@@ -56,6 +58,9 @@ impl WireHost for Exported<'_> {
     fn progress(&self, done: u64, total: u64) {
         guard::quietly(|| self.0.progress(done, total));
     }
+    fn note(&self, key: RStr<'_>, text: RStr<'_>) {
+        guard::quietly(|| self.0.note(key.as_str(), text.as_str()));
+    }
     fn cancelled(&self) -> bool {
         guard::quietly(|| self.0.cancelled())
     }
@@ -76,6 +81,9 @@ impl Host for Imported<'_, '_> {
     }
     fn progress(&self, done: u64, total: u64) {
         self.0.progress(done, total);
+    }
+    fn note(&self, key: &str, text: &str) {
+        self.0.note(key.into(), text.into());
     }
     fn cancelled(&self) -> bool {
         self.0.cancelled()

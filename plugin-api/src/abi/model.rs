@@ -192,6 +192,9 @@ mod tests {
         fn progress(&self, done: u64, total: u64) {
             self.0.lock().unwrap().push(format!("{done}/{total}"));
         }
+        fn note(&self, key: &str, text: &str) {
+            self.0.lock().unwrap().push(format!("{key}: {text}"));
+        }
         fn cancelled(&self) -> bool {
             self.0.lock().unwrap().len() > 3
         }

@@ -16,27 +16,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod mean;
-
-use indexmap::IndexMap;
-use plugin_api::{Aggregator, Component, Context, Error, Message, Params, Result, Update};
+use plugin_api::{Aggregator, Cohort, Component, Context, Error, Message, Result, Update, WeightBy, WeightedMean};
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::mean::Mean;
-
-/// What a client's parameters are weighed by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum WeightBy {
-    /// The optimiser steps of the round.
-    #[default]
-    Steps,
-    /// The examples seen in the round.
-    Examples,
-    /// Nothing: every client that trained counts the same.
-    Uniform,
-}
 
 /// The keys of the aggregator's table.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -53,7 +35,7 @@ pub struct FedAvg {
     weight_by: WeightBy,
     global: Message,
     updates: usize,
-    means: IndexMap<String, Mean>,
+    mean: WeightedMean,
 }
 
 impl FedAvg {
@@ -62,46 +44,25 @@ impl FedAvg {
     /// # Errors
     /// Never; the contract asks for a result.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
-        Ok(Self { weight_by: config.weight_by, global: Message::default(), updates: 0, means: IndexMap::new() })
-    }
-
-    fn weight(&self, update: &Update) -> u64 {
-        match self.weight_by {
-            WeightBy::Steps => update.steps,
-            WeightBy::Examples => update.examples,
-            WeightBy::Uniform => u64::from(update.steps > 0),
-        }
+        Ok(Self { weight_by: config.weight_by, global: Message::default(), updates: 0, mean: WeightedMean::new() })
     }
 }
 
 impl Aggregator for FedAvg {
-    fn begin(&mut self, global: &Message, _: &[String], _: &Context<'_>) -> Result<()> {
+    fn begin(&mut self, global: &Message, _: &Cohort, _: &Context<'_>) -> Result<()> {
         self.global = global.clone();
         self.updates = 0;
-        self.means.clear();
+        self.mean = WeightedMean::new();
         Ok(())
     }
 
-    /// An update that is refused leaves no trace: all its tensors are checked before the first is added.
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
         self.updates += 1;
-        let weight = self.weight(&update);
-        if weight == 0 {
+        let weight = update.weight(self.weight_by);
+        if weight == 0.0 {
             ctx.debug(format_args!("client `{}` did not train in this round and counts nothing", update.client));
-            return Ok(());
         }
-        for (name, tensor) in update.message.params.iter() {
-            Mean::check(self.means.get(name), name, tensor, &update.client)?;
-        }
-        for (name, tensor) in update.message.params.iter() {
-            match self.means.get_mut(name) {
-                Some(mean) => mean.add(tensor, weight)?,
-                None => {
-                    self.means.insert(name.to_owned(), Mean::of(tensor, weight, &update.client)?);
-                }
-            }
-        }
-        Ok(())
+        self.mean.add(&update.message.params, weight, &update.client)
     }
 
     fn finish(&mut self, ctx: &Context<'_>) -> Result<Message> {
@@ -109,13 +70,11 @@ impl Aggregator for FedAvg {
         if self.updates == 0 {
             return Err(Error::other("no client sent an update"));
         }
-        if self.means.is_empty() {
+        if self.mean.is_empty() {
             ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
             return Ok(global);
         }
-        // Taken apart one by one, so that a mean's memory goes as its tensor comes.
-        let means = std::mem::take(&mut self.means);
-        Ok(means.into_iter().map(|(name, mean)| Ok((name, mean.finish()?))).collect::<Result<Params>>()?.into())
+        Ok(std::mem::take(&mut self.mean).finish()?.into())
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use half::{bf16, f16};
 use plugin_api::context::Silent;
-use plugin_api::{Element, Tensor};
+use plugin_api::{Element, Params, Tensor};
 
 fn tensor<T: Element>(elements: &[T]) -> Tensor {
     Tensor::from_slice(&[elements.len()], elements).unwrap()
@@ -20,7 +20,7 @@ fn averaged_by(weight_by: WeightBy, updates: Vec<Update>) -> Result<Params> {
     let ctx = Context::new(&Silent);
     let mut fedavg = FedAvg::new(Config { weight_by }, &ctx)?;
     let global = Message::from([("old", tensor(&[7.0_f32]))].into_iter().collect::<Params>());
-    fedavg.begin(&global, &[], &ctx)?;
+    fedavg.begin(&global, &Cohort::default(), &ctx)?;
     for update in updates {
         fedavg.add(update, &ctx)?;
     }
@@ -158,7 +158,7 @@ fn equal_integers_are_kept() {
 fn a_refused_update_leaves_no_trace() {
     let ctx = Context::new(&Silent);
     let mut fedavg = FedAvg::new(Config::default(), &ctx).unwrap();
-    fedavg.begin(&Message::default(), &[], &ctx).unwrap();
+    fedavg.begin(&Message::default(), &Cohort::default(), &ctx).unwrap();
     fedavg.add(update("a", 1, vec![("v", tensor(&[1.0_f32])), ("w", tensor(&[1.0_f32]))]), &ctx).unwrap();
     fedavg.add(update("b", 1, vec![("v", tensor(&[9.0_f32])), ("w", tensor(&[f32::NAN]))]), &ctx).unwrap_err();
     fedavg.add(update("c", 1, vec![("v", tensor(&[3.0_f32])), ("w", tensor(&[5.0_f32]))]), &ctx).unwrap();

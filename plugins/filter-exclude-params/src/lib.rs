@@ -42,7 +42,7 @@ impl ExcludeParams {
 }
 
 impl Filter for ExcludeParams {
-    fn apply(&mut self, mut message: Message, ctx: &Context<'_>) -> Result<Message> {
+    fn apply(&mut self, mut message: Message, _: &Message, ctx: &Context<'_>) -> Result<Message> {
         let dropped: Vec<String> =
             message.params.names().filter(|name| name.contains(&self.containing)).map(str::to_owned).collect();
         if dropped.is_empty() {
@@ -79,7 +79,11 @@ mod tests {
                 .collect::<plugin_api::Params>(),
         );
         let ctx = Context::new(&Silent);
-        let sent = ExcludeParams::new(Config { containing: containing.into() }, &ctx)?.apply(message, &ctx)?;
+        let sent = ExcludeParams::new(Config { containing: containing.into() }, &ctx)?.apply(
+            message,
+            &Message::default(),
+            &ctx,
+        )?;
         Ok(sent.params.names().map(str::to_owned).collect())
     }
 

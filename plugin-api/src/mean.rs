@@ -1,20 +1,88 @@
-//! The running mean of one parameter.
+//! The weighted mean of several clients' parameters: what most aggregators begin with.
 
 use half::{bf16, f16};
-use plugin_api::{DType, Element, Error, Result, Tensor};
+use indexmap::IndexMap;
 
-/// The mean of the tensors so far, and their weight.
+use crate::params::Real;
+use crate::{DType, Error, Params, Result, Tensor};
+
+/// The weighted mean of parameters, taken in one client after the other with one accumulator for each tensor, however
+/// many clients there are. Each tensor has its own mean, over the clients that sent it.
 ///
 /// With the total weight `Wₖ = w₁ + … + wₖ` it is `mₖ = mₖ₋₁ + (wₖ / Wₖ)(xₖ − mₖ₋₁)` and `m₁ = x₁`, so that one
-/// client's tensor comes back bit for bit, and equal ones come back equal. A step computes in f64 and rounds once to the accumulator, which is f64 for f64
-/// and f32 for all others; half types are rounded once more at the end. After `n` clients an f32 element is at most
-/// `n · 2⁻²⁴ · max|xᵢ|` from the exact mean.
+/// client's tensor comes back bit for bit, and equal ones come back equal. A step computes in f64 and rounds once to the
+/// accumulator, which is f64 for f64 and f32 for all others; half types are rounded once more at the end. After `n`
+/// clients an f32 element is at most `n · 2⁻²⁴ · max|xᵢ|` from the exact mean. Integers have no mean: they are kept as
+/// long as all clients send the same.
+///
+/// ```
+/// use plugin_api::{Params, Tensor, WeightedMean};
+///
+/// let params = |x: f32| -> Params { [("w", Tensor::from_slice(&[1], &[x]).unwrap())].into_iter().collect() };
+/// let mut mean = WeightedMean::new();
+/// mean.add(&params(1.0), 1.0, "a")?;
+/// mean.add(&params(5.0), 3.0, "b")?;
+/// assert_eq!(mean.finish()?.elements::<f32>("w", &[1])?, [4.0]);
+/// # Ok::<(), plugin_api::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct WeightedMean(IndexMap<String, Mean>);
+
+impl WeightedMean {
+    /// The mean of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what `client` sent, with a weight. What is refused leaves no trace: all tensors are checked before the first
+    /// is added. A weight of 0 adds nothing and checks nothing.
+    ///
+    /// # Errors
+    /// If the weight is negative or not finite, or a tensor differs in shape or type from what others sent, or holds a
+    /// value that is not finite.
+    pub fn add(&mut self, params: &Params, weight: f64, client: &str) -> Result<()> {
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(Error::other(format!("client `{client}` has the weight {weight}")));
+        }
+        if weight == 0.0 {
+            return Ok(());
+        }
+        for (name, tensor) in params.iter() {
+            Mean::check(self.0.get(name), name, tensor, client)?;
+        }
+        for (name, tensor) in params.iter() {
+            match self.0.get_mut(name) {
+                Some(mean) => mean.add(tensor, weight)?,
+                None => {
+                    self.0.insert(name.to_owned(), Mean::of(tensor, weight, client)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing was added since the beginning.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The means, in the order in which their names came first.
+    ///
+    /// # Errors
+    /// Never, so far as tensors keep their shapes.
+    pub fn finish(self) -> Result<Params> {
+        // Taken apart one by one, so that a mean's memory goes as its tensor comes.
+        self.0.into_iter().map(|(name, mean)| Ok((name, mean.finish()?))).collect()
+    }
+}
+
+/// The mean of one tensor so far.
 #[derive(Debug)]
-pub(crate) struct Mean {
+struct Mean {
     so_far: Accumulator,
     dtype: DType,
     shape: Vec<usize>,
-    weight: u64,
+    weight: f64,
     first_client: String,
 }
 
@@ -26,34 +94,9 @@ enum Accumulator {
     Equal(Tensor),
 }
 
-/// A floating type that a client may send.
-trait Real: Element {
-    fn wide(self) -> f64;
-    fn narrow(value: f64) -> Self;
-}
-
-macro_rules! real {
-    ($($t:ty: $wide:expr, $narrow:expr;)*) => {
-        $(impl Real for $t {
-            fn wide(self) -> f64 {
-                $wide(self)
-            }
-            fn narrow(value: f64) -> Self {
-                $narrow(value)
-            }
-        })*
-    };
-}
-real! {
-    f32: f64::from, |value| value as f32;
-    f64: |value| value, |value| value;
-    f16: f16::to_f64, f16::from_f64;
-    bf16: bf16::to_f64, bf16::from_f64;
-}
-
 impl Mean {
     /// An error unless a client's tensor can be added: to nothing yet, or to the mean of those before.
-    pub(crate) fn check(mean: Option<&Self>, name: &str, tensor: &Tensor, client: &str) -> Result<()> {
+    fn check(mean: Option<&Self>, name: &str, tensor: &Tensor, client: &str) -> Result<()> {
         if let Some(Self { so_far, dtype, shape, first_client: first, .. }) = mean {
             if (*dtype, shape.as_slice()) != (tensor.dtype(), tensor.shape()) {
                 let message = format!("client `{client}` sends {tensor:?}, and client `{first}` sent {dtype}{shape:?}");
@@ -70,7 +113,7 @@ impl Mean {
                 );
             }
         }
-        if is_finite(tensor) {
+        if tensor.is_finite() {
             return Ok(());
         }
         let message = format!("client `{client}` sends a value that is not finite");
@@ -78,7 +121,7 @@ impl Mean {
     }
 
     /// The mean of one client's tensor.
-    pub(crate) fn of(tensor: &Tensor, weight: u64, client: &str) -> Result<Self> {
+    fn of(tensor: &Tensor, weight: f64, client: &str) -> Result<Self> {
         let so_far = match tensor.dtype() {
             DType::F32 => Accumulator::F32(tensor.elements::<f32>()?.to_vec()),
             DType::F64 => Accumulator::F64(tensor.elements::<f64>()?.to_vec()),
@@ -96,9 +139,9 @@ impl Mean {
     }
 
     /// Adds a tensor that [`check`](Self::check) let pass.
-    pub(crate) fn add(&mut self, tensor: &Tensor, weight: u64) -> Result<()> {
+    fn add(&mut self, tensor: &Tensor, weight: f64) -> Result<()> {
         self.weight += weight;
-        let share = weight as f64 / self.weight as f64;
+        let share = weight / self.weight;
         match (&mut self.so_far, self.dtype) {
             (Accumulator::F32(mean), DType::F16) => fold(mean, tensor.elements::<f16>()?, share),
             (Accumulator::F32(mean), DType::BF16) => fold(mean, tensor.elements::<bf16>()?, share),
@@ -110,7 +153,7 @@ impl Mean {
     }
 
     /// The mean as a tensor of the clients' type.
-    pub(crate) fn finish(self) -> Result<Tensor> {
+    fn finish(self) -> Result<Tensor> {
         match (self.so_far, self.dtype) {
             (Accumulator::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, &mean)),
             (Accumulator::F32(mean), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, &mean)),
@@ -133,18 +176,4 @@ fn narrowed<T: Real>(shape: &[usize], mean: &[f32]) -> Tensor {
     Tensor::build(shape, |out: &mut [T]| {
         out.iter_mut().zip(mean).for_each(|(out, &mean)| *out = T::narrow(mean.wide()))
     })
-}
-
-fn is_finite(tensor: &Tensor) -> bool {
-    fn all<T: Real>(tensor: &Tensor) -> bool {
-        // Without an early exit, so that the loop vectorises; x − x is 0 for a finite x, and NaN for all others.
-        tensor.elements::<T>().is_ok_and(|all| all.iter().fold(true, |finite, x| finite & (x.wide() - x.wide() == 0.0)))
-    }
-    match tensor.dtype() {
-        DType::F32 => all::<f32>(tensor),
-        DType::F64 => all::<f64>(tensor),
-        DType::F16 => all::<f16>(tensor),
-        DType::BF16 => all::<bf16>(tensor),
-        _ => true,
-    }
 }

@@ -1,0 +1,108 @@
+//! Every client's model on every client's data, after the last round.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, Table};
+use plugin_api::{Evaluation, Params};
+
+use crate::error::Failure;
+use crate::federation::{Federation, bear};
+use crate::report::{mean_score, short};
+use crate::workers::in_order;
+
+/// The file in the run directory.
+pub const FILE: &str = "cross_site.csv";
+
+/// The name under which the global model stands among the clients' models.
+const GLOBAL: &str = "global";
+
+/// What one model did at one client.
+struct Visit {
+    model: String,
+    site: String,
+    evaluations: Vec<Evaluation>,
+}
+
+/// Lets each client evaluate the models of all, and the global one where it is complete or the client's own heads fill
+/// it up; writes [`FILE`] and gives a table of the scores: a row a model, a column a client.
+///
+/// # Errors
+/// If a component fails, or the file cannot be written.
+pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, Failure> {
+    let link = federation.link;
+    let names: Vec<String> = federation.clients.iter().map(|client| client.name().to_owned()).collect();
+    let mut visits = Vec::new();
+    for (owner, model) in names.iter().cloned().map(Some).chain([None]).enumerate() {
+        let params: Params = match &model {
+            Some(name) => match federation.clients[owner].parameters(link) {
+                Ok(params) => params,
+                Err(fault) => {
+                    bear(
+                        &fault,
+                        &format!("cross-site evaluation, client `{name}`"),
+                        federation.plan.on_client_failure,
+                        link,
+                    )?;
+                    continue;
+                }
+            },
+            None => federation.global.params.clone(),
+        };
+        let model = model.unwrap_or_else(|| GLOBAL.to_owned());
+        link.console.log(plugin_api::Level::Debug, &format!("cross-site evaluation of model `{model}`"));
+        let policy = federation.plan.on_client_failure;
+        in_order(
+            federation.workers,
+            &mut federation.clients,
+            |_, client| client.judge(&params, link),
+            |site, evaluations| match evaluations {
+                Ok(evaluations) => {
+                    visits.push(Visit { model: model.clone(), site: names[site].clone(), evaluations });
+                    Ok(())
+                }
+                Err(fault) => bear(
+                    &fault,
+                    &format!("cross-site evaluation of `{model}` at client `{}`", names[site]),
+                    policy,
+                    link,
+                ),
+            },
+        )?;
+    }
+    write(federation, &visits)?;
+    Ok(table(&names, &visits))
+}
+
+/// A line a model, client, task and number: `model,client,task,examples,metric,value`.
+fn write(federation: &Federation<'_>, visits: &[Visit]) -> Result<(), Failure> {
+    let path = federation.run_dir.path().join(FILE);
+    let mut lines = csv::Writer::from_writer(Vec::new());
+    let mut rows = vec![["model", "client", "task", "examples", "metric", "value"].map(str::to_owned)];
+    for Visit { model, site, evaluations } in visits {
+        for evaluation in evaluations {
+            let loss = ("Loss", evaluation.loss);
+            let metrics = evaluation.metrics.iter().map(|metric| (metric.name.as_str(), metric.value));
+            rows.extend([loss].into_iter().chain(metrics).map(|(name, value)| {
+                let examples = evaluation.examples.to_string();
+                [model, site, &evaluation.task, &examples, name, &value.to_string()].map(str::to_owned)
+            }));
+        }
+    }
+    rows.iter().try_for_each(|row| lines.write_record(row)).map_err(|e| Failure::io(&path, "write", &e.into()))?;
+    let bytes = lines.into_inner().map_err(|e| Failure::io(&path, "write", &e.into_error()))?;
+    std::fs::write(&path, bytes).map_err(|e| Failure::io(&path, "write the cross-site evaluation", &e))
+}
+
+fn table(names: &[String], visits: &[Visit]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["score of model".to_owned()].into_iter().chain(names.iter().map(|name| format!("at {name}"))));
+    for model in names.iter().map(String::as_str).chain([GLOBAL]) {
+        let at = |site: &String| {
+            let found = visits.iter().find(|visit| visit.model == model && visit.site == *site);
+            let score = found.and_then(|visit| mean_score([&visit.evaluations[..]]));
+            Cell::new(score.map_or_else(|| "-".to_owned(), short)).set_alignment(CellAlignment::Right)
+        };
+        table.add_row([Cell::new(model)].into_iter().chain(names.iter().map(at)));
+    }
+    table.to_string()
+}
