@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use plugin_api::Level;
 
+use crate::compare;
 use crate::config::Experiment;
 use crate::console::Console;
 use crate::error::{Failure, Report};
@@ -47,6 +48,10 @@ enum Command {
     ///
     /// Needs only the dataset's plugin. The paths of all files go to stdout.
     Prepare(PrepareArgs),
+    /// Compare runs that are done: metrics, time, bytes, memory
+    ///
+    /// A row a run. Metrics are the last values, as means over clients and tasks. The table goes to stdout.
+    Compare(CompareArgs),
     /// Draw curves from TensorBoard event files
     ///
     /// A picture a client with one curve a run, as SVG and as PNG (two pixels to each of the size's). Behind each curve
@@ -158,6 +163,16 @@ struct PrepareArgs {
 }
 
 #[derive(Debug, Args)]
+struct CompareArgs {
+    /// Run directories
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// How the table is written
+    #[arg(long, value_enum, default_value = "table")]
+    format: compare::Format,
+}
+
+#[derive(Debug, Args)]
 struct PlotArgs {
     /// Run directories, folders that hold several, or any folders with event files below
     #[arg(required = true, value_name = "RUN")]
@@ -180,6 +195,9 @@ struct PlotArgs {
     /// A name for a run in the legend, once for each, in their order
     #[arg(long = "label", value_name = "NAME")]
     labels: Vec<String>,
+    /// Draw this client only, or `server`; may be given several times [default: all]
+    #[arg(long = "client", value_name = "NAME")]
+    clients: Vec<String>,
     /// Put all clients side by side into one picture
     #[arg(long)]
     together: bool,
@@ -243,6 +261,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             let experiment = Experiment::read(&args.experiment.file, &args.experiment.overrides)?;
             print(&lines(&prepare::prepare(&experiment, &args.output, args.force, &options)?))
         }
+        Command::Compare(args) => print(&compare::compare(&args.runs, args.format)?),
         Command::Plot(args) => {
             let options = plot::Options {
                 runs: args.runs,
@@ -252,6 +271,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
                 title: args.title,
                 size: args.size,
                 labels: args.labels,
+                clients: args.clients,
                 together: args.together,
                 across: args.x,
                 force: args.force,

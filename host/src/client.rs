@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::console::Console;
 use crate::error::Report;
 use crate::filters::Chain;
-use crate::report::Notes;
+use crate::notes::Notes;
 use crate::tracking::{Reporter, Scalar};
 
 /// A component that failed, and how.
@@ -281,10 +281,10 @@ impl Client for LocalClient {
         let me = self.identity.clone();
         let line = me.line(link, None);
         let ctx = line.context();
-        let own = self.model.parameters(&ctx).map_err(|e| me.fault(e))?;
+        let own = self.model.state(&ctx).map_err(|e| me.fault(e))?;
         self.model.receive(&params.clone().into(), &ctx).map_err(|e| me.fault(e))?;
         let found = self.evaluation(&ctx);
-        self.model.receive(&own.into(), &ctx).map_err(|e| me.fault(e))?;
+        self.model.restore(&own, &ctx).map_err(|e| me.fault(e))?;
         found
     }
 

@@ -11,9 +11,9 @@ use crate::config::Experiment;
 use crate::console::Console;
 use crate::document::nearest;
 use crate::error::{Failure, Report};
+use crate::notes::Notes;
 use crate::placement::Placement;
 use crate::plugins::Finder;
-use crate::report::Notes;
 use crate::tensors;
 
 /// How many rows are held at a time. Predictions do not depend on it.

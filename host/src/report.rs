@@ -1,7 +1,6 @@
 //! How good the clients' models were over the rounds, as a table and as `summary.json`.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
@@ -30,6 +29,11 @@ pub struct Course {
 pub struct Courses(Vec<Course>);
 
 impl Courses {
+    /// One for each metric, in their order.
+    pub fn all(&self) -> &[Course] {
+        &self.0
+    }
+
     fn add(&mut self, evaluation: &Evaluation) {
         for metric in evaluation.metrics.iter().filter(|metric| metric.value.is_finite()) {
             let (value, higher_is_better) = (metric.value, metric.goal == Goal::Higher);
@@ -59,60 +63,6 @@ pub struct TaskRecord {
     pub global_test: Courses,
     /// The client's own model, after each epoch.
     pub local_test: Courses,
-}
-
-/// Sentences that components want to stand in the summary, by whose they are and their key.
-#[derive(Debug, Default)]
-pub struct Notes(Mutex<BTreeMap<[String; 3], String>>);
-
-impl Notes {
-    /// Keeps a sentence of `who`, called for `client`, in place of the one before under this key.
-    pub fn set(&self, client: &str, who: &str, key: &str, text: &str) {
-        self.lock().insert([who, key, client].map(str::to_owned), text.to_owned());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<[String; 3], String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All of them, for a checkpoint and for the summary.
-    pub fn list(&self) -> Vec<Note> {
-        let note = |([who, key, client], text): (&[String; 3], &String)| {
-            let [who, key, client, text] = [who, key, client, text].map(String::clone);
-            Note { who, key, client, text }
-        };
-        self.lock().iter().map(note).collect()
-    }
-
-    /// What a person reads: a line a sentence, once for all clients for which it is the same.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<(Note, usize)> = Vec::new();
-        for note in self.list() {
-            match lines.iter_mut().find(|(n, _)| (&n.who, &n.key, &n.text) == (&note.who, &note.key, &note.text)) {
-                Some((_, count)) => *count += 1,
-                None => lines.push((note, 1)),
-            }
-        }
-        let line = |(Note { who, key, client, text }, count): (Note, usize)| match (count, client.as_str()) {
-            (1, crate::tracking::SERVER) => format!("{who}, {key}: {text}"),
-            (1, client) => format!("{who} at {client}, {key}: {text}"),
-            (count, _) => format!("{who} at {count} clients, {key}: {text}"),
-        };
-        lines.into_iter().map(line).collect()
-    }
-}
-
-/// A sentence in the summary.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
-    /// The component.
-    pub who: String,
-    /// What it is about.
-    pub key: String,
-    /// The client, or the server.
-    pub client: String,
-    /// The sentence.
-    pub text: String,
 }
 
 /// All clients over the rounds.

@@ -7,7 +7,8 @@ use crate::checkpoint::{Reader, Writer};
 use crate::client::{Fault, Line, Saved};
 use crate::error::{Failure, Report};
 use crate::federation::{Best, Federation, bear};
-use crate::report::{Note, Record};
+use crate::notes::Note;
+use crate::report::Record;
 use crate::stopping::Patience;
 use crate::tracking::Positions;
 

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use plugin_api::{Level, Message, Seed};
-use serde_json::{Value, json};
 
 use crate::checkpoint::Reader;
 use crate::client::{Client, Fault, Line, Link};
@@ -15,13 +14,15 @@ use crate::console::Console;
 use crate::cross_site;
 use crate::error::{Failure, Report};
 use crate::federation::{Federation, bear};
+use crate::notes::Notes;
 use crate::participation::select;
 use crate::plugins::Finder;
-use crate::report::{Notes, Record, peak_memory, short};
+use crate::report::{Record, peak_memory, short};
 use crate::resume::Kept;
 use crate::run_dir::{Existing, RunDir};
 use crate::setup::{Setup, Used};
 use crate::stopping::Patience;
+use crate::summary::{self, Judged, Summary};
 use crate::tensors;
 use crate::tracking::Tracker;
 
@@ -100,7 +101,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     console.stop();
 
     let seconds = begun.elapsed().as_secs_f64();
-    run_dir.write_json("summary.json", &summary(&federation, &setup.experiment.name, seconds))?;
+    run_dir.write_json(summary::FILE, &summary(&federation, &setup.experiment.name, seconds))?;
     // The run is whole: there is nothing to go on with.
     let _ = std::fs::remove_dir_all(run_dir.path().join("checkpoint"));
     console.log(Level::Info, &closing(&federation, cross_site.as_deref(), &run_dir, seconds));
@@ -165,7 +166,7 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
 
 /// The checkpoint to go on from, if the run had come so far; the experiment must be the one that it was begun with.
 fn resume(run_dir: &RunDir, setup: &Setup, console: &Console) -> Result<Option<(Reader, Kept)>, Failure> {
-    if run_dir.path().join("summary.json").is_file() {
+    if run_dir.path().join(summary::FILE).is_file() {
         let report =
             Report::new(format!("{}: the run is done, there is nothing to go on with", run_dir.path().display()));
         return Err(Failure::usage(report));
@@ -268,19 +269,19 @@ fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, Failur
     Ok(())
 }
 
-fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Value {
-    let best = federation.best.as_ref().map(|best| json!({"rounds": best.rounds, "score": best.score}));
-    json!({
-        "name": name,
-        "rounds": federation.done,
-        "best": best,
-        "last": {"rounds": federation.done, "score": federation.score},
-        "clients": federation.record.clients,
-        "traffic": federation.record.traffic,
-        "notes": federation.link.notes.list(),
-        "seconds": seconds,
-        "peak-memory-bytes": peak_memory(),
-    })
+fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Summary {
+    let best = federation.best.as_ref().map(|best| Judged { rounds: best.rounds, score: Some(best.score) });
+    Summary {
+        name: name.to_owned(),
+        rounds: federation.done,
+        best,
+        last: Judged { rounds: federation.done, score: federation.score },
+        clients: federation.record.clients.clone(),
+        traffic: federation.record.traffic.clone(),
+        notes: federation.link.notes.list(),
+        seconds,
+        peak_memory_bytes: peak_memory(),
+    }
 }
 
 fn closing(federation: &Federation<'_>, cross_site: Option<&str>, run_dir: &RunDir, seconds: f64) -> String {

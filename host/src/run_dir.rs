@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{Failure, Report};
@@ -98,8 +99,10 @@ impl RunDir {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write_json(&self, name: &str, value: &Value) -> Result<(), Failure> {
-        write_text(&self.0.join(name), &format!("{value:#}\n"))
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), Failure> {
+        let path = self.0.join(name);
+        let text = serde_json::to_string_pretty(value).map_err(|e| Failure::io(&path, "write", &e.into()))?;
+        write_text(&path, &format!("{text}\n"))
     }
 }
 

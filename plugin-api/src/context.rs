@@ -28,8 +28,10 @@ pub trait Host: Sync {
     fn scalar(&self, tag: &str, step: u64, value: f64);
     /// Says how far the call has come, of how much.
     fn progress(&self, done: u64, total: u64);
-    /// Keeps a sentence for the run's summary, in place of an earlier one under the same key.
-    fn note(&self, key: &str, text: &str);
+    /// Keeps a sentence for the run's summary, in place of an earlier one under the same key. Nothing by default.
+    fn note(&self, key: &str, text: &str) {
+        let _ = (key, text);
+    }
     /// Whether the call should stop as soon as it can, with [`Error::cancelled`](crate::Error::cancelled).
     fn cancelled(&self) -> bool;
 }
@@ -45,7 +47,6 @@ impl Host for Silent {
     fn log(&self, _: Level, _: &str) {}
     fn scalar(&self, _: &str, _: u64, _: f64) {}
     fn progress(&self, _: u64, _: u64) {}
-    fn note(&self, _: &str, _: &str) {}
     fn cancelled(&self) -> bool {
         false
     }

@@ -3,6 +3,7 @@
 //! - `support`: builds the plugins once, makes folders, runs the binary.
 //! - `runs`: what a run leaves, and that it is the same each time.
 //! - `resume`: interrupted runs go on with the same bits.
+//! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod amplify;
+mod control;
 mod faults;
 mod plots;
 mod predictions;

@@ -27,6 +27,7 @@ use self::natural::Natural;
 pub use self::svg::Size;
 use self::svg::Svg;
 use crate::console::Console;
+use crate::document::nearest;
 use crate::error::{Failure, Report};
 use crate::events::Point;
 use crate::tensors::write_text;
@@ -60,6 +61,8 @@ pub struct Options {
     pub size: Option<Size>,
     /// Names for the runs, in their order.
     pub labels: Vec<String>,
+    /// The clients to draw; all if there is none.
+    pub clients: Vec<String>,
     /// Whether all clients stand in one picture.
     pub together: bool,
     /// What stands on the axis across.
@@ -76,7 +79,7 @@ pub fn plot(options: &Options, console: &Console) -> Result<Vec<PathBuf>, Failur
     let mut warnings = Vec::new();
     let runs = find::runs(&options.runs, &options.tag, &mut warnings);
     warnings.iter().for_each(|warning| console.log(Level::Warn, warning));
-    let runs = named(runs?, &options.labels)?;
+    let runs = only(named(runs?, &options.labels)?, &options.clients)?;
 
     let pictures = pictures(options, &runs);
     let paths: Vec<PathBuf> = pictures.iter().flat_map(|(stem, _)| files(&options.output.join(stem))).collect();
@@ -124,6 +127,25 @@ fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Failure> {
     }
     for (run, label) in runs.iter_mut().zip(labels) {
         run.name.clone_from(label);
+    }
+    Ok(runs)
+}
+
+/// The runs with the curves of these clients alone.
+fn only(mut runs: Vec<Run>, clients: &[String]) -> Result<Vec<Run>, Failure> {
+    let known: Vec<String> = runs.iter().flat_map(|run| run.curves.keys()).map(|client| client.0.clone()).collect();
+    if let Some(name) = clients.iter().find(|name| !known.contains(name)) {
+        let report = Report::new(format!("no run has a client `{name}` with this tag"));
+        return Err(Failure::usage(match nearest(name, &known) {
+            Some(near) => report.hint(format!("did you mean `{near}`?")),
+            None => report.hint(format!(
+                "there are: {}",
+                known.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect::<Vec<_>>().join(", ")
+            )),
+        }));
+    }
+    if !clients.is_empty() {
+        runs.iter_mut().for_each(|run| run.curves.retain(|client, _| clients.contains(&client.0)));
     }
     Ok(runs)
 }

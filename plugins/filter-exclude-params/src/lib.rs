@@ -1,4 +1,5 @@
-//! Keeps parameters from being sent, by name: each one whose name contains a given text is dropped.
+//! Keeps parameters from being sent, by name: each one whose name contains a given text is dropped, and with it a
+//! method's other tensors of such a name.
 //!
 //! ```toml
 //! [[filter]]
@@ -52,6 +53,8 @@ impl Filter for ExcludeParams {
                 .help(format!("of {} parameters the first are: {}", message.params.len(), names.join(", "))));
         }
         message.params.retain(|name, _| !name.contains(&self.containing));
+        // What a method sends of such a parameter, its control variate for instance, is as private.
+        message.extra.retain(|name, _| !name.contains(&self.containing));
         if !std::mem::replace(&mut self.told, true) {
             ctx.debug(format_args!("not sent: {}", dropped.join(", ")));
         }

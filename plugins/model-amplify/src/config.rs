@@ -44,6 +44,17 @@ pub struct Config {
     /// The decoupled weight decay of AdamW.
     #[serde(default = "default::weight_decay", deserialize_with = "not_negative")]
     pub(crate) weight_decay: f64,
+    /// FedProx: how strongly a client is held to the global model of the round; 0 does not.
+    #[serde(default, deserialize_with = "not_negative")]
+    pub(crate) proximal_mu: f64,
+    /// SCAFFOLD: whether control variates correct the gradients; it takes the aggregator `scaffold` as well.
+    #[serde(default)]
+    pub(crate) scaffold: bool,
+    /// Ditto: how strongly each client's personal model, which is trained beside the shared one on the same batches and
+    /// is the client's own model in all results, is held to the global model; without it there is none.
+    #[serde(default, deserialize_with = "some_not_negative")]
+    #[schemars(range(min = 0.0))]
+    pub(crate) ditto_lambda: Option<f64>,
     /// Sequences in a training batch.
     #[serde(default = "default::batch_size", deserialize_with = "at_least_one")]
     pub(crate) batch_size: usize,
@@ -111,6 +122,10 @@ fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Er
     } else {
         Err(Error::custom(format!("must be a finite number of at least 0, not {value}")))
     }
+}
+
+fn some_not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    not_negative(deserializer).map(Some)
 }
 
 fn probability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {

@@ -76,6 +76,7 @@ mod bridge;
 pub mod checkpoint;
 pub mod config;
 mod device;
+mod drift;
 #[doc(hidden)]
 pub mod export;
 mod heads;

@@ -19,6 +19,9 @@ use crate::tokenize::Tokens;
 use crate::trainer::{Trainer, decay_steps};
 use crate::{device, metrics};
 
+/// Under which the personal model stands in a state.
+const PERSONAL: &str = "personal.";
+
 /// An AMPLIFY trunk with the heads of the tasks that this instance holds.
 #[derive(Debug)]
 pub struct Amplify {
@@ -26,6 +29,10 @@ pub struct Amplify {
     setup: ModelSetup,
     checkpoint: Checkpoint,
     trainer: Trainer,
+    /// Ditto's personal model.
+    personal: Option<Trainer>,
+    /// Whether what was trained or received last is the client's own model, and not the global one.
+    is_own: bool,
     heads: Heads,
     device: Device,
 }
@@ -52,8 +59,20 @@ impl Amplify {
             }
             None => network.parameters.initialise("regressors.", seed)?,
         }
+        let personal = config.ditto_lambda.map(|lambda| -> Result<Trainer> {
+            let own = Network::new(&checkpoint.architecture, &config, setup, device)?;
+            own.parameters.receive(&network.parameters.snapshot()?)?;
+            Ok(Trainer::personal(own, &config, lambda))
+        });
+        let personal = personal.transpose()?;
         let trainer = Trainer::new(network, &config);
-        Ok(Self { config, setup: setup.clone(), checkpoint, trainer, heads, device })
+        Ok(Self { config, setup: setup.clone(), checkpoint, trainer, personal, is_own: false, heads, device })
+    }
+
+    /// The model that results speak of: the personal one, if there is one and the global one was not just received.
+    fn network(&self) -> &Network {
+        let own = self.personal.as_ref().filter(|_| self.is_own);
+        &own.unwrap_or(&self.trainer).network
     }
 
     /// Network and optimiser, for tests that take single steps.
@@ -86,7 +105,7 @@ impl Amplify {
         for picked in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
             let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
-            let predicted = self.trainer.network.forward(task, &batch, &mut Noise::none())?;
+            let predicted = self.network().forward(task, &batch, &mut Noise::none())?;
             let mut values = vec![0.0; picked.len()];
             predicted.f_copy_data(&mut values, picked.len()).map_err(crate::bridge::torch)?;
             for (i, value) in picked.into_iter().zip(values) {
@@ -130,12 +149,16 @@ impl Amplify {
 impl Model for Amplify {
     fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params> {
         use_threads(ctx);
-        self.trainer.network.parameters.snapshot()
+        self.network().parameters.snapshot()
     }
 
     fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
         use_threads(ctx);
-        let received = self.trainer.network.parameters.receive(&global.params)?;
+        let received = self.trainer.receive(global)?;
+        if let Some(personal) = &mut self.personal {
+            personal.anchor(global)?;
+        }
+        self.is_own = false;
         self.heads.received(&self.trainer.network.parameters, &received.missing);
         Ok(received)
     }
@@ -157,19 +180,35 @@ impl Model for Amplify {
                 ctx.check()?;
                 let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
                 let targets: Vec<f32> = picked.iter().map(|&i| targets[i]).collect();
-                let mut noise = Noise::new(seed.of("dropout").at(trained.steps));
-                let backward = self.trainer.backward(name, &batch, &targets, &mut noise)?;
+                let noise = || Noise::new(seed.of("dropout").at(trained.steps));
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
-                let rates = self.trainer.update(&backward, epoch.round, decay);
+                let mut loss = 0.0;
+                let mut rates = None;
+                for trainer in [Some(&mut self.trainer), self.personal.as_mut()].into_iter().flatten() {
+                    let backward = trainer.backward(name, &batch, &targets, &mut noise())?;
+                    // Of two models the personal one's, which is the client's own.
+                    loss = backward.loss;
+                    rates = Some(trainer.update(backward, epoch.round, decay));
+                }
                 self.heads.trained(number);
-                self.record(name, step, backward.loss, rates, epoch, ctx);
+                if let Some(rates) = rates {
+                    self.record(name, step, loss, rates, epoch, ctx);
+                }
                 trained.steps += 1;
                 trained.examples += picked.len() as u64;
                 ctx.progress(trained.steps, total);
             }
         }
+        self.is_own = true;
         Ok(trained)
+    }
+
+    /// The shared model, and what SCAFFOLD has to say.
+    fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
+        use_threads(ctx);
+        let params = self.trainer.network.parameters.snapshot()?;
+        Ok(Message { params, extra: self.trainer.extra()?, ..Message::default() })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
@@ -194,7 +233,7 @@ impl Model for Amplify {
 
     fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
         use_threads(ctx);
-        let mut trunk = self.trainer.network.parameters.snapshot()?;
+        let mut trunk = self.network().parameters.snapshot()?;
         let mut regressors = trunk.clone();
         trunk.retain(|name, _| name.starts_with("trunk."));
         regressors.retain(|name, _| number(name).is_some_and(|head| self.heads.known(head)));
@@ -208,15 +247,38 @@ impl Model for Amplify {
     fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
         use_threads(ctx);
         let mut state = self.trainer.state()?;
+        if let Some(personal) = &self.personal {
+            let State { tensors, values } = personal.state()?;
+            for (name, tensor) in tensors.iter() {
+                state.tensors.insert(format!("{PERSONAL}{name}"), tensor.clone());
+            }
+            state.values.insert(PERSONAL.to_owned(), values.into());
+        }
+        state.values.insert("is-own".to_owned(), self.is_own.into());
         self.heads.save(&mut state);
         Ok(state)
     }
 
     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
         use_threads(ctx);
-        let heads = Heads::read(state)?;
+        let (heads, is_own) = (Heads::read(state)?, state.value("is-own")?);
+        let personal = match &self.personal {
+            Some(_) => {
+                let tensors = state.tensors.iter();
+                let tensors = tensors.filter_map(|(name, tensor)| Some((name.strip_prefix(PERSONAL)?, tensor.clone())));
+                Some(State { tensors: tensors.collect(), values: state.value(PERSONAL)? })
+            }
+            None => None,
+        };
+        let before = personal.is_some().then(|| self.trainer.state()).transpose()?;
         self.trainer.restore(state)?;
-        self.heads = heads;
+        if let (Some(own), Some(state), Some(before)) = (&mut self.personal, personal, before)
+            && let Err(error) = own.restore(&state)
+        {
+            self.trainer.restore(&before)?;
+            return Err(error);
+        }
+        (self.heads, self.is_own) = (heads, is_own);
         Ok(())
     }
 }

@@ -27,6 +27,68 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
     assert_same(&straight.state(&ctx()).unwrap().tensors, &second.state(&ctx()).unwrap().tensors);
 }
 
+/// Plays a server that sends the first round's model again and again, and says what the client sent last.
+fn rounds(model: &mut Amplify, rounds: std::ops::Range<u64>, extra: &Params) -> Message {
+    let global = amplify(json!({})).parameters(&ctx()).unwrap();
+    let mut sent = Message::default();
+    for round in rounds {
+        let extra = if round == 0 { Params::new() } else { extra.clone() };
+        model.receive(&Message { params: global.clone(), extra, ..Message::default() }, &ctx()).unwrap();
+        train(model, round..round + 1);
+        sent = model.send(&ctx()).unwrap();
+    }
+    sent
+}
+
+#[test]
+fn every_method_goes_on_bit_for_bit_after_an_interruption() {
+    for changes in [json!({ "proximal-mu": 0.1 }), json!({ "scaffold": true }), json!({ "ditto-lambda": 0.5 })] {
+        let mut straight = amplify(changes.clone());
+        let control = rounds(&mut straight, 0..1, &Params::new()).extra;
+        rounds(&mut straight, 1..3, &control);
+        let mut first = amplify(changes.clone());
+        rounds(&mut first, 0..1, &Params::new());
+        rounds(&mut first, 1..2, &control);
+        let state = first.state(&ctx()).unwrap();
+        let mut second = amplify(changes.clone());
+        second.restore(&state, &ctx()).unwrap();
+        assert_same(&first.parameters(&ctx()).unwrap(), &second.parameters(&ctx()).unwrap());
+        rounds(&mut second, 2..3, &control);
+        assert_same(&straight.state(&ctx()).unwrap().tensors, &second.state(&ctx()).unwrap().tensors);
+        let mut plain = amplify(json!({}));
+        let plain = rounds(&mut plain, 0..3, &control).params;
+        let sent = second.send(&ctx()).unwrap().params;
+        // Ditto leaves the shared model as it is; the other two change it.
+        assert_eq!(changed(&plain, &sent).is_empty(), changes.get("ditto-lambda").is_some(), "{changes}");
+    }
+}
+
+#[test]
+fn a_personal_model_is_the_clients_own_and_the_closer_to_the_global_one_the_stronger_it_is_held() {
+    let distance = |lambda: f64| {
+        let mut model = amplify(json!({ "ditto-lambda": lambda, "dropout": 0.0 }));
+        let global = model.parameters(&ctx()).unwrap();
+        let sent = rounds(&mut model, 0..3, &Params::new()).params;
+        let own = model.parameters(&ctx()).unwrap();
+        assert!(!changed(&sent, &own).is_empty(), "{lambda}");
+        let far = |(name, tensor): (&str, &Tensor)| -> f64 {
+            let start = global.get(name).unwrap().elements::<f32>().unwrap();
+            let squares = tensor.elements::<f32>().unwrap().iter().zip(start).map(|(a, b)| f64::from(a - b).powi(2));
+            squares.sum()
+        };
+        // Evaluated are: after training the personal model, after a message the global one.
+        let after_training = model.evaluate(&tasks(&["tm"]), &ctx()).unwrap().remove(0).loss;
+        model.receive(&global.clone().into(), &ctx()).unwrap();
+        let after_message = model.evaluate(&tasks(&["tm"]), &ctx()).unwrap().remove(0).loss;
+        let fresh = amplify(json!({ "dropout": 0.0 })).evaluate(&tasks(&["tm"]), &ctx()).unwrap().remove(0).loss;
+        assert_eq!(after_message.to_bits(), fresh.to_bits());
+        assert_ne!(after_training.to_bits(), fresh.to_bits());
+        own.iter().map(far).sum::<f64>().sqrt()
+    };
+    let distances = [0.1, 10.0, 1000.0].map(distance);
+    assert!(distances[0] > distances[1] && distances[1] > distances[2], "{distances:?}");
+}
+
 #[test]
 fn a_state_that_does_not_fit_changes_nothing() {
     let mut model = amplify(json!({}));

@@ -171,7 +171,7 @@ fn train(folder: &Path, expected: &Expected, worst: &mut Worst) {
         let backward = trainer.backward(&step.task.to_string(), &batch, &step.labels, &mut Noise::none()).unwrap();
         worst.relative("loss", backward.loss, step.loss, if narrowest == 1 { 5e-3 } else { 1e-3 });
         worst.relative("gradient norm", backward.norm(), step.grad_norm, norm_allowed);
-        let Rates { trunk, regressor } = trainer.update(&backward, step.round, expected.lr_decay_total_steps);
+        let Rates { trunk, regressor } = trainer.update(backward, step.round, expected.lr_decay_total_steps);
         worst.relative("learning rate", trunk, step.lr_trunk, 1e-9);
         worst.relative("learning rate", regressor, step.lr_regressor, 1e-9);
         walked += trunk.max(regressor);

@@ -145,7 +145,6 @@ impl Host for Recorder {
         self.0.lock().unwrap().push((tag.into(), step, value));
     }
     fn progress(&self, _: u64, _: u64) {}
-    fn note(&self, _: &str, _: &str) {}
     fn cancelled(&self) -> bool {
         self.0.lock().unwrap().len() >= 5
     }

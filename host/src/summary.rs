@@ -1,0 +1,65 @@
+//! What a run came to: `summary.json` in its directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::Traffic;
+use crate::error::{Failure, Report};
+use crate::notes::Note;
+use crate::report::TaskRecord;
+
+/// The file in the run directory.
+pub const FILE: &str = "summary.json";
+
+/// What a run came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Summary {
+    /// The run's name.
+    pub name: String,
+    /// How many rounds it had.
+    pub rounds: u64,
+    /// The best global model.
+    pub best: Option<Judged>,
+    /// The last global model.
+    pub last: Judged,
+    /// First, best and last value of each metric, of each client and task.
+    pub clients: BTreeMap<String, Vec<TaskRecord>>,
+    /// Bytes of tensors that each client got and sent, over all rounds.
+    #[serde(default)]
+    pub traffic: BTreeMap<String, Traffic>,
+    /// What components have to say.
+    #[serde(default)]
+    pub notes: Vec<Note>,
+    /// How long it took.
+    pub seconds: f64,
+    /// The most memory that the process held, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// A global model and its score.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Judged {
+    /// After how many rounds it was made.
+    pub rounds: u64,
+    /// The mean of the clients' scores.
+    pub score: Option<f64>,
+}
+
+impl Summary {
+    /// The summary of the run in a directory.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn read(run: &Path) -> Result<Self, Failure> {
+        let path = run.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            let report = Report::new(format!("{}: no run that is done", run.display())).cause(error);
+            Failure::usage(report.hint(format!("a run writes `{FILE}` at its end")))
+        })?;
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::usage(Report::new(format!("{}: cannot be read", path.display())).cause(error)))
+    }
+}

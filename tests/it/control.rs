@@ -1,0 +1,150 @@
+//! Which clients take part, when a run stops, what crosses the wire, and every model on every client's data.
+
+use std::collections::BTreeMap;
+
+use crate::support::Bench;
+
+const LINEAR: &str = "configs/linear.toml";
+
+fn lines(bench: &Bench, run: &str) -> Vec<serde_json::Value> {
+    bench.text(run, "metrics.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Which clients trained in each round.
+fn present(bench: &Bench, run: &str) -> BTreeMap<u64, Vec<String>> {
+    let mut rounds = BTreeMap::<u64, Vec<String>>::new();
+    for line in lines(bench, run).iter().filter(|line| line["tag"] == "Bytes/sent") {
+        rounds.entry(line["round"].as_u64().unwrap()).or_default().push(line["client"].as_str().unwrap().to_owned());
+    }
+    rounds
+}
+
+#[test]
+fn a_share_of_the_clients_takes_part_in_each_round() {
+    let bench = Bench::new();
+    let half = ["--set", "federation.rounds=12", "--set", "federation.fraction=0.5"];
+    for (name, threads) in [("half", "1"), ("again", "4")] {
+        bench.run(&[&[LINEAR, "--name", name, "--threads", threads], &half[..]].concat());
+    }
+    let rounds = present(&bench, "half");
+    assert_eq!(rounds.len(), 12);
+    assert!(rounds.values().all(|clients| clients.len() == 3 && clients.is_sorted()), "{rounds:?}");
+    assert!(rounds.values().any(|clients| *clients != rounds[&0]), "always the same clients");
+    assert!(bench.results("half") == bench.results("again"), "the threads changed the result");
+    // The last global model is evaluated at all of them.
+    let last = lines(&bench, "half").iter().filter(|l| l["tag"] == "RMSE/global_test" && l["round"] == 12).count();
+    assert_eq!(last, 7);
+    bench.run(&[&[LINEAR, "--name", "five", "--set", "federation.min-clients=5"], &half[..]].concat());
+    assert!(present(&bench, "five").values().all(|clients| clients.len() == 5));
+}
+
+#[test]
+fn a_run_stops_when_nothing_gets_better() {
+    let bench = Bench::new();
+    let stopping = "federation.early-stopping={ patience = 3, metric = \"RMSE/local_test\", min-delta = 1000.0 }";
+    let told = bench.run(&[LINEAR, "--set", "federation.rounds=50", "--set", stopping]);
+    assert!(
+        told.stderr.contains("stopped after round 4: 3 rounds without a better RMSE/local_test"),
+        "{}",
+        told.stderr
+    );
+    assert_eq!(bench.summary("linear")["rounds"], 4);
+    let told = bench.fedplug(&[
+        "run",
+        LINEAR,
+        "--force",
+        "--quiet",
+        "--set",
+        "federation.early-stopping={ patience = 3, metric = \"RMSE/test\" }",
+    ]);
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!(told.stderr);
+}
+
+#[test]
+fn bytes_are_counted_on_both_ways() {
+    let bench = Bench::new();
+    bench.run(&[LINEAR, "--set", "federation.rounds=2"]);
+    let summary = bench.summary("linear");
+    let traffic = &summary["traffic"]["tm"];
+    // The trunk of 8 × 27 numbers is all that is shared; the server's first message has the heads of all six tasks.
+    let trunk = 8 * 27 * 4;
+    assert_eq!(traffic["sent"], 2 * trunk);
+    assert_eq!(traffic["received"], 2 * trunk + 6 * (8 + 1 + 2) * 4);
+}
+
+#[test]
+fn every_model_meets_every_clients_data() {
+    let bench = Bench::new();
+    let told = bench.run(&[
+        LINEAR,
+        "--set",
+        "federation.rounds=3",
+        "--set",
+        "federation.cross-site=true",
+        "--set",
+        "dataset.clients={ count = 3, alpha = 1.0 }",
+    ]);
+    assert!(told.stderr.contains("score of model"), "{}", told.stderr);
+    let text = bench.text("linear", "cross_site.csv");
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("model,client,task,examples,metric,value"));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    // Three clients' models and the global one, at three clients, six tasks, loss and two metrics.
+    assert_eq!(rows.len(), 4 * 3 * 6 * 3);
+    let value = |model: &str, client: &str, metric: &str| -> f64 {
+        let row = rows.iter().find(|r| r[0] == model && r[1] == client && r[2] == "tm" && r[4] == metric).unwrap();
+        row[5].parse().unwrap()
+    };
+    // A client's own model at home is what the run's last evaluation of it showed.
+    let record = bench.summary("linear")["clients"]["site-1"].as_array().unwrap().clone();
+    let tm = record.iter().find(|task| task["task"] == "tm").unwrap().clone();
+    let last =
+        tm["local_test"].as_array().unwrap().iter().find(|course| course["name"] == "RMSE").unwrap()["last"].clone();
+    assert_eq!(value("site-1", "site-1", "RMSE"), last.as_f64().unwrap());
+    // The test rows are the same everywhere here, and so is what the global trunk and the client's heads make of them.
+    assert_eq!(value("site-2", "site-1", "RMSE"), value("site-2", "site-3", "RMSE"));
+    // It changes nothing of the run.
+    bench.run(&[
+        LINEAR,
+        "--name",
+        "without",
+        "--set",
+        "federation.rounds=3",
+        "--set",
+        "dataset.clients={ count = 3, alpha = 1.0 }",
+    ]);
+    assert!(bench.results("linear") == bench.results("without"));
+}
+
+#[test]
+fn a_round_with_too_few_updates_ends_the_run() {
+    let bench = Bench::new();
+    let told = bench.fedplug(&["check", LINEAR, "--set", "federation.min-clients=7"]);
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!("more clients than there are", told.stderr);
+    let told =
+        bench.fedplug(&["check", LINEAR, "--set", "federation.fraction=1.5", "--set", "federation.min-clients=0"]);
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!("shares that cannot be", told.stderr);
+}
+
+#[test]
+fn runs_stand_side_by_side() {
+    let bench = Bench::new();
+    for (name, rounds) in [("short", "1"), ("long", "4")] {
+        bench.run(&[LINEAR, "--name", name, "--set", &format!("federation.rounds={rounds}")]);
+    }
+    let runs = ["short", "long"].map(|name| bench.path("runs").join(name).display().to_string());
+    let told = bench.fedplug(&["compare", &runs[0], &runs[1], "--format", "csv"]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    let rows: Vec<Vec<&str>> = told.stdout.lines().map(|line| line.split(',').collect()).collect();
+    let header = ["run", "rounds", "RMSE", "Pearson"];
+    assert!(header.iter().all(|name| rows[0].iter().any(|cell| cell.trim_matches('"').starts_with(name))), "{rows:?}");
+    assert_eq!((rows[1][0], rows[2][0], rows[2][1]), ("short", "long", "4"));
+    let told = bench.fedplug(&["compare", &runs[0], &runs[1], "--format", "markdown"]);
+    assert!(told.stdout.starts_with("| run ") && told.stdout.lines().count() == 4, "{}", told.stdout);
+    let told = bench.fedplug(&["compare", "no/such/run"]);
+    assert_eq!(told.code, 2);
+    insta::assert_snapshot!(told.stderr);
+}
