@@ -1,0 +1,317 @@
+//! The server optimisers against NumPy, and what is around them.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use aggregator_fedopt::{Config, FedOpt};
+use plugin_api::config::read;
+use plugin_api::context::Silent;
+use plugin_api::half::bf16;
+use plugin_api::{Aggregator, Cohort, Context, Element, Message, Params, Result, Tensor, Update};
+use serde_json::{Value, json};
+
+fn tensor<T: Element>(elements: &[T]) -> Tensor {
+    Tensor::from_slice(&[elements.len()], elements).unwrap()
+}
+
+fn params(tensors: Vec<(&str, Tensor)>) -> Params {
+    tensors.into_iter().collect()
+}
+
+fn server(config: Value) -> FedOpt {
+    FedOpt::new(read::<Config>(&config).unwrap(), &Context::new(&Silent)).unwrap()
+}
+
+fn adam() -> FedOpt {
+    server(json!({ "optimizer": "adam", "learning-rate": 0.1 }))
+}
+
+/// A round: each client's steps and parameters.
+fn round(server: &mut FedOpt, global: &Params, clients: Vec<(u64, Params)>) -> Result<Params> {
+    let ctx = Context::new(&Silent);
+    server.begin(&global.clone().into(), &Cohort::default(), &ctx)?;
+    for (place, (steps, params)) in clients.into_iter().enumerate() {
+        let client = format!("c{place}");
+        server.add(Update { client, message: params.into(), steps, examples: 8 * steps }, &ctx)?;
+    }
+    Ok(server.finish(&ctx)?.params)
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+/// A model of the reference: `w` in f32, `b` in f64.
+fn model(value: &Value) -> Params {
+    let w: Vec<f32> = numbers(&value["w"]).into_iter().map(|x| x as f32).collect();
+    [("w", Tensor::from_slice(&[2, 3], &w).unwrap()), ("b", tensor(&numbers(&value["b"])))].into_iter().collect()
+}
+
+fn reference() -> Value {
+    serde_json::from_str(include_str!("reference.json")).unwrap()
+}
+
+fn clients(reference: &Value, round: usize) -> Vec<(u64, Params)> {
+    let models = reference["rounds"][round].as_array().unwrap();
+    models.iter().zip(numbers(&reference["steps"])).map(|(m, steps)| (steps as u64, model(m))).collect()
+}
+
+fn bits(params: &Params) -> Vec<(String, Vec<u8>)> {
+    params.iter().map(|(name, tensor)| (name.to_owned(), tensor.buffer().as_slice().to_vec())).collect()
+}
+
+#[test]
+fn every_optimizer_agrees_with_numpy_over_six_rounds() {
+    let reference = reference();
+    let mut seen = Vec::new();
+    let (mut worst_f32, mut worst_f64) = (0.0_f64, 0.0_f64);
+    for case in reference["cases"].as_array().unwrap() {
+        seen.push(case["config"]["optimizer"].as_str().unwrap());
+        let mut server = server(case["config"].clone());
+        let mut global = model(&reference["start"]);
+        for (t, expected) in case["global"].as_array().unwrap().iter().enumerate() {
+            global = round(&mut server, &global, clients(&reference, t)).unwrap();
+            let w = global.elements::<f32>("w", &[2, 3]).unwrap().iter().map(|&x| f64::from(x));
+            let far = |(a, b): (f64, f64)| (a - b).abs();
+            worst_f32 = w.zip(numbers(&expected["w"])).map(far).fold(worst_f32, f64::max);
+            let b = global.elements::<f64>("b", &[4]).unwrap().iter().copied();
+            worst_f64 = b.zip(numbers(&expected["b"])).map(far).fold(worst_f64, f64::max);
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen, ["adam", "yogi", "adagrad", "momentum"]);
+    // Values are about 1. Six rounds of f32 moments and values on one side, none of it on the other.
+    assert!(worst_f32 < 1e-6, "f32: {worst_f32:e}");
+    assert!(worst_f64 < 1e-14, "f64: {worst_f64:e}");
+}
+
+#[test]
+fn the_first_steps_are_what_one_computes_by_hand() {
+    let first = |config: Value| {
+        let next = round(
+            &mut server(config),
+            &params(vec![("w", tensor(&[1.0_f64]))]),
+            vec![(1, params(vec![("w", tensor(&[1.5_f64]))]))],
+        );
+        next.unwrap().elements::<f64>("w", &[1]).unwrap()[0]
+    };
+    let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-12, "{got} {want}");
+    // Δ = 0.5, m = 0.05, v = 0.99 · 0.01² + 0.01 · 0.25.
+    let rate = json!({ "optimizer": "adam", "learning-rate": 0.1, "tau": 0.01 });
+    near(first(rate), 1.0 + 0.1 * 0.05 / ((0.99 * 1e-4 + 0.0025_f64).sqrt() + 0.01));
+    // Corrected, the first step of Adam is η Δ / (|Δ| + τ).
+    let rate = json!({ "optimizer": "adam", "learning-rate": 0.1, "tau": 0.01, "bias-correction": true });
+    near(first(rate), 1.0 + 0.1 * 0.5 / 0.51);
+    // Yogi adds, since v < Δ².
+    let rate = json!({ "optimizer": "yogi", "learning-rate": 0.1, "tau": 0.01 });
+    near(first(rate), 1.0 + 0.1 * 0.05 / ((1e-4 + 0.0025_f64).sqrt() + 0.01));
+    // … and rests where v = Δ²: sign(0) is 0.
+    let rate = json!({ "optimizer": "yogi", "learning-rate": 0.1, "tau": 0.5 });
+    near(first(rate), 1.0 + 0.1 * 0.05 / 1.0);
+    let rate = json!({ "optimizer": "adagrad", "learning-rate": 0.1, "tau": 0.01 });
+    near(first(rate), 1.0 + 0.1 * 0.5 / ((1e-4 + 0.25_f64).sqrt() + 0.01));
+}
+
+#[test]
+fn momentum_of_nothing_with_rate_one_is_fedavg() {
+    let reference = reference();
+    let mut server = server(json!({ "optimizer": "momentum", "learning-rate": 1.0, "momentum": 0.0 }));
+    let start = model(&reference["start"]);
+    let next = round(&mut server, &start, clients(&reference, 0)).unwrap();
+    let mut mean = plugin_api::WeightedMean::new();
+    for (steps, params) in clients(&reference, 0) {
+        mean.add(&params, steps as f64, "c").unwrap();
+    }
+    let mean = mean.finish().unwrap();
+    let pair = |params: &Params| params.elements::<f64>("b", &[4]).unwrap().to_vec();
+    assert!(pair(&next).iter().zip(pair(&mean)).all(|(a, b)| (a - b).abs() < 1e-15));
+}
+
+#[test]
+fn a_state_saved_in_the_middle_gives_the_same_bits() {
+    let reference = reference();
+    let ctx = Context::new(&Silent);
+    for case in reference["cases"].as_array().unwrap() {
+        let run = |broken_at: Option<usize>| {
+            let mut aggregator = server(case["config"].clone());
+            let mut global = model(&reference["start"]);
+            for t in 0..6 {
+                if broken_at == Some(t) {
+                    let state = aggregator.state(&ctx).unwrap();
+                    aggregator = server(case["config"].clone());
+                    aggregator.restore(&state, &ctx).unwrap();
+                }
+                global = round(&mut aggregator, &global, clients(&reference, t)).unwrap();
+            }
+            (bits(&global), bits(&aggregator.state(&ctx).unwrap().tensors))
+        };
+        for t in [0, 1, 3] {
+            assert_eq!(run(Some(t)), run(None), "{}", case["config"]);
+        }
+    }
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused_and_leaves_no_trace() {
+    let ctx = Context::new(&Silent);
+    let (w, other) = (|x: f32| params(vec![("w", tensor(&[x]))]), params(vec![("w", tensor(&[1.0_f32, 2.0]))]));
+    let mut yogi = server(json!({ "optimizer": "yogi", "learning-rate": 0.1 }));
+    round(&mut yogi, &w(0.0), vec![(1, w(1.0))]).unwrap();
+    let before = yogi.state(&ctx).unwrap();
+    let mut lacking = before.clone();
+    lacking.tensors.remove("second.w");
+    assert_eq!(
+        yogi.restore(&lacking, &ctx).unwrap_err().to_string(),
+        "tensor `second.w`: is missing in the checkpoint"
+    );
+    assert_eq!(
+        adam().restore(&before, &ctx).unwrap_err().to_string(),
+        "`optimizer`: the checkpoint was made with `yogi`, and this is `adam`"
+    );
+    assert!(adam().restore(&plugin_api::State::default(), &ctx).unwrap_err().to_string().contains("`optimizer`"));
+    assert_eq!(bits(&yogi.state(&ctx).unwrap().tensors), bits(&before.tensors));
+    let error = round(&mut yogi, &other, vec![(1, other.clone())]).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `w`: its moments are f32[1], and it is f32[2]");
+}
+
+#[test]
+fn new_unsent_and_integer_parameters() {
+    let ctx = Context::new(&Silent);
+    let mut server = adam();
+    let global = params(vec![("w", tensor(&[0.0_f32])), ("head", tensor(&[5.0_f32])), ("count", tensor(&[3_i64]))]);
+    let sent =
+        |w: f32, new: f32| (1, params(vec![("w", tensor(&[w])), ("new", tensor(&[new])), ("count", tensor(&[4_i64]))]));
+    let next = round(&mut server, &global, vec![sent(1.0, 2.0), sent(3.0, 4.0)]).unwrap();
+    // The head that nobody sent has no global value any more; the new one is the mean; integers pass if they are equal.
+    assert_eq!(next.names().collect::<Vec<_>>(), ["w", "new", "count"]);
+    assert_eq!(next.elements::<f32>("new", &[1]).unwrap(), [3.0]);
+    assert_eq!(next.elements::<i64>("count", &[1]).unwrap(), [4]);
+    let moments = |server: &mut FedOpt| {
+        let state = server.state(&ctx).unwrap();
+        (state.tensors.names().map(str::to_owned).collect::<Vec<_>>(), state.values["rounds"].clone())
+    };
+    assert_eq!(moments(&mut server), (vec!["first.w".into(), "second.w".into()], json!({ "w": 1 })));
+    // From now on the new one is optimised too, and starts at its own first round.
+    let next = round(&mut server, &next, vec![sent(1.0, 2.0)]).unwrap();
+    assert_eq!(moments(&mut server).1, json!({ "w": 2, "new": 1 }));
+    // Who is not sent is forgotten: as new as any when it comes back.
+    let only = |name, x: f32| (1, params(vec![(name, tensor(&[x]))]));
+    let next = round(&mut server, &next, vec![only("new", 9.0)]).unwrap();
+    assert_eq!(next.names().collect::<Vec<_>>(), ["new"]);
+    assert_eq!(moments(&mut server).1, json!({ "new": 2 }));
+    let next = round(&mut server, &next, vec![only("w", 9.0)]).unwrap();
+    assert_eq!(next.elements::<f32>("w", &[1]).unwrap(), [9.0]);
+}
+
+#[test]
+fn a_round_without_training_changes_nothing() {
+    let ctx = Context::new(&Silent);
+    let w = |x: f32| params(vec![("w", tensor(&[x]))]);
+    let mut server = adam();
+    let global = round(&mut server, &w(0.0), vec![(1, w(1.0))]).unwrap();
+    let before = server.state(&ctx).unwrap();
+    let stayed = round(&mut server, &global, vec![(0, w(7.0)), (0, w(f32::NAN))]).unwrap();
+    assert_eq!(bits(&stayed), bits(&global));
+    let after = server.state(&ctx).unwrap();
+    assert_eq!((bits(&before.tensors), before.values), (bits(&after.tensors), after.values));
+    assert_eq!(round(&mut server, &global, vec![]).unwrap_err().to_string(), "no client sent an update");
+}
+
+#[test]
+fn half_types_keep_their_type_and_empty_tensors_pass() {
+    let of = |x: f32| params(vec![("h", tensor(&[bf16::from_f32(x)])), ("e", tensor::<f32>(&[]))]);
+    let mut server = server(json!({ "optimizer": "momentum", "learning-rate": 0.5 }));
+    let next = round(&mut server, &of(1.0), vec![(1, of(3.0))]).unwrap();
+    assert_eq!(next.elements::<bf16>("h", &[1]).unwrap(), [bf16::from_f32(2.0)]);
+    assert_eq!(next.elements::<f32>("e", &[0]).unwrap(), [0.0_f32; 0]);
+    let state = server.state(&Context::new(&Silent)).unwrap();
+    assert_eq!(state.tensors.elements::<f32>("first.h", &[1]).unwrap(), [2.0]);
+}
+
+#[test]
+fn errors_name_the_tensor_and_leave_no_trace() {
+    let ctx = Context::new(&Silent);
+    let (v, w) = (("v", tensor(&[0.0_f32])), |x: f32| ("w", tensor(&[x])));
+    let global = params(vec![v.clone(), w(0.0)]);
+    let mut server = adam();
+    round(&mut server, &global, vec![(1, params(vec![v.clone(), w(1.0)]))]).unwrap();
+    let before = server.state(&ctx).unwrap();
+    for (sent, told) in [
+        (w(f32::NAN), "tensor `w`: client `c0` sends a value that is not finite"),
+        (("w", tensor(&[1.0_f32, 2.0])), "tensor `w`: the clients send f32[2], and the global model has f32[1]"),
+        (("w", tensor(&[1.0_f64])), "tensor `w`: the clients send f64[1], and the global model has f32[1]"),
+        (("w", tensor(&[1_i64])), "tensor `w`: the clients send i64[1], and the global model has f32[1]"),
+        // Its square does not fit into the second moment.
+        (w(1e30), "tensor `w`: the server's step is not finite"),
+    ] {
+        let error = round(&mut server, &global, vec![(1, params(vec![("v", tensor(&[1.0_f32])), sent]))]).unwrap_err();
+        assert_eq!(error.to_string(), told);
+        let after = server.state(&ctx).unwrap();
+        assert_eq!((bits(&before.tensors), &before.values), (bits(&after.tensors), &after.values));
+    }
+}
+
+#[test]
+fn bad_keys_are_told_with_their_names() {
+    let told = |config: Value| {
+        let problems = read::<Config>(&config).unwrap_err();
+        problems.into_iter().map(|p| (p.path.join("."), p.message)).collect::<Vec<_>>()
+    };
+    let found = told(json!({
+        "optimizer": "sgd", "learning-rate": 0.0, "beta1": 1.0, "beta2": -0.1, "tau": 0, "momentum": 1.5, "eta": 1,
+        "weight-by": "size",
+    }));
+    for (key, part) in [
+        ("optimizer", "unknown value `sgd`"),
+        ("learning-rate", "above 0, not 0"),
+        ("beta1", "below 1, not 1"),
+        ("beta2", "at least 0 and below 1, not -0.1"),
+        ("tau", "above 0, not 0"),
+        ("momentum", "below 1, not 1.5"),
+        ("eta", "unknown key"),
+        ("weight-by", "unknown value `size`"),
+    ] {
+        assert!(found.iter().any(|(k, m)| k == key && m.contains(part)), "{key}: {part} in {found:#?}");
+    }
+    assert_eq!(told(json!({ "optimizer": "adam" }))[0].1, "`learning-rate` is missing");
+}
+
+#[test]
+fn a_key_that_the_optimizer_does_not_use_is_refused() {
+    for (optimizer, key, value) in [
+        ("adam", "momentum", json!(0.9)),
+        ("yogi", "momentum", json!(0.9)),
+        ("adagrad", "beta2", json!(0.9)),
+        ("adagrad", "bias-correction", json!(true)),
+        ("momentum", "beta1", json!(0.9)),
+        ("momentum", "tau", json!(0.1)),
+        ("momentum", "bias-correction", json!(false)),
+    ] {
+        let config = json!({ "optimizer": optimizer, "learning-rate": 1.0, key: value });
+        let config = read::<Config>(&config).unwrap();
+        let error = FedOpt::new(config, &Context::new(&Silent)).unwrap_err();
+        assert_eq!(error.to_string(), format!("`{key}`: the optimizer `{optimizer}` does not use it"));
+        assert!(error.hint().unwrap().starts_with(&format!("`{optimizer}` uses `")));
+    }
+}
+
+#[test]
+fn the_weights_are_those_that_the_file_names() {
+    let w = |x: f64| params(vec![("w", tensor(&[x]))]);
+    let next = |by: &str| {
+        let config = json!({ "optimizer": "momentum", "learning-rate": 1.0, "weight-by": by });
+        let next = round(&mut server(config), &w(0.0), vec![(1, w(1.0)), (3, w(5.0))]).unwrap();
+        next.elements::<f64>("w", &[1]).unwrap()[0]
+    };
+    assert_eq!([next("steps"), next("examples"), next("uniform")], [4.0, 4.0, 3.0]);
+}
+
+#[test]
+fn nothing_but_parameters_is_passed_on() {
+    let ctx = Context::new(&Silent);
+    let w = params(vec![("w", tensor(&[1.0_f32]))]);
+    let mut server = adam();
+    server.begin(&w.clone().into(), &Cohort::default(), &ctx).unwrap();
+    let message = Message { params: w.clone(), extra: w, ..Message::default() };
+    server.add(Update { client: "a".into(), message, steps: 1, examples: 1 }, &ctx).unwrap();
+    let next = server.finish(&ctx).unwrap();
+    assert!(next.extra.is_empty() && next.values.is_empty());
+}
