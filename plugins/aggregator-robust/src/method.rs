@@ -1,0 +1,146 @@
+//! The methods, and for how many clients each one's guarantee holds.
+
+use plugin_api::{Error, Result};
+
+/// A method with its numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Method {
+    Median,
+    TrimmedMean {
+        trim: f64,
+    },
+    /// `keep` is 1 for Krum itself.
+    Krum {
+        byzantine: usize,
+        keep: usize,
+    },
+    GeometricMedian {
+        iterations: usize,
+        smoothing: f64,
+    },
+}
+
+impl Method {
+    /// The name in a sentence.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Median => "median",
+            Self::TrimmedMean { .. } => "trimmed mean",
+            Self::Krum { keep: 1, .. } => "Krum",
+            Self::Krum { .. } => "multi-Krum",
+            Self::GeometricMedian { .. } => "geometric median",
+        }
+    }
+
+    /// The key that says how many clients may be byzantine.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Median | Self::GeometricMedian { .. } => "method",
+            Self::TrimmedMean { .. } => "trim",
+            Self::Krum { .. } => "byzantine",
+        }
+    }
+
+    /// How many of `clients` may be byzantine: at least one.
+    ///
+    /// # Errors
+    /// If there are too few for the guarantee, at the key that says so.
+    pub(crate) fn tolerates(self, clients: usize) -> Result<usize> {
+        let too_few = |message: String, help: String| Err(Error::config(message).at_key(self.key()).help(help));
+        match self {
+            Self::Median | Self::GeometricMedian { .. } => match clients {
+                0..3 => too_few(
+                    format!("the {} of {clients} bears with no byzantine client", self.name()),
+                    "it takes at least 3 clients".to_owned(),
+                ),
+                _ => Ok((clients - 1) / 2),
+            },
+            Self::TrimmedMean { trim } => match trimmed(trim, clients) {
+                0 => too_few(
+                    format!("{trim} of {clients} clients is none: it would be the plain mean"),
+                    format!("take at least {} clients, or a larger fraction", (1.0 / trim).ceil()),
+                ),
+                trimmed => Ok(trimmed),
+            },
+            Self::Krum { byzantine, keep } => {
+                let least = byzantine.saturating_mul(2).saturating_add(3);
+                if clients < least {
+                    return too_few(
+                        format!("{} with {byzantine} byzantine of {clients} clients guarantees nothing", self.name()),
+                        format!("it takes at least {least} clients"),
+                    );
+                }
+                let most = clients - byzantine - 2;
+                if keep > most {
+                    let message = format!("with {byzantine} byzantine of {clients} clients at most {most} can be kept");
+                    return Err(Error::config(message).at_key("keep"));
+                }
+                Ok(byzantine)
+            }
+        }
+    }
+}
+
+/// How many of so many values are left out at either end: the fraction, rounded down. A product such as 0.29 · 100, which
+/// in binary lies a little below the number meant, is that number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "of a small number above 0")]
+fn trimmed(trim: f64, values: usize) -> usize {
+    (trim * values as f64 + 1e-9).floor() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_are_those_of_the_papers() {
+        let tolerated = |method: Method, clients: usize| method.tolerates(clients).ok();
+        let all = |method: Method| [1, 2, 3, 4, 5, 6, 7, 10].map(|clients| tolerated(method, clients));
+        let half = [None, None, Some(1), Some(1), Some(2), Some(2), Some(3), Some(4)];
+        assert_eq!(all(Method::Median), half);
+        assert_eq!(all(Method::GeometricMedian { iterations: 1, smoothing: 1.0 }), half);
+        assert_eq!(
+            all(Method::TrimmedMean { trim: 0.2 }),
+            [None, None, None, None, Some(1), Some(1), Some(1), Some(2)]
+        );
+        assert_eq!(
+            all(Method::Krum { byzantine: 1, keep: 1 }),
+            [None, None, None, None, Some(1), Some(1), Some(1), Some(1)]
+        );
+        assert_eq!(all(Method::Krum { byzantine: 2, keep: 4 }), [None, None, None, None, None, None, None, Some(2)]);
+        assert_eq!((trimmed(0.29, 100), trimmed(0.499, 1000), trimmed(0.1, 9)), (29, 499, 0));
+    }
+
+    #[test]
+    fn a_refusal_stands_at_the_key_and_says_what_it_takes() {
+        let told = |method: Method, clients: usize| {
+            let error = method.tolerates(clients).unwrap_err();
+            (error.to_string(), error.hint().map(str::to_owned))
+        };
+        assert_eq!(
+            told(Method::Median, 2),
+            (
+                "`method`: the median of 2 bears with no byzantine client".into(),
+                Some("it takes at least 3 clients".into())
+            )
+        );
+        assert_eq!(
+            told(Method::TrimmedMean { trim: 0.1 }, 9),
+            (
+                "`trim`: 0.1 of 9 clients is none: it would be the plain mean".into(),
+                Some("take at least 10 clients, or a larger fraction".into())
+            )
+        );
+        assert_eq!(
+            told(Method::Krum { byzantine: 2, keep: 1 }, 6),
+            (
+                "`byzantine`: Krum with 2 byzantine of 6 clients guarantees nothing".into(),
+                Some("it takes at least 7 clients".into())
+            )
+        );
+        assert_eq!(
+            told(Method::Krum { byzantine: 2, keep: 4 }, 7),
+            ("`keep`: with 2 byzantine of 7 clients at most 3 can be kept".into(), None)
+        );
+    }
+}
