@@ -177,7 +177,7 @@ fn garbage_is_left_out_with_a_warning_and_counts_as_byzantine() {
             assert!((1.0..=5.0).contains(&x), "{config}: {x}");
             assert_eq!(lines[0], format!("client `c1` is left out of this round: {why}"));
             assert_eq!(lines[1], "Robust/left_out 1");
-            assert!(lines[2].starts_with("robust aggregation: ") && lines[2].contains("of 6 clients"), "{lines:?}");
+            assert!(lines[2].starts_with("guarantee: ") && lines[2].contains("of 6 clients"), "{lines:?}");
             // More than may be byzantine: the first key that says how many.
             let clients = vec![good(1.0), bad.clone(), bad.clone(), bad.clone(), good(4.0), good(5.0)];
             let error = told(config.clone(), &global, clients).0.unwrap_err();
