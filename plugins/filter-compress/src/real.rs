@@ -1,0 +1,68 @@
+//! Floating types: their differences and sums with an update.
+
+use plugin_api::Element;
+use plugin_api::half::{bf16, f16};
+
+/// A floating type. An update is f32 whatever the type; a difference and a sum round once.
+pub(crate) trait Real: Element {
+    /// The element itself, f64 rounded.
+    fn wide(self) -> f32;
+    /// The nearest element.
+    fn narrow(value: f32) -> Self;
+    /// `self − base`.
+    fn minus(self, base: Self) -> f32;
+    /// `self + update`.
+    fn plus(self, update: f32) -> Self;
+}
+
+impl Real for f32 {
+    fn wide(self) -> f32 {
+        self
+    }
+    fn narrow(value: f32) -> Self {
+        value
+    }
+    fn minus(self, base: Self) -> f32 {
+        self - base
+    }
+    fn plus(self, update: f32) -> Self {
+        self + update
+    }
+}
+
+impl Real for f64 {
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+    fn wide(self) -> f32 {
+        self as f32
+    }
+    fn narrow(value: f32) -> Self {
+        value.into()
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+    fn minus(self, base: Self) -> f32 {
+        (self - base) as f32
+    }
+    fn plus(self, update: f32) -> Self {
+        self + Self::from(update)
+    }
+}
+
+macro_rules! half {
+    ($($t:ty)*) => {
+        $(impl Real for $t {
+            fn wide(self) -> f32 {
+                self.to_f32()
+            }
+            fn narrow(value: f32) -> Self {
+                Self::from_f32(value)
+            }
+            fn minus(self, base: Self) -> f32 {
+                self.to_f32() - base.to_f32()
+            }
+            fn plus(self, update: f32) -> Self {
+                Self::from_f32(self.to_f32() + update)
+            }
+        })*
+    };
+}
+half!(f16 bf16);

@@ -1,0 +1,222 @@
+//! One tensor, encoded and restored.
+//!
+//! An encoded tensor is one of bytes: for the quantising methods the scales as f32 and then the codes, for top-k the
+//! places as u32 and then the values as f32.
+
+use plugin_api::half::{bf16, f16};
+use plugin_api::{DType, Error, ErrorKind, Params, Result, Tensor};
+
+use crate::header::Entry;
+use crate::quantizer::{Quantizer, largest};
+use crate::real::Real;
+use crate::top_k;
+
+#[cfg(target_endian = "big")]
+compile_error!("scales and values are sent as they lie in memory, which must be little-endian");
+
+/// Calls a function that is generic in the elements' type.
+macro_rules! by_dtype {
+    ($dtype:expr, $function:ident($($argument:expr),*)) => {
+        match $dtype {
+            DType::F32 => $function::<f32>($($argument),*),
+            DType::F64 => $function::<f64>($($argument),*),
+            DType::F16 => $function::<f16>($($argument),*),
+            DType::BF16 => $function::<bf16>($($argument),*),
+            other => Err(wrong(format!("holds {other}, not a floating type"))),
+        }
+    };
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Tensor, message)
+}
+
+/// The tensor that an update is relative to.
+///
+/// # Errors
+/// If it is of another shape or type.
+pub(crate) fn base_of<'b>(base: &'b Params, name: &str, dtype: DType, shape: &[usize]) -> Result<Option<&'b Tensor>> {
+    match base.get(name) {
+        Some(base) if (base.dtype(), base.shape()) != (dtype, shape) => {
+            let message = format!("is {dtype}{shape:?}, and in the global model at this end {base:?}");
+            Err(Error::tensor(name, message))
+        }
+        base => Ok(base),
+    }
+}
+
+/// An error unless all elements are finite.
+///
+/// # Errors
+/// If one is not.
+pub(crate) fn finite(tensor: &Tensor) -> Result<()> {
+    if tensor.is_finite() {
+        return Ok(());
+    }
+    let help = "its training may have diverged: a lower learning rate may help";
+    Err(wrong("holds a value that is not finite").help(help))
+}
+
+/// Why an element that is to be encoded is not finite in f32.
+fn not_finite(tensor: &Tensor) -> Error {
+    finite(tensor).err().unwrap_or_else(|| wrong("holds a value or an update that is too large for f32"))
+}
+
+/// Writes elements, or their differences to the base's, as f32.
+fn widen<T: Real>(x: &[T], base: Option<&[T]>, out: &mut [f32]) {
+    match base {
+        None => out.iter_mut().zip(x).for_each(|(out, x)| *out = x.wide()),
+        Some(base) => out.iter_mut().zip(x.iter().zip(base)).for_each(|(out, (x, base))| *out = x.minus(*base)),
+    }
+}
+
+/// Encodes a tensor, or its difference to the base.
+///
+/// # Errors
+/// If an element is not finite, or too large for the method.
+pub(crate) fn quantize(quantizer: Quantizer, tensor: &Tensor, base: Option<&Tensor>) -> Result<Tensor> {
+    by_dtype!(tensor.dtype(), quantize_as(quantizer, tensor, base))
+}
+
+fn quantize_as<T: Real>(quantizer: Quantizer, tensor: &Tensor, base: Option<&Tensor>) -> Result<Tensor> {
+    let (x, base) = (tensor.elements::<T>()?, base.map(Tensor::elements::<T>).transpose()?);
+    let (scale_bytes, step) = (4 * quantizer.scales(x.len()), quantizer.step());
+    let mut block = vec![0.0; step.min(x.len())];
+    let mut outcome = Ok(());
+    let payload = Tensor::build(&[scale_bytes + quantizer.code_bytes(x.len())], |bytes: &mut [u8]| {
+        let (scales, codes) = bytes.split_at_mut(scale_bytes);
+        let scales: &mut [f32] = bytemuck::cast_slice_mut(scales);
+        outcome = x.chunks(step).zip(codes.chunks_mut(quantizer.code_bytes(step))).enumerate().try_for_each(
+            |(i, (x, codes))| {
+                let block = &mut block[..x.len()];
+                widen(x, base.map(|base| &base[i * step..][..x.len()]), block);
+                let largest = largest(block);
+                if !largest.is_finite() {
+                    return Err(not_finite(tensor));
+                }
+                let scale = quantizer.encode(block, largest, codes)?;
+                if let Some(place) = scales.get_mut(i) {
+                    *place = scale;
+                }
+                Ok(())
+            },
+        );
+    });
+    outcome.map(|()| payload)
+}
+
+/// Restores a tensor that [`quantize`] encoded with the same base.
+///
+/// # Errors
+/// If the bytes are not as many as the tensor takes, or an element is not finite.
+pub(crate) fn dequantize(
+    quantizer: Quantizer,
+    payload: &Tensor,
+    entry: &Entry,
+    base: Option<&Tensor>,
+) -> Result<Tensor> {
+    let restored = by_dtype!(entry.dtype()?, dequantize_as(quantizer, payload, entry, base))?;
+    finite(&restored).map(|()| restored)
+}
+
+fn dequantize_as<T: Real>(
+    quantizer: Quantizer,
+    payload: &Tensor,
+    entry: &Entry,
+    base: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (bytes, base) = (payload.elements::<u8>()?, base.map(Tensor::elements::<T>).transpose()?);
+    let count = entry.count()?;
+    let (scale_bytes, step) = (4 * quantizer.scales(count), quantizer.step());
+    let wanted = scale_bytes + quantizer.code_bytes(count);
+    if bytes.len() != wanted {
+        return Err(wrong(format!("came as {} bytes, and {:?} take {wanted}", bytes.len(), entry.shape)));
+    }
+    let (scales, codes) = bytes.split_at(scale_bytes);
+    let scales: &[f32] = bytemuck::cast_slice(scales);
+    let mut block = vec![0.0; step.min(count)];
+    Ok(Tensor::build(&entry.shape, |out: &mut [T]| {
+        let blocks = out.chunks_mut(step).zip(codes.chunks(quantizer.code_bytes(step)));
+        for (i, (out, codes)) in blocks.enumerate() {
+            let block = &mut block[..out.len()];
+            quantizer.decode(codes, scales.get(i).copied().unwrap_or_default(), block);
+            match base {
+                None => out.iter_mut().zip(&*block).for_each(|(out, x)| *out = T::narrow(*x)),
+                Some(base) => {
+                    let base = &base[i * step..][..out.len()];
+                    out.iter_mut().zip(base.iter().zip(&*block)).for_each(|(out, (base, x))| *out = base.plus(*x));
+                }
+            }
+        }
+    }))
+}
+
+/// The largest elements of what is owed, which is the difference to the base and what an earlier round did not send;
+/// and what is still owed then, as f32.
+///
+/// # Errors
+/// If an element is not finite, or there are more than u32 can count.
+pub(crate) fn sparsify(
+    keep: f64,
+    tensor: &Tensor,
+    base: &Tensor,
+    residual: Option<&[f32]>,
+) -> Result<(Tensor, Tensor)> {
+    by_dtype!(tensor.dtype(), sparsify_as(keep, tensor, base, residual))
+}
+
+fn sparsify_as<T: Real>(
+    keep: f64,
+    tensor: &Tensor,
+    base: &Tensor,
+    residual: Option<&[f32]>,
+) -> Result<(Tensor, Tensor)> {
+    let (x, base) = (tensor.elements::<T>()?, base.elements::<T>()?);
+    if u32::try_from(x.len()).is_err() {
+        return Err(wrong(format!("has {} elements, and `top-k` counts to {}", x.len(), u32::MAX)));
+    }
+    let mut taken = None;
+    let owed = Tensor::build(tensor.shape(), |owed: &mut [f32]| {
+        widen(x, Some(base), owed);
+        if let Some(residual) = residual {
+            owed.iter_mut().zip(residual).for_each(|(owed, residual)| *owed += residual);
+        }
+        taken = largest(owed).is_finite().then(|| top_k::take(owed, top_k::how_many(x.len(), keep)));
+    });
+    let (places, values) = taken.ok_or_else(|| not_finite(tensor))?;
+    let payload = Tensor::build(&[8 * places.len()], |bytes: &mut [u8]| {
+        let (first, second) = bytes.split_at_mut(4 * places.len());
+        first.copy_from_slice(bytemuck::cast_slice(&places));
+        second.copy_from_slice(bytemuck::cast_slice(&values));
+    });
+    Ok((payload, owed))
+}
+
+/// The base with what [`sparsify`] took added to it.
+///
+/// # Errors
+/// If the bytes are not places and values of the tensor, or an element is not finite.
+pub(crate) fn densify(payload: &Tensor, base: &Tensor) -> Result<Tensor> {
+    let restored = by_dtype!(base.dtype(), densify_as(payload, base))?;
+    finite(&restored).map(|()| restored)
+}
+
+fn densify_as<T: Real>(payload: &Tensor, base: &Tensor) -> Result<Tensor> {
+    let (bytes, base_elements) = (payload.elements::<u8>()?, base.elements::<T>()?);
+    if bytes.len() % 8 != 0 {
+        return Err(wrong(format!("came as {} bytes, which are not places and values", bytes.len())));
+    }
+    let (places, values) = bytes.split_at(bytes.len() / 2);
+    let (places, values): (&[u32], &[f32]) = (bytemuck::cast_slice(places), bytemuck::cast_slice(values));
+    let ascend = places.is_sorted_by(|a, b| a < b);
+    if !ascend || places.last().is_some_and(|&last| last as usize >= base_elements.len()) {
+        return Err(wrong(format!("came with places that are not those of {} elements", base_elements.len())));
+    }
+    Ok(Tensor::build(base.shape(), |out: &mut [T]| {
+        out.copy_from_slice(base_elements);
+        for (&place, &value) in places.iter().zip(values) {
+            let out = &mut out[place as usize];
+            *out = out.plus(value);
+        }
+    }))
+}

@@ -1,0 +1,63 @@
+//! Against NumPy: `reference.py` made `reference.json`.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use common::{apply, at_client, at_server, config, floats, model, tensor, there};
+use filter_compress::{Config, Method, Of};
+use plugin_api::{Filter as _, Message};
+use serde_json::Value;
+
+fn reference() -> Value {
+    serde_json::from_str(include_str!("reference.json")).unwrap()
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn array(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn message(value: &Value) -> Message {
+    model(vec![("w", tensor(&array(value)))])
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn what_is_restored_is_what_numpy_restores() {
+    let reference = reference();
+    let (base, x) = (message(&reference["base"]), message(&reference["x"]));
+    for method in common::QUANTIZERS {
+        for (key, of) in [("update", Of::Update), ("values", Of::Values)] {
+            let block_size = matches!(method, Method::Int8 | Method::Nf4).then_some(64);
+            let restored = there(&Config { of: Some(of), block_size, ..config(method) }, &x, &base);
+            let difference = largest_difference(floats(&restored, "w"), &array(&reference[key][method.as_str()]));
+            // Bit for bit; but for nf4, where NumPy's levels come from the normal distribution.
+            let tolerance = if method == Method::Nf4 { 1e-6 } else { 0.0 };
+            assert!(difference <= tolerance, "{method:?} of {key}: {difference:e}");
+        }
+    }
+}
+
+#[test]
+fn top_k_with_error_feedback_is_numpys_over_five_rounds() {
+    let reference = reference();
+    let keep = reference["top-k"]["keep"].as_f64();
+    let config = Config { keep, ..config(Method::TopK) };
+    let (mut client, mut server) = (at_client(&config), at_server(&config));
+    let ctx = plugin_api::Context::new(&plugin_api::context::Silent);
+    for round in reference["top-k"]["rounds"].as_array().unwrap() {
+        let (base, x) = (message(&round["base"]), message(&round["x"]));
+        let sent = apply(&mut client, &x, &base).unwrap();
+        // Six of 40, with a place and a value each, and the guard's one float.
+        assert_eq!(sent.bytes(), 6 * 8 + 4);
+        let restored = apply(&mut server, &sent, &base).unwrap();
+        assert_eq!(floats(&restored, "w"), array(&round["restored"]));
+        let state = client.state(&ctx).unwrap();
+        assert_eq!(state.tensors.elements::<f32>("w", &[40]).unwrap(), array(&round["owed"]));
+    }
+}
