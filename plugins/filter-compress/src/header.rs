@@ -12,7 +12,7 @@ pub(crate) const KEY: &str = "compress";
 
 /// The first parameter of every encoded message is NaN, under this name. A message that nobody restored is so refused by
 /// whatever expects numbers, and the refusal, which names the tensor, says why.
-pub(crate) const GUARD: &str = "encoded by the filter `compress`, which must restore it at the receiving end";
+pub(crate) const GUARD: &str = "encoded by the filter compress, which must restore it at the receiving end";
 
 const VERSION: u64 = 1;
 

@@ -13,6 +13,8 @@ pub(crate) trait Real: Element {
     fn minus(self, base: Self) -> f32;
     /// `self + update`.
     fn plus(self, update: f32) -> Self;
+    /// Whether it is neither NaN nor infinite.
+    fn is_finite(self) -> bool;
 }
 
 impl Real for f32 {
@@ -27,6 +29,9 @@ impl Real for f32 {
     }
     fn plus(self, update: f32) -> Self {
         self + update
+    }
+    fn is_finite(self) -> bool {
+        self.is_finite()
     }
 }
 
@@ -45,6 +50,9 @@ impl Real for f64 {
     fn plus(self, update: f32) -> Self {
         self + Self::from(update)
     }
+    fn is_finite(self) -> bool {
+        self.is_finite()
+    }
 }
 
 macro_rules! half {
@@ -61,6 +69,9 @@ macro_rules! half {
             }
             fn plus(self, update: f32) -> Self {
                 Self::from_f32(self.to_f32() + update)
+            }
+            fn is_finite(self) -> bool {
+                self.is_finite()
             }
         })*
     };

@@ -50,11 +50,12 @@ pub(crate) fn base_of<'b>(base: &'b Params, name: &str, dtype: DType, shape: &[u
 /// # Errors
 /// If one is not.
 pub(crate) fn finite(tensor: &Tensor) -> Result<()> {
-    if tensor.is_finite() {
-        return Ok(());
-    }
+    all_finite(tensor.is_finite())
+}
+
+fn all_finite(all: bool) -> Result<()> {
     let help = "its training may have diverged: a lower learning rate may help";
-    Err(wrong("holds a value that is not finite").help(help))
+    if all { Ok(()) } else { Err(wrong("holds a value that is not finite").help(help)) }
 }
 
 /// Why an element that is to be encoded is not finite in f32.
@@ -115,8 +116,7 @@ pub(crate) fn dequantize(
     entry: &Entry,
     base: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let restored = by_dtype!(entry.dtype()?, dequantize_as(quantizer, payload, entry, base))?;
-    finite(&restored).map(|()| restored)
+    by_dtype!(entry.dtype()?, dequantize_as(quantizer, payload, entry, base))
 }
 
 fn dequantize_as<T: Real>(
@@ -134,8 +134,8 @@ fn dequantize_as<T: Real>(
     }
     let (scales, codes) = bytes.split_at(scale_bytes);
     let scales: &[f32] = bytemuck::cast_slice(scales);
-    let mut block = vec![0.0; step.min(count)];
-    Ok(Tensor::build(&entry.shape, |out: &mut [T]| {
+    let (mut block, mut finite) = (vec![0.0; step.min(count)], true);
+    let restored = Tensor::build(&entry.shape, |out: &mut [T]| {
         let blocks = out.chunks_mut(step).zip(codes.chunks(quantizer.code_bytes(step)));
         for (i, (out, codes)) in blocks.enumerate() {
             let block = &mut block[..out.len()];
@@ -147,8 +147,10 @@ fn dequantize_as<T: Real>(
                     out.iter_mut().zip(base.iter().zip(&*block)).for_each(|(out, (base, x))| *out = base.plus(*x));
                 }
             }
+            finite &= out.iter().fold(true, |finite, x| finite & x.is_finite());
         }
-    }))
+    });
+    all_finite(finite).map(|()| restored)
 }
 
 /// The largest elements of what is owed, which is the difference to the base and what an earlier round did not send;
@@ -197,8 +199,7 @@ fn sparsify_as<T: Real>(
 /// # Errors
 /// If the bytes are not places and values of the tensor, or an element is not finite.
 pub(crate) fn densify(payload: &Tensor, base: &Tensor) -> Result<Tensor> {
-    let restored = by_dtype!(base.dtype(), densify_as(payload, base))?;
-    finite(&restored).map(|()| restored)
+    by_dtype!(base.dtype(), densify_as(payload, base))
 }
 
 fn densify_as<T: Real>(payload: &Tensor, base: &Tensor) -> Result<Tensor> {
@@ -212,11 +213,14 @@ fn densify_as<T: Real>(payload: &Tensor, base: &Tensor) -> Result<Tensor> {
     if !ascend || places.last().is_some_and(|&last| last as usize >= base_elements.len()) {
         return Err(wrong(format!("came with places that are not those of {} elements", base_elements.len())));
     }
-    Ok(Tensor::build(base.shape(), |out: &mut [T]| {
+    let mut finite = true;
+    let restored = Tensor::build(base.shape(), |out: &mut [T]| {
         out.copy_from_slice(base_elements);
         for (&place, &value) in places.iter().zip(values) {
             let out = &mut out[place as usize];
             *out = out.plus(value);
+            finite &= out.is_finite();
         }
-    }))
+    });
+    all_finite(finite).map(|()| restored)
 }

@@ -56,6 +56,24 @@ pub fn of(method: Method, of: Of) -> Config {
     Config { of: Some(of), ..Config::new(method) }
 }
 
+/// What three clients send from a global model, each a little further on than it.
+pub fn trained(global: &Message, round: u64) -> Vec<Message> {
+    let further = |client: u64| {
+        let moved = numbers(1000, 10 * round + client);
+        let new: Vec<f32> = floats(global, "w").iter().zip(&moved).map(|(x, moved)| x + 0.1 * moved).collect();
+        model(vec![("w", tensor(&new)), ("bias", tensor(&[round as f32, client as f32]))])
+    };
+    (0..3).map(further).collect()
+}
+
+pub fn start() -> Message {
+    model(vec![("w", tensor(&numbers(1000, 99))), ("bias", tensor(&[0.0_f32, 0.0]))])
+}
+
+pub fn farthest(a: &Message, b: &Message) -> f32 {
+    floats(a, "w").iter().zip(floats(b, "w")).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
 /// A host that remembers scalars and notes.
 #[derive(Default)]
 pub struct Remembering {
