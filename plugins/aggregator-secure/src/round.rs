@@ -1,0 +1,92 @@
+//! What the aggregator knows of a round, and how the masks come off.
+
+use plugin_api::{Error, Message, Result, Update};
+
+use crate::secrets::{Pair, Public};
+use crate::shamir::Secret;
+use crate::stream::{Sign, Stream};
+
+/// A round at the server.
+#[derive(Default)]
+pub(crate) struct Round {
+    pub(crate) global: Message,
+    pub(crate) cohort: Vec<String>,
+    pub(crate) threshold: usize,
+    /// Those who told their keys, and the keys. A client's place is its place here.
+    pub(crate) members: Vec<(String, [Public; 2])>,
+    /// The places of those who dealt shares: each is masked with the others.
+    pub(crate) senders: Vec<usize>,
+    /// The places of those whose updates were added.
+    pub(crate) arrived: Vec<usize>,
+    /// How many of these trained.
+    pub(crate) trained: usize,
+    /// The sum of the updates and masks modulo 2³², by name, with the shapes.
+    pub(crate) sum: Vec<(String, Vec<usize>, Vec<u32>)>,
+}
+
+impl Round {
+    pub(crate) fn enough(&self, count: usize, did: &str) -> Result<()> {
+        if count >= self.threshold {
+            return Ok(());
+        }
+        let (cohort, threshold) = (self.cohort.len(), self.threshold);
+        Err(Error::other(format!("only {count} of the round's {cohort} clients {did}, and it takes {threshold}"))
+            .help("`threshold` says how many clients have to stay; see why the others failed"))
+    }
+
+    pub(crate) fn place(&self, client: &str) -> Result<usize> {
+        let place = self.members.iter().position(|(name, _)| name == client);
+        place.ok_or_else(|| Error::other(format!("client `{client}` has not told its keys in this round")))
+    }
+
+    /// The masks that are left in the sum on account of a client that dealt shares, and how to take them off: its own by
+    /// its seed if its update arrived, else the others' halves of the masks between them by its secret.
+    pub(crate) fn masks_of(&self, sender: usize, secret: &Secret) -> Result<Vec<(Stream, Sign)>> {
+        if self.arrived.contains(&sender) {
+            return Ok(vec![(Stream::new(secret), Sign::Minus)]);
+        }
+        let pair = Pair::of(secret);
+        let (name, [_, public]) = &self.members[sender];
+        if pair.public != *public {
+            return Err(of(name, Error::other("the shares are not of the secret of its public key")));
+        }
+        // As it would have been added at the dropped client, which is how the half at the other is taken off.
+        let mask = |&place: &usize| {
+            Ok((Stream::new(&pair.mask_key(&self.members[place].1[1])?), Sign::between(sender, place)))
+        };
+        self.arrived.iter().map(mask).collect()
+    }
+
+    /// An error unless an update has the parameters that are summed, each of the global model and of its shape.
+    pub(crate) fn check(&self, update: &Update) -> Result<()> {
+        let client = &update.client;
+        for (name, tensor) in update.message.params.iter() {
+            tensor.elements::<i32>().map_err(|_| {
+                Error::tensor(name, format!("client `{client}` sends {tensor:?}, which is not masked")).help(
+                    "a `[[filter]]` table with `plugin = \"secure\"` belongs at `client-output`, after all others",
+                )
+            })?;
+            let global = self.global.params.get(name);
+            if global.is_none_or(|global| global.shape() != tensor.shape()) {
+                let message =
+                    format!("client `{client}` sends {:?}, not a parameter of the global model", tensor.shape());
+                return Err(Error::tensor(name, message));
+            }
+        }
+        if self.arrived.is_empty() {
+            return Ok(());
+        }
+        let (sent, first) = (update.message.params.names(), self.sum.iter().map(|(name, _, _)| name.as_str()));
+        if sent.eq(first) {
+            return Ok(());
+        }
+        let (a, b) = (&self.members[self.arrived[0]].0, client);
+        Err(Error::config(format!("client `{b}` sends other parameters than client `{a}`"))
+            .help("all must send the same: `exclude-params` before the filter `secure` keeps private ones back"))
+    }
+}
+
+/// Says whose letter or whose secret it is.
+pub(crate) fn of(client: &str, error: Error) -> Error {
+    Error::other(format!("client `{client}`: {error}"))
+}

@@ -1,0 +1,201 @@
+//! A small host plays whole rounds; what a user relies on is asserted of what comes out.
+
+use plugin_api::context::{Host, Silent};
+use plugin_api::{
+    Aggregator, Cohort, Context, Filter, Letter, Level, Message, Params, Result, Seed, Stage, Tensor, Update,
+};
+use serde_json::json;
+
+use crate::aggregator::Secure;
+use crate::config::{AggregatorConfig, FilterConfig};
+use crate::filter::Mask;
+
+mod dropouts;
+mod faults;
+mod reference;
+mod sums;
+
+/// The client with this place.
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+/// What is said of a client's step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Keys,
+    Shares,
+    Keep,
+    Update,
+    Unmask,
+    /// The answer to it.
+    Given,
+}
+
+/// An aggregator and its clients.
+struct Bench {
+    server: Secure,
+    clients: Vec<Mask>,
+    round: u64,
+    seed: u64,
+}
+
+/// What crossed in a round.
+#[derive(Default)]
+struct Heard {
+    /// The answers of each step in the clients' order.
+    answers: Vec<Vec<Letter>>,
+    updates: Vec<Update>,
+}
+
+type Change<'c> = &'c mut dyn FnMut(Step, &str, &mut Message);
+
+impl Bench {
+    fn new(clients: usize, config: serde_json::Value, reproducible: bool) -> Self {
+        let ctx = Context::new(&Silent);
+        let config: AggregatorConfig = serde_json::from_value(config).unwrap();
+        let client = |_| Mask::new(FilterConfig { reproducible }, &ctx).unwrap();
+        Self {
+            server: Secure::new(config, &ctx).unwrap(),
+            clients: (0..clients).map(client).collect(),
+            round: 0,
+            seed: 7,
+        }
+    }
+
+    /// A round as the host plays it. `fails` says at which step a client fails; `change` may change what is said to a
+    /// client (questions) and by it (updates, and shares at the end).
+    fn play(
+        &mut self,
+        global: &Message,
+        updates: &[(Params, u64)],
+        fails: &dyn Fn(Step, usize) -> bool,
+        change: Change<'_>,
+        host: &dyn Host,
+    ) -> Result<(Message, Heard)> {
+        let (round, seed) = (self.round, Seed::new(self.seed));
+        self.round += 1;
+        let ctx = Context::new(host).with_round(round).with_seed(seed);
+        let mut present: Vec<usize> = (0..self.clients.len()).collect();
+        let cohort = Cohort::new(present.iter().map(|&k| NAMES[k].to_owned()).collect(), 6);
+        self.server.begin(global, &cohort, &ctx)?;
+        let mut heard = Heard::default();
+        for step in [Step::Keys, Step::Shares, Step::Keep] {
+            self.ask(Stage::Opening, step, &mut present, &mut heard, fails, change, &ctx)?;
+        }
+        assert!(self.server.ask(Stage::Opening, heard.answers.last().unwrap().clone(), &ctx)?.is_empty());
+        for k in present.clone() {
+            let message =
+                self.clients[k].apply(updates[k].0.clone().into(), global, &ctx.clone().with_client(NAMES[k]));
+            if fails(Step::Update, k) {
+                present.retain(|&other| other != k);
+                continue;
+            }
+            let mut message = message?;
+            change(Step::Update, NAMES[k], &mut message);
+            let update = Update { client: NAMES[k].into(), message, steps: updates[k].1, examples: 1 };
+            heard.updates.push(update.clone());
+            self.server.add(update, &ctx)?;
+        }
+        self.ask(Stage::Closing, Step::Unmask, &mut present, &mut heard, fails, change, &ctx)?;
+        assert!(self.server.ask(Stage::Closing, heard.answers.last().unwrap().clone(), &ctx)?.is_empty());
+        Ok((self.server.finish(&ctx)?, heard))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a part of `play`")]
+    fn ask(
+        &mut self,
+        stage: Stage,
+        step: Step,
+        present: &mut Vec<usize>,
+        heard: &mut Heard,
+        fails: &dyn Fn(Step, usize) -> bool,
+        change: Change<'_>,
+        ctx: &Context<'_>,
+    ) -> Result<()> {
+        let first = matches!(step, Step::Keys | Step::Unmask);
+        let before = if first { Vec::new() } else { heard.answers.last().unwrap().clone() };
+        let questions = self.server.ask(stage, before, ctx)?;
+        let asked: Vec<_> = questions.iter().map(|letter| letter.client.as_str()).collect();
+        assert_eq!(asked, present.iter().map(|&k| NAMES[k]).collect::<Vec<_>>(), "{step:?} is asked of others");
+        let mut answers = Vec::new();
+        for (mut letter, k) in questions.into_iter().zip(present.clone()) {
+            change(step, NAMES[k], &mut letter.message);
+            let answer = self.clients[k].answer(&letter.message, &ctx.clone().with_client(NAMES[k]))?;
+            let mut message = answer.expect("the question is for the filter");
+            if step == Step::Unmask {
+                change(Step::Given, NAMES[k], &mut message);
+            }
+            if fails(step, k) {
+                present.retain(|&other| other != k);
+            } else {
+                answers.push(Letter { client: letter.client, message });
+            }
+        }
+        heard.answers.push(answers);
+        Ok(())
+    }
+
+    /// A round in which nobody fails.
+    fn round(&mut self, global: &Message, updates: &[(Params, u64)]) -> Result<(Message, Heard)> {
+        self.play(global, updates, &|_, _| false, &mut |_, _, _| {}, &Silent)
+    }
+}
+
+fn params(tensors: &[(&str, &[f32])]) -> Params {
+    let tensor =
+        |(name, values): &(&str, &[f32])| (name.to_string(), Tensor::from_slice(&[values.len()], values).unwrap());
+    tensors.iter().map(tensor).collect()
+}
+
+fn values(params: &Params, name: &str) -> Vec<f32> {
+    params.get(name).unwrap().elements::<f32>().unwrap().to_vec()
+}
+
+/// A global model of two parameters with `n` values each, and what each of 6 clients makes of it.
+fn model(n: usize, round: u64) -> (Message, Vec<(Params, u64)>) {
+    let noise =
+        |client: u64, i: usize| (Seed::new(round).at(client).at(i as u64).value() >> 40) as f32 / 2_f32.powi(24) - 0.5;
+    let base = |at: u64| (0..n).map(|i| 2.0 * noise(at, i)).collect::<Vec<f32>>();
+    let (w, b) = (base(100), base(200));
+    let client = |k: u64| {
+        let moved =
+            |from: &[f32], at| from.iter().enumerate().map(|(i, x)| x + 0.1 * noise(at, i)).collect::<Vec<f32>>();
+        (params(&[("w", &moved(&w, k)), ("b", &moved(&b, 10 + k))]), k + 1)
+    };
+    (params(&[("w", &w), ("b", &b)]).into(), (0..6).map(client).collect())
+}
+
+/// Scalars, notes and warnings that were told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Told {
+    fn has(&self, line: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|told| told.contains(line))
+    }
+    fn push(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+impl Host for Told {
+    fn enabled(&self, level: Level) -> bool {
+        level <= Level::Warn
+    }
+    fn log(&self, _: Level, line: &str) {
+        self.push(line.to_owned());
+    }
+    fn scalar(&self, tag: &str, step: u64, value: f64) {
+        self.push(format!("{tag} {step} {value}"));
+    }
+    fn progress(&self, _: u64, _: u64) {}
+    fn note(&self, key: &str, text: &str) {
+        self.push(format!("{key}: {text}"));
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn five(threshold: usize) -> Bench {
+    Bench::new(5, json!({ "threshold": threshold }), false)
+}
