@@ -1,7 +1,9 @@
 //! Finding plugins' libraries and opening them.
 //!
-//! A plugin is named by its component (`plugin = "amplify"` in `[model]` asks for the library of `model-amplify`) or by
-//! the path of its library. Libraries stay open until the process ends.
+//! A plugin is named by its component or by the path of its library. `plugin = "amplify"` in `[model]` asks for the
+//! library of `model-amplify`; where no folder has that, for the library of another kind with the same name, since one
+//! library may offer several components: `plugin = "secure"` in a `[[filter]]` finds the filter that the library of
+//! `aggregator-secure` brings along. Libraries stay open until the process ends.
 
 use std::collections::BTreeMap;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
@@ -72,9 +74,15 @@ impl Finder {
         })
     }
 
+    /// The library to look into: of this kind and name in the first folder that has it. If none has, in the first
+    /// folder that has one of another kind with this name, the kinds taken as model, dataset, aggregator, filter; what
+    /// such a library offers is only known once it is open.
     fn locate(&self, kind: Kind, name: &str) -> Result<PathBuf, Report> {
         let file = file_name(kind, name);
-        if let Some(path) = self.folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file()) {
+        let others = [Kind::Model, Kind::Dataset, Kind::Aggregator, Kind::Filter].map(|other| file_name(other, name));
+        let named = self.folders.iter().map(|folder| folder.join(&file));
+        let namesakes = self.folders.iter().flat_map(|folder| others.iter().map(|other| folder.join(other)));
+        if let Some(path) = named.chain(namesakes).find(|path| path.is_file()) {
             return Ok(path);
         }
         let looked: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
@@ -171,4 +179,33 @@ fn hold(path: &Path) -> Result<Option<String>, libloading::Error> {
     // Unloading would pull the code from under objects, threads and thread-local destructors that still use it.
     std::mem::forget(library);
     Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namesake_of_another_kind_is_taken_only_where_no_folder_has_the_kind() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let finder = Finder::new(folders.iter().map(|folder| folder.path().to_owned()));
+        let add = |folder: usize, kind| {
+            let path = folders[folder].path().join(file_name(kind, "found-by-name"));
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let found = |kind| finder.locate(kind, "found-by-name");
+        assert!(found(Kind::Filter).is_err());
+        let filter = add(1, Kind::Filter);
+        assert_eq!(found(Kind::Aggregator).unwrap(), filter);
+        // Of namesakes the first folder's, and there the first kind's.
+        let aggregator = add(0, Kind::Aggregator);
+        assert_eq!(found(Kind::Model).unwrap(), aggregator);
+        let dataset = add(0, Kind::Dataset);
+        assert_eq!(found(Kind::Model).unwrap(), dataset);
+        // The kind that was asked for goes before all namesakes, in a later folder too.
+        assert_eq!(found(Kind::Filter).unwrap(), filter);
+        let report = finder.locate(Kind::Filter, "nowhere").unwrap_err();
+        assert_eq!(report.message(), "there is no filter plugin `nowhere`");
+    }
 }
