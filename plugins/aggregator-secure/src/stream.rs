@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_mask_taken_off_in_other_pieces_leaves_the_values() {
         let key = Secret::new([9; 32]);
-        let values: Vec<u32> = (0..5000).map(|i| i * 1_000_003).collect();
+        let values: Vec<u32> = (0..5000).map(|i: u32| i.wrapping_mul(1_000_003)).collect();
         let mut masked = values.clone();
         Stream::new(&key).mask(&mut masked, Sign::Plus);
         assert!(masked.iter().zip(&values).filter(|(a, b)| a == b).count() < 3);
