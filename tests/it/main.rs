@@ -4,6 +4,7 @@
 //! - `runs`: what a run leaves, and that it is the same each time.
 //! - `resume`: interrupted runs go on with the same bits.
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
+//! - `secure`: secure aggregation, and clients that are lost in it.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
@@ -20,4 +21,5 @@ mod predictions;
 mod readers;
 mod resume;
 mod runs;
+mod secure;
 mod support;

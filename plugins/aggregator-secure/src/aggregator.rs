@@ -4,7 +4,7 @@ use plugin_api::{Aggregator, Cohort, Context, Error, Letter, Message, Params, Re
 
 use crate::config::AggregatorConfig;
 use crate::fixed::{Grid, narrow, wide};
-use crate::letters::{self, Question, Terms};
+use crate::letters::{self, NO_PROTECTION, Question, Terms};
 use crate::round::{Round, of};
 use crate::secrets::{Public, SEALED};
 use crate::shamir::{self, Secret};
@@ -42,15 +42,25 @@ impl Secure {
         Grid { clip: self.config.clip, bits: self.config.bits }
     }
 
-    fn ask_shares(&mut self, answers: &[Letter]) -> Result<Vec<Letter>> {
+    fn ask_shares(&mut self, answers: &[Letter], ctx: &Context<'_>) -> Result<Vec<Letter>> {
         let member = |letter: &Letter| {
             let rows = rows::<32>(letter, 2)?;
             Ok((letter.client.clone(), [rows[0], rows[1]]))
         };
         self.round.members = answers.iter().map(member).collect::<Result<_>>()?;
         self.round.enough(self.round.members.len(), "told their keys")?;
+        let (threshold, cohort) = (self.round.threshold, self.round.cohort.len());
+        if answers.iter().any(|answer| letters::is_reproducible(&answer.message)) {
+            ctx.note("secure aggregation", format_args!("{NO_PROTECTION}"));
+        } else {
+            let text = "the server sees sums of the updates of at least";
+            ctx.note(
+                "secure aggregation",
+                format_args!("{text} {threshold} of a round's {cohort} clients, and none alone"),
+            );
+        }
         let keys: Vec<[u8; 64]> = self.round.members.iter().map(|(_, [a, b])| pair(a, b)).collect();
-        let terms = Terms { threshold: self.round.threshold, bits: self.config.bits };
+        let terms = Terms { threshold, bits: self.config.bits };
         let members = self.round.members.iter().map(|(name, _)| name.clone()).collect();
         let question = Question::Shares { members, terms }.message()?;
         let question = letters::with_clip(letters::with_rows(question, &keys)?, self.config.clip);
@@ -113,7 +123,7 @@ impl Secure {
 }
 
 impl Aggregator for Secure {
-    fn begin(&mut self, global: &Message, cohort: &Cohort, ctx: &Context<'_>) -> Result<()> {
+    fn begin(&mut self, global: &Message, cohort: &Cohort, _: &Context<'_>) -> Result<()> {
         (self.at, self.round) = (At::Rest, Round::default());
         let count = cohort.clients.len();
         if !(3..=255).contains(&count) {
@@ -131,8 +141,6 @@ impl Aggregator for Secure {
                 .at_key("bits")
                 .help(format!("at most {} fit", most.unwrap_or_default())));
         }
-        let text = "the server sees sums of the updates of at least";
-        ctx.note("secure aggregation", format_args!("{text} {threshold} of a round's {count} clients, and none alone"));
         self.round = Round { global: global.clone(), cohort: cohort.clients.clone(), threshold, ..Round::default() };
         self.at = At::Begun;
         Ok(())
@@ -145,7 +153,7 @@ impl Aggregator for Secure {
                 let ask = |name: &String| letter(name, question.clone());
                 (self.round.cohort.iter().map(ask).collect(), At::Keys)
             }
-            (Stage::Opening, At::Keys) => (self.ask_shares(&answers)?, At::Shares),
+            (Stage::Opening, At::Keys) => (self.ask_shares(&answers, ctx)?, At::Shares),
             (Stage::Opening, At::Shares) => (self.ask_to_keep(&answers)?, At::Keep),
             (Stage::Opening, At::Keep) => {
                 self.round.enough(answers.len(), "got their shares")?;

@@ -4,7 +4,7 @@ use plugin_api::{Context, Error, Filter, Message, Params, Result, Tensor};
 
 use crate::config::FilterConfig;
 use crate::fixed::{Grid, wide};
-use crate::letters::{self, Question, Terms};
+use crate::letters::{self, NO_PROTECTION, Question, Terms};
 use crate::secrets::{Pair, Public, SEALED, Source};
 use crate::shamir::{self, Secret};
 use crate::stream::{Sign, Stream};
@@ -62,15 +62,16 @@ impl Mask {
     }
 
     fn tell_keys(&mut self, ctx: &Context<'_>) -> Result<Message> {
-        if self.reproducible {
-            let text = "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
-            ctx.note("masks", format_args!("{text}"));
-        }
         let mut source = Source::new(self.reproducible, ctx);
         let keys = Keys { sealing: Pair::of(&source.secret()?), masking: Pair::of(&source.secret()?) };
         let rows = [keys.sealing.public, keys.masking.public];
         self.at = At::Told(keys, source);
-        letters::with_rows(Message::default(), &rows)
+        let mut answer = Message::default();
+        if self.reproducible {
+            ctx.note("secure aggregation", format_args!("{NO_PROTECTION}"));
+            letters::mark_reproducible(&mut answer);
+        }
+        letters::with_rows(answer, &rows)
     }
 
     fn keep(&mut self, keys: Keys, dealt: Dealt, senders: &[usize], question: &Message) -> Result<Message> {

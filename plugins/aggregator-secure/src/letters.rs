@@ -13,6 +13,13 @@ const BYTES: &str = "bytes";
 /// The tensor with [`Grid::clip`](crate::fixed::Grid), which has to be the same bits at all clients.
 const CLIP: &str = "clip";
 
+/// What both sides note where masks come from the seed.
+pub(crate) const NO_PROTECTION: &str =
+    "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
+
+/// The value of an answer with keys that come from the seed.
+const REPRODUCIBLE: &str = "reproducible";
+
 /// What the aggregator asks. A client is spoken of by its place in the list of members, counted from 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
@@ -98,4 +105,14 @@ pub(crate) fn with_clip(mut message: Message, clip: f64) -> Message {
 /// The largest absolute value of the grid.
 pub(crate) fn clip(message: &Message) -> Result<f64> {
     Ok(message.extra.elements::<f64>(CLIP, &[])?[0])
+}
+
+/// Says that a client's keys come from the experiment's seed.
+pub(crate) fn mark_reproducible(message: &mut Message) {
+    message.values.insert(REPRODUCIBLE.to_owned(), true.into());
+}
+
+/// Whether a client's keys come from the experiment's seed.
+pub(crate) fn is_reproducible(message: &Message) -> bool {
+    message.values.contains_key(REPRODUCIBLE)
 }

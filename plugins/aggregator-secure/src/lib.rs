@@ -74,8 +74,8 @@
 //!   of half of the members or less, too few that arrived, a second question, shares that were changed.
 //! - `threshold` or more clients that pool their shares with the server. Fewer than so many learn no more than the sum
 //!   over all others.
-//! - What the sum itself tells. The global models are public to all, with few clients a sum says much of each, and who
-//!   takes part in two rounds can be told apart by their difference. Differential privacy is the remedy for that.
+//! - What the sum itself tells. The global models are known to all, a sum over few clients says much of each, and who is
+//!   in one sum and not in another shows in their difference. Differential privacy is the remedy for that.
 //! - Clients that lie: a poisoned update is masked like any other, so robust aggregation is not possible.
 //! - What is sent beside the parameters: metrics, steps, numbers of examples and the number of clamped values are clear.
 //! - In this host clients and server share one process and its memory. This shows the protocol and what it costs; it

@@ -127,10 +127,22 @@ fn what_is_beyond_the_clip_is_clamped_counted_and_told() {
         "Secure/clamped 0 2",
         "Secure/dropped 0 0",
         "1 of 3 values changed by more than `clip`, 0.5, and were clamped",
-        "masks: the masks come from the experiment's seed (`reproducible = true`): they are no protection",
-        "secure aggregation: the server sees sums of the updates of at least 3 of a round's 3 clients, and none alone",
     ] {
         assert!(told.has(line), "{line} is not in {:?}", told.0.lock().unwrap());
+    }
+}
+
+#[test]
+fn what_is_promised_depends_on_where_the_masks_come_from() {
+    let (global, updates) = model(5, 0);
+    let promise =
+        "secure aggregation: the server sees sums of the updates of at least 4 of a round's 5 clients, and none alone";
+    let warning = "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
+    for reproducible in [false, true] {
+        let told = Told::default();
+        let mut bench = Bench::new(5, json!({}), reproducible);
+        bench.play(&global, &updates, &|_, _| false, &mut |_, _, _| {}, &told).unwrap();
+        assert_eq!((told.has(promise), told.has(warning)), (!reproducible, reproducible));
     }
 }
 
