@@ -26,6 +26,7 @@ impl Host for Lines {
     }
     fn scalar(&self, _: &str, _: u64, _: f64) {}
     fn progress(&self, _: u64, _: u64) {}
+    fn note(&self, _: &str, _: &str) {}
     fn cancelled(&self) -> bool {
         false
     }

@@ -148,6 +148,7 @@ fn a_long_reading_stops_on_request() {
         fn log(&self, _: plugin_api::Level, _: &str) {}
         fn scalar(&self, _: &str, _: u64, _: f64) {}
         fn progress(&self, _: u64, _: u64) {}
+        fn note(&self, _: &str, _: &str) {}
         fn cancelled(&self) -> bool {
             true
         }
