@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use fedplug_tables::Sites;
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -33,7 +34,7 @@ pub struct Config {
     /// this key and the next two have no influence, and a warning says so.
     pub split: Option<Split>,
     /// The part of a task's rows that is kept for testing; 0.2 if not given.
-    #[serde(default, deserialize_with = "fraction")]
+    #[serde(default, deserialize_with = "fedplug_tables::fraction")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub test_fraction: Option<f64>,
     /// The seed of the split; if not given, derived from the experiment's, or 42 for `split = "reference"`.
@@ -50,19 +51,6 @@ pub enum Clients {
     ByTask,
     /// So many clients with all tasks.
     Sites(Sites),
-}
-
-/// Clients `site-1`, `site-2`, …, each with a part of the training rows of every task and all of its test rows.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "`\"by-task\"` or a table `{ count = 6, alpha = 1.0 }`")]
-pub struct Sites {
-    /// How many clients.
-    pub count: NonZeroUsize,
-    /// The concentration of the Dirichlet distribution that the parts' sizes are drawn from, for each task anew: the
-    /// smaller, the more unequal.
-    #[serde(deserialize_with = "concentration")]
-    #[schemars(range(min = MIN_ALPHA, max = MAX_ALPHA))]
-    pub alpha: f64,
 }
 
 /// How rows are told apart for training and testing.
@@ -92,9 +80,6 @@ impl Config {
     }
 }
 
-const MIN_ALPHA: f64 = 1e-6;
-const MAX_ALPHA: f64 = 1e6;
-
 fn all_tasks() -> Vec<String> {
     TASKS.map(str::to_owned).to_vec()
 }
@@ -117,25 +102,6 @@ fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
         }
     }
     Ok(tasks)
-}
-
-fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if value > 0.0 && value < 1.0 {
-        Ok(Some(value))
-    } else {
-        Err(D::Error::custom(format_args!("must be more than 0 and less than 1, not {value}")))
-    }
-}
-
-fn concentration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    let fits = (MIN_ALPHA..=MAX_ALPHA).contains(&value);
-    if fits {
-        Ok(value)
-    } else {
-        Err(D::Error::custom(format_args!("must lie between {MIN_ALPHA} and {MAX_ALPHA}, not {value}")))
-    }
 }
 
 // By hand, since an untagged enum would only say that nothing matched, and not which key is wrong.

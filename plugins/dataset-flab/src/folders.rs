@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fedplug_tables::{names_in, quoted};
 use plugin_api::{Error, Result};
 
 /// The folder of each task. All that are missing are told at once.
@@ -24,7 +25,7 @@ fn of_task(root: &Path, task: &str) -> Option<PathBuf> {
 }
 
 fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
-    let there: Vec<String> = names(root, |path| path.is_dir())?;
+    let there: Vec<String> = names_in(root, |path| path.is_dir())?;
     let help = match (missing.iter().find_map(|name| near(name, &there)), there.is_empty()) {
         (_, true) => "the folder holds no other".to_owned(),
         (Some(near), _) => format!("is `{near}` meant? there are {}", quoted(&there)),
@@ -37,7 +38,7 @@ fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
 /// The CSV files of a folder, sorted by name.
 pub(crate) fn csv_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let is_csv = |path: &Path| path.is_file() && path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("csv"));
-    Ok(names(folder, is_csv)?.into_iter().map(|name| folder.join(name)).collect())
+    Ok(names_in(folder, is_csv)?.into_iter().map(|name| folder.join(name)).collect())
 }
 
 /// The file of prepared rows to train on, beside which the clients' files have the names of [`client_file`].
@@ -65,7 +66,7 @@ pub(crate) fn are_prepared(root: &Path, tasks: &[String], folders: &[PathBuf]) -
 /// The files of the rows that each of `count` clients trains on, if they were prepared for so many.
 pub(crate) fn client_files(folder: &Path, count: usize) -> Result<Vec<PathBuf>> {
     let number = |name: &String| name.strip_prefix("client")?.strip_suffix(TRAIN)?.strip_suffix('_')?.parse().ok();
-    let mut there: Vec<usize> = names(folder, Path::is_file)?.iter().filter_map(number).collect();
+    let mut there: Vec<usize> = names_in(folder, Path::is_file)?.iter().filter_map(number).collect();
     there.sort_unstable();
     if there.iter().copied().eq(1..=count) {
         return Ok((1..=count).map(|client| folder.join(client_file(client))).collect());
@@ -76,28 +77,6 @@ pub(crate) fn client_files(folder: &Path, count: usize) -> Result<Vec<PathBuf>> 
     };
     let help = "prepare the raw data again with this `clients`, or give the number for which it is prepared";
     Err(Error::data(message).in_file(folder, None).help(help))
-}
-
-/// The names of what a folder holds, sorted; hidden ones left out.
-fn names(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
-    let io = |e: std::io::Error| Error::io(folder, &e);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if wanted(&entry.path()) {
-            let name = entry.file_name().into_string();
-            names.push(
-                name.map_err(|name| Error::data(format!("the name {name:?} is not UTF-8")).in_file(folder, None))?,
-            );
-        }
-    }
-    names.retain(|name| !name.starts_with('.'));
-    names.sort_unstable();
-    Ok(names)
-}
-
-pub(crate) fn quoted(names: &[impl std::fmt::Display]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The nearest of `there` that could be what `name` was to be: at most a third of its letters changed.

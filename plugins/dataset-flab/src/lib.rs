@@ -32,11 +32,11 @@ mod read;
 mod reference;
 mod rows;
 mod split;
-mod text;
 
 use std::path::{Path, PathBuf};
 
 pub use config::{Clients, Config, Sites, Split, TASKS};
+use fedplug_tables::{no_client, quoted};
 use load::Dealt;
 use plugin_api::{
     ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Source, Table, Task,
@@ -99,7 +99,7 @@ impl Flab {
         let keys = [("split", split.is_some()), ("seed", seed.is_some()), ("test-fraction", test_fraction.is_some())];
         let given: Vec<&str> = keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect();
         if !given.is_empty() {
-            let keys = folders::quoted(&given);
+            let keys = quoted(&given);
             ctx.warn(format_args!("{}: the data is prepared, so there is no influence of {keys}", root.display()));
         }
     }
@@ -139,7 +139,7 @@ impl Dataset for Flab {
         let found = data.clients.iter().find(|(name, _)| name == client);
         found.map(|(_, tasks)| tasks.clone()).ok_or_else(|| {
             let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
-            Error::data(format!("there is no client `{client}`")).help(format!("there are {}", folders::quoted(&names)))
+            no_client(client, &names)
         })
     }
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use plugin_api::{Column, Context, Error, Result, Source, Table, TaskSpec};
+use fedplug_tables::quoted;
+use fedplug_tables::text::Texts;
+use plugin_api::{Column, Context, Result, Source, Table, TaskSpec};
 
 use crate::config::{Config, Split};
-use crate::folders::{self, TEST, TRAIN, quoted};
+use crate::folders::{self, TEST, TRAIN};
 use crate::read::{Antibody, Form, read};
-use crate::split::Deal;
-use crate::text::Texts;
+use crate::split;
 
 /// A task as it is dealt: one training table for each part, and the test table.
 pub(crate) struct Dealt {
@@ -71,7 +72,7 @@ pub(crate) fn raw(task: &str, folder: &Path, config: &Config, ctx: &Context<'_>)
         sources.push(source);
     }
     check_usable(task, folder, config, &sources)?;
-    let deal = Deal::of(rows.fitness.len(), task, config, ctx)?;
+    let deal = split::deal(rows.fitness.len(), task, config, ctx)?;
     let rows = Rc::new(rows);
     let table = |indices: &[usize]| Rc::clone(&rows).table(indices.iter().copied(), config);
     let test = table(&deal.test)?;
@@ -128,14 +129,9 @@ fn tell_others(folder: &Path, ctx: &Context<'_>) -> Result<()> {
 
 /// An error with all reasons if no file has a usable row.
 pub(crate) fn check_usable(task: &str, folder: &Path, config: &Config, sources: &[Source]) -> Result<()> {
-    if sources.iter().any(|source| source.rows > 0) {
-        return Ok(());
-    }
-    let help = format!("a row needs `heavy`, `light` and a finite number in `{}`", config.target);
-    let error = Error::data(format!("task `{task}` has no usable row")).in_file(folder, None).help(help);
-    let no_file = sources.is_empty().then(|| "the folder holds no CSV file".to_owned());
-    let causes = sources.iter().flat_map(|file| {
-        file.skipped.iter().map(|(reason, rows)| format!("{}: {reason} ({rows} rows)", file.path.display()))
-    });
-    Err(no_file.into_iter().chain(causes).fold(error, Error::because_of))
+    fedplug_tables::check_usable(task, sources).map_err(|error| {
+        let help = format!("a row needs `heavy`, `light` and a finite number in `{}`", config.target);
+        let error = error.in_file(folder, None).help(help);
+        if sources.is_empty() { error.because_of("the folder holds no CSV file") } else { error }
+    })
 }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use fedplug_tables::text::{Texts, visible};
+use fedplug_tables::write_csv;
 use plugin_api::{Context, Error, Result};
 
 use crate::config::{Config, Split};
@@ -11,11 +13,7 @@ use crate::folders::{self, TEST, TRAIN, client_file};
 use crate::load::{check_usable, form};
 use crate::pandas::{self, Kind};
 use crate::read::read;
-use crate::split::Deal;
-use crate::text::{Texts, visible};
-
-/// After how many rows it is asked whether to stop.
-const ROWS_PER_CHECK: usize = 1 << 16;
+use crate::split;
 
 /// Writes `folder/TASK/train_data.csv`, `test_data.csv` and, for clients of a number, `clientK_train_data.csv`.
 pub(crate) fn prepare(config: &Config, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
@@ -36,7 +34,7 @@ pub(crate) fn prepare(config: &Config, folder: &Path, ctx: &Context<'_>) -> Resu
 
     for (k, (task, raw)) in config.tasks.iter().zip(&raw).enumerate() {
         let sheets = Sheets::read(task, raw, config, ctx)?;
-        let deal = Deal::of(sheets.rows(), task, config, ctx)?;
+        let deal = split::deal(sheets.rows(), task, config, ctx)?;
         let task_folder = folder.join(task);
         fs::create_dir_all(&task_folder).map_err(|e| Error::io(&task_folder, &e))?;
         let files = &files[k * names.len()..][..names.len()];
@@ -118,30 +116,8 @@ impl Sheets {
         self.sheets.iter().map(Sheet::rows).sum()
     }
 
-    /// Writes a file that appears whole or not at all.
     fn write(&self, path: &Path, rows: &[usize], ctx: &Context<'_>) -> Result<()> {
-        let part = path.with_extension("csv.part");
-        let written = self.write_part(&part, rows, ctx);
-        let moved = written.and_then(|()| fs::rename(&part, path).map_err(|e| Error::io(path, &e)));
-        if moved.is_err() {
-            // That it could not be written is what matters, and what is left of it is not the file.
-            let _ = fs::remove_file(&part);
-        }
-        moved
-    }
-
-    fn write_part(&self, path: &Path, rows: &[usize], ctx: &Context<'_>) -> Result<()> {
-        let io = |e: std::io::Error| Error::io(path, &e);
-        let mut writer =
-            csv::WriterBuilder::new().buffer_capacity(1 << 16).from_path(path).map_err(|e| io(e.into()))?;
-        writer.write_record(&self.columns).map_err(|e| io(e.into()))?;
-        for (done, &row) in rows.iter().enumerate() {
-            if done.is_multiple_of(ROWS_PER_CHECK) {
-                ctx.check()?;
-            }
-            self.write_row(row, &mut writer).map_err(|e| io(e.into()))?;
-        }
-        writer.flush().map_err(io)
+        write_csv(path, b',', &self.columns, rows.len(), ctx, |row, writer| self.write_row(rows[row], writer))
     }
 
     fn write_row(&self, row: usize, writer: &mut csv::Writer<File>) -> csv::Result<()> {

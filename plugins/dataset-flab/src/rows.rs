@@ -6,11 +6,9 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use csv::StringRecord;
+use fedplug_tables::text::{open, visible};
+use fedplug_tables::{RowFile, quoted};
 use plugin_api::{Column, Error, Result, Table};
-
-use crate::folders::quoted;
-use crate::text::{open, visible};
 
 type Source = Box<dyn Read + Send>;
 
@@ -21,28 +19,24 @@ pub(crate) struct Rows {
 }
 
 enum Reader {
-    Csv { reader: csv::Reader<Source>, chains: Vec<usize> },
+    Csv { file: RowFile, chains: Vec<usize> },
     Fasta { lines: BufReader<Source>, number: u64, heading: Option<String> },
 }
 
 impl Rows {
     /// Begins to read a file; what its name ends in says of which kind it is.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let source = open(path)?.reader;
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
         let reader = if ["fasta", "fa", "faa", "fas"].contains(&ending.as_str()) {
-            Reader::Fasta { lines: BufReader::new(source), number: 0, heading: None }
+            Reader::Fasta { lines: BufReader::new(open(path)?.reader), number: 0, heading: None }
         } else {
-            let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(source);
-            let names: Vec<String> = reader.headers().map_err(|e| bad(path, &e))?.iter().map(str::to_owned).collect();
-            let place = |wanted: &str| names.iter().position(|name| visible(name) == wanted);
-            let apart = || Some(vec![place("heavy")?, place("light")?]);
-            let chains = place("combined").map(|combined| vec![combined]).or_else(apart).ok_or_else(|| {
-                Error::data("has neither `combined` nor `heavy` and `light`")
-                    .in_file(path, Some(1))
-                    .help(format!("its columns: {}", quoted(&names)))
+            let file = RowFile::open(path, b',')?;
+            let apart = || Some(vec![file.place("heavy")?, file.place("light")?]);
+            let chains = file.place("combined").map(|combined| vec![combined]).or_else(apart).ok_or_else(|| {
+                let error = Error::data("has neither `combined` nor `heavy` and `light`");
+                file.at_header(error).help(format!("its columns: {}", quoted(file.names())))
             })?;
-            Reader::Csv { reader, chains }
+            Reader::Csv { file, chains }
         };
         Ok(Self { path: path.to_owned(), reader })
     }
@@ -52,7 +46,7 @@ impl Rows {
         let mut combined = Vec::new();
         while (combined.len() as u64) < at_most {
             let row = match &mut self.reader {
-                Reader::Csv { reader, chains } => next_record(&self.path, reader, chains)?,
+                Reader::Csv { file, chains } => next_record(file, chains)?,
                 Reader::Fasta { lines, number, heading } => next_pair(&self.path, lines, number, heading)?,
             };
             let Some(row) = row else { break };
@@ -62,20 +56,11 @@ impl Rows {
     }
 }
 
-fn bad(path: &Path, error: &csv::Error) -> Error {
-    let line = error.position().map(csv::Position::line);
-    Error::data("is not a CSV file").in_file(path, line).because(error)
-}
-
-fn next_record(path: &Path, reader: &mut csv::Reader<Source>, chains: &[usize]) -> Result<Option<String>> {
-    let mut record = StringRecord::new();
-    if !reader.read_record(&mut record).map_err(|e| bad(path, &e))? {
-        return Ok(None);
-    }
-    let line = record.position().map(csv::Position::line);
+fn next_record(file: &mut RowFile, chains: &[usize]) -> Result<Option<String>> {
+    let Some(record) = file.next_row()? else { return Ok(None) };
     let chains: Vec<_> = chains.iter().map(|&place| visible(record.get(place).unwrap_or_default())).collect();
     if chains.iter().any(|chain| chain.is_empty()) {
-        let error = Error::data("no heavy or light chain").in_file(path, line);
+        let error = file.at_row(&record, Error::data("no heavy or light chain"));
         return Err(error.help("every row is predicted, so every row needs both; take the others out of the file"));
     }
     Ok(Some(chains.join("|")))

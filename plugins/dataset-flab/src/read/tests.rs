@@ -125,7 +125,7 @@ fn a_million_rows_take_little_more_memory_than_their_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.csv");
     std::fs::write(&path, &text).unwrap();
-    let (mut texts, mut sum) = (crate::text::Texts::default(), 0.0);
+    let (mut texts, mut sum) = (fedplug_tables::text::Texts::default(), 0.0);
     let (_, source) = read(&path, "fitness", Form::Raw, &Context::new(&plugin_api::context::Silent), |_, antibody| {
         let Antibody { combined, fitness } = antibody.unwrap();
         texts.push(combined);

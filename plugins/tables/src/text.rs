@@ -10,41 +10,51 @@ use sha2::{Digest, Sha256};
 
 /// Many texts in one piece of memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Texts {
+pub struct Texts {
     all: String,
     ends: Vec<usize>,
 }
 
 impl Texts {
     /// Adds one text: these parts, one after the other.
-    pub(crate) fn push(&mut self, parts: &[&str]) {
+    pub fn push(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.all.push_str(part));
         self.ends.push(self.all.len());
     }
 
-    pub(crate) fn get(&self, index: usize) -> &str {
+    /// The text of a number.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn get(&self, index: usize) -> &str {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.all[start..self.ends[index]]
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many there are.
+    pub fn len(&self) -> usize {
         self.ends.len()
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// How many bytes are held for it.
-    #[cfg(test)]
-    pub(crate) fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.all.capacity() + self.ends.capacity() * size_of::<usize>()
     }
 }
 
 /// A file whose bytes are read as UTF-8, whatever its encoding.
-pub(crate) struct Opened {
-    pub(crate) reader: Box<dyn Read + Send>,
+pub struct Opened {
+    /// What it says, in UTF-8.
+    pub reader: Box<dyn Read + Send>,
     /// SHA-256 of the bytes as they lie in the file, in hexadecimal.
-    pub(crate) sha256: String,
+    pub sha256: String,
     /// Whether the encoding was a guess.
-    pub(crate) guessed: bool,
+    pub guessed: bool,
 }
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -52,7 +62,10 @@ const CHUNK: usize = 1 << 16;
 
 /// Opens a file in UTF-8, in UTF-16 with a byte order mark, else in Latin-1, in which every byte is a character. A file
 /// in UTF-8 is never in memory as a whole.
-pub(crate) fn open(path: &Path) -> Result<Opened> {
+///
+/// # Errors
+/// If it cannot be read.
+pub fn open(path: &Path) -> Result<Opened> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let mut file = File::open(path).map_err(io)?;
     let Survey { start, utf8, sha256 } = survey(&mut file).map_err(io)?;
@@ -119,17 +132,24 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
 
 /// The text without white space, which neither a chain nor a number has inside, and without characters that show
 /// nothing: soft hyphen, zero-width space and joiners, directional marks, word joiner and byte order mark.
-pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+pub fn visible(text: &str) -> Cow<'_, str> {
     // A block at a time, without a way out inside it, so that it is one comparison of vectors.
     let plain = |block: &[u8]| block.iter().fold(true, |plain, byte| plain & byte.is_ascii_graphic());
     if text.as_bytes().chunks(32).all(plain) {
         return Cow::Borrowed(text);
     }
-    let unseen = |c: char| {
-        matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    Cow::Owned(text.chars().filter(|&c| !c.is_whitespace() && !c.is_control() && !unseen(c)).collect())
+    Cow::Owned(text.chars().filter(|&c| !is_unseen(c)).collect())
+}
+
+/// The text without what [`visible`] leaves out at its start and its end; what stands between is as it is.
+pub fn trimmed(text: &str) -> &str {
+    text.trim_matches(is_unseen)
+}
+
+fn is_unseen(c: char) -> bool {
+    let shows_nothing = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_whitespace() || c.is_control() || shows_nothing
 }
 
 #[cfg(test)]
@@ -173,5 +193,6 @@ mod tests {
         assert_eq!(visible("\u{a0}\u{202d}1.5\u{200b}\u{feff} \r\n"), "1.5");
         let late = "A".repeat(100) + "\u{ad}B";
         assert_eq!(visible(&late), "A".repeat(100) + "B");
+        assert_eq!(trimmed("\u{feff} a\u{ad} b\u{200b}\r\n"), "a\u{ad} b");
     }
 }

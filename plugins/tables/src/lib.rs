@@ -1,0 +1,69 @@
+//! What any dataset over tables needs, in one place: so that the same rows are read, counted and split in one way.
+//!
+//! This is an ordinary library and not a plugin. Dataset plugins link it; it knows none of them, and nothing of it
+//! crosses the boundary to the host.
+//!
+//! - [`CsvFile`] reads measurements: any encoding, rows of other widths, line breaks in quotes. What cannot be used is
+//!   left out, counted by reason, and told.
+//! - [`RowFile`] reads rows to be predicted, of which none is left out.
+//! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others.
+//! - [`write_csv`] writes a file that appears whole or not at all.
+//! - [`text`] holds what is true of text before it is a table.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod file;
+mod rows;
+mod split;
+pub mod text;
+mod write;
+
+use std::path::Path;
+
+pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
+use plugin_api::{Error, Result};
+pub use rows::RowFile;
+pub use split::{Deal, Sites, concentration, fraction, shuffle};
+pub use write::write_csv;
+
+/// The part of the rows to test on where nobody says another.
+pub const TEST_FRACTION: f64 = 0.2;
+
+/// After how many rows it is asked whether to stop.
+const ROWS_PER_CHECK: usize = 1 << 16;
+
+/// The names in backticks, with commas between them.
+pub fn quoted(names: &[impl std::fmt::Display]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The names of what a folder holds, sorted; hidden ones left out.
+///
+/// # Errors
+/// If the folder cannot be read, or a name is not UTF-8.
+pub fn names_in(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
+    let io = |e: std::io::Error| Error::io(folder, &e);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if wanted(&entry.path()) {
+            let name = entry.file_name().into_string();
+            names.push(
+                name.map_err(|name| Error::data(format!("the name {name:?} is not UTF-8")).in_file(folder, None))?,
+            );
+        }
+    }
+    names.retain(|name| !name.starts_with('.'));
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What a dataset says that is asked for a client which it does not have.
+pub fn no_client(client: &str, names: &[impl std::fmt::Display]) -> Error {
+    Error::data(format!("there is no client `{client}`")).help(format!("there are {}", quoted(names)))
+}
+
+fn not_csv(path: &Path, error: &csv::Error) -> Error {
+    let line = error.position().map(csv::Position::line);
+    Error::data("is not a CSV file").in_file(path, line).because(error)
+}

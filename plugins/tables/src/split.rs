@@ -1,0 +1,234 @@
+//! Which rows are for testing, and which site gets which of the others: pure functions of numbers.
+
+use std::num::NonZeroUsize;
+
+use plugin_api::{JsonSchema, Seed};
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Exp1, Gamma};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+/// Clients `site-1`, `site-2`, …, each with a part of the training rows of every task and all of its test rows.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sites {
+    /// How many clients.
+    pub count: NonZeroUsize,
+    /// The concentration of the Dirichlet distribution that the parts' sizes are drawn from, for each task anew: the
+    /// smaller, the more unequal.
+    #[serde(deserialize_with = "concentration")]
+    #[schemars(range(min = MIN_ALPHA, max = MAX_ALPHA))]
+    pub alpha: f64,
+}
+
+const MIN_ALPHA: f64 = 1e-6;
+const MAX_ALPHA: f64 = 1e6;
+
+/// Reads a concentration of [`Sites`].
+///
+/// # Errors
+/// If it is not a number between 1e-6 and 1e6.
+pub fn concentration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    let fits = (MIN_ALPHA..=MAX_ALPHA).contains(&value);
+    if fits {
+        Ok(value)
+    } else {
+        Err(D::Error::custom(format_args!("must lie between {MIN_ALPHA} and {MAX_ALPHA}, not {value}")))
+    }
+}
+
+/// Reads a part of the rows.
+///
+/// # Errors
+/// If it is not a number between 0 and 1.
+pub fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if value > 0.0 && value < 1.0 {
+        Ok(Some(value))
+    } else {
+        Err(D::Error::custom(format_args!("must be more than 0 and less than 1, not {value}")))
+    }
+}
+
+/// Where the rows of a task go, by their numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deal {
+    /// The rows to train on, in random order unless the split is given.
+    pub train: Vec<usize>,
+    /// The rows to test on, in random order unless the split is given.
+    pub test: Vec<usize>,
+    /// How many of the rows to train on each site gets, one site after the other; none if all are one client's.
+    pub sites: Vec<usize>,
+}
+
+impl Deal {
+    /// A deal at random, in which every row has exactly one place.
+    pub fn random(rows: usize, test_fraction: f64, sites: Option<Sites>, seed: Seed) -> Self {
+        let (train, test) = holdout(rows, test_fraction, &mut rng(seed, "test"));
+        Self { train, test, sites: Vec::new() }.shared(sites, seed)
+    }
+
+    /// The deal of rows of which it is known whether they are for testing, in their order; all are one client's.
+    pub fn given(for_testing: impl IntoIterator<Item = bool>) -> Self {
+        let (test, train): (Vec<_>, Vec<_>) = for_testing.into_iter().enumerate().partition(|(_, test)| *test);
+        let numbers = |rows: Vec<(usize, bool)>| rows.into_iter().map(|(row, _)| row).collect();
+        Self { train: numbers(train), test: numbers(test), sites: Vec::new() }
+    }
+
+    /// The same deal to these sites. The rows to train on should be in random order.
+    #[must_use]
+    pub fn shared(mut self, sites: Option<Sites>, seed: Seed) -> Self {
+        self.sites = sites.map_or_else(Vec::new, |Sites { count, alpha }| {
+            lengths(self.train.len(), &proportions(count.get(), alpha, &mut rng(seed, "clients")))
+        });
+        self
+    }
+
+    /// The rows to train on of each site.
+    pub fn parts(&self) -> impl Iterator<Item = &[usize]> {
+        let mut rest = &self.train[..];
+        self.sites.iter().map(move |&length| {
+            let (part, after) = rest.split_at(length);
+            rest = after;
+            part
+        })
+    }
+
+    /// How many rows to train on no site gets.
+    pub fn lost(&self) -> usize {
+        if self.sites.is_empty() { 0 } else { self.train.len() - self.sites.iter().sum::<usize>() }
+    }
+}
+
+/// Brings rows into a random order that depends on the seed and their number alone.
+pub fn shuffle(rows: &mut [usize], seed: Seed) {
+    rows.shuffle(&mut rng(seed, "order"));
+}
+
+fn rng(seed: Seed, name: &str) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed.of(name).value())
+}
+
+/// Rows to train and to test on, each in random order. Of two rows or more at least one is on either side.
+fn holdout(rows: usize, test_fraction: f64, rng: &mut impl Rng) -> (Vec<usize>, Vec<usize>) {
+    let mut train: Vec<usize> = (0..rows).collect();
+    train.shuffle(rng);
+    let wanted = (test_fraction * rows as f64).round() as usize;
+    let test = if rows < 2 { 0 } else { wanted.clamp(1, rows - 1) };
+    let test = train.split_off(rows - test);
+    (train, test)
+}
+
+/// One draw of the symmetric Dirichlet distribution: independent Gamma(alpha) variables over their sum.
+///
+/// A small alpha makes them underflow, so the work is done on logarithms: with `g` of Gamma(alpha + 1) and `e`
+/// exponential, `ln g − e / alpha` is the logarithm of a Gamma(alpha) variable (Marsaglia and Tsang 2000, section 6).
+fn proportions(count: usize, alpha: f64, rng: &mut impl Rng) -> Vec<f64> {
+    let gamma = Gamma::new(alpha + 1.0, 1.0).expect("alpha is positive and finite by its key's check");
+    let logs: Vec<f64> = (0..count).map(|_| gamma.sample(rng).ln() - rng.sample::<f64, _>(Exp1) / alpha).collect();
+    let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let parts: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
+    let sum: f64 = parts.iter().sum();
+    parts.into_iter().map(|part| part / sum).collect()
+}
+
+/// Whole numbers in these proportions with the sum `total`, by the method of largest remainders.
+fn lengths(total: usize, proportions: &[f64]) -> Vec<usize> {
+    let exact: Vec<f64> = proportions.iter().map(|p| p * total as f64).collect();
+    let mut lengths: Vec<usize> = exact.iter().map(|x| x.floor() as usize).collect();
+    let missing = total - lengths.iter().sum::<usize>();
+    let mut by_remainder: Vec<usize> = (0..exact.len()).collect();
+    by_remainder.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()));
+    for &i in by_remainder.iter().take(missing) {
+        lengths[i] += 1;
+    }
+    lengths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rng(seed: u64) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(seed)
+    }
+
+    #[test]
+    fn a_given_split_keeps_the_order_of_rows() {
+        let deal = Deal::given([false, true, false, false, true]);
+        assert_eq!((&deal.train[..], &deal.test[..], deal.parts().count()), (&[0, 2, 3][..], &[1, 4][..], 0));
+        let sites = Sites { count: 2.try_into().unwrap(), alpha: 1.0 };
+        let shared = deal.clone().shared(Some(sites), Seed::new(1));
+        assert_eq!((shared.parts().collect::<Vec<_>>().concat(), shared.lost()), (deal.train, 0));
+    }
+
+    #[test]
+    fn an_order_depends_on_seed_and_number_alone() {
+        let order = |seed| {
+            let mut rows: Vec<usize> = (0..50).collect();
+            shuffle(&mut rows, Seed::new(seed));
+            rows
+        };
+        assert_eq!(order(1), order(1));
+        assert_ne!(order(1), order(2));
+        let mut sorted = order(1);
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_row_is_on_one_side_and_both_sides_have_some() {
+        for (rows, fraction, test) in
+            [(0, 0.2, 0), (1, 0.9, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.25, 3), (137, 0.2, 27)]
+        {
+            let (train, held) = holdout(rows, fraction, &mut rng(1));
+            assert_eq!(held.len(), test, "of {rows}");
+            let mut all = [train, held].concat();
+            all.sort_unstable();
+            assert_eq!(all, (0..rows).collect::<Vec<_>>());
+        }
+        assert_eq!(holdout(50, 0.2, &mut rng(1)), holdout(50, 0.2, &mut rng(1)));
+        assert_ne!(holdout(50, 0.2, &mut rng(1)), holdout(50, 0.2, &mut rng(2)));
+    }
+
+    #[test]
+    fn no_row_is_lost_or_doubled_whatever_the_numbers() {
+        for alpha in [1e-6, 0.001, 0.1, 1.0, 100.0, 1e6] {
+            for (seed, rows, count) in [(1, 0, 1), (2, 1, 6), (3, 5, 100), (4, 1000, 6), (5, 1000, 999), (6, 137, 7)] {
+                for test_fraction in [0.001, 0.2, 0.999] {
+                    let sites = Sites { count: count.try_into().unwrap(), alpha };
+                    let deal = Deal::random(rows, test_fraction, Some(sites), Seed::new(seed));
+                    assert_eq!((deal.sites.len(), deal.lost(), deal.parts().count()), (count, 0, count));
+                    let parts = deal.parts().collect::<Vec<_>>().concat();
+                    assert_eq!(parts, deal.train);
+                    let mut all = [parts, deal.test].concat();
+                    all.sort_unstable();
+                    assert_eq!(all, (0..rows).collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn alpha_says_how_equal_the_parts_are() {
+        let largest = |alpha| {
+            let mean =
+                (0..200).map(|seed| proportions(4, alpha, &mut rng(seed)).into_iter().fold(0.0, f64::max)).sum::<f64>();
+            mean / 200.0
+        };
+        // The largest of four: all of it, the harmonic mean sum (1 + 1/2 + 1/3 + 1/4) / 4 for a uniform cut, a quarter.
+        assert!(largest(0.001) > 0.98);
+        assert!((largest(1.0) - 25.0 / 48.0).abs() < 0.03, "{}", largest(1.0));
+        assert!((largest(1e6) - 0.25).abs() < 0.001);
+    }
+
+    #[test]
+    fn remainders_go_to_the_largest() {
+        assert_eq!(lengths(10, &[0.25, 0.25, 0.5]), [3, 2, 5]);
+        assert_eq!(lengths(7, &[0.5, 0.3, 0.2]), [4, 2, 1]);
+        assert_eq!(lengths(3, &[1.0, 0.0]), [3, 0]);
+    }
+}
