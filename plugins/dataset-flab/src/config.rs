@@ -39,6 +39,11 @@ pub struct Config {
     pub test_fraction: Option<f64>,
     /// The seed of the split; if not given, derived from the experiment's, or 42 for `split = "reference"`.
     pub seed: Option<u64>,
+    /// Whether each task's targets are turned into standard scores, by mean and standard deviation of its rows to train
+    /// on at all clients together. Errors and predictions are then in standard deviations, and tasks of any unit weigh
+    /// alike. In a federation of real sites it takes one more sum over them.
+    #[serde(default)]
+    pub standardise: bool,
     /// At most so many random rows to train on for each task and client, and as many to test on for each task.
     pub max_samples: Option<NonZeroUsize>,
 }

@@ -86,7 +86,12 @@ impl Flab {
         let (mut tasks, mut sources) = (Vec::new(), Vec::new());
         for (task, folder) in config.tasks.iter().zip(&folders) {
             let read = if prepared { load::prepared } else { load::raw };
-            let (dealt, files) = read(task, folder, config, ctx)?;
+            let (mut dealt, files) = read(task, folder, config, ctx)?;
+            if config.standardise {
+                let scale = fedplug_tables::standardise(&mut dealt.parts, &mut dealt.test, &config.target)?;
+                let text = format!("value = {:.6} + {:.6} × score", scale.mean, scale.deviation);
+                ctx.note(&format!("standardised {task}"), format_args!("{text}"));
+            }
             sources.extend(files);
             tasks.push(dealt);
         }

@@ -187,3 +187,18 @@ fn real_measurements_are_read_whole() {
 
 mod parity;
 mod prepared;
+
+#[test]
+fn standardised_targets_have_one_scale_at_all_sites() {
+    let root = folder(&[("tm", 50)]);
+    let keys = |standardise: bool| json!({ "tasks": ["tm"], "clients": { "count": 3, "alpha": 1.0 }, "standardise": standardise });
+    let train = |standardise: bool| -> Vec<f32> {
+        let mut flab = flab(root.path(), keys(standardise));
+        let names: Vec<_> = flab.describe(&ctx()).unwrap().clients.into_iter().map(|client| client.name).collect();
+        names.iter().flat_map(|name| fitness(&flab.load(name, &ctx()).unwrap()[0].train)).collect()
+    };
+    let (raw, scores) = (train(false), train(true));
+    let mean = raw.iter().sum::<f32>() / raw.len() as f32;
+    let deviation = (raw.iter().map(|y| (y - mean).powi(2)).sum::<f32>() / raw.len() as f32).sqrt();
+    assert!(raw.iter().zip(&scores).all(|(y, score)| ((y - mean) / deviation - score).abs() < 1e-5));
+}

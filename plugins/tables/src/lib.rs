@@ -7,6 +7,7 @@
 //!   left out, counted by reason, and told.
 //! - [`RowFile`] reads rows to be predicted, of which none is left out.
 //! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others.
+//! - [`standardise`] turns targets into standard scores.
 //! - [`write_csv`] writes a file that appears whole or not at all.
 //! - [`text`] holds what is true of text before it is a table.
 
@@ -14,6 +15,7 @@
 
 mod file;
 mod rows;
+mod scale;
 mod split;
 pub mod text;
 mod write;
@@ -23,6 +25,7 @@ use std::path::Path;
 pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
 use plugin_api::{Error, Result};
 pub use rows::RowFile;
+pub use scale::{Scale, standardise};
 pub use split::{Deal, Sites, concentration, fraction, shuffle};
 pub use write::write_csv;
 
