@@ -1,0 +1,185 @@
+//! The filter's table. Each value is checked where it is read; which keys go with which mechanism, by [`Config::plan`].
+
+use plugin_api::Error;
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::gaussian::Gaussian;
+use crate::percentile::Percentile;
+use crate::sparse_vector::SparseVector;
+
+/// The keys of the filter's table.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// What is done to the update.
+    pub mechanism: Mechanism,
+    /// `gaussian`, `sparse-vector`: draw the noise from the experiment's seed, so that a run gives the same bits again.
+    /// Whoever knows the seed can then subtract the noise: for comparisons only, it protects nothing.
+    #[serde(default)]
+    pub reproducible: Option<bool>,
+
+    /// `gaussian`: the L2 norm that a client's whole update is clipped to; above 0.
+    #[serde(default, deserialize_with = "positive")]
+    pub clip: Option<f64>,
+    /// `gaussian`: the noise's standard deviation on every element, in units of `clip`; 0 clips without noise.
+    #[serde(default, deserialize_with = "not_negative")]
+    pub noise_multiplier: Option<f64>,
+    /// `gaussian`: the delta of the account, between 0 and 1; much less than 1 / number of clients.
+    #[serde(default, deserialize_with = "between_0_and_1")]
+    pub delta: Option<f64>,
+    /// `gaussian`: the probability with which a client joins a round, where who joins stays secret from those that the
+    /// account is about; above 0, at most 1. 1 if not given, which is always safe. The crate's first page says when
+    /// another value holds.
+    #[serde(default, deserialize_with = "share")]
+    pub sample_rate: Option<f64>,
+
+    /// `sparse-vector`: the share of the parameters to be shared; above 0, at most 1.
+    #[serde(default, deserialize_with = "share")]
+    pub fraction: Option<f64>,
+    /// `sparse-vector`: the budget of the threshold; the threshold's noise has the scale `2 gamma / epsilon`.
+    #[serde(default, deserialize_with = "positive")]
+    pub epsilon: Option<f64>,
+    /// `sparse-vector`: the budget of one shared value, whose noise has the scale `2 gamma / noise-var`. No variance: the
+    /// name is the reference's.
+    #[serde(default, deserialize_with = "positive")]
+    pub noise_var: Option<f64>,
+    /// `sparse-vector`, `percentile`: updates are clipped to this magnitude, each by itself; above 0.
+    #[serde(default, deserialize_with = "positive")]
+    pub gamma: Option<f64>,
+    /// `sparse-vector`: the threshold before noise; at least 0, of the size of `gamma` at most.
+    #[serde(default, deserialize_with = "not_negative")]
+    pub tau: Option<f64>,
+    /// `sparse-vector`: whether the shared values are drawn with replacement from those above the threshold; then fewer
+    /// are shared. True if not given, as in the reference.
+    #[serde(default)]
+    pub replace: Option<bool>,
+
+    /// `percentile`: only updates whose magnitude reaches this percentile are shared; 0 to 100.
+    #[serde(default, deserialize_with = "percentage")]
+    pub percentile: Option<f64>,
+}
+
+/// What is done to the update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mechanism {
+    /// Clipping to an L2 norm, and Gaussian noise; with an account of epsilon.
+    Gaussian,
+    /// A few noisy values, chosen by the sparse vector technique.
+    SparseVector,
+    /// The largest values, clipped. No differential privacy.
+    Percentile,
+}
+
+impl Mechanism {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gaussian => "gaussian",
+            Self::SparseVector => "sparse-vector",
+            Self::Percentile => "percentile",
+        }
+    }
+
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Gaussian => &["clip", "noise-multiplier", "delta", "sample-rate", "reproducible"],
+            Self::SparseVector => &["fraction", "epsilon", "noise-var", "gamma", "tau", "replace", "reproducible"],
+            Self::Percentile => &["percentile", "gamma"],
+        }
+    }
+}
+
+/// A configuration that fits together.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    Gaussian(Gaussian),
+    SparseVector(SparseVector),
+    Percentile(Percentile),
+}
+
+impl Config {
+    /// The mechanism with its keys.
+    ///
+    /// # Errors
+    /// If a key is missing, or belongs to another mechanism.
+    pub(crate) fn plan(&self) -> Result<Plan, Error> {
+        let given = [
+            ("reproducible", self.reproducible.is_some()),
+            ("clip", self.clip.is_some()),
+            ("noise-multiplier", self.noise_multiplier.is_some()),
+            ("delta", self.delta.is_some()),
+            ("sample-rate", self.sample_rate.is_some()),
+            ("fraction", self.fraction.is_some()),
+            ("epsilon", self.epsilon.is_some()),
+            ("noise-var", self.noise_var.is_some()),
+            ("gamma", self.gamma.is_some()),
+            ("tau", self.tau.is_some()),
+            ("replace", self.replace.is_some()),
+            ("percentile", self.percentile.is_some()),
+        ];
+        let (name, keys) = (self.mechanism.name(), self.mechanism.keys());
+        if let Some((key, _)) = given.iter().find(|(key, given)| *given && !keys.contains(key)) {
+            let known = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+            return Err(Error::config(format!("is no key of the mechanism `{name}`"))
+                .at_key(*key)
+                .help(format!("`{name}` takes {known}")));
+        }
+        let needed = |key: &str, value: Option<f64>| {
+            value.ok_or_else(|| Error::config(format!("`{name}` needs the key `{key}`")).at_key("mechanism"))
+        };
+        Ok(match self.mechanism {
+            Mechanism::Gaussian => Plan::Gaussian(Gaussian::new(
+                needed("clip", self.clip)?,
+                needed("noise-multiplier", self.noise_multiplier)?,
+                needed("delta", self.delta)?,
+                self.sample_rate.unwrap_or(1.0),
+            )),
+            Mechanism::SparseVector => Plan::SparseVector(SparseVector {
+                fraction: needed("fraction", self.fraction)?,
+                epsilon: needed("epsilon", self.epsilon)?,
+                noise_var: needed("noise-var", self.noise_var)?,
+                gamma: needed("gamma", self.gamma)?,
+                tau: needed("tau", self.tau)?,
+                replace: self.replace.unwrap_or(true),
+            }),
+            Mechanism::Percentile => {
+                Plan::Percentile(Percentile::new(needed("percentile", self.percentile)?, needed("gamma", self.gamma)?))
+            }
+        })
+    }
+}
+
+fn checked<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    wanted: &str,
+    fits: impl FnOnce(f64) -> bool,
+) -> Result<Option<f64>, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if value.is_finite() && fits(value) {
+        Ok(Some(value))
+    } else {
+        Err(D::Error::custom(format!("must be {wanted}, not {value}")))
+    }
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    checked(deserializer, "a finite number above 0", |value| value > 0.0)
+}
+
+fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    checked(deserializer, "a finite number of at least 0", |value| value >= 0.0)
+}
+
+fn between_0_and_1<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    checked(deserializer, "above 0 and below 1", |value| value > 0.0 && value < 1.0)
+}
+
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    checked(deserializer, "above 0 and at most 1", |value| value > 0.0 && value <= 1.0)
+}
+
+fn percentage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    checked(deserializer, "from 0 to 100", |value| (0.0..=100.0).contains(&value))
+}

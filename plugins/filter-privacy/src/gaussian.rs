@@ -1,0 +1,69 @@
+//! Clipping and Gaussian noise.
+
+use plugin_api::{Context, Params, Result};
+
+use crate::accountant::Accountant;
+use crate::noise::Draw;
+use crate::update::Update;
+
+/// Clips a client's whole update to an L2 norm and adds noise to every element.
+#[derive(Debug)]
+pub(crate) struct Gaussian {
+    clip: f64,
+    noise_multiplier: f64,
+    sample_rate: f64,
+    delta: f64,
+    accountant: Accountant,
+}
+
+impl Gaussian {
+    pub(crate) fn new(clip: f64, noise_multiplier: f64, delta: f64, sample_rate: f64) -> Self {
+        let accountant = Accountant::new(noise_multiplier, sample_rate, delta);
+        Self { clip, noise_multiplier, sample_rate, delta, accountant }
+    }
+
+    /// `base + u · min(1, C / ‖u‖) + N(0, (σC)²)`, and `‖u‖`.
+    pub(crate) fn apply(&self, update: &Update<'_>, draw: &mut impl Draw, ctx: &Context<'_>) -> Result<(Params, f64)> {
+        let norm = update.norm()?;
+        let scale = if self.clips(norm) { self.clip / norm } else { 1.0 };
+        let deviation = self.noise_multiplier * self.clip;
+        let params = if deviation > 0.0 {
+            update.changed(ctx, |update| scale * update + deviation * draw.normal())?
+        } else {
+            update.changed(ctx, |update| scale * update)?
+        };
+        Ok((params, norm))
+    }
+
+    /// Whether an update of this norm is scaled down.
+    pub(crate) fn clips(&self, norm: f64) -> bool {
+        norm > self.clip
+    }
+
+    /// How many rounds count, of which `before` counted so far. With sampling, a round in which the client was not
+    /// selected counts as well: that it may have been is what the amplification lives on.
+    pub(crate) fn rounds(&self, before: u64, round: u64) -> u64 {
+        if self.sample_rate < 1.0 { before.max(round + 1) } else { before + 1 }
+    }
+
+    pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
+        self.accountant.epsilon(rounds)
+    }
+
+    /// What is guaranteed after so many rounds.
+    pub(crate) fn guarantee(&self, rounds: u64) -> String {
+        if self.noise_multiplier == 0.0 {
+            return format!("clipped to {} without noise: epsilon is infinite", self.clip);
+        }
+        let sampled = if self.sample_rate < 1.0 {
+            format!(", each of which the client joins in secret with probability {}", self.sample_rate)
+        } else {
+            String::new()
+        };
+        let (epsilon, delta, plural) = (self.epsilon(rounds), self.delta, if rounds == 1 { "" } else { "s" });
+        format!(
+            "epsilon {epsilon:.4} at delta {delta:e} after {rounds} round{plural}{sampled}, for a client's whole update \
+             against none"
+        )
+    }
+}

@@ -1,0 +1,184 @@
+//! A message as an update: what it holds besides the global model that its round began with.
+
+use plugin_api::half::{bf16, f16};
+use plugin_api::{Context, DType, Element, Error, Message, Params, Result, Tensor};
+
+/// A floating type.
+trait Float: Element {
+    fn wide(self) -> f64;
+    fn narrow(value: f64) -> Self;
+}
+
+macro_rules! floats {
+    ($($t:ty: $wide:expr, $narrow:expr;)*) => {
+        $(impl Float for $t {
+            fn wide(self) -> f64 {
+                $wide(self)
+            }
+            fn narrow(value: f64) -> Self {
+                $narrow(value)
+            }
+        })*
+    };
+}
+floats! {
+    f32: f64::from, |value| value as f32;
+    f64: |value| value, |value| value;
+    f16: f16::to_f64, f16::from_f64;
+    bf16: bf16::to_f64, bf16::from_f64;
+}
+
+/// Runs `$body` with `$t` as the floating type that `$dtype` stands for; nothing for an integer one.
+macro_rules! with_float {
+    ($dtype:expr, $t:ident => $body:expr, else $other:expr) => {
+        match $dtype {
+            DType::F32 => {
+                type $t = f32;
+                $body
+            }
+            DType::F64 => {
+                type $t = f64;
+                $body
+            }
+            DType::F16 => {
+                type $t = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $t = bf16;
+                $body
+            }
+            _ => $other,
+        }
+    };
+}
+
+/// What is sent of one parameter, and its global value.
+struct Pair<'m> {
+    name: &'m str,
+    sent: &'m Tensor,
+    base: &'m Tensor,
+}
+
+/// A message's parameters minus the global ones, in the message's order. It is never in memory as a whole.
+pub(crate) struct Update<'m>(Vec<Pair<'m>>);
+
+impl<'m> Update<'m> {
+    /// The update in a message, if all that it says of the client is in its floating parameters.
+    ///
+    /// # Errors
+    /// If it holds anything else; if a parameter has no global value of its shape and type; if one is not finite; if
+    /// there is no element.
+    pub(crate) fn of(message: &'m Message, base: &'m Message) -> Result<Self> {
+        if let Some(name) = message.extra.names().next() {
+            return Err(Error::tensor(name, "is no parameter and would be sent unprotected").help(
+                "only parameters are protected: use a method that sends no other tensors, or filter them out first",
+            ));
+        }
+        if let Some(name) = message.values.keys().next() {
+            return Err(Error::other(format!("the message's value `{name}` would be sent unprotected"))
+                .help("only parameters are protected: use a method that sends no other values"));
+        }
+        let pairs = message.params.iter().map(|(name, sent)| Pair::new(name, sent, &base.params));
+        let update = Self(pairs.collect::<Result<_>>()?);
+        if update.len() == 0 {
+            return Err(Error::config("the message holds no floating parameter, so there is nothing to protect"));
+        }
+        Ok(update)
+    }
+
+    /// How many elements it has.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().filter(|pair| pair.sent.is_float()).map(|pair| pair.sent.len()).sum()
+    }
+
+    /// Its L2 norm over all parameters together, in f64: a sum for each tensor, then the sum of these.
+    ///
+    /// # Errors
+    /// If it overflows.
+    pub(crate) fn norm(&self) -> Result<f64> {
+        let mut squares = 0.0;
+        for pair in &self.0 {
+            let mut here = 0.0;
+            pair.each(|update| here += update * update)?;
+            squares += here;
+        }
+        let norm = squares.sqrt();
+        if norm.is_finite() { Ok(norm) } else { Err(Error::data("the norm of the update overflows")) }
+    }
+
+    /// All its elements.
+    ///
+    /// # Errors
+    /// Never, so far as tensors keep their types.
+    pub(crate) fn values(&self) -> Result<Vec<f64>> {
+        let mut values = Vec::with_capacity(self.len());
+        self.0.iter().try_for_each(|pair| pair.each(|update| values.push(update)))?;
+        Ok(values)
+    }
+
+    /// The parameters with each element `u` of the update, in order, replaced by `change(u)`: the global value plus
+    /// this, rounded once. Where nothing is changed the bits stay.
+    ///
+    /// # Errors
+    /// If the call is to stop, or a result does not fit its type.
+    pub(crate) fn changed(&self, ctx: &Context<'_>, mut change: impl FnMut(f64) -> f64) -> Result<Params> {
+        let mut params = Params::new();
+        for pair in &self.0 {
+            ctx.check()?;
+            params.insert(pair.name, pair.changed(&mut change)?);
+        }
+        Ok(params)
+    }
+}
+
+impl<'m> Pair<'m> {
+    fn new(name: &'m str, sent: &'m Tensor, global: &'m Params) -> Result<Self> {
+        let base = global.get(name).ok_or_else(|| {
+            Error::tensor(name, "has no global value, so there is no update to protect")
+                .help("keep a private parameter from being sent: a filter `exclude-params` before this one")
+        })?;
+        if (sent.dtype(), sent.shape()) != (base.dtype(), base.shape()) {
+            return Err(Error::tensor(name, format!("is {sent:?}, and its global value {base:?}"))
+                .help("filters that change shapes or types stand after this one"));
+        }
+        if !sent.is_float() && sent.buffer().as_slice() != base.buffer().as_slice() {
+            return Err(Error::tensor(name, format!("holds {} values that the client has changed", sent.dtype()))
+                .help("only floating parameters can be protected: keep this one from being sent"));
+        }
+        for (tensor, whose) in [(sent, "value"), (base, "global value")] {
+            if !tensor.is_finite() {
+                return Err(Error::tensor(name, format!("holds a {whose} that is not finite"))
+                    .help("the training may have diverged: a lower learning rate may help"));
+            }
+        }
+        Ok(Self { name, sent, base })
+    }
+
+    fn each(&self, mut see: impl FnMut(f64)) -> Result<()> {
+        with_float!(self.sent.dtype(), T => {
+            let (sent, base) = (self.sent.elements::<T>()?, self.base.elements::<T>()?);
+            sent.iter().zip(base).for_each(|(x, base)| see(x.wide() - base.wide()));
+        }, else {});
+        Ok(())
+    }
+
+    fn changed(&self, change: &mut impl FnMut(f64) -> f64) -> Result<Tensor> {
+        let tensor = with_float!(self.sent.dtype(), T => {
+            let (sent, base) = (self.sent.elements::<T>()?, self.base.elements::<T>()?);
+            Tensor::build::<T>(self.sent.shape(), |new| {
+                for ((new, x), base) in new.iter_mut().zip(sent).zip(base) {
+                    let update = x.wide() - base.wide();
+                    let changed = change(update);
+                    *new = if changed == update { *x } else { T::narrow(base.wide() + changed) };
+                }
+            })
+        }, else self.sent.clone());
+        if tensor.is_finite() {
+            Ok(tensor)
+        } else {
+            Err(Error::tensor(self.name, format!("does not fit {} any more once it is changed", tensor.dtype()))
+                .help("less noise, or parameters of a wider type"))
+        }
+    }
+}
