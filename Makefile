@@ -3,6 +3,7 @@
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make test         install what the tests need, run all tests
+#   make compare      DATA=FLAb/data: the heads and the algorithms of the README's tables; about an hour on two cores
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make lint         format and clippy, warnings as errors
 #   make clean        remove builds; `make distclean` removes what was installed as well
@@ -14,12 +15,40 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart test setup build lint clean distclean python
+.PHONY: quickstart compare test setup build lint clean distclean python
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
 	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --window 5 --together --output runs/quickstart/figures/rmse
 	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --output runs/quickstart/figures/pearson
+
+# The README's two comparisons. A run that is done is not done again, so a broken comparison goes on where it broke.
+DATA ?= FLAb/data
+COMPARED = runs/compare
+SMALL = --output $(COMPARED) --set dataset.root=$(DATA) --set dataset.standardise=true --set dataset.max-samples=100
+HEADS = local_alltasks fedavg_alltasks fedavg_alltasks_private_regressors
+HEADS_ARGS = $(SMALL) --set 'federation.devices=["cpu"]' --set model.schedule=constant --set model.batch-size=16 \
+	--set model.trunk-lr=1e-3 --set 'model.layer-sizes=[32]' \
+	--set 'model.pretrained={ hidden-size = 32, layers = 2, heads = 4, intermediate-size = 64 }'
+ALGORITHMS = fedavg fedprox fedadam scaffold ditto median dp-low dp-high int8 top-k
+ROUNDS = 25
+
+compare: build
+	@for name in $(HEADS); do \
+		epochs=1; rounds=$(ROUNDS); [ $$name != local_alltasks ] || { epochs=$(ROUNDS); rounds=1; }; \
+		[ -f $(COMPARED)/$$name/summary.json ] || $(FEDPLUG) run configs/$$name.toml --force $(HEADS_ARGS) \
+			--set federation.rounds=$$rounds --set federation.local-epochs=$$epochs || exit 1; \
+	done
+	@for name in $(ALGORITHMS); do \
+		[ -f $(COMPARED)/$$name/summary.json ] || $(FEDPLUG) run configs/algorithms/$$name.toml --force $(SMALL) \
+			--set federation.rounds=$(ROUNDS) || exit 1; \
+	done
+	$(FEDPLUG) compare $(HEADS:%=$(COMPARED)/%)
+	$(FEDPLUG) compare $(ALGORITHMS:%=$(COMPARED)/%)
+	$(FEDPLUG) plot $(HEADS:%=$(COMPARED)/%) --tag RMSE/local_test_binding --window 5 --together --force \
+		--output $(COMPARED)/figures/heads
+	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag RMSE/local_test --window 3 --force \
+		--output $(COMPARED)/figures/algorithms
 
 build: setup
 	$(CARGO) build --release --workspace --exclude 'fixture-*'
