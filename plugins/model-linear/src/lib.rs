@@ -1,14 +1,16 @@
-//! Linear regression on residue composition: the example to copy.
+//! Linear regression on residue composition, or on k-mers: the example to copy.
 //!
-//! This file is what a model plugin needs; `regression.rs` is the method.
+//! This file is what a model plugin needs; `features.rs` and `regression.rs` are the method.
 
+mod features;
 mod regression;
 
 use std::num::NonZeroUsize;
 
+use features::Features;
 use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result};
 use plugin_api::{State, Table, Task, Tensor, Trained};
-use regression::{FEATURES, Regression, evaluation, features};
+use regression::{Regression, evaluation};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -22,12 +24,14 @@ pub struct Config {
     pub batch_size: NonZeroUsize,
     /// Numbers that the trunk makes of a text's features.
     pub hidden_size: NonZeroUsize,
+    /// The length of the words that are counted in a text: from 1, its letters, to 4. A hidden number has 27^kmer weights.
+    pub kmer: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let size = |n: usize| NonZeroUsize::MIN.saturating_add(n - 1);
-        Self { learning_rate: 0.5, batch_size: size(16), hidden_size: size(8) }
+        Self { learning_rate: 0.5, batch_size: size(16), hidden_size: size(8), kmer: 1 }
     }
 }
 
@@ -44,12 +48,15 @@ impl Linear {
     /// A model with a random trunk, equal at all clients, that predicts 0.
     ///
     /// # Errors
-    /// If the learning rate is out of bounds, or a held task is not one of the experiment's.
+    /// If the learning rate or the k-mers' length is out of bounds, or a held task is not one of the experiment's.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         if !(config.learning_rate > 0.0 && config.learning_rate < 2.0) {
             return Err(Error::config("must be more than 0 and less than 2").at_key("learning-rate"));
         }
-        let start = Regression::new(config.hidden_size.get(), ctx.experiment_seed().of("trunk.weight"));
+        if !(1..=4).contains(&config.kmer) {
+            return Err(Error::config("must be 1, 2, 3 or 4").at_key("kmer"));
+        }
+        let start = Regression::new(&config, ctx.experiment_seed().of("trunk.weight"));
         let mut model = Self { config, setup: setup.clone(), params: Params::new(), steps: 0 };
         for task in &setup.held {
             model.put(task, start.clone())?;
@@ -61,7 +68,7 @@ impl Linear {
     fn tensors(&self, task: &str) -> Result<[(String, Vec<usize>); 4]> {
         let (number, hidden) = (self.setup.number(task)?, self.config.hidden_size.get());
         let head = |name, size| (format!("regressors.{number}.{name}"), vec![size]);
-        let trunk = ("trunk.weight".to_owned(), vec![hidden, FEATURES]);
+        let trunk = ("trunk.weight".to_owned(), vec![hidden, Features::number(self.config.kmer)]);
         Ok([trunk, head("weight", hidden), head("bias", 1), head("scale", 2)])
     }
 
@@ -102,7 +109,7 @@ impl Model for Linear {
     fn train(&mut self, tasks: &[Task], Epoch { round, epoch }: Epoch, ctx: &Context<'_>) -> Result<Trained> {
         let mut trained = Trained::default();
         for Task { spec, train, .. } in tasks.iter().filter(|task| task.train.rows() > 0) {
-            let (x, y) = (features(spec, train)?, train.f32(&spec.target)?);
+            let (x, y) = (Features::of(spec, train, self.config.kmer)?, train.f32(&spec.target)?);
             let mut model = self.get(&spec.name)?;
             model.scale_to(y);
             let seed = ctx.seed().of(&spec.name).at(round).at(epoch);
@@ -130,7 +137,7 @@ impl Model for Linear {
 
     fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
         let (model, spec) = (self.get(task)?, &self.setup.tasks[self.setup.number(task)?]);
-        Ok(features(spec, rows)?.iter().map(|x| model.predict(x)).collect())
+        Ok(Features::of(spec, rows, self.config.kmer)?.iter().map(|x| model.predict(x)).collect())
     }
 
     fn state(&mut self, _: &Context<'_>) -> Result<State> {
@@ -146,4 +153,4 @@ impl Model for Linear {
     }
 }
 
-plugin_api::export_plugin!(Component::model("linear", "linear regression on residue composition", Linear::new));
+plugin_api::export_plugin!(Component::model("linear", "linear regression on letter or k-mer counts", Linear::new));

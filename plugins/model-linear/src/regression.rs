@@ -1,9 +1,9 @@
-//! The method: what is computed of a text, how it is learnt, and how good it is.
+//! The method: what is predicted of the features, how it is learnt, and how good it is.
 
-use plugin_api::{Evaluation, Goal, Metric, Result, Seed, Table, TaskSpec};
+use plugin_api::{Evaluation, Goal, Metric, Seed};
 
-/// The shares of the letters A to Z and of all other characters, 27-fold and less 1, so that their mean is 0.
-pub(crate) const FEATURES: usize = 27;
+use crate::Config;
+use crate::features::Features;
 
 /// Predicts `mean + sd (w · W x + b)`. The mean and the deviation are those of the client's own training targets, so
 /// that targets of any scale train alike.
@@ -20,10 +20,11 @@ pub(crate) struct Regression {
 }
 
 impl Regression {
-    /// Predicts 0: `W` is uniform in ±1/√27, `w` and `b` are 0.
-    pub(crate) fn new(hidden: usize, seed: Seed) -> Self {
+    /// Predicts 0: `W` is uniform in ±1/√features, `w` and `b` are 0.
+    pub(crate) fn new(config: &Config, seed: Seed) -> Self {
+        let (hidden, features) = (config.hidden_size.get(), Features::number(config.kmer));
         let uniform = |i| (seed.at(i as u64).value() as f64 / u64::MAX as f64 * 2.0 - 1.0) as f32;
-        let trunk = (0..hidden * FEATURES).map(|i| uniform(i) / (FEATURES as f32).sqrt()).collect();
+        let trunk = (0..hidden * features).map(|i| uniform(i) / (features as f32).sqrt()).collect();
         Self { trunk, weight: vec![0.0; hidden], bias: vec![0.0], scale: vec![0.0, 1.0] }
     }
 
@@ -41,33 +42,33 @@ impl Regression {
     /// Each row's gradient is divided by the squared norm of the prediction's gradient, so that a step takes away `rate`
     /// of the error, however large the features are (NLMS: Nagumo and Noda, 1967, *A learning method for system
     /// identification*).
-    pub(crate) fn step<'a>(
-        &mut self,
-        batch: impl ExactSizeIterator<Item = (&'a [f32; FEATURES], f32)>,
-        rate: f32,
-    ) -> f64 {
+    pub(crate) fn step<'a>(&mut self, batch: impl ExactSizeIterator<Item = (&'a Features, f32)>, rate: f32) -> f64 {
         let (old, rows, mut loss) = (self.clone(), batch.len(), 0.0);
         for (x, y) in batch {
             let hidden = old.project(x);
             let error = old.output(&hidden) - (y - old.scale[0]) / old.scale[1];
-            let norm = 1.0 + dot(&hidden, &hidden) + dot(&old.weight, &old.weight) * dot(x, x);
+            let norm = 1.0 + dot(&hidden, &hidden) + dot(&old.weight, &old.weight) * x.square();
             let step = rate * error / norm / rows as f32;
             self.bias[0] -= step;
             subtract(&mut self.weight, step, &hidden);
-            for (row, w) in self.trunk.chunks_mut(FEATURES).zip(&old.weight) {
-                subtract(row, step * w, x);
+            for (row, w) in self.trunk.chunks_mut(old.features()).zip(&old.weight) {
+                x.subtract_from(row, step * w);
             }
             loss += f64::from(error * old.scale[1]).powi(2) / rows as f64;
         }
         loss
     }
 
-    pub(crate) fn predict(&self, x: &[f32; FEATURES]) -> f32 {
+    pub(crate) fn predict(&self, x: &Features) -> f32 {
         self.scale[0] + self.scale[1] * self.output(&self.project(x))
     }
 
-    fn project(&self, x: &[f32]) -> Vec<f32> {
-        self.trunk.chunks(FEATURES).map(|row| dot(row, x)).collect()
+    fn features(&self) -> usize {
+        self.trunk.len() / self.weight.len()
+    }
+
+    fn project(&self, x: &Features) -> Vec<f32> {
+        self.trunk.chunks(self.features()).map(|row| x.dot(row)).collect()
     }
 
     fn output(&self, hidden: &[f32]) -> f32 {
@@ -82,18 +83,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// `a -= s b`.
 fn subtract(a: &mut [f32], s: f32, b: &[f32]) {
     a.iter_mut().zip(b).for_each(|(a, b)| *a -= s * b);
-}
-
-/// The features of each row, over all the task's input columns together.
-pub(crate) fn features(spec: &TaskSpec, table: &Table) -> Result<Vec<[f32; FEATURES]>> {
-    let mut rows = vec![[0.0; FEATURES]; table.rows()];
-    for input in &spec.inputs {
-        for (x, text) in rows.iter_mut().zip(table.text(input)?.iter()) {
-            text.bytes().for_each(|byte| x[usize::from(byte.wrapping_sub(b'A')).min(FEATURES - 1)] += 1.0);
-        }
-    }
-    let centred = |n: [f32; FEATURES]| n.map(|count| FEATURES as f32 * count / n.iter().sum::<f32>().max(1.0) - 1.0);
-    Ok(rows.into_iter().map(centred).collect())
 }
 
 /// Root mean squared error and Pearson's correlation; NaN where they are not defined, as on no row.

@@ -161,3 +161,65 @@ fn each_step_is_recorded_and_cancellation_is_heard() {
     let steps: Vec<_> = scalars.iter().map(|(tag, step, _)| (tag.as_str(), *step)).collect();
     assert_eq!(steps, [0, 1, 2, 3, 4].map(|step| ("Loss/train", step)));
 }
+
+#[test]
+fn kmers_are_learnt_as_an_independent_computation_learns_them() {
+    let expected: serde_json::Value = serde_json::from_str(include_str!("kmers.json")).unwrap();
+    let floats = |value: &serde_json::Value| -> Vec<f32> {
+        value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    };
+    let texts: Vec<&str> = expected["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let table = Table::new().with("combined", Column::text(&texts)).unwrap();
+    let table = table.with("fitness", Column::f32(&floats(&expected["targets"]))).unwrap();
+    let task = Task { spec: spec("small"), train: table.clone(), test: table.clone() };
+    let ctx = Context::new(&Silent).with_seed(Seed::new(expected["seed"].as_u64().unwrap()));
+    for kmer in 1..=3 {
+        let hidden_size = usize::try_from(expected["hidden"].as_u64().unwrap()).unwrap().try_into().unwrap();
+        let learning_rate = expected["rate"].as_f64().unwrap() as f32;
+        let config = Config { kmer, hidden_size, learning_rate, ..Config::default() };
+        let mut model = Linear::new(config, &setup(), &ctx).unwrap();
+        for epoch in 0..expected["epochs"].as_u64().unwrap() {
+            model.train(std::slice::from_ref(&task), Epoch { round: 0, epoch }, &ctx).unwrap();
+        }
+        let shape = model.parameters(&ctx).unwrap().get("trunk.weight").unwrap().shape().to_vec();
+        assert_eq!(shape, [3, 27_usize.pow(kmer as u32)]);
+        let predicted = model.predict("small", &table, &ctx).unwrap();
+        for (mine, theirs) in predicted.iter().zip(floats(&expected["predictions"][kmer.to_string()])) {
+            assert!((mine - theirs).abs() < 1e-6, "kmer {kmer}: {mine}, not {theirs}");
+        }
+    }
+}
+
+#[test]
+fn kmers_learn_what_the_order_of_letters_says() {
+    // All texts have the same letters: only their order tells them apart.
+    let texts: Vec<String> = (0..80).map(|i| ["ACAC", "AACC"][i % 2].repeat(3) + &"GT".repeat(i / 8)).collect();
+    let fitness: Vec<f32> = (0..80).map(|i| (i % 2) as f32).collect();
+    let table = Table::new().with("combined", Column::text(&texts)).unwrap();
+    let table = table.with("fitness", Column::f32(&fitness)).unwrap();
+    let tasks = [Task { spec: spec("small"), train: table.clone(), test: table }];
+    let ctx = Context::new(&Silent).with_seed(Seed::new(42));
+    let rmse = [1, 2, 3, 4].map(|kmer| {
+        let mut model = Linear::new(Config { kmer, ..Config::default() }, &setup(), &ctx).unwrap();
+        for epoch in 0..10 {
+            model.train(&tasks, Epoch { round: 0, epoch }, &ctx).unwrap();
+        }
+        model.evaluate(&tasks, &ctx).unwrap()[0].metrics[0].value
+    });
+    assert!(rmse[0] > 0.49 && rmse[1..].iter().all(|rmse| *rmse < 0.2), "{rmse:?}");
+}
+
+#[test]
+fn kmers_of_another_length_are_refused_and_a_column_of_numbers_is_named() {
+    let ctx = Context::new(&Silent);
+    for kmer in [0, 5] {
+        let error = Linear::new(Config { kmer, ..Config::default() }, &setup(), &ctx).unwrap_err();
+        assert_eq!(error.to_string(), "`kmer`: must be 1, 2, 3 or 4");
+    }
+    let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
+    let table =
+        Table::new().with("combined", Column::f32(&[1.0])).unwrap().with("fitness", Column::f32(&[1.0])).unwrap();
+    let task = Task { spec: spec("small"), train: table.clone(), test: table };
+    let error = model.train(&[task], Epoch { round: 0, epoch: 0 }, &ctx).unwrap_err();
+    assert_eq!(error.to_string(), "column `combined` holds f32, not text");
+}
