@@ -1,0 +1,158 @@
+//! CSV files with any columns of text and numbers as federated clients.
+//!
+//! ```toml
+//! [dataset]
+//! plugin = "csv"
+//! files = "data/*.csv"                     # or a list of paths and patterns with `*` and `?`
+//! inputs = ["heavy", "light"]              # columns of text that the model reads
+//! number-inputs = ["age"]                  # columns of numbers that it reads, if it can
+//! target = "fitness"                       # the column of numbers that it learns to predict
+//! clients = { column = "hospital" }        # who the clients are
+//! ```
+//!
+//! Who the clients are is one of
+//!
+//! - `{ column = "hospital" }`: each value of a column is a client, with the rows that have it;
+//! - `{ pattern = "data/{client}/*.csv" }`: each file is a client's whose name stands where the braces do; without `files`
+//!   the files are those that fit;
+//! - `{ count = 6, alpha = 1.0 }`: `site-1`, `site-2`, …, of unequal size at random, with one test table for all;
+//! - `"by-task"`: each task is a client.
+//!
+//! Several tasks are tables of their own. What a task does not say, the table above says:
+//!
+//! ```toml
+//! [dataset]
+//! plugin = "csv"
+//! inputs = ["heavy", "light"]
+//! target = "fitness"
+//! clients = "by-task"
+//! [[dataset.task]]
+//! name = "tm"
+//! files = "data/tm/*.csv"
+//! [[dataset.task]]
+//! name = "binding"
+//! files = "data/binding/*.csv"
+//! ```
+//!
+//! Which rows are for testing is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is
+//! random: a `test-fraction` of each client's rows, of the seed, the task's and the client's name and the rows alone. With
+//! `count` the split and the deal are those of dataset-flab, to the row. A given split keeps the files' order of rows.
+//!
+//! Rows that cannot be used are left out, counted and told, file by file: with another number of columns than the header,
+//! without a text or number that is needed, with a number that is none or not finite in 32 bits. Files without a column
+//! that is needed are left out as a whole. It is an error if a task has no usable row, or a client's name could not name a
+//! folder. Files may be in UTF-8, UTF-16 with a byte order mark, or Latin-1. A column that stands twice is read where it
+//! stands first.
+//!
+//! Text is given as it stands, but for white space and characters without a glyph at its ends; with `text = "sequence"`
+//! also within it. Numbers are given as [`Column::F32`](plugin_api::Column); a model that cannot read a column of numbers
+//! says so when it is trained, with the column's name.
+//!
+//! [Prepared](plugin_api::Dataset::prepare) data are the tables as a run has them, `max-samples` included:
+//! `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv` with the inputs and the target, those without rows left out. They are
+//! read again, to the same bits, with
+//!
+//! ```toml
+//! files = "prepared/TASK/*/train.csv"
+//! test-files = "prepared/TASK/*/test.csv"
+//! clients = { pattern = "prepared/*/{client}/*.csv" }
+//! ```
+//!
+//! All is read once and kept in memory; a file that several tasks use is read for each.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod clients;
+mod config;
+mod pattern;
+mod plan;
+mod prepare;
+mod read;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+use clients::Data;
+pub use config::{Clients, Config, TaskTable, Text};
+use fedplug_tables::no_client;
+pub use pattern::{Pattern, Patterns};
+use plan::Plan;
+use plugin_api::{ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Table, Task};
+use rows::Rows;
+
+/// CSV files, read once and kept.
+pub struct Csv {
+    config: Config,
+    plans: Vec<Plan>,
+    data: Option<Data>,
+    /// The file of rows to be predicted that was opened last.
+    rows: Option<Rows>,
+}
+
+impl Csv {
+    /// A dataset of which nothing has been read yet.
+    ///
+    /// # Errors
+    /// If the keys do not say, or say in two ways, what the tasks, the clients and the split are.
+    pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
+        Ok(Self { plans: plan::plans(&config)?, config, data: None, rows: None })
+    }
+
+    fn data(&mut self, ctx: &Context<'_>) -> Result<&Data> {
+        if self.data.is_none() {
+            self.data = Some(Data::read(&self.plans, &self.config, ctx)?);
+        }
+        self.data.as_ref().ok_or_else(|| Error::other("nothing was read"))
+    }
+}
+
+impl Dataset for Csv {
+    fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
+        let tasks = self.plans.iter().map(Plan::spec).collect();
+        let data = self.data(ctx)?;
+        let counts =
+            |task: &Task| ClientTask { name: task.spec.name.clone(), train: task.train.rows(), test: task.test.rows() };
+        let client = |(name, tasks): &(String, Vec<Task>)| ClientSpec {
+            name: name.clone(),
+            tasks: tasks.iter().map(counts).collect(),
+        };
+        Ok(Description::new(tasks, data.clients.iter().map(client).collect(), data.sources.clone()))
+    }
+
+    fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
+        let data = self.data(ctx)?;
+        let found = data.clients.iter().find(|(name, _)| name == client);
+        found.map(|(_, tasks)| tasks.clone()).ok_or_else(|| {
+            let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
+            no_client(client, &names)
+        })
+    }
+
+    /// Writes `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv`, as the crate's first page says.
+    ///
+    /// # Errors
+    /// If one of the files exists, or a file cannot be read or written.
+    fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
+        let delimiter = self.config.delimiter;
+        prepare::prepare(self.data(ctx)?, delimiter, folder, ctx)
+    }
+
+    /// A CSV file with the inputs of at least one task. The columns of a task that it lacks are left out.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or no task has all its inputs there.
+    fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
+        self.rows = Some(Rows::open(file, &self.plans, &self.config)?);
+        Ok(())
+    }
+
+    fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
+        ctx.check()?;
+        self.rows.as_mut().ok_or_else(|| Error::other("no file of rows was opened"))?.next(at_most)
+    }
+}
+
+plugin_api::export_plugin!(Component::dataset("csv", "CSV files with any columns as federated clients", Csv::new));
+
+#[cfg(test)]
+mod tests;

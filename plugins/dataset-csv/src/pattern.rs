@@ -1,0 +1,219 @@
+//! Files by pattern: `*` for any characters, `?` for one, `{client}` for a client's name; none of them across a `/`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use fedplug_tables::names_in;
+use plugin_api::{JsonSchema, Result};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+/// What stands for a client's name.
+const CLIENT: &str = "{client}";
+
+/// A path, or a pattern of paths. A `*` at the start of a name does not stand for a hidden file's dot.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct Pattern(String);
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("a path is empty".to_owned());
+        }
+        if text.contains("**") {
+            return Err(format!("`{text}`: `**` has no meaning here; a `*` stands for names in one folder"));
+        }
+        if text.matches(CLIENT).count() > 1 {
+            return Err(format!("`{text}`: `{CLIENT}` stands here twice"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl Pattern {
+    /// Whether `{client}` stands in it.
+    pub(crate) fn names_clients(&self) -> bool {
+        self.0.contains(CLIENT)
+    }
+
+    /// The files that fit, in the order of their names, folder by folder; none if there is none.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
+        let parts: Vec<&str> = self.0.split('/').collect();
+        let fixed = parts.iter().take_while(|part| !part.contains(['*', '?']) && !part.contains(CLIENT)).count();
+        let mut found = vec![match &parts[..fixed] {
+            [] => PathBuf::new(),
+            [""] => PathBuf::from("/"),
+            start => PathBuf::from(start.join("/")),
+        }];
+        for part in &parts[fixed..] {
+            let mut next = Vec::new();
+            for path in found {
+                let folder = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+                if folder.is_dir() {
+                    let names = names_in(folder, |_| true)?;
+                    next.extend(
+                        names.iter().filter(|name| fit(part, name, None).is_some()).map(|name| path.join(name)),
+                    );
+                }
+            }
+            found = next;
+        }
+        found.retain(|path| path.is_file());
+        Ok(found)
+    }
+
+    /// What stands for `{client}` in the path of a file, if that fits: the shortest that can.
+    pub(crate) fn client<'a>(&self, path: &'a str) -> Option<&'a str> {
+        fn parts(path: &str) -> Vec<&str> {
+            path.split('/')
+                .enumerate()
+                .filter(|(i, part)| *part != "." && (*i == 0 || !part.is_empty()))
+                .map(|p| p.1)
+                .collect()
+        }
+        let (pattern, path) = (parts(&self.0), parts(path));
+        if pattern.len() != path.len() {
+            return None;
+        }
+        pattern.into_iter().zip(path).try_fold(None, |client, (part, name)| fit(part, name, client)).flatten()
+    }
+}
+
+/// Whether a name fits a pattern, and then what stands for `{client}` in it, or the client so far.
+fn fit<'a>(pattern: &str, name: &'a str, client: Option<&'a str>) -> Option<Option<&'a str>> {
+    let mut ends = (0..=name.len()).filter(|&end| name.is_char_boundary(end));
+    if let Some(rest) = pattern.strip_prefix(CLIENT) {
+        return ends.skip(1).find_map(|end| fit(rest, &name[end..], Some(&name[..end])));
+    }
+    let mut rest = pattern.chars();
+    match rest.next() {
+        None => name.is_empty().then_some(client),
+        Some('*') => ends.find_map(|end| fit(rest.as_str(), &name[end..], client)),
+        Some(wanted) => {
+            let mut letters = name.chars();
+            letters.next().filter(|&letter| wanted == '?' || wanted == letter)?;
+            fit(rest.as_str(), letters.as_str(), client)
+        }
+    }
+}
+
+/// One pattern, or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patterns(pub Vec<Pattern>);
+
+impl<'de> Deserialize<'de> for Patterns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Patterns;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, a pattern such as `data/*.csv`, or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Patterns, E> {
+                Pattern::deserialize(StrDeserializer::new(text)).map(|pattern| Patterns(vec![pattern]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Patterns, A::Error> {
+                let patterns = Vec::<Pattern>::deserialize(SeqAccessDeserializer::new(list))?;
+                if patterns.is_empty() { Err(de::Error::custom("names no file")) } else { Ok(Patterns(patterns)) }
+            }
+        }
+
+        let patterns = deserializer.deserialize_any(OneOrMany)?;
+        match patterns.0.iter().find(|pattern| pattern.names_clients()) {
+            Some(pattern) => Err(de::Error::custom(format_args!(
+                "`{pattern}`: `{CLIENT}` has its place in `clients = {{ pattern = \"{pattern}\" }}`"
+            ))),
+            None => Ok(patterns),
+        }
+    }
+}
+
+impl JsonSchema for Patterns {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Patterns".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "oneOf": [
+                { "type": "string" },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1 },
+            ]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(pattern: &str, path: &str) -> Option<String> {
+        Pattern::try_from(pattern.to_owned()).unwrap().client(path).map(str::to_owned)
+    }
+
+    #[test]
+    fn the_client_is_what_the_braces_match() {
+        for (pattern, path, expected) in [
+            ("data/{client}/*.csv", "data/north/a.csv", Some("north")),
+            ("./data/{client}/*.csv", "data//north/./a.csv", Some("north")),
+            ("data/{client}.csv", "data/a.b.csv", Some("a.b")),
+            ("{client}_*.csv", "a_b_c.csv", Some("a")),
+            ("site-{client}-?.csv", "site-é-1.csv", Some("é")),
+            ("*{client}", "ab", Some("ab")),
+            ("/data/{client}", "/data/a", Some("a")),
+            ("/data/{client}", "data/a", None),
+            ("data/{client}.csv", "data/.csv", None),
+            ("data/{client}/*.csv", "data/north/deep/a.csv", None),
+            ("data/{client}/a?.csv", "data/north/a.csv", None),
+            ("data/*.csv", "data/a.csv", None),
+        ] {
+            assert_eq!(client(pattern, path).as_deref(), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn files_come_in_the_order_of_their_names_without_hidden_ones() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["b/2.csv", "b/1.csv", "a/3.csv", "a/.4.csv", "a/5.txt", ".c/6.csv", "b/7.csv/8"] {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let files = |pattern: &str| -> Vec<String> {
+            let pattern = Pattern::try_from(format!("{}/{pattern}", root.path().display())).unwrap();
+            let relative = |path: PathBuf| path.strip_prefix(root.path()).unwrap().to_str().unwrap().to_owned();
+            pattern.files().unwrap().into_iter().map(relative).collect()
+        };
+        assert_eq!(files("*/*.csv"), ["a/3.csv", "b/1.csv", "b/2.csv"]);
+        assert_eq!(files("{client}/?.csv"), ["a/3.csv", "b/1.csv", "b/2.csv"]);
+        assert_eq!(files("b/1.csv"), ["b/1.csv"]);
+        assert_eq!(files("*/3.csv"), ["a/3.csv"]);
+        assert!(files("c/*.csv").is_empty() && files("b").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        for text in ["", "a/**/b", "{client}/{client}.csv"] {
+            assert!(Pattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Writing the tables as they are used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fedplug_tables::write_csv;
+use plugin_api::{Column, Context, Error, Result, Table};
+
+use crate::clients::Data;
+
+/// Writes `folder/TASK/CLIENT/train.csv` and `test.csv`, where such a table has rows.
+pub(crate) fn prepare(data: &Data, delimiter: u8, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
+    let tables = data.clients.iter().flat_map(|(client, tasks)| {
+        tasks.iter().flat_map(move |task| {
+            let folder = folder.join(&task.spec.name).join(client);
+            [(folder.join("train.csv"), &task.train), (folder.join("test.csv"), &task.test)]
+        })
+    });
+    let tables: Vec<(PathBuf, &Table)> = tables.filter(|(_, table)| table.rows() > 0).collect();
+    if let Some((taken, _)) = tables.iter().find(|(path, _)| path.exists()) {
+        let error = Error::data("there is such a file already").in_file(taken, None);
+        return Err(error.help("prepare into a new folder, or remove what was prepared before"));
+    }
+    for (done, (path, table)) in tables.iter().enumerate() {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
+        }
+        write(path, delimiter, table, ctx)?;
+        ctx.progress(done as u64 + 1, tables.len() as u64);
+    }
+    Ok(tables.into_iter().map(|(path, _)| path).collect())
+}
+
+fn write(path: &Path, delimiter: u8, table: &Table, ctx: &Context<'_>) -> Result<()> {
+    enum Cells<'a> {
+        Texts(&'a plugin_api::TextColumn),
+        Numbers(&'a [f32]),
+    }
+    let cells = |(name, column): (&str, &'_ Column)| match column {
+        Column::Text(_) => table.text(name).map(Cells::Texts),
+        _ => table.f32(name).map(Cells::Numbers),
+    };
+    let columns: Vec<Cells<'_>> = table.columns().map(cells).collect::<Result<_>>()?;
+    let header: Vec<String> = table.columns().map(|(name, _)| name.to_owned()).collect();
+    write_csv(path, delimiter, &header, table.rows(), ctx, |row, writer| {
+        for column in &columns {
+            match column {
+                Cells::Texts(texts) => writer.write_field(texts.get(row))?,
+                // The fewest digits that read as the same number.
+                Cells::Numbers(numbers) => writer.write_field(numbers[row].to_string())?,
+            }
+        }
+        writer.write_record(None::<&[u8]>)
+    })
+}

@@ -1,0 +1,248 @@
+//! A task's files, row after row.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use csv::StringRecord;
+use fedplug_tables::text::{Texts, trimmed, visible};
+use fedplug_tables::{CsvFile, Rules, Unusable, check_usable, number};
+use plugin_api::{Column, Context, Error, Result, Source, Table};
+
+use crate::config::{Clients, Config, Text};
+use crate::pattern::Pattern;
+use crate::plan::{Plan, Testing, names_folder};
+
+/// The name that stands for the server among the clients.
+const SERVER: &str = "server";
+
+/// The usable rows of a task, in the order in which they were read.
+#[derive(Default)]
+pub(crate) struct Rows {
+    texts: Vec<Texts>,
+    numbers: Vec<Vec<f32>>,
+    target: Vec<f32>,
+    /// Whose each is, by the client's number; nothing where rows do not say.
+    owners: Vec<usize>,
+    /// The clients' numbers.
+    clients: BTreeMap<String, usize>,
+    /// Whether each is for testing; nothing where rows and files do not say.
+    for_testing: Vec<bool>,
+}
+
+impl Rows {
+    pub(crate) fn len(&self) -> usize {
+        self.target.len()
+    }
+
+    /// Whether each row is for testing, if it is known.
+    pub(crate) fn for_testing(&self) -> Option<&[bool]> {
+        (!self.for_testing.is_empty()).then_some(&self.for_testing)
+    }
+
+    /// The rows of each client, in the order of the clients' names.
+    pub(crate) fn of_clients(&self) -> Vec<(&str, Vec<usize>)> {
+        let mut rows = vec![Vec::new(); self.clients.len()];
+        self.owners.iter().enumerate().for_each(|(row, &owner)| rows[owner].push(row));
+        self.clients.iter().map(|(name, &number)| (name.as_str(), std::mem::take(&mut rows[number]))).collect()
+    }
+
+    /// The table of these rows, in this order.
+    pub(crate) fn table(&self, plan: &Plan, rows: &[usize]) -> Result<Table> {
+        let mut table = Table::new();
+        for (name, texts) in plan.texts.iter().zip(&self.texts) {
+            table = table.with(name, Column::text(rows.iter().map(|&row| texts.get(row))))?;
+        }
+        let numbers = plan.numbers.iter().zip(&self.numbers);
+        for (name, numbers) in numbers.chain([(&plan.target, &self.target)]) {
+            table = table.with(name, Column::f32(&rows.iter().map(|&row| numbers[row]).collect::<Vec<_>>()))?;
+        }
+        Ok(table)
+    }
+
+    fn push(&mut self, row: &Row<'_>, owner: Option<&str>, for_testing: Option<bool>, text: Text) {
+        self.texts.iter_mut().zip(&row.texts).for_each(|(column, field)| column.push(&[&text.of(field)]));
+        let columns = self.numbers.iter_mut().chain([&mut self.target]);
+        columns.zip(&row.numbers).for_each(|(column, number)| column.push(*number));
+        if let Some(name) = row.client.or(owner) {
+            let next = self.clients.len();
+            let number = self.clients.get(name).copied().unwrap_or(next);
+            if number == next {
+                self.clients.insert(name.to_owned(), next);
+            }
+            self.owners.push(number);
+        }
+        self.for_testing.extend(row.for_testing.or(for_testing));
+    }
+}
+
+/// Reads a task's files. The rows come with what was left out of each.
+///
+/// # Errors
+/// If a pattern names no file, a file cannot be read, no row is usable, or a client's name could not name a folder.
+pub(crate) fn read(plan: &Plan, config: &Config, ctx: &Context<'_>) -> Result<(Rows, Vec<Source>)> {
+    let files = all_files(&plan.files_key, &plan.files)?;
+    let test_files = match &plan.testing {
+        Testing::Files(patterns) => all_files(&plan.test_files_key, patterns)?,
+        _ => Vec::new(),
+    };
+    if let Some(twice) = test_files.iter().find(|path| files.contains(path)) {
+        let error = Error::config(format!("{} is also one of `files`, whose rows are trained on", twice.display()));
+        return Err(error.at_key(&plan.test_files_key));
+    }
+    let texts = plan.texts.iter().map(|_| Texts::default()).collect();
+    let mut rows = Rows { texts, numbers: vec![Vec::new(); plan.numbers.len()], ..Rows::default() };
+    let marked = matches!(plan.testing, Testing::Files(_));
+    let all = files.iter().map(|path| (path, false)).chain(test_files.iter().map(|path| (path, true)));
+    let read =
+        |(path, for_testing): (&PathBuf, bool)| file(path, marked.then_some(for_testing), plan, config, &mut rows, ctx);
+    let sources = all.map(read).collect::<Result<Vec<_>>>()?;
+    check_usable(&plan.name, &sources).map_err(|error| {
+        let texts = plan.texts.iter().map(|name| format!("a text in `{name}`"));
+        let numbers = plan.numbers.iter().chain([&plan.target]).map(|name| format!("a finite number in `{name}`"));
+        error.help(format!("a row needs {}", texts.chain(numbers).collect::<Vec<_>>().join(", ")))
+    })?;
+    if rows.for_testing.iter().all(|testing| *testing) && !rows.for_testing.is_empty() {
+        return Err(Error::data(format!("task `{}` has no row to train on", plan.name)));
+    }
+    if !rows.for_testing.is_empty() && !rows.for_testing.contains(&true) {
+        ctx.warn(format_args!("task `{}` has no row to test on", plan.name));
+    }
+    Ok((rows, sources))
+}
+
+/// The files of the patterns, each once.
+fn all_files(key: &str, patterns: &[Pattern]) -> Result<Vec<PathBuf>> {
+    let mut all: Vec<PathBuf> = Vec::new();
+    for pattern in patterns {
+        let files = pattern.files()?;
+        if files.is_empty() {
+            // The pattern of the clients stands for `files` where that is not given.
+            let key = if pattern.names_clients() { "clients.pattern" } else { key };
+            let error = Error::config(format!("`{pattern}` names no file")).at_key(key);
+            return Err(error.help("paths are seen from the current directory"));
+        }
+        all.extend(files);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|path| seen.insert(path.clone()));
+    Ok(all)
+}
+
+/// The columns that a file needs, in the order in which a row is judged.
+struct Needed<'a> {
+    /// Those of text, of numbers with the target at their end, of the client, and of what the row is for.
+    names: Vec<&'a str>,
+    texts: usize,
+    numbers: usize,
+    client: bool,
+    testing: bool,
+    /// A reason for each name, that it is missing; for each number, that it is none; and that of the last column.
+    reasons: Vec<String>,
+}
+
+impl<'a> Needed<'a> {
+    fn new(plan: &'a Plan, config: &'a Config) -> Self {
+        let client = if let Clients::Column(name) = &config.clients { Some(name) } else { None };
+        let testing = if let Testing::Column(name) = &plan.testing { Some(name) } else { None };
+        let numbers = || plan.numbers.iter().chain([&plan.target]);
+        let names: Vec<&str> =
+            plan.texts.iter().chain(numbers()).chain(client).chain(testing).map(String::as_str).collect();
+        let missing = names.iter().map(|name| format!("no `{name}`"));
+        let not_finite = numbers().map(|name| format!("`{name}` is not a finite number"));
+        let neither = testing.map(|name| format!("`{name}` is neither `train` nor `test`"));
+        let reasons = missing.chain(not_finite).chain(neither).collect();
+        let (texts, numbers) = (plan.texts.len(), plan.numbers.len() + 1);
+        Self { names, texts, numbers, client: client.is_some(), testing: testing.is_some(), reasons }
+    }
+}
+
+/// What one row says.
+struct Row<'a> {
+    texts: Vec<&'a str>,
+    numbers: Vec<f32>,
+    client: Option<&'a str>,
+    for_testing: Option<bool>,
+}
+
+impl<'a> Row<'a> {
+    /// Judges a row, whose fields stand at these places; an error is the number of the reason.
+    fn new(record: &'a StringRecord, places: &[usize], needed: &Needed<'_>) -> std::result::Result<Self, usize> {
+        let fields: Vec<&str> = places.iter().map(|&place| record.get(place).unwrap_or_default()).collect();
+        if let Some(missing) = fields.iter().position(|field| visible(field).is_empty()) {
+            return Err(missing);
+        }
+        let (texts, rest) = fields.split_at(needed.texts);
+        let (values, rest) = rest.split_at(needed.numbers);
+        let mut numbers = Vec::with_capacity(values.len());
+        for (i, value) in values.iter().enumerate() {
+            numbers.push(number(&visible(value)).ok_or(places.len() + i)?);
+        }
+        let client = needed.client.then(|| trimmed(rest[0]));
+        let for_testing = match rest.last().filter(|_| needed.testing) {
+            Some(word) => Some(is_for_testing(word).ok_or(places.len() + values.len())?),
+            None => None,
+        };
+        Ok(Self { texts: texts.to_vec(), numbers, client, for_testing })
+    }
+}
+
+/// Reads a file's rows into `rows`.
+fn file(
+    path: &Path,
+    for_testing: Option<bool>,
+    plan: &Plan,
+    config: &Config,
+    rows: &mut Rows,
+    ctx: &Context<'_>,
+) -> Result<Source> {
+    let owner = match &config.clients {
+        Clients::Pattern(pattern) => Some(owner(path, pattern)?),
+        _ => None,
+    };
+    let mut file = CsvFile::open(path, config.delimiter, ctx)?;
+    let needed = Needed::new(plan, config);
+    let names = file.names(&needed.names);
+    let place = |wanted: &&str| names.iter().position(|name| name == wanted);
+    let missing: Vec<&str> = needed.names.iter().filter(|name| place(name).is_none()).copied().collect();
+    if !missing.is_empty() {
+        let lack = file.lack(&names, &missing);
+        return Ok(file.leave_out(lack, ctx));
+    }
+    let places: Vec<usize> = needed.names.iter().filter_map(place).collect();
+    let reasons: Vec<&str> = needed.reasons.iter().map(String::as_str).collect();
+    let rules = Rules { reasons: &reasons, short_rows: false, may_be_empty: false };
+    file.rows(rules, ctx, |record| {
+        let row = Row::new(record, &places, &needed).map_err(Unusable::Row)?;
+        if let Some(client) = row.client {
+            check_client(client).map_err(|e| e.in_file(path, record.position().map(csv::Position::line)))?;
+        }
+        rows.push(&row, owner, for_testing, config.text);
+        Ok(())
+    })
+}
+
+/// The client whose file this is.
+fn owner<'a>(path: &'a Path, pattern: &Pattern) -> Result<&'a str> {
+    let name = path.to_str().and_then(|path| pattern.client(path)).ok_or_else(|| {
+        let error = Error::config(format!("{} does not fit `{pattern}`", path.display())).at_key("clients.pattern");
+        error.help("the pattern says of each file whose it is")
+    })?;
+    check_client(name).map_err(|e| e.in_file(path, None))?;
+    Ok(name)
+}
+
+fn check_client(name: &str) -> Result<()> {
+    if names_folder(name) && name != SERVER {
+        return Ok(());
+    }
+    let help = "a client's name names its folder: without `/` and `\\`, not beginning with `.`, not `server`, of at most 255 bytes";
+    Err(Error::data(format!("`{name}` cannot name a client")).help(help))
+}
+
+fn is_for_testing(word: &str) -> Option<bool> {
+    match visible(word).to_lowercase().as_str() {
+        "test" | "1" | "yes" | "true" => Some(true),
+        "train" | "0" | "no" | "false" => Some(false),
+        _ => None,
+    }
+}
