@@ -65,14 +65,16 @@ fn texts(table: &Table, column: &str) -> Vec<String> {
     table.text(column).unwrap().iter().map(str::to_owned).collect()
 }
 
-/// Clients with their tasks and numbers of rows to train and to test on.
-fn counts(csv: &mut Csv) -> Vec<(String, Vec<(String, usize, usize)>)> {
+/// A client with its tasks and their numbers of rows to train and to test on.
+type Counted = (String, Vec<(String, usize, usize)>);
+
+fn counts(csv: &mut Csv) -> Vec<Counted> {
     let clients = csv.describe(&ctx()).unwrap().clients;
     let tasks = |client: &ClientSpec| client.tasks.iter().map(|t| (t.name.clone(), t.train, t.test)).collect();
     clients.iter().map(|client| (client.name.clone(), tasks(client))).collect()
 }
 
-fn one(client: &str, task: &str, train: usize, test: usize) -> (String, Vec<(String, usize, usize)>) {
+fn one(client: &str, task: &str, train: usize, test: usize) -> Counted {
     (client.to_owned(), vec![(task.to_owned(), train, test)])
 }
 
