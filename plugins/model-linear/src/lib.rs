@@ -1,39 +1,16 @@
 //! Linear regression on residue composition, or on k-mers: the example to copy.
 //!
-//! This file is what a model plugin needs; `features.rs` and `regression.rs` are the method.
+//! This file is what a model plugin needs, with its keys in `config.rs`; `features.rs` and `regression.rs` are the method.
 
+mod config;
 mod features;
 mod regression;
 
-use std::num::NonZeroUsize;
-
+pub use config::Config;
 use features::Features;
 use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result};
 use plugin_api::{State, Table, Task, Tensor, Trained};
 use regression::{Regression, evaluation};
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-/// The keys of the model's table.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Config {
-    /// The part of the error that a step takes away: more than 0, less than 2.
-    pub learning_rate: f32,
-    /// Rows in a step.
-    pub batch_size: NonZeroUsize,
-    /// Numbers that the trunk makes of a text's features.
-    pub hidden_size: NonZeroUsize,
-    /// The length of the words that are counted in a text: from 1, its letters, to 4. A hidden number has 27^kmer weights.
-    pub kmer: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let size = |n: usize| NonZeroUsize::MIN.saturating_add(n - 1);
-        Self { learning_rate: 0.5, batch_size: size(16), hidden_size: size(8), kmer: 1 }
-    }
-}
 
 /// The model. Its parameters are `trunk.weight`, and `regressors.T.{weight,bias,scale}` for each held task of number T.
 #[derive(Debug)]
@@ -41,6 +18,8 @@ pub struct Linear {
     config: Config,
     setup: ModelSetup,
     params: Params,
+    /// What came with the round's message: FedProx holds the client to it.
+    received: Params,
     steps: u64,
 }
 
@@ -48,16 +27,11 @@ impl Linear {
     /// A model with a random trunk, equal at all clients, that predicts 0.
     ///
     /// # Errors
-    /// If the learning rate or the k-mers' length is out of bounds, or a held task is not one of the experiment's.
+    /// If a value of the table is out of bounds, or a held task is not one of the experiment's.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
-        if !(config.learning_rate > 0.0 && config.learning_rate < 2.0) {
-            return Err(Error::config("must be more than 0 and less than 2").at_key("learning-rate"));
-        }
-        if !(1..=4).contains(&config.kmer) {
-            return Err(Error::config("must be 1, 2, 3 or 4").at_key("kmer"));
-        }
+        config.check()?;
         let start = Regression::new(&config, ctx.experiment_seed().of("trunk.weight"));
-        let mut model = Self { config, setup: setup.clone(), params: Params::new(), steps: 0 };
+        let mut model = Self { config, setup: setup.clone(), params: Params::new(), received: Params::new(), steps: 0 };
         for task in &setup.held {
             model.put(task, start.clone())?;
         }
@@ -102,7 +76,7 @@ impl Model for Linear {
             }
         }
         received.missing = params.names().filter(|name| global.params.get(name).is_none()).map(str::to_owned).collect();
-        self.params = params;
+        (self.params, self.received) = (params, global.params.clone());
         Ok(received)
     }
 
@@ -112,12 +86,21 @@ impl Model for Linear {
             let (x, y) = (Features::of(spec, train, self.config.kmer)?, train.f32(&spec.target)?);
             let mut model = self.get(&spec.name)?;
             model.scale_to(y);
+            let names = self.tensors(&spec.name)?;
             let seed = ctx.seed().of(&spec.name).at(round).at(epoch);
             let mut order: Vec<usize> = (0..y.len()).collect();
             order.sort_by_key(|&row| seed.at(row as u64).value());
             for batch in order.chunks(self.config.batch_size.get()) {
                 ctx.check()?;
                 let loss = model.step(batch.iter().map(|&row| (&x[row], y[row])), self.config.learning_rate);
+                for ((name, shape), values) in names.iter().zip([&mut model.trunk, &mut model.weight, &mut model.bias])
+                {
+                    let held = self.config.proximal_mu > 0.0 && self.received.get(name).is_some();
+                    if held {
+                        let by = self.config.learning_rate * self.config.proximal_mu;
+                        regression::pull(values, self.received.elements(name, shape)?, by);
+                    }
+                }
                 ctx.scalar("Loss/train", self.steps, loss);
                 self.steps += 1;
                 trained.steps += 1;

@@ -76,6 +76,13 @@ impl Regression {
     }
 }
 
+/// The proximal step of FedProx (Li et al. 2020, *Federated Optimization in Heterogeneous Networks*): to the minimum of
+/// `‖v − values‖² / 2 + by ‖v − global‖² / 2`, which is stable however large `by` is.
+pub(crate) fn pull(values: &mut [f32], global: &[f32], by: f32) {
+    let share = by / (1.0 + by);
+    values.iter_mut().zip(global).for_each(|(v, g)| *v += share * (g - *v));
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

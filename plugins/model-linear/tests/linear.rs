@@ -223,3 +223,28 @@ fn kmers_of_another_length_are_refused_and_a_column_of_numbers_is_named() {
     let error = model.train(&[task], Epoch { round: 0, epoch: 0 }, &ctx).unwrap_err();
     assert_eq!(error.to_string(), "column `combined` holds f32, not text");
 }
+
+#[test]
+fn a_proximal_term_holds_what_was_received_and_nothing_else() {
+    let ctx = Context::new(&Silent).with_seed(Seed::new(42));
+    let tasks = [task("small", 200, 0.05, 0.01)];
+    let moved = |proximal_mu: f32| {
+        let mut model = Linear::new(Config { proximal_mu, ..Config::default() }, &setup(), &ctx).unwrap();
+        let before = model.parameters(&ctx).unwrap();
+        let mut shared = before.clone();
+        shared.retain(|name, _| name.starts_with("trunk."));
+        model.receive(&shared.into(), &ctx).unwrap();
+        model.train(&tasks, Epoch { round: 0, epoch: 0 }, &ctx).unwrap();
+        let after = model.parameters(&ctx).unwrap();
+        let far = |name: &str| {
+            let values = |params: &Params| params.get(name).unwrap().elements::<f32>().unwrap().to_vec();
+            let squares = values(&before).into_iter().zip(values(&after)).map(|(a, b)| f64::from(a - b).powi(2));
+            squares.sum::<f64>().sqrt()
+        };
+        [far("trunk.weight"), far("regressors.0.weight")]
+    };
+    let [free, some, much] = [0.0, 1.0, 1e6].map(moved);
+    assert!(free[0] > some[0] && some[0] > much[0] && much[0] < free[0] * 1e-3, "{free:?} {some:?} {much:?}");
+    // The private head learns on.
+    assert!(much[1] > 0.01, "{much:?}");
+}
