@@ -168,3 +168,32 @@ fn prepared_files_are_read_by_combined_or_by_chains_and_need_the_target() {
     let error = flab(out.path(), json!({ "tasks": ["tm"] })).describe(&ctx()).unwrap_err();
     assert_eq!(error.message(), "it has no column `fitness`");
 }
+
+#[test]
+fn of_a_million_rows_none_is_lost_or_doubled() {
+    const ROWS: usize = 1_000_000;
+    let root = folder(&[("tm", ROWS)]);
+    let out = tempfile::tempdir().unwrap();
+    let keys = json!({ "tasks": ["tm"], "clients": { "count": 6, "alpha": 1.0 } });
+    let files = flab(root.path(), keys).prepare(out.path(), &ctx()).unwrap();
+    let mut seen = vec![0_u8; ROWS];
+    let mut parts = 0;
+    for path in files {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name == "train_data.csv" {
+            continue;
+        }
+        parts += 1;
+        for line in read(&path).lines().skip(1) {
+            // heavy,light,fitness,combined: `H7,L,7,H7|L`
+            let row: usize = line.split(',').nth(2).unwrap().parse().unwrap();
+            assert!(line == format!("H{row},L,{row},H{row}|L"), "{line}");
+            seen[row] += 1;
+        }
+    }
+    assert_eq!(parts, 7);
+    assert!(seen.iter().all(|&times| times == 1));
+    // All that is not for testing stands in one file as well.
+    let train = read(&out.path().join("tm/train_data.csv")).lines().count() - 1;
+    assert_eq!(train, ROWS - read(&out.path().join("tm/test_data.csv")).lines().count() + 1);
+}
