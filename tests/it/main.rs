@@ -6,6 +6,7 @@
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
 //! - `secure`: secure aggregation, and clients that are lost in it.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
+//! - `interfaces`: plugins of this interface in a later host, and the other way round.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
 //! - `readers`: other programs read what a run leaves.
@@ -16,6 +17,7 @@
 mod amplify;
 mod control;
 mod faults;
+mod interfaces;
 mod plots;
 mod predictions;
 mod readers;

@@ -27,6 +27,11 @@ fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_fedplug"))
 }
 
+/// The folder of the built plugins and fixtures.
+pub fn libraries() -> &'static Path {
+    binary().parent().unwrap()
+}
+
 /// Whether model-amplify can be built here.
 pub fn has_libtorch() -> bool {
     root().join(".libtorch/stamp.json").is_file()

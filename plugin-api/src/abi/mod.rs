@@ -20,6 +20,8 @@ pub mod context;
 pub mod dataset;
 pub mod filter;
 pub mod guard;
+#[cfg(test)]
+mod layout;
 pub mod model;
 pub mod root;
 pub mod wire;
