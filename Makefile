@@ -45,7 +45,7 @@ compare: build
 	done
 	$(FEDPLUG) compare $(HEADS:%=$(COMPARED)/%)
 	$(FEDPLUG) compare $(ALGORITHMS:%=$(COMPARED)/%)
-	$(FEDPLUG) plot $(HEADS:%=$(COMPARED)/%) --tag RMSE/local_test_binding --window 5 --together --force \
+	$(FEDPLUG) plot $(HEADS:%=$(COMPARED)/%) --tag Pearson/local_test_immunogenicity --window 5 --together --force \
 		--output $(COMPARED)/figures/heads
 	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag RMSE/local_test --window 3 --force \
 		--output $(COMPARED)/figures/algorithms
