@@ -131,5 +131,5 @@ pub use half;
 pub use mean::WeightedMean;
 pub use message::{Message, State};
 pub use model::{Epoch, Evaluation, Goal, Metric, Model, ModelSetup, Received, Trained};
-pub use params::{DType, Element, Params, Tensor};
+pub use params::{DType, Element, Float, Params, Tensor};
 pub use schemars::{self, JsonSchema};

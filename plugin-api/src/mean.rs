@@ -3,8 +3,7 @@
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
-use crate::params::Real;
-use crate::{DType, Error, Params, Result, Tensor};
+use crate::{DType, Error, Float, Params, Result, Tensor};
 
 /// The weighted mean of parameters, taken in one client after the other with one accumulator for each tensor, however
 /// many clients there are. Each tensor has its own mean, over the clients that sent it.
@@ -165,14 +164,14 @@ impl Mean {
 }
 
 /// Moves each element of the mean towards `x` by `share` of the way. The compiler vectorises it: memory is the limit.
-fn fold<M: Real, X: Real>(mean: &mut [M], x: &[X], share: f64) {
+fn fold<M: Float, X: Float>(mean: &mut [M], x: &[X], share: f64) {
     for (mean, x) in mean.iter_mut().zip(x) {
         let before = mean.wide();
         *mean = M::narrow(before + share * (x.wide() - before));
     }
 }
 
-fn narrowed<T: Real>(shape: &[usize], mean: &[f32]) -> Tensor {
+fn narrowed<T: Float>(shape: &[usize], mean: &[f32]) -> Tensor {
     Tensor::build(shape, |out: &mut [T]| {
         out.iter_mut().zip(mean).for_each(|(out, &mean)| *out = T::narrow(mean.wide()))
     })

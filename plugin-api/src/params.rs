@@ -81,15 +81,17 @@ macro_rules! elements {
 }
 elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => BF16, i64 => I64, i32 => I32, i8 => I8, u8 => U8);
 
-/// A floating type.
-pub(crate) trait Real: Element {
+/// An [`Element`] of a floating type. Code that is generic over it computes in f64 and rounds once.
+pub trait Float: Element {
+    /// Its value; no floating type here has more digits.
     fn wide(self) -> f64;
+    /// The nearest value of this type, ties to even.
     fn narrow(value: f64) -> Self;
 }
 
-macro_rules! real {
+macro_rules! floats {
     ($($t:ty: $wide:expr, $narrow:expr;)*) => {
-        $(impl Real for $t {
+        $(impl Float for $t {
             fn wide(self) -> f64 {
                 $wide(self)
             }
@@ -99,7 +101,7 @@ macro_rules! real {
         })*
     };
 }
-real! {
+floats! {
     f32: f64::from, |value| value as f32;
     f64: |value| value, |value| value;
     f16: f16::to_f64, f16::from_f64;
@@ -217,7 +219,7 @@ impl Tensor {
 
     /// Whether no element is NaN or infinite. Integers never are.
     pub fn is_finite(&self) -> bool {
-        fn all<T: Real>(tensor: &Tensor) -> bool {
+        fn all<T: Float>(tensor: &Tensor) -> bool {
             // Without an early exit, so that the loop vectorises; x − x is 0 for a finite x, and NaN for all others.
             let finite = |finite, x: &T| finite & (x.wide() - x.wide() == 0.0);
             tensor.elements::<T>().is_ok_and(|all| all.iter().fold(true, finite))

@@ -1,7 +1,7 @@
 //! The optimisers, element by element.
 
 use plugin_api::half::{bf16, f16};
-use plugin_api::{DType, Element, Error, ErrorKind, Result, Tensor};
+use plugin_api::{DType, Error, ErrorKind, Float, Result, Tensor};
 
 /// An optimiser with its numbers, as the crate's first page has them.
 #[derive(Clone, Copy, Debug)]
@@ -141,29 +141,4 @@ impl Rule {
             Self::Momentum { rate, .. } => rate * m,
         }
     }
-}
-
-/// A floating type.
-trait Float: Element {
-    fn wide(self) -> f64;
-    fn narrow(value: f64) -> Self;
-}
-
-macro_rules! float {
-    ($($t:ty: $wide:expr, $narrow:expr;)*) => {
-        $(impl Float for $t {
-            fn wide(self) -> f64 {
-                $wide(self)
-            }
-            fn narrow(value: f64) -> Self {
-                $narrow(value)
-            }
-        })*
-    };
-}
-float! {
-    f32: f64::from, |value| value as f32;
-    f64: |value| value, |value| value;
-    f16: f16::to_f64, f16::from_f64;
-    bf16: bf16::to_f64, bf16::from_f64;
 }

@@ -2,7 +2,7 @@
 //! and not for a model.
 
 use plugin_api::half::{bf16, f16};
-use plugin_api::{DType, Element, Error, ErrorKind, Result, Tensor};
+use plugin_api::{DType, Error, ErrorKind, Float, Result, Tensor};
 
 /// Coordinates in a block: 32 KiB of f64 for each client.
 const BLOCK: usize = 4096;
@@ -95,31 +95,6 @@ fn widen<T: Float>(tensor: &Tensor, start: usize, row: &mut [f64]) -> Result<()>
 
 fn no_float(dtype: DType) -> Error {
     Error::new(ErrorKind::Tensor, format!("holds {dtype}, not a floating type"))
-}
-
-/// A floating type.
-trait Float: Element {
-    fn wide(self) -> f64;
-    fn narrow(value: f64) -> Self;
-}
-
-macro_rules! float {
-    ($($t:ty: $wide:expr, $narrow:expr;)*) => {
-        $(impl Float for $t {
-            fn wide(self) -> f64 {
-                $wide(self)
-            }
-            fn narrow(value: f64) -> Self {
-                $narrow(value)
-            }
-        })*
-    };
-}
-float! {
-    f32: f64::from, |value| value as f32;
-    f64: |value| value, |value| value;
-    f16: f16::to_f64, f16::from_f64;
-    bf16: bf16::to_f64, bf16::from_f64;
 }
 
 #[cfg(test)]

@@ -1,32 +1,7 @@
 //! A message as an update: what it holds besides the global model that its round began with.
 
 use plugin_api::half::{bf16, f16};
-use plugin_api::{Context, DType, Element, Error, Message, Params, Result, Tensor};
-
-/// A floating type.
-trait Float: Element {
-    fn wide(self) -> f64;
-    fn narrow(value: f64) -> Self;
-}
-
-macro_rules! floats {
-    ($($t:ty: $wide:expr, $narrow:expr;)*) => {
-        $(impl Float for $t {
-            fn wide(self) -> f64 {
-                $wide(self)
-            }
-            fn narrow(value: f64) -> Self {
-                $narrow(value)
-            }
-        })*
-    };
-}
-floats! {
-    f32: f64::from, |value| value as f32;
-    f64: |value| value, |value| value;
-    f16: f16::to_f64, f16::from_f64;
-    bf16: bf16::to_f64, bf16::from_f64;
-}
+use plugin_api::{Context, DType, Error, Float, Message, Params, Result, Tensor};
 
 /// Runs `$body` with `$t` as the floating type that `$dtype` stands for; nothing for an integer one.
 macro_rules! with_float {
