@@ -10,10 +10,12 @@
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
 //! - `readers`: other programs read what a run leaves.
+//! - `algorithms`: every experiment of `configs/algorithms`.
 //! - `amplify`: the main job with the AMPLIFY model: the sample and the real data.
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod algorithms;
 mod amplify;
 mod control;
 mod faults;

@@ -8,7 +8,7 @@ use crate::support::{Bench, Told};
 const LINEAR: &str = "configs/linear.toml";
 
 /// Kills a run with `signal` once it has a checkpoint.
-fn interrupt(bench: &Bench, arguments: &[&str], name: &str, signal: &str) -> Told {
+pub fn interrupt(bench: &Bench, arguments: &[&str], name: &str, signal: &str) -> Told {
     let mut child =
         bench.command(&[&["run"], arguments].concat()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let index = bench.path("runs").join(name).join("checkpoint/index.json");

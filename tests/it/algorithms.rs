@@ -1,0 +1,63 @@
+//! The experiments of `configs/algorithms`, with a trunk and data small enough to run them all.
+
+use crate::resume::interrupt;
+use crate::support::{Bench, files, has_libtorch, root, skip};
+
+/// What makes one of them small.
+const SMALL: [&str; 4] = [
+    "--set",
+    "dataset.max-samples=6",
+    "--set",
+    "model.pretrained={ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 16 }",
+];
+
+fn all() -> Vec<String> {
+    let names = files(&root().join("configs/algorithms"));
+    names.iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+fn file(name: &str) -> String {
+    format!("configs/algorithms/{name}.toml")
+}
+
+#[test]
+fn every_algorithm_runs() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    let names = all();
+    assert!(names.len() > 20, "{names:?}");
+    for name in &names {
+        let told = bench.run(&[&[&file(name), "--set", "federation.rounds=2"], &SMALL[..]].concat());
+        // The file is named after its run, and after two rounds there is a model with finite numbers.
+        let summary = bench.summary(name);
+        assert!(summary["last"]["score"].as_f64().is_some(), "{name}: {}", told.stderr);
+    }
+    // All begin from the same model on the same data.
+    let first = |name: &str| bench.metrics(name).into_iter().find(|line| line.contains("RMSE/global_test_tm")).unwrap();
+    let wanted = first("fedavg");
+    names.iter().for_each(|name| assert_eq!(first(name), wanted, "{name}"));
+}
+
+#[test]
+#[cfg(unix)]
+fn methods_with_a_memory_go_on_to_the_same_bits() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    for name in ["fedadam", "scaffold", "ditto", "top-k", "dp-low"] {
+        let path = file(name);
+        let control = ["--set", "federation.rounds=12", "--set", "federation.checkpoint-every=2"];
+        let arguments =
+            |run: &'static str| [&[path.as_str(), "--name", run, "--force"], &control[..], &SMALL[..]].concat();
+        bench.run(&arguments("whole"));
+        interrupt(&bench, &arguments("killed"), "killed", "-KILL");
+        let mut resumed = arguments("killed");
+        resumed.retain(|argument| *argument != "--force");
+        let told = bench.run(&[&resumed[..], &["--resume"]].concat());
+        assert!(told.stderr.contains("going on after round"), "{}", told.stderr);
+        assert!(bench.results("killed") == bench.results("whole"), "{name} differs");
+    }
+}
