@@ -50,9 +50,10 @@ pub struct Profile {
 }
 
 type Check = dyn Fn(&Value) -> Result<Vec<Problem>> + Send + Sync;
+type Mishaps = dyn Fn() -> Vec<String> + Send + Sync;
 type Devices = dyn Fn() -> Result<Vec<String>> + Send + Sync;
 type MakeModel = dyn Fn(&Value, &ModelSetup, &Context<'_>) -> Result<Box<dyn Model>> + Send + Sync;
-type Make<T> = dyn Fn(&Value, &Context<'_>) -> Result<Box<T>> + Send + Sync;
+pub(crate) type Make<T> = dyn Fn(&Value, &Context<'_>) -> Result<Box<T>> + Send + Sync;
 
 #[derive(Clone)]
 pub(crate) enum Maker {
@@ -69,13 +70,16 @@ pub struct Component {
     pub(crate) profile: Profile,
     pub(crate) check: Arc<Check>,
     pub(crate) maker: Maker,
+    /// Of a component that was loaded: how its library is asked for its mishaps.
+    pub(crate) library: Option<Arc<Mishaps>>,
 }
 
 impl Component {
     fn of<C: DeserializeOwned + JsonSchema>(kind: Kind, name: &str, about: &str, maker: Maker) -> Self {
         let schema = schemars::schema_for!(C).to_value();
         let profile = Profile { kind, name: name.to_owned(), about: about.to_owned(), schema };
-        Self { profile, check: Arc::new(|value| Ok(config::read::<C>(value).err().unwrap_or_default())), maker }
+        let check = Arc::new(|value: &Value| Ok(config::read::<C>(value).err().unwrap_or_default()));
+        Self { profile, check, maker, library: None }
     }
 
     /// A model, by its constructor.
@@ -146,6 +150,12 @@ impl Component {
     /// If the plugin fails to answer.
     pub fn check(&self, config: &Value) -> Result<Vec<Problem>> {
         (self.check)(config)
+    }
+
+    /// What went wrong in the component's library where no call could report it: panics while instances were dropped on
+    /// this thread, in words, since they were asked for last.
+    pub fn mishaps(&self) -> Vec<String> {
+        self.library.as_ref().map_or_else(crate::abi::guard::mishaps, |ask| ask())
     }
 
     /// The devices that the model finds on this machine.

@@ -118,6 +118,8 @@ pub mod mean;
 pub mod message;
 pub mod model;
 pub mod params;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use abi::Buffer;
 pub use aggregator::{Aggregator, Cohort, Letter, Stage, Update, WeightBy};

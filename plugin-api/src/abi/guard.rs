@@ -14,6 +14,16 @@ use crate::{Error, ErrorKind, Result};
 thread_local! {
     /// How deep this thread is in guarded calls, and where the last panic inside them began.
     static GUARDED: RefCell<(usize, String)> = const { RefCell::new((0, String::new())) };
+    /// Panics of this thread that had nobody to be told to, since they came while an instance was dropped.
+    static UNTOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many panics are kept for whoever asks for them.
+const KEPT: usize = 16;
+
+/// What panicked on this thread while it was dropped, since the last call.
+pub(crate) fn mishaps() -> Vec<String> {
+    UNTOLD.take()
 }
 
 /// Makes panics inside guarded calls note their place instead of printing it; others print as ever. Every library has
@@ -101,10 +111,18 @@ impl<T: ?Sized> Drop for Guarded<T> {
     fn drop(&mut self) {
         // SAFETY: `inner` is taken here and nowhere else, and the guard is gone after this.
         let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
-        let _ = run("drop", || {
+        let outcome = run("drop", || {
             drop(inner);
             Ok(())
         });
+        if let Err(error) = outcome {
+            let told = error.causes().iter().fold(error.message().to_owned(), |told, cause| format!("{told}, {cause}"));
+            UNTOLD.with_borrow_mut(|untold| {
+                if untold.len() < KEPT {
+                    untold.push(told);
+                }
+            });
+        }
     }
 }
 
@@ -131,5 +149,7 @@ mod tests {
             "`send` was not called, since `train` of this instance panicked before"
         );
         drop(guarded); // the panic of its drop ends here
+        assert!(mishaps()[0].starts_with("`drop` panicked: while dropping"));
+        assert!(mishaps().is_empty());
     }
 }

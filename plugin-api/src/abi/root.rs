@@ -56,6 +56,9 @@ impl RootModule for PluginV1_Ref {
 struct Described {
     about: About,
     components: Vec<Profile>,
+    /// Panics on this thread while instances were dropped, since this was told last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mishaps: Vec<String>,
 }
 
 /// The version of this crate: the interface that a plugin is built with.
@@ -85,7 +88,7 @@ pub fn describe(plugin: Source) -> Wired<RString> {
     guard::answer("describe", || {
         let plugin = plugin();
         let components = plugin.components.iter().map(|c| c.profile.clone()).collect();
-        Ok(to_json(&Described { about: plugin.about.clone(), components }))
+        Ok(to_json(&Described { about: plugin.about.clone(), components, mishaps: guard::mishaps() }))
     })
 }
 
@@ -187,7 +190,7 @@ pub fn load(path: &Path) -> Result<Plugin, LoadError> {
             }
         })?;
     let described = root.describe()().into_result().map_err(|error| LoadError::Failed(error.into()))?;
-    let Described { about, components } = from_json(&described).map_err(LoadError::Failed)?;
+    let Described { about, components, .. } = from_json(&described).map_err(LoadError::Failed)?;
     Ok(Plugin { about, components: components.into_iter().map(|profile| component(root, profile)).collect() })
 }
 
@@ -236,5 +239,9 @@ fn component(root: PluginV1_Ref, profile: Profile) -> Component {
         let problems = root.check()(kind.as_str().into(), name.as_ref().into(), to_json(config).as_rstr());
         from_json(&problems.into_result()?)
     };
-    Component { profile, check: Arc::new(check), maker }
+    let mishaps = move || -> Vec<String> {
+        let told = root.describe()().into_result().map_err(Error::from);
+        told.and_then(|told| from_json::<Described>(&told)).map(|told| told.mishaps).unwrap_or_default()
+    };
+    Component { profile, check: Arc::new(check), maker, library: Some(Arc::new(mishaps)) }
 }

@@ -78,11 +78,12 @@ impl Aggregator for FedAvg {
     }
 }
 
-plugin_api::export_plugin!(Component::aggregator(
-    "fedavg",
-    "the weighted mean of the clients' parameters",
-    FedAvg::new
-));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::aggregator("fedavg", "the weighted mean of the clients' parameters", FedAvg::new)
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests;

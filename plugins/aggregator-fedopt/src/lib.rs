@@ -197,8 +197,10 @@ impl Aggregator for FedOpt {
     }
 }
 
-plugin_api::export_plugin!(Component::aggregator(
-    "fedopt",
-    "an optimiser at the server: FedAdam, FedYogi, FedAdagrad, FedAvgM",
-    FedOpt::new
-));
+/// What this plugin offers.
+pub fn component() -> Component {
+    let about = "an optimiser at the server: FedAdam, FedYogi, FedAdagrad, FedAvgM";
+    Component::aggregator("fedopt", about, FedOpt::new)
+}
+
+plugin_api::export_plugin!(component());

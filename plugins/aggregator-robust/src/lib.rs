@@ -256,8 +256,9 @@ fn vote(name: &str, tensors: &[&Tensor], clients: usize) -> Result<Tensor> {
     })
 }
 
-plugin_api::export_plugin!(Component::aggregator(
-    "robust",
-    "median, trimmed mean, Krum, multi-Krum, geometric median",
-    Robust::new
-));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::aggregator("robust", "median, trimmed mean, Krum, multi-Krum, geometric median", Robust::new)
+}
+
+plugin_api::export_plugin!(component());

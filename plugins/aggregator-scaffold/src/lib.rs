@@ -173,11 +173,12 @@ fn moved(before: Option<&Tensor>, change: &Params, name: &str, share: f32) -> Re
     Tensor::from_slice(change.shape(), &old.iter().zip(new).map(|(c, x)| c + share * x).collect::<Vec<_>>())
 }
 
-plugin_api::export_plugin!(Component::aggregator(
-    "scaffold",
-    "SCAFFOLD: the mean of the updates, and the control variate",
-    Scaffold::new
-));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::aggregator("scaffold", "SCAFFOLD: the mean of the updates, and the control variate", Scaffold::new)
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests;

@@ -93,14 +93,21 @@ mod secrets;
 mod shamir;
 mod stream;
 
-use aggregator::Secure;
-use filter::Mask;
+use crate::aggregator::Secure;
+use crate::filter::Mask;
 use plugin_api::Component;
 
-plugin_api::export_plugin!(
-    Component::aggregator("secure", "the mean of updates of which the server sees the sum alone", Secure::new),
-    Component::filter("secure", "masks updates for the aggregator of this name", Mask::new),
-);
+/// The server's side.
+pub fn aggregator() -> Component {
+    Component::aggregator("secure", "the mean of updates of which the server sees the sum alone", Secure::new)
+}
+
+/// The clients' side.
+pub fn filter() -> Component {
+    Component::filter("secure", "masks updates for the aggregator of this name", Mask::new)
+}
+
+plugin_api::export_plugin!(aggregator(), filter());
 
 #[cfg(test)]
 mod tests;

@@ -176,7 +176,12 @@ impl Dataset for Flab {
     }
 }
 
-plugin_api::export_plugin!(Component::dataset("flab", "FLAb's antibody fitness data as federated clients", Flab::new));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::dataset("flab", "FLAb's antibody fitness data as federated clients", Flab::new)
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests;

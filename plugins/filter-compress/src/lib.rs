@@ -124,8 +124,9 @@ pub use config::{Config, Method, Of};
 pub use filter::Compress;
 use plugin_api::Component;
 
-plugin_api::export_plugin!(Component::filter(
-    "compress",
-    "sends fewer bytes: fp16, bf16, int8, nf4, top-k with error feedback",
-    Compress::new
-));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::filter("compress", "sends fewer bytes: fp16, bf16, int8, nf4, top-k with error feedback", Compress::new)
+}
+
+plugin_api::export_plugin!(component());

@@ -62,11 +62,12 @@ impl Filter for ExcludeParams {
     }
 }
 
-plugin_api::export_plugin!(Component::filter(
-    "exclude-params",
-    "keeps parameters from being sent, by name",
-    ExcludeParams::new
-));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::filter("exclude-params", "keeps parameters from being sent, by name", ExcludeParams::new)
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests {

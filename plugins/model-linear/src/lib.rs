@@ -136,4 +136,9 @@ impl Model for Linear {
     }
 }
 
-plugin_api::export_plugin!(Component::model("linear", "linear regression on letter or k-mer counts", Linear::new));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::model("linear", "linear regression on letter or k-mer counts", Linear::new)
+}
+
+plugin_api::export_plugin!(component());

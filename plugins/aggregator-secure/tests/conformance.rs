@@ -1,0 +1,21 @@
+//! The plugin keeps the contract, in process and as a built library.
+#![allow(clippy::unwrap_used)]
+
+use plugin_api::Kind;
+use plugin_api::testkit::{self, AggregatorCheck};
+use serde_json::json;
+
+#[test]
+fn conforms() {
+    let library = testkit::built("aggregator-secure");
+    let built = [Kind::Aggregator, Kind::Filter].map(|kind| testkit::load(&library, kind).unwrap());
+    for [aggregator, filter] in [[aggregator_secure::aggregator(), aggregator_secure::filter()], built] {
+        // The result does not depend on where the masks come from, so that it is the same bits in either case.
+        for reproducible in [true, false] {
+            let config = json!({ "reproducible": reproducible });
+            testkit::check_configuration(&filter, &config).assert();
+            let check = AggregatorCheck::new(&aggregator, &json!({ "threshold": 4, "bits": 20 }));
+            check.with_filter(&filter, &config).check().assert();
+        }
+    }
+}
