@@ -54,7 +54,7 @@ build: setup
 	$(CARGO) build --release --workspace --exclude 'fixture-*'
 
 test: setup .python/stamp
-	$(CARGO) build --workspace
+	$(CARGO) build --workspace --features plugin-api/testkit
 	$(CARGO) test --workspace
 
 lint: setup

@@ -16,84 +16,88 @@
 macro_rules! export_plugin {
     ($($component:expr),+ $(,)?) => {
         const _: () = {
-            use $crate::abi::abi_stable::library as abi_library;
-            use $crate::abi::abi_stable::std_types::{RStr, RString, RVec};
-            use $crate::abi::context::WireContext;
-            use $crate::abi::root;
-            use $crate::abi::wire::Wired;
-
-            fn plugin() -> &'static $crate::Plugin {
+            fn __fedplug_plugin() -> &'static $crate::Plugin {
                 static PLUGIN: ::std::sync::LazyLock<$crate::Plugin> = ::std::sync::LazyLock::new(|| $crate::Plugin {
                     about: $crate::component::About {
                         package: env!("CARGO_PKG_NAME").to_owned(),
                         version: env!("CARGO_PKG_VERSION").to_owned(),
                         authors: env!("CARGO_PKG_AUTHORS").to_owned(),
                         license: env!("CARGO_PKG_LICENSE").to_owned(),
-                        interface: root::INTERFACE.to_owned(),
+                        interface: $crate::abi::root::INTERFACE.to_owned(),
                         build: $crate::export::build(cfg!(debug_assertions)),
                     },
                     components: ::std::vec![$($component),+],
                 });
                 &PLUGIN
             }
-            extern "C" fn describe() -> Wired<RString> {
-                root::describe(plugin)
-            }
-            extern "C" fn check(kind: RStr<'_>, name: RStr<'_>, config: RStr<'_>) -> Wired<RString> {
-                root::check(plugin, kind, name, config)
-            }
-            extern "C" fn devices(name: RStr<'_>) -> Wired<RVec<RString>> {
-                root::devices(plugin, name)
-            }
-            extern "C" fn model(
-                name: RStr<'_>,
-                config: RStr<'_>,
-                setup: RStr<'_>,
-                ctx: &WireContext<'_>,
-            ) -> Wired<$crate::abi::model::ModelBox> {
-                root::new_model(plugin, name, config, setup, ctx)
-            }
-            extern "C" fn dataset(
-                name: RStr<'_>,
-                config: RStr<'_>,
-                ctx: &WireContext<'_>,
-            ) -> Wired<$crate::abi::dataset::DatasetBox> {
-                root::new_dataset(plugin, name, config, ctx)
-            }
-            extern "C" fn aggregator(
-                name: RStr<'_>,
-                config: RStr<'_>,
-                ctx: &WireContext<'_>,
-            ) -> Wired<$crate::abi::aggregator::AggregatorBox> {
-                root::new_aggregator(plugin, name, config, ctx)
-            }
-            extern "C" fn filter(
-                name: RStr<'_>,
-                config: RStr<'_>,
-                ctx: &WireContext<'_>,
-            ) -> Wired<$crate::abi::filter::FilterBox> {
-                root::new_filter(plugin, name, config, ctx)
-            }
-            fn module() -> root::PluginV1_Ref {
-                use $crate::abi::abi_stable::prefix_type::PrefixTypeTrait as _;
-                root::PluginV1 { describe, check, devices, model, dataset, aggregator, filter }.leak_into_prefix()
-            }
-            extern "C" fn erased() -> abi_library::RootModuleResult {
-                abi_library::__call_root_module_loader(module)
-            }
 
-            // SAFETY: a name of this project's own, for a static without any pointer.
-            #[unsafe(export_name = "fedplug_plugin_api_version")]
-            static STAMP: [u8; 32] = root::STAMP;
+            // A scope of its own, so that none of these names hides one that the components are made with.
+            const _: () = {
+                use $crate::abi::abi_stable::library as abi_library;
+                use $crate::abi::abi_stable::std_types::{RStr, RString, RVec};
+                use $crate::abi::context::WireContext;
+                use $crate::abi::root;
+                use $crate::abi::wire::Wired;
 
-            // What `#[export_root_module]` would write, with paths that do not ask the plugin to depend on abi_stable.
-            // SAFETY: the name is abi_stable's for this very static, and `erased` returns the module of this type.
-            #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-            static HEADER: abi_library::LibHeader = unsafe {
-                abi_library::LibHeader::from_constructor::<root::PluginV1_Ref>(
-                    erased,
-                    abi_library::CheckTypeLayout::Yes,
-                )
+                extern "C" fn describe() -> Wired<RString> {
+                    root::describe(__fedplug_plugin)
+                }
+                extern "C" fn check(kind: RStr<'_>, name: RStr<'_>, config: RStr<'_>) -> Wired<RString> {
+                    root::check(__fedplug_plugin, kind, name, config)
+                }
+                extern "C" fn devices(name: RStr<'_>) -> Wired<RVec<RString>> {
+                    root::devices(__fedplug_plugin, name)
+                }
+                extern "C" fn model(
+                    name: RStr<'_>,
+                    config: RStr<'_>,
+                    setup: RStr<'_>,
+                    ctx: &WireContext<'_>,
+                ) -> Wired<$crate::abi::model::ModelBox> {
+                    root::new_model(__fedplug_plugin, name, config, setup, ctx)
+                }
+                extern "C" fn dataset(
+                    name: RStr<'_>,
+                    config: RStr<'_>,
+                    ctx: &WireContext<'_>,
+                ) -> Wired<$crate::abi::dataset::DatasetBox> {
+                    root::new_dataset(__fedplug_plugin, name, config, ctx)
+                }
+                extern "C" fn aggregator(
+                    name: RStr<'_>,
+                    config: RStr<'_>,
+                    ctx: &WireContext<'_>,
+                ) -> Wired<$crate::abi::aggregator::AggregatorBox> {
+                    root::new_aggregator(__fedplug_plugin, name, config, ctx)
+                }
+                extern "C" fn filter(
+                    name: RStr<'_>,
+                    config: RStr<'_>,
+                    ctx: &WireContext<'_>,
+                ) -> Wired<$crate::abi::filter::FilterBox> {
+                    root::new_filter(__fedplug_plugin, name, config, ctx)
+                }
+                fn module() -> root::PluginV1_Ref {
+                    use $crate::abi::abi_stable::prefix_type::PrefixTypeTrait as _;
+                    root::PluginV1 { describe, check, devices, model, dataset, aggregator, filter }.leak_into_prefix()
+                }
+                extern "C" fn erased() -> abi_library::RootModuleResult {
+                    abi_library::__call_root_module_loader(module)
+                }
+
+                // SAFETY: a name of this project's own, for a static without any pointer.
+                #[unsafe(export_name = "fedplug_plugin_api_version")]
+                static STAMP: [u8; 32] = root::STAMP;
+
+                // What `#[export_root_module]` would write, with paths that do not ask the plugin to depend on abi_stable.
+                // SAFETY: the name is abi_stable's for this very static, and `erased` returns the module of this type.
+                #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
+                static HEADER: abi_library::LibHeader = unsafe {
+                    abi_library::LibHeader::from_constructor::<root::PluginV1_Ref>(
+                        erased,
+                        abi_library::CheckTypeLayout::Yes,
+                    )
+                };
             };
         };
     };

@@ -15,7 +15,7 @@ const WARM_UP: usize = 50;
 /// A leak is there each time; what grew once may be another thread's.
 const TRIES: usize = 3;
 /// How long the watching may take, for components whose calls are slow.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Fewer calls than so many prove nothing.
 const FEWEST: usize = 100;
 
