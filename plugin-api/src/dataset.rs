@@ -81,6 +81,47 @@ impl Description {
 }
 
 /// Data for an experiment. The host makes one instance, asks what it holds, and loads each client once.
+///
+/// ```no_run
+/// //! Random numbers, of which half the letters of a text are the target.
+/// use plugin_api::{ClientSpec, ClientTask, Column, Component, Context, Dataset, Description, JsonSchema};
+/// use plugin_api::{Result, Seed, Table, Task, TaskSpec};
+///
+/// /// The keys of the experiment's `[dataset]` table.
+/// #[derive(serde::Deserialize, JsonSchema)]
+/// #[schemars(crate = "plugin_api::schemars")]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     /// How many clients there are.
+///     clients: u64,
+/// }
+///
+/// fn spec() -> TaskSpec {
+///     TaskSpec { name: "length".into(), inputs: vec!["text".into()], target: "half".into() }
+/// }
+///
+/// fn table(rows: u64, seed: Seed) -> Result<Table> {
+///     let lengths: Vec<u64> = (0..rows).map(|row| seed.at(row).value() % 50).collect();
+///     let texts: Vec<String> = lengths.iter().map(|&n| "A".repeat(n as usize)).collect();
+///     let halves: Vec<f32> = lengths.iter().map(|&n| n as f32 / 2.0).collect();
+///     Table::new().with("text", Column::text(&texts))?.with("half", Column::f32(&halves))
+/// }
+///
+/// impl Dataset for Config {
+///     fn describe(&mut self, _: &Context<'_>) -> Result<Description> {
+///         let tasks = vec![ClientTask { name: "length".into(), train: 40, test: 10 }];
+///         let client = |k| ClientSpec { name: format!("client-{k}"), tasks: tasks.clone() };
+///         Ok(Description::new(vec![spec()], (1..=self.clients).map(client).collect(), vec![]))
+///     }
+///     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
+///         let seed = ctx.experiment_seed().of(client);
+///         Ok(vec![Task { spec: spec(), train: table(40, seed.at(0))?, test: table(10, seed.at(1))? }])
+///     }
+/// }
+///
+/// plugin_api::export_plugin!(Component::dataset("lengths", "Texts and their lengths", |c: Config, _| Ok(c)));
+/// # fn main() {}
+/// ```
 pub trait Dataset: Send {
     /// The tasks, the clients and the files. It reads what it must to count rows; it reports bad rows, and is an error
     /// only where nothing is usable.

@@ -6,6 +6,41 @@ use crate::{Context, Message, Result, State};
 /// one for all at the server's side; [`Context::client`] says whose message it is, [`Context::round`] when.
 ///
 /// A filter that fails drops the message: nothing passes it unfiltered.
+///
+/// ```no_run
+/// //! No value of an update is farther from the global model than `most`.
+/// use plugin_api::{Component, Context, Filter, JsonSchema, Message, Params, Result, Tensor};
+///
+/// /// The keys of the `[[filter]]` table, besides `plugin` and `at`.
+/// #[derive(serde::Deserialize, JsonSchema)]
+/// #[schemars(crate = "plugin_api::schemars")]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     /// The largest change of a value.
+///     most: f32,
+/// }
+///
+/// struct Clamp(f32);
+///
+/// impl Filter for Clamp {
+///     fn apply(&mut self, mut message: Message, base: &Message, _: &Context<'_>) -> Result<Message> {
+///         let clamped = |(name, sent): (&str, &Tensor)| -> Result<(String, Tensor)> {
+///             let old = base.params.elements::<f32>(name, sent.shape())?;
+///             let near = |(x, old): (&f32, &f32)| old + (x - old).clamp(-self.0, self.0);
+///             let new: Vec<f32> = sent.to_f32()?.iter().zip(old).map(near).collect();
+///             Ok((name.to_owned(), Tensor::from_f32(sent.dtype(), sent.shape(), &new)?))
+///         };
+///         message.params = message.params.iter().map(clamped).collect::<Result<Params>>()?;
+///         Ok(message)
+///     }
+/// }
+///
+/// fn clamp(config: Config, _: &Context<'_>) -> Result<Clamp> {
+///     Ok(Clamp(config.most))
+/// }
+/// plugin_api::export_plugin!(Component::filter("clamp", "Bounds each value's change", clamp));
+/// # fn main() {}
+/// ```
 pub trait Filter: Send {
     /// The message as it shall go on.
     ///

@@ -6,58 +6,48 @@
 //! and writes one line, [`export_plugin!`]. This is a whole plugin:
 //!
 //! ```no_run
-//! //! The mean of the updates, each of equal weight.
-//! use plugin_api::{Aggregator, Cohort, Component, Context, Error, JsonSchema, Message, Params, Result, Tensor, Update};
+//! //! The mean of the updates, of which the server goes a part of the way.
+//! use plugin_api::{Aggregator, Cohort, Component, Context, JsonSchema, Message, Params, Result, Tensor};
+//! use plugin_api::{Update, WeightBy, WeightedMean};
 //! use serde::Deserialize;
 //!
 //! /// The keys of the experiment's `[aggregator]` table.
 //! #[derive(Deserialize, JsonSchema)]
 //! #[schemars(crate = "plugin_api::schemars")]
 //! #[serde(deny_unknown_fields)]
-//! struct Config {}
-//!
-//! struct Mean {
-//!     sum: Params,
-//!     clients: u32,
+//! struct Config {
+//!     /// How far the global model goes towards the mean: 1 is all the way.
+//!     rate: f32,
 //! }
 //!
-//! impl Mean {
-//!     fn new(_: Config, _: &Context<'_>) -> Result<Self> {
-//!         Ok(Self { sum: Params::new(), clients: 0 })
+//! struct Cautious { rate: f32, global: Message, mean: WeightedMean }
+//!
+//! impl Cautious {
+//!     fn new(config: Config, _: &Context<'_>) -> Result<Self> {
+//!         Ok(Self { rate: config.rate, global: Message::default(), mean: WeightedMean::new() })
 //!     }
 //! }
 //!
-//! impl Aggregator for Mean {
-//!     fn begin(&mut self, _: &Message, _: &Cohort, ctx: &Context<'_>) -> Result<()> {
-//!         *self = Self::new(Config {}, ctx)?;
+//! impl Aggregator for Cautious {
+//!     fn begin(&mut self, global: &Message, _: &Cohort, _: &Context<'_>) -> Result<()> {
+//!         (self.global, self.mean) = (global.clone(), WeightedMean::new());
 //!         Ok(())
 //!     }
 //!     fn add(&mut self, update: Update, _: &Context<'_>) -> Result<()> {
-//!         for (name, tensor) in update.message.params.iter() {
-//!             let new = tensor.elements::<f32>()?;
-//!             let sum = match self.sum.get(name) {
-//!                 None => tensor.clone(),
-//!                 Some(_) => {
-//!                     let old = self.sum.elements::<f32>(name, tensor.shape())?;
-//!                     Tensor::build(tensor.shape(), |sum| (0..new.len()).for_each(|i| sum[i] = old[i] + new[i]))
-//!                 }
-//!             };
-//!             self.sum.insert(name, sum);
-//!         }
-//!         self.clients += 1;
-//!         Ok(())
+//!         self.mean.add(&update.message.params, update.weight(WeightBy::Steps), &update.client)
 //!     }
-//!     fn finish(&mut self, ctx: &Context<'_>) -> Result<Message> {
-//!         ctx.info(format_args!("mean of {} updates", self.clients));
-//!         let mean = |(name, sum): (&str, &Tensor)| -> Result<(String, Tensor)> {
-//!             let mean: Vec<f32> = sum.elements::<f32>()?.iter().map(|x| x / self.clients as f32).collect();
-//!             Ok((name.to_owned(), Tensor::from_slice(sum.shape(), &mean)?))
+//!     fn finish(&mut self, _: &Context<'_>) -> Result<Message> {
+//!         let mean = std::mem::take(&mut self.mean).finish()?;
+//!         let moved = |(name, mean): (&str, &Tensor)| -> Result<(String, Tensor)> {
+//!             let old = self.global.params.elements::<f32>(name, mean.shape())?;
+//!             let new: Vec<f32> = old.iter().zip(&*mean.to_f32()?).map(|(x, m)| x + self.rate * (m - x)).collect();
+//!             Ok((name.to_owned(), Tensor::from_slice(mean.shape(), &new)?))
 //!         };
-//!         Ok(self.sum.iter().map(mean).collect::<Result<Params>>()?.into())
+//!         Ok(mean.iter().map(moved).collect::<Result<Params>>()?.into())
 //!     }
 //! }
 //!
-//! plugin_api::export_plugin!(Component::aggregator("mean", "The mean of all updates", Mean::new));
+//! plugin_api::export_plugin!(Component::aggregator("cautious", "A part of the way to the mean", Cautious::new));
 //! # fn main() {}
 //! ```
 //!
@@ -65,7 +55,7 @@
 //!
 //! ```toml
 //! [package]
-//! name = "aggregator-mean"       # <kind>-<name>: so the host finds the library by the component's name
+//! name = "aggregator-cautious"   # <kind>-<name>: so the host finds the library by the component's name
 //! edition = "2024"
 //!
 //! [lib]
@@ -76,15 +66,29 @@
 //! serde = { version = "1", features = ["derive"] }
 //! ```
 //!
-//! After `cargo build --release` an experiment names it: `plugin = "mean"` in its `[aggregator]` table, with
-//! `fedplug run FILE --plugin-dir target/release`. In the project's `plugins` folder, `model-linear` is the model to
+//! After `cargo build --release` an experiment names it: `plugin = "cautious"` in its `[aggregator]` table,
+//! with `fedplug run FILE --plugin-dir target/release`. `fedplug plugin new aggregator cautious` writes such a crate, with a
+//! test and an experiment. The pages of [`Model`], [`Dataset`] and [`Filter`] have a whole one of their kind. In the project's `plugins` folder, `model-linear` is the model to
 //! copy, `filter-exclude-params` the filter, `aggregator-fedavg` the aggregator, `dataset-flab` the dataset.
 //!
 //! # What is called when
 //!
 //! The host makes a component by its constructor, with the component's table of the experiment read into its `Config`;
-//! it calls an instance from one thread at a time, not always the same. Each trait's page says in which order. Whatever
-//! happens between two calls of an instance is the instance's own: there are no globals and no callbacks to wait for.
+//! it calls an instance from one thread at a time, not always the same, and drops it at the end of the run. Each trait's
+//! page says in which order. Whatever happens between two calls of an instance is the instance's own: there are no globals
+//! and no callbacks to wait for. There is one instance of
+//!
+//! | kind | for | on |
+//! |---|---|---|
+//! | dataset | the experiment | the main thread |
+//! | model | each client, and the server (whose parameters are the first global model) | the threads of the clients |
+//! | aggregator | the experiment | the main thread |
+//! | filter | each client at `client-input` and `client-output`; all clients at `server-input` and `server-output` | the clients' threads; the main thread |
+//!
+//! In a round: the aggregator `begin`s and may `ask`; for each client the filters `apply` on the way out and in, the model
+//! `receive`s and `evaluate`s, then for each local epoch `train`s and `evaluate`s, and `send`s; the filters `apply` on the
+//! way back; the aggregator `add`s one update after the other, may `ask` again, and `finish`es. Between rounds `state` is
+//! taken for a checkpoint, and `restore` goes back to one in a fresh instance.
 //!
 //! Every call gets a [`Context`]: log lines, scalars for TensorBoard, progress, whether to stop, the device, and a
 //! [`Seed`]. A plugin takes all randomness from that seed, so that an experiment gives the same bits on every run.

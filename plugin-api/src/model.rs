@@ -112,6 +112,59 @@ pub struct Evaluation {
 ///
 /// In each round a client's instance gets [`receive`](Self::receive), [`evaluate`](Self::evaluate), then for each
 /// local epoch [`train`](Self::train) and [`evaluate`](Self::evaluate), and [`send`](Self::send).
+///
+/// ```no_run
+/// //! Predicts one number for everything, whatever the task: the mean of what was seen.
+/// use plugin_api::*;
+///
+/// /// The keys of the experiment's `[model]` table: none.
+/// #[derive(serde::Deserialize, JsonSchema)]
+/// #[schemars(crate = "plugin_api::schemars")]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {}
+///
+/// struct Constant(f32);
+///
+/// impl Model for Constant {
+///     fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
+///         Ok([("mean", Tensor::from_slice(&[1], &[self.0])?)].into_iter().collect())
+///     }
+///     fn receive(&mut self, global: &Message, _: &Context<'_>) -> Result<Received> {
+///         self.0 = global.params.elements::<f32>("mean", &[1])?[0];
+///         Ok(Received::default())
+///     }
+///     fn train(&mut self, tasks: &[Task], _: Epoch, ctx: &Context<'_>) -> Result<Trained> {
+///         ctx.check()?;
+///         let columns: Vec<&[f32]> = tasks.iter().map(|t| t.train.f32(&t.spec.target)).collect::<Result<_>>()?;
+///         let all = columns.concat();
+///         self.0 = all.iter().sum::<f32>() / all.len().max(1) as f32;
+///         Ok(Trained { steps: 1, examples: all.len() as u64 })
+///     }
+///     fn evaluate(&mut self, tasks: &[Task], _: &Context<'_>) -> Result<Vec<Evaluation>> {
+///         let one = |task: &Task| {
+///             let y = task.test.f32(&task.spec.target)?;
+///             let loss = y.iter().map(|y| f64::from(y - self.0).powi(2)).sum::<f64>() / y.len() as f64;
+///             Ok(Evaluation { task: task.spec.name.clone(), examples: y.len() as u64, loss, score: -loss, metrics: vec![] })
+///         };
+///         tasks.iter().map(one).collect()
+///     }
+///     fn predict(&mut self, _: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
+///         Ok(vec![self.0; rows.rows()])
+///     }
+///     fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
+///         Ok(State { tensors: self.parameters(ctx)?, ..State::default() })
+///     }
+///     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
+///         self.receive(&state.tensors.clone().into(), ctx).map(drop)
+///     }
+/// }
+///
+/// fn constant(_: Config, _: &ModelSetup, _: &Context<'_>) -> Result<Constant> {
+///     Ok(Constant(0.0))
+/// }
+/// export_plugin!(Component::model("constant", "One number for everything", constant));
+/// # fn main() {}
+/// ```
 pub trait Model: Send {
     /// All parameters, private ones included.
     ///
