@@ -7,25 +7,20 @@
 //!
 //! ```no_run
 //! //! The mean of the updates, of which the server goes a part of the way.
-//! use plugin_api::{Aggregator, Cohort, Component, Context, JsonSchema, Message, Params, Result, Tensor};
-//! use plugin_api::{Update, WeightBy, WeightedMean};
-//! use serde::Deserialize;
+//! use plugin_api::*;
 //!
 //! /// The keys of the experiment's `[aggregator]` table.
-//! #[derive(Deserialize, JsonSchema)]
+//! #[derive(serde::Deserialize, JsonSchema)]
 //! #[schemars(crate = "plugin_api::schemars")]
 //! #[serde(deny_unknown_fields)]
 //! struct Config {
 //!     /// How far the global model goes towards the mean: 1 is all the way.
 //!     rate: f32,
 //! }
-//!
 //! struct Cautious { rate: f32, global: Message, mean: WeightedMean }
 //!
-//! impl Cautious {
-//!     fn new(config: Config, _: &Context<'_>) -> Result<Self> {
-//!         Ok(Self { rate: config.rate, global: Message::default(), mean: WeightedMean::new() })
-//!     }
+//! fn cautious(config: Config, _: &Context<'_>) -> Result<Cautious> {
+//!     Ok(Cautious { rate: config.rate, global: Message::default(), mean: WeightedMean::new() })
 //! }
 //!
 //! impl Aggregator for Cautious {
@@ -47,7 +42,7 @@
 //!     }
 //! }
 //!
-//! plugin_api::export_plugin!(Component::aggregator("cautious", "A part of the way to the mean", Cautious::new));
+//! plugin_api::export_plugin!(Component::aggregator("cautious", "A part of the way to the mean", cautious));
 //! # fn main() {}
 //! ```
 //!

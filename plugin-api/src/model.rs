@@ -116,13 +116,11 @@ pub struct Evaluation {
 /// ```no_run
 /// //! Predicts one number for everything, whatever the task: the mean of what was seen.
 /// use plugin_api::*;
-///
 /// /// The keys of the experiment's `[model]` table: none.
 /// #[derive(serde::Deserialize, JsonSchema)]
 /// #[schemars(crate = "plugin_api::schemars")]
 /// #[serde(deny_unknown_fields)]
 /// struct Config {}
-///
 /// struct Constant(f32);
 ///
 /// impl Model for Constant {
@@ -151,18 +149,9 @@ pub struct Evaluation {
 ///     fn predict(&mut self, _: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
 ///         Ok(vec![self.0; rows.rows()])
 ///     }
-///     fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
-///         Ok(State { tensors: self.parameters(ctx)?, ..State::default() })
-///     }
-///     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
-///         self.receive(&state.tensors.clone().into(), ctx).map(drop)
-///     }
 /// }
 ///
-/// fn constant(_: Config, _: &ModelSetup, _: &Context<'_>) -> Result<Constant> {
-///     Ok(Constant(0.0))
-/// }
-/// export_plugin!(Component::model("constant", "One number for everything", constant));
+/// export_plugin!(Component::model("constant", "One number for all", |_: Config, _, _| Ok(Constant(0.0))));
 /// # fn main() {}
 /// ```
 pub trait Model: Send {
@@ -215,15 +204,24 @@ pub trait Model: Send {
         Ok(Vec::new())
     }
 
-    /// All that [`restore`](Self::restore) needs to go on as if nothing had happened: parameters, optimiser, step.
+    /// All that [`restore`](Self::restore) needs to go on as if nothing had happened: parameters, optimiser, step. By
+    /// default the parameters alone, which is right for a model that keeps nothing else between two epochs.
     ///
     /// # Errors
     /// If it cannot be read.
-    fn state(&mut self, ctx: &Context<'_>) -> Result<State>;
+    fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
+        Ok(State { tensors: self.parameters(ctx)?, ..State::default() })
+    }
 
     /// Goes back to a state of an instance with the same configuration and setup.
     ///
     /// # Errors
     /// If the state does not fit.
-    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()>;
+    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
+        let received = self.receive(&state.tensors.clone().into(), ctx)?;
+        match received.missing.first() {
+            Some(name) => Err(Error::tensor(name, "is missing from the checkpoint")),
+            None => Ok(()),
+        }
+    }
 }
