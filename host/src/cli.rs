@@ -17,6 +17,8 @@ use crate::run::{self, Options};
 use crate::run_dir::Existing;
 use crate::tensors;
 
+mod plugin;
+
 /// Federated learning with plugins: one TOML file, one command.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -58,6 +60,17 @@ enum Command {
     /// its values stand faint; of many values, the most extreme one in 200 at either end may lie outside. The paths of
     /// the pictures go to stdout.
     Plot(PlotArgs),
+    /// Write, list and inspect plugins
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Write an experiment's JSON Schema, for editors that complete and check TOML
+    ///
+    /// It has the keys of the plugins that the experiment names, and goes to stdout:
+    /// fedplug schema experiment.toml > experiment.schema.json. Editors with Taplo (Even Better TOML in VS Code) use it
+    /// when the experiment's first line is #:schema experiment.schema.json, a path seen from the experiment. Write it
+    /// anew when another plugin is named: a table admits the plugin that it named then, and that plugin's keys. A table
+    /// that names no plugin yet admits anything.
+    Schema(plugin::Schema),
 }
 
 #[derive(Debug, Args)]
@@ -261,6 +274,8 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             let experiment = Experiment::read(&args.experiment.file, &args.experiment.overrides)?;
             print(&lines(&prepare::prepare(&experiment, &args.output, args.force, &options)?))
         }
+        Command::Plugin(command) => print(&command.execute()?),
+        Command::Schema(args) => print(&args.execute()?),
         Command::Compare(args) => print(&compare::compare(&args.runs, args.format)?),
         Command::Plot(args) => {
             let options = plot::Options {

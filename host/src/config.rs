@@ -14,7 +14,8 @@ use crate::error::Failure;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Raw {
-    /// Names the run and its directory.
+    /// Names the run and its directory: letters, digits, `-`, `_` and `.`.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"))]
     name: String,
     /// The seed of all randomness.
     #[serde(default)]
@@ -22,11 +23,15 @@ struct Raw {
     /// Folders to look for plugins in, before the usual ones.
     #[serde(default)]
     plugin_path: Vec<PathBuf>,
+    /// Rounds, epochs, devices.
     federation: Federation,
+    /// Which clients there are, and what data each has.
     #[expect(dead_code, reason = "only that it is a table; read on its own, so that its faults are told with others")]
     dataset: Map<String, Value>,
+    /// What the clients train.
     #[expect(dead_code, reason = "as above")]
     model: Map<String, Value>,
+    /// How the clients' updates become the next global model.
     #[expect(dead_code, reason = "as above")]
     aggregator: Map<String, Value>,
     /// What changes messages on their way, in order.
@@ -39,28 +44,34 @@ struct Raw {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Federation {
     /// How many rounds.
+    #[schemars(range(min = 1))]
     pub rounds: u64,
     /// How many epochs each client trains in a round.
     #[serde(default = "one")]
+    #[schemars(range(min = 1))]
     pub local_epochs: u64,
     /// Where the clients compute: client k gets entry k modulo the list's length. `auto` stands for the GPUs that the
     /// model finds, or else the CPU.
     #[serde(default = "auto")]
+    #[schemars(length(min = 1))]
     pub devices: Vec<String>,
     /// How many clients work at the same time; 0 chooses by the machine. Results do not depend on it.
     #[serde(default)]
     pub threads: usize,
     /// How many threads each client computes with. Results may depend on it.
     #[serde(default = "one_thread")]
+    #[schemars(range(min = 1))]
     pub threads_per_client: usize,
     /// What happens when a client fails.
     #[serde(default)]
     pub on_client_failure: OnClientFailure,
     /// Which share of the clients takes part in a round: drawn anew for each, from the seed.
     #[serde(default = "all")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub fraction: f64,
     /// At least so many clients take part in a round, and a round with fewer updates than this ends the run.
     #[serde(default = "one_client")]
+    #[schemars(range(min = 1))]
     pub min_clients: usize,
     /// When to stop before the last round; never where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +110,7 @@ fn auto() -> Vec<String> {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EarlyStopping {
     /// How many rounds.
+    #[schemars(range(min = 1))]
     pub patience: u64,
     /// Which of the server's numbers is watched: the mean over the clients, by its tag, such as `RMSE/local_test`. The
     /// default is the score of the global model.
@@ -106,6 +118,7 @@ pub struct EarlyStopping {
     pub metric: String,
     /// By how much a number must be better than the best before to count.
     #[serde(default)]
+    #[schemars(range(min = 0.0))]
     pub min_delta: f64,
 }
 
@@ -128,7 +141,7 @@ pub enum OnClientFailure {
 }
 
 /// Where a filter stands on a message's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// At a client, on what it sends.
@@ -139,6 +152,11 @@ pub enum Place {
     ServerOutput,
     /// At a client, on what the server sent.
     ClientInput,
+}
+
+/// The JSON Schemas of the host's own keys, in which the plugins' tables are any tables, and of a filter's place.
+pub fn schemas() -> (Value, Value) {
+    (schemars::schema_for!(Raw).to_value(), schemars::schema_for!(Place).to_value())
 }
 
 /// A plugin that the experiment names, with its own table.

@@ -98,6 +98,13 @@ impl Report {
         &self.message
     }
 
+    /// Message, causes and hints in one line, for a table.
+    pub fn line(&self) -> String {
+        let parts = [&self.message].into_iter().chain(&self.causes).map(|part| part.trim().replace('\n', " "));
+        let parts: Vec<String> = parts.collect();
+        self.hints.iter().fold(parts.join(": "), |line, hint| format!("{line}; {hint}"))
+    }
+
     fn render(&self, renderer: &Renderer) -> String {
         let mut text = match self.excerpt.as_deref() {
             None => renderer.render(&[Group::with_title(Level::ERROR.primary_title(&self.message))]),

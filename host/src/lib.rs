@@ -2,7 +2,8 @@
 //!
 //! [`config`] reads an experiment, [`plugins`] finds what it names, [`setup`] brings both together and checks all that
 //! can be checked, [`federation`] runs the rounds over [`client`]s, [`tracking`] writes what they report, and
-//! [`run`] lays out what a run leaves.
+//! [`run`] lays out what a run leaves. [`new`], [`list`], [`inspect`] and [`schema`] are for those who write plugins
+//! and experiments.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -18,6 +19,10 @@ pub mod error;
 pub mod events;
 pub mod federation;
 pub mod filters;
+pub mod inspect;
+pub mod keys;
+pub mod list;
+pub mod new;
 pub mod notes;
 pub mod participation;
 pub mod placement;
@@ -29,6 +34,7 @@ pub mod report;
 pub mod resume;
 pub mod run;
 pub mod run_dir;
+pub mod schema;
 pub mod setup;
 pub mod stopping;
 pub mod summary;

@@ -1,53 +1,94 @@
 //! Finding plugins' libraries and opening them.
 //!
 //! A plugin is named by its component or by the path of its library. `plugin = "amplify"` in `[model]` asks for the
-//! library of `model-amplify`; where no folder has that, for the library of another kind with the same name, since one
-//! library may offer several components: `plugin = "secure"` in a `[[filter]]` finds the filter that the library of
-//! `aggregator-secure` brings along. Libraries stay open until the process ends.
+//! library of `model-amplify`, in the first folder that has it, whatever it turns out to be. Where no folder has one,
+//! the libraries of other kinds with the same name are asked, since one library may offer several components:
+//! `plugin = "secure"` in a `[[filter]]` finds the filter that the library of `aggregator-secure` brings along. They are
+//! asked folder by folder, in each as model, dataset, aggregator, filter, and the first that offers it is taken. A path
+//! leads to the library's only component of the kind. Libraries stay open until the process ends.
 
 use std::collections::BTreeMap;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use plugin_api::abi::root::{self, LoadError};
-use plugin_api::{Component, Kind, Plugin};
+use plugin_api::{Component, Kind};
 
 use crate::document::nearest;
 use crate::error::Report;
 
+mod library;
+
+pub use library::Library;
+
 /// The environment variable with folders to look in, separated as in `PATH`.
 pub const PATH_VARIABLE: &str = "FEDPLUG_PLUGIN_PATH";
 
-/// A library that was opened.
+/// All kinds, in the order in which they are looked through.
+pub const KINDS: [Kind; 4] = [Kind::Model, Kind::Dataset, Kind::Aggregator, Kind::Filter];
+
+/// Who named a folder to look in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Argument,
+    /// The experiment's file.
+    File,
+    /// [`PATH_VARIABLE`].
+    Environment,
+    /// Nobody: it is where the program lies, or beside that.
+    Program,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Argument => "--plugin-dir",
+            Self::File => "plugin-path",
+            Self::Environment => PATH_VARIABLE,
+            Self::Program => "where fedplug is installed",
+        })
+    }
+}
+
+/// A folder to look in.
 #[derive(Clone, Debug)]
-pub struct Library {
-    /// Where it lies.
+pub struct Folder {
+    /// As it was named.
     pub path: PathBuf,
-    /// What it offers.
-    pub plugin: Arc<Plugin>,
+    /// Who named it.
+    pub origin: Origin,
 }
 
 /// Looks for libraries in a list of folders and opens each at most once.
 #[derive(Debug)]
 pub struct Finder {
-    folders: Vec<PathBuf>,
+    folders: Vec<Folder>,
     opened: Mutex<BTreeMap<PathBuf, Library>>,
 }
 
 impl Finder {
-    /// Looks in `first`, then in the folders of [`PATH_VARIABLE`], then beside the running program and in
-    /// `../lib/fedplug` of its folder.
-    pub fn new(first: impl IntoIterator<Item = PathBuf>) -> Self {
-        let mut folders: Vec<PathBuf> = first.into_iter().collect();
-        if let Some(paths) = std::env::var_os(PATH_VARIABLE) {
-            folders.extend(std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()));
-        }
-        if let Some(program) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
-            folders.push(program.to_owned());
-            folders.extend(program.parent().map(|prefix| prefix.join("lib").join("fedplug")));
-        }
-        Self { folders, opened: Mutex::default() }
+    /// Looks in the folders of the command line, then in those of the experiment's file, then in those of
+    /// [`PATH_VARIABLE`], then beside the running program and in `../lib/fedplug` of its folder.
+    pub fn new(arguments: &[PathBuf], file: &[PathBuf]) -> Self {
+        let variable = std::env::var_os(PATH_VARIABLE).unwrap_or_default();
+        let variable = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty());
+        let program = std::env::current_exe().ok();
+        let beside = program.as_deref().and_then(Path::parent);
+        let installed = beside.and_then(Path::parent).map(|prefix| prefix.join("lib").join("fedplug"));
+        let folder = |origin| move |path| Folder { path, origin };
+        let folders = arguments.iter().cloned().map(folder(Origin::Argument));
+        let folders = folders.chain(file.iter().cloned().map(folder(Origin::File)));
+        let folders = folders.chain(variable.map(folder(Origin::Environment)));
+        let folders =
+            folders.chain(beside.map(Path::to_owned).into_iter().chain(installed).map(folder(Origin::Program)));
+        Self { folders: folders.collect(), opened: Mutex::default() }
+    }
+
+    /// The folders, in the order in which they are looked through.
+    pub fn folders(&self) -> &[Folder] {
+        &self.folders
     }
 
     /// The component of this kind that `name` stands for, and its library.
@@ -55,64 +96,106 @@ impl Finder {
     /// # Errors
     /// If nothing is found, or what is found is not such a plugin.
     pub fn find(&self, kind: Kind, name: &str) -> Result<(Library, Component), Report> {
-        let is_path = name.contains(['/', std::path::MAIN_SEPARATOR]) || name.ends_with(DLL_SUFFIX);
-        let path = if is_path {
-            let path = PathBuf::from(name);
-            if !path.is_file() {
-                return Err(Report::new(format!("`{name}`: there is no such file")));
+        if is_path(name) {
+            return offered(self.open_named(name)?, kind, None);
+        }
+        let mut refused = None;
+        for path in self.candidates(kind, name) {
+            match self.open(&path).and_then(|library| offered(library, kind, Some(name))) {
+                Ok(found) => return Ok(found),
+                Err(report) => refused = refused.or(Some(report)),
             }
-            path
-        } else {
-            self.locate(kind, name)?
-        };
-        let library = self.open(&path)?;
-        let component = library.plugin.find(kind, (!is_path).then_some(name)).cloned();
-        component.map(|component| (library.clone(), component)).ok_or_else(|| {
-            let offers: Vec<_> = library.plugin.components.iter().map(|c| format!("{c:?}")).collect();
-            Report::new(format!("{}: offers no {kind} of this name", library.path.display()))
-                .hint(format!("it offers: {}", offers.join(", ")))
+        }
+        Err(refused.unwrap_or_else(|| self.unknown(kind, name)))
+    }
+
+    /// The libraries that a path leads to, or that are named after `name`: of each kind the first.
+    ///
+    /// # Errors
+    /// If there is none, or one of them is not a plugin.
+    pub fn named(&self, name: &str) -> Result<Vec<Library>, Report> {
+        if is_path(name) {
+            return Ok(vec![self.open_named(name)?]);
+        }
+        let found = KINDS.into_iter().filter_map(|kind| self.first(kind, name));
+        let found = found.map(|path| self.open(&path)).collect::<Result<Vec<_>, _>>()?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let known = self.names(&KINDS);
+        let report = Report::new(format!("there is no plugin `{name}`"))
+            .cause(format!("no library of this name in {}", self.looked()));
+        Err(report.hint(match nearest(name, &known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`fedplug plugin list` shows what there is".to_owned(),
+        }))
+    }
+
+    /// The libraries to look into, in order: the one of this kind and name, or if no folder has that, those of other
+    /// kinds with this name; what such a library offers is only known once it is open.
+    pub fn candidates(&self, kind: Kind, name: &str) -> Vec<PathBuf> {
+        if let Some(path) = self.first(kind, name) {
+            return vec![path];
+        }
+        let others = |folder: &Folder| KINDS.map(|other| folder.path.join(file_name(other, name)));
+        self.folders.iter().flat_map(others).filter(|path| path.is_file()).collect()
+    }
+
+    /// The library of this kind and name in the first folder that has it.
+    fn first(&self, kind: Kind, name: &str) -> Option<PathBuf> {
+        let file = file_name(kind, name);
+        self.folders.iter().map(|folder| folder.path.join(&file)).find(|path| path.is_file())
+    }
+
+    fn unknown(&self, kind: Kind, name: &str) -> Report {
+        let report = Report::new(format!("there is no {kind} plugin `{name}`")).cause(format!(
+            "no `{}` in {}",
+            file_name(kind, name),
+            self.looked()
+        ));
+        let known = self.names(&[kind]);
+        let near = nearest(name, &known).map(str::to_owned).or_else(|| self.near_namesake(kind, name));
+        report.hint(match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if !known.is_empty() => format!("there are: {}", known.join(", ")),
+            None => format!("name another folder with --plugin-dir, `plugin-path` or {PATH_VARIABLE}"),
         })
     }
 
-    /// The library to look into: of this kind and name in the first folder that has it. If none has, in the first
-    /// folder that has one of another kind with this name, the kinds taken as model, dataset, aggregator, filter; what
-    /// such a library offers is only known once it is open.
-    fn locate(&self, kind: Kind, name: &str) -> Result<PathBuf, Report> {
-        let file = file_name(kind, name);
-        let others = [Kind::Model, Kind::Dataset, Kind::Aggregator, Kind::Filter].map(|other| file_name(other, name));
-        let named = self.folders.iter().map(|folder| folder.join(&file));
-        let namesakes = self.folders.iter().flat_map(|folder| others.iter().map(|other| folder.join(other)));
-        if let Some(path) = named.chain(namesakes).find(|path| path.is_file()) {
-            return Ok(path);
+    /// The most similar name of a library of another kind that offers one of this kind too. Only libraries with a
+    /// similar name are opened.
+    fn near_namesake(&self, kind: Kind, name: &str) -> Option<String> {
+        let mut names = self.names(&KINDS);
+        while let Some(near) = nearest(name, &names).map(str::to_owned) {
+            if self.find(kind, &near).is_ok() {
+                return Some(near);
+            }
+            names.retain(|other| *other != near);
         }
-        let looked: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
-        let mut report = Report::new(format!("there is no {kind} plugin `{name}`"))
-            .cause(format!("no `{file}` in {}", looked.join(", ")));
-        let known = self.names(kind);
-        if let Some(near) = nearest(name, &known) {
-            report = report.hint(format!("did you mean `{near}`?"));
-        } else if !known.is_empty() {
-            report = report.hint(format!("there are: {}", known.join(", ")));
-        } else {
-            report = report.hint(format!("name another folder with --plugin-dir, `plugin-path` or {PATH_VARIABLE}"));
-        }
-        Err(report)
+        None
     }
 
-    /// The names of this kind's plugins whose libraries lie in the folders, by their file names.
-    fn names(&self, kind: Kind) -> Vec<String> {
-        let start = format!("{DLL_PREFIX}{kind}_");
-        let mut names: Vec<String> = self
-            .folders
-            .iter()
-            .filter_map(|folder| std::fs::read_dir(folder).ok())
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter_map(|file| Some(file.strip_prefix(&start)?.strip_suffix(DLL_SUFFIX)?.replace('_', "-")))
-            .collect();
+    fn looked(&self) -> String {
+        let folders: Vec<_> = self.folders.iter().map(|folder| folder.path.display().to_string()).collect();
+        folders.join(", ")
+    }
+
+    /// The names of these kinds' plugins whose libraries lie in the folders, by their file names.
+    fn names(&self, kinds: &[Kind]) -> Vec<String> {
+        let entries = self.folders.iter().filter_map(|folder| std::fs::read_dir(&folder.path).ok()).flatten();
+        let files = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let named = files.filter_map(|file| named_by(&file)).filter(|(kind, _)| kinds.contains(kind));
+        let mut names: Vec<String> = named.map(|(_, name)| name).collect();
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    fn open_named(&self, path: &str) -> Result<Library, Report> {
+        if !Path::new(path).is_file() {
+            return Err(Report::new(format!("`{path}`: there is no such file")));
+        }
+        self.open(Path::new(path))
     }
 
     /// Opens a library, or gives the one that was opened before.
@@ -127,32 +210,35 @@ impl Finder {
         if let Some(library) = opened.get(&path) {
             return Ok(library.clone());
         }
-        let stamp = hold(&path).map_err(|e| {
-            let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
-            Report::new(format!("{shown}: the library cannot be opened")).cause(whole)
-        })?;
-        let plugin = root::load(&path).map_err(|error| {
-            let report = Report::new(format!("{shown}: {error}"));
-            match error {
-                LoadError::NotAPlugin => report.hint("a plugin's crate calls `plugin_api::export_plugin!` once"),
-                LoadError::Interface => {
-                    let built = stamp.map_or_else(
-                        || "the plugin does not say with which version it was built".to_owned(),
-                        |version| format!("the plugin was built with plugin-api {version}"),
-                    );
-                    report.cause(built).hint(format!(
-                        "rebuild the plugin with plugin-api {}, or use the host that it was built for",
-                        root::INTERFACE
-                    ))
-                }
-                LoadError::Open(details) => report.cause(details),
-                LoadError::Failed(error) => error.causes().iter().fold(report, |report, cause| report.cause(cause)),
-            }
-        })?;
-        let library = Library { path: path.clone(), plugin: Arc::new(plugin) };
+        let library = Library::open(&path).map_err(|report| report.within(&shown.to_string()))?;
         opened.insert(path, library.clone());
         Ok(library)
     }
+}
+
+/// Whether a plugin is named by the path of its library.
+fn is_path(name: &str) -> bool {
+    name.contains(['/', std::path::MAIN_SEPARATOR]) || name.ends_with(DLL_SUFFIX)
+}
+
+/// The component of this kind and name; without a name, the only one of its kind.
+fn offered(library: Library, kind: Kind, name: Option<&str>) -> Result<(Library, Component), Report> {
+    if let Some(component) = library.plugin.find(kind, name).cloned() {
+        return Ok((library, component));
+    }
+    let components = &library.plugin.components;
+    let several: Vec<_> = components.iter().map(Component::profile).filter(|profile| profile.kind == kind).collect();
+    let shown = library.path.display();
+    if let (None, [.., last]) = (name, &several[..]) {
+        let names: Vec<_> = several.iter().map(|profile| format!("`{}`", profile.name)).collect();
+        let link = file_name(kind, &last.name);
+        return Err(Report::new(format!("{shown}: offers more than one {kind}, so that its path names none"))
+            .cause(format!("it offers {}", names.join(", ")))
+            .hint(format!("name the {kind}; for `{}` put a link `{link}` to it into a folder of plugins", last.name)));
+    }
+    let offers: Vec<_> = components.iter().map(|c| format!("{c:?}")).collect();
+    Err(Report::new(format!("{shown}: offers no {kind} of this name"))
+        .hint(format!("it offers: {}", offers.join(", "))))
 }
 
 /// The file name of the library of `<kind>-<name>`.
@@ -160,25 +246,11 @@ fn file_name(kind: Kind, name: &str) -> String {
     format!("{DLL_PREFIX}{kind}_{}{DLL_SUFFIX}", name.replace('-', "_"))
 }
 
-/// Opens a library for good, and gives the version of plugin-api that it was built with, if it says. All its symbols
-/// are resolved now, so that a missing one is an error here and not a crash in the middle of a run, and none of them is
-/// seen by other libraries.
-fn hold(path: &Path) -> Result<Option<String>, libloading::Error> {
-    #[cfg(unix)]
-    let library: libloading::Library = {
-        use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-        // SAFETY: a plugin is native code that the user chose to run; its initialisers run here.
-        unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL)? }.into()
-    };
-    #[cfg(not(unix))]
-    // SAFETY: as above.
-    let library = unsafe { libloading::Library::new(path)? };
-    // SAFETY: every version of plugin-api exports these bytes under this name, and nothing else has it.
-    let stamp = unsafe { library.get::<*const [u8; 32]>(root::STAMP_SYMBOL).ok().map(|stamp| **stamp) };
-    let version = stamp.map(|stamp| String::from_utf8_lossy(&stamp).trim_end_matches('\0').to_owned());
-    // Unloading would pull the code from under objects, threads and thread-local destructors that still use it.
-    std::mem::forget(library);
-    Ok(version)
+/// The kind and the name that a library's file name tells.
+pub fn named_by(file: &str) -> Option<(Kind, String)> {
+    let (kind, name) = file.strip_prefix(DLL_PREFIX)?.strip_suffix(DLL_SUFFIX)?.split_once('_')?;
+    let kind = KINDS.into_iter().find(|known| known.to_string() == kind)?;
+    Some((kind, name.replace('_', "-")))
 }
 
 #[cfg(test)]
@@ -186,26 +258,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namesake_of_another_kind_is_taken_only_where_no_folder_has_the_kind() {
+    fn a_namesake_of_another_kind_is_asked_only_where_no_folder_has_the_kind() {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let finder = Finder::new(folders.iter().map(|folder| folder.path().to_owned()));
+        let finder = Finder::new(&[folders[0].path().to_owned()], &[folders[1].path().to_owned()]);
         let add = |folder: usize, kind| {
             let path = folders[folder].path().join(file_name(kind, "found-by-name"));
             std::fs::write(&path, "").unwrap();
             path
         };
-        let found = |kind| finder.locate(kind, "found-by-name");
-        assert!(found(Kind::Filter).is_err());
+        let found = |kind| finder.candidates(kind, "found-by-name");
+        assert!(found(Kind::Filter).is_empty());
         let filter = add(1, Kind::Filter);
-        assert_eq!(found(Kind::Aggregator).unwrap(), filter);
-        // Of namesakes the first folder's, and there the first kind's.
+        assert!(found(Kind::Aggregator) == vec![filter.clone()]);
+        // Of namesakes the first folder's come first, and there the first kind's.
         let aggregator = add(0, Kind::Aggregator);
-        assert_eq!(found(Kind::Model).unwrap(), aggregator);
         let dataset = add(0, Kind::Dataset);
-        assert_eq!(found(Kind::Model).unwrap(), dataset);
-        // The kind that was asked for goes before all namesakes, in a later folder too.
-        assert_eq!(found(Kind::Filter).unwrap(), filter);
-        let report = finder.locate(Kind::Filter, "nowhere").unwrap_err();
+        assert_eq!(found(Kind::Model), [dataset, aggregator, filter.clone()]);
+        // The kind that was asked for goes before all namesakes, in a later folder too, and alone.
+        assert_eq!(found(Kind::Filter), [filter]);
+        let report = finder.find(Kind::Filter, "nowhere").unwrap_err();
         assert_eq!(report.message(), "there is no filter plugin `nowhere`");
+        assert_eq!(named_by(&file_name(Kind::Filter, "a-b")), Some((Kind::Filter, "a-b".to_owned())));
+        assert_eq!(named_by("libc.so.6"), None);
     }
 }

@@ -65,7 +65,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
     let tasks = wanted(options, &held)?;
     let params = tensors::read(&file)?;
 
-    let finder = Finder::new(options.plugin_folders.iter().chain(&experiment.plugin_path).cloned());
+    let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
     let find = |kind, name: &str| finder.find(kind, name).map_err(Failure::usage);
     let (_, model) = find(Kind::Model, &experiment.model.plugin)?;
     let (_, dataset) = find(Kind::Dataset, &experiment.dataset.plugin)?;

@@ -36,7 +36,7 @@ pub fn prepare(
     options: &Options,
 ) -> Result<Vec<PathBuf>, Failure> {
     let console = Console::new(options.level);
-    let finder = Finder::new(options.plugin_folders.iter().chain(&experiment.plugin_path).cloned());
+    let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
     let used = setup::find(experiment, &finder, Kind::Dataset, &experiment.dataset).map_err(Failure::usage)?;
     let placed = |error| placed(experiment, &used, error);
     let stop = AtomicBool::new(false);

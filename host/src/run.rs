@@ -128,7 +128,7 @@ pub fn check(experiment: Experiment, options: &Options) -> Result<String, Failur
 }
 
 fn finder(experiment: &Experiment, options: &Options) -> Finder {
-    Finder::new(options.plugin_folders.iter().chain(&experiment.plugin_path).cloned())
+    Finder::new(&options.plugin_folders, &experiment.plugin_path)
 }
 
 fn link<'a>(

@@ -74,13 +74,24 @@ impl Setup {
             with_line(link, &aggregation, |ctx| aggregation.component.new_aggregator(&aggregation.choice.config, ctx));
         let aggregator = aggregator.map_err(|e| note(&aggregation, e)).ok();
         let mut server = [Chain::default(), Chain::default()];
+        // A client's filters are made here for the first client, to see that they can be. What is wrong with a table is
+        // told once, at however many places it stands.
+        let first = dataset.as_ref().map(|(_, description)| (0, description.clients[0].name.as_str()));
+        let mut faulty: Option<&[String]> = None;
         for (place, used) in &filters {
-            let filter = with_line(link, used, |ctx| used.component.new_filter(&used.choice.config, ctx));
-            match (filter, place) {
+            let at_client = matches!(place, Place::ClientInput | Place::ClientOutput);
+            if faulty == Some(used.choice.table.as_slice()) || (at_client && first.is_none()) {
+                continue;
+            }
+            let line = Line::new(link, &used.choice.plugin, first.filter(|_| at_client), None);
+            match (used.component.new_filter(&used.choice.config, &line.context()), place) {
                 (Ok(filter), Place::ServerInput) => server[0].push(used.choice.plugin.clone(), filter),
                 (Ok(filter), Place::ServerOutput) => server[1].push(used.choice.plugin.clone(), filter),
-                (Ok(_), _) => {} // of a client's filter one was made to see that it can be
-                (Err(error), _) => note(used, error),
+                (Ok(_), _) => {}
+                (Err(error), _) => {
+                    faulty = Some(used.choice.table.as_slice());
+                    note(used, error);
+                }
             }
         }
         let devices = model.component.devices().map_err(|e| note(&model, e)).ok();
@@ -187,8 +198,15 @@ fn find_all(experiment: &Experiment, finder: &Finder) -> Result<Found, Failure> 
     let dataset = note(Kind::Dataset, &experiment.dataset);
     let model = note(Kind::Model, &experiment.model);
     let aggregator = note(Kind::Aggregator, &experiment.aggregator);
-    let filters: Vec<_> =
-        experiment.filters.iter().filter_map(|(place, choice)| Some((*place, note(Kind::Filter, choice)?))).collect();
+    // A table that names several places is looked at once.
+    let mut last: Option<(&[String], Option<Used>)> = None;
+    let mut filters = Vec::new();
+    for (place, choice) in &experiment.filters {
+        if last.as_ref().is_none_or(|(table, _)| *table != choice.table.as_slice()) {
+            last = Some((choice.table.as_slice(), note(Kind::Filter, choice)));
+        }
+        filters.extend(last.as_ref().and_then(|(_, used)| used.clone()).map(|used| (*place, used)));
+    }
     match (model, dataset, aggregator) {
         (Some(model), Some(dataset), Some(aggregator)) if reports.is_empty() => {
             Ok(Found { model, dataset, aggregator, filters })

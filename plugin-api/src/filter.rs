@@ -5,6 +5,10 @@ use crate::{Context, Message, Result, State};
 /// Changes messages between server and clients. The host makes one instance for each client at the clients' side and
 /// one for all at the server's side; [`Context::client`] says whose message it is, [`Context::round`] when.
 ///
+/// The context of the constructor says for which client the instance is made, and names none where it is made for the
+/// server: so an instance knows its side from the start. Before a run the host makes one for the first client only to
+/// see that it can be made, and drops it.
+///
 /// A filter that fails drops the message: nothing passes it unfiltered.
 ///
 /// ```no_run

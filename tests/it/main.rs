@@ -7,6 +7,9 @@
 //! - `secure`: secure aggregation, and clients that are lost in it.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
 //! - `interfaces`: plugins of this interface in a later host, and the other way round.
+//! - `authoring`: what `plugin new` writes builds, passes its tests and runs.
+//! - `search`: where plugins are looked for, which of several is used, and what `plugin list` says of it.
+//! - `schema`: what plugins tell of their configuration, to people and to a JSON Schema validator.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
 //! - `readers`: other programs read what a run leaves.
@@ -17,6 +20,7 @@
 
 mod algorithms;
 mod amplify;
+mod authoring;
 mod control;
 mod faults;
 mod interfaces;
@@ -25,5 +29,7 @@ mod predictions;
 mod readers;
 mod resume;
 mod runs;
+mod schema;
+mod search;
 mod secure;
 mod support;

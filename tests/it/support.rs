@@ -33,6 +33,12 @@ pub fn libraries() -> &'static Path {
     binary().parent().unwrap()
 }
 
+/// The built library of `<kind>-<name>`.
+pub fn library(name: &str) -> PathBuf {
+    use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+    binary().with_file_name(format!("{DLL_PREFIX}{}{DLL_SUFFIX}", name.replace('-', "_")))
+}
+
 /// Whether model-amplify can be built here.
 pub fn has_libtorch() -> bool {
     root().join(".libtorch/stamp.json").is_file()
@@ -55,7 +61,7 @@ pub fn shared() -> Option<PathBuf> {
 /// Python with what `tests/requirements.txt` asks for, as `make test` installs it.
 pub fn python() -> Option<Command> {
     let packages = root().join(".python");
-    if !packages.join("tensorboard").is_dir() {
+    if !["tensorboard", "jsonschema"].iter().all(|package| packages.join(package).is_dir()) {
         skip("the Python packages of tests/requirements.txt are not in .python; `make test` installs them");
         return None;
     }

@@ -1,0 +1,311 @@
+//! The keys of a plugin's table as a person reads them, from its JSON Schema.
+
+use serde_json::{Map, Value};
+
+/// How deep tables are followed into one another; what lies deeper, as in a schema that contains itself, is not shown.
+const DEPTH: usize = 6;
+
+/// A key of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// Its name, dotted where it stands in a table of the table.
+    pub name: String,
+    /// What it takes, with its bounds: `integer from 1`, `text or list of text`.
+    pub takes: String,
+    /// Its value where it is not given, as TOML; none where it has no default.
+    pub default: Option<String>,
+    /// Whether its table must have it.
+    pub required: bool,
+    /// What it is.
+    pub about: String,
+    /// The words that it takes, with what each means.
+    pub words: Vec<(String, String)>,
+}
+
+/// The keys that a schema tells of, in its order, those of tables within right after the table's.
+pub fn keys(schema: &Value) -> Vec<Key> {
+    let mut keys = Vec::new();
+    Reader { root: schema }.table(schema, "", DEPTH, &mut keys);
+    keys
+}
+
+/// What a value may be.
+#[derive(Default)]
+struct Shape {
+    /// The alternatives, in words.
+    takes: Vec<String>,
+    words: Vec<(String, String)>,
+}
+
+struct Reader<'a> {
+    root: &'a Value,
+}
+
+impl Reader<'_> {
+    /// The schema with what it refers to, its own words first.
+    fn resolved(&self, schema: &Value) -> Map<String, Value> {
+        let mut schema = schema.as_object().cloned().unwrap_or_default();
+        for _ in 0..DEPTH {
+            let Some(Value::String(way)) = schema.shift_remove("$ref") else { break };
+            let target =
+                way.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)).and_then(Value::as_object);
+            for (key, value) in target.into_iter().flatten() {
+                schema.entry(key).or_insert_with(|| value.clone());
+            }
+        }
+        schema
+    }
+
+    /// Adds the keys of a table whose way is `prefix`.
+    fn table(&self, schema: &Value, prefix: &str, depth: usize, keys: &mut Vec<Key>) {
+        let schema = self.resolved(schema);
+        let required: Vec<&str> = list(&schema, "required").filter_map(Value::as_str).collect();
+        for (name, inner) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            let (name, required) = (format!("{prefix}{name}"), required.contains(&name.as_str()));
+            if keys.iter().any(|key| key.name == name) {
+                continue; // another form of the table has it too
+            }
+            let inner = self.resolved(inner);
+            let mut shape = Shape::default();
+            self.shape(&inner, DEPTH, &mut shape);
+            keys.push(Key {
+                takes: spoken(&shape.takes),
+                default: inner.get("default").filter(|value| !value.is_null()).map(toml),
+                required,
+                about: paragraph(inner.get("description")),
+                words: if shape.words.iter().any(|(_, about)| !about.is_empty()) { shape.words } else { Vec::new() },
+                name: name.clone(),
+            });
+            self.within(&inner, &name, depth, keys);
+        }
+        for form in forms(&schema).filter(|_| depth > 0) {
+            self.table(form, prefix, depth - 1, keys);
+        }
+    }
+
+    /// Adds the keys of the tables that a value may be or hold.
+    fn within(&self, schema: &Map<String, Value>, name: &str, depth: usize, keys: &mut Vec<Key>) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        self.table(&only(schema, &["properties", "required"]), &format!("{name}."), depth, keys);
+        for form in forms(schema) {
+            self.within(&self.resolved(form), name, depth, keys);
+        }
+        if let Some(items) = schema.get("items") {
+            self.within(&self.resolved(items), &format!("{name}[]"), depth, keys);
+        }
+        if let Some(values @ Value::Object(_)) = schema.get("additionalProperties") {
+            self.within(&self.resolved(values), &format!("{name}.NAME"), depth, keys);
+        }
+    }
+
+    /// Adds what a value of this schema may be.
+    fn shape(&self, schema: &Map<String, Value>, depth: usize, shape: &mut Shape) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        if let Some(word) = schema.get("const") {
+            shape.takes.push(toml(word));
+            shape.words.push((toml(word), paragraph(schema.get("description"))));
+            return;
+        }
+        if schema.contains_key("enum") {
+            let words: Vec<String> = list(schema, "enum").filter(|word| !word.is_null()).map(toml).collect();
+            shape.takes.extend(words.iter().cloned());
+            shape.words.extend(words.into_iter().map(|word| (word, String::new())));
+            return;
+        }
+        let forms: Vec<_> = forms(schema).map(|form| self.resolved(form)).collect();
+        if !forms.is_empty() {
+            forms.iter().for_each(|form| self.shape(form, depth, shape));
+            return;
+        }
+        let types: Vec<&str> = match schema.get("type") {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
+            _ => vec!["anything"],
+        };
+        for kind in types {
+            let (word, min, max) = match kind {
+                "null" => continue, // TOML has none: the key is left out
+                "string" => ("text".to_owned(), "minLength", "maxLength"),
+                "boolean" => ("true or false".to_owned(), "", ""),
+                "array" => (self.many("list", schema.get("items"), depth), "minItems", "maxItems"),
+                "object" => match schema.get("additionalProperties") {
+                    Some(values @ Value::Object(_)) => {
+                        (self.many("table", Some(values), depth), "minProperties", "maxProperties")
+                    }
+                    _ => ("table".to_owned(), "", ""),
+                },
+                other => (other.to_owned(), "minimum", "maximum"),
+            };
+            let bounds = if min == "minimum" { range(schema) } else { lengths(schema, min, max) };
+            shape.takes.push(format!("{word}{bounds}"));
+        }
+    }
+
+    /// `list of text`.
+    fn many(&self, whole: &str, each: Option<&Value>, depth: usize) -> String {
+        let mut shape = Shape::default();
+        if let Some(each) = each {
+            self.shape(&self.resolved(each), depth, &mut shape);
+        }
+        if shape.takes.is_empty() { whole.to_owned() } else { format!("{whole} of {}", spoken(&shape.takes)) }
+    }
+}
+
+fn list<'a>(schema: &'a Map<String, Value>, key: &str) -> impl Iterator<Item = &'a Value> {
+    schema.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn forms(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    ["oneOf", "anyOf", "allOf"].into_iter().flat_map(|key| list(schema, key))
+}
+
+fn only(schema: &Map<String, Value>, keys: &[&str]) -> Value {
+    schema.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// ` from 1`, ` above 0 up to 1`; nothing where there are no bounds but those of the type.
+fn range(schema: &Map<String, Value>) -> String {
+    let bound = |key: &str, word: &str| schema.get(key).map(|value| format!(" {word} {}", toml(value)));
+    let low = bound("minimum", "from").or_else(|| bound("exclusiveMinimum", "above")).unwrap_or_default();
+    let high = bound("maximum", if low.is_empty() { "up to" } else { "to" });
+    low + &high.or_else(|| bound("exclusiveMaximum", "below")).unwrap_or_default()
+}
+
+/// `, at least 1`.
+fn lengths(schema: &Map<String, Value>, min: &str, max: &str) -> String {
+    let bound = |key: &str, word: &str| schema.get(key).map(|value| format!(", {word} {value}")).unwrap_or_default();
+    let pattern = schema.get("pattern").filter(|_| min == "minLength").map(|p| format!(", like {}", toml(p)));
+    bound(min, "at least") + &bound(max, "at most") + &pattern.unwrap_or_default()
+}
+
+/// `a, b or c`, each once.
+fn spoken(words: &[String]) -> String {
+    let mut once: Vec<&str> = Vec::new();
+    for word in words {
+        if !once.contains(&word.as_str()) {
+            once.push(word);
+        }
+    }
+    match once.split_last() {
+        None => "anything".to_owned(),
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, before)) => format!("{} or {last}", before.join(", ")),
+    }
+}
+
+/// A description in one line; an empty line begins a new one.
+fn paragraph(description: Option<&Value>) -> String {
+    let text = description.and_then(Value::as_str).unwrap_or_default();
+    let lines = text.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A value as it would stand in the file.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        Value::Object(table) => {
+            let entries = table.iter().filter(|(_, value)| !value.is_null());
+            let entries: Vec<_> = entries.map(|(key, value)| format!("{key} = {}", toml(value))).collect();
+            if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
+        }
+        // A text in JSON is one in TOML too.
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::num::NonZeroUsize;
+
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// A table with one of everything.
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is read")]
+    struct Config {
+        /// What it is called,
+        /// in letters.
+        ///
+        /// And more.
+        name: String,
+        #[serde(default)]
+        method: Method,
+        layers: Vec<Layer>,
+        #[schemars(range(min = 0.0, max = 1.0))]
+        share: Option<f64>,
+        weights: BTreeMap<String, f32>,
+        from: Source,
+        #[serde(default)]
+        on: bool,
+    }
+
+    #[derive(Default, Deserialize, serde::Serialize, JsonSchema)]
+    #[serde(rename_all = "kebab-case")]
+    enum Method {
+        /// Quick.
+        #[default]
+        Fast,
+        /// Sure.
+        Exact,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "as above")]
+    struct Layer {
+        /// How wide.
+        size: NonZeroUsize,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(untagged)]
+    #[expect(dead_code, reason = "as above")]
+    enum Source {
+        Path(String),
+        New { seed: u32 },
+    }
+
+    #[test]
+    fn every_sort_of_key_is_told() {
+        let keys = keys(&schemars::schema_for!(Config).to_value());
+        let told: Vec<String> = keys
+            .iter()
+            .map(|key| {
+                let default = key.default.as_ref().map(|value| format!(" = {value}")).unwrap_or_default();
+                format!("{}{}{default}: {}", key.name, if key.required { "!" } else { "" }, key.takes)
+            })
+            .collect();
+        let wanted = [
+            "name!: text",
+            "method = \"fast\": \"fast\" or \"exact\"",
+            "layers!: list of table",
+            "layers[].size!: integer from 1",
+            "share: number from 0.0 to 1.0",
+            "weights!: table of number",
+            "from!: text or table",
+            "from.seed!: integer from 0",
+            "on = false: true or false",
+        ];
+        assert_eq!(told, wanted);
+        assert_eq!(keys[0].about, "What it is called, in letters.\nAnd more.");
+        assert_eq!(
+            keys[1].words,
+            [("\"fast\"", "Quick."), ("\"exact\"", "Sure.")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_schema_that_contains_itself_comes_to_an_end() {
+        let tree = serde_json::json!({ "type": "object", "properties": { "left": { "$ref": "#" } } });
+        let names: Vec<String> = keys(&tree).into_iter().map(|key| key.name).collect();
+        assert_eq!(names[..2], ["left", "left.left"]);
+        assert_eq!(names.len(), DEPTH + 1, "{names:?}");
+        let circle = serde_json::json!({ "properties": { "a": { "$ref": "#/$defs/A" } }, "$defs": { "A": { "$ref": "#/$defs/A" } } });
+        assert_eq!(keys(&circle)[0].takes, "anything");
+    }
+}

@@ -1,0 +1,130 @@
+//! Random texts that each client labels with the share of the letter `A` in them: a dataset to begin with.
+
+use plugin_api::{
+    ClientSpec, ClientTask, Column, Component, Context, Dataset, Description, Error, JsonSchema,
+    Result, Seed, Table, Task, TaskSpec,
+};
+use serde::Deserialize;
+
+/// The keys of the experiment's `[dataset]` table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::schemars")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// How many clients.
+    #[serde(default = "three")]
+    pub clients: usize,
+    /// Rows that each client trains on; it has a quarter as many to test on.
+    pub rows: usize,
+}
+
+fn three() -> usize {
+    3
+}
+
+/// Clients `site-1`, `site-2`, …, with one task.
+pub struct Letters {
+    config: Config,
+}
+
+impl Letters {
+    /// A dataset of these sizes.
+    pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
+        if config.clients == 0 {
+            return Err(Error::config("must be at least 1").at_key("clients"));
+        }
+        Ok(Self { config })
+    }
+
+    fn spec() -> TaskSpec {
+        let (name, inputs, target) = ("share".into(), vec!["text".into()], "share-of-a".into());
+        TaskSpec {
+            name,
+            inputs,
+            target,
+        }
+    }
+}
+
+/// Rows of a text of 20 letters from A to D and the share of A in it.
+fn table(rows: usize, seed: Seed) -> Result<Table> {
+    let letter = |seed: Seed| char::from(b'A' + (seed.value() % 4) as u8);
+    let text = |row| {
+        (0..20)
+            .map(|place| letter(seed.at(row).at(place)))
+            .collect::<String>()
+    };
+    let texts: Vec<String> = (0..rows as u64).map(text).collect();
+    let share = |text: &String| text.matches('A').count() as f32 / 20.0;
+    let shares: Vec<f32> = texts.iter().map(share).collect();
+    Table::new()
+        .with("text", Column::text(&texts))?
+        .with("share-of-a", Column::f32(&shares))
+}
+
+impl Dataset for Letters {
+    fn describe(&mut self, _: &Context<'_>) -> Result<Description> {
+        let Config { clients, rows } = self.config;
+        let task = ClientTask {
+            name: Self::spec().name,
+            train: rows,
+            test: rows / 4,
+        };
+        let client = |k| ClientSpec {
+            name: format!("site-{k}"),
+            tasks: vec![task.clone()],
+        };
+        Ok(Description::new(
+            vec![Self::spec()],
+            (1..=clients).map(client).collect(),
+            vec![],
+        ))
+    }
+
+    fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
+        // The same rows for the same seed of the experiment, others at each client.
+        let seed = ctx.experiment_seed().of(client);
+        let train = table(self.config.rows, seed.of("train"))?;
+        let test = table(self.config.rows / 4, seed.of("test"))?;
+        Ok(vec![Task {
+            spec: Self::spec(),
+            train,
+            test,
+        }])
+    }
+}
+
+plugin_api::export_plugin!(Component::dataset(
+    "{{name}}",
+    "random texts, and the share of the letter A in them",
+    Letters::new
+));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_api::context::Silent;
+
+    #[test]
+    fn each_client_gets_the_rows_that_were_described() -> Result<()> {
+        let ctx = Context::new(&Silent);
+        let mut data = Letters::new(
+            Config {
+                clients: 2,
+                rows: 8,
+            },
+            &ctx,
+        )?;
+        for client in data.describe(&ctx)?.clients {
+            let task = data.load(&client.name, &ctx)?.remove(0);
+            let rows = (task.train.rows(), task.test.rows());
+            assert_eq!(rows, (client.tasks[0].train, client.tasks[0].test));
+            let (text, share) = (
+                task.train.text("text")?.get(0),
+                task.train.f32("share-of-a")?[0],
+            );
+            assert_eq!(share, text.matches('A').count() as f32 / 20.0);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Predicts for each task the mean of its training targets: a model to begin with.
+
+use plugin_api::{
+    Component, Context, Epoch, Error, Evaluation, Goal, JsonSchema, Message, Metric, Model,
+    ModelSetup, Params, Received, Result, State, Table, Task, Tensor, Trained,
+};
+use serde::Deserialize;
+
+/// The keys of the experiment's `[model]` table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(crate = "plugin_api::schemars")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The part of the way to the mean that an epoch goes: more than 0, at most 1.
+    #[serde(default = "half")]
+    pub learning_rate: f32,
+}
+
+fn half() -> f32 {
+    0.5
+}
+
+/// Its parameters are one number for each task that it trains, `TASK.mean`.
+pub struct Mean {
+    learning_rate: f32,
+    params: Params,
+}
+
+impl Mean {
+    /// A model that predicts 0.
+    pub fn new(config: Config, setup: &ModelSetup, _: &Context<'_>) -> Result<Self> {
+        if !(config.learning_rate > 0.0 && config.learning_rate <= 1.0) {
+            return Err(Error::config("must be more than 0 and at most 1").at_key("learning-rate"));
+        }
+        let zero = Tensor::from_slice(&[1], &[0.0_f32])?;
+        let params = setup.held.iter().map(|task| (name(task), zero.clone()));
+        Ok(Self {
+            learning_rate: config.learning_rate,
+            params: params.collect(),
+        })
+    }
+
+    fn mean(&self, task: &str) -> Result<f32> {
+        Ok(self.params.elements(&name(task), &[1])?[0])
+    }
+}
+
+fn name(task: &str) -> String {
+    format!("{task}.mean")
+}
+
+impl Model for Mean {
+    fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
+        Ok(self.params.clone())
+    }
+
+    fn receive(&mut self, global: &Message, _: &Context<'_>) -> Result<Received> {
+        let (mut params, mut received) = (self.params.clone(), Received::default());
+        for (name, tensor) in global.params.iter() {
+            if params.get(name).is_some() {
+                global.params.elements::<f32>(name, &[1])?;
+                params.insert(name, tensor.clone());
+            } else {
+                received.unexpected.push(name.to_owned());
+            }
+        }
+        let missing = params
+            .names()
+            .filter(|name| global.params.get(name).is_none());
+        received.missing = missing.map(str::to_owned).collect();
+        self.params = params;
+        Ok(received)
+    }
+
+    fn train(&mut self, tasks: &[Task], _: Epoch, ctx: &Context<'_>) -> Result<Trained> {
+        let mut trained = Trained::default();
+        for Task { spec, train, .. } in tasks.iter().filter(|task| task.train.rows() > 0) {
+            ctx.check()?; // stops when asked to
+            let targets = train.f32(&spec.target)?;
+            let (old, count) = (self.mean(&spec.name)?, targets.len());
+            let new = old + self.learning_rate * (targets.iter().sum::<f32>() / count as f32 - old);
+            self.params
+                .insert(name(&spec.name), Tensor::from_slice(&[1], &[new])?);
+            trained.steps += 1;
+            trained.examples += count as u64;
+        }
+        Ok(trained)
+    }
+
+    fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
+        let one = |Task { spec, test, .. }: &Task| {
+            let (predicted, targets) = (
+                self.predict(&spec.name, test, ctx)?,
+                test.f32(&spec.target)?,
+            );
+            let squares = predicted
+                .iter()
+                .zip(targets)
+                .map(|(p, y)| f64::from(p - y).powi(2));
+            let loss = squares.sum::<f64>() / targets.len() as f64; // NaN on no rows
+            let rmse = Metric {
+                name: "RMSE".to_owned(),
+                value: loss.sqrt(),
+                goal: Goal::Lower,
+            };
+            let (task, examples) = (spec.name.clone(), targets.len() as u64);
+            Ok(Evaluation {
+                task,
+                examples,
+                loss,
+                score: -loss.sqrt(),
+                metrics: vec![rmse],
+            })
+        };
+        tasks.iter().map(one).collect()
+    }
+
+    fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
+        Ok(vec![self.mean(task)?; rows.rows()])
+    }
+
+    fn state(&mut self, _: &Context<'_>) -> Result<State> {
+        Ok(State {
+            tensors: self.params.clone(),
+            ..State::default()
+        })
+    }
+
+    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
+        match self
+            .receive(&state.tensors.clone().into(), ctx)?
+            .missing
+            .first()
+        {
+            Some(name) => Err(Error::tensor(name, "is missing in the checkpoint")),
+            None => Ok(()),
+        }
+    }
+}
+
+plugin_api::export_plugin!(Component::model(
+    "{{name}}",
+    "predicts the mean of the training targets of each task",
+    Mean::new
+));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_api::{Column, TaskSpec, context::Silent};
+
+    #[test]
+    fn it_goes_half_the_way_to_the_mean_and_keeps_its_state() -> Result<()> {
+        let ctx = Context::new(&Silent);
+        let spec = TaskSpec {
+            name: "t".into(),
+            inputs: vec![],
+            target: "y".into(),
+        };
+        let table = Table::new().with("y", Column::f32(&[1.0, 3.0]))?;
+        let task = Task {
+            spec: spec.clone(),
+            train: table.clone(),
+            test: table.clone(),
+        };
+        let new = || {
+            let setup = ModelSetup::new(vec![spec.clone()], 1, 1);
+            Mean::new(
+                Config {
+                    learning_rate: half(),
+                },
+                &setup,
+                &ctx,
+            )
+        };
+        let mut model = new()?;
+        let trained = model.train(&[task], Epoch { round: 0, epoch: 0 }, &ctx)?;
+        assert_eq!(
+            trained,
+            Trained {
+                steps: 1,
+                examples: 2
+            }
+        );
+        assert_eq!(model.predict("t", &table, &ctx)?, [1.0, 1.0]);
+        let mut other = new()?;
+        other.restore(&model.state(&ctx)?, &ctx)?;
+        assert_eq!(other.predict("t", &table, &ctx)?, [1.0, 1.0]);
+        Ok(())
+    }
+}
