@@ -183,7 +183,7 @@ fn table(number: usize, folder: &Folder) -> String {
         }
     }
     if folder.others > 0 {
-        let _ = writeln!(text, "not opened, since their names are not those of plugins: {} libraries", folder.others);
+        let _ = writeln!(text, "libraries not opened, since their names are not those of plugins: {}", folder.others);
     }
     text
 }

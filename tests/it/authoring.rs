@@ -60,7 +60,28 @@ fn a_new_plugin_of_each_kind_builds_passes_its_tests_and_runs() {
             bench.command(&[&run[..4], &["again"], &run[5..]].concat()).arg("--force").current_dir(&made).output();
         assert!(again.unwrap().status.success());
         assert!(bench.results(&name) == bench.results("again"), "{kind}");
+        if kind == "aggregator" {
+            the_guides_example_runs(&bench, &made, &target);
+        }
     }
+}
+
+/// The example in `plugins/README.md`, put into the new aggregator: built and run.
+fn the_guides_example_runs(bench: &Bench, made: &Path, target: &Path) {
+    let guide = fs::read_to_string(root().join("plugins/README.md")).unwrap();
+    let code = guide.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    fs::write(made.join("src/lib.rs"), code.replace("my-median", "my-first")).unwrap();
+    cargo(made, target, &["build"]);
+    let plugins = target.join("debug");
+    let arguments =
+        ["run", "experiment.toml", "--quiet", "--name", "median", "--plugin-dir", plugins.to_str().unwrap()];
+    let told = bench.command(&arguments).current_dir(made).output().unwrap();
+    let said = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.code() == Some(2) && said.contains("unknown key `weight-by`"), "{said}");
+    let experiment = fs::read_to_string(made.join("experiment.toml")).unwrap();
+    fs::write(made.join("experiment.toml"), experiment.replace("weight-by = \"steps\"", "")).unwrap();
+    let told = bench.command(&arguments).current_dir(made).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 }
 
 #[test]
