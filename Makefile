@@ -4,6 +4,7 @@
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make test         install what the tests need, run all tests
 #   make compare      DATA=FLAb/data: the heads and the algorithms of the README's tables; about an hour on two cores
+#   make load-matrix  a plugin built in many ways in one host; minutes
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make lint         format and clippy, warnings as errors
 #   make clean        remove builds; `make distclean` removes what was installed as well
@@ -15,7 +16,7 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart compare test setup build lint clean distclean python
+.PHONY: quickstart compare load-matrix test setup build lint clean distclean python
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
@@ -56,6 +57,12 @@ build: setup
 test: setup .python/stamp
 	$(CARGO) build --workspace --features plugin-api/testkit
 	$(CARGO) test --workspace
+
+# A plugin built in many ways, and by the toolchains that OTHERS names, in one host: OTHERS=nightly,1.90.0
+OTHERS ?= all
+load-matrix: setup .python/stamp
+	$(CARGO) build --workspace --features plugin-api/testkit
+	FEDPLUG_LOAD_MATRIX=$(OTHERS) $(CARGO) test --workspace --test it -- --nocapture plugins_load_and_run
 
 lint: setup
 	$(CARGO) fmt --all --check

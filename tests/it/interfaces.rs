@@ -1,9 +1,10 @@
 //! Plugins of this interface in a host that knows a later one, and the other way round.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Bench, libraries};
+use crate::support::{Bench, libraries, root, skip};
 
 #[test]
 fn a_later_host_loads_plugins_of_its_interface_and_of_this_one() {
@@ -29,3 +30,80 @@ fn a_later_host_loads_plugins_of_its_interface_and_of_this_one() {
     let both = [format!("plugin-api {}", env!("CARGO_PKG_VERSION")), "plugin-api 9.0.0".to_owned()];
     assert!(both.iter().all(|version| told.stderr.contains(version)), "{}", told.stderr);
 }
+
+/// How a plugin is built: what the row is called, what is done to the new crate, with which compiler and profile.
+struct Build {
+    name: &'static str,
+    toolchain: Option<String>,
+    arguments: &'static [&'static str],
+    variables: &'static [(&'static str, &'static str)],
+    downgrades: &'static [(&'static str, &'static str)],
+}
+
+/// Takes minutes, so only where `FEDPLUG_LOAD_MATRIX` asks for it: `all`, or the names of toolchains that rustup has
+/// besides the one in use, with commas between them.
+#[test]
+fn plugins_load_and_run_however_they_were_built() {
+    let Ok(wanted) = std::env::var("FEDPLUG_LOAD_MATRIX") else {
+        return skip("FEDPLUG_LOAD_MATRIX does not ask for the load matrix; `make load-matrix` does");
+    };
+    let build =
+        |name, arguments, variables, downgrades| Build { name, toolchain: None, arguments, variables, downgrades };
+    let older = &[("serde_json", "1.0.140"), ("indexmap", "2.9.0"), ("half", "2.5.0")];
+    let mut builds = vec![
+        build("debug", &[][..], &[][..], &[][..]),
+        build("release", &["--release"], &[], &[]),
+        build("release for size, one codegen unit", &["--release"], SMALL, &[]),
+        build("other versions of serde_json, indexmap, half", &[], &[], older),
+    ];
+    for toolchain in wanted.split(',').filter(|name| *name != "all") {
+        builds.push(Build {
+            toolchain: Some(toolchain.to_owned()),
+            ..build("another compiler", &["--release"], &[], &[])
+        });
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix");
+    let bench = Bench::new();
+    let mut results = Vec::new();
+    for (index, build) in builds.iter().enumerate() {
+        let made = folder.join("aggregator-matrix");
+        let _ = std::fs::remove_dir_all(&made);
+        let output = folder.to_str().unwrap();
+        let told =
+            bench.fedplug(&["plugin", "new", "aggregator", "matrix", "--output", output, "--plugin-api", "plugin-api"]);
+        assert_eq!(told.code, 0, "{}", told.stderr);
+        std::fs::copy(root().join("Cargo.lock"), made.join("Cargo.lock")).unwrap();
+        // Compilers share no output, and neither do other versions.
+        let target = folder.join(format!("target-{index}"));
+        let cargo = |arguments: &[&str]| {
+            let mut command = Command::new("cargo");
+            command
+                .args(arguments)
+                .current_dir(&made)
+                .env("CARGO_TARGET_DIR", &target)
+                .envs(build.variables.iter().copied());
+            command.env_remove("RUSTC").env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
+            if let Some(toolchain) = &build.toolchain {
+                command.env("RUSTUP_TOOLCHAIN", toolchain);
+            }
+            let told = command.output().unwrap();
+            assert!(told.status.success(), "{}: {}", build.name, String::from_utf8_lossy(&told.stderr));
+        };
+        for (name, version) in build.downgrades {
+            cargo(&["update", "--quiet", "--package", name, "--precise", version]);
+        }
+        cargo(&[&["build", "--quiet"], build.arguments].concat());
+        let plugins = target.join(if build.arguments.contains(&"--release") { "release" } else { "debug" });
+        let name = format!("matrix-{index}");
+        let run = ["run", "experiment.toml", "--quiet", "--name", &name, "--plugin-dir", plugins.to_str().unwrap()];
+        let told = bench.command(&run).current_dir(&made).output().unwrap();
+        assert!(told.status.success(), "{}: {}", build.name, String::from_utf8_lossy(&told.stderr));
+        let toolchain = build.toolchain.as_deref().unwrap_or("the same compiler");
+        eprintln!("{}, {toolchain}: loads and runs", build.name);
+        results.push(bench.results(&name));
+    }
+    assert!(results.iter().all(|result| *result == results[0]), "a build changed the result");
+}
+
+const SMALL: &[(&str, &str)] =
+    &[("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")];
