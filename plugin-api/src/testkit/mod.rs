@@ -71,7 +71,7 @@
 //!   a call, with tags of at most [`LONGEST_TAG`] bytes and no control characters.
 //! - After it is told to stop, a call that asks at most [`FURTHER_STEPS`] times more.
 //! - Growth of the process by [`MEMORY_ALLOWANCE`] bytes in [`MEMORY_CALLS`] calls: on Linux, by the pages in memory; on
-//!   other systems it is not checked. Slow components are given some seconds, and at least 100 calls.
+//!   other systems it is not checked. Slow components are given a few seconds, and at least 30 calls.
 //!
 //! Checks of one process wait for one another, so that they do not measure each other's memory.
 

@@ -103,9 +103,6 @@ impl AggregatorCheck {
             if questions.is_empty() {
                 return Ok(());
             }
-            let Some(filters) = filters.as_mut() else {
-                return Err(at("a question")(Error::unsupported("it asks, and there is no filter to answer")));
-            };
             let (mut answers, mut last) = (Vec::new(), None);
             for Letter { client, message } in questions {
                 let place = present
@@ -119,6 +116,9 @@ impl AggregatorCheck {
                     )));
                 };
                 last = Some(k);
+                let Some(filters) = filters.as_mut() else {
+                    return Err(at("a question")(Error::unsupported("it asks, and there is no filter to answer")));
+                };
                 let quiet = Watcher::new();
                 let ctx = context(&quiet, SEED).with_round(plan.round).with_client(&client);
                 match filters[k].answer(&message, &ctx) {
