@@ -48,7 +48,7 @@ compare: build
 	$(FEDPLUG) compare $(ALGORITHMS:%=$(COMPARED)/%)
 	$(FEDPLUG) plot $(HEADS:%=$(COMPARED)/%) --tag Pearson/local_test_immunogenicity --window 5 --together --force \
 		--output $(COMPARED)/figures/heads
-	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag RMSE/local_test --window 3 --force \
+	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag Pearson/local_test --window 5 --force \
 		--output $(COMPARED)/figures/algorithms
 
 build: setup
