@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use plugin_api::context::Host;
-use plugin_api::{Context, Epoch, Evaluation, Level, Message, Model, Params, Received, Seed, State, Task};
+use plugin_api::{Context, Epoch, Evaluation, Level, Message, Model, Params, Received, Seed, State, Task, Trained};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
@@ -15,6 +15,7 @@ use crate::error::Report;
 use crate::filters::Chain;
 use crate::notes::Notes;
 use crate::tracking::{Reporter, Scalar};
+use crate::trust;
 
 /// A component that failed, and how.
 #[derive(Clone, Debug)]
@@ -204,13 +205,8 @@ impl LocalClient {
     }
 
     fn evaluation(&mut self, ctx: &Context<'_>) -> Result<Vec<Evaluation>, Fault> {
-        let found = self.model.evaluate(&self.tasks, ctx).map_err(|e| self.identity.fault(e))?;
-        let tasks: Vec<_> = self.tasks.iter().map(|task| &task.spec.name).collect();
-        if !found.iter().map(|evaluation| &evaluation.task).eq(tasks.iter().copied()) {
-            let message = format!("`evaluate` did not answer for each of the tasks {tasks:?} once");
-            return Err(self.identity.fault(plugin_api::Error::other(message)));
-        }
-        Ok(found)
+        let found = self.model.evaluate(&self.tasks, ctx);
+        found.and_then(|found| trust::evaluations(&self.tasks, found)).map_err(|e| self.identity.fault(e))
     }
 
     /// Reports an evaluation under `Loss/WHERE`, `RMSE/WHERE` …, with the task's name behind where there are several.
@@ -219,7 +215,7 @@ impl LocalClient {
         for evaluation in evaluations {
             let suffix = if several { format!("_{}", evaluation.task) } else { String::new() };
             let scalar = |name: &str, value: f64| {
-                let tag = format!("{name}/{place}{suffix}");
+                let tag = trust::tag(&format!("{name}/{place}{suffix}")).into_owned();
                 let client = Some(self.identity.index);
                 link.reporter.scalar(Scalar { client, round, tag, step: self.position, value });
             };
@@ -241,12 +237,11 @@ impl Client for LocalClient {
         let me = self.identity.clone();
         let line = me.line(link, Some(order.round)).with_progress();
         let ctx = line.context();
-        let (mut steps, mut examples, mut local) = (0, 0, Vec::new());
+        let (mut all, mut local) = (Trained::default(), Vec::new());
         for epoch in 0..order.epochs {
             let epoch = Epoch { round: order.round, epoch };
             let trained = self.model.train(&self.tasks, epoch, &ctx).map_err(|e| me.fault(e))?;
-            steps += trained.steps;
-            examples += trained.examples;
+            all = trust::trained(all, trained).map_err(|e| me.fault(e))?;
             self.position += trained.steps.max(1);
             link.console.epoch_done(me.index);
             let evaluations = self.evaluation(&me.line(link, Some(order.round)).context())?;
@@ -259,6 +254,7 @@ impl Client for LocalClient {
         for (tag, bytes) in [("Bytes/received", traffic.received), ("Bytes/sent", traffic.sent)] {
             ctx.scalar(tag, self.position, bytes as f64);
         }
+        let Trained { steps, examples } = all;
         Ok(Outcome { message, steps, examples, global, local, traffic })
     }
 
@@ -367,11 +363,11 @@ impl Host for Line<'_> {
     }
     fn log(&self, level: Level, line: &str) {
         let client = self.client.map(|(_, name)| format!("client {name}, ")).unwrap_or_default();
-        self.link.console.log(level, &format!("{client}{}: {line}", self.who));
+        self.link.console.log(level, &format!("{client}{}: {}", self.who, trust::line(line)));
     }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
         let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());
-        self.link.reporter.scalar(Scalar { client, round, tag: tag.to_owned(), step, value });
+        self.link.reporter.scalar(Scalar { client, round, tag: trust::tag(tag).into_owned(), step, value });
     }
     fn progress(&self, done: u64, total: u64) {
         if let (true, Some((index, _))) = (self.progress, self.client) {
@@ -379,7 +375,8 @@ impl Host for Line<'_> {
         }
     }
     fn note(&self, key: &str, text: &str) {
-        self.link.notes.set(self.client.map_or(crate::tracking::SERVER, |(_, name)| name), self.who, key, text);
+        let client = self.client.map_or(crate::tracking::SERVER, |(_, name)| name);
+        self.link.notes.set(client, self.who, &trust::tag(key), &trust::line(text));
     }
     fn cancelled(&self) -> bool {
         self.link.stop.load(Ordering::Relaxed)

@@ -14,10 +14,14 @@ use crate::report::{Record, mean_metrics, mean_score, short};
 use crate::run_dir::RunDir;
 use crate::stopping::Patience;
 use crate::tracking::{Scalar, Tracker};
+use crate::trust;
 use crate::workers::in_order;
 
 /// How long a run goes on without a checkpoint where the experiment does not say.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+
+/// How often an aggregator may ask in one stage of a round: more than any protocol, and less than for ever.
+const MOST_EXCHANGES: u64 = 10_000;
 
 /// A global model that did best so far.
 #[derive(Clone, Debug)]
@@ -157,7 +161,7 @@ impl Federation<'_> {
         }
         let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
         asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed)?;
-        let next = aggregator.finish(&ctx).map_err(failed)?;
+        let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.global, next)).map_err(failed)?;
         self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]));
         self.global = next;
         Ok(outcomes)
@@ -306,7 +310,12 @@ impl Asked<'_, '_> {
         failed: &dyn Fn(plugin_api::Error) -> Failure,
     ) -> Result<(), Failure> {
         let mut questions = aggregator.ask(stage, Vec::new(), ctx).map_err(failed)?;
+        let mut exchanges = 0;
         while !questions.is_empty() {
+            exchanges += 1;
+            if exchanges > MOST_EXCHANGES {
+                return Err(failed(plugin_api::Error::other(format!("it still asks after {MOST_EXCHANGES} answers"))));
+            }
             let mut addressed: Vec<(usize, Message)> = Vec::new();
             for Letter { client, message } in questions {
                 let place = present.iter().copied().find(|&place| self.clients[place].name() == client);

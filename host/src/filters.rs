@@ -3,6 +3,7 @@
 use plugin_api::{Filter, Message, State};
 
 use crate::client::{Fault, Line};
+use crate::trust;
 
 /// The filters at one place, in the file's order.
 #[derive(Default)]
@@ -21,8 +22,10 @@ impl Chain {
     /// If a filter fails.
     pub fn apply(&mut self, mut message: Message, base: &Message, line: &Line<'_>) -> Result<Message, Fault> {
         for (name, filter) in &mut self.0 {
+            let was_empty = trust::is_empty(&message);
             message = filter
                 .apply(message, base, &line.of(name).context())
+                .and_then(|filtered| trust::filtered(was_empty, filtered))
                 .map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
         }
         Ok(message)

@@ -40,4 +40,5 @@ pub mod stopping;
 pub mod summary;
 pub mod tensors;
 pub mod tracking;
+pub mod trust;
 pub mod workers;

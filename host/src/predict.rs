@@ -100,11 +100,16 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
     let mut next = || dataset.next_rows(ROWS, &ctx).map_err(Failure::run);
     let mut predict = |task: &str, rows: &Table, ctx: &Context<'_>| {
         let found = model.predict(task, rows, ctx).map_err(Failure::run)?;
-        if found.len() == rows.rows() {
-            return Ok(found);
+        let wrong = |what: String| {
+            Err(Failure::run(Report::new(format!("model `{}`, task `{task}`: {what}", experiment.model.plugin))))
+        };
+        if found.len() != rows.rows() {
+            return wrong(format!("{} predictions for {} rows", found.len(), rows.rows()));
         }
-        let what = format!("model `{}`: {} predictions for {} rows", experiment.model.plugin, found.len(), rows.rows());
-        Err(Failure::run(Report::new(what)))
+        match found.iter().find(|value| !value.is_finite()) {
+            Some(value) => wrong(format!("a prediction is {value}")),
+            None => Ok(found),
+        }
     };
     write(&tasks, &mut next, |task, rows| predict(task, rows, &ctx), output)
 }

@@ -105,6 +105,15 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     // The run is whole: there is nothing to go on with.
     let _ = std::fs::remove_dir_all(run_dir.path().join("checkpoint"));
     console.log(Level::Info, &closing(&federation, cross_site.as_deref(), &run_dir, seconds));
+    drop(federation);
+    drop(setup.dataset);
+    let filters = setup.filters.iter().map(|(_, used)| used);
+    for Used { component, .. } in [&setup.model, &setup.data, &setup.aggregation].into_iter().chain(filters) {
+        // The results are written; whoever wrote the plugin may want to know.
+        for mishap in component.mishaps() {
+            console.log(Level::Warn, &format!("{component:?}: {}", crate::trust::line(&mishap)));
+        }
+    }
     Ok(())
 }
 

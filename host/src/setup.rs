@@ -11,6 +11,7 @@ use crate::error::{Failure, Report};
 use crate::filters::Chain;
 use crate::placement::Placement;
 use crate::plugins::{Finder, Library};
+use crate::trust;
 
 /// A plugin of the experiment, found and opened.
 #[derive(Clone, Debug)]
@@ -157,7 +158,9 @@ impl Setup {
             act(&line.context()).map_err(|e| failed(used, e))
         };
         let mut tasks = Vec::new();
-        line(&self.data, &mut |ctx| self.dataset.load(&spec.name, ctx).map(|loaded| tasks = loaded))?;
+        line(&self.data, &mut |ctx| {
+            self.dataset.load(&spec.name, ctx).and_then(|all| trust::loaded(spec, all)).map(|all| tasks = all)
+        })?;
         let plan = self.plan.holding(spec.tasks.iter().map(|task| task.name.clone()).collect());
         let mut model = None;
         line(&self.model, &mut |ctx| {

@@ -5,7 +5,7 @@
 //! updates, a [`Filter`] that changes messages on their way. An author implements one of these traits in ordinary Rust
 //! and writes one line, [`export_plugin!`]. This is a whole plugin:
 //!
-//! ```no_run
+//! ```standalone_crate
 //! //! The mean of the updates, of which the server goes a part of the way.
 //! use plugin_api::*;
 //!
@@ -43,7 +43,11 @@
 //! }
 //!
 //! plugin_api::export_plugin!(Component::aggregator("cautious", "A part of the way to the mean", cautious));
-//! # fn main() {}
+//! # fn main() {
+//! #     let component = Component::aggregator("cautious", "A part of the way to the mean", cautious);
+//! #     #[cfg(feature = "testkit")]
+//! #     plugin_api::testkit::check_aggregator(&component, &serde_json::json!({ "rate": 0.5 })).assert();
+//! # }
 //! ```
 //!
 //! with a `Cargo.toml` that says
@@ -63,8 +67,25 @@
 //!
 //! After `cargo build --release` an experiment names it: `plugin = "cautious"` in its `[aggregator]` table,
 //! with `fedplug run FILE --plugin-dir target/release`. `fedplug plugin new aggregator cautious` writes such a crate, with a
-//! test and an experiment. The pages of [`Model`], [`Dataset`] and [`Filter`] have a whole one of their kind. In the project's `plugins` folder, `model-linear` is the model to
-//! copy, `filter-exclude-params` the filter, `aggregator-fedavg` the aggregator, `dataset-flab` the dataset.
+//! test and an experiment. The pages of [`Model`], [`Dataset`] and [`Filter`] have a
+//! whole one of their kind. In the project's `plugins` folder, `model-linear` is the model to copy, `filter-exclude-params`
+//! the filter, `aggregator-fedavg` the aggregator, `dataset-flab` the dataset.
+//!
+//! # Whether it is right
+//!
+//! The feature `testkit` has checks for a plugin's own tests: they drive a component through the boundary, in process or
+//! as a built library, and say what it breaks of this contract, what came instead, and why it matters. The example above
+//! passes them. In `tests/conformance.rs`, with `plugin-api = { version = "0.1", features = ["testkit"] }` under
+//! `[dev-dependencies]`, `crate-type = ["cdylib", "rlib"]`, and a `pub fn component()` that `export_plugin!` calls too:
+//!
+//! ```no_run
+//! # mod aggregator_cautious { pub fn component() -> plugin_api::Component { unimplemented!() } }
+//! # #[cfg(feature = "testkit")]
+//! #[test]
+//! fn conforms() {
+//!     plugin_api::testkit::check_aggregator(&aggregator_cautious::component(), &serde_json::json!({ "rate": 0.5 })).assert();
+//! }
+//! ```
 //!
 //! # What is called when
 //!

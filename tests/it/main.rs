@@ -10,6 +10,7 @@
 //! - `authoring`: what `plugin new` writes builds, passes its tests and runs.
 //! - `search`: where plugins are looked for, which of several is used, and what `plugin list` says of it.
 //! - `schema`: what plugins tell of their configuration, to people and to a JSON Schema validator.
+//! - `containment`: what plugins that misbehave can do to a run, and what they cannot.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
 //! - `readers`: other programs read what a run leaves.
@@ -21,6 +22,7 @@
 mod algorithms;
 mod amplify;
 mod authoring;
+mod containment;
 mod control;
 mod faults;
 mod interfaces;

@@ -106,6 +106,14 @@ impl Verdict {
         fine
     }
 
+    /// Watches the memory of a thousand calls, unless each of them says too much: the last and longest check.
+    pub(crate) fn watch(&mut self, check: impl FnOnce() -> Found) {
+        if self.failed().any(|name| name == "logging") {
+            return self.skip(&["memory"], "what is logged too much comes before it");
+        }
+        self.run("memory", "a run of many rounds would end for want of memory", check);
+    }
+
     /// Says of checks that they were not made.
     pub(crate) fn skip(&mut self, names: &[&'static str], reason: &str) {
         self.checks.extend(names.iter().map(|name| Check { name, outcome: Outcome::Skipped(reason.to_owned()) }));

@@ -105,7 +105,7 @@ impl AggregatorCheck {
         run("no-tensors", "a filter may take everything out", &Self::no_tensors);
         run("cancellation", "a person who stops a run would wait for the end of the round", &Self::cancellation);
         run("logging", "the lines would bury all others", &Self::logging);
-        run("memory", "a run of many rounds would end for want of memory", &Self::memory);
+        verdict.watch(|| self.memory());
     }
 
     /// A round with a new aggregator.

@@ -82,7 +82,7 @@ impl FilterCheck {
         run("odd-messages", "models and other filters send what nobody thought of", &Self::odd_messages);
         run("cancellation", "a person who stops a run would wait for the filter", &Self::cancellation);
         run("logging", "the lines of one client would bury those of the others", &Self::logging);
-        run("memory", "a run of many rounds would end for want of memory", &Self::memory);
+        verdict.watch(|| self.memory());
     }
 
     fn apply(&self, filter: &mut dyn Filter, message: Message, base: &Message, round: u64) -> Result<Message> {

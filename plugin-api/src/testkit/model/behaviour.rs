@@ -53,7 +53,7 @@ impl ModelCheck {
         run("non-finite", "training may diverge at one client, and the global model hold it", &Self::non_finite);
         run("cancellation", "a person who stops a run would wait for the end of the epoch", &Self::cancellation);
         run("logging", "lines and scalars of one client would bury those of the others", &Self::logging);
-        run("memory", "a run of many rounds would end for want of memory", &Self::memory);
+        verdict.watch(|| self.memory());
     }
 
     /// The parameters of an instance, each of them altered.

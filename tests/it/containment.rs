@@ -1,0 +1,147 @@
+//! What plugins that misbehave can do to a run, and what they cannot: a fault is told with name, call, client and round,
+//! ends the run with code 1, and leaves what was written before.
+
+use crate::support::{Bench, Told};
+
+/// An experiment of which each component can be replaced by one that misbehaves.
+const FILE: &str = r#"name = "run"
+
+[federation]
+rounds = 3
+checkpoint-every = 1
+
+[dataset]
+plugin = "flab"
+root = "configs/sample"
+
+[model]
+plugin = "linear"
+
+[aggregator]
+plugin = "fedavg"
+"#;
+
+const DATASET: &str = "plugin = \"flab\"\nroot = \"configs/sample\"";
+const MODEL: &str = "plugin = \"linear\"";
+const AGGREGATOR: &str = "plugin = \"fedavg\"";
+
+/// Runs the experiment with a component replaced.
+fn run(bench: &Bench, component: &str, how: &str) -> Told {
+    let other = format!("plugin = \"misbehaving\"\nhow = {how}");
+    let file = match component {
+        "filter" => format!("{FILE}\n[[filter]]\n{other}\nat = \"client-output\"\n"),
+        component => {
+            assert!(FILE.contains(component));
+            FILE.replace(component, &other)
+        }
+    };
+    let path = bench.write("run.toml", &file);
+    bench.fedplug(&["run", path.to_str().unwrap(), "--threads", "1"])
+}
+
+/// Asserts that a fault from the second round on ends the run with this sentence, and that the first round is kept.
+fn ends(component: &str, how: &str, sentence: &str) {
+    let bench = Bench::new();
+    let told = run(&bench, component, &format!("\"{how}\"\nround = 1"));
+    assert_eq!(told.code, 1, "{how}: {}", told.stderr);
+    assert!(told.stderr.contains(&format!("error: round 2, {sentence}")), "{how}: {}", told.stderr);
+    assert!(bench.metrics("run").iter().any(|line| line.contains("\"round\":0")), "{how}");
+    assert!(bench.path("runs/run/checkpoint").is_dir(), "{how}");
+}
+
+#[test]
+fn models() {
+    let at = |how: &str, sentence: &str| ends(MODEL, &format!("{how}\"\nclient = \"expression"), sentence);
+    let told = |sentence: &str| format!("client `expression`, model `misbehaving`: {sentence}");
+    at("panic-in-receive", &told("`receive` panicked: lost my way"));
+    at("panic-in-thread", &told("`train` panicked: a scoped thread panicked"));
+    at("absurd-steps", &told("`train` says that it took 18446744073709551615 steps on"));
+    at("duplicate-names", &told("`evaluate` gives the metric `Weight` of task `expression` twice"));
+    at("nan", "aggregator `fedavg`: tensor `weight`: client `expression` sends a value that is not finite");
+    at("other-shapes", "aggregator `fedavg`: tensor `weight`: client `expression` sends f32[2], and client");
+}
+
+#[test]
+fn filters() {
+    let at = |how: &str, sentence: &str| {
+        let who = "client `expression`, filter `misbehaving`";
+        ends("filter", &format!("{how}\"\nclient = \"expression"), &format!("{who}: {sentence}"));
+    };
+    at("panic-in-apply", "`apply` panicked: lost my way");
+    at("nothing", "nothing is left of the message");
+    ends(
+        "filter",
+        "nan\"\nclient = \"expression",
+        "aggregator `fedavg`: tensor `trunk.weight`: client `expression` sends",
+    );
+}
+
+#[test]
+fn aggregators() {
+    let at = |how: &str, sentence: &str| ends(AGGREGATOR, how, &format!("aggregator `misbehaving`: {sentence}"));
+    at("panic-in-add", "`add` panicked: lost my way");
+    at("ask-strangers", "it asks client `nobody`, which is not there");
+    at("nan", "tensor `trunk.weight`: `finish` gives a value that is not finite");
+    at("nothing", "`finish` gives a global model without parameters");
+}
+
+#[test]
+fn datasets() {
+    let bench = Bench::new();
+    let told = run(&bench, DATASET, "\"other-shapes\"\nclient = \"two\"");
+    assert_eq!(told.code, 1, "{}", told.stderr);
+    let sentence =
+        "error: client `two`, dataset `misbehaving`: `load` gives `task` 3+2, and `describe` says `task` 4+2";
+    assert!(told.stderr.contains(sentence), "{}", told.stderr);
+    let told = run(&Bench::new(), DATASET, "\"panic-in-load\"");
+    assert!(told.code == 1 && told.stderr.contains("`load` panicked: lost my way"), "{}", told.stderr);
+    let told = run(&Bench::new(), DATASET, "\"duplicate-names\"");
+    assert!(told.code == 2 && told.stderr.contains("two clients are named `one`"), "{}", told.stderr);
+}
+
+#[test]
+fn what_is_said_too_much_is_cut() {
+    let bench = Bench::new();
+    let told = run(&bench, MODEL, "\"babble\"\nclient = \"tm\"");
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    assert!(told.stderr.contains("client tm, misbehaving: bla bla"), "{}", &told.stderr[..500]);
+    assert!(told.stderr.contains("… (cut, 1038576 bytes more)") && told.stderr.len() < 50_000, "{}", told.stderr.len());
+    let bench = Bench::new();
+    assert_eq!(run(&bench, MODEL, "\"odd-tag\"\nclient = \"tm\"").code, 0);
+    assert_eq!(bench.metrics("run").iter().filter(|line| line.contains("\"tag\":\"a_b\"")).count(), 3);
+}
+
+#[test]
+fn what_harms_nobody_goes_on() {
+    let told = run(&Bench::new(), MODEL, "\"own-thread\"\nclient = \"tm\"");
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    assert!(told.stderr.contains("client tm, misbehaving: hello from a thread"), "{}", told.stderr);
+    let bench = Bench::new();
+    let told = run(&bench, MODEL, "\"panic-in-drop\"");
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    let sentence = "warning: model `misbehaving`: `drop` panicked: not even dying well, at ";
+    assert!(told.stderr.contains(sentence), "{}", told.stderr);
+    assert!(bench.path("runs/run/summary.json").is_file());
+    let bench = Bench::new();
+    assert_eq!(run(&bench, MODEL, "\"many-scalars\"\nclient = \"tm\"").code, 0);
+    assert_eq!(bench.metrics("run").iter().filter(|line| line.contains("\"tag\":\"a\"")).count(), 600_000);
+    assert_eq!(run(&Bench::new(), MODEL, "\"leak\"").code, 0);
+}
+
+#[test]
+fn predictions_that_are_none_are_not_written() {
+    for (how, sentence) in [
+        ("few-predictions", "model `misbehaving`, task `tm`: 1 predictions for 2 rows"),
+        ("nan-predictions", "model `misbehaving`, task `tm`: a prediction is NaN"),
+    ] {
+        let bench = Bench::new();
+        assert_eq!(run(&bench, MODEL, &format!("{how:?}")).code, 0);
+        let rows = bench.write("rows.csv", "heavy,light\nEVQ,DIQ\nQVQ,EIV\n");
+        let output = bench.path("out.csv");
+        let [run, rows, out] = [&bench.path("runs/run"), &rows, &output].map(|path| path.to_str().unwrap().to_owned());
+        let told = bench.fedplug(&["predict", &run, &rows, "--client", "tm", "--output", &out]);
+        assert_eq!(told.code, 1, "{}", told.stderr);
+        assert!(told.stderr.contains(sentence), "{}", told.stderr);
+        assert!(!output.exists());
+    }
+}
