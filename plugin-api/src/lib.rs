@@ -61,7 +61,7 @@
 //! crate-type = ["cdylib"]
 //!
 //! [dependencies]
-//! plugin-api = "0.1"
+//! plugin-api = "1"
 //! serde = { version = "1", features = ["derive"] }
 //! ```
 //!
@@ -75,7 +75,7 @@
 //!
 //! The feature `testkit` has checks for a plugin's own tests: they drive a component through the boundary, in process or
 //! as a built library, and say what it breaks of this contract, what came instead, and why it matters. The example above
-//! passes them. In `tests/conformance.rs`, with `plugin-api = { version = "0.1", features = ["testkit"] }` under
+//! passes them. In `tests/conformance.rs`, with `plugin-api = { version = "1", features = ["testkit"] }` under
 //! `[dev-dependencies]`, `crate-type = ["cdylib", "rlib"]`, and a `pub fn component()` that `export_plugin!` calls too:
 //!
 //! ```no_run

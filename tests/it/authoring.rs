@@ -91,7 +91,7 @@ fn a_new_plugin_has_the_layout_of_rustfmt() {
         let told = bench.fedplug(&["plugin", "new", kind, "x", "--output", bench.path("new").to_str().unwrap()]);
         assert_eq!(told.code, 0, "{}", told.stderr);
         let manifest = fs::read_to_string(bench.path(format!("new/{kind}-x/Cargo.toml"))).unwrap();
-        assert!(manifest.contains(&format!("plugin-api = \"{}\"", env!("CARGO_PKG_VERSION"))), "{manifest}");
+        assert!(manifest.contains(&format!("plugin-api = \"{}\"", plugin_api::abi::root::INTERFACE)), "{manifest}");
         let code = bench.path(format!("new/{kind}-x/src/lib.rs"));
         let options = ["--check", "--edition", "2024", "--config", "max_width=100,use_small_heuristics=Default"];
         let Ok(told) = Command::new("rustfmt").args(options).arg(code).output() else {

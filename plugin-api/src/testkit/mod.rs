@@ -49,7 +49,7 @@
 //! # conforms();
 //! ```
 //!
-//! with `plugin-api = { version = "0.1", features = ["testkit"] }` under `[dev-dependencies]`. The same for the built
+//! with `plugin-api = { version = "1", features = ["testkit"] }` under `[dev-dependencies]`. The same for the built
 //! library, which `cargo test` puts beside the test if the crate has `crate-type = ["cdylib", "rlib"]`:
 //!
 //! ```no_run
