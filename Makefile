@@ -55,13 +55,13 @@ build: setup
 	$(CARGO) build --release --workspace --exclude 'fixture-*'
 
 test: setup .python/stamp
-	$(CARGO) build --workspace --features plugin-api/testkit
+	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
 # A plugin built in many ways, and by the toolchains that OTHERS names, in one host: OTHERS=nightly,1.90.0
 OTHERS ?= all
 load-matrix: setup .python/stamp
-	$(CARGO) build --workspace --features plugin-api/testkit
+	$(CARGO) build --workspace --all-targets
 	FEDPLUG_LOAD_MATRIX=$(OTHERS) $(CARGO) test --workspace --test it -- --nocapture plugins_load_and_run
 
 lint: setup

@@ -12,12 +12,12 @@ pub fn root() -> &'static Path {
 /// The binary, once the plugins stand beside it.
 fn binary() -> &'static Path {
     static BUILT: LazyLock<()> = LazyLock::new(|| {
-        // The whole workspace, as `make test` builds it: a choice of packages would be built with other features.
-        // The testkit among them, which the plugins' own tests ask for: without it all would be built once more.
+        // The whole workspace with its tests, as `make test` builds it: a choice of packages, or packages without what
+        // their tests depend on, would be built with other features, and half of all once more.
         let without_libtorch: &[&str] = if has_libtorch() { &[] } else { &["--exclude", "model-amplify"] };
         let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--workspace", "--features", "plugin-api/testkit", "--profile", profile])
+            .args(["build", "--quiet", "--workspace", "--all-targets", "--profile", profile])
             .args(without_libtorch)
             .current_dir(root())
             .status()
