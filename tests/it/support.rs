@@ -178,6 +178,13 @@ impl Told {
             .replace(&bench.folder.path().display().to_string(), "BENCH")
             .replace(&binary().parent().unwrap().display().to_string(), "TARGET")
             .replace(&root().display().to_string(), "ROOT");
+        // Where in a fixture a panic began changes with every line that is added above.
+        let placed = |line: &str| match line.split_once("caused by: at tests/fixtures/") {
+            Some((before, _)) => format!("{before}caused by: at FIXTURE of the plugin's source"),
+            None => line.to_owned(),
+        };
+        let end = if stderr.ends_with('\n') { "\n" } else { "" };
+        let stderr = stderr.lines().map(placed).collect::<Vec<_>>().join("\n") + end;
         Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr }
     }
 }
