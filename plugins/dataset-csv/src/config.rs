@@ -51,7 +51,7 @@ pub struct Config {
     pub max_samples: Option<NonZeroUsize>,
     /// What stands between two columns, one character: `,` if not given, `\t` in files with tabs.
     #[serde(default = "comma", deserialize_with = "delimiter")]
-    #[schemars(with = "char")]
+    #[schemars(with = "char", default = "comma_character")]
     pub delimiter: u8,
     /// How text is read.
     #[serde(default)]
@@ -108,6 +108,11 @@ pub enum Clients {
     Pattern(Pattern),
     /// So many clients with all tasks.
     Sites(Sites),
+}
+
+/// The same for the schema, where it stands as in a file.
+fn comma_character() -> char {
+    ','
 }
 
 fn comma() -> u8 {

@@ -152,7 +152,12 @@ impl Dataset for Csv {
     }
 }
 
-plugin_api::export_plugin!(Component::dataset("csv", "CSV files with any columns as federated clients", Csv::new));
+/// What this plugin offers.
+pub fn component() -> Component {
+    Component::dataset("csv", "CSV files with any columns as federated clients", Csv::new)
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests;

@@ -235,11 +235,13 @@ impl Filter for Privacy {
     }
 }
 
-plugin_api::export_plugin!(Component::filter(
-    "privacy",
-    "differential privacy for a client's update: gaussian noise with an account, sparse vector, percentile",
-    Privacy::new
-));
+/// What this plugin offers.
+pub fn component() -> Component {
+    let about = "differential privacy for a client's update: gaussian noise with an account, sparse vector, percentile";
+    Component::filter("privacy", about, Privacy::new)
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests;
