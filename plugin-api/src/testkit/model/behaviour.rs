@@ -71,15 +71,25 @@ impl ModelCheck {
         same("`parameters` to give what `receive` got, bit for bit", compare::params(&given, &model.parameters(&ctx)?))
     }
 
-    fn rounds(&self, model: &mut dyn Model, rounds: std::ops::Range<u64>) -> Result<Vec<super::Round>> {
+    /// The message of a round: the same parameters in each, and with them what the client sent besides in the round
+    /// before, as from an aggregator that has no other client. A method that takes both sides goes on only if it is
+    /// answered.
+    fn global(&self, sent: Option<&Message>) -> Result<Message> {
         let watcher = Watcher::new();
-        let global: Message = self.message(&self.ctx(&watcher, 0))?.into();
-        rounds.map(|round| self.round(model, &global, round)).collect()
+        let params = self.message(&self.ctx(&watcher, 0))?;
+        let extra = sent.map(|sent| sent.extra.clone()).unwrap_or_default();
+        Ok(Message { params, extra, ..Message::default() })
+    }
+
+    fn two_rounds(&self) -> Result<[super::Round; 2]> {
+        let mut model = self.make(SEED)?;
+        let first = self.round(&mut *model, &self.global(None)?, 0)?;
+        let second = self.round(&mut *model, &self.global(Some(&first.sent))?, 1)?;
+        Ok([first, second])
     }
 
     fn same_seed(&self) -> Found {
-        let first = self.rounds(&mut *self.make(SEED)?, 0..2)?;
-        let second = self.rounds(&mut *self.make(SEED)?, 0..2)?;
+        let (first, second) = (self.two_rounds()?, self.two_rounds()?);
         let difference = first.iter().zip(&second).find_map(|(a, b)| a.difference(b));
         same("the same bits from two instances with the same seed", difference)
     }
@@ -87,9 +97,7 @@ impl ModelCheck {
     fn state_mid_way(&self) -> Found {
         let watcher = Watcher::new();
         let ctx = self.ctx(&watcher, 1);
-        let mut straight = self.make(SEED)?;
-        let before = self.rounds(&mut *straight, 0..1)?.remove(0);
-        let straight = self.rounds(&mut *straight, 1..2)?.remove(0);
+        let [before, straight] = self.two_rounds()?;
         // Made for another experiment, so that nothing of it is right by chance.
         let mut resumed = self.make(OTHER_SEED)?;
         resumed.restore(&before.state, &ctx)?;
@@ -97,7 +105,7 @@ impl ModelCheck {
         same(expected, compare::params(&before.params, &resumed.parameters(&ctx)?))?;
         let expected = "a restored instance to have the state that it got, bit for bit";
         same(expected, compare::states(&before.state, &resumed.state(&ctx)?))?;
-        let resumed = self.rounds(&mut *resumed, 1..2)?.remove(0);
+        let resumed = self.round(&mut *resumed, &self.global(Some(&before.sent))?, 1)?;
         same("a restored instance to go on as the one whose state it got, bit for bit", straight.difference(&resumed))
     }
 
@@ -323,7 +331,7 @@ impl ModelCheck {
         let watcher = Watcher::new();
         let ctx = self.ctx(&watcher, 0);
         let mut model = self.make(SEED)?;
-        let global: Message = model.parameters(&ctx)?.into();
+        let mut global: Message = model.parameters(&ctx)?.into();
         let few = |table: &Table| table.select(&(0..table.rows().min(2)).collect::<Vec<_>>());
         let task = |task: &Task| Task { spec: task.spec.clone(), train: few(&task.train), test: few(&task.test) };
         let tasks: Vec<Task> = self.tasks.iter().take(1).map(task).collect();
@@ -331,7 +339,7 @@ impl ModelCheck {
             model.receive(&global, &ctx)?;
             model.train(&tasks, FIRST, &ctx)?;
             model.evaluate(&tasks, &ctx)?;
-            model.send(&ctx)?;
+            global.extra = model.send(&ctx)?.extra;
             model.state(&ctx).map(drop)
         })
     }
