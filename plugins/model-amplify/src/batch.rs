@@ -4,10 +4,14 @@ use plugin_api::Result;
 use tch::{Device, Tensor};
 
 use crate::bridge;
+use crate::config::Pooling;
+use crate::cpu::Pack;
 
 /// Sequences padded to one length.
 #[derive(Debug)]
 pub struct Batch {
+    rows: Vec<Vec<u32>>,
+    pad: i64,
     /// Token ids, (rows, length).
     pub ids: Tensor,
     /// Which keys attention may look at, (rows, 1, 1, length); none where no row is padded.
@@ -30,7 +34,19 @@ impl Batch {
         let ids = Tensor::f_from_slice(&ids).and_then(|ids| ids.f_reshape(shape)).map_err(bridge::torch)?;
         let ids = ids.f_to_device(device).map_err(bridge::torch)?;
         let keys = padded.then(|| ids.ne(pad).unsqueeze(1).unsqueeze(1));
-        Ok(Self { ids, keys })
+        Ok(Self { rows: rows.iter().map(|row| row.to_vec()).collect(), pad, ids, keys })
+    }
+
+    /// How many sequences there are.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The tokens one sequence behind the other; with padding only where `pooling` counts it. None where that cannot be.
+    pub(crate) fn pack(&self, pooling: Pooling) -> Option<Pack> {
+        let rows: Vec<&[u32]> = self.rows.iter().map(Vec::as_slice).collect();
+        let length = usize::try_from(self.ids.size()[1]).ok()?;
+        Pack::new(&rows, u32::try_from(self.pad).ok()?, length, pooling == Pooling::AllPositions)
     }
 }
 

@@ -50,6 +50,32 @@ pub(crate) fn fresh_like(params: &Params, name: &str, ours: &Tensor) -> Result<T
     Ok(fresh)
 }
 
+/// A matrix of so many rows.
+pub(crate) fn matrix(numbers: &[f32], rows: usize) -> Tensor {
+    Tensor::from_slice(numbers).reshape([rows as i64, -1])
+}
+
+/// The numbers of a contiguous fp32 tensor on the CPU. They must not be written through another handle meanwhile.
+pub(crate) fn slice(tensor: &Tensor) -> &[f32] {
+    let len = plain(tensor);
+    // SAFETY: the memory is that of `len` fp32 numbers, as `plain` asserts, and lives as long as the tensor. Whoever
+    // writes to parameters, `slice_mut` and libtorch alike, does so between two passes that read them.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) }
+}
+
+/// The same, to be written to. Nobody else may read or write them meanwhile.
+pub(crate) fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
+    let len = plain(tensor);
+    // SAFETY: as in `slice`; each caller either made the tensor itself or holds the only slice of a parameter.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
+}
+
+fn plain(tensor: &Tensor) -> usize {
+    let device_and_kind = (tensor.device(), tensor.kind());
+    assert!(device_and_kind == (tch::Device::Cpu, Kind::Float) && tensor.is_contiguous(), "{tensor:?} is not plain");
+    tensor.numel()
+}
+
 /// The shape, in the contract's integers.
 pub(crate) fn shape_of(tensor: &Tensor) -> Vec<usize> {
     tensor.size().iter().map(|&n| n as usize).collect()

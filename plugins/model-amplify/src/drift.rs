@@ -88,26 +88,28 @@ impl Drift {
         Ok(())
     }
 
-    /// Corrects the gradients of a step, one for each slot.
-    pub(crate) fn correct(&mut self, gradients: &mut [Tensor]) {
+    /// Corrects the gradient of a step, of one slot.
+    pub(crate) fn correct(&mut self, number: usize, gradient: &mut Tensor) {
+        if !self.scaffold && self.proximal == 0.0 {
+            return;
+        }
         let _guard = tch::no_grad_guard();
-        for (slot, gradient) in self.slots.iter_mut().zip(gradients).filter(|(_, gradient)| gradient.defined()) {
-            if self.scaffold {
-                match &mut slot.sum {
-                    Some((sum, count)) => {
-                        let _ = sum.g_add_(gradient);
-                        *count += 1;
-                    }
-                    None => slot.sum = Some((gradient.copy(), 1)),
+        let slot = &mut self.slots[number];
+        if self.scaffold {
+            match &mut slot.sum {
+                Some((sum, count)) => {
+                    let _ = sum.g_add_(gradient);
+                    *count += 1;
                 }
+                None => slot.sum = Some((gradient.copy(), 1)),
             }
-            if let Some(server) = &slot.server {
-                let corrected = &*gradient + server;
-                *gradient = slot.own.as_ref().map_or_else(|| corrected.shallow_clone(), |own| &corrected - own);
-            }
-            if let Some(anchor) = &slot.anchor {
-                *gradient = &*gradient + (&slot.parameter.detach() - anchor) * self.proximal;
-            }
+        }
+        if let Some(server) = &slot.server {
+            let corrected = &*gradient + server;
+            *gradient = slot.own.as_ref().map_or_else(|| corrected.shallow_clone(), |own| &corrected - own);
+        }
+        if let Some(anchor) = &slot.anchor {
+            *gradient = &*gradient + (&slot.parameter.detach() - anchor) * self.proximal;
         }
     }
 
@@ -173,12 +175,12 @@ mod tests {
     fn the_proximal_term_pulls_towards_what_was_received() {
         let (held, private) = (Tensor::from_slice(&[3.0_f32, 1.0]), Tensor::from_slice(&[7.0_f32]));
         let mut drift = Drift::new([("w", &held), ("head", &private)].into_iter(), 0.5, false);
-        let mut before = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
-        drift.correct(&mut before);
-        assert_eq!(values(&before[0]), [1.0, 1.0]); // nothing was received yet
+        let mut before = Tensor::from_slice(&[1.0_f32, 1.0]);
+        drift.correct(0, &mut before);
+        assert_eq!(values(&before), [1.0, 1.0]); // nothing was received yet
         drift.receive(&named("w", &[1.0, 2.0]).into()).unwrap();
         let mut gradients = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
-        drift.correct(&mut gradients);
+        gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient));
         assert_eq!((values(&gradients[0]), values(&gradients[1])), (vec![2.0, 0.5], vec![2.0]));
         assert!(drift.send().unwrap().is_empty());
     }
@@ -196,9 +198,9 @@ mod tests {
             drift.receive(&Message { params: named("w", &start), extra, ..Message::default() }).unwrap();
             w.copy_(&Tensor::from_slice(&start));
             for _ in 0..steps {
-                let mut gradients = [&w * 2.0 - Tensor::from_slice(&[4.0_f32, 1.0])];
-                drift.correct(&mut gradients);
-                let _ = w.g_sub_(&(&gradients[0] * f64::from(rate)));
+                let mut gradient = &w * 2.0 - Tensor::from_slice(&[4.0_f32, 1.0]);
+                drift.correct(0, &mut gradient);
+                let _ = w.g_sub_(&(&gradient * f64::from(rate)));
             }
             let sent = drift.send().unwrap();
             for (i, (end, change)) in

@@ -2,7 +2,8 @@
 //!
 //! The trunk is the encoder of Fournier et al., *Protein Language Models: Is Scaling Necessary?* (bioRxiv 2024); its
 //! files are read and written in the published format and keep the published names. On top of its last block stands,
-//! for each task, a small perceptron that predicts one number for a sequence. Everything runs on libtorch, in fp32.
+//! for each task, a small perceptron that predicts one number for a sequence. The heads, and the trunk on GPUs, run on
+//! libtorch; the published trunk on the CPU is computed by hand, in fewer passes over memory (`cpu`).
 //!
 //! ```toml
 //! [model]
@@ -56,7 +57,8 @@
 //! features and more, the default ones among them, have no such groups.
 //!
 //! # Reading order
-//! [`trunk`] is the paper's model and [`regressor`] the heads; [`network`] joins the two. [`batch`] makes tensors of
+//! [`trunk`] is the paper's model and [`regressor`] the heads; [`network`] joins the two. `cpu` is the same trunk once more,
+//! with its derivative. [`batch`] makes tensors of
 //! token ids, [`trainer`] takes an optimiser step with [`optimizer`], and [`model`] is the plugin: the loop over
 //! epochs, tasks and batches. [`parameters`] holds the named tensors, [`checkpoint`] and [`export`] their files, which
 //! `hub` brings here.
@@ -75,6 +77,7 @@ mod bridge;
 #[doc(hidden)]
 pub mod checkpoint;
 pub mod config;
+mod cpu;
 mod device;
 mod drift;
 #[doc(hidden)]

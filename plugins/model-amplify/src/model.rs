@@ -13,10 +13,10 @@ use crate::checkpoint::{Checkpoint, load_regressors};
 use crate::config::Config;
 use crate::export::Folder;
 use crate::heads::{Heads, number};
-use crate::network::Network;
+use crate::network::{Network, Work};
 use crate::noise::{Noise, shuffled};
 use crate::tokenize::Tokens;
-use crate::trainer::{Trainer, decay_steps};
+use crate::trainer::{Lesson, Stepped, Trainer, decay_steps};
 use crate::{device, metrics};
 
 /// Under which the personal model stands in a state.
@@ -101,11 +101,12 @@ impl Amplify {
     /// One number a row, in the rows' order, from batches of like lengths.
     fn predictions(&self, task: &str, rows: &[Vec<u32>], ctx: &Context<'_>) -> Result<Vec<f32>> {
         let _guard = tch::no_grad_guard();
+        let mut work = Work::new(ctx.threads())?;
         let mut all = vec![0.0; rows.len()];
         for picked in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
             let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
-            let predicted = self.network().forward(task, &batch, &mut Noise::none())?;
+            let predicted = self.network().predict(task, &batch, &mut work)?;
             let mut values = vec![0.0; picked.len()];
             predicted.f_copy_data(&mut values, picked.len()).map_err(crate::bridge::torch)?;
             for (i, value) in picked.into_iter().zip(values) {
@@ -124,15 +125,8 @@ impl Amplify {
     }
 
     /// Records what a step did.
-    fn record(
-        &self,
-        task: &str,
-        step: u64,
-        loss: f64,
-        rates: crate::optimizer::Rates,
-        epoch: Epoch,
-        ctx: &Context<'_>,
-    ) {
+    fn record(&self, task: &str, step: u64, stepped: &Stepped, epoch: Epoch, ctx: &Context<'_>) {
+        let Stepped { loss, rates, .. } = *stepped;
         match self.setup.held.len() {
             1 => ctx.scalar("Loss/train", step, loss),
             _ => ctx.scalar(&format!("Loss/train_{task}"), step, loss),
@@ -170,6 +164,7 @@ impl Model for Amplify {
         let decay = decay_steps(total, &self.setup);
         let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
         let mut trained = Trained::default();
+        let mut work = Work::new(ctx.threads())?;
         for task in tasks.iter().filter(|task| task.train.rows() > 0) {
             let name = task.spec.name.as_str();
             self.must_hold(name)?;
@@ -183,18 +178,15 @@ impl Model for Amplify {
                 let noise = || Noise::new(seed.of("dropout").at(trained.steps));
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
-                let mut loss = 0.0;
-                let mut rates = None;
-                for trainer in [Some(&mut self.trainer), self.personal.as_mut()].into_iter().flatten() {
-                    let backward = trainer.backward(name, &batch, &targets, &mut noise())?;
-                    // Of two models the personal one's, which is the client's own.
-                    loss = backward.loss;
-                    rates = Some(trainer.update(backward, epoch.round, decay));
+                let lesson = Lesson { task: name, batch: &batch, targets: &targets };
+                let place = (epoch.round, decay);
+                let mut stepped = self.trainer.step(lesson, place, &mut noise(), &mut work)?;
+                // Of two models the personal one is the client's own.
+                if let Some(personal) = &mut self.personal {
+                    stepped = personal.step(lesson, place, &mut noise(), &mut work)?;
                 }
                 self.heads.trained(number);
-                if let Some(rates) = rates {
-                    self.record(name, step, loss, rates, epoch, ctx);
-                }
+                self.record(name, step, &stepped, epoch, ctx);
                 trained.steps += 1;
                 trained.examples += picked.len() as u64;
                 ctx.progress(trained.steps, total);

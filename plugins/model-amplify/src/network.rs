@@ -5,7 +5,9 @@ use tch::{Device, Tensor};
 
 use crate::architecture::Architecture;
 use crate::batch::Batch;
+use crate::bridge;
 use crate::config::{Config, Pooling};
+use crate::cpu::{Pack, Team, Weights, Workspace};
 use crate::noise::Noise;
 use crate::parameters::Parameters;
 use crate::regressor::{Regressor, pool};
@@ -18,9 +20,30 @@ pub struct Network {
     pub parameters: Parameters,
     /// The encoder.
     pub trunk: Trunk,
+    /// The encoder's weights, where [`crate::cpu`] computes it.
+    weights: Option<Weights>,
     heads: Vec<Head>,
     pooling: Pooling,
     frozen: bool,
+}
+
+/// What a network computes with for a while: threads, and memory that is used again from batch to batch.
+#[derive(Debug)]
+pub struct Work {
+    pub(crate) team: Team,
+    pub(crate) space: Workspace,
+    /// Whether steps tell the length of their gradient.
+    pub norms: bool,
+}
+
+impl Work {
+    /// With so many threads.
+    ///
+    /// # Errors
+    /// If they cannot be started.
+    pub fn new(threads: usize) -> Result<Self> {
+        Ok(Self { team: Team::new(threads)?, space: Workspace::default(), norms: false })
+    }
 }
 
 #[derive(Debug)]
@@ -42,7 +65,8 @@ impl Network {
             let regressor = Regressor::new(regressors.at(number), inputs, sizes, config.dropout)?;
             heads.push(Head { task: task.name.clone(), regressor });
         }
-        Ok(Self { parameters, trunk, heads, pooling: config.pooling, frozen: config.frozen_trunk })
+        let weights = trunk.weights();
+        Ok(Self { parameters, trunk, weights, heads, pooling: config.pooling, frozen: config.frozen_trunk })
     }
 
     /// Whether there is a head for this task.
@@ -50,24 +74,63 @@ impl Network {
         self.heads.iter().any(|head| head.task == task)
     }
 
-    /// The sequences' vectors: (batch, hidden size).
-    pub fn pooled(&self, batch: &Batch, pooling: Pooling, noise: &mut Noise) -> Tensor {
-        let _guard = self.frozen.then(tch::no_grad_guard);
-        // A frozen trunk is a fixed function of the sequence: without dropout.
-        let trunk_noise = if self.frozen { &mut Noise::none() } else { noise };
-        pool(&self.trunk.forward(batch, trunk_noise), batch, pooling)
+    /// What [`crate::cpu`] needs for a batch, unless that is left to libtorch.
+    pub(crate) fn by_hand(&self, batch: &Batch, pooling: Pooling) -> Option<(&Weights, Pack)> {
+        self.weights.as_ref().zip(batch.pack(pooling))
+    }
+
+    /// The same for a training step, in which the trunk learns.
+    pub(crate) fn learns_by_hand(&self, batch: &Batch) -> Option<(&Weights, Pack)> {
+        self.by_hand(batch, self.pooling).filter(|_| !self.frozen)
+    }
+
+    /// The sequences' vectors, (batch, hidden size).
+    pub fn pooled(&self, batch: &Batch, pooling: Pooling, work: &mut Work) -> Tensor {
+        match self.by_hand(batch, pooling) {
+            Some((weights, pack)) => {
+                bridge::matrix(&weights.forward(&pack, &work.team, &mut work.space, false), batch.rows())
+            }
+            None => pool(&self.trunk.forward(batch, &mut Noise::none()), batch, pooling),
+        }
+    }
+
+    fn head(&self, task: &str) -> Result<&Regressor> {
+        let head = self.heads.iter().find(|head| head.task == task).ok_or_else(|| {
+            let held: Vec<_> = self.heads.iter().map(|head| format!("`{}`", head.task)).collect();
+            Error::data(format!("this model has no head for task `{task}`"))
+                .help(format!("it has: {}", held.join(", ")))
+        });
+        head.map(|head| &head.regressor)
+    }
+
+    /// One number for each sequence, from their vectors.
+    ///
+    /// # Errors
+    /// If there is no head for the task.
+    pub(crate) fn of_pooled(&self, task: &str, pooled: &Tensor, noise: &mut Noise) -> Result<Tensor> {
+        Ok(self.head(task)?.forward(pooled, noise))
+    }
+
+    /// One number for each sequence, with the graph that libtorch derives gradients from: of trunk and head, or of the head
+    /// alone where the trunk is frozen.
+    ///
+    /// # Errors
+    /// If there is no head for the task.
+    pub(crate) fn forward(&self, task: &str, batch: &Batch, noise: &mut Noise, work: &mut Work) -> Result<Tensor> {
+        let pooled = if self.frozen {
+            let _guard = tch::no_grad_guard();
+            self.pooled(batch, self.pooling, work)
+        } else {
+            pool(&self.trunk.forward(batch, noise), batch, self.pooling)
+        };
+        self.of_pooled(task, &pooled, noise)
     }
 
     /// One number for each sequence.
     ///
     /// # Errors
     /// If there is no head for the task.
-    pub fn forward(&self, task: &str, batch: &Batch, noise: &mut Noise) -> Result<Tensor> {
-        let head = self.heads.iter().find(|head| head.task == task).ok_or_else(|| {
-            let held: Vec<_> = self.heads.iter().map(|head| format!("`{}`", head.task)).collect();
-            Error::data(format!("this model has no head for task `{task}`"))
-                .help(format!("it has: {}", held.join(", ")))
-        })?;
-        Ok(head.regressor.forward(&self.pooled(batch, self.pooling, noise), noise))
+    pub fn predict(&self, task: &str, batch: &Batch, work: &mut Work) -> Result<Tensor> {
+        self.of_pooled(task, &self.pooled(batch, self.pooling, work), &mut Noise::none())
     }
 }

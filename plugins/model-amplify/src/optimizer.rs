@@ -1,10 +1,14 @@
 //! AdamW (Loshchilov and Hutter 2019) as PyTorch computes it. libtorch's own optimisers cannot hand out their state.
 
+use std::collections::BTreeMap;
+
 use plugin_api::{Params, Result, State};
 use serde_json::{Map, json};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use crate::bridge;
+use crate::bridge::{self, slice, slice_mut};
+use crate::cpu::Team;
+use crate::cpu::kernels::{Step, adamw};
 use crate::parameters::Parameter;
 
 const BETA1: f64 = 0.9;
@@ -32,6 +36,8 @@ impl Rates {
 #[derive(Debug)]
 pub struct AdamW {
     slots: Vec<Slot>,
+    /// Which slot is a parameter's, by where its memory lies.
+    places: BTreeMap<usize, usize>,
     weight_decay: f64,
 }
 
@@ -60,43 +66,66 @@ impl AdamW {
             in_trunk: p.name.starts_with("trunk."),
             moments: None,
         };
-        Self { slots: parameters.map(slot).collect(), weight_decay }
+        let slots: Vec<Slot> = parameters.map(slot).collect();
+        let places = slots.iter().enumerate().map(|(i, slot)| (slot.parameter.data_ptr().addr(), i)).collect();
+        Self { slots, places, weight_decay }
     }
 
-    /// The gradients of `loss`, one for each parameter; an undefined tensor where the loss does not depend on it.
-    ///
-    /// # Errors
-    /// If libtorch fails, for want of memory for instance.
-    pub fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
-        let parameters: Vec<&Tensor> = self.slots.iter().map(|slot| &slot.parameter).collect();
-        Tensor::f_run_backward(&[loss], &parameters, false, false).map_err(bridge::torch)
+    /// The number of the slot of a parameter, if it learns.
+    pub(crate) fn slot(&self, parameter: &Tensor) -> Option<usize> {
+        self.places.get(&parameter.data_ptr().addr()).copied()
     }
 
-    /// `p ← p - lr · λ · p`, then `p ← p - lr · m̂ / (√v̂ + ε)`. A parameter without gradient is left as it is, decay
-    /// and step count included.
-    pub fn step(&mut self, gradients: &[Tensor], rates: Rates) {
+    /// The parameters that learn, in the slots' order.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.slots.iter().map(|slot| &slot.parameter)
+    }
+
+    /// The same without the trunk's, with the slots' numbers.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter(|(_, slot)| !slot.in_trunk).map(|(number, slot)| (number, &slot.parameter))
+    }
+
+    /// `p ← p - lr · λ · p`, then `p ← p - lr · m̂ / (√v̂ + ε)`, of one slot. A parameter without gradient gets no step, and
+    /// then decay and step count stay as they are.
+    pub(crate) fn step(&mut self, number: usize, gradient: &Tensor, rates: Rates, team: &Team) {
         let _guard = tch::no_grad_guard();
-        for (slot, gradient) in self.slots.iter_mut().zip(gradients).filter(|(_, gradient)| gradient.defined()) {
-            let rate = if slot.in_trunk { rates.trunk } else { rates.regressor };
-            let moments = slot.moments.get_or_insert_with(|| Moments {
-                first: gradient.zeros_like(),
-                second: gradient.zeros_like(),
-                steps: 0,
+        let slot = &mut self.slots[number];
+        let rate = if slot.in_trunk { rates.trunk } else { rates.regressor };
+        let moments = slot.moments.get_or_insert_with(|| Moments {
+            first: gradient.zeros_like(),
+            second: gradient.zeros_like(),
+            steps: 0,
+        });
+        moments.steps += 1;
+        // lr · (m / c₁) / (√(v / c₂) + ε) = m / ((√v + ε √c₂) · c₁ / (lr √c₂)): fewer operations.
+        let (c1, c2) = (1.0 - BETA1.powi(moments.steps), 1.0 - BETA2.powi(moments.steps));
+        let divisor = (rate != 0.0).then(|| -c1 / (rate * c2.sqrt()));
+        if slot.parameter.device() == Device::Cpu {
+            let step = Step {
+                new: [1.0 - BETA1, 1.0 - BETA2].map(|new| new as f32),
+                decay: (1.0 - rate * self.weight_decay) as f32,
+                eps: (EPS * c2.sqrt()) as f32,
+                divisor: divisor.map(|divisor| divisor as f32),
+            };
+            let Moments { first, second, .. } = moments;
+            let [p, m, v] = [&mut slot.parameter, first, second].map(slice_mut);
+            let gradient = gradient.contiguous();
+            let g = slice(&gradient);
+            team.numbers(((p, 1), ((m, 1), (v, 1))), |start, ((p, _), ((m, _), (v, _)))| {
+                adamw(p, m, v, &g[start..start + m.len()], step);
             });
-            moments.steps += 1;
-            let _ = moments.first.lerp_(gradient, 1.0 - BETA1);
-            let _ = moments.second.lerp_(&gradient.square(), 1.0 - BETA2);
-            if rate == 0.0 {
-                continue;
-            }
-            let _ = slot.parameter.g_mul_scalar_(1.0 - rate * self.weight_decay);
-            // lr · (m / c₁) / (√(v / c₂) + ε) = m / ((√v + ε √c₂) · c₁ / (lr √c₂)): fewer passes over memory.
-            let (c1, c2) = (1.0 - BETA1.powi(moments.steps), 1.0 - BETA2.powi(moments.steps));
-            let mut divisor = moments.second.sqrt();
-            let _ = divisor.g_add_scalar_(EPS * c2.sqrt());
-            let _ = divisor.g_mul_scalar_(-c1 / (rate * c2.sqrt()));
-            let _ = slot.parameter.addcdiv_(&moments.first, &divisor);
+            return;
         }
+        let _ = moments.first.lerp_(gradient, 1.0 - BETA1);
+        let _ = moments.second.lerp_(&gradient.square(), 1.0 - BETA2);
+        let Some(divisor) = divisor else { return };
+        let _ = slot.parameter.g_mul_scalar_(1.0 - rate * self.weight_decay);
+        let mut root = moments.second.sqrt();
+        let _ = root.g_add_scalar_(EPS * c2.sqrt());
+        let _ = root.g_mul_scalar_(divisor);
+        let _ = slot.parameter.addcdiv_(&moments.first, &root);
     }
 
     /// Adds the moments and step counts to a state.

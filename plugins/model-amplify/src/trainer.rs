@@ -4,9 +4,11 @@ use plugin_api::{Error, Message, ModelSetup, Params, Received, Result, State};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::batch::Batch;
+use crate::bridge;
 use crate::config::{Config, Schedule};
+use crate::cpu::Team;
 use crate::drift::Drift;
-use crate::network::Network;
+use crate::network::{Network, Work};
 use crate::noise::Noise;
 use crate::optimizer::{AdamW, Rates};
 
@@ -24,21 +26,26 @@ pub struct Trainer {
     decayed: u64,
 }
 
-/// The loss of a batch and its gradients.
-#[derive(Debug)]
-pub struct Backward {
-    /// Mean squared error.
-    pub loss: f64,
-    gradients: Vec<Tensor>,
+/// What is learned from: a batch of one task, and its targets.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson<'a> {
+    /// The task.
+    pub task: &'a str,
+    /// The sequences.
+    pub batch: &'a Batch,
+    /// A number for each.
+    pub targets: &'a [f32],
 }
 
-impl Backward {
-    /// The length of all gradients taken as one vector.
-    pub fn norm(&self) -> f64 {
-        let squares =
-            self.gradients.iter().filter(|g| g.defined()).map(|g| g.square().sum(Kind::Double).double_value(&[]));
-        squares.sum::<f64>().sqrt()
-    }
+/// What a step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Stepped {
+    /// The mean squared error before it.
+    pub loss: f64,
+    /// The learning rates that it took.
+    pub rates: Rates,
+    /// The length of all gradients taken as one vector; 0 unless [`Work::norms`] asks for it.
+    pub norm: f64,
 }
 
 impl Trainer {
@@ -91,28 +98,62 @@ impl Trainer {
         self.steps
     }
 
-    /// Predicts a batch of one task and compares with its targets.
+    /// Takes a step, at a rate that falls to 0 over `decay` steps from the second round on.
     ///
     /// # Errors
-    /// If there is no head for the task, or libtorch fails.
-    pub fn backward(&self, task: &str, batch: &Batch, targets: &[f32], noise: &mut Noise) -> Result<Backward> {
-        let predicted = self.network.forward(task, batch, noise)?;
-        let targets = Tensor::from_slice(targets).to_device(predicted.device());
-        let loss = predicted.mse_loss(&targets, Reduction::Mean);
-        let gradients = self.optimizer.gradients(&loss)?;
-        Ok(Backward { loss: loss.double_value(&[]), gradients })
-    }
-
-    /// Takes the step, at a rate that falls to 0 over `decay` steps from the second round on; returns the rates.
-    pub fn update(&mut self, mut backward: Backward, round: u64, decay: u64) -> Rates {
+    /// If there is no head for the task, or libtorch fails, for want of memory for instance.
+    pub fn step(
+        &mut self,
+        lesson: Lesson<'_>,
+        (round, decay): (u64, u64),
+        noise: &mut Noise,
+        work: &mut Work,
+    ) -> Result<Stepped> {
         let decays = self.schedule == Schedule::Linear && round > 0 && decay > 0;
         let left = if decays { 1.0 - self.decayed.min(decay) as f64 / decay as f64 } else { 1.0 };
         let rates = self.base.times(left);
-        self.drift.correct(&mut backward.gradients);
-        self.optimizer.step(&backward.gradients, rates);
+        let Lesson { task, batch, targets } = lesson;
+        let Self { network, optimizer, drift, .. } = self;
+        let (mut squares, norms) = (0.0, work.norms);
+        let mut take = |optimizer: &mut AdamW, team: &Team, slot: usize, mut gradient: Tensor| {
+            if norms {
+                squares += gradient.square().sum(Kind::Double).double_value(&[]);
+            }
+            drift.correct(slot, &mut gradient);
+            optimizer.step(slot, &gradient, rates, team);
+        };
+        let loss = match network.learns_by_hand(batch) {
+            Some((weights, pack)) => {
+                let Work { team, space, .. } = work;
+                let pooled = bridge::matrix(&weights.forward(&pack, team, space, true), batch.rows());
+                let pooled = pooled.set_requires_grad(true);
+                let loss = compare(&network.of_pooled(task, &pooled, noise)?, targets);
+                let (slots, heads): (Vec<usize>, Vec<&Tensor>) = optimizer.heads().unzip();
+                let mut by = gradients(&loss, &[&[&pooled], &heads[..]].concat())?;
+                let by_pooled = by.remove(0);
+                for (slot, gradient) in slots.into_iter().zip(by).filter(|(_, gradient)| gradient.defined()) {
+                    take(optimizer, team, slot, gradient);
+                }
+                let by_pooled = by_pooled.contiguous();
+                weights.backward(&pack, team, space, bridge::slice(&by_pooled), |parameter, gradient| {
+                    if let Some(slot) = optimizer.slot(parameter) {
+                        take(optimizer, team, slot, gradient);
+                    }
+                })?;
+                loss
+            }
+            None => {
+                let loss = compare(&network.forward(task, batch, noise, work)?, targets);
+                let by = gradients(&loss, &optimizer.parameters().collect::<Vec<_>>())?;
+                for (slot, gradient) in by.into_iter().enumerate().filter(|(_, gradient)| gradient.defined()) {
+                    take(optimizer, &work.team, slot, gradient);
+                }
+                loss
+            }
+        };
         self.steps += 1;
         self.decayed += u64::from(round > 0);
-        rates
+        Ok(Stepped { loss: loss.double_value(&[]), rates, norm: squares.sqrt() })
     }
 
     /// Parameters, optimiser and counters.
@@ -145,6 +186,16 @@ impl Trainer {
         (self.steps, self.decayed) = (steps, decayed);
         Ok(())
     }
+}
+
+/// The mean squared error.
+fn compare(predicted: &Tensor, targets: &[f32]) -> Tensor {
+    predicted.mse_loss(&Tensor::from_slice(targets).to_device(predicted.device()), Reduction::Mean)
+}
+
+/// The gradients of a loss, one for each parameter; an undefined tensor where it does not depend on it.
+fn gradients(loss: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>> {
+    Tensor::f_run_backward(&[loss], parameters, false, false).map_err(bridge::torch)
 }
 
 /// Over how many steps the rates decay: all steps of all rounds but the first.

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use crate::architecture::{Architecture, HiddenAct};
 use crate::batch::Batch;
 use crate::bridge;
+use crate::cpu::{BlockWeights, Weights};
 use crate::noise::Noise;
 use crate::parameters::{Init, Scope};
 
@@ -232,6 +233,39 @@ impl Trunk {
             x = block.forward(&x, batch, &self.rotary, noise);
         }
         x
+    }
+
+    /// The weights, if the trunk is of the arrangement that [`crate::cpu`] computes, and on the CPU.
+    pub(crate) fn weights(&self) -> Option<Weights> {
+        let plain = |linear: &Linear| linear.bias.is_none().then(|| linear.weight.shallow_clone());
+        let norm = |norm: &Norm| norm.bias.is_none().then(|| norm.weight.shallow_clone());
+        let block = |block: &Block| {
+            let Block { attention, ffn, attention_norm, ffn_norm } = block;
+            let published = ffn.act == HiddenAct::SwiGlu && attention.dropout == 0.0 && ffn.dropout == 0.0;
+            published.then_some(())?;
+            Some(BlockWeights {
+                q: plain(&attention.q)?,
+                k: plain(&attention.k)?,
+                v: plain(&attention.v)?,
+                wo: plain(&attention.wo)?,
+                w12: plain(&ffn.first)?,
+                w3: plain(&ffn.second)?,
+                attention_norm: norm(attention_norm)?,
+                ffn_norm: norm(ffn_norm)?,
+            })
+        };
+        let on_cpu = self.encoder.device() == tch::Device::Cpu;
+        let (true, None, Some(first)) = (on_cpu, &self.layer_norm_1, self.transformer_encoder.first()) else {
+            return None;
+        };
+        Some(Weights {
+            embedding: self.encoder.shallow_clone(),
+            blocks: self.transformer_encoder.iter().map(block).collect::<Option<_>>()?,
+            turns: bridge::slice(&self.rotary.turns.view_as_real().contiguous()).to_vec(),
+            heads: usize::try_from(first.attention.heads).ok()?,
+            eps: first.attention_norm.eps as f32,
+            pad: u32::try_from(self.pad).ok()?,
+        })
     }
 
     /// What the language model says of each position, from the last block's output: (batch, length, vocabulary).

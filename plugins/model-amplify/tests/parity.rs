@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use model_amplify::Amplify;
 use model_amplify::config::{Config, Pooling};
+use model_amplify::network::Work;
 use model_amplify::noise::Noise;
 use model_amplify::optimizer::Rates;
+use model_amplify::trainer::Lesson;
 use plugin_api::context::Silent;
 use plugin_api::{Context, Model, ModelSetup, TaskSpec};
 use serde::Deserialize;
@@ -126,6 +128,7 @@ fn forward(folder: &Path, expected: &Expected, worst: &mut Worst) {
         let ids: Vec<i64> = case.input_ids.iter().flatten().map(|&id| i64::from(id)).collect();
         assert_eq!(batch.ids, Tensor::from_slice(&ids).view_as(&batch.ids), "token ids and padding");
 
+        let work = &mut Work::new(2).unwrap();
         let network = &tokens.trainer().network;
         let hidden = network.trunk.forward(&batch, &mut Noise::none());
         let first = hidden.narrow(1, 0, case.hidden_first_tokens[0].len() as i64);
@@ -135,14 +138,14 @@ fn forward(folder: &Path, expected: &Expected, worst: &mut Worst) {
             &case.hidden_first_tokens.iter().flat_map(|row| flat(row)).collect::<Vec<_>>(),
         );
         worst.elements("logits", &network.trunk.logits(&hidden).get(0), &flat(&case.logits_row0));
-        let pooled = |pooling| network.pooled(&batch, pooling, &mut Noise::none());
+        let mut pooled = |pooling| network.pooled(&batch, pooling, work);
         worst.elements("pooled", &pooled(Pooling::AllPositions), &flat(&case.pooled_mean_over_all_positions));
         worst.elements("pooled", &pooled(Pooling::Tokens), &flat(&case.pooled_mean_over_tokens));
         for (model, predictions) in
             [(&mut all, &case.prediction_mean_over_all_positions), (&mut tokens, &case.prediction_mean_over_tokens)]
         {
             for task in 0..expected.num_targets {
-                let predicted = model.trainer().network.forward(&task.to_string(), &batch, &mut Noise::none()).unwrap();
+                let predicted = model.trainer().network.predict(&task.to_string(), &batch, work).unwrap();
                 worst.elements("prediction", &predicted, &predictions.iter().map(|row| row[task]).collect::<Vec<_>>());
             }
         }
@@ -164,14 +167,17 @@ fn train(folder: &Path, expected: &Expected, worst: &mut Worst) {
     };
     let mut model = model(folder, expected, "all-positions");
     let mut walked = 0.0;
+    let mut work = Work::new(2).unwrap();
+    work.norms = true;
     for step in &expected.train {
         let rows: Vec<_> = step.sequences.iter().map(|s| model.tokens(s).unwrap()).collect();
         let batch = model.batch(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
-        let trainer = model.trainer();
-        let backward = trainer.backward(&step.task.to_string(), &batch, &step.labels, &mut Noise::none()).unwrap();
-        worst.relative("loss", backward.loss, step.loss, if narrowest == 1 { 5e-3 } else { 1e-3 });
-        worst.relative("gradient norm", backward.norm(), step.grad_norm, norm_allowed);
-        let Rates { trunk, regressor } = trainer.update(backward, step.round, expected.lr_decay_total_steps);
+        let lesson = Lesson { task: &step.task.to_string(), batch: &batch, targets: &step.labels };
+        let place = (step.round, expected.lr_decay_total_steps);
+        let stepped = model.trainer().step(lesson, place, &mut Noise::none(), &mut work).unwrap();
+        worst.relative("loss", stepped.loss, step.loss, if narrowest == 1 { 5e-3 } else { 1e-3 });
+        worst.relative("gradient norm", stepped.norm, step.grad_norm, norm_allowed);
+        let Rates { trunk, regressor } = stepped.rates;
         worst.relative("learning rate", trunk, step.lr_trunk, 1e-9);
         worst.relative("learning rate", regressor, step.lr_regressor, 1e-9);
         walked += trunk.max(regressor);

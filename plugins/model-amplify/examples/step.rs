@@ -1,0 +1,147 @@
+//! Times training steps, or evaluations, of the model on random sequences and prints one JSON line.
+//!
+//! ```sh
+//! cargo run --release -p model-amplify --example step -- --size 120M --batch 4 --threads 2
+//! ```
+//!
+//! Options: `--size tiny|120M|350M`, `--batch N`, `--length N` (tokens of the longest sequence; the others have up to 24
+//! fewer), `--steps N`, `--threads N`, `--precision fp32|tf32|bf16`, `--device cpu|cuda:0`, `--evaluate`.
+
+#![allow(clippy::print_stdout)]
+
+use std::time::Instant;
+
+use model_amplify::Amplify;
+use model_amplify::batch::Batch;
+use model_amplify::network::Work;
+use model_amplify::noise::Noise;
+use model_amplify::trainer::Lesson;
+use plugin_api::context::Silent;
+use plugin_api::{Context, ModelSetup, Seed, TaskSpec};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+struct Options {
+    size: String,
+    batch: usize,
+    length: usize,
+    steps: usize,
+    threads: usize,
+    precision: String,
+    device: String,
+    evaluate: bool,
+}
+
+fn options() -> Outcome<Options> {
+    let mut options = Options {
+        size: "tiny".to_owned(),
+        batch: 64,
+        length: 240,
+        steps: 10,
+        threads: std::thread::available_parallelism()?.get(),
+        precision: "fp32".to_owned(),
+        device: "cpu".to_owned(),
+        evaluate: false,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("`{word}` takes a value"));
+        match word.as_str() {
+            "--size" => options.size = value()?,
+            "--batch" => options.batch = value()?.parse()?,
+            "--length" => options.length = value()?.parse()?,
+            "--steps" => options.steps = value()?.parse()?,
+            "--threads" => options.threads = value()?.parse()?,
+            "--precision" => options.precision = value()?,
+            "--device" => options.device = value()?,
+            "--evaluate" => options.evaluate = true,
+            other => return Err(format!("there is no option `{other}`").into()),
+        }
+    }
+    Ok(options)
+}
+
+/// Sequences of random amino acids, the first at full length.
+fn rows(options: &Options) -> Vec<Vec<u32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let shortest = options.length.saturating_sub(24).max(1);
+    let lengths = (0..options.batch)
+        .map(|row| if row == 0 { options.length } else { rng.random_range(shortest..=options.length) })
+        .collect::<Vec<_>>();
+    lengths.into_iter().map(|length| (0..length).map(|_| rng.random_range(5..27)).collect()).collect()
+}
+
+fn main() -> Outcome<()> {
+    let options = options()?;
+    let (hidden, layers, heads, intermediate) = match options.size.as_str() {
+        "tiny" => (64, 2, 4, 256),
+        "120M" => (640, 24, 10, 2560),
+        "350M" => (960, 32, 15, 3840),
+        other => return Err(format!("there is no size `{other}`").into()),
+    };
+    let config = json!({
+        "pretrained": {
+            "hidden-size": hidden, "layers": layers, "heads": heads, "intermediate-size": intermediate
+        },
+    });
+    let task = TaskSpec { name: "task".to_owned(), inputs: vec!["sequence".to_owned()], target: "y".to_owned() };
+    let setup = ModelSetup::new(vec![task], 2, 1);
+    let host = Silent;
+    let ctx = Context::new(&host).with_threads(options.threads).with_device(&options.device);
+    let mut model = Amplify::new(serde_json::from_value(config)?, &setup, &ctx)?;
+
+    let rows = rows(&options);
+    let tokens: usize = rows.iter().map(Vec::len).sum();
+    let batch = model.batch(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let targets: Vec<f32> = rows.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
+    let mut work = Work::new(options.threads)?;
+    let mut once = |step: usize| one(&mut model, &options, &batch, &targets, step, &mut work);
+    for warm_up in 0..3 {
+        once(warm_up)?;
+    }
+    let mut times = Vec::new();
+    for step in 0..options.steps.max(1) {
+        let begun = Instant::now();
+        once(step)?;
+        times.push(begun.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let line = json!({
+        "size": options.size, "batch": options.batch, "length": options.length, "device": options.device,
+        "threads": options.threads, "precision": options.precision, "steps": times.len(), "median_s": median,
+        "min_s": times[0], "max_s": times[times.len() - 1], "tokens_per_s": (tokens as f64 / median).round(),
+        "peak_memory_MiB": peak_memory_mib(),
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// A step or an evaluation; both end with a number on the host, so that a device has done its work.
+fn one(
+    model: &mut Amplify,
+    options: &Options,
+    batch: &Batch,
+    targets: &[f32],
+    step: usize,
+    work: &mut Work,
+) -> Outcome<f64> {
+    if options.evaluate {
+        let _guard = tch::no_grad_guard();
+        return Ok(model.trainer().network.predict("task", batch, work)?.sum(tch::Kind::Float).double_value(&[]));
+    }
+    let lesson = Lesson { task: "task", batch, targets };
+    let mut noise = Noise::new(Seed::new(step as u64));
+    Ok(model.trainer().step(lesson, (0, 0), &mut noise, work)?.loss)
+}
+
+/// The most memory that the process had, where the system tells.
+fn peak_memory_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
+}

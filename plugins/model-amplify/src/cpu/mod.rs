@@ -1,0 +1,351 @@
+//! The published trunk on the CPU, computed by hand: the same function as [`crate::trunk`] in fewer passes over memory,
+//! with its derivative written out.
+//!
+//! It computes what tokens there are and no padding, keeps of each block what the derivative needs and not each step in
+//! between, and gives each parameter's gradient away as soon as it is there, so that at no time all gradients exist. With
+//! any number of threads it computes the same bits.
+//!
+//! It serves the arrangement of the published checkpoints: RMSNorm, SwiGLU, no biases, no norm after the embedding, no
+//! dropout within the trunk. Everything else, and every other device, is left to [`crate::trunk`] and libtorch.
+//!
+//! Notation: `x` are the rows of a block's input, one for each token of all sequences; of the norms `r` is the scale of
+//! each row; a name that begins with `d` is the derivative of the loss by what follows.
+
+mod attention;
+pub(crate) mod kernels;
+mod pack;
+mod product;
+mod team;
+
+use plugin_api::Result;
+use tch::Tensor;
+
+use crate::bridge::{slice, slice_mut};
+
+pub(crate) use pack::Pack;
+pub(crate) use team::Team;
+
+use attention::Shape;
+use product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
+
+/// Shorter vectors are not made longer when positions are pooled, as in `functional.normalize`.
+const LEAST_LENGTH: f32 = 1e-12;
+
+/// The weights of a block. The layers hold the same memory.
+#[derive(Debug)]
+pub(crate) struct BlockWeights {
+    pub(crate) q: Tensor,
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+    pub(crate) wo: Tensor,
+    pub(crate) w12: Tensor,
+    pub(crate) w3: Tensor,
+    pub(crate) attention_norm: Tensor,
+    pub(crate) ffn_norm: Tensor,
+}
+
+/// The weights of a trunk of the published arrangement, on the CPU.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    pub(crate) embedding: Tensor,
+    pub(crate) blocks: Vec<BlockWeights>,
+    /// Cosine and sine of each position and pair.
+    pub(crate) turns: Vec<f32>,
+    pub(crate) heads: usize,
+    pub(crate) eps: f32,
+    /// The token without an embedding of its own.
+    pub(crate) pad: u32,
+}
+
+/// What is kept of a block for its derivative.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The input.
+    x: Vec<f32>,
+    r: Vec<f32>,
+    /// Queries and keys, turned, and values: a row of `3 · size` each.
+    qkv: Vec<f32>,
+    /// The logarithms of attention's sums, sequence by sequence.
+    logs: Vec<f32>,
+    /// What the heads gathered.
+    attended: Vec<f32>,
+    /// The input of the feed-forward half.
+    middle: Vec<f32>,
+    r_middle: Vec<f32>,
+    /// What comes out of `w12`.
+    up: Vec<f32>,
+}
+
+/// Memory that is used from batch to batch. It is made by the first and grows to the largest.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    kept: Vec<Kept>,
+    /// The last block's output.
+    hidden: Vec<f32>,
+    scratch: [Vec<f32>; 5],
+}
+
+/// `len` numbers of a buffer, with whatever they hold.
+fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        // Nothing of it is needed again, so nothing has to move.
+        *buffer = Vec::new();
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+impl Weights {
+    fn size(&self) -> usize {
+        self.embedding.size()[1] as usize
+    }
+
+    /// The features of the feed-forward layer.
+    fn inner(&self) -> usize {
+        self.blocks.first().map_or(1, |block| block.w3.size()[1] as usize)
+    }
+
+    /// The vectors of a batch's sequences, (sequences, size). `keep` tells whether [`Self::backward`] is to follow.
+    pub(crate) fn forward(&self, pack: &Pack, team: &Team, space: &mut Workspace, keep: bool) -> Vec<f32> {
+        let size = self.size();
+        let len = pack.positions() * size;
+        space.kept.resize_with(if keep { self.blocks.len() } else { 1 }, Kept::default);
+        let mut x = std::mem::take(&mut space.hidden);
+        let embedding = slice(&self.embedding);
+        team.rows((&mut *room(&mut x, len), size), |first, (rows, _)| {
+            for (row, &id) in rows.chunks_exact_mut(size).zip(&pack.ids()[first..]) {
+                row.copy_from_slice(&embedding[id as usize * size..][..size]);
+            }
+        });
+        for (i, block) in self.blocks.iter().enumerate() {
+            let kept = &mut space.kept[if keep { i } else { 0 }];
+            std::mem::swap(&mut kept.x, &mut x);
+            self.block(block, pack, team, kept, room(&mut x, len), &mut space.scratch);
+        }
+        space.hidden = x;
+        let mut pooled = vec![0.0; pack.sequences() * size];
+        for (sequence, out) in pack.iter().zip(pooled.chunks_exact_mut(size)) {
+            for row in space.hidden[sequence.start * size..][..sequence.counted * size].chunks_exact(size) {
+                kernels::add_direction(out, row, LEAST_LENGTH);
+            }
+            out.iter_mut().for_each(|x| *x /= sequence.counted as f32);
+        }
+        pooled
+    }
+
+    /// One block: from `kept.x` to `out`.
+    fn block(
+        &self,
+        w: &BlockWeights,
+        pack: &Pack,
+        team: &Team,
+        kept: &mut Kept,
+        out: &mut [f32],
+        scratch: &mut [Vec<f32>; 5],
+    ) {
+        let (n, size, inner) = (pack.positions(), self.size(), self.inner());
+        let [normed, gated, ..] = scratch;
+        let normed = room(normed, n * size);
+        let x = &kept.x[..n * size];
+        self.norm(team, normed, room(&mut kept.r, n), x, &w.attention_norm);
+        let qkv = room(&mut kept.qkv, n * 3 * size);
+        for (part, weight) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
+            let to = RowsMut::within(&mut qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
+            by_transpose(team, to, Into::Set, 1.0, Rows::new(normed, size), Rows::new(slice(weight), size));
+        }
+        self.turn(pack, team, qkv, false);
+        let attended = room(&mut kept.attended, n * size);
+        let logs = room(&mut kept.logs, n * self.heads);
+        let (alone, heads) = (Team::alone(), self.heads);
+        let sequences = pack.cut(((&mut *attended, size), (&mut *logs, self.heads)));
+        team.each(sequences, |(sequence, ((attended, _), (logs, _)))| {
+            let qkv = &qkv[sequence.start * 3 * size..sequence.end() * 3 * size];
+            attention::forward(&Shape::new(size, heads, sequence), &alone, qkv, attended, logs);
+        });
+        let middle = room(&mut kept.middle, n * size);
+        middle.copy_from_slice(x);
+        let wo = Rows::new(slice(&w.wo), size);
+        by_transpose(team, RowsMut::new(middle, size), Into::Add, 1.0, Rows::new(attended, size), wo);
+
+        self.norm(team, normed, room(&mut kept.r_middle, n), middle, &w.ffn_norm);
+        let up = room(&mut kept.up, n * 2 * inner);
+        let w12 = Rows::new(slice(&w.w12), size);
+        by_transpose(team, RowsMut::new(up, 2 * inner), Into::Set, 1.0, Rows::new(normed, size), w12);
+        let gated = room(gated, n * inner);
+        team.rows((&mut *gated, inner), |first, (gated, _)| {
+            kernels::gate(gated, &up[first * 2 * inner..][..gated.len() * 2], inner);
+        });
+        out.copy_from_slice(middle);
+        let w3 = Rows::new(slice(&w.w3), inner);
+        by_transpose(team, RowsMut::new(out, size), Into::Add, 1.0, Rows::new(gated, inner), w3);
+    }
+
+    /// Gives away the gradient of each parameter, from the derivative by what [`Self::forward`] returned. A parameter may
+    /// be changed once its gradient was given away.
+    ///
+    /// # Errors
+    /// If libtorch has no memory for a gradient.
+    pub(crate) fn backward(
+        &self,
+        pack: &Pack,
+        team: &Team,
+        space: &mut Workspace,
+        by_pooled: &[f32],
+        mut give: impl FnMut(&Tensor, Tensor),
+    ) -> Result<()> {
+        let size = self.size();
+        let len = pack.positions() * size;
+        let Workspace { kept, hidden, scratch } = space;
+        let mut buffer = std::mem::take(&mut scratch[4]);
+        let dx = room(&mut buffer, len);
+        team.each(pack.cut((&mut *dx, size)), |(sequence, (dx, _))| {
+            let by = &by_pooled[sequence.index * size..][..size];
+            let by: Vec<f32> = by.iter().map(|by| by / sequence.counted as f32).collect();
+            for (dx, row) in dx.chunks_exact_mut(size).zip(hidden[sequence.start * size..].chunks_exact(size)) {
+                kernels::direction_backward(dx, &by, row, LEAST_LENGTH);
+            }
+        });
+        for (block, kept) in self.blocks.iter().zip(kept).rev() {
+            self.block_backward(block, pack, team, kept, dx, scratch, &mut give)?;
+        }
+        let mut gradient = fresh(&self.embedding)?;
+        let sums = slice_mut(&mut gradient);
+        sums.fill(0.0);
+        for (dx, &id) in dx.chunks_exact(size).zip(pack.ids()).filter(|&(_, &id)| id != self.pad) {
+            kernels::add(&mut sums[id as usize * size..][..size], dx);
+        }
+        scratch[4] = buffer;
+        give(&self.embedding, gradient);
+        Ok(())
+    }
+
+    /// One block: from `dx`, the derivative by its output, to that by its input in the same place.
+    #[expect(clippy::too_many_arguments, reason = "all of them are one pass's")]
+    fn block_backward(
+        &self,
+        w: &BlockWeights,
+        pack: &Pack,
+        team: &Team,
+        kept: &mut Kept,
+        dx: &mut [f32],
+        scratch: &mut [Vec<f32>; 5],
+        give: &mut impl FnMut(&Tensor, Tensor),
+    ) -> Result<()> {
+        let (n, size, inner) = (pack.positions(), self.size(), self.inner());
+        let [rows, wide, by_qkv, back, _] = scratch;
+        let (rows, back) = (room(rows, n * size), room(back, n * size));
+        let Kept { x, r, qkv, logs, attended, middle, r_middle, up } = kept;
+        let (x, qkv, attended, middle) =
+            (&x[..n * size], &qkv[..n * 3 * size], &attended[..n * size], &middle[..n * size]);
+        let up = &mut up[..n * 2 * inner];
+
+        // The feed-forward half.
+        let gated = room(wide, n * inner);
+        let w3 = Rows::new(slice(&w.w3), inner);
+        plain(team, RowsMut::new(gated, inner), Into::Set, 1.0, Rows::new(dx, size), w3);
+        team.rows(((&mut *up, 2 * inner), (&mut *gated, inner)), |_, ((up, _), (gated, _))| {
+            kernels::gate_backward(up, gated, inner);
+        });
+        weight(team, &w.w3, Rows::new(dx, size), Rows::new(gated, inner), give)?;
+        self.norm_again(team, rows, r_middle, middle, &w.ffn_norm);
+        let w12 = Rows::new(slice(&w.w12), size);
+        plain(team, RowsMut::new(back, size), Into::Set, 1.0, Rows::new(up, 2 * inner), w12);
+        weight(team, &w.w12, Rows::new(up, 2 * inner), Rows::new(rows, size), give)?;
+        self.norm_backward(team, dx, back, r_middle, middle, &w.ffn_norm, give)?;
+
+        // Attention.
+        plain(team, RowsMut::new(back, size), Into::Set, 1.0, Rows::new(dx, size), Rows::new(slice(&w.wo), size));
+        weight(team, &w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
+        let by_qkv = room(by_qkv, n * 3 * size);
+        let (alone, heads) = (Team::alone(), self.heads);
+        team.each(pack.cut((&mut *by_qkv, 3 * size)), |(sequence, (by, _))| {
+            let own = |width: usize| sequence.start * width..sequence.end() * width;
+            let shape = Shape::new(size, heads, sequence);
+            let (qkv, attended, back) = (&qkv[own(3 * size)], &attended[own(size)], &back[own(size)]);
+            attention::backward(&shape, &alone, by, qkv, attended, back, &logs[own(heads)]);
+        });
+        self.turn(pack, team, by_qkv, true);
+        self.norm_again(team, rows, r, x, &w.attention_norm);
+        for (part, w) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
+            let by = Rows::within(&by_qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
+            let into = if part == 0 { Into::Set } else { Into::Add };
+            plain(team, RowsMut::new(back, size), into, 1.0, by, Rows::new(slice(w), size));
+            weight(team, w, by, Rows::new(rows, size), give)?;
+        }
+        self.norm_backward(team, dx, back, r, x, &w.attention_norm, give)
+    }
+
+    /// Turns queries and keys by their positions.
+    fn turn(&self, pack: &Pack, team: &Team, qkv: &mut [f32], back: bool) {
+        let (size, half, turns) = (self.size(), self.size() / self.heads, &self.turns);
+        team.rows((qkv, 3 * size), |first, (rows, _)| {
+            for (row, &position) in rows.chunks_exact_mut(3 * size).zip(&pack.places()[first..]) {
+                kernels::rotate(&mut row[..2 * size], &turns[position as usize * half..][..half], back);
+            }
+        });
+    }
+
+    fn norm(&self, team: &Team, y: &mut [f32], r: &mut [f32], x: &[f32], weight: &Tensor) {
+        let (size, weight, eps) = (self.size(), slice(weight), self.eps);
+        team.rows(((y, size), (r, 1)), |first, ((y, _), (r, _))| {
+            kernels::norm(y, r, &x[first * size..][..y.len()], weight, eps);
+        });
+    }
+
+    fn norm_again(&self, team: &Team, y: &mut [f32], r: &[f32], x: &[f32], weight: &Tensor) {
+        let (size, weight) = (self.size(), slice(weight));
+        team.rows((y, size), |first, (y, _)| {
+            kernels::norm_again(y, &r[first..], &x[first * size..][..y.len()], weight);
+        });
+    }
+
+    /// Adds to `dx` the derivative through a norm, and gives away that of its weight.
+    #[expect(clippy::too_many_arguments, reason = "all of them are one norm's")]
+    fn norm_backward(
+        &self,
+        team: &Team,
+        dx: &mut [f32],
+        dy: &[f32],
+        r: &[f32],
+        x: &[f32],
+        weight: &Tensor,
+        give: &mut impl FnMut(&Tensor, Tensor),
+    ) -> Result<()> {
+        let (size, values) = (self.size(), slice(weight));
+        let by_weight = team.sum(dx.len() / size, size, |row, sum| {
+            let at = row * size..(row + 1) * size;
+            kernels::norm_weight(sum, &dy[at.clone()], &x[at], r[row]);
+        });
+        team.rows((dx, size), |first, (dx, _)| {
+            let at = first * size..first * size + dx.len();
+            kernels::norm_backward(dx, &dy[at.clone()], &x[at], &r[first..], values);
+        });
+        let mut gradient = fresh(weight)?;
+        slice_mut(&mut gradient).copy_from_slice(&by_weight);
+        give(weight, gradient);
+        Ok(())
+    }
+}
+
+/// Gives away the gradient of a linear layer's weight.
+fn weight(
+    team: &Team,
+    weight: &Tensor,
+    by_output: Rows<'_>,
+    input: Rows<'_>,
+    give: &mut impl FnMut(&Tensor, Tensor),
+) -> Result<()> {
+    let mut gradient = fresh(weight)?;
+    let width = weight.size()[1] as usize;
+    of_transpose(team, RowsMut::new(slice_mut(&mut gradient), width), Into::Set, 1.0, by_output, input);
+    give(weight, gradient);
+    Ok(())
+}
+
+/// New memory like a parameter's.
+fn fresh(like: &Tensor) -> Result<Tensor> {
+    Tensor::f_empty(like.size(), (tch::Kind::Float, tch::Device::Cpu)).map_err(crate::bridge::torch)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! The same numbers as libtorch's, and the same bits with any number of threads.
+
+use std::collections::BTreeMap;
+
+use plugin_api::Seed;
+use tch::{Device, Kind};
+
+use super::*;
+use crate::architecture::Architecture;
+use crate::batch::Batch;
+use crate::config::Pooling;
+use crate::noise::Noise;
+use crate::parameters::Parameters;
+use crate::regressor::pool;
+use crate::trunk::Trunk;
+
+/// A trunk with weights large enough that attention attends, and all parameters different.
+fn trunk(hidden: i64, heads: i64) -> (Parameters, Trunk) {
+    let architecture = Architecture {
+        hidden_size: hidden,
+        num_hidden_layers: 3,
+        num_attention_heads: heads,
+        intermediate_size: 2 * hidden,
+        embedding_init_range: 1.0,
+        decoder_init_range: 0.4,
+        ..Architecture::published()
+    };
+    let mut parameters = Parameters::new(Device::Cpu);
+    let trunk = Trunk::new(parameters.root().at("trunk"), &architecture).unwrap();
+    parameters.initialise("trunk.", Seed::new(5)).unwrap();
+    let _guard = tch::no_grad_guard();
+    for parameter in parameters.iter().filter(|parameter| parameter.name.ends_with("norm.weight")) {
+        let noise = crate::noise::uniform(parameter.tensor.numel(), 0.5, Seed::new(6).of(&parameter.name));
+        let _ = parameter.tensor.shallow_clone().g_add_(&Tensor::from_slice(&noise));
+    }
+    (parameters, trunk)
+}
+
+fn rows(lengths: &[usize]) -> Vec<Vec<u32>> {
+    let token = |row: usize, place: usize| 3 + ((row * 31 + place * place * 7) % 24) as u32;
+    lengths.iter().enumerate().map(|(row, &n)| (0..n).map(|place| token(row, place)).collect()).collect()
+}
+
+fn batch(lengths: &[usize]) -> Batch {
+    let rows = rows(lengths);
+    Batch::new(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0, 2048, Device::Cpu).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    Vec::try_from(tensor.flatten(0, -1).contiguous()).unwrap()
+}
+
+/// The vectors, and each parameter's gradient of their product with `weights`.
+fn by_hand(trunk: &Trunk, batch: &Batch, pooling: Pooling, threads: usize) -> (Vec<f32>, BTreeMap<usize, Vec<f32>>) {
+    let (weights, pack) = (trunk.weights().unwrap(), batch.pack(pooling).unwrap());
+    let (team, mut space) = (Team::new(threads).unwrap(), Workspace::default());
+    // Memory that another batch left behind must not show.
+    let other = self::batch(&[9, 30, 2]);
+    weights.forward(&other.pack(pooling).unwrap(), &team, &mut space, true);
+    let pooled = weights.forward(&pack, &team, &mut space, true);
+    assert_eq!(pooled, weights.forward(&pack, &team, &mut Workspace::default(), false));
+    let by: Vec<f32> = (0..pooled.len()).map(|i| (i % 7) as f32 - 3.0).collect();
+    let mut gradients = BTreeMap::new();
+    let mut give = |parameter: &Tensor, gradient: Tensor| {
+        assert!(gradients.insert(parameter.data_ptr().addr(), values(&gradient)).is_none(), "given twice");
+    };
+    weights.backward(&pack, &team, &mut space, &by, &mut give).unwrap();
+    (pooled, gradients)
+}
+
+/// A parameter's name, where it lies, and its gradient.
+type Named = (String, usize, Vec<f32>);
+
+fn by_libtorch((parameters, trunk): &(Parameters, Trunk), batch: &Batch, pooling: Pooling) -> (Vec<f32>, Vec<Named>) {
+    let learning: Vec<Tensor> = parameters.iter().map(|parameter| parameter.tensor.set_requires_grad(true)).collect();
+    let pooled = pool(&trunk.forward(batch, &mut Noise::none()), batch, pooling);
+    let by: Vec<f32> = (0..pooled.numel()).map(|i| (i % 7) as f32 - 3.0).collect();
+    let product = (&pooled * Tensor::from_slice(&by).view_as(&pooled)).sum(Kind::Float);
+    let gradients = Tensor::run_backward(&[product], &learning, false, false);
+    let named = parameters.iter().zip(gradients).filter(|(_, gradient)| gradient.defined());
+    let named = named.map(|(p, gradient)| (p.name.clone(), p.tensor.data_ptr().addr(), values(&gradient)));
+    (values(&pooled.detach()), named.collect())
+}
+
+/// The largest difference, on the scale of the largest number.
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(1e-6_f32, |scale, x| scale.max(x.abs()));
+    a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
+}
+
+#[test]
+fn vectors_and_gradients_are_those_of_libtorch() {
+    for (hidden, heads, lengths) in
+        [(16, 2, &[11, 3, 8, 1, 24][..]), (24, 3, &[40, 40]), (12, 1, &[5]), (64, 4, &[530, 301])]
+    {
+        let made = trunk(hidden, heads);
+        for pooling in [Pooling::Tokens, Pooling::AllPositions] {
+            let batch = batch(lengths);
+            let (pooled, gradients) = by_hand(&made.1, &batch, pooling, 2);
+            let (expected, named) = by_libtorch(&made, &batch, pooling);
+            let difference = apart(&pooled, &expected);
+            assert!(difference < 2e-5, "{hidden}, {lengths:?}, {pooling:?}: vectors differ by {difference:e}");
+            for (name, place, expected) in &named {
+                let difference = apart(&gradients[place], expected);
+                assert!(difference < 1e-4, "{hidden}, {lengths:?}, {pooling:?}: `{name}` differs by {difference:e}");
+            }
+            assert_eq!(named.len(), gradients.len());
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_computes_the_same_bits() {
+    let (_parameters, trunk) = trunk(32, 4);
+    let batch = batch(&[100, 37, 80, 2, 61]);
+    let alone = by_hand(&trunk, &batch, Pooling::Tokens, 1);
+    for threads in [2, 3, 8] {
+        assert!(alone == by_hand(&trunk, &batch, Pooling::Tokens, threads), "{threads} threads");
+    }
+}
+
+#[test]
+fn what_it_does_not_compute_is_left_to_libtorch() {
+    let made = |change: fn(&mut Architecture)| {
+        let mut architecture = Architecture { hidden_size: 8, num_hidden_layers: 1, ..Architecture::published() };
+        (architecture.num_attention_heads, architecture.intermediate_size) = (2, 16);
+        change(&mut architecture);
+        Trunk::new(Parameters::new(Device::Cpu).root(), &architecture).unwrap().weights().is_some()
+    };
+    assert!(made(|_| {}));
+    assert!(!made(|a| a.rms_norm = false));
+    assert!(!made(|a| a.ffn_bias = true));
+    assert!(!made(|a| a.att_bias = true));
+    assert!(!made(|a| a.dropout_prob = 0.1));
+    assert!(!made(|a| a.layer_norm_after_embedding = true));
+    assert!(!made(|a| a.hidden_act = crate::architecture::HiddenAct::Gelu));
+    // The padding token within a sequence: attention would have to step over it.
+    assert!(Pack::new(&[&[3, 0, 4]], 0, 8, false).is_none() && Pack::new(&[&[3], &[]], 0, 8, false).is_none());
+}
