@@ -86,6 +86,7 @@ fn main() -> Outcome<()> {
         "pretrained": {
             "hidden-size": hidden, "layers": layers, "heads": heads, "intermediate-size": intermediate
         },
+        "precision": options.precision,
     });
     let task = TaskSpec { name: "task".to_owned(), inputs: vec!["sequence".to_owned()], target: "y".to_owned() };
     let setup = ModelSetup::new(vec![task], 2, 1);

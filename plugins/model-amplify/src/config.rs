@@ -55,6 +55,9 @@ pub struct Config {
     #[serde(default, deserialize_with = "some_not_negative")]
     #[schemars(range(min = 0.0))]
     pub(crate) ditto_lambda: Option<f64>,
+    /// What the trunk's products are computed in.
+    #[serde(default)]
+    pub(crate) precision: Precision,
     /// Sequences in a training batch.
     #[serde(default = "default::batch_size", deserialize_with = "at_least_one")]
     pub(crate) batch_size: usize,
@@ -81,6 +84,19 @@ pub enum Pooling {
     Tokens,
     /// All positions of the batch, padding included, as the reference implementation does.
     AllPositions,
+}
+
+/// What the trunk's products are computed in. Parameters, optimiser, norms and heads are fp32 in every case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Fp32,
+    /// 32-bit floats, of which the products of NVIDIA GPUs read 19 bits; for GPUs alone.
+    Tf32,
+    /// bfloat16 with sums in fp32: twice as fast where the processor or GPU knows it.
+    Bf16,
 }
 
 /// How the learning rates change over the run.

@@ -36,6 +36,35 @@ pub(crate) fn find(name: &str) -> Result<Device> {
     }
 }
 
+/// Lets products of this process's GPUs read 19 of 32 bits. tch has no call for it, so libtorch's own is looked up.
+#[cfg(target_os = "linux")]
+pub(crate) fn allow_tf32() -> Result<()> {
+    use libloading::os::unix::{Library, RTLD_NOW};
+
+    let missing = |e| {
+        let error = Error::config("TensorFloat-32 cannot be switched on with this libtorch").at_key("precision");
+        error.because(&e).help("take `fp32` or `bf16`")
+    };
+    // By its name the one that is loaded already is found; it is never unloaded.
+    // SAFETY: the two symbols are `at::globalContext()` and `at::Context::setAllowTF32CuBLAS(bool)` of the libtorch that
+    // this plugin is linked against, of the one version that tch is made for; the types are theirs, a reference being a
+    // pointer and a member function's object its first argument.
+    unsafe {
+        let libtorch = Library::open(Some("libtorch_cpu.so"), RTLD_NOW).map_err(missing)?;
+        let context =
+            libtorch.get::<unsafe extern "C" fn() -> *mut ()>(b"_ZN2at13globalContextEv\0").map_err(missing)?;
+        let set = libtorch.get::<unsafe extern "C" fn(*mut (), bool)>(b"_ZN2at7Context18setAllowTF32CuBLASEb\0");
+        (set.map_err(missing)?)(context(), true);
+        std::mem::forget(libtorch);
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn allow_tf32() -> Result<()> {
+    Err(Error::config("TensorFloat-32 is used on Linux only").at_key("precision").help("take `fp32` or `bf16`"))
+}
+
 /// Opens the CUDA library, once in a process; otherwise says why not.
 fn cuda_library() -> Result<(), String> {
     static OPENED: OnceLock<Result<(), String>> = OnceLock::new();
@@ -85,6 +114,13 @@ fn beside_libtorch() -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where there is no GPU it changes nothing, but it has to be found.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn tensor_float_32_can_be_switched_on() {
+        allow_tf32().unwrap();
+    }
 
     #[test]
     fn the_cpu_is_always_there_and_others_are_named() {

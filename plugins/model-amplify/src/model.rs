@@ -10,7 +10,7 @@ use tch::Device;
 
 use crate::batch::{Batch, by_length};
 use crate::checkpoint::{Checkpoint, load_regressors};
-use crate::config::Config;
+use crate::config::{Config, Precision};
 use crate::export::Folder;
 use crate::heads::{Heads, number};
 use crate::network::{Network, Work};
@@ -45,6 +45,14 @@ impl Amplify {
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         let device = device::find(ctx.device())?;
         use_threads(ctx);
+        match (config.precision, device) {
+            (Precision::Tf32, Device::Cuda(_)) => device::allow_tf32()?,
+            (Precision::Tf32, _) => {
+                let error = Error::config(format!("device `{}` has no TensorFloat-32", ctx.device()));
+                return Err(error.at_key("precision").help("GPUs by NVIDIA have it; elsewhere take `fp32` or `bf16`"));
+            }
+            (Precision::Fp32 | Precision::Bf16, _) => {}
+        }
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
         let network = Network::new(&checkpoint.architecture, &config, setup, device)?;
         let seed = ctx.experiment_seed();

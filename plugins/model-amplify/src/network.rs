@@ -56,7 +56,7 @@ impl Network {
     /// Without values yet.
     pub fn new(architecture: &Architecture, config: &Config, setup: &ModelSetup, device: Device) -> Result<Self> {
         let mut parameters = Parameters::new(device);
-        let trunk = Trunk::new(parameters.root().at("trunk"), architecture)?;
+        let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision)?;
         let mut heads = Vec::new();
         for (number, task) in setup.tasks.iter().enumerate().filter(|(_, task)| setup.held.contains(&task.name)) {
             let mut root = parameters.root();

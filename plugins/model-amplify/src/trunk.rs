@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use crate::architecture::{Architecture, HiddenAct};
 use crate::batch::Batch;
 use crate::bridge;
+use crate::config::Precision;
 use crate::cpu::{BlockWeights, Weights};
 use crate::noise::Noise;
 use crate::parameters::{Init, Scope};
@@ -15,6 +16,8 @@ use crate::parameters::{Init, Scope};
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// What it computes in, and gives.
+    kind: Kind,
 }
 
 impl Linear {
@@ -23,12 +26,18 @@ impl Linear {
         Ok(Self {
             weight: at.tensor("weight", &[outputs, inputs], weight)?,
             bias: bias.map(|init| at.tensor("bias", &[outputs], init)).transpose()?,
+            kind: Kind::Float,
         })
+    }
+
+    fn in_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Applies it to the last dimension.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(self.kind));
+        x.to_kind(self.kind).linear(&self.weight.to_kind(self.kind), bias)
     }
 }
 
@@ -80,7 +89,8 @@ impl Rotary {
     fn forward(&self, x: &Tensor) -> Tensor {
         let [batch, length, heads, size] = x.size()[..] else { unreachable!("four dimensions") };
         let turns = self.turns.narrow(0, 0, length).unsqueeze(1);
-        (x.reshape([batch, length, heads, size / 2, 2]).view_as_complex() * turns).view_as_real().flatten(3, -1)
+        let pairs = x.to_kind(Kind::Float).reshape([batch, length, heads, size / 2, 2]);
+        (pairs.view_as_complex() * turns).view_as_real().flatten(3, -1).to_kind(x.kind())
     }
 }
 
@@ -97,9 +107,10 @@ struct Attention {
 
 impl Attention {
     /// Its linear layers stand directly in the block's scope.
-    fn new(at: &mut Scope<'_>, a: &Architecture) -> Result<Self> {
+    fn new(at: &mut Scope<'_>, a: &Architecture, kind: Kind) -> Result<Self> {
         let (n, weight) = (a.hidden_size, Init::Uniform(a.decoder_init_range));
-        let mut linear = |name| Linear::new(at.at(name), n, n, weight, a.att_bias.then_some(Init::Zeros));
+        let bias = a.att_bias.then_some(Init::Zeros);
+        let mut linear = |name| -> Result<Linear> { Ok(Linear::new(at.at(name), n, n, weight, bias)?.in_kind(kind)) };
         Ok(Self {
             q: linear("q")?,
             k: linear("k")?,
@@ -121,7 +132,7 @@ impl Attention {
             if let Some(keys) = &batch.keys {
                 scores = scores.masked_fill(&keys.logical_not(), f64::NEG_INFINITY);
             }
-            noise.dropout(scores.softmax(-1, Kind::Float), self.dropout).matmul(&v)
+            noise.dropout(scores.softmax(-1, Kind::Float), self.dropout).to_kind(v.kind()).matmul(&v)
         } else {
             Tensor::scaled_dot_product_attention(&q, &k, &v, batch.keys.as_ref(), 0.0, false, None, false)
         };
@@ -139,7 +150,7 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn new(mut at: Scope<'_>, a: &Architecture) -> Result<Self> {
+    fn new(mut at: Scope<'_>, a: &Architecture, kind: Kind) -> Result<Self> {
         let (n, weight) = (a.hidden_size, Init::Uniform(a.decoder_init_range));
         let (first, second, up, down) = match a.hidden_act {
             HiddenAct::SwiGlu => ("w12", "w3", 2 * a.swiglu_size(), a.swiglu_size()),
@@ -147,8 +158,8 @@ impl FeedForward {
         };
         let bias = a.ffn_bias.then_some(Init::Zeros);
         Ok(Self {
-            first: Linear::new(at.at(first), n, up, weight, bias)?,
-            second: Linear::new(at.at(second), down, n, weight, bias)?,
+            first: Linear::new(at.at(first), n, up, weight, bias)?.in_kind(kind),
+            second: Linear::new(at.at(second), down, n, weight, bias)?.in_kind(kind),
             act: a.hidden_act,
             dropout: a.dropout_prob,
         })
@@ -178,10 +189,10 @@ struct Block {
 }
 
 impl Block {
-    fn new(mut at: Scope<'_>, a: &Architecture) -> Result<Self> {
+    fn new(mut at: Scope<'_>, a: &Architecture, kind: Kind) -> Result<Self> {
         Ok(Self {
-            attention: Attention::new(&mut at, a)?,
-            ffn: FeedForward::new(at.at("ffn"), a)?,
+            attention: Attention::new(&mut at, a, kind)?,
+            ffn: FeedForward::new(at.at("ffn"), a, kind)?,
             attention_norm: Norm::new(at.at("attention_norm"), a)?,
             ffn_norm: Norm::new(at.at("ffn_norm"), a)?,
         })
@@ -208,12 +219,13 @@ pub struct Trunk {
 
 impl Trunk {
     /// Without values yet.
-    pub fn new(mut at: Scope<'_>, a: &Architecture) -> Result<Self> {
+    pub fn new(mut at: Scope<'_>, a: &Architecture, precision: Precision) -> Result<Self> {
+        let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
         let (n, vocabulary) = (a.hidden_size, a.vocab_size);
         let encoder = at.at("encoder").tensor("weight", &[vocabulary, n], Init::Uniform(a.embedding_init_range))?;
         let layer_norm_1 = a.layer_norm_after_embedding.then(|| Norm::new(at.at("layer_norm_1"), a)).transpose()?;
         let transformer_encoder = (0..a.num_hidden_layers)
-            .map(|i| Block::new(at.at("transformer_encoder").at(i), a))
+            .map(|i| Block::new(at.at("transformer_encoder").at(i), a, kind))
             .collect::<Result<_>>()?;
         let layer_norm_2 = a.layer_norm_before_last_layer.then(|| Norm::new(at.at("layer_norm_2"), a)).transpose()?;
         let weight = Init::Uniform(a.decoder_init_range);
@@ -263,6 +275,7 @@ impl Trunk {
             blocks: self.transformer_encoder.iter().map(block).collect::<Option<_>>()?,
             turns: bridge::slice(&self.rotary.turns.view_as_real().contiguous()).to_vec(),
             heads: usize::try_from(first.attention.heads).ok()?,
+            half: first.attention.q.kind == Kind::BFloat16,
             eps: first.attention_norm.eps as f32,
             pad: u32::try_from(self.pad).ok()?,
         })

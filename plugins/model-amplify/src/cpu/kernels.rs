@@ -1,6 +1,9 @@
 //! The formulas between the products, each in one pass over its rows, and their derivatives.
 //!
-//! Every function is compiled once for each kind of vector registers and chosen at run time.
+//! Every function is compiled once for each kind of vector registers and chosen at run time. Loops go by number and not
+//! by iterator, since the compiler vectorises only what it has inlined.
+
+#![expect(clippy::needless_range_loop, reason = "see above")]
 
 /// Runs a loop in the form that suits the machine's vector registers.
 macro_rules! vectorised {
@@ -52,15 +55,31 @@ const LANES: usize = 16;
 /// `Σ f(aᵢ, bᵢ)`, in an order that is the same for every kind of register.
 #[inline(always)]
 fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let n = a.len();
+    let b = &b[..n];
     let mut lanes = [0.0; LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(&a, &b)| f(a, b)).sum();
-    for (a, b) in a.zip(b) {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += f(a, b);
+    let whole = n - n % LANES;
+    let mut start = 0;
+    while start < whole {
+        let (a, b) = (&a[start..start + LANES], &b[start..start + LANES]);
+        for i in 0..LANES {
+            lanes[i] += f(a[i], b[i]);
         }
+        start += LANES;
     }
-    lanes.iter().sum::<f32>() + rest
+    for i in whole..n {
+        lanes[i - whole] += f(a[i], b[i]);
+    }
+    total(&lanes)
+}
+
+#[inline(always)]
+fn total(lanes: &[f32; LANES]) -> f32 {
+    let mut sum = 0.0;
+    for lane in lanes {
+        sum += lane;
+    }
+    sum
 }
 
 #[inline(always)]
@@ -70,51 +89,63 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// RMSNorm of rows: `y = x / √(mean(x²) + ε) · w`. Keeps `1 / √…` of each row.
 pub(super) fn norm(y: &mut [f32], scales: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
-    vectorised!(
-        for ((y, x), scale) in y.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len())).zip(scales) {
-            *scale = 1.0 / (dot(x, x) / weight.len() as f32 + eps).sqrt();
-            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * *scale * w;
-            }
+    let n = weight.len();
+    vectorised!(for (row, scale) in scales.iter_mut().enumerate() {
+        let (y, x) = (&mut y[row * n..(row + 1) * n], &x[row * n..(row + 1) * n]);
+        let r = 1.0 / (dot(x, x) / n as f32 + eps).sqrt();
+        *scale = r;
+        for i in 0..n {
+            y[i] = x[i] * r * weight[i];
         }
-    );
+    });
 }
 
 /// The same from scales that are known.
 pub(super) fn norm_again(y: &mut [f32], scales: &[f32], x: &[f32], weight: &[f32]) {
-    vectorised!(
-        for ((y, x), scale) in y.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len())).zip(scales) {
-            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * scale * w;
-            }
+    let n = weight.len();
+    vectorised!(for row in 0..y.len() / n {
+        let (y, x) = (&mut y[row * n..(row + 1) * n], &x[row * n..(row + 1) * n]);
+        let r = scales[row];
+        for i in 0..n {
+            y[i] = x[i] * r * weight[i];
         }
-    );
+    });
 }
 
 /// Adds to `dx` what `dy` says of the input of [`norm`].
 pub(super) fn norm_backward(dx: &mut [f32], dy: &[f32], x: &[f32], scales: &[f32], weight: &[f32]) {
     let n = weight.len();
-    vectorised!({
-        let rows = dx.chunks_exact_mut(n).zip(dy.chunks_exact(n)).zip(x.chunks_exact(n)).zip(scales);
-        for (((dx, dy), x), &scale) in rows {
-            let mut lanes = [0.0; LANES];
-            for ((dy, x), w) in dy.chunks(LANES).zip(x.chunks(LANES)).zip(weight.chunks(LANES)) {
-                for (((lane, dy), x), w) in lanes.iter_mut().zip(dy).zip(x).zip(w) {
-                    *lane += dy * x * w;
-                }
+    vectorised!(for row in 0..dx.len() / n {
+        let at = row * n..(row + 1) * n;
+        let (dx, dy, x) = (&mut dx[at.clone()], &dy[at.clone()], &x[at]);
+        let mut lanes = [0.0; LANES];
+        let whole = n - n % LANES;
+        let mut start = 0;
+        while start < whole {
+            let at = start..start + LANES;
+            let (dy, x, w) = (&dy[at.clone()], &x[at.clone()], &weight[at]);
+            for i in 0..LANES {
+                lanes[i] += dy[i] * x[i] * w[i];
             }
-            let along = lanes.iter().sum::<f32>() * scale * scale / n as f32;
-            for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(weight) {
-                *dx += scale * (dy * w - x * along);
-            }
+            start += LANES;
+        }
+        for i in whole..n {
+            lanes[i - whole] += dy[i] * x[i] * weight[i];
+        }
+        let r = scales[row];
+        let along = total(&lanes) * r * r / n as f32;
+        for i in 0..n {
+            dx[i] += r * (dy[i] * weight[i] - x[i] * along);
         }
     });
 }
 
 /// Adds to `dw` what one row says of the weight of [`norm`].
 pub(super) fn norm_weight(dw: &mut [f32], dy: &[f32], x: &[f32], scale: f32) {
-    vectorised!(for ((dw, dy), x) in dw.iter_mut().zip(dy).zip(x) {
-        *dw += dy * x * scale;
+    let n = dw.len();
+    let (dy, x) = (&dy[..n], &x[..n]);
+    vectorised!(for i in 0..n {
+        dw[i] += dy[i] * x[i] * scale;
     });
 }
 
@@ -122,72 +153,93 @@ pub(super) fn norm_weight(dw: &mut [f32], dy: &[f32], x: &[f32], scale: f32) {
 /// `turns` holds cosine and sine of each pair of one head.
 pub(super) fn rotate(row: &mut [f32], turns: &[f32], back: bool) {
     let sign = if back { -1.0 } else { 1.0 };
-    vectorised!(for head in row.chunks_exact_mut(turns.len()) {
-        for (pair, turn) in head.chunks_exact_mut(2).zip(turns.chunks_exact(2)) {
-            let (a, b, cos, sin) = (pair[0], pair[1], turn[0], turn[1] * sign);
-            (pair[0], pair[1]) = (a * cos - b * sin, a * sin + b * cos);
+    let n = turns.len();
+    vectorised!(for head in 0..row.len() / n {
+        let row = &mut row[head * n..(head + 1) * n];
+        for pair in 0..n / 2 {
+            let (a, b, cos, sin) = (row[2 * pair], row[2 * pair + 1], turns[2 * pair], turns[2 * pair + 1] * sign);
+            row[2 * pair] = a * cos - b * sin;
+            row[2 * pair + 1] = a * sin + b * cos;
         }
     });
 }
 
 /// SwiGLU of rows `(a, b)`: `SiLU(a) · b`.
 pub(super) fn gate(out: &mut [f32], rows: &[f32], half: usize) {
-    vectorised!(for (out, row) in out.chunks_exact_mut(half).zip(rows.chunks_exact(2 * half)) {
-        let (a, b) = row.split_at(half);
-        for ((out, &a), b) in out.iter_mut().zip(a).zip(b) {
-            *out = a / (1.0 + exp(-a)) * b;
+    vectorised!(for row in 0..out.len() / half {
+        let (a, b) = rows[2 * row * half..2 * (row + 1) * half].split_at(half);
+        let out = &mut out[row * half..(row + 1) * half];
+        for i in 0..half {
+            out[i] = a[i] / (1.0 + exp(-a[i])) * b[i];
         }
     });
 }
 
 /// Puts the derivatives by `(a, b)` in the place of rows `(a, b)`, and the value of [`gate`] in that of its derivative.
 pub(super) fn gate_backward(rows: &mut [f32], gated: &mut [f32], half: usize) {
-    vectorised!(for (gated, row) in gated.chunks_exact_mut(half).zip(rows.chunks_exact_mut(2 * half)) {
-        let (a, b) = row.split_at_mut(half);
-        for ((gated, a), b) in gated.iter_mut().zip(a).zip(b) {
-            let sigmoid = 1.0 / (1.0 + exp(-*a));
-            let (silu, derivative, up) = (*a * sigmoid, *gated, *b);
-            *gated = silu * up;
-            *a = derivative * up * (sigmoid + silu * (1.0 - sigmoid));
-            *b = derivative * silu;
+    vectorised!(for row in 0..gated.len() / half {
+        let (a, b) = rows[2 * row * half..2 * (row + 1) * half].split_at_mut(half);
+        let gated = &mut gated[row * half..(row + 1) * half];
+        for i in 0..half {
+            let sigmoid = 1.0 / (1.0 + exp(-a[i]));
+            let (silu, derivative, up) = (a[i] * sigmoid, gated[i], b[i]);
+            gated[i] = silu * up;
+            a[i] = derivative * up * (sigmoid + silu * (1.0 - sigmoid));
+            b[i] = derivative * silu;
         }
     });
 }
 
 /// Makes rows of scores to probabilities, and keeps the logarithm of each row's sum: `p = exp(s − log Σ exp(s))`.
 pub(super) fn softmax(scores: &mut [f32], width: usize, logs: &mut [f32]) {
-    vectorised!(for (row, log) in scores.chunks_exact_mut(width).zip(logs) {
+    vectorised!(for (row, log) in logs.iter_mut().enumerate() {
+        let row = &mut scores[row * width..(row + 1) * width];
+        let whole = width - width % LANES;
         let mut tops = [f32::NEG_INFINITY; LANES];
-        for chunk in row.chunks(LANES) {
-            for (top, &x) in tops.iter_mut().zip(chunk) {
-                *top = if x > *top { x } else { *top };
+        let mut start = 0;
+        while start < whole {
+            let chunk = &row[start..start + LANES];
+            for i in 0..LANES {
+                tops[i] = if chunk[i] > tops[i] { chunk[i] } else { tops[i] };
             }
+            start += LANES;
         }
-        let top = tops.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        let mut top = f32::NEG_INFINITY;
+        for &x in tops.iter().chain(&row[whole..]) {
+            top = if x > top { x } else { top };
+        }
         let mut lanes = [0.0; LANES];
-        for chunk in row.chunks_mut(LANES) {
-            for (lane, x) in lanes.iter_mut().zip(chunk) {
-                *x = exp(*x - top);
-                *lane += *x;
+        let mut start = 0;
+        while start < whole {
+            let chunk = &mut row[start..start + LANES];
+            for i in 0..LANES {
+                chunk[i] = exp(chunk[i] - top);
+                lanes[i] += chunk[i];
             }
+            start += LANES;
         }
-        let total: f32 = lanes.iter().sum();
-        *log = top + total.ln();
-        let share = 1.0 / total;
-        row.iter_mut().for_each(|x| *x *= share);
+        for i in whole..width {
+            row[i] = exp(row[i] - top);
+            lanes[i - whole] += row[i];
+        }
+        let sum = total(&lanes);
+        *log = top + sum.ln();
+        let share = 1.0 / sum;
+        for x in row {
+            *x *= share;
+        }
     });
 }
 
 /// Makes scores to probabilities by their logarithms, and the derivatives by the probabilities to those by the scores:
 /// `ds = p (dp − Σ p dp)`, with the sums given.
 pub(super) fn softmax_backward(scores: &mut [f32], by: &mut [f32], width: usize, logs: &[f32], sums: &[f32]) {
-    vectorised!({
-        let rows = scores.chunks_exact_mut(width).zip(by.chunks_exact_mut(width)).zip(logs).zip(sums);
-        for (((scores, by), &log), &sum) in rows {
-            for (p, by) in scores.iter_mut().zip(by) {
-                *p = exp(*p - log);
-                *by = *p * (*by - sum);
-            }
+    vectorised!(for (row, (&log, &sum)) in logs.iter().zip(sums).enumerate() {
+        let at = row * width..(row + 1) * width;
+        let (scores, by) = (&mut scores[at.clone()], &mut by[at]);
+        for i in 0..width {
+            scores[i] = exp(scores[i] - log);
+            by[i] = scores[i] * (by[i] - sum);
         }
     });
 }
@@ -199,30 +251,38 @@ pub(super) fn product_sum(a: &[f32], b: &[f32]) -> f32 {
 
 /// Adds a row over its length, or over `least` if that is longer.
 pub(super) fn add_direction(sum: &mut [f32], row: &[f32], least: f32) {
+    let n = sum.len();
+    let row = &row[..n];
     vectorised!({
         let length = dot(row, row).sqrt();
         let scale = 1.0 / if length < least { least } else { length };
-        for (sum, x) in sum.iter_mut().zip(row) {
-            *sum += x * scale;
+        for i in 0..n {
+            sum[i] += row[i] * scale;
         }
     });
 }
 
 /// The derivative by the row of [`add_direction`], with that by the sum.
 pub(super) fn direction_backward(out: &mut [f32], by: &[f32], row: &[f32], least: f32) {
+    let n = out.len();
+    let (by, row) = (&by[..n], &row[..n]);
     vectorised!({
         let length = dot(row, row).sqrt();
         let (scale, along) =
             if length < least { (1.0 / least, 0.0) } else { (1.0 / length, dot(row, by) / (length * length)) };
-        for ((out, by), x) in out.iter_mut().zip(by).zip(row) {
-            *out = (by - x * along) * scale;
+        for i in 0..n {
+            out[i] = (by[i] - row[i] * along) * scale;
         }
     });
 }
 
 /// Adds rows.
 pub(super) fn add(sum: &mut [f32], row: &[f32]) {
-    vectorised!(sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+    let n = sum.len();
+    let row = &row[..n];
+    vectorised!(for i in 0..n {
+        sum[i] += row[i];
+    });
 }
 
 /// The numbers of a step of AdamW.
@@ -241,18 +301,14 @@ pub(crate) struct Step {
 /// `m ← m + (1 − β₁)(g − m)`, `v ← v + (1 − β₂)(g² − v)`, `p ← p (1 − lr λ) − lr (m / c₁) / (√(v / c₂) + ε)`.
 pub(crate) fn adamw(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: Step) {
     let Step { new: [new1, new2], decay, eps, divisor } = step;
-    vectorised!(match divisor {
-        Some(divisor) => {
-            for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                *m += new1 * (g - *m);
-                *v += new2 * (g * g - *v);
-                *p = *p * decay + *m / ((v.sqrt() + eps) * divisor);
-            }
-        }
-        None => {
-            for ((m, v), &g) in m.iter_mut().zip(v).zip(g) {
-                *m += new1 * (g - *m);
-                *v += new2 * (g * g - *v);
+    let n = p.len();
+    let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
+    vectorised!({
+        for i in 0..n {
+            m[i] += new1 * (g[i] - m[i]);
+            v[i] += new2 * (g[i] * g[i] - v[i]);
+            if let Some(divisor) = divisor {
+                p[i] = p[i] * decay + m[i] / ((v[i].sqrt() + eps) * divisor);
             }
         }
     });

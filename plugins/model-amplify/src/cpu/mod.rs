@@ -12,6 +12,7 @@
 //! each row; a name that begins with `d` is the derivative of the loss by what follows.
 
 mod attention;
+mod half;
 pub(crate) mod kernels;
 mod pack;
 mod product;
@@ -30,6 +31,17 @@ use product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
 
 /// Shorter vectors are not made longer when positions are pooled, as in `functional.normalize`.
 const LEAST_LENGTH: f32 = 1e-12;
+
+/// The products of a linear layer with its weight of (outputs, inputs).
+#[derive(Clone, Copy)]
+enum Layer {
+    /// The output, of input and weight.
+    Forward,
+    /// The derivative by the input, of that by the output and the weight.
+    Input,
+    /// The derivative by the weight, of that by the output and the input.
+    Weight,
+}
 
 /// The weights of a block. The layers hold the same memory.
 #[derive(Debug)]
@@ -52,6 +64,8 @@ pub(crate) struct Weights {
     /// Cosine and sine of each position and pair.
     pub(crate) turns: Vec<f32>,
     pub(crate) heads: usize,
+    /// Whether linear layers compute in bfloat16.
+    pub(crate) half: bool,
     pub(crate) eps: f32,
     /// The token without an embedding of its own.
     pub(crate) pad: u32,
@@ -83,6 +97,9 @@ pub(crate) struct Workspace {
     /// The last block's output.
     hidden: Vec<f32>,
     scratch: [Vec<f32>; 5],
+    /// One parameter's gradient after the other.
+    gradient: Option<Tensor>,
+    halves: half::Scratch,
 }
 
 /// `len` numbers of a buffer, with whatever they hold.
@@ -110,7 +127,9 @@ impl Weights {
         let size = self.size();
         let len = pack.positions() * size;
         space.kept.resize_with(if keep { self.blocks.len() } else { 1 }, Kept::default);
-        let mut x = std::mem::take(&mut space.hidden);
+        let Workspace { kept: all_kept, hidden, scratch, gradient, halves } = space;
+        let mut pass = Pass { weights: self, pack, team, gradient, halves };
+        let mut x = std::mem::take(hidden);
         let embedding = slice(&self.embedding);
         team.rows((&mut *room(&mut x, len), size), |first, (rows, _)| {
             for (row, &id) in rows.chunks_exact_mut(size).zip(&pack.ids()[first..]) {
@@ -118,66 +137,19 @@ impl Weights {
             }
         });
         for (i, block) in self.blocks.iter().enumerate() {
-            let kept = &mut space.kept[if keep { i } else { 0 }];
+            let kept = &mut all_kept[if keep { i } else { 0 }];
             std::mem::swap(&mut kept.x, &mut x);
-            self.block(block, pack, team, kept, room(&mut x, len), &mut space.scratch);
+            pass.block(block, kept, room(&mut x, len), scratch);
         }
-        space.hidden = x;
+        *hidden = x;
         let mut pooled = vec![0.0; pack.sequences() * size];
         for (sequence, out) in pack.iter().zip(pooled.chunks_exact_mut(size)) {
-            for row in space.hidden[sequence.start * size..][..sequence.counted * size].chunks_exact(size) {
+            for row in hidden[sequence.start * size..][..sequence.counted * size].chunks_exact(size) {
                 kernels::add_direction(out, row, LEAST_LENGTH);
             }
             out.iter_mut().for_each(|x| *x /= sequence.counted as f32);
         }
         pooled
-    }
-
-    /// One block: from `kept.x` to `out`.
-    fn block(
-        &self,
-        w: &BlockWeights,
-        pack: &Pack,
-        team: &Team,
-        kept: &mut Kept,
-        out: &mut [f32],
-        scratch: &mut [Vec<f32>; 5],
-    ) {
-        let (n, size, inner) = (pack.positions(), self.size(), self.inner());
-        let [normed, gated, ..] = scratch;
-        let normed = room(normed, n * size);
-        let x = &kept.x[..n * size];
-        self.norm(team, normed, room(&mut kept.r, n), x, &w.attention_norm);
-        let qkv = room(&mut kept.qkv, n * 3 * size);
-        for (part, weight) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
-            let to = RowsMut::within(&mut qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
-            by_transpose(team, to, Into::Set, 1.0, Rows::new(normed, size), Rows::new(slice(weight), size));
-        }
-        self.turn(pack, team, qkv, false);
-        let attended = room(&mut kept.attended, n * size);
-        let logs = room(&mut kept.logs, n * self.heads);
-        let (alone, heads) = (Team::alone(), self.heads);
-        let sequences = pack.cut(((&mut *attended, size), (&mut *logs, self.heads)));
-        team.each(sequences, |(sequence, ((attended, _), (logs, _)))| {
-            let qkv = &qkv[sequence.start * 3 * size..sequence.end() * 3 * size];
-            attention::forward(&Shape::new(size, heads, sequence), &alone, qkv, attended, logs);
-        });
-        let middle = room(&mut kept.middle, n * size);
-        middle.copy_from_slice(x);
-        let wo = Rows::new(slice(&w.wo), size);
-        by_transpose(team, RowsMut::new(middle, size), Into::Add, 1.0, Rows::new(attended, size), wo);
-
-        self.norm(team, normed, room(&mut kept.r_middle, n), middle, &w.ffn_norm);
-        let up = room(&mut kept.up, n * 2 * inner);
-        let w12 = Rows::new(slice(&w.w12), size);
-        by_transpose(team, RowsMut::new(up, 2 * inner), Into::Set, 1.0, Rows::new(normed, size), w12);
-        let gated = room(gated, n * inner);
-        team.rows((&mut *gated, inner), |first, (gated, _)| {
-            kernels::gate(gated, &up[first * 2 * inner..][..gated.len() * 2], inner);
-        });
-        out.copy_from_slice(middle);
-        let w3 = Rows::new(slice(&w.w3), inner);
-        by_transpose(team, RowsMut::new(out, size), Into::Add, 1.0, Rows::new(gated, inner), w3);
     }
 
     /// Gives away the gradient of each parameter, from the derivative by what [`Self::forward`] returned. A parameter may
@@ -195,7 +167,8 @@ impl Weights {
     ) -> Result<()> {
         let size = self.size();
         let len = pack.positions() * size;
-        let Workspace { kept, hidden, scratch } = space;
+        let Workspace { kept, hidden, scratch, gradient, halves } = space;
+        let mut pass = Pass { weights: self, pack, team, gradient, halves };
         let mut buffer = std::mem::take(&mut scratch[4]);
         let dx = room(&mut buffer, len);
         team.each(pack.cut((&mut *dx, size)), |(sequence, (dx, _))| {
@@ -206,9 +179,9 @@ impl Weights {
             }
         });
         for (block, kept) in self.blocks.iter().zip(kept).rev() {
-            self.block_backward(block, pack, team, kept, dx, scratch, &mut give)?;
+            pass.block_backward(block, kept, dx, scratch, &mut give)?;
         }
-        let mut gradient = fresh(&self.embedding)?;
+        let mut gradient = gradient_like(&self.embedding, pass.gradient)?;
         let sums = slice_mut(&mut gradient);
         sums.fill(0.0);
         for (dx, &id) in dx.chunks_exact(size).zip(pack.ids()).filter(|&(_, &id)| id != self.pad) {
@@ -218,20 +191,74 @@ impl Weights {
         give(&self.embedding, gradient);
         Ok(())
     }
+}
+
+/// One pass over a batch, forward or backward.
+struct Pass<'a> {
+    weights: &'a Weights,
+    pack: &'a Pack,
+    team: &'a Team,
+    gradient: &'a mut Option<Tensor>,
+    halves: &'a mut half::Scratch,
+}
+
+impl Pass<'_> {
+    /// Rows, features, those of the feed-forward layer, and heads.
+    fn sizes(&self) -> (usize, usize, usize, usize) {
+        (self.pack.positions(), self.weights.size(), self.weights.inner(), self.weights.heads)
+    }
+
+    /// One block: from `kept.x` to `out`.
+    fn block(&mut self, w: &BlockWeights, kept: &mut Kept, out: &mut [f32], scratch: &mut [Vec<f32>; 5]) {
+        let Self { pack, team, .. } = *self;
+        let (n, size, inner, heads) = self.sizes();
+        let [normed, gated, ..] = scratch;
+        let normed = room(normed, n * size);
+        let x = &kept.x[..n * size];
+        self.norm(normed, room(&mut kept.r, n), x, &w.attention_norm);
+        let qkv = room(&mut kept.qkv, n * 3 * size);
+        for (part, weight) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
+            let to = RowsMut::within(&mut qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
+            self.linear(Layer::Forward, to, Into::Set, Rows::new(normed, size), Rows::new(slice(weight), size));
+        }
+        self.turn(qkv, false);
+        let attended = room(&mut kept.attended, n * size);
+        let logs = room(&mut kept.logs, n * heads);
+        let alone = Team::alone();
+        let sequences = pack.cut(((&mut *attended, size), (&mut *logs, heads)));
+        team.each(sequences, |(sequence, ((attended, _), (logs, _)))| {
+            let qkv = &qkv[sequence.start * 3 * size..sequence.end() * 3 * size];
+            attention::forward(&Shape::new(size, heads, sequence), &alone, qkv, attended, logs);
+        });
+        let middle = room(&mut kept.middle, n * size);
+        middle.copy_from_slice(x);
+        let wo = Rows::new(slice(&w.wo), size);
+        self.linear(Layer::Forward, RowsMut::new(middle, size), Into::Add, Rows::new(attended, size), wo);
+
+        self.norm(normed, room(&mut kept.r_middle, n), middle, &w.ffn_norm);
+        let up = room(&mut kept.up, n * 2 * inner);
+        let w12 = Rows::new(slice(&w.w12), size);
+        self.linear(Layer::Forward, RowsMut::new(up, 2 * inner), Into::Set, Rows::new(normed, size), w12);
+        let gated = room(gated, n * inner);
+        team.rows((&mut *gated, inner), |first, (gated, _)| {
+            kernels::gate(gated, &up[first * 2 * inner..][..gated.len() * 2], inner);
+        });
+        out.copy_from_slice(middle);
+        let w3 = Rows::new(slice(&w.w3), inner);
+        self.linear(Layer::Forward, RowsMut::new(out, size), Into::Add, Rows::new(gated, inner), w3);
+    }
 
     /// One block: from `dx`, the derivative by its output, to that by its input in the same place.
-    #[expect(clippy::too_many_arguments, reason = "all of them are one pass's")]
     fn block_backward(
-        &self,
+        &mut self,
         w: &BlockWeights,
-        pack: &Pack,
-        team: &Team,
         kept: &mut Kept,
         dx: &mut [f32],
         scratch: &mut [Vec<f32>; 5],
         give: &mut impl FnMut(&Tensor, Tensor),
     ) -> Result<()> {
-        let (n, size, inner) = (pack.positions(), self.size(), self.inner());
+        let Self { pack, team, .. } = *self;
+        let (n, size, inner, heads) = self.sizes();
         let [rows, wide, by_qkv, back, _] = scratch;
         let (rows, back) = (room(rows, n * size), room(back, n * size));
         let Kept { x, r, qkv, logs, attended, middle, r_middle, up } = kept;
@@ -242,42 +269,77 @@ impl Weights {
         // The feed-forward half.
         let gated = room(wide, n * inner);
         let w3 = Rows::new(slice(&w.w3), inner);
-        plain(team, RowsMut::new(gated, inner), Into::Set, 1.0, Rows::new(dx, size), w3);
+        self.linear(Layer::Input, RowsMut::new(gated, inner), Into::Set, Rows::new(dx, size), w3);
         team.rows(((&mut *up, 2 * inner), (&mut *gated, inner)), |_, ((up, _), (gated, _))| {
             kernels::gate_backward(up, gated, inner);
         });
-        weight(team, &w.w3, Rows::new(dx, size), Rows::new(gated, inner), give)?;
-        self.norm_again(team, rows, r_middle, middle, &w.ffn_norm);
+        self.weight(&w.w3, Rows::new(dx, size), Rows::new(gated, inner), give)?;
+        self.norm_again(rows, r_middle, middle, &w.ffn_norm);
         let w12 = Rows::new(slice(&w.w12), size);
-        plain(team, RowsMut::new(back, size), Into::Set, 1.0, Rows::new(up, 2 * inner), w12);
-        weight(team, &w.w12, Rows::new(up, 2 * inner), Rows::new(rows, size), give)?;
-        self.norm_backward(team, dx, back, r_middle, middle, &w.ffn_norm, give)?;
+        self.linear(Layer::Input, RowsMut::new(back, size), Into::Set, Rows::new(up, 2 * inner), w12);
+        self.weight(&w.w12, Rows::new(up, 2 * inner), Rows::new(rows, size), give)?;
+        self.norm_backward(dx, back, r_middle, middle, &w.ffn_norm, give)?;
 
         // Attention.
-        plain(team, RowsMut::new(back, size), Into::Set, 1.0, Rows::new(dx, size), Rows::new(slice(&w.wo), size));
-        weight(team, &w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
+        self.linear(
+            Layer::Input,
+            RowsMut::new(back, size),
+            Into::Set,
+            Rows::new(dx, size),
+            Rows::new(slice(&w.wo), size),
+        );
+        self.weight(&w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
         let by_qkv = room(by_qkv, n * 3 * size);
-        let (alone, heads) = (Team::alone(), self.heads);
+        let alone = Team::alone();
         team.each(pack.cut((&mut *by_qkv, 3 * size)), |(sequence, (by, _))| {
             let own = |width: usize| sequence.start * width..sequence.end() * width;
             let shape = Shape::new(size, heads, sequence);
             let (qkv, attended, back) = (&qkv[own(3 * size)], &attended[own(size)], &back[own(size)]);
             attention::backward(&shape, &alone, by, qkv, attended, back, &logs[own(heads)]);
         });
-        self.turn(pack, team, by_qkv, true);
-        self.norm_again(team, rows, r, x, &w.attention_norm);
+        self.turn(by_qkv, true);
+        self.norm_again(rows, r, x, &w.attention_norm);
         for (part, w) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
             let by = Rows::within(&by_qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
             let into = if part == 0 { Into::Set } else { Into::Add };
-            plain(team, RowsMut::new(back, size), into, 1.0, by, Rows::new(slice(w), size));
-            weight(team, w, by, Rows::new(rows, size), give)?;
+            self.linear(Layer::Input, RowsMut::new(back, size), into, by, Rows::new(slice(w), size));
+            self.weight(w, by, Rows::new(rows, size), give)?;
         }
-        self.norm_backward(team, dx, back, r, x, &w.attention_norm, give)
+        self.norm_backward(dx, back, r, x, &w.attention_norm, give)
+    }
+
+    /// A product of a linear layer.
+    fn linear(&mut self, layer: Layer, out: RowsMut<'_>, into: Into, a: Rows<'_>, b: Rows<'_>) {
+        let team = self.team;
+        match (self.weights.half, layer) {
+            (true, _) => self.halves.product(layer, out, into, &a, &b),
+            (false, Layer::Forward) => by_transpose(team, out, into, 1.0, a, b),
+            (false, Layer::Input) => plain(team, out, into, 1.0, a, b),
+            (false, Layer::Weight) => of_transpose(team, out, into, 1.0, a, b),
+        }
+    }
+
+    /// Gives away the gradient of a linear layer's weight.
+    fn weight(
+        &mut self,
+        weight: &Tensor,
+        by_output: Rows<'_>,
+        input: Rows<'_>,
+        give: &mut impl FnMut(&Tensor, Tensor),
+    ) -> Result<()> {
+        let mut gradient = gradient_like(weight, self.gradient)?;
+        let width = weight.size()[1] as usize;
+        let out = RowsMut::new(slice_mut(&mut gradient), width);
+        self.linear(Layer::Weight, out, Into::Set, by_output, input);
+        give(weight, gradient);
+        Ok(())
     }
 
     /// Turns queries and keys by their positions.
-    fn turn(&self, pack: &Pack, team: &Team, qkv: &mut [f32], back: bool) {
-        let (size, half, turns) = (self.size(), self.size() / self.heads, &self.turns);
+    fn turn(&self, qkv: &mut [f32], back: bool) {
+        let Self { pack, team, weights, .. } = *self;
+        let (_, size, _, heads) = self.sizes();
+        let (half, turns) = (size / heads, &weights.turns);
         team.rows((qkv, 3 * size), |first, (rows, _)| {
             for (row, &position) in rows.chunks_exact_mut(3 * size).zip(&pack.places()[first..]) {
                 kernels::rotate(&mut row[..2 * size], &turns[position as usize * half..][..half], back);
@@ -285,25 +347,23 @@ impl Weights {
         });
     }
 
-    fn norm(&self, team: &Team, y: &mut [f32], r: &mut [f32], x: &[f32], weight: &Tensor) {
-        let (size, weight, eps) = (self.size(), slice(weight), self.eps);
-        team.rows(((y, size), (r, 1)), |first, ((y, _), (r, _))| {
+    fn norm(&self, y: &mut [f32], r: &mut [f32], x: &[f32], weight: &Tensor) {
+        let (size, weight, eps) = (self.weights.size(), slice(weight), self.weights.eps);
+        self.team.rows(((y, size), (r, 1)), |first, ((y, _), (r, _))| {
             kernels::norm(y, r, &x[first * size..][..y.len()], weight, eps);
         });
     }
 
-    fn norm_again(&self, team: &Team, y: &mut [f32], r: &[f32], x: &[f32], weight: &Tensor) {
-        let (size, weight) = (self.size(), slice(weight));
-        team.rows((y, size), |first, (y, _)| {
+    fn norm_again(&self, y: &mut [f32], r: &[f32], x: &[f32], weight: &Tensor) {
+        let (size, weight) = (self.weights.size(), slice(weight));
+        self.team.rows((y, size), |first, (y, _)| {
             kernels::norm_again(y, &r[first..], &x[first * size..][..y.len()], weight);
         });
     }
 
     /// Adds to `dx` the derivative through a norm, and gives away that of its weight.
-    #[expect(clippy::too_many_arguments, reason = "all of them are one norm's")]
     fn norm_backward(
-        &self,
-        team: &Team,
+        &mut self,
         dx: &mut [f32],
         dy: &[f32],
         r: &[f32],
@@ -311,7 +371,7 @@ impl Weights {
         weight: &Tensor,
         give: &mut impl FnMut(&Tensor, Tensor),
     ) -> Result<()> {
-        let (size, values) = (self.size(), slice(weight));
+        let (size, values, team) = (self.weights.size(), slice(weight), self.team);
         let by_weight = team.sum(dx.len() / size, size, |row, sum| {
             let at = row * size..(row + 1) * size;
             kernels::norm_weight(sum, &dy[at.clone()], &x[at], r[row]);
@@ -320,31 +380,23 @@ impl Weights {
             let at = first * size..first * size + dx.len();
             kernels::norm_backward(dx, &dy[at.clone()], &x[at], &r[first..], values);
         });
-        let mut gradient = fresh(weight)?;
+        let mut gradient = gradient_like(weight, self.gradient)?;
         slice_mut(&mut gradient).copy_from_slice(&by_weight);
         give(weight, gradient);
         Ok(())
     }
 }
 
-/// Gives away the gradient of a linear layer's weight.
-fn weight(
-    team: &Team,
-    weight: &Tensor,
-    by_output: Rows<'_>,
-    input: Rows<'_>,
-    give: &mut impl FnMut(&Tensor, Tensor),
-) -> Result<()> {
-    let mut gradient = fresh(weight)?;
-    let width = weight.size()[1] as usize;
-    of_transpose(team, RowsMut::new(slice_mut(&mut gradient), width), Into::Set, 1.0, by_output, input);
-    give(weight, gradient);
-    Ok(())
-}
-
-/// New memory like a parameter's.
-fn fresh(like: &Tensor) -> Result<Tensor> {
-    Tensor::f_empty(like.size(), (tch::Kind::Float, tch::Device::Cpu)).map_err(crate::bridge::torch)
+/// A parameter's gradient, in memory that held another one's.
+fn gradient_like(parameter: &Tensor, memory: &mut Option<Tensor>) -> Result<Tensor> {
+    let len = parameter.numel() as i64;
+    if memory.as_ref().is_none_or(|memory| memory.size()[0] < len) {
+        *memory = None;
+        let new = Tensor::f_empty([len], (tch::Kind::Float, tch::Device::Cpu)).map_err(crate::bridge::torch)?;
+        *memory = Some(new);
+    }
+    let memory = memory.as_ref().expect("made above");
+    memory.f_narrow(0, 0, len).and_then(|part| part.f_reshape(parameter.size())).map_err(crate::bridge::torch)
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ impl<'a> Rows<'a> {
         count(self.data.len(), self.width, self.stride)
     }
 
+    /// Start, sizes and strides.
+    pub(super) fn layout(&self) -> (*const f32, [i64; 2], [i64; 2]) {
+        (self.data.as_ptr(), [self.count() as i64, self.width as i64], [self.stride as i64, 1])
+    }
+
     fn plain(&self) -> Operand {
         Operand { data: self.data.as_ptr(), rows: self.count(), columns: self.width, down: self.stride, along: 1 }
     }
@@ -52,6 +57,12 @@ impl<'a> RowsMut<'a> {
     /// The first `width` numbers of rows of `stride`. The last row may end with its width.
     pub(super) fn within(data: &'a mut [f32], width: usize, stride: usize) -> Self {
         Self { data, width, stride }
+    }
+
+    /// Start, sizes and strides.
+    pub(super) fn layout(&mut self) -> (*mut f32, [i64; 2], [i64; 2]) {
+        let rows = count(self.data.len(), self.width, self.stride);
+        (self.data.as_mut_ptr(), [rows as i64, self.width as i64], [self.stride as i64, 1])
     }
 }
 

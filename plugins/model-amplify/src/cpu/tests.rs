@@ -8,14 +8,14 @@ use tch::{Device, Kind};
 use super::*;
 use crate::architecture::Architecture;
 use crate::batch::Batch;
-use crate::config::Pooling;
+use crate::config::{Pooling, Precision};
 use crate::noise::Noise;
 use crate::parameters::Parameters;
 use crate::regressor::pool;
 use crate::trunk::Trunk;
 
 /// A trunk with weights large enough that attention attends, and all parameters different.
-fn trunk(hidden: i64, heads: i64) -> (Parameters, Trunk) {
+fn trunk(hidden: i64, heads: i64, precision: Precision) -> (Parameters, Trunk) {
     let architecture = Architecture {
         hidden_size: hidden,
         num_hidden_layers: 3,
@@ -26,7 +26,7 @@ fn trunk(hidden: i64, heads: i64) -> (Parameters, Trunk) {
         ..Architecture::published()
     };
     let mut parameters = Parameters::new(Device::Cpu);
-    let trunk = Trunk::new(parameters.root().at("trunk"), &architecture).unwrap();
+    let trunk = Trunk::new(parameters.root().at("trunk"), &architecture, precision).unwrap();
     parameters.initialise("trunk.", Seed::new(5)).unwrap();
     let _guard = tch::no_grad_guard();
     for parameter in parameters.iter().filter(|parameter| parameter.name.ends_with("norm.weight")) {
@@ -94,7 +94,7 @@ fn vectors_and_gradients_are_those_of_libtorch() {
     for (hidden, heads, lengths) in
         [(16, 2, &[11, 3, 8, 1, 24][..]), (24, 3, &[40, 40]), (12, 1, &[5]), (64, 4, &[530, 301])]
     {
-        let made = trunk(hidden, heads);
+        let made = trunk(hidden, heads, Precision::Fp32);
         for pooling in [Pooling::Tokens, Pooling::AllPositions] {
             let batch = batch(lengths);
             let (pooled, gradients) = by_hand(&made.1, &batch, pooling, 2);
@@ -110,9 +110,29 @@ fn vectors_and_gradients_are_those_of_libtorch() {
     }
 }
 
+/// bfloat16 has 8 bits: a product is off by 2⁻⁹ of its terms, and three blocks add up.
+#[test]
+fn in_bfloat16_they_are_those_of_fp32_but_for_its_rounding() {
+    let (fp32, half) = (trunk(64, 4, Precision::Fp32), trunk(64, 4, Precision::Bf16));
+    let batch = batch(&[40, 17, 33]);
+    let (expected, exact) = by_hand(&fp32.1, &batch, Pooling::Tokens, 1);
+    let (pooled, gradients) = by_hand(&half.1, &batch, Pooling::Tokens, 1);
+    assert!(pooled != expected && apart(&pooled, &expected) < 0.05, "{}", apart(&pooled, &expected));
+    // libtorch's own derivatives, with the same roundings in other places.
+    let (by_libtorch, _) = by_libtorch(&half, &batch, Pooling::Tokens);
+    assert!(apart(&by_libtorch, &expected) < 0.05, "{}", apart(&by_libtorch, &expected));
+    for (a, b) in fp32.0.iter().zip(half.0.iter()) {
+        let [a, b] = [(&exact, a), (&gradients, b)].map(|(all, p)| all.get(&p.tensor.data_ptr().addr()));
+        let (Some(a), Some(b)) = (a, b) else { continue };
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        assert!(cosine > 0.99, "{cosine}");
+    }
+}
+
 #[test]
 fn any_number_of_threads_computes_the_same_bits() {
-    let (_parameters, trunk) = trunk(32, 4);
+    let (_parameters, trunk) = trunk(32, 4, Precision::Fp32);
     let batch = batch(&[100, 37, 80, 2, 61]);
     let alone = by_hand(&trunk, &batch, Pooling::Tokens, 1);
     for threads in [2, 3, 8] {
@@ -126,7 +146,7 @@ fn what_it_does_not_compute_is_left_to_libtorch() {
         let mut architecture = Architecture { hidden_size: 8, num_hidden_layers: 1, ..Architecture::published() };
         (architecture.num_attention_heads, architecture.intermediate_size) = (2, 16);
         change(&mut architecture);
-        Trunk::new(Parameters::new(Device::Cpu).root(), &architecture).unwrap().weights().is_some()
+        Trunk::new(Parameters::new(Device::Cpu).root(), &architecture, Precision::Fp32).unwrap().weights().is_some()
     };
     assert!(made(|_| {}));
     assert!(!made(|a| a.rms_norm = false));
