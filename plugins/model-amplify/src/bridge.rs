@@ -36,8 +36,13 @@ pub(crate) fn expect_like(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor
 /// Writes a tensor that passed [`expect_like`] into one of ours.
 pub(crate) fn copy_into(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) -> Result<()> {
     let _guard = tch::no_grad_guard();
-    Tensor::f_from_data_size(tensor.buffer().as_slice(), &ours.size(), Kind::Float)
-        .and_then(|copy| ours.shallow_clone().f_copy_(&copy))
+    let elements = tensor.elements::<f32>().map_err(|e| Error::tensor(name, e.message()))?;
+    assert_eq!(elements.len(), ours.numel(), "`expect_like` compared the shapes");
+    // SAFETY: the view has as many fp32 numbers as the slice, is only read, and is gone when this function returns.
+    let view = unsafe {
+        Tensor::f_from_blob(elements.as_ptr().cast(), &[elements.len() as i64], &[1], Kind::Float, tch::Device::Cpu)
+    };
+    view.and_then(|view| ours.shallow_clone().f_copy_(&view.f_reshape(ours.size())?))
         .map_err(|e| Error::tensor(name, "could not be copied").because(&e))
 }
 

@@ -44,7 +44,7 @@ impl Amplify {
     /// If the checkpoint cannot be used, or the device does not exist.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         let device = device::find(ctx.device())?;
-        use_threads(ctx);
+        tch::set_num_threads(1);
         match (config.precision, device) {
             (Precision::Tf32, Device::Cuda(_)) => device::allow_tf32()?,
             (Precision::Tf32, _) => {
@@ -81,6 +81,12 @@ impl Amplify {
     fn network(&self) -> &Network {
         let own = self.personal.as_ref().filter(|_| self.is_own);
         &own.unwrap_or(&self.trainer).network
+    }
+
+    /// libtorch keeps the number of threads for each calling thread, and an instance may be called from another each time.
+    fn use_threads(&self, ctx: &Context<'_>) {
+        let threads = self.trainer.network.libtorch_threads(ctx.threads());
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     }
 
     /// Network and optimiser, for tests that take single steps.
@@ -150,12 +156,12 @@ impl Amplify {
 
 impl Model for Amplify {
     fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         self.network().parameters.snapshot()
     }
 
     fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         let received = self.trainer.receive(global)?;
         if let Some(personal) = &mut self.personal {
             personal.anchor(global)?;
@@ -166,7 +172,7 @@ impl Model for Amplify {
     }
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         let size = self.config.batch_size;
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
         let decay = decay_steps(total, &self.setup);
@@ -206,13 +212,13 @@ impl Model for Amplify {
 
     /// The shared model, and what SCAFFOLD has to say.
     fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         let params = self.trainer.network.parameters.snapshot()?;
         Ok(Message { params, extra: self.trainer.extra()?, ..Message::default() })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         let mut evaluations = Vec::with_capacity(tasks.len());
         for task in tasks {
             self.must_hold(&task.spec.name)?;
@@ -224,7 +230,7 @@ impl Model for Amplify {
     }
 
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
@@ -232,7 +238,7 @@ impl Model for Amplify {
     }
 
     fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         let mut trunk = self.network().parameters.snapshot()?;
         let mut regressors = trunk.clone();
         trunk.retain(|name, _| name.starts_with("trunk."));
@@ -245,7 +251,7 @@ impl Model for Amplify {
     }
 
     fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         let mut state = self.trainer.state()?;
         if let Some(personal) = &self.personal {
             let State { tensors, values } = personal.state()?;
@@ -260,7 +266,7 @@ impl Model for Amplify {
     }
 
     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
-        use_threads(ctx);
+        self.use_threads(ctx);
         let (heads, is_own) = (Heads::read(state)?, state.value("is-own")?);
         let personal = match &self.personal {
             Some(_) => {
@@ -281,9 +287,4 @@ impl Model for Amplify {
         (self.heads, self.is_own) = (heads, is_own);
         Ok(())
     }
-}
-
-/// libtorch keeps the number of threads for each calling thread, and an instance may be called from another each time.
-fn use_threads(ctx: &Context<'_>) {
-    tch::set_num_threads(i32::try_from(ctx.threads().max(1)).unwrap_or(i32::MAX));
 }

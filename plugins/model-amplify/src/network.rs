@@ -74,6 +74,12 @@ impl Network {
         self.heads.iter().any(|head| head.task == task)
     }
 
+    /// How many of a client's threads libtorch gets: one where only the heads are left to it, which are too small for more,
+    /// so that the number changes no bit.
+    pub(crate) fn libtorch_threads(&self, threads: usize) -> usize {
+        if self.weights.as_ref().is_some_and(|weights| !weights.half) { 1 } else { threads.max(1) }
+    }
+
     /// What [`crate::cpu`] needs for a batch, unless that is left to libtorch.
     pub(crate) fn by_hand(&self, batch: &Batch, pooling: Pooling) -> Option<(&Weights, Pack)> {
         self.weights.as_ref().zip(batch.pack(pooling))

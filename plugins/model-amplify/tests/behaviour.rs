@@ -6,11 +6,11 @@ mod common;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{amplify, assert_same, changed, config, ctx, setup, spec, table, tasks, train};
+use common::{amplify, assert_same, changed, config, ctx, failure, setup, spec, table, tasks, train};
 use model_amplify::Amplify;
 use plugin_api::context::{Host, Silent};
 use plugin_api::{Context, Epoch, ErrorKind, Message, Model, Params, Seed, Task, Tensor};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn an_interrupted_run_goes_on_bit_for_bit() {
@@ -190,6 +190,65 @@ fn training_learns() {
     assert!(after.loss < before.loss / 2.0, "{} to {}", before.loss, after.loss);
     assert!((after.score + after.loss.sqrt()).abs() < 1e-12 && after.examples == 9);
     assert!(after.metrics[1].value > 0.8, "Pearson {}", after.metrics[1].value);
+}
+
+/// A trunk of the published arrangement, which is computed by hand on the CPU.
+fn published(changes: Value) -> Amplify {
+    let trunk = json!({ "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24 });
+    let mut all = json!({ "pretrained": trunk });
+    all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    amplify(all)
+}
+
+#[test]
+fn in_bfloat16_training_converges_alike() {
+    let mut data = tasks(&["tm"]);
+    data[0].test = data[0].train.clone();
+    let course = |precision: &str| -> Vec<f64> {
+        let mut model = published(json!({ "schedule": "constant", "dropout": 0.0, "precision": precision }));
+        let mut loss = |epoch| {
+            model.train(&data, Epoch { round: 0, epoch }, &ctx()).unwrap();
+            model.evaluate(&data, &ctx()).unwrap().remove(0).loss
+        };
+        (0..60).map(&mut loss).collect()
+    };
+    let (exact, half) = (course("fp32"), course("bf16"));
+    assert_ne!(exact, half);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    for losses in [&exact, &half] {
+        assert!(mean(&losses[50..]) < losses[0] / 4.0, "{losses:?}");
+    }
+    // Mean losses of ten epochs: while it falls, and where it has fallen.
+    for epochs in [0..10, 20..30, 50..60] {
+        let (exact, half) = (mean(&exact[epochs.clone()]), mean(&half[epochs.clone()]));
+        assert!((exact - half).abs() < 0.25 * exact + 0.02, "{epochs:?}: {exact} with fp32, {half} with bf16");
+    }
+    // The same bits twice.
+    assert_eq!(half, course("bf16"));
+}
+
+#[test]
+fn tensor_float_32_is_for_gpus() {
+    let error = failure(json!({ "precision": "tf32" }));
+    assert_eq!(error.to_string(), "`precision`: device `cpu` has no TensorFloat-32");
+}
+
+#[test]
+fn the_threads_of_a_client_change_no_bit() {
+    let course = |threads: usize| {
+        let ctx = ctx().with_threads(threads);
+        let mut model = published(json!({}));
+        for epoch in 0..3 {
+            model.train(&tasks(&["tm", "binding"]), Epoch { round: 0, epoch }, &ctx).unwrap();
+        }
+        (model.state(&ctx).unwrap().tensors, model.predict("tm", &table(40, 3), &ctx).unwrap())
+    };
+    let (alone, predicted) = course(1);
+    for threads in [2, 3, 8] {
+        let (together, also) = course(threads);
+        assert_same(&alone, &together);
+        assert_eq!(predicted, also);
+    }
 }
 
 #[test]
