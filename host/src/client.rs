@@ -4,43 +4,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use plugin_api::context::Host;
-use plugin_api::{Context, Epoch, Evaluation, Level, Message, Model, Params, Received, Seed, State, Task, Trained};
+use plugin_api::{Context, Epoch, Evaluation, Message, Params, Received, State, Task, Trained};
 use serde::{Deserialize, Serialize};
 
-use crate::console::Console;
-use crate::error::Report;
 use crate::filters::Chain;
-use crate::notes::Notes;
-use crate::tracking::{Reporter, Scalar};
+use crate::idle::Resident;
+use crate::link::{Fault, Line, Link};
+use crate::tracking::Scalar;
 use crate::trust;
-
-/// A component that failed, and how.
-#[derive(Clone, Debug)]
-pub struct Fault {
-    who: String,
-    error: plugin_api::Error,
-}
-
-impl Fault {
-    /// `who` failed.
-    pub fn new(who: String, error: plugin_api::Error) -> Self {
-        Self { who, error }
-    }
-
-    /// Whether it did so because it was asked to stop.
-    pub fn is_cancelled(&self) -> bool {
-        *self.error.kind() == plugin_api::ErrorKind::Cancelled
-    }
-
-    /// What a person reads: `round 3, client `tm`, model `amplify`: …`.
-    pub fn report(&self, place: &str) -> Report {
-        let comma = if place.is_empty() || self.who.is_empty() { "" } else { ", " };
-        Report::from(self.error.clone()).within(&format!("{place}{comma}{}", self.who))
-    }
-}
 
 /// What a client is to do in a round.
 #[derive(Clone, Debug)]
@@ -82,29 +54,12 @@ pub struct Traffic {
 /// What a client has to keep for a resumed run.
 #[derive(Clone, Debug, Default)]
 pub struct Saved {
-    /// The model's state.
-    pub model: State,
+    /// The model's state; none of a model that is as it was made.
+    pub model: Option<State>,
     /// The states of the filters on what it gets, and on what it sends.
     pub filters: [Vec<State>; 2],
     /// Where it stands on the axis of its scalars.
     pub position: u64,
-}
-
-/// The host's end of what a client may call: lines, scalars, progress, and whether to stop.
-#[derive(Clone, Debug)]
-pub struct Link<'a> {
-    /// Where lines and progress go.
-    pub console: &'a Console,
-    /// Where scalars go.
-    pub reporter: Reporter,
-    /// Where sentences for the summary go.
-    pub notes: &'a Notes,
-    /// Whether the run shall stop.
-    pub stop: &'a AtomicBool,
-    /// The experiment's seed.
-    pub seed: Seed,
-    /// How many threads a client may compute with.
-    pub threads: usize,
 }
 
 /// A client of the federation.
@@ -150,7 +105,14 @@ pub trait Client: Send {
     ///
     /// # Errors
     /// If what was saved does not fit.
-    fn restore(&mut self, saved: &Saved, link: &Link<'_>) -> Result<(), Fault>;
+    fn restore(&mut self, saved: Saved, link: &Link<'_>) -> Result<(), Fault>;
+    /// Ends its work for now: it keeps no more memory than it must. A round does so by itself.
+    ///
+    /// # Errors
+    /// If what it has learnt cannot be written to disk.
+    fn rest(&mut self, link: &Link<'_>) -> Result<(), Fault>;
+    /// Ends its work for good.
+    fn retire(&mut self, link: &Link<'_>);
 }
 
 /// Who a local client is: what its calls are made for, and where.
@@ -181,7 +143,7 @@ pub struct LocalClient {
     /// Who it is.
     pub identity: Arc<Identity>,
     /// Its model.
-    pub model: Box<dyn Model>,
+    pub model: Resident,
     /// Its data.
     pub tasks: Vec<Task>,
     /// What filters the messages that it gets.
@@ -199,13 +161,42 @@ impl LocalClient {
     fn receive(&mut self, order: &Order, line: &Line<'_>) -> Result<Received, Fault> {
         self.base = self.input.apply(order.global.clone(), &order.global, line)?;
         let ctx = line.context();
-        let received = self.model.receive(&self.base, &ctx).map_err(|e| self.identity.fault(e))?;
+        let model = self.model.change(&ctx);
+        let received = model.and_then(|model| model.receive(&self.base, &ctx)).map_err(|e| self.identity.fault(e))?;
         ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
         Ok(received)
     }
 
+    /// A round's work, before the rest.
+    fn work(&mut self, order: &Order, link: &Link<'_>) -> Result<Outcome, Fault> {
+        let global = self.evaluate(order, link)?;
+        let me = self.identity.clone();
+        let line = me.line(link, Some(order.round)).with_progress();
+        let ctx = line.context();
+        let (mut all, mut local) = (Trained::default(), Vec::new());
+        for epoch in 0..order.epochs {
+            let epoch = Epoch { round: order.round, epoch };
+            let model = self.model.change(&ctx);
+            let trained = model.and_then(|model| model.train(&self.tasks, epoch, &ctx)).map_err(|e| me.fault(e))?;
+            all = trust::trained(all, trained).map_err(|e| me.fault(e))?;
+            self.position += trained.steps.max(1);
+            link.console.epoch_done(me.index);
+            let evaluations = self.evaluation(&me.line(link, Some(order.round)).context())?;
+            self.report(&evaluations, "local_test", order.round, link);
+            local.push(evaluations);
+        }
+        let message = self.model.change(&ctx).and_then(|model| model.send(&ctx)).map_err(|e| me.fault(e))?;
+        let message = self.output.apply(message, &std::mem::take(&mut self.base), &line)?;
+        let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
+        for (tag, bytes) in [("Bytes/received", traffic.received), ("Bytes/sent", traffic.sent)] {
+            ctx.scalar(tag, self.position, bytes as f64);
+        }
+        let Trained { steps, examples } = all;
+        Ok(Outcome { message, steps, examples, global, local, traffic })
+    }
+
     fn evaluation(&mut self, ctx: &Context<'_>) -> Result<Vec<Evaluation>, Fault> {
-        let found = self.model.evaluate(&self.tasks, ctx);
+        let found = self.model.look(ctx).and_then(|model| model.evaluate(&self.tasks, ctx));
         found.and_then(|found| trust::evaluations(&self.tasks, found)).map_err(|e| self.identity.fault(e))
     }
 
@@ -233,29 +224,13 @@ impl Client for LocalClient {
     }
 
     fn round(&mut self, order: &Order, link: &Link<'_>) -> Result<Outcome, Fault> {
-        let global = self.evaluate(order, link)?;
-        let me = self.identity.clone();
-        let line = me.line(link, Some(order.round)).with_progress();
-        let ctx = line.context();
-        let (mut all, mut local) = (Trained::default(), Vec::new());
-        for epoch in 0..order.epochs {
-            let epoch = Epoch { round: order.round, epoch };
-            let trained = self.model.train(&self.tasks, epoch, &ctx).map_err(|e| me.fault(e))?;
-            all = trust::trained(all, trained).map_err(|e| me.fault(e))?;
-            self.position += trained.steps.max(1);
-            link.console.epoch_done(me.index);
-            let evaluations = self.evaluation(&me.line(link, Some(order.round)).context())?;
-            self.report(&evaluations, "local_test", order.round, link);
-            local.push(evaluations);
+        let outcome = self.work(order, link);
+        if outcome.as_ref().is_err_and(Fault::is_cancelled) {
+            return outcome; // The process is about to end, and goes on from its checkpoint.
         }
-        let message = self.model.send(&ctx).map_err(|e| me.fault(e))?;
-        let message = self.output.apply(message, &std::mem::take(&mut self.base), &line)?;
-        let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
-        for (tag, bytes) in [("Bytes/received", traffic.received), ("Bytes/sent", traffic.sent)] {
-            ctx.scalar(tag, self.position, bytes as f64);
-        }
-        let Trained { steps, examples } = all;
-        Ok(Outcome { message, steps, examples, global, local, traffic })
+        // A client that failed rests as well, and its first fault is the one that is told.
+        let rested = self.rest(link);
+        outcome.and_then(|outcome| rested.map(|()| outcome))
     }
 
     fn evaluate(&mut self, order: &Order, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault> {
@@ -277,21 +252,27 @@ impl Client for LocalClient {
         let me = self.identity.clone();
         let line = me.line(link, None);
         let ctx = line.context();
-        let own = self.model.state(&ctx).map_err(|e| me.fault(e))?;
-        self.model.receive(&params.clone().into(), &ctx).map_err(|e| me.fault(e))?;
+        // It is its own again at the end, so for its place on disk it has not changed.
+        let model = self.model.look(&ctx).map_err(|e| me.fault(e))?;
+        let own = model.state(&ctx).map_err(|e| me.fault(e))?;
+        model.receive(&params.clone().into(), &ctx).map_err(|e| me.fault(e))?;
         let found = self.evaluation(&ctx);
-        self.model.restore(&own, &ctx).map_err(|e| me.fault(e))?;
+        self.model.look(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
         found
     }
 
     fn parameters(&mut self, link: &Link<'_>) -> Result<Params, Fault> {
         let me = self.identity.clone();
-        self.model.parameters(&me.line(link, None).context()).map_err(|e| me.fault(e))
+        let line = me.line(link, None);
+        let ctx = line.context();
+        self.model.look(&ctx).and_then(|model| model.parameters(&ctx)).map_err(|e| me.fault(e))
     }
 
     fn export(&mut self, folder: &Path, link: &Link<'_>) -> Result<Vec<String>, Fault> {
         let me = self.identity.clone();
-        self.model.export(folder, &me.line(link, None).context()).map_err(|e| me.fault(e))
+        let line = me.line(link, None);
+        let ctx = line.context();
+        self.model.look(&ctx).and_then(|model| model.export(folder, &ctx)).map_err(|e| me.fault(e))
     }
 
     fn save(&mut self, link: &Link<'_>) -> Result<Saved, Fault> {
@@ -302,83 +283,24 @@ impl Client for LocalClient {
         Ok(Saved { model: self.model.state(&ctx).map_err(|e| me.fault(e))?, filters, position: self.position })
     }
 
-    fn restore(&mut self, saved: &Saved, link: &Link<'_>) -> Result<(), Fault> {
+    fn restore(&mut self, saved: Saved, link: &Link<'_>) -> Result<(), Fault> {
         let me = self.identity.clone();
         let line = me.line(link, None);
-        let ctx = line.context();
         self.input.restore(&saved.filters[0], &line)?;
         self.output.restore(&saved.filters[1], &line)?;
         self.position = saved.position;
-        self.model.restore(&saved.model, &ctx).map_err(|e| me.fault(e))
-    }
-}
-
-/// The host behind one component's calls: it knows whose they are.
-#[derive(Clone, Copy)]
-pub struct Line<'a> {
-    link: &'a Link<'a>,
-    who: &'a str,
-    client: Option<(usize, &'a str)>,
-    round: Option<u64>,
-    device: &'a str,
-    progress: bool,
-}
-
-impl<'a> Line<'a> {
-    /// For the component `who`, called for a client or for the server, on the CPU.
-    pub fn new(link: &'a Link<'a>, who: &'a str, client: Option<(usize, &'a str)>, round: Option<u64>) -> Self {
-        Self { link, who, client, round, device: "cpu", progress: false }
+        saved.model.map_or(Ok(()), |state| self.model.restore(state, &line)).map_err(|e| me.fault(e))
     }
 
-    /// The same on a device.
-    #[must_use]
-    pub fn on(self, device: &'a str) -> Self {
-        Self { device, ..self }
+    fn rest(&mut self, link: &Link<'_>) -> Result<(), Fault> {
+        let me = self.identity.clone();
+        self.base = Message::default();
+        self.model.rest(&me.line(link, None)).map_err(|e| me.fault(e))
     }
 
-    /// The same for another component.
-    #[must_use]
-    pub fn of<'b>(&self, who: &'b str) -> Line<'b>
-    where
-        'a: 'b,
-    {
-        Line { who, ..*self }
-    }
-
-    fn with_progress(self) -> Self {
-        Self { progress: true, ..self }
-    }
-
-    /// The context of a call on this line.
-    pub fn context(&self) -> Context<'_> {
-        let ctx = Context::new(self).with_seed(self.link.seed).with_threads(self.link.threads).with_device(self.device);
-        let ctx = self.client.map_or(ctx.clone(), |(_, name)| ctx.with_client(name));
-        self.round.map_or(ctx.clone(), |round| ctx.with_round(round))
-    }
-}
-
-impl Host for Line<'_> {
-    fn enabled(&self, level: Level) -> bool {
-        self.link.console.enabled(level)
-    }
-    fn log(&self, level: Level, line: &str) {
-        let client = self.client.map(|(_, name)| format!("client {name}, ")).unwrap_or_default();
-        self.link.console.log(level, &format!("{client}{}: {}", self.who, trust::line(line)));
-    }
-    fn scalar(&self, tag: &str, step: u64, value: f64) {
-        let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());
-        self.link.reporter.scalar(Scalar { client, round, tag: trust::tag(tag).into_owned(), step, value });
-    }
-    fn progress(&self, done: u64, total: u64) {
-        if let (true, Some((index, _))) = (self.progress, self.client) {
-            self.link.console.progress(index, done, total);
-        }
-    }
-    fn note(&self, key: &str, text: &str) {
-        let client = self.client.map_or(crate::tracking::SERVER, |(_, name)| name);
-        self.link.notes.set(client, self.who, &trust::tag(key), &trust::line(text));
-    }
-    fn cancelled(&self) -> bool {
-        self.link.stop.load(Ordering::Relaxed)
+    fn retire(&mut self, link: &Link<'_>) {
+        let me = self.identity.clone();
+        self.base = Message::default();
+        self.model.retire(&me.line(link, None));
     }
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::bytes::Bytes;
 use crate::document::Document;
 use crate::error::Failure;
 
@@ -83,6 +84,11 @@ pub struct Federation {
     /// after the last.
     #[serde(default)]
     pub checkpoint_every: u64,
+    /// How much memory the models of clients that are not at work may take together, such as `8 GiB`, by the bytes of
+    /// their states. Models that find no room wait on disk. Without a limit all stay in memory. Results do not depend on
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_memory: Option<Bytes>,
 }
 
 fn one() -> u64 {

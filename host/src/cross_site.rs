@@ -7,7 +7,7 @@ use plugin_api::{Evaluation, Params};
 use crate::error::Failure;
 use crate::federation::{Federation, bear};
 use crate::report::{mean_score, short};
-use crate::workers::in_order;
+use crate::workers::{ahead, in_order};
 
 /// The file in the run directory.
 pub const FILE: &str = "cross_site.csv";
@@ -51,9 +51,13 @@ pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, Failure> {
         link.console.log(plugin_api::Level::Debug, &format!("cross-site evaluation of model `{model}`"));
         let policy = federation.plan.on_client_failure;
         in_order(
-            federation.workers,
+            (federation.workers, ahead(federation.workers, 0)),
             &mut federation.clients,
-            |_, client| client.judge(&params, link),
+            |_, client| {
+                let found = client.judge(&params, link);
+                let rested = client.rest(link);
+                found.and_then(|found| rested.map(|()| found))
+            },
             |site, evaluations| match evaluations {
                 Ok(evaluations) => {
                     visits.push(Visit { model: model.clone(), site: names[site].clone(), evaluations });

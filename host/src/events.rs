@@ -121,7 +121,7 @@ impl<R: Read> Records<R> {
 }
 
 /// The format's checksum: CRC-32C, rotated and shifted so that checksums of checksums keep their worth.
-fn masked(bytes: &[u8]) -> u32 {
+pub fn masked(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 

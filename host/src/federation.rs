@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 
 use plugin_api::{Aggregator, Cohort, Context, Evaluation, Goal, Letter, Message, Stage, Update};
 
-use crate::client::{Client, Fault, Line, Link, Order, Outcome};
+use crate::client::{Client, Order, Outcome};
 use crate::config::{self, OnClientFailure, SCORE};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
+use crate::link::{Fault, Line, Link};
 use crate::participation::select;
 use crate::report::{Record, mean_metrics, mean_score, short};
 use crate::run_dir::RunDir;
 use crate::stopping::Patience;
 use crate::tracking::{Scalar, Tracker};
 use crate::trust;
-use crate::workers::in_order;
+use crate::workers::{ahead, in_order};
 
 /// How long a run goes on without a checkpoint where the experiment does not say.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
@@ -131,11 +132,12 @@ impl Federation<'_> {
         let (input, global) = (&mut self.server[0], &self.global);
         let mut at_work: Vec<_> = pick(&mut self.clients, &chosen);
         let names: Vec<String> = at_work.iter().map(|client| client.name().to_owned()).collect();
-        let taken = in_order(self.workers, &mut at_work, work, |index, outcome: Result<Outcome, Fault>| {
+        let ahead = ahead(self.workers, global.bytes());
+        let taken = in_order((self.workers, ahead), &mut at_work, work, |index, outcome: Result<Outcome, Fault>| {
             let client = &names[index];
             let line = Line::new(link, "server", Some((chosen[index], client)), Some(round));
-            let filtered = outcome.and_then(|outcome| {
-                let message = input.apply(outcome.message.clone(), global, &line)?;
+            let filtered = outcome.and_then(|mut outcome| {
+                let message = input.apply(std::mem::take(&mut outcome.message), global, &line)?;
                 Ok((message, outcome))
             });
             let (message, outcome) = match filtered {
@@ -148,7 +150,7 @@ impl Federation<'_> {
             heard.push(chosen[index]);
             let update = Update { client: client.clone(), message, steps: outcome.steps, examples: outcome.examples };
             aggregator.add(update, &ctx).map_err(failed)?;
-            outcomes.push((client.clone(), Outcome { message: Message::default(), ..outcome }));
+            outcomes.push((client.clone(), outcome));
             Ok(())
         });
         taken?;
@@ -249,7 +251,7 @@ impl Federation<'_> {
         Ok(())
     }
 
-    /// Evaluates the last global model at every client, in the clients' order.
+    /// Evaluates the last global model at every client, in the clients' order. It is the last that they do.
     ///
     /// # Errors
     /// If a component fails, or the metrics cannot be written.
@@ -260,11 +262,13 @@ impl Federation<'_> {
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
         let work = |index: usize, client: &mut Box<dyn Client>| {
             let evaluations = client.evaluate(&orders[index], link);
+            client.retire(link);
             link.reporter.client_done(index);
             evaluations
         };
         let (mut all, on_failure) = (Vec::new(), self.plan.on_client_failure);
-        in_order(self.workers, &mut self.clients, work, |index, evaluations| match evaluations {
+        let ahead = ahead(self.workers, 0);
+        in_order((self.workers, ahead), &mut self.clients, work, |index, evaluations| match evaluations {
             Ok(evaluations) => {
                 all.push((names[index].clone(), evaluations));
                 Ok(())
@@ -317,10 +321,10 @@ impl Asked<'_, '_> {
                 return Err(failed(plugin_api::Error::other(format!("it still asks after {MOST_EXCHANGES} answers"))));
             }
             let mut addressed: Vec<(usize, Message)> = Vec::new();
+            // Letters come in the clients' order, so one walk over the clients finds all.
+            let mut others = present.iter().copied();
             for Letter { client, message } in questions {
-                let place = present.iter().copied().find(|&place| self.clients[place].name() == client);
-                let place = place.filter(|place| addressed.last().is_none_or(|(last, _)| last < place));
-                let Some(place) = place else {
+                let Some(place) = others.find(|&place| self.clients[place].name() == client) else {
                     let error = format!("it asks client `{client}`, which is not there, or not in the clients' order");
                     return Err(failed(plugin_api::Error::other(error)));
                 };
@@ -331,8 +335,9 @@ impl Asked<'_, '_> {
             let names: Vec<String> = asked.iter().map(|client| client.name().to_owned()).collect();
             let mut answers = Vec::new();
             let (round, link, policy) = (self.round, self.link, self.policy);
+            let mut lost = Vec::new();
             in_order(
-                self.workers,
+                (self.workers, ahead(self.workers, 0)),
                 &mut asked,
                 |index, client| client.answer(&addressed[index].1, round, link),
                 |index, answer| match answer {
@@ -341,11 +346,12 @@ impl Asked<'_, '_> {
                         Ok(())
                     }
                     Err(fault) => {
-                        present.retain(|place| *place != places[index]);
+                        lost.push(places[index]);
                         bear(&fault, &format!("round {}, client `{}`", round + 1, names[index]), policy, link)
                     }
                 },
             )?;
+            present.retain(|place| lost.binary_search(place).is_err());
             questions = aggregator.ask(stage, answers, ctx).map_err(failed)?;
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use plugin_api::{Filter, Message, State};
 
-use crate::client::{Fault, Line};
+use crate::link::{Fault, Line};
 use crate::trust;
 
 /// The filters at one place, in the file's order.

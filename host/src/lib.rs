@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bytes;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
@@ -19,8 +20,10 @@ pub mod error;
 pub mod events;
 pub mod federation;
 pub mod filters;
+pub mod idle;
 pub mod inspect;
 pub mod keys;
+pub mod link;
 pub mod list;
 pub mod new;
 pub mod notes;

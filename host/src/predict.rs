@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use plugin_api::{ClientTask, Column, Context, Kind, Message, ModelSetup, Seed, Table, TaskSpec};
 use serde::Deserialize;
 
-use crate::client::{Line, Link};
 use crate::config::Experiment;
 use crate::console::Console;
 use crate::document::nearest;
 use crate::error::{Failure, Report};
+use crate::link::{Line, Link};
 use crate::notes::Notes;
 use crate::placement::Placement;
 use crate::plugins::Finder;

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
 use serde_json::json;
 
-use crate::client::{Line, Link};
 use crate::config::Experiment;
 use crate::console::Console;
 use crate::error::{Failure, Report};
+use crate::link::{Line, Link};
 use crate::notes::Notes;
 use crate::plot::bars::{self, Bars};
 use crate::plot::{self, file_name};

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::Traffic;
 
+/// With more rows than this, a table shows the first ones alone.
+const MOST_ROWS: usize = 100;
+const SHOWN_ROWS: usize = 20;
+
 /// A metric over the rounds: its first, best and last value. NaN values count for nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Course {
@@ -120,7 +124,8 @@ impl Record {
         }
     }
 
-    /// The clients' own models: a row a client and task, the mean over all at the end.
+    /// The clients' own models: a row a client and task, the mean over all at the end. Of more than anybody reads, the
+    /// first ones stand for all.
     pub fn table(&self) -> String {
         let mut rows: Vec<(&str, &str, &Courses)> = Vec::new();
         for client in &self.order {
@@ -141,7 +146,7 @@ impl Record {
         header.extend(names.iter().flat_map(|name| ["first", "best", "last"].map(|when| format!("{when} {name}"))));
         table.set_header(header);
         let mut sums = vec![(0.0, 0_u32); names.len() * 3];
-        for (client, task, courses) in &rows {
+        for (place, (client, task, courses)) in rows.iter().enumerate() {
             let mut row = vec![Cell::new(client)];
             row.extend(several.then(|| Cell::new(task)));
             for (index, name) in names.iter().enumerate() {
@@ -156,7 +161,12 @@ impl Record {
                     }
                 }
             }
-            table.add_row(row);
+            if rows.len() <= MOST_ROWS || place < SHOWN_ROWS {
+                table.add_row(row);
+            }
+        }
+        if rows.len() > MOST_ROWS {
+            table.add_row(vec![Cell::new(format!("… {} more", rows.len() - SHOWN_ROWS))]);
         }
         let mut mean = vec![Cell::new("mean")];
         mean.extend(several.then(|| Cell::new("")));

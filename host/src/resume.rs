@@ -4,9 +4,10 @@ use plugin_api::State;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Reader, Writer};
-use crate::client::{Fault, Line, Saved};
+use crate::client::Saved;
 use crate::error::{Failure, Report};
 use crate::federation::{Best, Federation, bear};
+use crate::link::{Fault, Line};
 use crate::notes::Note;
 use crate::report::Record;
 use crate::stopping::Patience;
@@ -32,6 +33,8 @@ struct KeptClient {
     position: u64,
     /// How many filters it has on what it gets and on what it sends; none for a client that failed and was left out.
     filters: Option<[usize; 2]>,
+    /// Whether it had changed its model; only then there is a state of it.
+    changed: bool,
 }
 
 impl Federation<'_> {
@@ -62,16 +65,18 @@ impl Federation<'_> {
                 Ok(saved) => saved,
                 Err(fault) => {
                     bear(&fault, &format!("checkpoint, client `{name}`"), self.plan.on_client_failure, self.link)?;
-                    clients.push(KeptClient { name, position: 0, filters: None });
+                    clients.push(KeptClient { name, position: 0, filters: None, changed: false });
                     continue;
                 }
             };
-            writer.state(&format!("client.{name}"), &saved.model)?;
+            if let Some(state) = &saved.model {
+                writer.state(&format!("client.{name}"), state)?;
+            }
             for (side, states) in saved.filters.iter().enumerate() {
                 put_states(&mut writer, &format!("client.{name}.{side}"), states)?;
             }
             let filters = Some([saved.filters[0].len(), saved.filters[1].len()]);
-            clients.push(KeptClient { name, position: saved.position, filters });
+            clients.push(KeptClient { name, position: saved.position, filters, changed: saved.model.is_some() });
         }
         let best = self.best.as_ref().map(|best| (best.rounds, best.score));
         let (record, positions) = (self.record.clone(), positions.clone());
@@ -103,12 +108,12 @@ impl Federation<'_> {
             let count = chain.states(&line).map_err(told)?.len();
             chain.restore(&get_states(reader, &format!("server.{side}"), count)?, &line).map_err(told)?;
         }
-        for (client, KeptClient { name, position, filters }) in self.clients.iter_mut().zip(kept.clients) {
+        for (client, KeptClient { name, position, filters, changed }) in self.clients.iter_mut().zip(kept.clients) {
             let Some(filters) = filters else { continue };
             let states = |side: usize| get_states(reader, &format!("client.{name}.{side}"), filters[side]);
-            let model = reader.state(&format!("client.{name}"))?;
+            let model = changed.then(|| reader.state(&format!("client.{name}"))).transpose()?;
             let saved = Saved { model, filters: [states(0)?, states(1)?], position };
-            client.restore(&saved, self.link).map_err(told)?;
+            client.restore(saved, self.link).map_err(told)?;
         }
         self.done = kept.done;
         self.record = kept.record;

@@ -8,12 +8,14 @@ use std::time::Instant;
 use plugin_api::{Level, Message, Seed};
 
 use crate::checkpoint::Reader;
-use crate::client::{Client, Fault, Line, Link};
+use crate::client::Client;
 use crate::config::Experiment;
 use crate::console::Console;
 use crate::cross_site;
 use crate::error::{Failure, Report};
 use crate::federation::{Federation, bear};
+use crate::idle::Store;
+use crate::link::{Fault, Line, Link};
 use crate::notes::Notes;
 use crate::participation::select;
 use crate::plugins::Finder;
@@ -71,7 +73,8 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     console.log(Level::Info, &opening(&setup, done));
     let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
     let link = link(&console, &stop, Some(&tracker), &notes, &setup.experiment);
-    let clients = setup.clients(&link)?;
+    let store = Arc::new(Store::new(run_dir.path().join("idle"), federation.idle_memory)?);
+    let clients = setup.clients(&store, &link)?;
     let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
     let plan = federation;
     let mut federation = Federation {
@@ -103,7 +106,9 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     let seconds = begun.elapsed().as_secs_f64();
     run_dir.write_json(summary::FILE, &summary(&federation, &setup.experiment.name, seconds))?;
     // The run is whole: there is nothing to go on with.
-    let _ = std::fs::remove_dir_all(run_dir.path().join("checkpoint"));
+    for folder in ["checkpoint", "idle"] {
+        let _ = std::fs::remove_dir_all(run_dir.path().join(folder));
+    }
     console.log(Level::Info, &closing(&federation, cross_site.as_deref(), &run_dir, seconds));
     drop(federation);
     drop(setup.dataset);
@@ -230,7 +235,9 @@ fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(),
         };
         let folder = run_dir.folder(Path::new("clients").join(&name))?;
         tensors::write(&folder.join("model.safetensors"), &params, &[("client", name)])?;
+        drop(params);
         export(&folder, |to| client.export(to, link).map_err(|fault| Failure::run(fault.report(&place))))?;
+        client.rest(link).or_else(|fault| bear(&fault, &place, policy, link))?;
     }
     Ok(())
 }

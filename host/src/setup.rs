@@ -5,10 +5,12 @@ use std::sync::Arc;
 use plugin_api::{Aggregator, ClientSpec, Component, Dataset, Description, Kind, Message, ModelSetup, Params};
 use serde_json::Value;
 
-use crate::client::{Fault, Identity, Line, Link, LocalClient};
+use crate::client::{Identity, LocalClient};
 use crate::config::{Choice, Experiment, Place};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
+use crate::idle::{Recipe, Resident, Store};
+use crate::link::{Fault, Line, Link};
 use crate::placement::Placement;
 use crate::plugins::{Finder, Library};
 use crate::trust;
@@ -140,16 +142,28 @@ impl Setup {
         }
     }
 
-    /// Makes the clients: each with its model, its data and its filters.
+    /// Makes the clients: each with its data, its filters, and a place for its model in the store.
     ///
     /// # Errors
     /// If one of them cannot be made.
-    pub fn clients(&mut self, link: &Link<'_>) -> Result<Vec<LocalClient>, Failure> {
+    pub fn clients(&mut self, store: &Arc<Store>, link: &Link<'_>) -> Result<Vec<LocalClient>, Failure> {
         let specs = self.description.clients.clone();
-        specs.iter().enumerate().map(|(index, spec)| self.client(index, spec, link)).collect()
+        let (component, config) = (self.model.component.clone(), self.model.choice.config.clone());
+        let recipe = Arc::new(Recipe { component, config, plan: self.plan.clone() });
+        let model = |spec: &ClientSpec| {
+            let held = spec.tasks.iter().map(|task| task.name.clone()).collect();
+            Resident::new(recipe.clone(), store.clone(), &spec.name, held)
+        };
+        specs.iter().enumerate().map(|(index, spec)| self.client(index, spec, model(spec), link)).collect()
     }
 
-    fn client(&mut self, index: usize, spec: &ClientSpec, link: &Link<'_>) -> Result<LocalClient, Failure> {
+    fn client(
+        &mut self,
+        index: usize,
+        spec: &ClientSpec,
+        model: Resident,
+        link: &Link<'_>,
+    ) -> Result<LocalClient, Failure> {
         let place = format!("client `{}`", spec.name);
         let failed = |used: &Used, error: plugin_api::Error| Failure::run(Fault::new(who(used), error).report(&place));
         let device = self.placement.devices[index].clone();
@@ -160,11 +174,6 @@ impl Setup {
         let mut tasks = Vec::new();
         line(&self.data, &mut |ctx| {
             self.dataset.load(&spec.name, ctx).and_then(|all| trust::loaded(spec, all)).map(|all| tasks = all)
-        })?;
-        let plan = self.plan.holding(spec.tasks.iter().map(|task| task.name.clone()).collect());
-        let mut model = None;
-        line(&self.model, &mut |ctx| {
-            self.model.component.new_model(&self.model.choice.config, &plan, ctx).map(|made| model = Some(made))
         })?;
         let mut chains = [Chain::default(), Chain::default()];
         for (place, used) in &self.filters {
@@ -181,7 +190,6 @@ impl Setup {
         }
         let [input, output] = chains;
         let plugin = self.model.choice.plugin.clone();
-        let model = model.expect("made above, or the error was returned");
         let identity = Arc::new(Identity { index, name: spec.name.clone(), device, plugin });
         Ok(LocalClient { identity, model, tasks, input, output, position: 0, base: Message::default() })
     }

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use plugin_api::{Buffer, DType, Params, Tensor};
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, View};
 
 use crate::error::{Failure, Report};
 
@@ -64,29 +66,48 @@ pub fn write(path: &Path, params: &Params, metadata: &[(&str, String)]) -> Resul
 /// # Errors
 /// If the file cannot be read, or is not such a file.
 pub fn read(path: &Path) -> Result<Params, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| Failure::io(path, "read the parameters", &e))?;
-    parse(&bytes).map_err(|what| {
+    let mut file = File::open(path).map_err(|e| Failure::io(path, "read the parameters", &e))?;
+    parse(&mut file).map_err(|what| {
         Failure::run(Report::new(format!("{}: not a whole safetensors file", path.display())).cause(what))
     })
 }
 
-fn parse(bytes: &[u8]) -> Result<Params, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+/// Reads one tensor after the other into the memory where it stays, so that nothing is held twice.
+fn parse(file: &mut File) -> Result<Params, String> {
+    let told = |e: std::io::Error| e.to_string();
+    let all = file.metadata().map_err(told)?.len();
+    let mut head = vec![0; 8];
+    file.read_exact(&mut head).map_err(told)?;
+    let length = u64::from_le_bytes(head[..8].try_into().unwrap_or_default());
+    if length > all.saturating_sub(8) {
+        return Err("it ends within its header".to_owned());
+    }
+    file.take(length).read_to_end(&mut head).map_err(told)?;
+    // Offsets and sizes are checked by this type as it is read.
+    let header: Metadata = serde_json::from_slice(&head[8..]).map_err(|e| e.to_string())?;
+    let data = head.len() as u64;
+    if data + header.data_len() as u64 != all {
+        return Err(format!("it has {all} bytes, and its header speaks of {}", data + header.data_len() as u64));
+    }
     let ours = header.metadata().as_ref().and_then(|entries| entries.get("fedplug"));
     let ours: Option<serde_json::Value> = ours.and_then(|text| serde_json::from_str(text).ok());
     let order = ours.as_ref().and_then(|entries| entries.get("order")?.as_str());
     let order: Vec<String> = match order {
         Some(text) => serde_json::from_str(text).map_err(|e| e.to_string())?,
-        None => file.names().into_iter().map(str::to_owned).collect(),
+        None => header.offset_keys(),
     };
     let mut params = Params::new();
     for name in order {
-        let view = file.tensor(&name).map_err(|e| e.to_string())?;
-        let dtype = names().iter().find(|(_, theirs)| *theirs == view.dtype()).map(|&(ours, _)| ours);
-        let dtype = dtype.ok_or_else(|| format!("tensor `{name}` has elements of type {:?}", view.dtype()))?;
-        let tensor = Tensor::new(dtype, view.shape(), Buffer::copy_of(view.data())).map_err(|e| e.to_string())?;
-        params.insert(name, tensor);
+        let info = header.info(&name).ok_or_else(|| format!("there is no tensor `{name}`"))?;
+        let dtype = names().iter().find(|(_, theirs)| *theirs == info.dtype).map(|&(ours, _)| ours);
+        let dtype = dtype.ok_or_else(|| format!("tensor `{name}` has elements of type {:?}", info.dtype))?;
+        let (start, end) = info.data_offsets;
+        let mut read = Ok(());
+        let buffer = Buffer::build(end - start, |bytes: &mut [u8]| {
+            read = file.seek(SeekFrom::Start(data + start as u64)).and_then(|_| file.read_exact(bytes));
+        });
+        read.map_err(told)?;
+        params.insert(name, Tensor::new(dtype, &info.shape, buffer).map_err(|e| e.to_string())?);
     }
     Ok(params)
 }

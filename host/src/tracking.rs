@@ -16,12 +16,15 @@ use protobuf::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tensorboard_proto::event::Event;
-use tensorboard_rs::record_writer::RecordWriter;
 
 use crate::error::{Failure, Report};
+use crate::events::masked;
 
 /// How long written scalars may wait for the disk.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
+
+/// How many bytes of a client's events are put together before they are written.
+const PIECE: usize = 1 << 16;
 
 /// The name under which the server's scalars stand.
 pub const SERVER: &str = "server";
@@ -263,19 +266,25 @@ impl Writer {
 
     fn flush(&mut self) -> Result<(), Failure> {
         self.metrics.flush().map_err(|e| Failure::io(&self.metrics_path, "write the metrics", &e))?;
-        for file in self.events.values_mut() {
-            file.writer.flush().map_err(|e| Failure::io(&file.path, "write the events", &e))?;
-            let within = file.path.strip_prefix(&self.run).unwrap_or(&file.path).to_owned();
-            self.positions.events.insert(within, file.len);
+        for file in self.events.values_mut().filter(|file| !file.waiting.is_empty()) {
+            file.flush().map_err(|e| Failure::io(&file.path, "write the events", &e))?;
+            let within = file.path.strip_prefix(&self.run).unwrap_or(&file.path);
+            match self.positions.events.get_mut(within) {
+                Some(len) => *len = file.len,
+                None => drop(self.positions.events.insert(within.to_owned(), file.len)),
+            }
         }
         Ok(())
     }
 }
 
-/// A TensorBoard event file.
+/// A TensorBoard event file. It is open only while a piece is written: there may be more clients than files that a
+/// process may hold open.
 struct EventFile {
     path: PathBuf,
-    writer: RecordWriter<BufWriter<File>>,
+    /// Records that are not in the file yet.
+    waiting: Vec<u8>,
+    /// With those that wait.
     len: u64,
 }
 
@@ -284,15 +293,15 @@ impl EventFile {
         std::fs::create_dir_all(folder)?;
         // TensorBoard reads the files of a folder in the order of their names; a resumed run's comes later.
         let mut number = 0;
-        let (path, file) = loop {
+        let path = loop {
             let path = folder.join(format!("events.out.tfevents.{:010}.fedplug.{number:04}", time as u64));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => break (path, file),
+                Ok(_) => break path,
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
                 Err(e) => return Err(e),
             }
         };
-        let mut file = Self { path, writer: RecordWriter::new(BufWriter::new(file)), len: 0 };
+        let mut file = Self { path, waiting: Vec::new(), len: 0 };
         let mut version = Event::new();
         version.set_wall_time(time);
         version.set_file_version("brain.Event:2".to_owned());
@@ -302,9 +311,19 @@ impl EventFile {
 
     fn write(&mut self, event: &Event) -> std::io::Result<()> {
         let data = event.write_to_bytes().map_err(std::io::Error::other)?;
-        // Two lengths and checksums stand around the data.
-        self.len += 8 + 4 + data.len() as u64 + 4;
-        self.writer.write(&data)
+        let length = (data.len() as u64).to_le_bytes();
+        let before = self.waiting.len();
+        for part in [&length[..], &masked(&length).to_le_bytes(), &data, &masked(&data).to_le_bytes()] {
+            self.waiting.extend_from_slice(part);
+        }
+        self.len += (self.waiting.len() - before) as u64;
+        if self.waiting.len() < PIECE { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        OpenOptions::new().append(true).open(&self.path)?.write_all(&self.waiting)?;
+        self.waiting.clear();
+        Ok(())
     }
 }
 

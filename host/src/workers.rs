@@ -4,8 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// How many results each worker may be ahead of the slowest item: what bounds the memory of those that wait.
-const AHEAD: usize = 2;
+/// How many results each worker may be ahead of the slowest item at most.
+const AHEAD: usize = 16;
+
+/// How much memory the results that wait may take together, where each worker has at most one of its own.
+const WAITING: usize = 1 << 30;
+
+/// How many items may be begun and not taken, with results of this many bytes. Small results wait in any number, so that
+/// a slow item leaves nobody idle; large ones are what fills the memory.
+pub fn ahead(workers: usize, bytes: usize) -> usize {
+    (WAITING / bytes.max(1)).clamp(workers, AHEAD.saturating_mul(workers).max(workers))
+}
 
 struct Queue<'a, T> {
     items: std::iter::Enumerate<std::slice::IterMut<'a, T>>,
@@ -15,7 +24,8 @@ struct Queue<'a, T> {
 }
 
 /// Does `work` on each item, on as many threads as there are `workers`, and gives the results to `take` on this thread,
-/// in the items' order whatever order they came in. After an error of `take`, no further work is begun.
+/// in the items' order whatever order they came in. No item is begun that is `ahead` or more after the one to be taken
+/// next. After an error of `take`, no further work is begun.
 ///
 /// # Errors
 /// The first error of `take`.
@@ -23,7 +33,7 @@ struct Queue<'a, T> {
 /// # Panics
 /// If `work` panics.
 pub fn in_order<T: Send, R: Send, E>(
-    workers: usize,
+    (workers, ahead): (usize, usize),
     items: &mut [T],
     work: impl Fn(usize, &mut T) -> R + Sync,
     mut take: impl FnMut(usize, R) -> Result<(), E>,
@@ -38,7 +48,7 @@ pub fn in_order<T: Send, R: Send, E>(
             let (sender, room, lock) = (sender.clone(), &room, &lock);
             scope.spawn(move || {
                 loop {
-                    let far = |queue: &mut Queue<'_, T>| !queue.stopped && queue.next >= queue.taken + AHEAD * workers;
+                    let far = |queue: &mut Queue<'_, T>| !queue.stopped && queue.next >= queue.taken + ahead.max(1);
                     let mut held = room.wait_while(lock(), far).unwrap_or_else(PoisonError::into_inner);
                     if held.stopped {
                         break;
@@ -94,15 +104,21 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(if index == 0 { 50 } else { 1 }));
                 *item * 2
             };
-            let done: Result<(), ()> = in_order(workers, &mut items, work, |index, result| {
+            let done: Result<(), ()> = in_order((workers, 2 * workers), &mut items, work, |index, result| {
                 taken.fetch_add(1, Ordering::SeqCst);
                 seen.push((index, result));
                 Ok(())
             });
             assert!(done.is_ok());
             assert_eq!(seen, (0..20).map(|i| (i, 2 * i)).collect::<Vec<_>>());
-            assert!(furthest.into_inner() <= AHEAD * workers);
+            assert!(furthest.into_inner() <= 2 * workers);
         }
+    }
+
+    #[test]
+    fn large_results_wait_one_a_worker_and_small_ones_in_numbers() {
+        assert_eq!([472_000_000, 100_000_000, 1000, 0].map(|bytes| ahead(2, bytes)), [2, 10, 32, 32]);
+        assert_eq!(ahead(1, usize::MAX), 1);
     }
 
     #[test]
@@ -113,8 +129,8 @@ mod tests {
             begun.fetch_add(1, Ordering::SeqCst);
             index
         };
-        let done = in_order(2, &mut items, work, |index, _| if index == 3 { Err(index) } else { Ok(()) });
+        let done = in_order((2, 4), &mut items, work, |index, _| if index == 3 { Err(index) } else { Ok(()) });
         assert_eq!(done, Err(3));
-        assert!(begun.into_inner() <= 4 + 2 * AHEAD);
+        assert!(begun.into_inner() <= 4 + 4);
     }
 }

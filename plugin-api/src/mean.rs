@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
+use crate::abi::buffer::Draft;
 use crate::{DType, Error, Float, Params, Result, Tensor};
 
 /// The weighted mean of parameters, taken in one client after the other with one accumulator for each tensor, however
@@ -13,6 +14,9 @@ use crate::{DType, Error, Float, Params, Result, Tensor};
 /// accumulator, which is f64 for f64 and f32 for all others; half types are rounded once more at the end. After `n`
 /// clients an f32 element is at most `n · 2⁻²⁴ · max|xᵢ|` from the exact mean. Integers have no mean: they are kept as
 /// long as all clients send the same.
+///
+/// The first client's tensors are kept as they are, shared and not copied; memory for the mean is taken with the second,
+/// and becomes the tensor of the result.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor, WeightedMean};
@@ -53,7 +57,7 @@ impl WeightedMean {
             match self.0.get_mut(name) {
                 Some(mean) => mean.add(tensor, weight)?,
                 None => {
-                    self.0.insert(name.to_owned(), Mean::of(tensor, weight, client)?);
+                    self.0.insert(name.to_owned(), Mean::of(tensor, weight, client));
                 }
             }
         }
@@ -87,10 +91,10 @@ struct Mean {
 
 #[derive(Debug)]
 enum Accumulator {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    /// Integers have no mean; they are kept as long as all clients send the same.
-    Equal(Tensor),
+    /// All clients so far sent this: one client, or integers, which have no mean and must be equal.
+    One(Tensor),
+    F32(Draft<f32>),
+    F64(Draft<f64>),
 }
 
 impl Mean {
@@ -103,7 +107,8 @@ impl Mean {
                     Error::tensor(name, message).help("what differs from client to client must be kept private")
                 );
             }
-            if let Accumulator::Equal(before) = so_far
+            if let Accumulator::One(before) = so_far
+                && !tensor.is_float()
                 && before.buffer().as_slice() != tensor.buffer().as_slice()
             {
                 let message = format!("client `{client}` sends other {dtype} values than client `{first}`");
@@ -120,21 +125,14 @@ impl Mean {
     }
 
     /// The mean of one client's tensor.
-    fn of(tensor: &Tensor, weight: f64, client: &str) -> Result<Self> {
-        let so_far = match tensor.dtype() {
-            DType::F32 => Accumulator::F32(tensor.elements::<f32>()?.to_vec()),
-            DType::F64 => Accumulator::F64(tensor.elements::<f64>()?.to_vec()),
-            DType::F16 => Accumulator::F32(tensor.elements::<f16>()?.iter().map(|x| x.to_f32()).collect()),
-            DType::BF16 => Accumulator::F32(tensor.elements::<bf16>()?.iter().map(|x| x.to_f32()).collect()),
-            _ => Accumulator::Equal(tensor.clone()),
-        };
-        Ok(Self {
-            so_far,
+    fn of(tensor: &Tensor, weight: f64, client: &str) -> Self {
+        Self {
+            so_far: Accumulator::One(tensor.clone()),
             dtype: tensor.dtype(),
             shape: tensor.shape().to_vec(),
             weight,
             first_client: client.to_owned(),
-        })
+        }
     }
 
     /// Adds a tensor that [`check`](Self::check) let pass.
@@ -142,11 +140,19 @@ impl Mean {
         self.weight += weight;
         let share = weight / self.weight;
         match (&mut self.so_far, self.dtype) {
-            (Accumulator::F32(mean), DType::F16) => fold(mean, tensor.elements::<f16>()?, share),
-            (Accumulator::F32(mean), DType::BF16) => fold(mean, tensor.elements::<bf16>()?, share),
-            (Accumulator::F32(mean), _) => fold(mean, tensor.elements::<f32>()?, share),
-            (Accumulator::F64(mean), _) => fold(mean, tensor.elements::<f64>()?, share),
-            (Accumulator::Equal(_), _) => {}
+            (Accumulator::One(first), dtype) => {
+                self.so_far = match dtype {
+                    DType::F32 => Accumulator::F32(first_two::<f32, _>(first, tensor, share)?),
+                    DType::F64 => Accumulator::F64(first_two::<f64, _>(first, tensor, share)?),
+                    DType::F16 => Accumulator::F32(first_two::<f16, _>(first, tensor, share)?),
+                    DType::BF16 => Accumulator::F32(first_two::<bf16, _>(first, tensor, share)?),
+                    _ => return Ok(()),
+                }
+            }
+            (Accumulator::F32(mean), DType::F16) => fold(mean.as_mut_slice(), tensor.elements::<f16>()?, share),
+            (Accumulator::F32(mean), DType::BF16) => fold(mean.as_mut_slice(), tensor.elements::<bf16>()?, share),
+            (Accumulator::F32(mean), _) => fold(mean.as_mut_slice(), tensor.elements::<f32>()?, share),
+            (Accumulator::F64(mean), _) => fold(mean.as_mut_slice(), tensor.elements::<f64>()?, share),
         }
         Ok(())
     }
@@ -154,20 +160,34 @@ impl Mean {
     /// The mean as a tensor of the clients' type.
     fn finish(self) -> Result<Tensor> {
         match (self.so_far, self.dtype) {
-            (Accumulator::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, &mean)),
-            (Accumulator::F32(mean), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, &mean)),
-            (Accumulator::F32(mean), _) => Tensor::from_slice(&self.shape, &mean),
-            (Accumulator::F64(mean), _) => Tensor::from_slice(&self.shape, &mean),
-            (Accumulator::Equal(tensor), _) => Ok(tensor),
+            (Accumulator::One(tensor), _) => Ok(tensor),
+            (Accumulator::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
+            (Accumulator::F32(mean), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, mean.as_slice())),
+            (Accumulator::F32(mean), dtype) => Tensor::new(dtype, &self.shape, mean.freeze()),
+            (Accumulator::F64(mean), dtype) => Tensor::new(dtype, &self.shape, mean.freeze()),
         }
     }
+}
+
+/// The mean of the first client's tensor and the second's, in memory of its own.
+fn first_two<X: Float, M: Float>(first: &Tensor, second: &Tensor, share: f64) -> Result<Draft<M>> {
+    let (first, second) = (first.elements::<X>()?, second.elements::<X>()?);
+    let mut mean = Draft::<M>::zeroed(first.len());
+    for ((mean, first), x) in mean.as_mut_slice().iter_mut().zip(first).zip(second) {
+        *mean = moved(first.wide(), x.wide(), share);
+    }
+    Ok(mean)
+}
+
+/// From `before` towards `x` by `share` of the way.
+fn moved<M: Float>(before: f64, x: f64, share: f64) -> M {
+    M::narrow(before + share * (x - before))
 }
 
 /// Moves each element of the mean towards `x` by `share` of the way. The compiler vectorises it: memory is the limit.
 fn fold<M: Float, X: Float>(mean: &mut [M], x: &[X], share: f64) {
     for (mean, x) in mean.iter_mut().zip(x) {
-        let before = mean.wide();
-        *mean = M::narrow(before + share * (x.wide() - before));
+        *mean = moved(mean.wide(), x.wide(), share);
     }
 }
 

@@ -75,6 +75,28 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
 }
 
 #[test]
+#[cfg(unix)]
+fn where_a_model_waits_changes_no_bit() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let arguments = [
+        "configs/quickstart.toml",
+        "--set",
+        SMALL,
+        "--set",
+        "federation.rounds=6",
+        "--set",
+        "federation.checkpoint-every=1",
+        "--set",
+        "dataset.max-samples=10",
+        "--set",
+        "model.ditto-lambda=0.1",
+    ];
+    crate::resume::the_limit_changes_nothing(&arguments, &["0 B", "400 kB"]);
+}
+
+#[test]
 fn the_real_data_runs_with_six_unequal_clients() {
     let (true, Some(shared)) = (has_libtorch(), shared()) else { return skip("libtorch is not installed") };
     let bench = Bench::new();

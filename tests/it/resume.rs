@@ -55,3 +55,34 @@ fn going_on_asks_for_the_same_experiment() {
     assert_eq!(told.code, 2);
     insta::assert_snapshot!("another experiment", told.stderr);
 }
+
+/// What a limit of the idle clients' memory must not change: the models, the metrics, a run that goes on.
+pub fn the_limit_changes_nothing(arguments: &[&str], limits: &[&str]) {
+    let bench = Bench::new();
+    bench.run(&[arguments, &["--name", "whole"]].concat());
+    let wanted = bench.results("whole");
+    for limit in limits {
+        let limit = format!("federation.idle-memory=\"{limit}\"");
+        for threads in ["1", "3"] {
+            let all = [arguments, &["--set", &limit, "--threads", threads, "--name", "limited"]].concat();
+            bench.run(&[&all[..], &["--force"]].concat());
+            assert!(bench.results("limited") == wanted, "{limit} with {threads} threads differs");
+            assert!(!bench.path("runs/limited/idle").exists());
+            std::fs::remove_dir_all(bench.path("runs/limited")).unwrap();
+            interrupt(&bench, &all, "limited", "-KILL");
+            bench.run(&[&all[..], &["--resume"]].concat());
+            assert!(bench.results("limited") == wanted, "{limit} with {threads} threads differs after an interruption");
+        }
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn where_a_model_waits_changes_no_bit() {
+    // Of six clients a model's state has 908 bytes: none, two, and all of them find room.
+    let rounds = ["--set", "federation.rounds=40", "--set", "federation.checkpoint-every=3"];
+    the_limit_changes_nothing(&[&[LINEAR], &rounds[..]].concat(), &["0 B", "2 kB", "1 MiB"]);
+    // Some clients have not worked yet when the checkpoint is written.
+    let few = ["--set", "federation.fraction=0.2", "--set", "federation.cross-site=true"];
+    the_limit_changes_nothing(&[&[LINEAR], &rounds[..], &few[..]].concat(), &["0 B", "2 kB"]);
+}

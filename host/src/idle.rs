@@ -1,0 +1,215 @@
+//! Where a client's model is while the client is not at work: nowhere, in memory, or on disk.
+//!
+//! A model that has never taken anything over is what its constructor makes of it, so it is made when it is needed and
+//! let go again: a client costs memory from its first round on. What a model has learnt is its state. Where the models
+//! of idle clients would take more memory together than the experiment allows, those that find no place wait as files,
+//! and are made anew and restored when their client works again. The contract says that this is the same model, so
+//! results do not depend on the limit.
+//!
+//! A model that once has its place keeps it. Clients work in turns, and whoever gave the place of the one that waits
+//! longest to the one that worked last would write and read every model in every round.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plugin_api::{Component, Context, Error, Level, Model, ModelSetup, Result, State};
+use serde_json::{Map, Value};
+
+use crate::bytes::Bytes;
+use crate::error::Failure;
+use crate::link::Line;
+use crate::tensors;
+
+/// What all models of a run are made of.
+#[derive(Debug)]
+pub struct Recipe {
+    /// The plugin.
+    pub component: Component,
+    /// Its table.
+    pub config: Value,
+    /// The experiment, without what a client holds.
+    pub plan: ModelSetup,
+}
+
+/// What the idle clients of a run may keep in memory, and the folder for all else.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    limit: Option<Bytes>,
+    taken: Mutex<u64>,
+}
+
+impl Store {
+    /// An empty store for files in `folder`, which is made when it is needed. Without a limit it never is.
+    ///
+    /// # Errors
+    /// If what an interrupted run left in the folder cannot be removed.
+    pub fn new(folder: PathBuf, limit: Option<Bytes>) -> Result<Self, Failure> {
+        match std::fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::io(&folder, "remove what an earlier run left", &e))
+            }
+            _ => Ok(Self { folder, limit, taken: Mutex::new(0) }),
+        }
+    }
+
+    /// Takes room for this many bytes, if there is any.
+    fn take(&self, bytes: u64) -> bool {
+        let Some(Bytes(limit)) = self.limit else { return true };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = taken.checked_add(bytes).is_some_and(|sum| sum <= limit);
+        if fits {
+            *taken += bytes;
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: u64) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+    }
+
+    fn write(&self, file: &Path, state: &State) -> Result<()> {
+        let made = std::fs::create_dir_all(&self.folder).map_err(|e| Failure::io(&self.folder, "make the folder", &e));
+        made.and_then(|()| tensors::write(file, &state.tensors, &[])).map_err(as_error)
+    }
+}
+
+/// A client's model, wherever it is.
+pub struct Resident {
+    recipe: Arc<Recipe>,
+    store: Arc<Store>,
+    held: Vec<String>,
+    file: PathBuf,
+    model: Option<Box<dyn Model>>,
+    /// Whether the model is another than what its constructor or its file gives.
+    changed: bool,
+    /// The small values of the state whose tensors are in the file.
+    on_disk: Option<Map<String, Value>>,
+    /// Bytes that were taken for it in the store, if any.
+    place: Option<u64>,
+}
+
+impl Resident {
+    /// The model of a client with these tasks, to be made when it is needed.
+    pub fn new(recipe: Arc<Recipe>, store: Arc<Store>, client: &str, held: Vec<String>) -> Self {
+        let file = store.folder.join(format!("{client}.safetensors"));
+        Self { recipe, store, held, file, model: None, changed: false, on_disk: None, place: None }
+    }
+
+    /// The model, for a call that leaves it as it is.
+    ///
+    /// # Errors
+    /// If it cannot be made, or not be read back.
+    pub fn look(&mut self, ctx: &Context<'_>) -> Result<&mut dyn Model> {
+        if self.model.is_none() {
+            let Recipe { component, config, plan } = &*self.recipe;
+            let mut model = component.new_model(config, &plan.holding(self.held.clone()), ctx)?;
+            if let Some(values) = &self.on_disk {
+                let tensors = tensors::read(&self.file).map_err(as_error)?;
+                model.restore(&State { tensors, values: values.clone() }, ctx)?;
+            }
+            self.model = Some(model);
+        }
+        Ok(&mut **self.model.as_mut().expect("made above"))
+    }
+
+    /// The model, for a call that changes it.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub fn change(&mut self, ctx: &Context<'_>) -> Result<&mut dyn Model> {
+        self.look(ctx)?;
+        self.changed = true;
+        if self.on_disk.take().is_some() {
+            // Out of date. What the system has not written to the disk yet, it need not write any more.
+            let _ = std::fs::remove_file(&self.file);
+        }
+        self.look(ctx)
+    }
+
+    /// Ends the client's work for now: lets go of a model that can be had again, writing it to disk if it must.
+    ///
+    /// # Errors
+    /// If the model cannot tell its state, or it cannot be written. Then the model stays.
+    pub fn rest(&mut self, line: &Line<'_>) -> Result<()> {
+        if self.changed && self.place.is_none() && self.store.limit.is_some() {
+            let state = self.look(&line.context())?.state(&line.context())?;
+            self.keep(state)?;
+        }
+        if !self.changed {
+            self.let_go(line);
+        }
+        Ok(())
+    }
+
+    /// The state that another instance goes on from; none of a model that is as it was made.
+    ///
+    /// # Errors
+    /// If the model cannot tell, or it cannot be read back.
+    pub fn state(&mut self, ctx: &Context<'_>) -> Result<Option<State>> {
+        if self.changed {
+            return self.look(ctx)?.state(ctx).map(Some);
+        }
+        let read = |values: &Map<String, Value>| {
+            Ok(State { tensors: tensors::read(&self.file).map_err(as_error)?, values: values.clone() })
+        };
+        self.on_disk.as_ref().map(read).transpose()
+    }
+
+    /// Goes back to a state. One that finds no room in memory stays on disk, and the model with it.
+    ///
+    /// # Errors
+    /// If it does not fit, or cannot be written.
+    pub fn restore(&mut self, state: State, line: &Line<'_>) -> Result<()> {
+        let ctx = line.context();
+        if self.store.limit.is_some() && self.place.is_none() {
+            self.changed = true;
+            self.keep(state.clone())?;
+            if !self.changed {
+                self.let_go(line);
+                return Ok(());
+            }
+        }
+        self.change(&ctx)?.restore(&state, &ctx)
+    }
+
+    /// Gives up all that it holds: nothing more is asked of the client.
+    pub fn retire(&mut self, line: &Line<'_>) {
+        self.let_go(line);
+        self.changed = false;
+        if self.on_disk.take().is_some() {
+            let _ = std::fs::remove_file(&self.file);
+        }
+        if let Some(bytes) = self.place.take() {
+            self.store.give_back(bytes);
+        }
+    }
+
+    /// Finds a place for a model of this state: room in memory, or its file, after which it can be let go.
+    fn keep(&mut self, state: State) -> Result<()> {
+        let bytes = state.tensors.bytes() as u64;
+        if self.store.take(bytes) {
+            self.place = Some(bytes);
+        } else {
+            self.store.write(&self.file, &state)?;
+            self.on_disk = Some(state.values);
+            self.changed = false;
+        }
+        Ok(())
+    }
+
+    /// A panic of its drop is told by the thread that it came on, so it is asked for at once.
+    fn let_go(&mut self, line: &Line<'_>) {
+        let Some(model) = self.model.take() else { return };
+        drop(model);
+        let component = &self.recipe.component;
+        for mishap in component.mishaps() {
+            line.tell(Level::Warn, &format!("{component:?}: {}", crate::trust::line(&mishap)));
+        }
+    }
+}
+
+/// A file's failure, as a component's error: it ends the same way.
+fn as_error(failure: Failure) -> Error {
+    Error::other(failure.reports().iter().map(crate::error::Report::line).collect::<Vec<_>>().join("; "))
+}

@@ -1,0 +1,131 @@
+//! The host's end of what a component may call, and what is told of one that fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use plugin_api::context::Host;
+use plugin_api::{Context, Level, Seed};
+
+use crate::console::Console;
+use crate::error::Report;
+use crate::notes::Notes;
+use crate::tracking::{Reporter, Scalar};
+use crate::trust;
+
+/// A component that failed, and how.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    who: String,
+    error: plugin_api::Error,
+}
+
+impl Fault {
+    /// `who` failed.
+    pub fn new(who: String, error: plugin_api::Error) -> Self {
+        Self { who, error }
+    }
+
+    /// Whether it did so because it was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        *self.error.kind() == plugin_api::ErrorKind::Cancelled
+    }
+
+    /// What a person reads: `round 3, client `tm`, model `amplify`: …`.
+    pub fn report(&self, place: &str) -> Report {
+        let comma = if place.is_empty() || self.who.is_empty() { "" } else { ", " };
+        Report::from(self.error.clone()).within(&format!("{place}{comma}{}", self.who))
+    }
+}
+
+/// The host's end of what a client may call: lines, scalars, progress, and whether to stop.
+#[derive(Clone, Debug)]
+pub struct Link<'a> {
+    /// Where lines and progress go.
+    pub console: &'a Console,
+    /// Where scalars go.
+    pub reporter: Reporter,
+    /// Where sentences for the summary go.
+    pub notes: &'a Notes,
+    /// Whether the run shall stop.
+    pub stop: &'a AtomicBool,
+    /// The experiment's seed.
+    pub seed: Seed,
+    /// How many threads a client may compute with.
+    pub threads: usize,
+}
+
+/// The host behind one component's calls: it knows whose they are.
+#[derive(Clone, Copy)]
+pub struct Line<'a> {
+    link: &'a Link<'a>,
+    who: &'a str,
+    client: Option<(usize, &'a str)>,
+    round: Option<u64>,
+    device: &'a str,
+    progress: bool,
+}
+
+impl<'a> Line<'a> {
+    /// For the component `who`, called for a client or for the server, on the CPU.
+    pub fn new(link: &'a Link<'a>, who: &'a str, client: Option<(usize, &'a str)>, round: Option<u64>) -> Self {
+        Self { link, who, client, round, device: "cpu", progress: false }
+    }
+
+    /// The same on a device.
+    #[must_use]
+    pub fn on(self, device: &'a str) -> Self {
+        Self { device, ..self }
+    }
+
+    /// The same for another component.
+    #[must_use]
+    pub fn of<'b>(&self, who: &'b str) -> Line<'b>
+    where
+        'a: 'b,
+    {
+        Line { who, ..*self }
+    }
+
+    /// The same, with progress that is shown.
+    #[must_use]
+    pub fn with_progress(self) -> Self {
+        Self { progress: true, ..self }
+    }
+
+    /// Shows a line of the host's own.
+    pub fn tell(&self, level: Level, line: &str) {
+        self.link.console.log(level, line);
+    }
+
+    /// The context of a call on this line.
+    pub fn context(&self) -> Context<'_> {
+        let ctx = Context::new(self).with_seed(self.link.seed).with_threads(self.link.threads).with_device(self.device);
+        let ctx = self.client.map_or(ctx.clone(), |(_, name)| ctx.with_client(name));
+        self.round.map_or(ctx.clone(), |round| ctx.with_round(round))
+    }
+}
+
+impl Host for Line<'_> {
+    fn enabled(&self, level: Level) -> bool {
+        self.link.console.enabled(level)
+    }
+    fn log(&self, level: Level, line: &str) {
+        let client = self.client.map(|(_, name)| format!("client {name}, ")).unwrap_or_default();
+        self.link.console.log(level, &format!("{client}{}: {}", self.who, trust::line(line)));
+    }
+    fn scalar(&self, tag: &str, step: u64, value: f64) {
+        let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());
+        self.link.reporter.scalar(Scalar { client, round, tag: trust::tag(tag).into_owned(), step, value });
+    }
+    fn progress(&self, done: u64, total: u64) {
+        if let (true, Some((index, _))) = (self.progress, self.client) {
+            self.link.console.progress(index, done, total);
+        }
+    }
+    fn note(&self, key: &str, text: &str) {
+        let client = self.client.map_or(crate::tracking::SERVER, |(_, name)| name);
+        self.link.notes.set(client, self.who, &trust::tag(key), &trust::line(text));
+    }
+    fn cancelled(&self) -> bool {
+        self.link.stop.load(Ordering::Relaxed)
+    }
+}
