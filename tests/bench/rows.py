@@ -143,7 +143,7 @@ def steps(bench):
 def scale(bench, count):
     root = made_up(bench, 4 * count + 20)
     of = dict(dataset=f"clients = {{ count = {count}, alpha = 1e6 }}\ntest-fraction = {20 / (4 * count + 20):.8f}", model='plugin = "linear"')
-    return Row("scale", f"{count:,} clients of the linear model, a round", lambda: bench.a_round(max(2, 2000 // count), root=root(), **of),
+    return Row("scale", f"{count:,} clients of the linear model, a round", lambda: bench.a_round(max(4, 2000 // count), root=root(), **of),
                full=count > 1000)
 
 
