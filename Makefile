@@ -1,9 +1,13 @@
 # `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
-# Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python.
+# Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, those of the
+# comparison with PyTorch to .bench-python.
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make test         install what the tests need, run all tests
 #   make compare      DATA=FLAb/data: the heads and the algorithms of the README's tables; about an hour on two cores
+#   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
+#                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
+#   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
 #   make load-matrix  a plugin built in many ways in one host; minutes
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make lint         format and clippy, warnings as errors
@@ -16,7 +20,7 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart compare load-matrix test setup build lint clean distclean python
+.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint clean distclean python
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
@@ -50,6 +54,29 @@ compare: build
 		--output $(COMPARED)/figures/heads
 	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag Pearson/local_test --window 5 --force \
 		--output $(COMPARED)/figures/algorithms
+
+# PyTorch's side has a Python of its own, since the tests' packages are others.
+ROWS ?=
+FULL ?=
+BENCH_ARGS ?=
+BENCH_PYTHON = $(if $(FEDPLUG_TORCH_PYTHON),,.bench-python/stamp)
+BENCH_ENV = $(if $(FEDPLUG_TORCH_PYTHON),,PYTHONPATH=.bench-python FEDPLUG_TORCH_PYTHON=$(PYTHON))
+
+bench: bench-build $(BENCH_PYTHON)
+	$(BENCH_ENV) $(PYTHON) tests/bench/bench.py --rows '$(ROWS)' $(if $(FULL),--full) --output target/bench.md $(BENCH_ARGS)
+
+bench-build: build
+	$(CARGO) build --release -p model-amplify --example step
+
+bench-gpu: bench-build
+	$(CARGO) test --release -p model-amplify --no-run
+	PYTHON=$(PYTHON) CARGO='$(CARGO)' tests/bench/gpu.sh
+
+.bench-python/stamp: tests/bench/requirements.txt | python
+	rm -rf .bench-python
+	$(PYTHON) -m pip install --disable-pip-version-check --no-input --quiet --root-user-action=ignore \
+		--target .bench-python -r tests/bench/requirements.txt
+	touch $@
 
 build: setup
 	$(CARGO) build --release --workspace --exclude 'fixture-*'
@@ -88,4 +115,4 @@ clean:
 	$(CARGO) clean
 
 distclean: clean
-	rm -rf .libtorch .libtorch.partial .libtorch.lock .python
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python

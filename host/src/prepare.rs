@@ -12,11 +12,10 @@ use crate::error::{Failure, Report};
 use crate::link::{Line, Link};
 use crate::notes::Notes;
 use crate::plot::bars::{self, Bars};
-use crate::plot::{self, file_name};
+use crate::plot::{self, Svg, file_name};
 use crate::plugins::Finder;
 use crate::run::Options;
 use crate::setup::{self, Used};
-use crate::tensors::write_text;
 use crate::tracking::Reporter;
 
 /// The file that tells a folder of prepared data from any other.
@@ -57,9 +56,17 @@ pub fn prepare(
 
     open(output, force)?;
     write_manifest(output, experiment, &used, &description, &[])?;
-    let mut files = dataset.prepare(output, &ctx).map_err(placed).inspect_err(|_| discard(output))?;
-    for (stem, picture) in pictures(experiment, &description) {
-        files.extend(plot::save(&picture.draw(), &output.join(stem))?);
+    let (stems, pictures): (Vec<PathBuf>, Vec<Svg>) =
+        pictures(experiment, &description).into_iter().map(|(stem, bars)| (stem, bars.draw())).unzip();
+    // They are drawn while the dataset writes, and written after it: where it fails there shall be none.
+    let (files, drawn) = std::thread::scope(|scope| {
+        let drawing = scope.spawn(|| plot::draw_all(&pictures));
+        let files = dataset.prepare(output, &ctx);
+        (files, drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let mut files = files.map_err(placed).inspect_err(|_| discard(output))?;
+    for (stem, drawn) in stems.iter().zip(drawn) {
+        files.extend(plot::save(drawn, &output.join(stem))?);
     }
     write_manifest(output, experiment, &used, &description, &files)?;
     files.push(output.join(MANIFEST));
@@ -128,7 +135,9 @@ fn write_manifest(
         "data": description.sources,
         "files": files,
     });
-    write_text(&folder.join(MANIFEST), &format!("{manifest:#}\n"))
+    let path = folder.join(MANIFEST);
+    // Not forced onto the disk: the data beside it are not either, and can be prepared again.
+    std::fs::write(&path, format!("{manifest:#}\n")).map_err(|e| Failure::io(&path, "write the file", &e))
 }
 
 /// The pictures with their places: one of each task, and one of all.

@@ -9,6 +9,10 @@ use super::svg::{Anchor, Area, INK, Size, Svg};
 /// The least width of a bar with its gap; pictures of more bars are wider.
 const LEAST: f64 = 17.0;
 
+/// The greatest width of all bars together; more of them are narrower, and of their names only some are written. A picture
+/// of ten thousand bars would take a gigabyte to draw, and nobody could look at it.
+const MOST: f64 = 200.0 * LEAST;
+
 /// One kind of bars: a count for each place across.
 #[derive(Clone, Debug)]
 pub(crate) struct Kind {
@@ -36,7 +40,8 @@ impl Bars {
     /// Draws it, at least 640 wide.
     pub(crate) fn draw(&self) -> Svg {
         let extra = if self.kinds.len() > 1 { 220.0 } else { 90.0 };
-        let size = Size { width: (self.places.len() as f64 * LEAST + extra).max(640.0) as u32, height: 420 };
+        let size =
+            Size { width: ((self.places.len() as f64 * LEAST).min(MOST) + extra).max(640.0) as u32, height: 420 };
         let mut svg = Svg::new(size);
         let texts = Texts::for_area(size.area());
         let mut area = head(&mut svg, size.area(), (&self.title, &self.subtitle));
@@ -64,7 +69,9 @@ impl Bars {
         let upright = Upright { scale: &scale, name: &self.upright };
         let left = upright.labels_width(texts) + Upright::name_width(texts);
         let slot = (area.width - left) / self.places.len().max(1) as f64;
-        let names = Names::new(&self.places, texts.tick, slot, area.height * 0.3);
+        // Of how many bars one has a name.
+        let every = if slot < LEAST / 2.0 { (LEAST / slot).ceil() as usize } else { 1 };
+        let names = Names::new(&self.places, texts.tick, slot * every as f64, area.height * 0.3);
         let plot = area.inset(left, 0.0, 0.0, names.height + texts.name.size * 1.3 + 8.0);
         upright.draw(svg, plot, left, texts);
 
@@ -81,8 +88,12 @@ impl Bars {
                     svg.bar(area, legend::colour(number));
                 }
             }
-            number(svg, (middle, top), &grouped(&total.to_string()), texts.tick, slot);
-            names.draw(svg, (middle, plot.bottom()), index);
+            if every == 1 {
+                number(svg, (middle, top), &grouped(&total.to_string()), texts.tick, slot);
+            }
+            if index.is_multiple_of(every) {
+                names.draw(svg, (middle, plot.bottom()), index);
+            }
         }
         base_line(svg, plot);
         let place = (plot.left + plot.width / 2.0, area.bottom() - texts.name.size * 0.25);
@@ -128,5 +139,27 @@ impl Names {
             ((x + set.size * 0.36, bottom + set.size * if *angle > -90.0 { 1.0 } else { 0.5 }), Anchor::End)
         };
         svg.label(place, &names[index], *set, INK, anchor, *angle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(clients: usize) -> Svg {
+        let kind = Kind { name: "tm".to_owned(), counts: vec![3; clients] };
+        let places = (1..=clients).map(|k| format!("site-{k}")).collect();
+        let [title, subtitle, across, upright] = ["title", "", "client", "rows"].map(str::to_owned);
+        Bars { title, subtitle, across, upright, places, kinds: vec![kind] }.draw()
+    }
+
+    #[test]
+    fn thousands_of_bars_fit_a_picture_in_which_some_have_names() {
+        let names = |svg: &Svg| svg.text().matches(">site-").count();
+        let (few, many) = (picture(200), picture(10_000));
+        assert_eq!((few.size().width, names(&few)), (3490, 200));
+        assert_eq!((many.size().width, many.text().matches("<rect").count()), (3490, 10_001));
+        assert!((100..=200).contains(&names(&many)), "{}", names(&many));
+        assert!(many.text().contains(">site-1<"));
     }
 }

@@ -18,6 +18,7 @@ mod svg;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plugin_api::Level;
 
@@ -25,12 +26,11 @@ use self::chart::{Chart, Panel};
 use self::find::Run;
 use self::natural::Natural;
 pub use self::svg::Size;
-use self::svg::Svg;
+pub(crate) use self::svg::Svg;
 use crate::console::Console;
 use crate::document::nearest;
 use crate::error::{Failure, Report};
 use crate::events::Point;
-use crate::tensors::write_text;
 
 /// Pixels of a PNG to a CSS pixel: sharp on today's screens, and 192 to the inch on paper.
 const PIXELS: u32 = 2;
@@ -87,25 +87,63 @@ pub fn plot(options: &Options, console: &Console) -> Result<Vec<PathBuf>, Failur
         let report = Report::new(format!("{}: there is a picture already", path.display()));
         return Err(Failure::usage(report.hint("choose another folder with --output, or replace it with --force")));
     }
-    for (stem, svg) in &pictures {
-        save(svg, &options.output.join(stem))?;
+    let (stems, pictures): (Vec<String>, Vec<Svg>) = pictures.into_iter().unzip();
+    for (stem, drawn) in stems.iter().zip(draw_all(&pictures)) {
+        save(drawn, &options.output.join(stem))?;
     }
     Ok(paths)
+}
+
+/// A picture as the bytes of its two files.
+pub(crate) struct Drawn {
+    svg: String,
+    png: Vec<u8>,
+}
+
+/// Draws a picture.
+///
+/// # Errors
+/// If it is too large for memory.
+pub(crate) fn draw(svg: &Svg) -> Result<Drawn, String> {
+    Ok(Drawn { svg: svg.text(), png: png::encode(svg, PIXELS)? })
+}
+
+/// Draws pictures, on as many threads as the machine has cores. Each has its own outcome.
+pub(crate) fn draw_all(pictures: &[Svg]) -> Vec<Result<Drawn, String>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(pictures.len()).max(1);
+    let next = AtomicUsize::new(0);
+    let some = || {
+        std::iter::from_fn(|| {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            pictures.get(place).map(|picture| (place, draw(picture)))
+        })
+        .collect::<Vec<_>>()
+    };
+    let mut drawn = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(some)).collect();
+        let mut drawn = some();
+        for other in others {
+            drawn.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        drawn
+    });
+    drawn.sort_by_key(|(place, _)| *place);
+    drawn.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// Writes a picture as `STEM.svg` and `STEM.png`, and returns the two files.
 ///
 /// # Errors
-/// If they cannot be written.
-pub(crate) fn save(svg: &Svg, stem: &Path) -> Result<[PathBuf; 2], Failure> {
+/// If it could not be drawn, or they cannot be written.
+pub(crate) fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf; 2], Failure> {
     let [vector, pixels] = files(stem);
+    let drawn = drawn
+        .map_err(|e| Failure::run(Report::new(format!("{}: cannot draw the picture", pixels.display())).cause(e)))?;
     if let Some(folder) = stem.parent() {
         std::fs::create_dir_all(folder).map_err(|e| Failure::io(folder, "make the folder", &e))?;
     }
-    write_text(&vector, &svg.text())?;
-    let bytes = png::encode(svg, PIXELS)
-        .map_err(|e| Failure::run(Report::new(format!("{}: cannot draw the picture", pixels.display())).cause(e)))?;
-    std::fs::write(&pixels, bytes).map_err(|e| Failure::io(&pixels, "write the picture", &e))?;
+    std::fs::write(&vector, drawn.svg).map_err(|e| Failure::io(&vector, "write the picture", &e))?;
+    std::fs::write(&pixels, drawn.png).map_err(|e| Failure::io(&pixels, "write the picture", &e))?;
     Ok([vector, pixels])
 }
 

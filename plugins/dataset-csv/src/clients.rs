@@ -1,5 +1,7 @@
 //! Whose the rows are, and which of them are for testing.
 
+use std::collections::BTreeMap;
+
 use fedplug_tables::{Deal, Sites, shuffle};
 use plugin_api::{Context, Result, Seed, Source, Table, Task};
 
@@ -12,6 +14,8 @@ use crate::read::{Rows, read};
 pub(crate) struct Data {
     /// The clients with their tasks, in the order of aggregation.
     pub(crate) clients: Vec<(String, Vec<Task>)>,
+    /// Where each client stands among them: each is asked for by name, and there may be thousands.
+    places: BTreeMap<String, usize>,
     pub(crate) sources: Vec<Source>,
 }
 
@@ -25,16 +29,25 @@ impl Data {
             data.sources.extend(sources);
             for (client, train, test) in shares(&rows, plan, config, seed.of(&plan.name))? {
                 let task = Task { spec: plan.spec(), train, test };
-                match data.clients.iter_mut().find(|(name, _)| *name == client) {
-                    Some((_, tasks)) => tasks.push(task),
-                    None => data.clients.push((client, vec![task])),
+                match data.places.get(&client) {
+                    Some(&place) => data.clients[place].1.push(task),
+                    None => {
+                        data.places.insert(client.clone(), data.clients.len());
+                        data.clients.push((client, vec![task]));
+                    }
                 }
             }
         }
         if matches!(config.clients, Clients::Column(_) | Clients::Pattern(_)) {
             data.clients.sort_by(|(a, _), (b, _)| a.cmp(b));
+            data.places = data.clients.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
         }
         Ok(data)
+    }
+
+    /// The tasks of a client, if there is one of this name.
+    pub(crate) fn tasks_of(&self, client: &str) -> Option<&[Task]> {
+        self.places.get(client).and_then(|&place| self.clients.get(place)).map(|(_, tasks)| &tasks[..])
     }
 }
 

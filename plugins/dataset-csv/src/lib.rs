@@ -121,8 +121,7 @@ impl Dataset for Csv {
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
         let data = self.data(ctx)?;
-        let found = data.clients.iter().find(|(name, _)| name == client);
-        found.map(|(_, tasks)| tasks.clone()).ok_or_else(|| {
+        data.tasks_of(client).map(<[Task]>::to_vec).ok_or_else(|| {
             let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
             no_client(client, &names)
         })

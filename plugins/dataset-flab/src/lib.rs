@@ -33,6 +33,7 @@ mod reference;
 mod rows;
 mod split;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use config::{Clients, Config, Sites, Split, TASKS};
@@ -54,6 +55,8 @@ pub struct Flab {
 #[derive(Clone, Debug)]
 struct Data {
     clients: Vec<(String, Vec<Task>)>,
+    /// Where each client stands among them: each is asked for by name, and there may be thousands.
+    places: BTreeMap<String, usize>,
     sources: Vec<Source>,
 }
 
@@ -95,7 +98,9 @@ impl Flab {
             sources.extend(files);
             tasks.push(dealt);
         }
-        Ok(Data { clients: self.clients(tasks), sources })
+        let clients = self.clients(tasks);
+        let places = clients.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        Ok(Data { clients, places, sources })
     }
 
     /// Warns of keys that say how to split data which is split already.
@@ -141,7 +146,7 @@ impl Dataset for Flab {
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
         let data = self.data(ctx)?;
-        let found = data.clients.iter().find(|(name, _)| name == client);
+        let found = data.places.get(client).and_then(|&place| data.clients.get(place));
         found.map(|(_, tasks)| tasks.clone()).ok_or_else(|| {
             let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
             no_client(client, &names)
@@ -158,6 +163,8 @@ impl Dataset for Flab {
     /// # Errors
     /// If one of the files exists, the data is prepared already, or a file cannot be read or written.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
+        // The tables that were described are of no use for it, and as large as what is read for it.
+        self.read = None;
         prepare::prepare(&self.config, folder, ctx)
     }
 

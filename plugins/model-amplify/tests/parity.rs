@@ -116,7 +116,8 @@ fn model(folder: &Path, expected: &Expected, pooling: &str) -> Amplify {
         "trunk-lr": base(|step| step.lr_trunk), "regressor-lr": base(|step| step.lr_regressor),
     }))
     .unwrap();
-    Amplify::new(config, &setup, &Context::new(&Silent).with_threads(2)).unwrap()
+    let device = std::env::var("FEDPLUG_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    Amplify::new(config, &setup, &Context::new(&Silent).with_threads(2).with_device(&device)).unwrap()
 }
 
 fn forward(folder: &Path, expected: &Expected, worst: &mut Worst) {

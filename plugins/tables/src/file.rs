@@ -5,6 +5,7 @@ use std::path::Path;
 use csv::StringRecord;
 use plugin_api::{Context, Error, Result, Source};
 
+use crate::lines::Lines;
 use crate::rows::Reader;
 use crate::text::{Opened, open, visible};
 use crate::{ROWS_PER_CHECK, not_csv, quoted};
@@ -13,7 +14,22 @@ use crate::{ROWS_PER_CHECK, not_csv, quoted};
 pub struct CsvFile {
     source: Source,
     header: StringRecord,
-    reader: Reader,
+    records: Records,
+}
+
+/// The records behind the header.
+enum Records {
+    Any(Reader),
+    Plain(Lines),
+}
+
+impl Records {
+    fn next(&mut self, record: &mut StringRecord) -> csv::Result<bool> {
+        match self {
+            Self::Any(reader) => reader.read_record(record),
+            Self::Plain(lines) => Ok(lines.read_record(record)?),
+        }
+    }
 }
 
 /// What a file has in place of the columns that are needed.
@@ -61,15 +77,21 @@ impl CsvFile {
     /// # Errors
     /// If the file cannot be read.
     pub fn open(path: &Path, delimiter: u8, ctx: &Context<'_>) -> Result<Self> {
-        let Opened { reader, sha256, guessed } = open(path)?;
+        let Opened { reader, sha256, guessed, unquoted } = open(path)?;
         let source = Source { path: path.to_owned(), sha256, ..Source::default() };
         if guessed {
             ctx.warn(format_args!("{}: neither UTF-8 nor UTF-16, read as Latin-1", path.display()));
         }
-        let mut builder = csv::ReaderBuilder::new();
-        let mut reader = builder.delimiter(delimiter).flexible(true).buffer_capacity(1 << 16).from_reader(reader);
-        let header = reader.headers().map_err(|e| not_csv(path, &e))?.clone();
-        Ok(Self { source, header, reader })
+        let mut records = if unquoted && Lines::can_split_at(delimiter) {
+            Records::Plain(Lines::new(reader, delimiter))
+        } else {
+            let mut builder = csv::ReaderBuilder::new();
+            builder.delimiter(delimiter).flexible(true).has_headers(false).buffer_capacity(1 << 16);
+            Records::Any(builder.from_reader(reader))
+        };
+        let mut header = StringRecord::new();
+        records.next(&mut header).map_err(|e| not_csv(path, &e))?;
+        Ok(Self { source, header, records })
     }
 
     /// The columns' names. One that is a wanted name but for what does not show is that name.
@@ -84,7 +106,10 @@ impl CsvFile {
 
     /// What to say of a file with these columns that misses those.
     pub fn lack(&mut self, names: &[String], missing: &[&str]) -> Lack {
-        let rows = self.reader.records().count();
+        let (mut rows, mut record) = (0, StringRecord::new());
+        while self.records.next(&mut record).unwrap_or_default() {
+            rows += 1;
+        }
         if rows == 0 && names.iter().all(String::is_empty) {
             return Lack { reason: "it is empty".to_owned(), detail: String::new(), rows };
         }
@@ -109,13 +134,13 @@ impl CsvFile {
         ctx: &Context<'_>,
         mut row: impl FnMut(&StringRecord) -> Result<(), Unusable>,
     ) -> Result<Source> {
-        let Self { mut source, header, mut reader } = self;
+        let Self { mut source, header, mut records } = self;
         let (mut ragged, mut skipped, mut record) = (0, vec![0; rules.reasons.len()], StringRecord::new());
         for done in 0_usize.. {
             if done.is_multiple_of(ROWS_PER_CHECK) {
                 ctx.check()?;
             }
-            if !reader.read_record(&mut record).map_err(|e| not_csv(&source.path, &e))? {
+            if !records.next(&mut record).map_err(|e| not_csv(&source.path, &e))? {
                 break;
             }
             let blank = record.len() == 1 && header.len() > 1 && record[0].trim().is_empty();

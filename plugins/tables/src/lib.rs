@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod file;
+mod lines;
 mod rows;
 mod scale;
 mod split;

@@ -55,6 +55,8 @@ pub struct Opened {
     pub sha256: String,
     /// Whether the encoding was a guess.
     pub guessed: bool,
+    /// Whether it is known to hold no `"`.
+    pub unquoted: bool,
 }
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -68,7 +70,7 @@ const CHUNK: usize = 1 << 16;
 pub fn open(path: &Path) -> Result<Opened> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let mut file = File::open(path).map_err(io)?;
-    let Survey { start, utf8, sha256 } = survey(&mut file).map_err(io)?;
+    let Survey { start, utf8, unquoted, sha256 } = survey(&mut file).map_err(io)?;
     let (mut guessed, mut marked) = (false, 0);
     let decoded = match start[..] {
         [0xff, 0xfe, ..] => Some(utf16(&std::fs::read(path).map_err(io)?, u16::from_le_bytes)),
@@ -83,11 +85,13 @@ pub fn open(path: &Path) -> Result<Opened> {
         }
     };
     file.seek(SeekFrom::Start(marked as u64)).map_err(io)?;
+    // Of a text that was decoded its bytes tell nothing.
+    let unquoted = unquoted && decoded.is_none();
     let reader: Box<dyn Read + Send> = match decoded {
         Some(text) => Box::new(Cursor::new(text.into_bytes())),
         None => Box::new(file),
     };
-    Ok(Opened { reader, sha256, guessed })
+    Ok(Opened { reader, sha256, guessed, unquoted })
 }
 
 /// What a first reading of a file tells.
@@ -95,11 +99,12 @@ struct Survey {
     /// Its first three bytes, or fewer.
     start: Vec<u8>,
     utf8: bool,
+    unquoted: bool,
     sha256: String,
 }
 
 fn survey(file: &mut File) -> std::io::Result<Survey> {
-    let (mut sha256, mut start, mut utf8) = (Sha256::new(), Vec::new(), true);
+    let (mut sha256, mut start, mut utf8, mut unquoted) = (Sha256::new(), Vec::new(), true, true);
     let mut buffer = vec![0; CHUNK];
     // How many bytes at the buffer's start are a character that the last chunk cut in two.
     let mut cut = 0;
@@ -110,6 +115,7 @@ fn survey(file: &mut File) -> std::io::Result<Survey> {
         }
         let chunk = &buffer[cut..cut + read];
         sha256.update(chunk);
+        unquoted = unquoted && memchr::memchr(b'"', chunk).is_none();
         start.extend(chunk.iter().take(UTF8_MARK.len() - start.len()));
         let filled = cut + read;
         cut = 0;
@@ -122,7 +128,7 @@ fn survey(file: &mut File) -> std::io::Result<Survey> {
         }
     }
     let sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Survey { start, utf8: utf8 && cut == 0, sha256 })
+    Ok(Survey { start, utf8: utf8 && cut == 0, unquoted, sha256 })
 }
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {

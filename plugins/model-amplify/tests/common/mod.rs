@@ -50,7 +50,7 @@ pub(crate) fn config(changes: Value) -> Config {
 }
 
 pub(crate) fn ctx<'a>() -> Context<'a> {
-    Context::new(&Silent).with_seed(Seed::new(42)).with_client("site-1")
+    Context::new(&Silent).with_seed(Seed::new(42)).with_client("site-1").with_device(device())
 }
 
 pub(crate) fn amplify(changes: Value) -> Amplify {
@@ -90,4 +90,12 @@ pub(crate) fn exported(model: &mut Amplify) -> tempfile::TempDir {
     let files = model.export(folder.path(), &ctx()).unwrap();
     assert!(files.iter().all(|file| folder.path().join(file).is_file()));
     folder
+}
+
+/// Where the tests compute: on the CPU, or on what `FEDPLUG_TEST_DEVICE` names (`cuda:0`).
+#[allow(dead_code)]
+pub(crate) fn device() -> &'static str {
+    static DEVICE: std::sync::LazyLock<String> =
+        std::sync::LazyLock::new(|| std::env::var("FEDPLUG_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned()));
+    &DEVICE
 }

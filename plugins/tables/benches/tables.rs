@@ -1,0 +1,50 @@
+//! How long it takes to read CSV and to deal rows: `cargo bench -p fedplug-tables`.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fedplug_tables::{CsvFile, Deal, Rules, Sites};
+use plugin_api::context::Silent;
+use plugin_api::{Context, Seed};
+
+const ROWS: usize = 10_000;
+
+fn reading(criterion: &mut Criterion) {
+    let ctx = Context::new(&Silent);
+    let rules = Rules { reasons: &[], short_rows: false, may_be_empty: false };
+    let row = format!("{},{},7.25\n", "EVQLVESGGG".repeat(12), "DIQMTQSPSS".repeat(11));
+    let quoted = format!("\"{}\",\"{}\",7.25\n", "EVQLVESGGG".repeat(12), "DIQMTQSPSS".repeat(11));
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = criterion.benchmark_group("csv");
+    for (name, row) in [("plain", row), ("quoted", quoted)] {
+        let path = folder.path().join(name);
+        let text = "heavy,light,fitness\n".to_owned() + &row.repeat(ROWS);
+        std::fs::write(&path, &text).unwrap();
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(format!("10,000 {name} rows"), |bencher| {
+            bencher.iter(|| {
+                let mut bytes = 0;
+                let count = |record: &csv::StringRecord| {
+                    bytes += record.as_slice().len();
+                    Ok(())
+                };
+                CsvFile::open(&path, b',', &ctx).unwrap().rows(rules, &ctx, count).unwrap();
+                bytes
+            });
+        });
+    }
+    group.finish();
+}
+
+fn dealing(criterion: &mut Criterion) {
+    for count in [6, 10_000] {
+        let sites = Sites { count: std::num::NonZeroUsize::new(count).unwrap(), alpha: 1.0 };
+        let name = format!("deal 100,000 rows to {count} sites");
+        criterion.bench_function(&name, |bencher| {
+            bencher.iter(|| Deal::random(10 * ROWS, 0.2, Some(sites), Seed::new(42)));
+        });
+    }
+}
+
+criterion_group!(benches, reading, dealing);
+criterion_main!(benches);
