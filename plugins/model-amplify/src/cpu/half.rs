@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::Layer;
+use super::block::Layer;
 use super::product::{Into, Rows, RowsMut};
 
 /// Memory for the rounded operands and the result, used again from product to product.

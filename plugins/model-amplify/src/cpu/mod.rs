@@ -2,8 +2,8 @@
 //! with its derivative written out.
 //!
 //! It computes what tokens there are and no padding, keeps of each block what the derivative needs and not each step in
-//! between, and gives each parameter's gradient away as soon as it is there, so that at no time all gradients exist. With
-//! any number of threads it computes the same bits.
+//! between, and gives each parameter's gradient away as soon as it is there, so that at no time all gradients exist. In fp32
+//! any number of threads computes the same bits.
 //!
 //! It serves the arrangement of the published checkpoints: RMSNorm, SwiGLU, no biases, no norm after the embedding, no
 //! dropout within the trunk. Everything else, and every other device, is left to [`crate::trunk`] and libtorch.
@@ -12,6 +12,7 @@
 //! each row; a name that begins with `d` is the derivative of the loss by what follows.
 
 mod attention;
+mod block;
 mod half;
 pub(crate) mod kernels;
 mod pack;
@@ -26,22 +27,10 @@ use crate::bridge::{slice, slice_mut};
 pub(crate) use pack::Pack;
 pub(crate) use team::Team;
 
-use attention::Shape;
-use product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
+use block::{Kept, Pass, gradient_like, room};
 
 /// Shorter vectors are not made longer when positions are pooled, as in `functional.normalize`.
 const LEAST_LENGTH: f32 = 1e-12;
-
-/// The products of a linear layer with its weight of (outputs, inputs).
-#[derive(Clone, Copy)]
-enum Layer {
-    /// The output, of input and weight.
-    Forward,
-    /// The derivative by the input, of that by the output and the weight.
-    Input,
-    /// The derivative by the weight, of that by the output and the input.
-    Weight,
-}
 
 /// The weights of a block. The layers hold the same memory.
 #[derive(Debug)]
@@ -71,25 +60,6 @@ pub(crate) struct Weights {
     pub(crate) pad: u32,
 }
 
-/// What is kept of a block for its derivative.
-#[derive(Debug, Default)]
-struct Kept {
-    /// The input.
-    x: Vec<f32>,
-    r: Vec<f32>,
-    /// Queries and keys, turned, and values: a row of `3 · size` each.
-    qkv: Vec<f32>,
-    /// The logarithms of attention's sums, sequence by sequence.
-    logs: Vec<f32>,
-    /// What the heads gathered.
-    attended: Vec<f32>,
-    /// The input of the feed-forward half.
-    middle: Vec<f32>,
-    r_middle: Vec<f32>,
-    /// What comes out of `w12`.
-    up: Vec<f32>,
-}
-
 /// Memory that is used from batch to batch. It is made by the first and grows to the largest.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
@@ -100,16 +70,6 @@ pub(crate) struct Workspace {
     /// One parameter's gradient after the other.
     gradient: Option<Tensor>,
     halves: half::Scratch,
-}
-
-/// `len` numbers of a buffer, with whatever they hold.
-fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        // Nothing of it is needed again, so nothing has to move.
-        *buffer = Vec::new();
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
 }
 
 impl Weights {
@@ -191,212 +151,6 @@ impl Weights {
         give(&self.embedding, gradient);
         Ok(())
     }
-}
-
-/// One pass over a batch, forward or backward.
-struct Pass<'a> {
-    weights: &'a Weights,
-    pack: &'a Pack,
-    team: &'a Team,
-    gradient: &'a mut Option<Tensor>,
-    halves: &'a mut half::Scratch,
-}
-
-impl Pass<'_> {
-    /// Rows, features, those of the feed-forward layer, and heads.
-    fn sizes(&self) -> (usize, usize, usize, usize) {
-        (self.pack.positions(), self.weights.size(), self.weights.inner(), self.weights.heads)
-    }
-
-    /// One block: from `kept.x` to `out`.
-    fn block(&mut self, w: &BlockWeights, kept: &mut Kept, out: &mut [f32], scratch: &mut [Vec<f32>; 5]) {
-        let Self { pack, team, .. } = *self;
-        let (n, size, inner, heads) = self.sizes();
-        let [normed, gated, ..] = scratch;
-        let normed = room(normed, n * size);
-        let x = &kept.x[..n * size];
-        self.norm(normed, room(&mut kept.r, n), x, &w.attention_norm);
-        let qkv = room(&mut kept.qkv, n * 3 * size);
-        for (part, weight) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
-            let to = RowsMut::within(&mut qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
-            self.linear(Layer::Forward, to, Into::Set, Rows::new(normed, size), Rows::new(slice(weight), size));
-        }
-        self.turn(qkv, false);
-        let attended = room(&mut kept.attended, n * size);
-        let logs = room(&mut kept.logs, n * heads);
-        let alone = Team::alone();
-        let sequences = pack.cut(((&mut *attended, size), (&mut *logs, heads)));
-        team.each(sequences, |(sequence, ((attended, _), (logs, _)))| {
-            let qkv = &qkv[sequence.start * 3 * size..sequence.end() * 3 * size];
-            attention::forward(&Shape::new(size, heads, sequence), &alone, qkv, attended, logs);
-        });
-        let middle = room(&mut kept.middle, n * size);
-        middle.copy_from_slice(x);
-        let wo = Rows::new(slice(&w.wo), size);
-        self.linear(Layer::Forward, RowsMut::new(middle, size), Into::Add, Rows::new(attended, size), wo);
-
-        self.norm(normed, room(&mut kept.r_middle, n), middle, &w.ffn_norm);
-        let up = room(&mut kept.up, n * 2 * inner);
-        let w12 = Rows::new(slice(&w.w12), size);
-        self.linear(Layer::Forward, RowsMut::new(up, 2 * inner), Into::Set, Rows::new(normed, size), w12);
-        let gated = room(gated, n * inner);
-        team.rows((&mut *gated, inner), |first, (gated, _)| {
-            kernels::gate(gated, &up[first * 2 * inner..][..gated.len() * 2], inner);
-        });
-        out.copy_from_slice(middle);
-        let w3 = Rows::new(slice(&w.w3), inner);
-        self.linear(Layer::Forward, RowsMut::new(out, size), Into::Add, Rows::new(gated, inner), w3);
-    }
-
-    /// One block: from `dx`, the derivative by its output, to that by its input in the same place.
-    fn block_backward(
-        &mut self,
-        w: &BlockWeights,
-        kept: &mut Kept,
-        dx: &mut [f32],
-        scratch: &mut [Vec<f32>; 5],
-        give: &mut impl FnMut(&Tensor, Tensor),
-    ) -> Result<()> {
-        let Self { pack, team, .. } = *self;
-        let (n, size, inner, heads) = self.sizes();
-        let [rows, wide, by_qkv, back, _] = scratch;
-        let (rows, back) = (room(rows, n * size), room(back, n * size));
-        let Kept { x, r, qkv, logs, attended, middle, r_middle, up } = kept;
-        let (x, qkv, attended, middle) =
-            (&x[..n * size], &qkv[..n * 3 * size], &attended[..n * size], &middle[..n * size]);
-        let up = &mut up[..n * 2 * inner];
-
-        // The feed-forward half.
-        let gated = room(wide, n * inner);
-        let w3 = Rows::new(slice(&w.w3), inner);
-        self.linear(Layer::Input, RowsMut::new(gated, inner), Into::Set, Rows::new(dx, size), w3);
-        team.rows(((&mut *up, 2 * inner), (&mut *gated, inner)), |_, ((up, _), (gated, _))| {
-            kernels::gate_backward(up, gated, inner);
-        });
-        self.weight(&w.w3, Rows::new(dx, size), Rows::new(gated, inner), give)?;
-        self.norm_again(rows, r_middle, middle, &w.ffn_norm);
-        let w12 = Rows::new(slice(&w.w12), size);
-        self.linear(Layer::Input, RowsMut::new(back, size), Into::Set, Rows::new(up, 2 * inner), w12);
-        self.weight(&w.w12, Rows::new(up, 2 * inner), Rows::new(rows, size), give)?;
-        self.norm_backward(dx, back, r_middle, middle, &w.ffn_norm, give)?;
-
-        // Attention.
-        self.linear(
-            Layer::Input,
-            RowsMut::new(back, size),
-            Into::Set,
-            Rows::new(dx, size),
-            Rows::new(slice(&w.wo), size),
-        );
-        self.weight(&w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
-        let by_qkv = room(by_qkv, n * 3 * size);
-        let alone = Team::alone();
-        team.each(pack.cut((&mut *by_qkv, 3 * size)), |(sequence, (by, _))| {
-            let own = |width: usize| sequence.start * width..sequence.end() * width;
-            let shape = Shape::new(size, heads, sequence);
-            let (qkv, attended, back) = (&qkv[own(3 * size)], &attended[own(size)], &back[own(size)]);
-            attention::backward(&shape, &alone, by, qkv, attended, back, &logs[own(heads)]);
-        });
-        self.turn(by_qkv, true);
-        self.norm_again(rows, r, x, &w.attention_norm);
-        for (part, w) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
-            let by = Rows::within(&by_qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
-            let into = if part == 0 { Into::Set } else { Into::Add };
-            self.linear(Layer::Input, RowsMut::new(back, size), into, by, Rows::new(slice(w), size));
-            self.weight(w, by, Rows::new(rows, size), give)?;
-        }
-        self.norm_backward(dx, back, r, x, &w.attention_norm, give)
-    }
-
-    /// A product of a linear layer.
-    fn linear(&mut self, layer: Layer, out: RowsMut<'_>, into: Into, a: Rows<'_>, b: Rows<'_>) {
-        let team = self.team;
-        match (self.weights.half, layer) {
-            (true, _) => self.halves.product(layer, out, into, &a, &b),
-            (false, Layer::Forward) => by_transpose(team, out, into, 1.0, a, b),
-            (false, Layer::Input) => plain(team, out, into, 1.0, a, b),
-            (false, Layer::Weight) => of_transpose(team, out, into, 1.0, a, b),
-        }
-    }
-
-    /// Gives away the gradient of a linear layer's weight.
-    fn weight(
-        &mut self,
-        weight: &Tensor,
-        by_output: Rows<'_>,
-        input: Rows<'_>,
-        give: &mut impl FnMut(&Tensor, Tensor),
-    ) -> Result<()> {
-        let mut gradient = gradient_like(weight, self.gradient)?;
-        let width = weight.size()[1] as usize;
-        let out = RowsMut::new(slice_mut(&mut gradient), width);
-        self.linear(Layer::Weight, out, Into::Set, by_output, input);
-        give(weight, gradient);
-        Ok(())
-    }
-
-    /// Turns queries and keys by their positions.
-    fn turn(&self, qkv: &mut [f32], back: bool) {
-        let Self { pack, team, weights, .. } = *self;
-        let (_, size, _, heads) = self.sizes();
-        let (half, turns) = (size / heads, &weights.turns);
-        team.rows((qkv, 3 * size), |first, (rows, _)| {
-            for (row, &position) in rows.chunks_exact_mut(3 * size).zip(&pack.places()[first..]) {
-                kernels::rotate(&mut row[..2 * size], &turns[position as usize * half..][..half], back);
-            }
-        });
-    }
-
-    fn norm(&self, y: &mut [f32], r: &mut [f32], x: &[f32], weight: &Tensor) {
-        let (size, weight, eps) = (self.weights.size(), slice(weight), self.weights.eps);
-        self.team.rows(((y, size), (r, 1)), |first, ((y, _), (r, _))| {
-            kernels::norm(y, r, &x[first * size..][..y.len()], weight, eps);
-        });
-    }
-
-    fn norm_again(&self, y: &mut [f32], r: &[f32], x: &[f32], weight: &Tensor) {
-        let (size, weight) = (self.weights.size(), slice(weight));
-        self.team.rows((y, size), |first, (y, _)| {
-            kernels::norm_again(y, &r[first..], &x[first * size..][..y.len()], weight);
-        });
-    }
-
-    /// Adds to `dx` the derivative through a norm, and gives away that of its weight.
-    fn norm_backward(
-        &mut self,
-        dx: &mut [f32],
-        dy: &[f32],
-        r: &[f32],
-        x: &[f32],
-        weight: &Tensor,
-        give: &mut impl FnMut(&Tensor, Tensor),
-    ) -> Result<()> {
-        let (size, values, team) = (self.weights.size(), slice(weight), self.team);
-        let by_weight = team.sum(dx.len() / size, size, |row, sum| {
-            let at = row * size..(row + 1) * size;
-            kernels::norm_weight(sum, &dy[at.clone()], &x[at], r[row]);
-        });
-        team.rows((dx, size), |first, (dx, _)| {
-            let at = first * size..first * size + dx.len();
-            kernels::norm_backward(dx, &dy[at.clone()], &x[at], &r[first..], values);
-        });
-        let mut gradient = gradient_like(weight, self.gradient)?;
-        slice_mut(&mut gradient).copy_from_slice(&by_weight);
-        give(weight, gradient);
-        Ok(())
-    }
-}
-
-/// A parameter's gradient, in memory that held another one's.
-fn gradient_like(parameter: &Tensor, memory: &mut Option<Tensor>) -> Result<Tensor> {
-    let len = parameter.numel() as i64;
-    if memory.as_ref().is_none_or(|memory| memory.size()[0] < len) {
-        *memory = None;
-        let new = Tensor::f_empty([len], (tch::Kind::Float, tch::Device::Cpu)).map_err(crate::bridge::torch)?;
-        *memory = Some(new);
-    }
-    let memory = memory.as_ref().expect("made above");
-    memory.f_narrow(0, 0, len).and_then(|part| part.f_reshape(parameter.size())).map_err(crate::bridge::torch)
 }
 
 #[cfg(test)]
