@@ -1,16 +1,17 @@
 //! Scalars on their way to files: TensorBoard events, one folder a client, and `metrics.jsonl`.
 //!
-//! Clients report from their threads; one thread of the tracker writes, so that no training waits for a disk. Events go
-//! to their client's file as they come. `metrics.jsonl` has all clients in one file and must not depend on who was
+//! Clients report from their threads; one thread of the tracker writes, so that no training waits for a disk. Nor does a
+//! scalar wake that thread, which would cost more than all else about it: it looks for itself. Events go to their
+//! client's file as they come. `metrics.jsonl` has all clients in one file and must not depend on who was
 //! faster: within a round it takes one client after the other, and what comes from later ones waits.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protobuf::Message as _;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ use crate::events::masked;
 
 /// How long written scalars may wait for the disk.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
+
+/// How often the tracking thread looks for scalars.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How many bytes of a client's events are put together before they are written.
 const PIECE: usize = 1 << 16;
@@ -129,14 +133,22 @@ impl Tracker {
     pub fn sync(&self) -> Result<Positions, Failure> {
         let (answer, answered) = channel();
         let sent = self.sender.as_ref().is_some_and(|sender| sender.send(Entry::Sync(answer)).is_ok());
+        self.wake();
         let lost = || Failure::run(Report::new("the tracking thread has ended early"));
         if sent { answered.recv().map_err(|_| lost())? } else { Err(lost()) }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 }
 
 impl Drop for Tracker {
     fn drop(&mut self) {
         self.sender = None;
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -172,16 +184,19 @@ impl Writer {
     fn run(mut self, receiver: &Receiver<Entry>) {
         // The first failure is kept and told at every sync; after it nothing is written.
         let mut failure: Option<Failure> = None;
+        let mut flushed = Instant::now();
         loop {
-            let entry = match receiver.recv_timeout(FLUSH_AFTER) {
+            let entry = match receiver.try_recv() {
                 Ok(entry) => entry,
-                Err(RecvTimeoutError::Timeout) => {
-                    if failure.is_none() {
+                Err(TryRecvError::Empty) => {
+                    if failure.is_none() && flushed.elapsed() >= FLUSH_AFTER {
                         failure = self.flush().err();
+                        flushed = Instant::now();
                     }
+                    std::thread::park_timeout(LOOK_EVERY);
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(TryRecvError::Disconnected) => break,
             };
             let outcome = match entry {
                 _ if failure.is_some() && !matches!(entry, Entry::Sync(_)) => Ok(()),
@@ -365,6 +380,29 @@ mod tests {
             [("a", 0), ("b", 1), ("b", 11), ("c", 2), (SERVER, server)].map(|(name, step)| (name.to_owned(), step))
         };
         assert_eq!(told(folder.path()), [one(100), one(101)].concat());
+    }
+
+    #[test]
+    fn the_end_of_a_round_and_of_the_tracker_wake_the_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let asleep = || std::thread::sleep(LOOK_EVERY / 10);
+        let timed = |call: &mut dyn FnMut()| {
+            let start = Instant::now();
+            call();
+            start.elapsed()
+        };
+        let again = |_| {
+            let mut tracker = Some(Tracker::new(folder.path(), &["a".to_owned()], None).unwrap());
+            report(&tracker.as_ref().unwrap().reporter(), Some(0), 1);
+            asleep();
+            let sync = timed(&mut || drop(tracker.as_ref().unwrap().sync().unwrap()));
+            asleep();
+            sync.max(timed(&mut || tracker = None))
+        };
+        // The machine may be busy once, and not each time.
+        let quickest = (0..5).map(again).min().unwrap();
+        assert!(quickest < LOOK_EVERY / 2, "{quickest:?}");
+        assert_eq!(told(folder.path()), [("a".to_owned(), 1)]);
     }
 
     #[test]

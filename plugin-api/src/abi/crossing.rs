@@ -1,4 +1,4 @@
-//! A component of this library as a host has it: behind the boundary, and an ordinary one again. For tests.
+//! A component of this library as a host has it: behind the boundary, and an ordinary one again. For tests and benches.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{Component, Context, ModelSetup, Result};
 
 /// The same component, whose every call crosses the boundary there and back: configurations and setups as text, tensors
 /// and tables as wire types, panics as errors. One that was loaded from a library crosses it already.
-pub(crate) fn crossed(component: &Component) -> Component {
+pub fn crossed(component: &Component) -> Component {
     if component.library.is_some() {
         return component.clone();
     }

@@ -17,8 +17,7 @@
 pub mod aggregator;
 pub mod buffer;
 pub mod context;
-#[cfg(feature = "testkit")]
-pub(crate) mod crossing;
+pub mod crossing;
 pub mod dataset;
 pub mod filter;
 pub mod guard;
