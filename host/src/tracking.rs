@@ -383,29 +383,6 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_round_and_of_the_tracker_wake_the_thread() {
-        let folder = tempfile::tempdir().unwrap();
-        let asleep = || std::thread::sleep(LOOK_EVERY / 10);
-        let timed = |call: &mut dyn FnMut()| {
-            let start = Instant::now();
-            call();
-            start.elapsed()
-        };
-        let again = |_| {
-            let mut tracker = Some(Tracker::new(folder.path(), &["a".to_owned()], None).unwrap());
-            report(&tracker.as_ref().unwrap().reporter(), Some(0), 1);
-            asleep();
-            let sync = timed(&mut || drop(tracker.as_ref().unwrap().sync().unwrap()));
-            asleep();
-            sync.max(timed(&mut || tracker = None))
-        };
-        // The machine may be busy once, and not each time.
-        let quickest = (0..5).map(again).min().unwrap();
-        assert!(quickest < LOOK_EVERY / 2, "{quickest:?}");
-        assert_eq!(told(folder.path()), [("a".to_owned(), 1)]);
-    }
-
-    #[test]
     fn a_resumed_run_cuts_back_what_came_after_the_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let names = ["a".to_owned()];

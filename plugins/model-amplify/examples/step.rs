@@ -100,6 +100,8 @@ fn main() -> Outcome<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let targets: Vec<f32> = rows.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
     let mut work = Work::new(options.threads)?;
+    // As the plugin's calls do.
+    tch::set_num_threads(i32::try_from(model.trainer().network.libtorch_threads(options.threads))?);
     let mut once = |step: usize| one(&mut model, &options, &batch, &targets, step, &mut work);
     for warm_up in 0..3 {
         once(warm_up)?;

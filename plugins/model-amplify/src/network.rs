@@ -76,7 +76,7 @@ impl Network {
 
     /// How many of a client's threads libtorch gets: one where only the heads are left to it, which are too small for more,
     /// so that the number changes no bit.
-    pub(crate) fn libtorch_threads(&self, threads: usize) -> usize {
+    pub fn libtorch_threads(&self, threads: usize) -> usize {
         if self.weights.as_ref().is_some_and(|weights| !weights.half) { 1 } else { threads.max(1) }
     }
 
