@@ -76,7 +76,14 @@ pub fn new(options: &Options) -> Result<String, Failure> {
         told.push_str(&format!(" {file}"));
     }
     let commands = "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release";
-    Ok(format!("{told}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n", folder.display()))
+    let from = match &options.plugin_api {
+        Some(_) => "",
+        None => {
+            "\nIt takes plugin-api from the registry. Should that have none, put `plugin-api = { path = \"…\" }` into its \
+             Cargo.toml, with the folder `plugin-api` of a checkout; or begin with `--plugin-api PATH`.\n"
+        }
+    };
+    Ok(format!("{told}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n{from}", folder.display()))
 }
 
 fn put(text: &str, word: &str, with: &str) -> String {
