@@ -5,6 +5,8 @@
 //! client's file as they come. `metrics.jsonl` has all clients in one file and must not depend on who was
 //! faster: within a round it takes one client after the other, and what comes from later ones waits.
 
+mod event_file;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
@@ -13,22 +15,18 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use protobuf::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tensorboard_proto::event::Event;
 
+use self::event_file::EventFile;
 use crate::error::{Failure, Report};
-use crate::events::masked;
 
 /// How long written scalars may wait for the disk.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
 
 /// How often the tracking thread looks for scalars.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// How many bytes of a client's events are put together before they are written.
-const PIECE: usize = 1 << 16;
 
 /// The name under which the server's scalars stand.
 pub const SERVER: &str = "server";
@@ -281,7 +279,7 @@ impl Writer {
 
     fn flush(&mut self) -> Result<(), Failure> {
         self.metrics.flush().map_err(|e| Failure::io(&self.metrics_path, "write the metrics", &e))?;
-        for file in self.events.values_mut().filter(|file| !file.waiting.is_empty()) {
+        for file in self.events.values_mut() {
             file.flush().map_err(|e| Failure::io(&file.path, "write the events", &e))?;
             let within = file.path.strip_prefix(&self.run).unwrap_or(&file.path);
             match self.positions.events.get_mut(within) {
@@ -289,55 +287,6 @@ impl Writer {
                 None => drop(self.positions.events.insert(within.to_owned(), file.len)),
             }
         }
-        Ok(())
-    }
-}
-
-/// A TensorBoard event file. It is open only while a piece is written: there may be more clients than files that a
-/// process may hold open.
-struct EventFile {
-    path: PathBuf,
-    /// Records that are not in the file yet.
-    waiting: Vec<u8>,
-    /// With those that wait.
-    len: u64,
-}
-
-impl EventFile {
-    fn new(folder: &Path, time: f64) -> std::io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        // TensorBoard reads the files of a folder in the order of their names; a resumed run's comes later.
-        let mut number = 0;
-        let path = loop {
-            let path = folder.join(format!("events.out.tfevents.{:010}.fedplug.{number:04}", time as u64));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(_) => break path,
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-                Err(e) => return Err(e),
-            }
-        };
-        let mut file = Self { path, waiting: Vec::new(), len: 0 };
-        let mut version = Event::new();
-        version.set_wall_time(time);
-        version.set_file_version("brain.Event:2".to_owned());
-        file.write(&version)?;
-        Ok(file)
-    }
-
-    fn write(&mut self, event: &Event) -> std::io::Result<()> {
-        let data = event.write_to_bytes().map_err(std::io::Error::other)?;
-        let length = (data.len() as u64).to_le_bytes();
-        let before = self.waiting.len();
-        for part in [&length[..], &masked(&length).to_le_bytes(), &data, &masked(&data).to_le_bytes()] {
-            self.waiting.extend_from_slice(part);
-        }
-        self.len += (self.waiting.len() - before) as u64;
-        if self.waiting.len() < PIECE { Ok(()) } else { self.flush() }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        OpenOptions::new().append(true).open(&self.path)?.write_all(&self.waiting)?;
-        self.waiting.clear();
         Ok(())
     }
 }
@@ -380,6 +329,20 @@ mod tests {
             [("a", 0), ("b", 1), ("b", 11), ("c", 2), (SERVER, server)].map(|(name, step)| (name.to_owned(), step))
         };
         assert_eq!(told(folder.path()), [one(100), one(101)].concat());
+    }
+
+    /// A checkpoint names how far the files were written, also where a large piece went to the file before the round's end.
+    #[test]
+    fn positions_count_what_was_written_before_the_round_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracker = Tracker::new(folder.path(), &["a".to_owned()], None).unwrap();
+        let reporter = tracker.reporter();
+        for length in [1, 100_000] {
+            reporter.scalar(Scalar { client: Some(0), round: 0, tag: "x".repeat(length), step: 0, value: 1.0 });
+            let positions = tracker.sync().unwrap();
+            let (path, len) = positions.events.iter().next().unwrap();
+            assert_eq!(std::fs::metadata(folder.path().join(path)).unwrap().len(), *len);
+        }
     }
 
     #[test]
