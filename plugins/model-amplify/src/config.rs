@@ -62,8 +62,7 @@ pub struct Config {
     #[serde(default = "default::batch_size", deserialize_with = "at_least_one")]
     pub(crate) batch_size: usize,
     /// Sequences in a batch of evaluation and prediction; four times `batch-size` if not given. It changes predictions
-    /// by rounding alone, since matrix products are summed in another order for another number of rows: by 6.4e-7 at
-    /// most on a random trunk of the size of AMPLIFY 120M.
+    /// by rounding at most, where matrix products are summed in another order for another number of rows.
     #[serde(default, deserialize_with = "some_at_least_one")]
     #[schemars(range(min = 1))]
     pub(crate) evaluation_batch_size: Option<usize>,
