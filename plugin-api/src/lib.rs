@@ -118,7 +118,8 @@
 //! # Memory
 //!
 //! [`Params`], [`Table`]s and [`Message`]s share their memory: to clone one, or to send it across the boundary to a
-//! thousand clients, copies nothing. It is immutable; who changes a tensor makes a new one.
+//! thousand clients, copies nothing. It is immutable; who changes a tensor makes a new one, as a [`Draft`] until it is
+//! written.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -135,6 +136,7 @@ pub mod error;
 pub mod export;
 pub mod filter;
 pub mod mean;
+pub mod memory;
 pub mod message;
 pub mod model;
 pub mod params;
@@ -151,6 +153,7 @@ pub use error::{Error, ErrorKind, Place, Result};
 pub use filter::Filter;
 pub use half;
 pub use mean::WeightedMean;
+pub use memory::{Draft, Room};
 pub use message::{Message, State};
 pub use model::{Epoch, Evaluation, Goal, Metric, Model, ModelSetup, Received, Trained};
 pub use params::{DType, Element, Float, Params, Tensor};

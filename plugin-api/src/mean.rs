@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
-use crate::abi::buffer::Draft;
+use crate::memory::{Draft, Room};
 use crate::{DType, Error, Float, Params, Result, Tensor};
 
 /// The weighted mean of parameters, taken in one client after the other with one accumulator for each tensor, however
@@ -53,9 +53,11 @@ impl WeightedMean {
         for (name, tensor) in params.iter() {
             Mean::check(self.0.get(name), name, tensor, client)?;
         }
+        // All at once, where this is the second client.
+        let mut room = Room::of(params.names().filter_map(|name| self.0.get(name)).map(Mean::wants));
         for (name, tensor) in params.iter() {
             match self.0.get_mut(name) {
-                Some(mean) => mean.add(tensor, weight)?,
+                Some(mean) => mean.add(tensor, weight, &mut room)?,
                 None => {
                     self.0.insert(name.to_owned(), Mean::of(tensor, weight, client));
                 }
@@ -135,17 +137,26 @@ impl Mean {
         }
     }
 
+    /// Bytes that an accumulator takes which the next tensor makes necessary.
+    fn wants(&self) -> usize {
+        match (&self.so_far, self.dtype) {
+            (Accumulator::One(first), DType::F64) => Room::bytes::<f64>(first.len()),
+            (Accumulator::One(first), _) if first.is_float() => Room::bytes::<f32>(first.len()),
+            _ => 0,
+        }
+    }
+
     /// Adds a tensor that [`check`](Self::check) let pass.
-    fn add(&mut self, tensor: &Tensor, weight: f64) -> Result<()> {
+    fn add(&mut self, tensor: &Tensor, weight: f64, room: &mut Room) -> Result<()> {
         self.weight += weight;
         let share = weight / self.weight;
         match (&mut self.so_far, self.dtype) {
             (Accumulator::One(first), dtype) => {
                 self.so_far = match dtype {
-                    DType::F32 => Accumulator::F32(first_two::<f32, _>(first, tensor, share)?),
-                    DType::F64 => Accumulator::F64(first_two::<f64, _>(first, tensor, share)?),
-                    DType::F16 => Accumulator::F32(first_two::<f16, _>(first, tensor, share)?),
-                    DType::BF16 => Accumulator::F32(first_two::<bf16, _>(first, tensor, share)?),
+                    DType::F32 => Accumulator::F32(first_two::<f32, _>(first, tensor, share, room)?),
+                    DType::F64 => Accumulator::F64(first_two::<f64, _>(first, tensor, share, room)?),
+                    DType::F16 => Accumulator::F32(first_two::<f16, _>(first, tensor, share, room)?),
+                    DType::BF16 => Accumulator::F32(first_two::<bf16, _>(first, tensor, share, room)?),
                     _ => return Ok(()),
                 }
             }
@@ -163,16 +174,16 @@ impl Mean {
             (Accumulator::One(tensor), _) => Ok(tensor),
             (Accumulator::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
             (Accumulator::F32(mean), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, mean.as_slice())),
-            (Accumulator::F32(mean), dtype) => Tensor::new(dtype, &self.shape, mean.freeze()),
-            (Accumulator::F64(mean), dtype) => Tensor::new(dtype, &self.shape, mean.freeze()),
+            (Accumulator::F32(mean), _) => mean.freeze(&self.shape),
+            (Accumulator::F64(mean), _) => mean.freeze(&self.shape),
         }
     }
 }
 
 /// The mean of the first client's tensor and the second's, in memory of its own.
-fn first_two<X: Float, M: Float>(first: &Tensor, second: &Tensor, share: f64) -> Result<Draft<M>> {
+fn first_two<X: Float, M: Float>(first: &Tensor, second: &Tensor, share: f64, room: &mut Room) -> Result<Draft<M>> {
     let (first, second) = (first.elements::<X>()?, second.elements::<X>()?);
-    let mut mean = Draft::<M>::zeroed(first.len());
+    let mut mean = room.draft::<M>(first.len());
     for ((mean, first), x) in mean.as_mut_slice().iter_mut().zip(first).zip(second) {
         *mean = moved(first.wide(), x.wide(), share);
     }

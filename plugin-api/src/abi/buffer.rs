@@ -1,12 +1,12 @@
 //! Memory that is immutable, shared by reference count, and may belong to another library.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use abi_stable::StableAbi;
+
+use crate::memory::Draft;
 
 /// The alignment of every buffer, in bytes: a cache line, and the widest vector register.
 pub const ALIGNMENT: usize = 64;
@@ -87,12 +87,12 @@ impl Buffer {
     pub fn build<T: bytemuck::Pod>(count: usize, fill: impl FnOnce(&mut [T])) -> Self {
         let mut draft = Draft::zeroed(count);
         fill(draft.as_mut_slice());
-        draft.freeze()
+        draft.into_buffer()
     }
 
     /// New memory with a copy of `elements`.
     pub fn copy_of<T: bytemuck::Pod>(elements: &[T]) -> Self {
-        Draft::copy_of(elements).freeze()
+        Draft::copy_of(elements).into_buffer()
     }
 
     /// How many bytes it has.
@@ -159,94 +159,6 @@ impl std::fmt::Debug for Buffer {
 
 #[repr(align(64))]
 struct Aligned;
-
-/// Elements that are still written to, and become a [`Buffer`] without a copy.
-pub(crate) struct Draft<T> {
-    block: Block,
-    count: usize,
-    elements: PhantomData<T>,
-}
-
-impl<T: bytemuck::Pod> Draft<T> {
-    /// As many elements, all 0.
-    pub(crate) fn zeroed(count: usize) -> Self {
-        // SAFETY: the function gives memory of this layout, or none.
-        Self { block: Block::new::<T>(count, |layout| unsafe { alloc_zeroed(layout) }), count, elements: PhantomData }
-    }
-
-    /// The same elements.
-    pub(crate) fn copy_of(elements: &[T]) -> Self {
-        let count = elements.len();
-        // SAFETY: the function gives memory of this layout, or none.
-        let block = Block::new::<T>(count, |layout| unsafe { alloc(layout) });
-        // SAFETY: the block is new, has room for `count` elements, and is aligned beyond any `Pod` type.
-        unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), block.data.as_ptr().cast(), count) };
-        Self { block, count, elements: PhantomData }
-    }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        // SAFETY: the block holds `count` elements that were written when it was made, aligned beyond any `Pod` type, and
-        // is not shared yet.
-        unsafe { std::slice::from_raw_parts_mut(self.block.data.as_ptr().cast(), self.count) }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[T] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(self.block.data.as_ptr().cast(), self.count) }
-    }
-
-    pub(crate) fn freeze(self) -> Buffer {
-        let (data, len) = (self.block.data.as_ptr(), self.count * size_of::<T>());
-        // SAFETY: the block owns `len` aligned bytes, and nothing can write to them any more.
-        unsafe { Buffer::from_owner(data, len, self.block) }
-    }
-}
-
-impl<T> std::fmt::Debug for Draft<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} elements", self.count)
-    }
-}
-
-/// Memory from this library's allocator.
-struct Block {
-    /// Where the elements begin: the first multiple of [`ALIGNMENT`] in the memory.
-    data: NonNull<u8>,
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: a block is plain memory with one owner.
-unsafe impl Send for Block {}
-// SAFETY: as above; once shared it is only read.
-unsafe impl Sync for Block {}
-
-impl Block {
-    /// Room for `count` elements. It is aligned here and not by the allocator, which would zero aligned memory in a pass
-    /// of its own, even where the system has just handed it out as zeros.
-    fn new<T>(count: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
-        let len = count.checked_mul(size_of::<T>()).expect("a tensor's size overflows");
-        if len == 0 {
-            let data = NonNull::<Aligned>::dangling().cast();
-            return Self { data, start: data, layout: Layout::new::<()>() };
-        }
-        let whole = len.checked_add(ALIGNMENT - 1).expect("a tensor's size overflows");
-        let layout = Layout::from_size_align(whole, align_of::<u64>()).expect("a tensor's size overflows");
-        let Some(start) = NonNull::new(allocate(layout)) else { handle_alloc_error(layout) };
-        let skip = start.addr().get().next_multiple_of(ALIGNMENT) - start.addr().get();
-        // SAFETY: at most `ALIGNMENT - 1` bytes further, and the memory has so many more than `len`.
-        Self { data: unsafe { start.add(skip) }, start, layout }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        if self.layout.size() > 0 {
-            // SAFETY: allocated in `new` with this layout.
-            unsafe { dealloc(self.start.as_ptr(), self.layout) };
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

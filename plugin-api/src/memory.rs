@@ -1,0 +1,253 @@
+//! Memory that is written first and shared afterwards.
+
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::abi::{ALIGNMENT, Buffer};
+use crate::{Element, Result, Tensor};
+
+/// From this many bytes on, memory comes from the system and goes back to it, in huge pages where it has them: a fault for
+/// each 4 KiB costs more than it costs to copy them.
+const LARGE: usize = 1 << 21;
+
+/// Elements that are still written to, and become a tensor without a copy.
+///
+/// ```
+/// use plugin_api::Draft;
+///
+/// let mut draft = Draft::<f32>::zeroed(4);
+/// draft.as_mut_slice()[3] = 1.5;
+/// let tensor = draft.freeze(&[2, 2])?;
+/// assert_eq!(tensor.elements::<f32>()?, [0.0, 0.0, 0.0, 1.5]);
+/// # Ok::<(), plugin_api::Error>(())
+/// ```
+pub struct Draft<T> {
+    data: NonNull<u8>,
+    count: usize,
+    block: Arc<Block>,
+    elements: PhantomData<T>,
+}
+
+// SAFETY: a draft is the only one that reads and writes its part of the block, which is plain memory.
+unsafe impl<T: Send> Send for Draft<T> {}
+// SAFETY: as above; a shared draft is only read.
+unsafe impl<T: Sync> Sync for Draft<T> {}
+
+impl<T: bytemuck::Pod> Draft<T> {
+    /// As many elements, all 0.
+    ///
+    /// # Panics
+    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    pub fn zeroed(count: usize) -> Self {
+        // SAFETY: the function gives memory of this layout, or none.
+        Self::new(count, |layout| unsafe { alloc_zeroed(layout) })
+    }
+
+    /// The same elements.
+    ///
+    /// # Panics
+    /// As [`zeroed`](Self::zeroed).
+    pub fn copy_of(elements: &[T]) -> Self {
+        // SAFETY: the function gives memory of this layout, or none.
+        let mut draft = Self::new(elements.len(), |layout| unsafe { alloc(layout) });
+        // SAFETY: the draft is new, has room for as many elements, and is aligned beyond any `Pod` type.
+        unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), draft.start(), elements.len()) };
+        draft
+    }
+
+    fn new(count: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
+        let block = Block::new(count.checked_mul(size_of::<T>()).expect("a tensor's size overflows"), allocate);
+        Self { data: block.data, count, block: Arc::new(block), elements: PhantomData }
+    }
+
+    fn start(&mut self) -> *mut T {
+        self.data.as_ptr().cast()
+    }
+
+    /// The elements.
+    pub fn as_slice(&self) -> &[T] {
+        // SAFETY: this part of the block holds `count` elements that were written when it was made, aligned beyond any
+        // `Pod` type, and nobody else has it.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast(), self.count) }
+    }
+
+    /// The elements, to be written to.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.count) }
+    }
+
+    /// The memory, which nobody can write to any more.
+    pub fn into_buffer(self) -> Buffer {
+        let (data, len) = (self.data.as_ptr(), self.count * size_of::<T>());
+        // SAFETY: the block owns `len` aligned bytes there, and nothing can write to them any more.
+        unsafe { Buffer::from_owner(data, len, self.block) }
+    }
+}
+
+impl<T: Element> Draft<T> {
+    /// A tensor of this memory, which nobody can write to any more.
+    ///
+    /// # Errors
+    /// If the number of elements is not the product of the shape.
+    pub fn freeze(self, shape: &[usize]) -> Result<Tensor> {
+        Tensor::new(T::DTYPE, shape, self.into_buffer())
+    }
+}
+
+impl<T> std::fmt::Debug for Draft<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} elements", self.count)
+    }
+}
+
+/// Room for many tensors in one piece, which costs far less than a piece for each of them. It goes when the last of them
+/// does, so tensors that live longer than others need another room.
+///
+/// ```
+/// use plugin_api::Room;
+///
+/// let mut room = Room::of([6, 2].map(Room::bytes::<f32>));
+/// let [weight, bias] = [room.draft::<f32>(6), room.draft::<f32>(2)];
+/// assert_eq!((weight.as_slice(), bias.as_slice()), (&[0.0; 6][..], &[0.0; 2][..]));
+/// ```
+#[derive(Debug)]
+pub struct Room {
+    block: Arc<Block>,
+    taken: usize,
+}
+
+impl Room {
+    /// Bytes that a tensor of `count` elements takes of a room.
+    pub const fn bytes<T>(count: usize) -> usize {
+        count.saturating_mul(size_of::<T>()).saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+    }
+
+    /// Room for tensors of so many bytes.
+    ///
+    /// # Panics
+    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
+        let bytes = sizes.into_iter().map(Self::bytes::<u8>).fold(0, usize::saturating_add);
+        // SAFETY: the function gives memory of this layout, or none.
+        Self { block: Arc::new(Block::new(bytes, |layout| unsafe { alloc_zeroed(layout) })), taken: 0 }
+    }
+
+    /// As many elements, all 0, in this room; in memory of their own where it is full.
+    pub fn draft<T: bytemuck::Pod>(&mut self, count: usize) -> Draft<T> {
+        let bytes = Self::bytes::<T>(count);
+        if self.block.bytes - self.taken < bytes {
+            return Draft::zeroed(count);
+        }
+        // SAFETY: the block has so many bytes more, which nobody has taken.
+        let data = unsafe { self.block.data.add(self.taken) };
+        self.taken += bytes;
+        Draft { data, count, block: self.block.clone(), elements: PhantomData }
+    }
+}
+
+/// Memory with one owner.
+#[derive(Debug)]
+struct Block {
+    /// Where it begins: at a multiple of [`ALIGNMENT`].
+    data: NonNull<u8>,
+    bytes: usize,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Nothing,
+    Allocator(NonNull<u8>, Layout),
+    /// What holds the pages until it is dropped.
+    System {
+        _map: MmapMut,
+    },
+}
+
+// SAFETY: a block is plain memory, whose parts the drafts divide among themselves.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// `bytes` of zeroed memory from the system, or what `allocate` gives. That is aligned here and not by the allocator,
+    /// which would zero aligned memory in a pass of its own, even where the system has just handed it out as zeros.
+    fn new(bytes: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
+        if bytes == 0 {
+            return Self { data: NonNull::<Aligned>::dangling().cast(), bytes, source: Source::Nothing };
+        }
+        let whole = bytes.checked_add(ALIGNMENT - 1).expect("a tensor's size overflows");
+        let layout = Layout::from_size_align(whole, align_of::<u64>()).expect("a tensor's size overflows");
+        if bytes >= LARGE
+            && let Ok(mut map) = MmapOptions::new().len(bytes).map_anon()
+        {
+            // Of use where the system leaves huge pages to whoever asks for them, as most do.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            let data = NonNull::new(map.as_mut_ptr()).expect("mapped memory does not begin at 0");
+            return Self { data, bytes, source: Source::System { _map: map } };
+        }
+        let Some(start) = NonNull::new(allocate(layout)) else { handle_alloc_error(layout) };
+        let skip = start.addr().get().next_multiple_of(ALIGNMENT) - start.addr().get();
+        // SAFETY: at most `ALIGNMENT - 1` bytes further, and the memory has so many more than `bytes`.
+        Self { data: unsafe { start.add(skip) }, bytes, source: Source::Allocator(start, layout) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Source::Allocator(start, layout) = self.source {
+            // SAFETY: allocated in `new` with this layout.
+            unsafe { dealloc(start.as_ptr(), layout) };
+        }
+    }
+}
+
+#[repr(align(64))]
+struct Aligned;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_every_size_is_zeroed_aligned_and_its_own() {
+        for count in [0, 1, 3, 1000, LARGE / 4, LARGE] {
+            let mut draft = Draft::<f32>::zeroed(count);
+            assert!(draft.as_slice().iter().all(|&x| x == 0.0));
+            draft.as_mut_slice().fill(2.0);
+            let copy = Draft::copy_of(draft.as_slice());
+            draft.as_mut_slice().fill(3.0);
+            let [draft, copy] = [draft, copy].map(Draft::into_buffer);
+            assert_eq!(draft.try_cast::<f32>().unwrap(), vec![3.0; count]);
+            assert_eq!(copy.try_cast::<f32>().unwrap(), vec![2.0; count]);
+            assert_eq!(draft.as_slice().as_ptr().addr() % ALIGNMENT, 0);
+        }
+    }
+
+    #[test]
+    fn tensors_in_one_room_do_not_meet_and_outlive_it() {
+        for scale in [1, LARGE / 64] {
+            let counts = [1, 17, 0, 16].map(|count| count * scale);
+            let mut room = Room::of(counts.map(Room::bytes::<f32>));
+            // One more than was asked for has memory of its own.
+            let drafts = counts.into_iter().chain([5]).enumerate().map(|(k, count)| {
+                let mut draft = room.draft::<f32>(count);
+                draft.as_mut_slice().fill(k as f32);
+                draft
+            });
+            let drafts: Vec<_> = drafts.collect();
+            drop(room);
+            for (k, (draft, count)) in drafts.into_iter().zip(counts.into_iter().chain([5])).enumerate() {
+                let tensor = draft.freeze(&[count]).unwrap();
+                assert_eq!(tensor.buffer().as_slice().as_ptr().addr() % ALIGNMENT, 0);
+                assert_eq!(tensor.elements::<f32>().unwrap(), vec![k as f32; count]);
+            }
+        }
+    }
+}
