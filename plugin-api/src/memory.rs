@@ -97,6 +97,34 @@ impl<T: Element> Draft<T> {
     pub fn freeze(self, shape: &[usize]) -> Result<Tensor> {
         Tensor::new(T::DTYPE, shape, self.into_buffer())
     }
+
+    /// The memory of a tensor that this library froze, to be written to again, if nobody else holds the tensor. Otherwise
+    /// the tensor is given back. So what was handed out is had again without a copy once its takers are done.
+    ///
+    /// # Errors
+    /// The tensor itself.
+    pub fn reclaim(tensor: Tensor) -> std::result::Result<Self, Tensor> {
+        if tensor.dtype() != T::DTYPE {
+            return Err(tensor);
+        }
+        let (shape, buffer) = (tensor.shape().to_vec(), tensor.buffer().clone());
+        drop(tensor);
+        let (data, count) = (buffer.as_slice().as_ptr().cast_mut(), buffer.len() / size_of::<T>());
+        match buffer.into_owner::<Arc<Block>>() {
+            Ok(block) => {
+                let data = NonNull::new(data).expect("a buffer does not begin at 0");
+                Ok(Self { data, count, block, elements: PhantomData })
+            }
+            Err(buffer) => Err(Tensor::new(T::DTYPE, &shape, buffer).expect("it was such a tensor")),
+        }
+    }
+}
+
+impl<T: bytemuck::Pod> Default for Draft<T> {
+    /// No element.
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
 }
 
 impl<T> std::fmt::Debug for Draft<T> {
@@ -228,6 +256,29 @@ mod tests {
             assert_eq!(copy.try_cast::<f32>().unwrap(), vec![2.0; count]);
             assert_eq!(draft.as_slice().as_ptr().addr() % ALIGNMENT, 0);
         }
+    }
+
+    #[test]
+    fn a_tensor_is_reclaimed_by_its_last_holder_alone() {
+        let mut room = Room::of([3, 3].map(Room::bytes::<f32>));
+        let mut draft = room.draft::<f32>(3);
+        draft.as_mut_slice().copy_from_slice(&[1.0, 2.0, 3.0]);
+        let tensor = draft.freeze(&[3]).unwrap();
+        let start = tensor.buffer().as_slice().as_ptr();
+        let held = tensor.clone();
+        let tensor = Draft::<f32>::reclaim(tensor).unwrap_err();
+        assert_eq!(tensor.elements::<f32>().unwrap(), held.elements::<f32>().unwrap());
+        drop(held);
+        let tensor = Draft::<i32>::reclaim(tensor).unwrap_err();
+        // What else is in the room does not matter.
+        let other = room.draft::<f32>(3).freeze(&[3]).unwrap();
+        let mut draft = Draft::<f32>::reclaim(tensor).unwrap();
+        draft.as_mut_slice()[0] = 7.0;
+        let tensor = draft.freeze(&[3]).unwrap();
+        assert_eq!((tensor.buffer().as_slice().as_ptr(), other.elements::<f32>().unwrap()), (start, &[0.0; 3][..]));
+        assert_eq!(tensor.elements::<f32>().unwrap(), [7.0, 2.0, 3.0]);
+        let empty = Draft::<f32>::reclaim(Tensor::from_slice::<f32>(&[0], &[]).unwrap()).unwrap();
+        assert!(empty.as_slice().is_empty());
     }
 
     #[test]

@@ -95,6 +95,28 @@ impl Buffer {
         Draft::copy_of(elements).into_buffer()
     }
 
+    /// What keeps the memory alive, if this library made the buffer of an owner of this type and nobody else holds it.
+    /// Otherwise it stays as it was.
+    pub(crate) fn into_owner<O: Any + Send + Sync>(self) -> Result<O, Self> {
+        // Only this library's owners are its to take apart.
+        if !std::ptr::fn_addr_eq(self.wire.release, release as extern "C" fn(*const ())) {
+            return Err(self);
+        }
+        let Self { wire } = self;
+        let mut wire = std::mem::ManuallyDrop::new(wire);
+        // SAFETY: as in `release`: `owner` came from `into_raw`, and the reference that `wire` held is taken over.
+        match Arc::try_unwrap(unsafe { Arc::<Owner>::from_raw(wire.owner.cast()) }) {
+            Ok(owner) => owner.downcast().map(|owner| *owner).map_err(|owner| {
+                wire.owner = Arc::into_raw(Arc::<Owner>::new(owner)).cast();
+                Self { wire: std::mem::ManuallyDrop::into_inner(wire) }
+            }),
+            Err(shared) => {
+                wire.owner = Arc::into_raw(shared).cast();
+                Err(Self { wire: std::mem::ManuallyDrop::into_inner(wire) })
+            }
+        }
+    }
+
     /// How many bytes it has.
     pub fn len(&self) -> usize {
         self.wire.len
@@ -190,6 +212,25 @@ mod tests {
         assert_eq!(there.as_slice(), [7; 64]);
         assert_eq!(drops.load(Ordering::SeqCst), 0);
         drop(there);
+        assert_eq!(drops.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn only_the_last_holder_takes_memory_back_and_only_as_what_it_was() {
+        let buffer = Draft::copy_of(&[1.0_f32, 2.0]).into_buffer();
+        let other = Buffer::import(buffer.export()).unwrap();
+        let buffer = buffer.into_owner::<Vec<u8>>().unwrap_err();
+        let buffer = buffer.into_owner::<Arc<String>>().unwrap_err();
+        assert!(buffer.is_same(&other));
+        drop(buffer);
+        let other = other.into_owner::<Vec<u8>>().unwrap_err();
+        assert_eq!(other.try_cast::<f32>().unwrap(), [1.0, 2.0]);
+        let drops = Arc::new(AtomicUsize::new(0));
+        // SAFETY: no byte.
+        let counted = unsafe { Buffer::from_owner(std::ptr::null(), 0, Counted(Vec::new(), drops.clone())) };
+        let counted = counted.into_owner::<Counted>().unwrap();
+        assert_eq!(drops.load(Ordering::SeqCst), 0);
+        drop(counted);
         assert_eq!(drops.load(Ordering::SeqCst), 1);
     }
 

@@ -1,10 +1,11 @@
 //! A transformer block, forward and backward.
 
-use plugin_api::Result;
+use plugin_api::{Draft, Result};
 use tch::Tensor;
 
 use super::attention::{self, Shape};
 use super::product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
+use super::space::{Kept, Scratch};
 use super::{BlockWeights, Pack, Team, Weights, half, kernels};
 use crate::bridge::{slice, slice_mut};
 
@@ -17,25 +18,6 @@ pub(super) enum Layer {
     Input,
     /// The derivative by the weight, of that by the output and the input.
     Weight,
-}
-
-/// What is kept of a block for its derivative.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    /// The input.
-    pub(super) x: Vec<f32>,
-    r: Vec<f32>,
-    /// Queries and keys, turned, and values: a row of `3 · size` each.
-    qkv: Vec<f32>,
-    /// The logarithms of attention's sums, sequence by sequence.
-    logs: Vec<f32>,
-    /// What the heads gathered.
-    attended: Vec<f32>,
-    /// The input of the feed-forward half.
-    middle: Vec<f32>,
-    r_middle: Vec<f32>,
-    /// What comes out of `w12`.
-    up: Vec<f32>,
 }
 
 /// One pass over a batch, forward or backward.
@@ -54,37 +36,35 @@ impl Pass<'_> {
     }
 
     /// One block: from `kept.x` to `out`.
-    pub(super) fn block(&mut self, w: &BlockWeights, kept: &mut Kept, out: &mut [f32], scratch: &mut [Vec<f32>; 5]) {
+    pub(super) fn block(&mut self, w: &BlockWeights, kept: &mut Kept, out: &mut [f32], scratch: &mut Scratch) {
         let Self { pack, team, .. } = *self;
         let (n, size, inner, heads) = self.sizes();
-        let [normed, gated, ..] = scratch;
-        let normed = room(normed, n * size);
-        let x = &kept.x[..n * size];
-        self.norm(normed, room(&mut kept.r, n), x, &w.attention_norm);
-        let qkv = room(&mut kept.qkv, n * 3 * size);
+        let (normed, gated) = (some(&mut scratch.rows, n * size), some(&mut scratch.wide, n * inner));
+        let x = &kept.x.as_slice()[..n * size];
+        self.norm(normed, some(&mut kept.r, n), x, &w.attention_norm);
+        let qkv = some(&mut kept.qkv, n * 3 * size);
         for (part, weight) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
             let to = RowsMut::within(&mut qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
             self.linear(Layer::Forward, to, Into::Set, Rows::new(normed, size), Rows::new(slice(weight), size));
         }
         self.turn(qkv, false);
-        let attended = room(&mut kept.attended, n * size);
-        let logs = room(&mut kept.logs, n * heads);
+        let attended = some(&mut kept.attended, n * size);
+        let logs = some(&mut kept.logs, n * heads);
         let alone = Team::alone();
         let sequences = pack.cut(((&mut *attended, size), (&mut *logs, heads)));
         team.each(sequences, |(sequence, ((attended, _), (logs, _)))| {
             let qkv = &qkv[sequence.start * 3 * size..sequence.end() * 3 * size];
             attention::forward(&Shape::new(size, heads, sequence), &alone, qkv, attended, logs);
         });
-        let middle = room(&mut kept.middle, n * size);
+        let middle = some(&mut kept.middle, n * size);
         middle.copy_from_slice(x);
         let wo = Rows::new(slice(&w.wo), size);
         self.linear(Layer::Forward, RowsMut::new(middle, size), Into::Add, Rows::new(attended, size), wo);
 
-        self.norm(normed, room(&mut kept.r_middle, n), middle, &w.ffn_norm);
-        let up = room(&mut kept.up, n * 2 * inner);
+        self.norm(normed, some(&mut kept.r_middle, n), middle, &w.ffn_norm);
+        let up = some(&mut kept.up, n * 2 * inner);
         let w12 = Rows::new(slice(&w.w12), size);
         self.linear(Layer::Forward, RowsMut::new(up, 2 * inner), Into::Set, Rows::new(normed, size), w12);
-        let gated = room(gated, n * inner);
         team.rows((&mut *gated, inner), |first, (gated, _)| {
             kernels::gate(gated, &up[first * 2 * inner..][..gated.len() * 2], inner);
         });
@@ -99,20 +79,19 @@ impl Pass<'_> {
         w: &BlockWeights,
         kept: &mut Kept,
         dx: &mut [f32],
-        scratch: &mut [Vec<f32>; 5],
+        scratch: &mut Scratch,
         give: &mut impl FnMut(&Tensor, Tensor),
     ) -> Result<()> {
         let Self { pack, team, .. } = *self;
         let (n, size, inner, heads) = self.sizes();
-        let [rows, wide, by_qkv, back, _] = scratch;
-        let (rows, back) = (room(rows, n * size), room(back, n * size));
-        let Kept { x, r, qkv, logs, attended, middle, r_middle, up } = kept;
-        let (x, qkv, attended, middle) =
-            (&x[..n * size], &qkv[..n * 3 * size], &attended[..n * size], &middle[..n * size]);
-        let up = &mut up[..n * 2 * inner];
+        let (rows, back) = (some(&mut scratch.rows, n * size), some(&mut scratch.back, n * size));
+        let (gated, by_qkv) = (some(&mut scratch.wide, n * inner), some(&mut scratch.by_qkv, n * 3 * size));
+        let [x, qkv, attended, middle] = [(&kept.x, 1), (&kept.qkv, 3), (&kept.attended, 1), (&kept.middle, 1)]
+            .map(|(all, width)| &all.as_slice()[..n * width * size]);
+        let [r, r_middle, logs] = [&kept.r, &kept.r_middle, &kept.logs].map(Draft::as_slice);
+        let up = some(&mut kept.up, n * 2 * inner);
 
         // The feed-forward half.
-        let gated = room(wide, n * inner);
         let w3 = Rows::new(slice(&w.w3), inner);
         self.linear(Layer::Input, RowsMut::new(gated, inner), Into::Set, Rows::new(dx, size), w3);
         team.rows(((&mut *up, 2 * inner), (&mut *gated, inner)), |_, ((up, _), (gated, _))| {
@@ -134,7 +113,6 @@ impl Pass<'_> {
             Rows::new(slice(&w.wo), size),
         );
         self.weight(&w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
-        let by_qkv = room(by_qkv, n * 3 * size);
         let alone = Team::alone();
         team.each(pack.cut((&mut *by_qkv, 3 * size)), |(sequence, (by, _))| {
             let own = |width: usize| sequence.start * width..sequence.end() * width;
@@ -233,13 +211,8 @@ impl Pass<'_> {
 }
 
 /// `len` numbers of a buffer, with whatever they hold.
-pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        // Nothing of it is needed again, so nothing has to move.
-        *buffer = Vec::new();
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
+fn some(buffer: &mut Draft<f32>, len: usize) -> &mut [f32] {
+    &mut buffer.as_mut_slice()[..len]
 }
 
 /// A parameter's gradient, in memory that held another one's.

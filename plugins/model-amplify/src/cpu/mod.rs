@@ -17,6 +17,7 @@ mod half;
 pub(crate) mod kernels;
 mod pack;
 mod product;
+mod space;
 mod team;
 
 use plugin_api::Result;
@@ -25,9 +26,10 @@ use tch::Tensor;
 use crate::bridge::{slice, slice_mut};
 
 pub(crate) use pack::Pack;
+pub(crate) use space::Workspace;
 pub(crate) use team::Team;
 
-use block::{Kept, Pass, gradient_like, room};
+use block::{Pass, gradient_like};
 
 /// Shorter vectors are not made longer when positions are pooled, as in `functional.normalize`.
 const LEAST_LENGTH: f32 = 1e-12;
@@ -60,18 +62,6 @@ pub(crate) struct Weights {
     pub(crate) pad: u32,
 }
 
-/// Memory that is used from batch to batch. It is made by the first and grows to the largest.
-#[derive(Debug, Default)]
-pub(crate) struct Workspace {
-    kept: Vec<Kept>,
-    /// The last block's output.
-    hidden: Vec<f32>,
-    scratch: [Vec<f32>; 5],
-    /// One parameter's gradient after the other.
-    gradient: Option<Tensor>,
-    halves: half::Scratch,
-}
-
 impl Weights {
     fn size(&self) -> usize {
         self.embedding.size()[1] as usize
@@ -86,12 +76,12 @@ impl Weights {
     pub(crate) fn forward(&self, pack: &Pack, team: &Team, space: &mut Workspace, keep: bool) -> Vec<f32> {
         let size = self.size();
         let len = pack.positions() * size;
-        space.kept.resize_with(if keep { self.blocks.len() } else { 1 }, Kept::default);
-        let Workspace { kept: all_kept, hidden, scratch, gradient, halves } = space;
+        space.fit(self, pack, keep);
+        let Workspace { kept: all_kept, hidden, scratch, gradient, halves, .. } = space;
         let mut pass = Pass { weights: self, pack, team, gradient, halves };
         let mut x = std::mem::take(hidden);
         let embedding = slice(&self.embedding);
-        team.rows((&mut *room(&mut x, len), size), |first, (rows, _)| {
+        team.rows((&mut x.as_mut_slice()[..len], size), |first, (rows, _)| {
             for (row, &id) in rows.chunks_exact_mut(size).zip(&pack.ids()[first..]) {
                 row.copy_from_slice(&embedding[id as usize * size..][..size]);
             }
@@ -99,9 +89,10 @@ impl Weights {
         for (i, block) in self.blocks.iter().enumerate() {
             let kept = &mut all_kept[if keep { i } else { 0 }];
             std::mem::swap(&mut kept.x, &mut x);
-            pass.block(block, kept, room(&mut x, len), scratch);
+            pass.block(block, kept, &mut x.as_mut_slice()[..len], scratch);
         }
         *hidden = x;
+        let hidden = hidden.as_slice();
         let mut pooled = vec![0.0; pack.sequences() * size];
         for (sequence, out) in pack.iter().zip(pooled.chunks_exact_mut(size)) {
             for row in hidden[sequence.start * size..][..sequence.counted * size].chunks_exact(size) {
@@ -127,10 +118,11 @@ impl Weights {
     ) -> Result<()> {
         let size = self.size();
         let len = pack.positions() * size;
-        let Workspace { kept, hidden, scratch, gradient, halves } = space;
+        let Workspace { kept, hidden, scratch, gradient, halves, .. } = space;
         let mut pass = Pass { weights: self, pack, team, gradient, halves };
-        let mut buffer = std::mem::take(&mut scratch[4]);
-        let dx = room(&mut buffer, len);
+        let hidden = hidden.as_slice();
+        let mut buffer = std::mem::take(&mut scratch.dx);
+        let dx = &mut buffer.as_mut_slice()[..len];
         team.each(pack.cut((&mut *dx, size)), |(sequence, (dx, _))| {
             let by = &by_pooled[sequence.index * size..][..size];
             let by: Vec<f32> = by.iter().map(|by| by / sequence.counted as f32).collect();
@@ -147,7 +139,7 @@ impl Weights {
         for (dx, &id) in dx.chunks_exact(size).zip(pack.ids()).filter(|&(_, &id)| id != self.pad) {
             kernels::add(&mut sums[id as usize * size..][..size], dx);
         }
-        scratch[4] = buffer;
+        scratch.dx = buffer;
         give(&self.embedding, gradient);
         Ok(())
     }

@@ -1,0 +1,82 @@
+//! The memory of a forward and a backward pass.
+
+use plugin_api::{Draft, Room};
+use tch::Tensor;
+
+use super::{Pack, Weights, half};
+
+/// Memory that is used from batch to batch. It is made by the first, in one piece, and again by a larger one.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    pub(super) kept: Vec<Kept>,
+    /// The last block's output.
+    pub(super) hidden: Draft<f32>,
+    pub(super) scratch: Scratch,
+    /// One parameter's gradient after the other.
+    pub(super) gradient: Option<Tensor>,
+    pub(super) halves: half::Scratch,
+    /// For how many rows there is room.
+    rows: usize,
+}
+
+/// What is kept of a block for its derivative.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// The input.
+    pub(super) x: Draft<f32>,
+    pub(super) r: Draft<f32>,
+    /// Queries and keys, turned, and values: a row of `3 · size` each.
+    pub(super) qkv: Draft<f32>,
+    /// The logarithms of attention's sums, sequence by sequence.
+    pub(super) logs: Draft<f32>,
+    /// What the heads gathered.
+    pub(super) attended: Draft<f32>,
+    /// The input of the feed-forward half.
+    pub(super) middle: Draft<f32>,
+    pub(super) r_middle: Draft<f32>,
+    /// What comes out of `w12`.
+    pub(super) up: Draft<f32>,
+}
+
+/// What is kept of no block: one uses it after the other.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Rows as wide as the model.
+    pub(super) rows: Draft<f32>,
+    /// Rows as wide as the feed-forward layer.
+    pub(super) wide: Draft<f32>,
+    /// The derivative by queries, keys and values.
+    pub(super) by_qkv: Draft<f32>,
+    /// The derivative by what a half of the block began with.
+    pub(super) back: Draft<f32>,
+    /// The derivative by the block's output.
+    pub(super) dx: Draft<f32>,
+}
+
+impl Workspace {
+    /// Makes room for a batch, and for its derivative if all blocks are `kept`.
+    pub(super) fn fit(&mut self, weights: &Weights, pack: &Pack, kept: bool) {
+        let (rows, blocks) = (pack.positions(), if kept { weights.blocks.len() } else { 1 });
+        if self.rows >= rows && self.kept.len() >= blocks {
+            return;
+        }
+        let (rows, blocks) = (rows.max(self.rows), blocks.max(self.kept.len()));
+        // Nothing of the old is needed again, so it goes before the new comes.
+        *self = Self { gradient: self.gradient.take(), halves: std::mem::take(&mut self.halves), ..Self::default() };
+        let (size, inner, heads) = (weights.size(), weights.inner(), weights.heads);
+        let derivative = if kept { size } else { 0 };
+        let of_all = [size, size, inner, 3 * derivative, derivative, derivative];
+        let of_block = [size, 1, 3 * size, heads, size, size, 1, 2 * inner];
+        let widths = of_all.into_iter().chain(std::iter::repeat_n(of_block, blocks).flatten());
+        let mut room = Room::of(widths.map(|width| Room::bytes::<f32>(rows * width)));
+        let mut take = |width| room.draft::<f32>(rows * width);
+        let [hidden, rows_, wide, by_qkv, back, dx] = of_all.map(&mut take);
+        self.hidden = hidden;
+        self.scratch = Scratch { rows: rows_, wide, by_qkv, back, dx };
+        self.kept.extend((0..blocks).map(|_| {
+            let [x, r, qkv, logs, attended, middle, r_middle, up] = of_block.map(&mut take);
+            Kept { x, r, qkv, logs, attended, middle, r_middle, up }
+        }));
+        self.rows = rows;
+    }
+}
