@@ -1,7 +1,4 @@
 //! Between libtorch's tensors and the contract's.
-//!
-//! Both ways copy. Handing out libtorch's own memory would save one copy of the parameters a round, but they are
-//! updated in place, and memory that was handed out must never change.
 
 use plugin_api::{Error, Params, Result};
 use tch::{Kind, TchError, Tensor};
@@ -35,21 +32,50 @@ pub(crate) fn expect_like(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor
 
 /// Writes a tensor that passed [`expect_like`] into one of ours.
 pub(crate) fn copy_into(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) -> Result<()> {
-    let _guard = tch::no_grad_guard();
     let elements = tensor.elements::<f32>().map_err(|e| Error::tensor(name, e.message()))?;
-    assert_eq!(elements.len(), ours.numel(), "`expect_like` compared the shapes");
-    // SAFETY: the view has as many fp32 numbers as the slice, is only read, and is gone when this function returns.
-    let view = unsafe {
-        Tensor::f_from_blob(elements.as_ptr().cast(), &[elements.len() as i64], &[1], Kind::Float, tch::Device::Cpu)
-    };
-    view.and_then(|view| ours.shallow_clone().f_copy_(&view.f_reshape(ours.size())?))
-        .map_err(|e| Error::tensor(name, "could not be copied").because(&e))
+    write_to(ours, elements).map_err(|e| Error::tensor(name, "could not be copied").because(&e))
+}
+
+/// Writes as many numbers as a tensor has into it, on whatever device it is.
+pub(crate) fn write_to(ours: &Tensor, numbers: &[f32]) -> Result<(), TchError> {
+    let _guard = tch::no_grad_guard();
+    // SAFETY: the view is only read, and is gone when this function returns.
+    unsafe { view(numbers, &ours.size()) }.and_then(|view| ours.shallow_clone().f_copy_(&view))
+}
+
+/// Lets a tensor, and every handle of it, point to these numbers. They are not copied.
+///
+/// # Safety
+/// They must stay where they are as long as the tensor points to them, and may be written only when nobody reads or writes
+/// the tensor.
+pub(crate) unsafe fn point(tensor: &Tensor, numbers: &[f32]) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    // SAFETY: as asked of the caller.
+    let view = unsafe { view(numbers, &tensor.size()) };
+    view.and_then(|view| tensor.shallow_clone().f_set_data(&view)).map_err(torch)
+}
+
+/// Numbers as a tensor of this shape.
+///
+/// # Safety
+/// As in [`point`].
+unsafe fn view(numbers: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
+    assert_eq!(numbers.len() as i64, shape.iter().product::<i64>(), "as many numbers as the shape {shape:?} has");
+    let strides = shape.iter().rev().scan(1, |all, &n| Some(std::mem::replace(all, *all * n)));
+    let strides: Vec<i64> = strides.collect::<Vec<_>>().into_iter().rev().collect();
+    // SAFETY: the shape has as many fp32 numbers as the slice.
+    unsafe { Tensor::f_from_blob(numbers.as_ptr().cast(), shape, &strides, Kind::Float, tch::Device::Cpu) }
+}
+
+/// The tensor of this name, which is like `ours`.
+pub(crate) fn like<'a>(params: &'a Params, name: &str, ours: &Tensor) -> Result<&'a plugin_api::Tensor> {
+    let tensor = params.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
+    expect_like(name, tensor, ours).map(|()| tensor)
 }
 
 /// A fresh tensor like `ours`, with the values of the one of this name.
 pub(crate) fn fresh_like(params: &Params, name: &str, ours: &Tensor) -> Result<Tensor> {
-    let tensor = params.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
-    expect_like(name, tensor, ours)?;
+    let tensor = like(params, name, ours)?;
     let fresh = ours.detach().f_empty_like().map_err(torch)?;
     copy_into(name, tensor, &fresh)?;
     Ok(fresh)

@@ -10,13 +10,15 @@ use crate::heads::number;
 use crate::hub::{self, HubName};
 use crate::parameters::Parameters;
 use crate::tokenize::Tokenizer;
-use crate::weights::{self, Weights};
+use crate::weights::{self, Found, Weights};
 
 /// The files of a checkpoint, with the weights under [`weights::SINGLE`] or [`weights::INDEX`].
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// What other programs want beside those, besides the published code.
 pub(crate) const SETTINGS: [&str; 2] = ["special_tokens_map.json", "tokenizer_config.json"];
+/// Before the names of the trunk's parameters, which are published without it.
+const TRUNK: &str = "trunk.";
 /// Where our own export puts the heads.
 pub(crate) const REGRESSORS: &str = "regressors.safetensors";
 
@@ -72,28 +74,60 @@ impl Checkpoint {
         Ok(Self { architecture, tokenizer, companions: companions(folder)?, weights: Some(Weights::of(folder)?) })
     }
 
-    /// Gives the trunk the checkpoint's weights; false if there are none and it has to start at random.
+    /// Whether its weights, if there are any, are those of the trunk. Reads no more than the files' headers.
     ///
     /// # Errors
     /// If a file is damaged, or its tensors are not those of the trunk.
-    pub fn load_trunk(&self, parameters: &Parameters) -> Result<bool> {
-        let Some(weights) = &self.weights else { return Ok(false) };
-        let trunk = parameters.iter().filter_map(|p| Some((p.name.strip_prefix("trunk.")?, &p.tensor)));
-        weights.load(&trunk.collect::<Vec<_>>(), |_| false).map_err(|e| match e.hint() {
-            Some(_) => e,
-            None => e.help(format!("do `{CONFIG}` and the weights belong together?")),
-        })?;
-        Ok(true)
+    pub fn fits(&self, parameters: &Parameters) -> Result<()> {
+        self.weights.as_ref().map_or(Ok(()), |weights| trunk(weights, parameters).map(drop))
+    }
+
+    /// Gives the trunk's parameters that have no values yet those of the checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// As [`fits`](Self::fits), or if a file cannot be read.
+    pub fn load_trunk(&self, parameters: &mut Parameters) -> Result<()> {
+        let Some(weights) = &self.weights else { return Ok(()) };
+        if !parameters.iter().any(|p| p.is_missing() && p.name.starts_with(TRUNK)) {
+            return Ok(());
+        }
+        let mut found = trunk(weights, parameters)?;
+        parameters
+            .give(|name| name.starts_with(TRUNK), |parameter, out| found.read(&parameter.name[TRUNK.len()..], out))
     }
 }
 
-/// Gives the heads the weights of a file, which may hold other tasks' heads as well.
-pub(crate) fn load_regressors(path: &Path, parameters: &Parameters, tasks: usize) -> Result<()> {
+fn trunk(weights: &Weights, parameters: &Parameters) -> Result<Found> {
+    let trunk = parameters.iter().filter_map(|p| Some((p.name.strip_prefix(TRUNK)?, p.shape())));
+    weights.find(&trunk.collect::<Vec<_>>(), |_| false).map_err(|e| match e.hint() {
+        Some(_) => e,
+        None => e.help(format!("do `{CONFIG}` and the weights belong together?")),
+    })
+}
+
+/// Whether a file holds the heads' weights; it may hold other tasks' heads as well.
+///
+/// # Errors
+/// If it cannot be read, or does not.
+pub(crate) fn regressors_fit(path: &Path, parameters: &Parameters, tasks: usize) -> Result<()> {
+    regressors(path, parameters, tasks).map(drop)
+}
+
+/// Gives the heads' parameters that have no values yet those of such a file.
+///
+/// # Errors
+/// As [`regressors_fit`].
+pub(crate) fn load_regressors(path: &Path, parameters: &mut Parameters, tasks: usize) -> Result<()> {
+    let mut found = regressors(path, parameters, tasks)?;
+    parameters.give(|name| number(name).is_some(), |parameter, out| found.read(&parameter.name, out))
+}
+
+fn regressors(path: &Path, parameters: &Parameters, tasks: usize) -> Result<Found> {
     let heads: Vec<_> =
-        parameters.iter().filter(|p| number(&p.name).is_some()).map(|p| (p.name.as_str(), &p.tensor)).collect();
+        parameters.iter().filter(|p| number(&p.name).is_some()).map(|p| (p.name.as_str(), p.shape())).collect();
     let held = |head| heads.iter().any(|(name, _)| number(name) == Some(head));
     let elsewhere = |name: &str| number(name).is_some_and(|head| head < tasks && !held(head));
-    Weights::single(path.to_owned()).load(&heads, elsewhere).map_err(|e| match e.hint() {
+    Weights::single(path.to_owned()).find(&heads, elsewhere).map_err(|e| match e.hint() {
         Some(_) => e,
         None => e.help("the file's heads must have this experiment's `layer-sizes` and its tasks in the same order"),
     })

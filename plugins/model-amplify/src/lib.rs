@@ -90,6 +90,7 @@ pub mod model;
 pub mod network;
 #[doc(hidden)]
 pub mod noise;
+mod numbers;
 #[doc(hidden)]
 pub mod optimizer;
 #[doc(hidden)]

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use plugin_api::{
-    Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result, State, Table, Task,
+    Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result, Seed, State, Table, Task,
     TaskSpec, Trained,
 };
 use tch::Device;
 
 use crate::batch::{Batch, by_length};
-use crate::checkpoint::{Checkpoint, load_regressors};
+use crate::checkpoint::{Checkpoint, load_regressors, regressors_fit};
 use crate::config::{Config, Precision};
 use crate::export::Folder;
 use crate::heads::{Heads, number};
@@ -28,20 +28,23 @@ pub struct Amplify {
     config: Config,
     setup: ModelSetup,
     checkpoint: Checkpoint,
+    seed: Seed,
     trainer: Trainer,
     /// Ditto's personal model.
     personal: Option<Trainer>,
     /// Whether what was trained or received last is the client's own model, and not the global one.
     is_own: bool,
+    /// Whether all parameters have values.
+    whole: bool,
     heads: Heads,
     device: Device,
 }
 
 impl Amplify {
-    /// Reads the checkpoint, or draws random weights: the same at the server and at every client.
+    /// Opens the checkpoint, if there is one. Its weights are read when they are needed.
     ///
     /// # Errors
-    /// If the checkpoint cannot be used, or the device does not exist.
+    /// If the checkpoint does not fit, or the device does not exist.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         let device = device::find(ctx.device())?;
         tch::set_num_threads(1);
@@ -55,26 +58,54 @@ impl Amplify {
         }
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
         let network = Network::new(&checkpoint.architecture, &config, setup, device)?;
-        let seed = ctx.experiment_seed();
-        if !checkpoint.load_trunk(&network.parameters)? {
-            network.parameters.initialise("trunk.", seed)?;
-        }
+        checkpoint.fits(&network.parameters)?;
         let mut heads = Heads::default();
-        match &config.regressors {
-            Some(path) => {
-                load_regressors(path, &network.parameters, setup.tasks.len())?;
-                heads.received(&network.parameters, &[]);
-            }
-            None => network.parameters.initialise("regressors.", seed)?,
+        if let Some(path) = &config.regressors {
+            regressors_fit(path, &network.parameters, setup.tasks.len())?;
+            heads.received(&network.parameters, &[]);
         }
         let personal = config.ditto_lambda.map(|lambda| -> Result<Trainer> {
             let own = Network::new(&checkpoint.architecture, &config, setup, device)?;
-            own.parameters.receive(&network.parameters.snapshot()?)?;
             Ok(Trainer::personal(own, &config, lambda))
         });
         let personal = personal.transpose()?;
         let trainer = Trainer::new(network, &config);
-        Ok(Self { config, setup: setup.clone(), checkpoint, trainer, personal, is_own: false, heads, device })
+        let seed = ctx.experiment_seed();
+        let setup = setup.clone();
+        let mut model =
+            Self { config, setup, checkpoint, seed, trainer, personal, is_own: false, whole: false, heads, device };
+        if model.personal.is_some() {
+            // It begins as the shared one does, and not as that is after a message.
+            model.complete()?;
+        }
+        Ok(model)
+    }
+
+    /// Gives values to the parameters that have none: those of the checkpoint, or random ones, which are the same at the
+    /// server and at every client. What comes from the server or from a state before it is asked for saves the work.
+    fn complete(&mut self) -> Result<()> {
+        if self.whole {
+            return Ok(());
+        }
+        let parameters = &mut self.trainer.network.parameters;
+        self.checkpoint.load_trunk(parameters)?;
+        parameters.initialise("trunk.", self.seed)?;
+        if let Some(path) = &self.config.regressors {
+            load_regressors(path, parameters, self.setup.tasks.len())?;
+        }
+        parameters.initialise("regressors.", self.seed)?;
+        if let Some(own) = &mut self.personal {
+            let own = &mut own.network.parameters;
+            own.receive(&parameters.snapshot()?)?;
+        }
+        self.whole = true;
+        Ok(())
+    }
+
+    /// What every call begins with that computes with the parameters or hands them out.
+    fn begin(&mut self, ctx: &Context<'_>) -> Result<()> {
+        self.use_threads(ctx);
+        self.complete()
     }
 
     /// The model that results speak of: the personal one, if there is one and the global one was not just received.
@@ -83,16 +114,21 @@ impl Amplify {
         &own.unwrap_or(&self.trainer).network
     }
 
+    fn snapshot(&mut self) -> Result<Params> {
+        let own = self.personal.as_mut().filter(|_| self.is_own);
+        own.unwrap_or(&mut self.trainer).network.parameters.snapshot()
+    }
+
     /// libtorch keeps the number of threads for each calling thread, and an instance may be called from another each time.
     fn use_threads(&self, ctx: &Context<'_>) {
-        let threads = self.trainer.network.libtorch_threads(ctx.threads());
+        let threads = self.trainer.network.layers().libtorch_threads(ctx.threads());
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     }
 
     /// Network and optimiser, for tests that take single steps.
     #[doc(hidden)]
-    pub fn trainer(&mut self) -> &mut Trainer {
-        &mut self.trainer
+    pub fn trainer(&mut self) -> Result<&mut Trainer> {
+        self.complete().map(|()| &mut self.trainer)
     }
 
     /// Token ids, for tests.
@@ -120,7 +156,7 @@ impl Amplify {
         for picked in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
             let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
-            let predicted = self.network().predict(task, &batch, &mut work)?;
+            let predicted = self.network().layers().predict(task, &batch, &mut work)?;
             let mut values = vec![0.0; picked.len()];
             predicted.f_copy_data(&mut values, picked.len()).map_err(crate::bridge::torch)?;
             for (i, value) in picked.into_iter().zip(values) {
@@ -131,7 +167,7 @@ impl Amplify {
     }
 
     fn must_hold(&self, task: &str) -> Result<()> {
-        if self.trainer.network.holds(task) {
+        if self.trainer.network.layers().holds(task) {
             Ok(())
         } else {
             Err(Error::data(format!("this model has no head for task `{task}`")))
@@ -156,8 +192,8 @@ impl Amplify {
 
 impl Model for Amplify {
     fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params> {
-        self.use_threads(ctx);
-        self.network().parameters.snapshot()
+        self.begin(ctx)?;
+        self.snapshot()
     }
 
     fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
@@ -172,7 +208,7 @@ impl Model for Amplify {
     }
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
-        self.use_threads(ctx);
+        self.begin(ctx)?;
         let size = self.config.batch_size;
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
         let decay = decay_steps(total, &self.setup);
@@ -212,13 +248,13 @@ impl Model for Amplify {
 
     /// The shared model, and what SCAFFOLD has to say.
     fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
-        self.use_threads(ctx);
+        self.begin(ctx)?;
         let params = self.trainer.network.parameters.snapshot()?;
         Ok(Message { params, extra: self.trainer.extra()?, ..Message::default() })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        self.use_threads(ctx);
+        self.begin(ctx)?;
         let mut evaluations = Vec::with_capacity(tasks.len());
         for task in tasks {
             self.must_hold(&task.spec.name)?;
@@ -230,7 +266,7 @@ impl Model for Amplify {
     }
 
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>> {
-        self.use_threads(ctx);
+        self.begin(ctx)?;
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
@@ -238,8 +274,8 @@ impl Model for Amplify {
     }
 
     fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
-        self.use_threads(ctx);
-        let mut trunk = self.network().parameters.snapshot()?;
+        self.begin(ctx)?;
+        let mut trunk = self.snapshot()?;
         let mut regressors = trunk.clone();
         trunk.retain(|name, _| name.starts_with("trunk."));
         regressors.retain(|name, _| number(name).is_some_and(|head| self.heads.known(head)));
@@ -251,9 +287,9 @@ impl Model for Amplify {
     }
 
     fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
-        self.use_threads(ctx);
+        self.begin(ctx)?;
         let mut state = self.trainer.state()?;
-        if let Some(personal) = &self.personal {
+        if let Some(personal) = &mut self.personal {
             let State { tensors, values } = personal.state()?;
             for (name, tensor) in tensors.iter() {
                 state.tensors.insert(format!("{PERSONAL}{name}"), tensor.clone());
@@ -284,7 +320,7 @@ impl Model for Amplify {
             self.trainer.restore(&before)?;
             return Err(error);
         }
-        (self.heads, self.is_own) = (heads, is_own);
+        (self.heads, self.is_own, self.whole) = (heads, is_own, true);
         Ok(())
     }
 }

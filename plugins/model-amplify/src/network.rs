@@ -16,10 +16,15 @@ use crate::trunk::Trunk;
 /// The whole model: one trunk, and a head for each task that this instance holds.
 #[derive(Debug)]
 pub struct Network {
+    layers: Layers,
     /// The tensors of all layers.
     pub parameters: Parameters,
-    /// The encoder.
-    pub trunk: Trunk,
+}
+
+/// What computes with the parameters, which must have values.
+#[derive(Debug)]
+pub struct Layers {
+    trunk: Trunk,
     /// The encoder's weights, where [`crate::cpu`] computes it.
     weights: Option<Weights>,
     heads: Vec<Head>,
@@ -66,7 +71,25 @@ impl Network {
             heads.push(Head { task: task.name.clone(), regressor });
         }
         let weights = trunk.weights();
-        Ok(Self { parameters, trunk, weights, heads, pooling: config.pooling, frozen: config.frozen_trunk })
+        let layers = Layers { trunk, weights, heads, pooling: config.pooling, frozen: config.frozen_trunk };
+        Ok(Self { layers, parameters })
+    }
+
+    /// The layers.
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    /// The layers, and the parameters to be changed.
+    pub(crate) fn parts(&mut self) -> (&Layers, &mut Parameters) {
+        (&self.layers, &mut self.parameters)
+    }
+}
+
+impl Layers {
+    /// The encoder.
+    pub fn trunk(&self) -> &Trunk {
+        &self.trunk
     }
 
     /// Whether there is a head for this task.
@@ -92,10 +115,12 @@ impl Network {
 
     /// The sequences' vectors, (batch, hidden size).
     pub fn pooled(&self, batch: &Batch, pooling: Pooling, work: &mut Work) -> Tensor {
+        self.vectors(batch, pooling, &work.team, &mut work.space)
+    }
+
+    fn vectors(&self, batch: &Batch, pooling: Pooling, team: &Team, space: &mut Workspace) -> Tensor {
         match self.by_hand(batch, pooling) {
-            Some((weights, pack)) => {
-                bridge::matrix(&weights.forward(&pack, &work.team, &mut work.space, false), batch.rows())
-            }
+            Some((weights, pack)) => bridge::matrix(&weights.forward(&pack, team, space, false), batch.rows()),
             None => pool(&self.trunk.forward(batch, &mut Noise::none()), batch, pooling),
         }
     }
@@ -122,10 +147,16 @@ impl Network {
     ///
     /// # Errors
     /// If there is no head for the task.
-    pub(crate) fn forward(&self, task: &str, batch: &Batch, noise: &mut Noise, work: &mut Work) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        task: &str,
+        batch: &Batch,
+        noise: &mut Noise,
+        (team, space): (&Team, &mut Workspace),
+    ) -> Result<Tensor> {
         let pooled = if self.frozen {
             let _guard = tch::no_grad_guard();
-            self.pooled(batch, self.pooling, work)
+            self.vectors(batch, self.pooling, team, space)
         } else {
             pool(&self.trunk.forward(batch, noise), batch, self.pooling)
         };

@@ -13,11 +13,11 @@ pub fn shuffled(count: usize, seed: Seed) -> Vec<usize> {
     rows
 }
 
-/// `count` numbers, uniform in `-range..range`.
-pub fn uniform(count: usize, range: f64, seed: Seed) -> Vec<f32> {
+/// Fills `out` with numbers that are uniform in `-range..range`.
+pub fn uniform(out: &mut [f32], range: f64, seed: Seed) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed.value());
     let step = 2.0 * range / f64::from(1_u32 << 24);
-    (0..count).map(|_| (f64::from(rng.next_u32() >> 8) * step - range) as f32).collect()
+    out.fill_with(|| (f64::from(rng.next_u32() >> 8) * step - range) as f32);
 }
 
 /// Dropout, with masks drawn on the CPU so that they are the same on every device and for every number of threads.
@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn uniform_fills_its_range() {
-        let drawn = uniform(10_000, 0.5, Seed::new(3));
+        let mut drawn = vec![0.0; 10_000];
+        uniform(&mut drawn, 0.5, Seed::new(3));
         let (low, high) = drawn.iter().fold((0.0_f32, 0.0_f32), |(low, high), &x| (low.min(x), high.max(x)));
         assert!((-0.5..-0.49).contains(&low) && (0.49..0.5).contains(&high), "{low} {high}");
         assert!(drawn.iter().sum::<f32>().abs() / 10_000.0 < 0.01);

@@ -1,19 +1,20 @@
 //! AdamW (Loshchilov and Hutter 2019) as PyTorch computes it. libtorch's own optimisers cannot hand out their state.
 
-use std::collections::BTreeMap;
-
-use plugin_api::{Params, Result, State};
+use plugin_api::{Draft, Result, Room, State};
 use serde_json::{Map, json};
 use tch::{Device, Tensor};
 
-use crate::bridge::{self, slice, slice_mut};
+use crate::bridge::{self, slice};
 use crate::cpu::Team;
 use crate::cpu::kernels::{Step, adamw};
-use crate::parameters::Parameter;
+use crate::numbers::Numbers;
+use crate::parameters::Parameters;
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
+/// How many numbers are moved and then written, while they are in the first cache.
+const PIECE: usize = 4096;
 
 /// The learning rates of the two groups.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,15 +37,18 @@ impl Rates {
 #[derive(Debug)]
 pub struct AdamW {
     slots: Vec<Slot>,
-    /// Which slot is a parameter's, by where its memory lies.
-    places: BTreeMap<usize, usize>,
+    /// Which slot is a parameter's, by its place; none of one that does not learn.
+    places: Vec<Option<usize>>,
     weight_decay: f64,
+    /// Where parameters move that this step writes to for the first time, and where moments do, which live longer.
+    rooms: Option<[Room; 2]>,
 }
 
 #[derive(Debug)]
 struct Slot {
     name: String,
-    parameter: Tensor,
+    place: usize,
+    shape: Vec<usize>,
     in_trunk: bool,
     /// Made at the first step, so that an instance that never trains holds no moments.
     moments: Option<Moments>,
@@ -52,95 +56,168 @@ struct Slot {
 
 #[derive(Debug)]
 struct Moments {
-    first: Tensor,
-    second: Tensor,
+    /// The first and the second.
+    both: Both,
     steps: i32,
 }
 
+#[derive(Debug)]
+enum Both {
+    Here([Numbers; 2]),
+    OnDevice([Tensor; 2]),
+}
+
+impl Slot {
+    /// How many bytes its moments take of a room when they are written to.
+    fn moved_bytes(&self) -> [usize; 2] {
+        match &self.moments {
+            None => [Room::bytes::<f32>(self.shape.iter().product()); 2],
+            Some(Moments { both: Both::Here(both), .. }) => both.each_ref().map(Numbers::moved_bytes),
+            Some(Moments { both: Both::OnDevice(_), .. }) => [0; 2],
+        }
+    }
+}
+
 impl AdamW {
-    /// For these parameters, which from now on record gradients.
-    pub fn new<'a>(parameters: impl Iterator<Item = &'a Parameter>, weight_decay: f64) -> Self {
-        let slot = |p: &Parameter| Slot {
-            name: p.name.clone(),
-            parameter: p.tensor.set_requires_grad(true),
-            in_trunk: p.name.starts_with("trunk."),
-            moments: None,
-        };
-        let slots: Vec<Slot> = parameters.map(slot).collect();
-        let places = slots.iter().enumerate().map(|(i, slot)| (slot.parameter.data_ptr().addr(), i)).collect();
-        Self { slots, places, weight_decay }
+    /// For the parameters that learn, which from now on record gradients.
+    pub fn new(parameters: &Parameters, learns: impl Fn(&str) -> bool, weight_decay: f64) -> Self {
+        let (mut slots, mut places) = (Vec::new(), Vec::new());
+        for (place, parameter) in parameters.iter().enumerate() {
+            let learns = learns(&parameter.name);
+            places.push(learns.then_some(slots.len()));
+            if learns {
+                let _ = parameter.tensor.set_requires_grad(true);
+                let (name, shape) = (parameter.name.clone(), parameter.shape());
+                slots.push(Slot { in_trunk: name.starts_with("trunk."), name, place, shape, moments: None });
+            }
+        }
+        Self { slots, places, weight_decay, rooms: None }
     }
 
-    /// The number of the slot of a parameter, if it learns.
-    pub(crate) fn slot(&self, parameter: &Tensor) -> Option<usize> {
-        self.places.get(&parameter.data_ptr().addr()).copied()
+    /// The number of the slot of the parameter at a place, if it learns.
+    pub(crate) fn slot(&self, place: usize) -> Option<usize> {
+        self.places[place]
     }
 
-    /// The parameters that learn, in the slots' order.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        self.slots.iter().map(|slot| &slot.parameter)
+    /// The places of the parameters that learn, in the slots' order.
+    pub(crate) fn learning(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().map(|slot| slot.place)
     }
 
-    /// The same without the trunk's, with the slots' numbers.
-    pub(crate) fn heads(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+    /// The numbers of the slots that are not the trunk's, and their places.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (usize, usize)> {
         let slots = self.slots.iter().enumerate();
-        slots.filter(|(_, slot)| !slot.in_trunk).map(|(number, slot)| (number, &slot.parameter))
+        slots.filter(|(_, slot)| !slot.in_trunk).map(|(number, slot)| (number, slot.place))
     }
 
     /// `p ← p - lr · λ · p`, then `p ← p - lr · m̂ / (√v̂ + ε)`, of one slot. A parameter without gradient gets no step, and
     /// then decay and step count stay as they are.
-    pub(crate) fn step(&mut self, number: usize, gradient: &Tensor, rates: Rates, team: &Team) {
+    ///
+    /// # Errors
+    /// If libtorch has no memory.
+    pub(crate) fn step(
+        &mut self,
+        parameters: &mut Parameters,
+        number: usize,
+        gradient: &Tensor,
+        rates: Rates,
+        team: &Team,
+    ) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        let slot = &mut self.slots[number];
+        let here = parameters.device() == Device::Cpu;
+        if here && self.rooms.is_none() {
+            // One piece for all that is still to be moved: a slot that gets no gradient leaves its part of it untouched.
+            let moments = Room::of(self.slots.iter().flat_map(Slot::moved_bytes));
+            self.rooms = Some([Room::of(parameters.moved_bytes(self.learning())), moments]);
+        }
+        let Self { slots, weight_decay, rooms, .. } = self;
+        let mut rooms = rooms.as_mut();
+        let mut draft = |which: usize, len| match &mut rooms {
+            Some(rooms) => rooms[which].draft(len),
+            None => Draft::zeroed(len),
+        };
+        let slot = &mut slots[number];
         let rate = if slot.in_trunk { rates.trunk } else { rates.regressor };
-        let moments = slot.moments.get_or_insert_with(|| Moments {
-            first: gradient.zeros_like(),
-            second: gradient.zeros_like(),
-            steps: 0,
+        let moments = slot.moments.get_or_insert_with(|| {
+            let len = slot.shape.iter().product();
+            let zeros = || gradient.zeros_like();
+            let here = here.then(|| Both::Here([Numbers::Own(draft(1, len)), Numbers::Own(draft(1, len))]));
+            Moments { both: here.unwrap_or_else(|| Both::OnDevice([zeros(), zeros()])), steps: 0 }
         });
         moments.steps += 1;
         // lr · (m / c₁) / (√(v / c₂) + ε) = m / ((√v + ε √c₂) · c₁ / (lr √c₂)): fewer operations.
         let (c1, c2) = (1.0 - BETA1.powi(moments.steps), 1.0 - BETA2.powi(moments.steps));
         let divisor = (rate != 0.0).then(|| -c1 / (rate * c2.sqrt()));
-        if slot.parameter.device() == Device::Cpu {
-            let step = Step {
-                new: [1.0 - BETA1, 1.0 - BETA2].map(|new| new as f32),
-                decay: (1.0 - rate * self.weight_decay) as f32,
-                eps: (EPS * c2.sqrt()) as f32,
-                divisor: divisor.map(|divisor| divisor as f32),
-            };
-            let Moments { first, second, .. } = moments;
-            let [p, m, v] = [&mut slot.parameter, first, second].map(slice_mut);
-            let gradient = gradient.contiguous();
-            let g = slice(&gradient);
-            team.numbers(((p, 1), ((m, 1), (v, 1))), |start, ((p, _), ((m, _), (v, _)))| {
-                adamw(p, m, v, &g[start..start + m.len()], step);
-            });
-            return;
+        let decay = 1.0 - rate * *weight_decay;
+        match &mut moments.both {
+            Both::Here([first, second]) => {
+                let step = Step {
+                    new: [1.0 - BETA1, 1.0 - BETA2].map(|new| new as f32),
+                    decay: decay as f32,
+                    eps: (EPS * c2.sqrt()) as f32,
+                    divisor: divisor.map(|divisor| divisor as f32),
+                };
+                let (m, m_old) = first.write(|len| draft(1, len));
+                let (v, v_old) = second.write(|len| draft(1, len));
+                let [m_old, v_old] = [&m_old, &v_old].map(|old| old.as_ref().map(plugin_api::Tensor::elements));
+                let (m_old, v_old) = (m_old.transpose()?, v_old.transpose()?);
+                let gradient = gradient.contiguous();
+                let g = slice(&gradient);
+                parameters.write(
+                    slot.place,
+                    |len| draft(0, len),
+                    |p, p_old| {
+                        team.numbers(((p, 1), ((m, 1), (v, 1))), |start, ((p, _), ((m, _), (v, _)))| {
+                            let pieces = p.chunks_mut(PIECE).zip(m.chunks_mut(PIECE)).zip(v.chunks_mut(PIECE));
+                            for (piece, ((p, m), v)) in pieces.enumerate() {
+                                let at = start + piece * PIECE..start + piece * PIECE + p.len();
+                                for (new, old) in [(&mut *p, p_old), (&mut *m, m_old), (&mut *v, v_old)] {
+                                    if let Some(old) = old {
+                                        new.copy_from_slice(&old[at.clone()]);
+                                    }
+                                }
+                                adamw(p, m, v, &g[at], step);
+                            }
+                        });
+                    },
+                )
+            }
+            Both::OnDevice([first, second]) => {
+                let _ = first.lerp_(gradient, 1.0 - BETA1);
+                let _ = second.lerp_(&gradient.square(), 1.0 - BETA2);
+                let Some(divisor) = divisor else { return Ok(()) };
+                let mut parameter = parameters.at(slot.place).tensor.shallow_clone();
+                let _ = parameter.g_mul_scalar_(decay);
+                let mut root = second.sqrt();
+                let _ = root.g_add_scalar_(EPS * c2.sqrt());
+                let _ = root.g_mul_scalar_(divisor);
+                let _ = parameter.addcdiv_(first, &root);
+                Ok(())
+            }
         }
-        let _ = moments.first.lerp_(gradient, 1.0 - BETA1);
-        let _ = moments.second.lerp_(&gradient.square(), 1.0 - BETA2);
-        let Some(divisor) = divisor else { return };
-        let _ = slot.parameter.g_mul_scalar_(1.0 - rate * self.weight_decay);
-        let mut root = moments.second.sqrt();
-        let _ = root.g_add_scalar_(EPS * c2.sqrt());
-        let _ = root.g_mul_scalar_(divisor);
-        let _ = slot.parameter.addcdiv_(&moments.first, &root);
+    }
+
+    /// Ends a step, of all slots that got a gradient.
+    pub(crate) fn stepped(&mut self) {
+        self.rooms = None;
     }
 
     /// Adds the moments and step counts to a state.
     ///
     /// # Errors
     /// If they cannot be copied.
-    pub fn save(&self, state: &mut State) -> Result<()> {
+    pub fn save(&mut self, state: &mut State) -> Result<()> {
         let mut steps = Map::new();
-        for slot in &self.slots {
-            if let Some(moments) = &slot.moments {
-                let [first, second] = names(&slot.name);
-                state.tensors.insert(first, bridge::to_plugin(&moments.first)?);
-                state.tensors.insert(second, bridge::to_plugin(&moments.second)?);
-                steps.insert(slot.name.clone(), json!(moments.steps));
+        for slot in &mut self.slots {
+            let Some(moments) = &mut slot.moments else { continue };
+            let both = match &mut moments.both {
+                Both::Here(both) => both.each_mut().map(|moment| Ok(moment.share(&slot.shape))),
+                Both::OnDevice(both) => both.each_ref().map(bridge::to_plugin),
+            };
+            for (name, moment) in names(&slot.name).into_iter().zip(both) {
+                state.tensors.insert(name, moment?);
             }
+            steps.insert(slot.name.clone(), json!(moments.steps));
         }
         state.values.insert("optimizer-steps".to_owned(), steps.into());
         Ok(())
@@ -150,18 +227,22 @@ impl AdamW {
     ///
     /// # Errors
     /// If something is missing or does not fit.
-    pub fn read(&self, state: &State) -> Result<Restored> {
+    pub fn read(&self, parameters: &Parameters, state: &State) -> Result<Restored> {
         let steps: Map<String, serde_json::Value> = state.value("optimizer-steps")?;
-        let read = |slot: &Slot, tensors: &Params| {
+        let read = |slot: &Slot| {
             let Some(steps) = steps.get(&slot.name).and_then(serde_json::Value::as_i64) else { return Ok(None) };
+            let ours = &parameters.at(slot.place).tensor;
             let [first, second] = names(&slot.name);
-            Ok(Some(Moments {
-                first: bridge::fresh_like(tensors, &first, &slot.parameter)?,
-                second: bridge::fresh_like(tensors, &second, &slot.parameter)?,
-                steps: steps as i32,
-            }))
+            let both = if parameters.device() == Device::Cpu {
+                let shared = |name| bridge::like(&state.tensors, name, ours).map(|t| Numbers::Shared(t.clone()));
+                Both::Here([shared(&first)?, shared(&second)?])
+            } else {
+                let fresh = |name| bridge::fresh_like(&state.tensors, name, ours);
+                Both::OnDevice([fresh(&first)?, fresh(&second)?])
+            };
+            Ok(Some(Moments { both, steps: steps as i32 }))
         };
-        self.slots.iter().map(|slot| read(slot, &state.tensors)).collect::<Result<_>>().map(Restored)
+        self.slots.iter().map(read).collect::<Result<_>>().map(Restored)
     }
 
     /// Goes on from there.

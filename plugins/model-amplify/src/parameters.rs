@@ -1,8 +1,11 @@
 //! The model's named tensors.
 
-use plugin_api::{Error, Params, Received, Result, Seed};
+use std::ops::Deref;
+
+use plugin_api::{Draft, Error, Params, Received, Result, Room, Seed};
 use tch::{Device, Kind, Tensor};
 
+use crate::numbers::Numbers;
 use crate::{bridge, noise};
 
 /// How a tensor starts where no checkpoint gives it.
@@ -16,14 +19,71 @@ pub enum Init {
     Uniform(f64),
 }
 
-/// A named tensor. The layers hold handles to the same memory, so whoever writes to it changes the layer.
+/// A named tensor.
 #[derive(Debug)]
 pub struct Parameter {
     /// Its published name, with `trunk.` before the trunk's.
     pub name: String,
-    /// Its values.
+    /// Its values as libtorch sees them. The layers hold handles of the same tensor, so whoever changes its values, or
+    /// where they lie, changes the layer.
     pub tensor: Tensor,
     init: Init,
+    values: Values,
+}
+
+/// Where a parameter's values are.
+#[derive(Debug)]
+enum Values {
+    /// Nowhere: nobody asked for them yet, and what comes from the server may take their place.
+    Missing,
+    /// In libtorch's memory on another device.
+    OnDevice,
+    /// Here, and the tensor points there.
+    Here(Numbers),
+}
+
+impl Parameter {
+    /// The shape, in the contract's integers.
+    pub fn shape(&self) -> Vec<usize> {
+        bridge::shape_of(&self.tensor)
+    }
+
+    /// Whether it has no values yet.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.values, Values::Missing)
+    }
+
+    /// Lets the tensor point to where its numbers lie, before any other memory of it goes.
+    fn point(&mut self, numbers: Numbers) -> Result<()> {
+        // SAFETY: the numbers stand in `values` as long as the tensor points to them, are as many as it has elements, and
+        // are written by nobody but who holds the only slice of them.
+        unsafe { bridge::point(&self.tensor, numbers.read()) }?;
+        self.values = Values::Here(numbers);
+        Ok(())
+    }
+}
+
+/// A layer's handle of a parameter.
+#[derive(Debug)]
+pub struct Handle {
+    tensor: Tensor,
+    /// The parameter's place among all.
+    pub place: usize,
+}
+
+impl Handle {
+    /// Another one.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { tensor: self.tensor.shallow_clone(), place: self.place }
+    }
+}
+
+impl Deref for Handle {
+    type Target = Tensor;
+    fn deref(&self) -> &Tensor {
+        &self.tensor
+    }
 }
 
 /// All of them, in the order in which the layers were made.
@@ -39,6 +99,11 @@ impl Parameters {
         Self { device, all: Vec::new() }
     }
 
+    /// Where their values are.
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
     /// The place where layers make their tensors.
     pub fn root(&mut self) -> Scope<'_> {
         Scope { parameters: self, prefix: String::new() }
@@ -49,53 +114,155 @@ impl Parameters {
         self.all.iter()
     }
 
+    /// The one at a place.
+    pub(crate) fn at(&self, place: usize) -> &Parameter {
+        &self.all[place]
+    }
+
     /// The one with this name.
     pub fn find(&self, name: &str) -> Option<&Tensor> {
         self.all.iter().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
     }
 
-    /// Gives all whose names begin with `prefix` their first values. Each draws from a seed of its own name, so that
-    /// instances with other heads still start with the same values.
-    pub fn initialise(&self, prefix: &str, seed: Seed) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        for parameter in self.all.iter().filter(|parameter| parameter.name.starts_with(prefix)) {
-            let mut tensor = parameter.tensor.shallow_clone();
-            match parameter.init {
-                Init::Zeros => drop(tensor.zero_()),
-                Init::Ones => drop(tensor.fill_(1.0)),
-                Init::Uniform(range) => {
-                    let values = noise::uniform(tensor.numel(), range, seed.of(&parameter.name));
-                    tensor.f_copy_(&Tensor::from_slice(&values).reshape(tensor.size())).map_err(bridge::torch)?;
+    /// Gives all that have no values and whose names begin with `prefix` their first ones. Each draws from a seed of its
+    /// own name, so that instances with other heads still start with the same values.
+    ///
+    /// # Errors
+    /// If libtorch has no memory for them.
+    pub fn initialise(&mut self, prefix: &str, seed: Seed) -> Result<()> {
+        self.give(
+            |name| name.starts_with(prefix),
+            |parameter, out| {
+                match parameter.init {
+                    Init::Zeros => {}
+                    Init::Ones => out.fill(1.0),
+                    Init::Uniform(range) => noise::uniform(out, range, seed.of(&parameter.name)),
                 }
+                Ok(())
+            },
+        )
+    }
+
+    /// Gives values to those that have none and whose names are `wanted`: `write` writes them into zeros.
+    ///
+    /// # Errors
+    /// That of `write`, or if libtorch has no memory. Those before have their values then.
+    pub(crate) fn give(
+        &mut self,
+        wanted: impl Fn(&str) -> bool,
+        mut write: impl FnMut(&Parameter, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let wanted = |parameter: &&mut Parameter| parameter.is_missing() && wanted(&parameter.name);
+        let bytes = self.all.iter_mut().filter(wanted).map(|p| Room::bytes::<f32>(p.tensor.numel()));
+        let mut room = Room::of(bytes);
+        for parameter in self.all.iter_mut().filter(wanted) {
+            let mut draft = room.draft::<f32>(parameter.tensor.numel());
+            write(parameter, draft.as_mut_slice())?;
+            if self.device == Device::Cpu {
+                parameter.point(Numbers::Own(draft))?;
+            } else {
+                bridge::write_to(&parameter.tensor, draft.as_slice()).map_err(bridge::torch)?;
+                parameter.values = Values::OnDevice;
             }
         }
         Ok(())
     }
 
-    /// Copies of all, in fresh memory: the optimiser writes to the tensors in place, and what was handed out must not
-    /// change.
-    pub fn snapshot(&self) -> Result<Params> {
-        self.all.iter().map(|p| Ok((p.name.as_str(), bridge::to_plugin(&p.tensor)?))).collect()
+    /// All of them, as the contract has them: shared on the CPU, which costs nothing now and a new place at the next step
+    /// if somebody still holds them then; copied from other devices.
+    ///
+    /// # Errors
+    /// If one has no values, or cannot be copied.
+    pub fn snapshot(&mut self) -> Result<Params> {
+        let shared = |parameter: &mut Parameter| {
+            let shape = parameter.shape();
+            let tensor = match &mut parameter.values {
+                Values::Missing => return Err(Error::tensor(&parameter.name, "has no values yet")),
+                Values::OnDevice => bridge::to_plugin(&parameter.tensor)?,
+                Values::Here(numbers) => numbers.share(&shape),
+            };
+            Ok((parameter.name.clone(), tensor))
+        };
+        self.all.iter_mut().map(shared).collect()
     }
 
     /// Takes over the tensors that it knows. Changes nothing if one of them does not fit.
-    pub fn receive(&self, params: &Params) -> Result<Received> {
+    ///
+    /// # Errors
+    /// If a tensor has another shape or type, or cannot be copied to the device.
+    pub fn receive(&mut self, params: &Params) -> Result<Received> {
         let mut received = Received::default();
         let mut fitting = Vec::new();
-        for parameter in &self.all {
+        for (place, parameter) in self.all.iter().enumerate() {
             match params.get(&parameter.name) {
                 Some(tensor) => {
                     bridge::expect_like(&parameter.name, tensor, &parameter.tensor)?;
-                    fitting.push((parameter, tensor));
+                    fitting.push((place, tensor));
                 }
                 None => received.missing.push(parameter.name.clone()),
             }
         }
         received.unexpected = params.names().filter(|name| self.find(name).is_none()).map(str::to_owned).collect();
-        for (parameter, tensor) in fitting {
-            bridge::copy_into(&parameter.name, tensor, &parameter.tensor)?;
+        if !fitting.is_empty() {
+            self.part_from_the_others(&received.missing)?;
+        }
+        for (place, tensor) in fitting {
+            let parameter = &mut self.all[place];
+            if self.device == Device::Cpu {
+                parameter.point(Numbers::Shared(tensor.clone()))?;
+            } else {
+                bridge::copy_into(&parameter.name, tensor, &parameter.tensor)?;
+                parameter.values = Values::OnDevice;
+            }
         }
         Ok(received)
+    }
+
+    /// Moves what stays into memory of its own, so that it does not keep the whole piece that it shared with what goes.
+    fn part_from_the_others(&mut self, staying: &[String]) -> Result<()> {
+        let stays = |parameter: &&mut Parameter| {
+            matches!(parameter.values, Values::Here(_)) && staying.contains(&parameter.name)
+        };
+        let mut room = Room::of(self.all.iter_mut().filter(stays).map(|p| Room::bytes::<f32>(p.tensor.numel())));
+        for parameter in self.all.iter_mut().filter(stays) {
+            let Values::Here(numbers) = &parameter.values else { continue };
+            let mut draft = room.draft::<f32>(numbers.read().len());
+            draft.as_mut_slice().copy_from_slice(numbers.read());
+            parameter.point(Numbers::Own(draft))?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes of a [`Room`] the parameters at these places take when they are written to.
+    pub(crate) fn moved_bytes(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
+        places.map(|place| match &self.all[place].values {
+            Values::Here(numbers) => numbers.moved_bytes(),
+            Values::Missing | Values::OnDevice => 0,
+        })
+    }
+
+    /// Lets `write` write to a parameter on the CPU; it gets the memory, and where the numbers still lie if that is new.
+    ///
+    /// # Errors
+    /// If libtorch cannot make a tensor.
+    pub(crate) fn write(
+        &mut self,
+        place: usize,
+        room: impl FnOnce(usize) -> Draft<f32>,
+        write: impl FnOnce(&mut [f32], Option<&[f32]>),
+    ) -> Result<()> {
+        let parameter = &mut self.all[place];
+        let Values::Here(numbers) = &mut parameter.values else {
+            return Err(Error::tensor(&parameter.name, "has no values here"));
+        };
+        let (memory, before) = numbers.write(room);
+        let Some(before) = before else {
+            write(memory, None);
+            return Ok(());
+        };
+        write(memory, Some(before.elements()?));
+        // SAFETY: as in `point`; what the tensor pointed to goes at the end of this function, or stays after an error.
+        unsafe { bridge::point(&parameter.tensor, numbers.read()) }.inspect_err(|_| *numbers = Numbers::Shared(before))
     }
 }
 
@@ -113,13 +280,16 @@ impl Scope<'_> {
     }
 
     /// Makes a tensor here. It has no values yet.
-    pub fn tensor(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// If libtorch has no memory for it.
+    pub fn tensor(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Handle> {
         let name = format!("{}{name}", self.prefix);
         let tensor = Tensor::f_empty(shape, (Kind::Float, self.parameters.device))
             .map_err(|e| Error::tensor(&name, "could not be allocated").because(&e))?;
-        let shared = tensor.shallow_clone();
-        self.parameters.all.push(Parameter { name, tensor, init });
-        Ok(shared)
+        let handle = Handle { tensor: tensor.shallow_clone(), place: self.parameters.all.len() };
+        self.parameters.all.push(Parameter { name, tensor, init, values: Values::Missing });
+        Ok(handle)
     }
 
     /// The device of the tensors made here.

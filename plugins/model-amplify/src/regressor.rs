@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::batch::Batch;
 use crate::config::Pooling;
 use crate::noise::Noise;
-use crate::parameters::{Init, Scope};
+use crate::parameters::{Handle, Init, Scope};
 use crate::trunk::Linear;
 
 const GROUPS: i64 = 8;
@@ -40,8 +40,8 @@ pub struct Regressor {
 #[derive(Debug)]
 struct Hidden {
     linear: Linear,
-    weight: Tensor,
-    bias: Tensor,
+    weight: Handle,
+    bias: Handle,
 }
 
 impl Regressor {
@@ -70,7 +70,7 @@ impl Regressor {
         let mut x = pooled.shallow_clone();
         for layer in &self.hidden {
             x = layer.linear.forward(&x);
-            x = x.group_norm(GROUPS, Some(&layer.weight), Some(&layer.bias), NORM_EPS, true).gelu("none");
+            x = x.group_norm(GROUPS, Some(&*layer.weight), Some(&*layer.bias), NORM_EPS, true).gelu("none");
             x = noise.dropout(x, self.dropout);
         }
         self.last.forward(&x).squeeze_dim(-1)

@@ -6,11 +6,11 @@ use tch::{Kind, Reduction, Tensor};
 use crate::batch::Batch;
 use crate::bridge;
 use crate::config::{Config, Schedule};
-use crate::cpu::Team;
 use crate::drift::Drift;
 use crate::network::{Network, Work};
 use crate::noise::Noise;
 use crate::optimizer::{AdamW, Rates};
+use crate::parameters::Parameters;
 
 /// The network with its optimiser, which lives as long as the client.
 #[derive(Debug)]
@@ -61,9 +61,9 @@ impl Trainer {
 
     fn with_drift(network: Network, config: &Config, proximal: f64, scaffold: bool) -> Self {
         let learns = |name: &str| !(config.frozen_trunk && name.starts_with("trunk."));
-        let learning = || network.parameters.iter().filter(|p| learns(&p.name));
-        let optimizer = AdamW::new(learning(), config.weight_decay);
-        let drift = Drift::new(learning().map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);
+        let optimizer = AdamW::new(&network.parameters, learns, config.weight_decay);
+        let learning = network.parameters.iter().filter(|p| learns(&p.name));
+        let drift = Drift::new(learning.map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);
         let base = Rates { trunk: config.trunk_lr, regressor: config.regressor_lr };
         Self { network, optimizer, drift, base, schedule: config.schedule, steps: 0, decayed: 0 }
     }
@@ -114,43 +114,44 @@ impl Trainer {
         let rates = self.base.times(left);
         let Lesson { task, batch, targets } = lesson;
         let Self { network, optimizer, drift, .. } = self;
+        let (layers, parameters) = network.parts();
         let (mut squares, norms) = (0.0, work.norms);
-        let mut take = |optimizer: &mut AdamW, team: &Team, slot: usize, mut gradient: Tensor| {
+        let Work { team, space, .. } = work;
+        let mut take = |optimizer: &mut AdamW, parameters: &mut Parameters, slot: usize, mut gradient: Tensor| {
             if norms {
                 squares += gradient.square().sum(Kind::Double).double_value(&[]);
             }
             drift.correct(slot, &mut gradient);
-            optimizer.step(slot, &gradient, rates, team);
+            optimizer.step(parameters, slot, &gradient, rates, team)
         };
-        let loss = match network.learns_by_hand(batch) {
+        let loss = match layers.learns_by_hand(batch) {
             Some((weights, pack)) => {
-                let Work { team, space, .. } = work;
                 let pooled = bridge::matrix(&weights.forward(&pack, team, space, true), batch.rows());
                 let pooled = pooled.set_requires_grad(true);
-                let loss = compare(&network.of_pooled(task, &pooled, noise)?, targets);
-                let (slots, heads): (Vec<usize>, Vec<&Tensor>) = optimizer.heads().unzip();
-                let mut by = gradients(&loss, &[&[&pooled], &heads[..]].concat())?;
-                let by_pooled = by.remove(0);
+                let loss = compare(&layers.of_pooled(task, &pooled, noise)?, targets);
+                let (slots, places): (Vec<usize>, Vec<usize>) = optimizer.heads().unzip();
+                let heads = places.iter().map(|&place| &parameters.at(place).tensor);
+                let mut by = gradients(&loss, &std::iter::once(&pooled).chain(heads).collect::<Vec<_>>())?;
+                let by_pooled = by.remove(0).contiguous();
                 for (slot, gradient) in slots.into_iter().zip(by).filter(|(_, gradient)| gradient.defined()) {
-                    take(optimizer, team, slot, gradient);
+                    take(optimizer, parameters, slot, gradient)?;
                 }
-                let by_pooled = by_pooled.contiguous();
-                weights.backward(&pack, team, space, bridge::slice(&by_pooled), |parameter, gradient| {
-                    if let Some(slot) = optimizer.slot(parameter) {
-                        take(optimizer, team, slot, gradient);
-                    }
+                weights.backward(&pack, team, space, bridge::slice(&by_pooled), |place, gradient| {
+                    optimizer.slot(place).map_or(Ok(()), |slot| take(optimizer, parameters, slot, gradient))
                 })?;
                 loss
             }
             None => {
-                let loss = compare(&network.forward(task, batch, noise, work)?, targets);
-                let by = gradients(&loss, &optimizer.parameters().collect::<Vec<_>>())?;
+                let loss = compare(&layers.forward(task, batch, noise, (team, space))?, targets);
+                let learning = optimizer.learning().map(|place| &parameters.at(place).tensor);
+                let by = gradients(&loss, &learning.collect::<Vec<_>>())?;
                 for (slot, gradient) in by.into_iter().enumerate().filter(|(_, gradient)| gradient.defined()) {
-                    take(optimizer, &work.team, slot, gradient);
+                    take(optimizer, parameters, slot, gradient)?;
                 }
                 loss
             }
         };
+        optimizer.stepped();
         self.steps += 1;
         self.decayed += u64::from(round > 0);
         Ok(Stepped { loss: loss.double_value(&[]), rates, norm: squares.sqrt() })
@@ -160,7 +161,7 @@ impl Trainer {
     ///
     /// # Errors
     /// If they cannot be copied.
-    pub fn state(&self) -> Result<State> {
+    pub fn state(&mut self) -> Result<State> {
         let mut state = State { tensors: self.network.parameters.snapshot()?, ..State::default() };
         self.optimizer.save(&mut state)?;
         self.drift.save(&mut state)?;
@@ -174,12 +175,12 @@ impl Trainer {
     /// # Errors
     /// If a tensor or value is missing, or is of another shape or type.
     pub fn restore(&mut self, state: &State) -> Result<()> {
-        let parameters = &self.network.parameters;
+        let parameters = &mut self.network.parameters;
         if let Some(missing) = parameters.iter().find(|p| state.tensors.get(&p.name).is_none()) {
             return Err(Error::tensor(&missing.name, "is missing from the checkpoint"));
         }
         let (steps, decayed) = (state.value("steps")?, state.value("decayed-steps")?);
-        let (moments, controls) = (self.optimizer.read(state)?, self.drift.read(state)?);
+        let (moments, controls) = (self.optimizer.read(parameters, state)?, self.drift.read(state)?);
         parameters.receive(&state.tensors)?;
         self.optimizer.restore(moments);
         self.drift.restore(controls);

@@ -9,13 +9,13 @@ use crate::bridge;
 use crate::config::Precision;
 use crate::cpu::{BlockWeights, Weights};
 use crate::noise::Noise;
-use crate::parameters::{Init, Scope};
+use crate::parameters::{Handle, Init, Scope};
 
 /// `y = x Wᵀ + b`.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weight: Handle,
+    bias: Option<Handle>,
     /// What it computes in, and gives.
     kind: Kind,
 }
@@ -45,8 +45,8 @@ impl Linear {
 /// `y = (x - mean(x)) / √(var(x) + ε) · w + b`.
 #[derive(Debug)]
 struct Norm {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weight: Handle,
+    bias: Option<Handle>,
     size: i64,
     eps: f64,
 }
@@ -61,8 +61,8 @@ impl Norm {
 
     fn forward(&self, x: &Tensor) -> Tensor {
         match &self.bias {
-            None => x.rms_norm(self.size, Some(&self.weight), self.eps),
-            Some(bias) => x.layer_norm(self.size, Some(&self.weight), Some(bias), self.eps, true),
+            None => x.rms_norm(self.size, Some(&*self.weight), self.eps),
+            Some(bias) => x.layer_norm(self.size, Some(&*self.weight), Some(&**bias), self.eps, true),
         }
     }
 }
@@ -208,7 +208,7 @@ impl Block {
 /// The encoder, and the decoder that it was pretrained with.
 #[derive(Debug)]
 pub struct Trunk {
-    encoder: Tensor,
+    encoder: Handle,
     layer_norm_1: Option<Norm>,
     transformer_encoder: Vec<Block>,
     layer_norm_2: Option<Norm>,
@@ -249,8 +249,8 @@ impl Trunk {
 
     /// The weights, if the trunk is of the arrangement that [`crate::cpu`] computes, and on the CPU.
     pub(crate) fn weights(&self) -> Option<Weights> {
-        let plain = |linear: &Linear| linear.bias.is_none().then(|| linear.weight.shallow_clone());
-        let norm = |norm: &Norm| norm.bias.is_none().then(|| norm.weight.shallow_clone());
+        let plain = |linear: &Linear| linear.bias.is_none().then(|| linear.weight.again());
+        let norm = |norm: &Norm| norm.bias.is_none().then(|| norm.weight.again());
         let block = |block: &Block| {
             let Block { attention, ffn, attention_norm, ffn_norm } = block;
             let published = ffn.act == HiddenAct::SwiGlu && attention.dropout == 0.0 && ffn.dropout == 0.0;
@@ -271,7 +271,7 @@ impl Trunk {
             return None;
         };
         Some(Weights {
-            embedding: self.encoder.shallow_clone(),
+            embedding: self.encoder.again(),
             blocks: self.transformer_encoder.iter().map(block).collect::<Option<_>>()?,
             turns: bridge::slice(&self.rotary.turns.view_as_real().contiguous()).to_vec(),
             heads: usize::try_from(first.attention.heads).ok()?,

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use plugin_api::{Error, Result};
-use safetensors::tensor::Metadata;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
-
-use crate::bridge;
 
 /// The file of a checkpoint that fits into one.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -45,56 +43,107 @@ impl Weights {
         Ok(Self { place: index, files })
     }
 
-    /// Copies the tensors into `wanted`. All that is missing, unexpected or of another shape is one error, and then
-    /// nothing was copied. Tensors that belong `elsewhere` are passed over.
+    /// Where the `wanted` tensors of these shapes lie. All that is missing, unexpected or of another shape is one error.
+    /// Tensors that belong `elsewhere` are passed over. Reads no more than the files' headers.
     ///
     /// # Errors
     /// If a file cannot be read, or does not fit.
-    pub(crate) fn load(&self, wanted: &[(&str, &Tensor)], elsewhere: impl Fn(&str) -> bool) -> Result<()> {
-        let read = |path: &PathBuf| fs::read(path).map_err(|e| Error::io(path, &e));
-        let contents = self.files.iter().map(read).collect::<Result<Vec<_>>>()?;
+    pub(crate) fn find(&self, wanted: &[(&str, Vec<usize>)], elsewhere: impl Fn(&str) -> bool) -> Result<Found> {
         let mut problems = Vec::new();
-        let mut found = BTreeMap::new();
-        for (path, bytes) in self.files.iter().zip(&contents) {
-            let file = SafeTensors::deserialize(bytes).map_err(|e| {
-                let error = Error::data("is damaged, or no safetensors file").because(&e).in_file(path, None);
+        let mut found = Found { files: Vec::new(), places: BTreeMap::new() };
+        for (number, path) in self.files.iter().enumerate() {
+            let mut file = File::open(path).map_err(|e| Error::io(path, &e))?;
+            let (start, header) = header(&mut file).map_err(|broken| {
+                let error = Error::data("is damaged, or no safetensors file").because_of(broken).in_file(path, None);
                 error.help("if it was downloaded, delete it and fetch it again")
             })?;
-            for (name, tensor) in file.tensors() {
-                if found.insert(name.clone(), tensor).is_some() {
+            for name in header.offset_keys() {
+                let Some(info) = header.info(&name) else { continue };
+                let place = Place { file: number, start: start + info.data_offsets.0 as u64, info: info.clone() };
+                if found.places.insert(name.clone(), place).is_some() {
                     problems.push(format!("`{name}` stands in two files"));
                 }
             }
+            found.files.push((path.clone(), file));
         }
         for (name, ours) in wanted {
-            match found.get(*name) {
+            match found.places.get(*name).map(|place| &place.info) {
                 None => problems.push(format!("`{name}` is missing")),
-                Some(theirs) if theirs.shape() != bridge::shape_of(ours) => {
-                    problems.push(format!("`{name}` has shape {:?}, not {:?}", theirs.shape(), bridge::shape_of(ours)));
+                Some(theirs) if theirs.shape != *ours => {
+                    problems.push(format!("`{name}` has shape {:?}, not {ours:?}", theirs.shape));
                 }
-                Some(theirs) if kind(theirs.dtype()).is_none() => {
-                    problems.push(format!("`{name}` holds {:?}, which is no float", theirs.dtype()));
+                Some(theirs) if kind(theirs.dtype).is_none() => {
+                    problems.push(format!("`{name}` holds {:?}, which is no float", theirs.dtype));
                 }
                 Some(_) => {}
             }
         }
         let known = |name: &str| elsewhere(name) || wanted.iter().any(|(wanted, _)| *wanted == name);
-        problems.extend(found.keys().filter(|name| !known(name)).map(|name| format!("`{name}` is unexpected")));
-        if !problems.is_empty() {
-            let error = Error::data(format!("{} of its tensors do not fit the model", problems.len()));
-            return Err(problems.into_iter().fold(error.in_file(&self.place, None), Error::because_of));
+        problems.extend(found.places.keys().filter(|name| !known(name)).map(|name| format!("`{name}` is unexpected")));
+        if problems.is_empty() {
+            return Ok(found);
         }
-        let _guard = tch::no_grad_guard();
-        for (name, ours) in wanted {
-            let theirs = found.get(*name).and_then(|theirs| Some((theirs.data(), kind(theirs.dtype())?)));
-            let copied = theirs.map(|(data, kind)| {
-                Tensor::f_from_data_size(data, &ours.size(), kind)
-                    .and_then(|theirs| ours.shallow_clone().f_copy_(&theirs))
-            });
-            copied.transpose().map_err(|e| Error::tensor(*name, "could not be copied").because(&e))?;
-        }
-        Ok(())
+        let error = Error::data(format!("{} of its tensors do not fit the model", problems.len()));
+        Err(problems.into_iter().fold(error.in_file(&self.place, None), Error::because_of))
     }
+}
+
+/// Tensors that were found in files, and fit.
+#[derive(Debug)]
+pub(crate) struct Found {
+    files: Vec<(PathBuf, File)>,
+    places: BTreeMap<String, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    file: usize,
+    start: u64,
+    info: TensorInfo,
+}
+
+impl Found {
+    /// Reads one of them into memory of its size, as fp32.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn read(&mut self, name: &str, out: &mut [f32]) -> Result<()> {
+        let place = self.places.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
+        let (path, file) = &mut self.files[place.file];
+        let (from, to) = place.info.data_offsets;
+        let kind = kind(place.info.dtype).ok_or_else(|| Error::tensor(name, "is no float"))?;
+        let read = |bytes: &mut [u8]| {
+            file.seek(SeekFrom::Start(place.start))
+                .and_then(|_| file.read_exact(bytes))
+                .map_err(|e| Error::io(path, &e))
+        };
+        if kind == Kind::Float {
+            return read(bytemuck::cast_slice_mut(out));
+        }
+        let mut bytes = vec![0; to - from];
+        read(&mut bytes)?;
+        let theirs = Tensor::f_from_data_size(&bytes, &[out.len() as i64], kind);
+        let converted = theirs.and_then(|theirs| theirs.f_to_kind(Kind::Float)?.f_copy_data(out, out.len()));
+        converted.map_err(|e| Error::tensor(name, "could not be copied").because(&e))
+    }
+}
+
+/// Where the tensors of a safetensors file begin, and its header; or what is wrong with it.
+fn header(file: &mut File) -> Result<(u64, Metadata), String> {
+    let told = |e: std::io::Error| e.to_string();
+    let size = file.metadata().map_err(told)?.len();
+    let mut length = [0; size_of::<u64>()];
+    file.read_exact(&mut length).map_err(|_| format!("it has {size} bytes"))?;
+    let (before, length) = (length.len() as u64, u64::from_le_bytes(length));
+    if length > size - before {
+        return Err(format!("its header has {length} bytes, and the file {size}"));
+    }
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).map_err(told)?;
+    // Offsets and sizes are checked by this type as it is read.
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| e.to_string())?;
+    let whole = before + length + metadata.data_len() as u64;
+    if whole == size { Ok((before + length, metadata)) } else { Err(format!("it has {size} of {whole} bytes")) }
 }
 
 /// The names of the files that an index lists, each once.
@@ -125,21 +174,7 @@ pub(crate) fn is_file_name(name: &str) -> bool {
 
 /// Whether a safetensors file is as long as its header says.
 pub(crate) fn is_whole(path: &Path) -> bool {
-    let whole = || -> Option<bool> {
-        let mut file = File::open(path).ok()?;
-        let size = file.metadata().ok()?.len();
-        let mut length = [0; size_of::<u64>()];
-        file.read_exact(&mut length).ok()?;
-        let (start, length) = (length.len() as u64, u64::from_le_bytes(length));
-        if length > size {
-            return Some(false);
-        }
-        let mut header = Vec::new();
-        file.take(length).read_to_end(&mut header).ok()?;
-        let metadata: Metadata = serde_json::from_slice(&header).ok()?;
-        Some(start + length + metadata.data_len() as u64 == size)
-    };
-    whole().unwrap_or(false)
+    File::open(path).is_ok_and(|mut file| header(&mut file).is_ok())
 }
 
 /// libtorch's name of a float type; anything else cannot be a weight.

@@ -130,23 +130,24 @@ fn forward(folder: &Path, expected: &Expected, worst: &mut Worst) {
         assert_eq!(batch.ids, Tensor::from_slice(&ids).view_as(&batch.ids), "token ids and padding");
 
         let work = &mut Work::new(2).unwrap();
-        let network = &tokens.trainer().network;
-        let hidden = network.trunk.forward(&batch, &mut Noise::none());
+        let network = &tokens.trainer().unwrap().network;
+        let hidden = network.layers().trunk().forward(&batch, &mut Noise::none());
         let first = hidden.narrow(1, 0, case.hidden_first_tokens[0].len() as i64);
         worst.elements(
             "hidden",
             &first,
             &case.hidden_first_tokens.iter().flat_map(|row| flat(row)).collect::<Vec<_>>(),
         );
-        worst.elements("logits", &network.trunk.logits(&hidden).get(0), &flat(&case.logits_row0));
-        let mut pooled = |pooling| network.pooled(&batch, pooling, work);
+        worst.elements("logits", &network.layers().trunk().logits(&hidden).get(0), &flat(&case.logits_row0));
+        let mut pooled = |pooling| network.layers().pooled(&batch, pooling, work);
         worst.elements("pooled", &pooled(Pooling::AllPositions), &flat(&case.pooled_mean_over_all_positions));
         worst.elements("pooled", &pooled(Pooling::Tokens), &flat(&case.pooled_mean_over_tokens));
         for (model, predictions) in
             [(&mut all, &case.prediction_mean_over_all_positions), (&mut tokens, &case.prediction_mean_over_tokens)]
         {
             for task in 0..expected.num_targets {
-                let predicted = model.trainer().network.predict(&task.to_string(), &batch, work).unwrap();
+                let predicted =
+                    model.trainer().unwrap().network.layers().predict(&task.to_string(), &batch, work).unwrap();
                 worst.elements("prediction", &predicted, &predictions.iter().map(|row| row[task]).collect::<Vec<_>>());
             }
         }
@@ -175,7 +176,7 @@ fn train(folder: &Path, expected: &Expected, worst: &mut Worst) {
         let batch = model.batch(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
         let lesson = Lesson { task: &step.task.to_string(), batch: &batch, targets: &step.labels };
         let place = (step.round, expected.lr_decay_total_steps);
-        let stepped = model.trainer().step(lesson, place, &mut Noise::none(), &mut work).unwrap();
+        let stepped = model.trainer().unwrap().step(lesson, place, &mut Noise::none(), &mut work).unwrap();
         worst.relative("loss", stepped.loss, step.loss, if narrowest == 1 { 5e-3 } else { 1e-3 });
         worst.relative("gradient norm", stepped.norm, step.grad_norm, norm_allowed);
         let Rates { trunk, regressor } = stepped.rates;

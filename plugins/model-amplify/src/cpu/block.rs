@@ -8,6 +8,7 @@ use super::product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
 use super::space::{Kept, Scratch};
 use super::{BlockWeights, Pack, Team, Weights, half, kernels};
 use crate::bridge::{slice, slice_mut};
+use crate::parameters::Handle;
 
 /// The products of a linear layer with its weight of (outputs, inputs).
 #[derive(Clone, Copy)]
@@ -80,7 +81,7 @@ impl Pass<'_> {
         kept: &mut Kept,
         dx: &mut [f32],
         scratch: &mut Scratch,
-        give: &mut impl FnMut(&Tensor, Tensor),
+        give: &mut impl FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let Self { pack, team, .. } = *self;
         let (n, size, inner, heads) = self.sizes();
@@ -145,17 +146,16 @@ impl Pass<'_> {
     /// Gives away the gradient of a linear layer's weight.
     fn weight(
         &mut self,
-        weight: &Tensor,
+        weight: &Handle,
         by_output: Rows<'_>,
         input: Rows<'_>,
-        give: &mut impl FnMut(&Tensor, Tensor),
+        give: &mut impl FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let mut gradient = gradient_like(weight, self.gradient)?;
         let width = weight.size()[1] as usize;
         let out = RowsMut::new(slice_mut(&mut gradient), width);
         self.linear(Layer::Weight, out, Into::Set, by_output, input);
-        give(weight, gradient);
-        Ok(())
+        give(weight.place, gradient)
     }
 
     /// Turns queries and keys by their positions.
@@ -191,8 +191,8 @@ impl Pass<'_> {
         dy: &[f32],
         r: &[f32],
         x: &[f32],
-        weight: &Tensor,
-        give: &mut impl FnMut(&Tensor, Tensor),
+        weight: &Handle,
+        give: &mut impl FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let (size, values, team) = (self.weights.size(), slice(weight), self.team);
         let by_weight = team.sum(dx.len() / size, size, |row, sum| {
@@ -205,8 +205,7 @@ impl Pass<'_> {
         });
         let mut gradient = gradient_like(weight, self.gradient)?;
         slice_mut(&mut gradient).copy_from_slice(&by_weight);
-        give(weight, gradient);
-        Ok(())
+        give(weight.place, gradient)
     }
 }
 

@@ -24,6 +24,7 @@ use plugin_api::Result;
 use tch::Tensor;
 
 use crate::bridge::{slice, slice_mut};
+use crate::parameters::Handle;
 
 pub(crate) use pack::Pack;
 pub(crate) use space::Workspace;
@@ -37,20 +38,20 @@ const LEAST_LENGTH: f32 = 1e-12;
 /// The weights of a block. The layers hold the same memory.
 #[derive(Debug)]
 pub(crate) struct BlockWeights {
-    pub(crate) q: Tensor,
-    pub(crate) k: Tensor,
-    pub(crate) v: Tensor,
-    pub(crate) wo: Tensor,
-    pub(crate) w12: Tensor,
-    pub(crate) w3: Tensor,
-    pub(crate) attention_norm: Tensor,
-    pub(crate) ffn_norm: Tensor,
+    pub(crate) q: Handle,
+    pub(crate) k: Handle,
+    pub(crate) v: Handle,
+    pub(crate) wo: Handle,
+    pub(crate) w12: Handle,
+    pub(crate) w3: Handle,
+    pub(crate) attention_norm: Handle,
+    pub(crate) ffn_norm: Handle,
 }
 
 /// The weights of a trunk of the published arrangement, on the CPU.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    pub(crate) embedding: Tensor,
+    pub(crate) embedding: Handle,
     pub(crate) blocks: Vec<BlockWeights>,
     /// Cosine and sine of each position and pair.
     pub(crate) turns: Vec<f32>,
@@ -103,18 +104,18 @@ impl Weights {
         pooled
     }
 
-    /// Gives away the gradient of each parameter, from the derivative by what [`Self::forward`] returned. A parameter may
-    /// be changed once its gradient was given away.
+    /// Gives away the gradient of each parameter under its place, from the derivative by what [`Self::forward`] returned.
+    /// A parameter may be changed once its gradient was given away.
     ///
     /// # Errors
-    /// If libtorch has no memory for a gradient.
+    /// If libtorch has no memory for a gradient, or that of `give`.
     pub(crate) fn backward(
         &self,
         pack: &Pack,
         team: &Team,
         space: &mut Workspace,
         by_pooled: &[f32],
-        mut give: impl FnMut(&Tensor, Tensor),
+        mut give: impl FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let size = self.size();
         let len = pack.positions() * size;
@@ -140,8 +141,7 @@ impl Weights {
             kernels::add(&mut sums[id as usize * size..][..size], dx);
         }
         scratch.dx = buffer;
-        give(&self.embedding, gradient);
-        Ok(())
+        give(self.embedding.place, gradient)
     }
 }
 

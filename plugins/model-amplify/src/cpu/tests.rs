@@ -30,7 +30,8 @@ fn trunk(hidden: i64, heads: i64, precision: Precision) -> (Parameters, Trunk) {
     parameters.initialise("trunk.", Seed::new(5)).unwrap();
     let _guard = tch::no_grad_guard();
     for parameter in parameters.iter().filter(|parameter| parameter.name.ends_with("norm.weight")) {
-        let noise = crate::noise::uniform(parameter.tensor.numel(), 0.5, Seed::new(6).of(&parameter.name));
+        let mut noise = vec![0.0; parameter.tensor.numel()];
+        crate::noise::uniform(&mut noise, 0.5, Seed::new(6).of(&parameter.name));
         let _ = parameter.tensor.shallow_clone().g_add_(&Tensor::from_slice(&noise));
     }
     (parameters, trunk)
@@ -61,14 +62,15 @@ fn by_hand(trunk: &Trunk, batch: &Batch, pooling: Pooling, threads: usize) -> (V
     assert_eq!(pooled, weights.forward(&pack, &team, &mut Workspace::default(), false));
     let by: Vec<f32> = (0..pooled.len()).map(|i| (i % 7) as f32 - 3.0).collect();
     let mut gradients = BTreeMap::new();
-    let mut give = |parameter: &Tensor, gradient: Tensor| {
-        assert!(gradients.insert(parameter.data_ptr().addr(), values(&gradient)).is_none(), "given twice");
+    let mut give = |place: usize, gradient: Tensor| {
+        assert!(gradients.insert(place, values(&gradient)).is_none(), "given twice");
+        Ok(())
     };
     weights.backward(&pack, &team, &mut space, &by, &mut give).unwrap();
     (pooled, gradients)
 }
 
-/// A parameter's name, where it lies, and its gradient.
+/// A parameter's name, its place, and its gradient.
 type Named = (String, usize, Vec<f32>);
 
 fn by_libtorch((parameters, trunk): &(Parameters, Trunk), batch: &Batch, pooling: Pooling) -> (Vec<f32>, Vec<Named>) {
@@ -77,8 +79,8 @@ fn by_libtorch((parameters, trunk): &(Parameters, Trunk), batch: &Batch, pooling
     let by: Vec<f32> = (0..pooled.numel()).map(|i| (i % 7) as f32 - 3.0).collect();
     let product = (&pooled * Tensor::from_slice(&by).view_as(&pooled)).sum(Kind::Float);
     let gradients = Tensor::run_backward(&[product], &learning, false, false);
-    let named = parameters.iter().zip(gradients).filter(|(_, gradient)| gradient.defined());
-    let named = named.map(|(p, gradient)| (p.name.clone(), p.tensor.data_ptr().addr(), values(&gradient)));
+    let named = parameters.iter().zip(gradients).enumerate().filter(|(_, (_, gradient))| gradient.defined());
+    let named = named.map(|(place, (p, gradient))| (p.name.clone(), place, values(&gradient)));
     (values(&pooled.detach()), named.collect())
 }
 
