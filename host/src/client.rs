@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use plugin_api::{Context, Epoch, Evaluation, Message, Params, Received, State, Task, Trained};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,17 @@ pub struct Outcome {
     pub local: Vec<Vec<Evaluation>>,
     /// Bytes of tensors that it got and that it sent, as they crossed.
     pub traffic: Traffic,
+    /// How long its model computed.
+    pub spent: Spent,
+}
+
+/// Seconds that a model trained and evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// In [`plugin_api::Model::train`].
+    pub training: f64,
+    /// In [`plugin_api::Model::evaluate`].
+    pub evaluation: f64,
 }
 
 /// Bytes of tensors that crossed between server and clients.
@@ -155,6 +167,8 @@ pub struct LocalClient {
     pub position: u64,
     /// The global model of the round, as its model received it.
     pub base: Message,
+    /// How long its model computed in this round so far.
+    pub spent: Spent,
 }
 
 impl LocalClient {
@@ -169,6 +183,7 @@ impl LocalClient {
 
     /// A round's work, before the rest.
     fn work(&mut self, order: &Order, link: &Link<'_>) -> Result<Outcome, Fault> {
+        self.spent = Spent::default();
         let global = self.evaluate(order, link)?;
         let me = self.identity.clone();
         let line = me.line(link, Some(order.round)).with_progress();
@@ -176,8 +191,10 @@ impl LocalClient {
         let (mut all, mut local) = (Trained::default(), Vec::new());
         for epoch in 0..order.epochs {
             let epoch = Epoch { round: order.round, epoch };
-            let model = self.model.change(&ctx);
-            let trained = model.and_then(|model| model.train(&self.tasks, epoch, &ctx)).map_err(|e| me.fault(e))?;
+            let model = self.model.change(&ctx).map_err(|e| me.fault(e))?;
+            let begun = Instant::now();
+            let trained = model.train(&self.tasks, epoch, &ctx).map_err(|e| me.fault(e))?;
+            self.spent.training += begun.elapsed().as_secs_f64();
             all = trust::trained(all, trained).map_err(|e| me.fault(e))?;
             self.position += trained.steps.max(1);
             link.console.epoch_done(me.index);
@@ -192,11 +209,14 @@ impl LocalClient {
             ctx.scalar(tag, self.position, bytes as f64);
         }
         let Trained { steps, examples } = all;
-        Ok(Outcome { message, steps, examples, global, local, traffic })
+        Ok(Outcome { message, steps, examples, global, local, traffic, spent: self.spent })
     }
 
     fn evaluation(&mut self, ctx: &Context<'_>) -> Result<Vec<Evaluation>, Fault> {
-        let found = self.model.look(ctx).and_then(|model| model.evaluate(&self.tasks, ctx));
+        let model = self.model.look(ctx).map_err(|e| self.identity.fault(e))?;
+        let begun = Instant::now();
+        let found = model.evaluate(&self.tasks, ctx);
+        self.spent.evaluation += begun.elapsed().as_secs_f64();
         found.and_then(|found| trust::evaluations(&self.tasks, found)).map_err(|e| self.identity.fault(e))
     }
 

@@ -14,6 +14,7 @@ use crate::participation::select;
 use crate::report::{Record, mean_metrics, mean_score, short};
 use crate::run_dir::RunDir;
 use crate::stopping::Patience;
+use crate::summary::Time;
 use crate::tracking::{Scalar, Tracker};
 use crate::trust;
 use crate::workers::{ahead, in_order};
@@ -59,6 +60,8 @@ pub struct Federation<'a> {
     pub plan: &'a config::Federation,
     /// How many clients work at the same time.
     pub workers: usize,
+    /// Where the time of the rounds went.
+    pub time: Time,
     /// Where scalars go.
     pub tracker: &'a Tracker,
     /// What the components may call.
@@ -203,6 +206,8 @@ impl Federation<'_> {
     fn judge(&mut self, round: u64, outcomes: &[(String, Outcome)], begun: Instant) -> Result<(), Failure> {
         for (client, outcome) in outcomes {
             self.record.add_traffic(client, outcome.traffic);
+            self.time.models.training += outcome.spent.training;
+            self.time.models.evaluation += outcome.spent.evaluation;
             self.record.add_global(client, &outcome.global);
             outcome.local.iter().for_each(|evaluations| self.record.add_local(client, evaluations));
         }
@@ -218,7 +223,9 @@ impl Federation<'_> {
             line += &format!(", {name} {}", short(value));
             server(format!("{name}/local_test"), value);
         }
-        self.link.console.round(&format!("{line} ({:.1} s)", begun.elapsed().as_secs_f64()));
+        let seconds = begun.elapsed().as_secs_f64();
+        self.time.rounds += seconds;
+        self.link.console.round(&format!("{line} ({seconds:.1} s)"));
         self.watch(outcomes)
     }
 

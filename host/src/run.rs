@@ -24,7 +24,7 @@ use crate::resume::Kept;
 use crate::run_dir::{Existing, RunDir};
 use crate::setup::{Setup, Used};
 use crate::stopping::Patience;
-use crate::summary::{self, Judged, Summary};
+use crate::summary::{self, Judged, Summary, Time};
 use crate::tensors;
 use crate::tracking::Tracker;
 
@@ -89,6 +89,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
         patience: Patience::default(),
         plan: &plan,
         workers: setup.placement.workers,
+        time: Time { workers: setup.placement.workers, ..Time::default() },
         tracker: &tracker,
         link: &link,
         run_dir: &run_dir,
@@ -296,6 +297,7 @@ fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Summary {
         traffic: federation.record.traffic.clone(),
         notes: federation.link.notes.list(),
         seconds,
+        time: Some(federation.time),
         peak_memory_bytes: peak_memory(),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plugin_api::{Aggregator, ClientSpec, Component, Dataset, Description, Kind, Message, ModelSetup, Params};
 use serde_json::Value;
 
-use crate::client::{Identity, LocalClient};
+use crate::client::{Identity, LocalClient, Spent};
 use crate::config::{Choice, Experiment, Place};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
@@ -191,7 +191,8 @@ impl Setup {
         let [input, output] = chains;
         let plugin = self.model.choice.plugin.clone();
         let identity = Arc::new(Identity { index, name: spec.name.clone(), device, plugin });
-        Ok(LocalClient { identity, model, tasks, input, output, position: 0, base: Message::default() })
+        let (base, spent) = (Message::default(), Spent::default());
+        Ok(LocalClient { identity, model, tasks, input, output, position: 0, base, spent })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::Traffic;
+use crate::client::{Spent, Traffic};
 use crate::error::{Failure, Report};
 use crate::notes::Note;
 use crate::report::TaskRecord;
@@ -35,8 +35,23 @@ pub struct Summary {
     pub notes: Vec<Note>,
     /// How long it took.
     pub seconds: f64,
+    /// Where the time of the rounds went, of this process. Absent from runs of earlier versions.
+    pub time: Option<Time>,
     /// The most memory that the process held, where the system tells.
     pub peak_memory_bytes: Option<u64>,
+}
+
+/// Where the time of the rounds went, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Time {
+    /// From the beginnings of the rounds to their ends.
+    pub rounds: f64,
+    /// In which all clients' models trained and evaluated, added up. Where this is less than the rounds' time times the
+    /// clients at a time, the rest is exchange, aggregation, and waiting for the slowest client.
+    #[serde(flatten)]
+    pub models: Spent,
+    /// How many clients worked at the same time.
+    pub workers: usize,
 }
 
 /// A global model and its score.

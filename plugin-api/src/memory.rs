@@ -149,6 +149,13 @@ pub struct Room {
     taken: usize,
 }
 
+impl Default for Room {
+    /// Room for nothing.
+    fn default() -> Self {
+        Self::of([])
+    }
+}
+
 impl Room {
     /// Bytes that a tensor of `count` elements takes of a room.
     pub const fn bytes<T>(count: usize) -> usize {
@@ -160,12 +167,35 @@ impl Room {
     /// # Panics
     /// If the size overflows; aborts where there is no memory, as every allocation does.
     pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
-        let bytes = sizes.into_iter().map(Self::bytes::<u8>).fold(0, usize::saturating_add);
+        let bytes = Self::sum(sizes);
         // SAFETY: the function gives memory of this layout, or none.
         Self { block: Arc::new(Block::new(bytes, |layout| unsafe { alloc_zeroed(layout) })), taken: 0 }
     }
 
-    /// As many elements, all 0, in this room; in memory of their own where it is full.
+    /// Empties the room, if it is for so many tensors as well and all that were in it are gone.
+    ///
+    /// ```
+    /// # use plugin_api::Room;
+    /// let mut room = Room::of([Room::bytes::<f32>(8)]);
+    /// let draft = room.draft::<f32>(8);
+    /// assert!(!room.empty([Room::bytes::<f32>(2)]), "the draft is still there");
+    /// drop(draft);
+    /// assert!(room.empty([Room::bytes::<f32>(2)]) && !room.empty([Room::bytes::<f32>(99)]));
+    /// ```
+    pub fn empty(&mut self, sizes: impl IntoIterator<Item = usize>) -> bool {
+        let fits = Self::sum(sizes) <= self.block.bytes && Arc::get_mut(&mut self.block).is_some();
+        if fits {
+            self.taken = 0;
+        }
+        fits
+    }
+
+    fn sum(sizes: impl IntoIterator<Item = usize>) -> usize {
+        sizes.into_iter().map(Self::bytes::<u8>).fold(0, usize::saturating_add)
+    }
+
+    /// As many elements, in this room: all 0, or what was left there when it was emptied. In memory of their own where it
+    /// is full.
     pub fn draft<T: bytemuck::Pod>(&mut self, count: usize) -> Draft<T> {
         let bytes = Self::bytes::<T>(count);
         if self.block.bytes - self.taken < bytes {

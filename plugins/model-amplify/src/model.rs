@@ -1,6 +1,7 @@
 //! The plugin: a client's rounds, epochs, tasks and batches.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use plugin_api::{
     Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result, Seed, State, Table, Task,
@@ -11,6 +12,7 @@ use tch::Device;
 use crate::batch::{Batch, by_length};
 use crate::checkpoint::{Checkpoint, load_regressors, regressors_fit};
 use crate::config::{Config, Precision};
+use crate::cpu::Spaces;
 use crate::export::Folder;
 use crate::heads::{Heads, number};
 use crate::network::{Network, Work};
@@ -38,6 +40,7 @@ pub struct Amplify {
     whole: bool,
     heads: Heads,
     device: Device,
+    spaces: Arc<Spaces>,
 }
 
 impl Amplify {
@@ -72,8 +75,20 @@ impl Amplify {
         let trainer = Trainer::new(network, &config);
         let seed = ctx.experiment_seed();
         let setup = setup.clone();
-        let mut model =
-            Self { config, setup, checkpoint, seed, trainer, personal, is_own: false, whole: false, heads, device };
+        let spaces = Spaces::shared();
+        let mut model = Self {
+            config,
+            setup,
+            checkpoint,
+            seed,
+            trainer,
+            personal,
+            is_own: false,
+            whole: false,
+            heads,
+            device,
+            spaces,
+        };
         if model.personal.is_some() {
             // It begins as the shared one does, and not as that is after a message.
             model.complete()?;
@@ -151,7 +166,7 @@ impl Amplify {
     /// One number a row, in the rows' order, from batches of like lengths.
     fn predictions(&self, task: &str, rows: &[Vec<u32>], ctx: &Context<'_>) -> Result<Vec<f32>> {
         let _guard = tch::no_grad_guard();
-        let mut work = Work::new(ctx.threads())?;
+        let mut work = Work::within(&self.spaces, ctx.threads())?;
         let mut all = vec![0.0; rows.len()];
         for picked in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
@@ -214,7 +229,7 @@ impl Model for Amplify {
         let decay = decay_steps(total, &self.setup);
         let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
         let mut trained = Trained::default();
-        let mut work = Work::new(ctx.threads())?;
+        let mut work = Work::within(&self.spaces, ctx.threads())?;
         for task in tasks.iter().filter(|task| task.train.rows() > 0) {
             let name = task.spec.name.as_str();
             self.must_hold(name)?;

@@ -1,5 +1,7 @@
 //! Trunk and heads together.
 
+use std::sync::Arc;
+
 use plugin_api::{Error, ModelSetup, Result};
 use tch::{Device, Tensor};
 
@@ -7,7 +9,7 @@ use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
 use crate::config::{Config, Pooling};
-use crate::cpu::{Pack, Team, Weights, Workspace};
+use crate::cpu::{Pack, Spaces, Team, Weights, Workspace};
 use crate::noise::Noise;
 use crate::parameters::Parameters;
 use crate::regressor::{Regressor, pool};
@@ -37,6 +39,8 @@ pub struct Layers {
 pub struct Work {
     pub(crate) team: Team,
     pub(crate) space: Workspace,
+    /// Where the memory goes back to.
+    spaces: Arc<Spaces>,
     /// Whether steps tell the length of their gradient.
     pub norms: bool,
 }
@@ -47,7 +51,22 @@ impl Work {
     /// # Errors
     /// If they cannot be started.
     pub fn new(threads: usize) -> Result<Self> {
-        Ok(Self { team: Team::new(threads)?, space: Workspace::default(), norms: false })
+        Self::within(&Arc::default(), threads)
+    }
+
+    /// With so many threads and memory of these.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn within(spaces: &Arc<Spaces>, threads: usize) -> Result<Self> {
+        let team = Team::new(threads)?;
+        Ok(Self { team, space: spaces.take(), spaces: spaces.clone(), norms: false })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.spaces.put(std::mem::take(&mut self.space));
     }
 }
 

@@ -9,56 +9,80 @@ use plugin_api::{Draft, Room, Tensor};
 pub(crate) enum Numbers {
     /// To be written to.
     Own(Draft<f32>),
-    /// To be read, of type f32.
-    Shared(Tensor),
+    /// To be read, of type f32; and memory to move to, if there is some from before.
+    Shared(Tensor, Option<Draft<f32>>),
 }
 
 impl Numbers {
+    /// Those of a tensor of type f32.
+    pub(crate) fn of(tensor: &Tensor) -> Self {
+        Self::Shared(tensor.clone(), None)
+    }
+
     /// The numbers.
     pub(crate) fn read(&self) -> &[f32] {
         match self {
             Self::Own(draft) => draft.as_slice(),
-            Self::Shared(tensor) => tensor.elements().expect("it was f32 when it was taken over"),
+            Self::Shared(tensor, _) => tensor.elements().expect("it was f32 when it was taken over"),
         }
     }
 
-    /// How many bytes they take of a [`Room`] when they are moved; 0 if they need not be.
+    /// How many bytes they take of a [`Room`] when they are moved; 0 if they need not be, or have a place.
     pub(crate) fn moved_bytes(&self) -> usize {
         match self {
-            Self::Own(_) => 0,
-            Self::Shared(tensor) => Room::bytes::<f32>(tensor.len()),
+            Self::Own(_) | Self::Shared(_, Some(_)) => 0,
+            Self::Shared(tensor, None) => Room::bytes::<f32>(tensor.len()),
         }
     }
 
     /// Hands them out.
     pub(crate) fn share(&mut self, shape: &[usize]) -> Tensor {
-        let tensor = match std::mem::replace(self, Self::Own(Draft::default())) {
-            Self::Own(draft) => draft.freeze(shape).expect("its shape is that of its numbers"),
-            Self::Shared(tensor) => tensor,
+        let (tensor, memory) = match self.take() {
+            Self::Own(draft) => (draft.freeze(shape).expect("its shape is that of its numbers"), None),
+            Self::Shared(tensor, memory) => (tensor, memory),
         };
-        *self = Self::Shared(tensor.clone());
+        *self = Self::Shared(tensor.clone(), memory);
         tensor
     }
 
-    /// The memory to write to. If it is new, taken from `room`, the numbers that belong there still lie in the tensor.
+    /// Others take their place, of the same number. Their memory waits to be written to, if it is nobody else's. A fresh
+    /// page costs more than all else that is done with it in a round.
+    pub(crate) fn replace(self, tensor: &Tensor) -> Self {
+        let memory = match self {
+            Self::Own(draft) => Some(draft),
+            Self::Shared(before, memory) => memory.or_else(|| Draft::reclaim(before).ok()),
+        };
+        Self::Shared(tensor.clone(), memory)
+    }
+
+    /// The memory to write to. If it is another than before, the numbers that belong there still lie in the tensor.
     pub(crate) fn write(&mut self, room: impl FnOnce(usize) -> Draft<f32>) -> (&mut [f32], Option<Tensor>) {
-        let mut before = None;
-        if let Self::Shared(_) = self {
-            let Self::Shared(tensor) = std::mem::replace(self, Self::Own(Draft::default())) else { unreachable!() };
-            *self = Self::Own(Draft::reclaim(tensor).unwrap_or_else(|tensor| {
-                let draft = room(tensor.len());
-                before = Some(tensor);
-                draft
-            }));
-        }
-        let Self::Own(draft) = self else { unreachable!("made above") };
+        let (draft, before) = match self.take() {
+            Self::Own(draft) => (draft, None),
+            Self::Shared(tensor, Some(memory)) => (memory, Some(tensor)),
+            Self::Shared(tensor, None) => match Draft::reclaim(tensor) {
+                Ok(draft) => (draft, None),
+                Err(tensor) => (room(tensor.len()), Some(tensor)),
+            },
+        };
+        *self = Self::Own(draft);
+        let Self::Own(draft) = self else { unreachable!("just made") };
         (draft.as_mut_slice(), before)
+    }
+
+    /// Leaves nothing behind.
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Own(Draft::default()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn tensor(numbers: &[f32]) -> Tensor {
+        Tensor::from_slice(&[numbers.len()], numbers).unwrap()
+    }
 
     #[test]
     fn what_is_shared_stays_as_it_was_and_memory_comes_back() {
@@ -77,5 +101,26 @@ mod tests {
         drop(numbers.share(&[2]));
         let (memory, before) = numbers.write(|_| panic!("there is memory"));
         assert_eq!((memory.as_ptr(), &*memory, before.is_none()), (start, &[3.0, 4.0][..], true));
+    }
+
+    #[test]
+    fn what_is_replaced_leaves_its_memory() {
+        let mut numbers = Numbers::Own(Draft::copy_of(&[1.0, 2.0]));
+        let start = numbers.read().as_ptr();
+        for round in 0..3 {
+            // A round: numbers go out and are let go of, others come, and are written to.
+            drop(numbers.share(&[2]));
+            let came = tensor(&[round as f32, 0.0]);
+            numbers = numbers.replace(&came);
+            assert_eq!((numbers.read(), numbers.moved_bytes()), (&[round as f32, 0.0][..], 0));
+            let (memory, before) = numbers.write(|_| panic!("there is memory"));
+            assert!(before.unwrap().buffer().is_same(came.buffer()));
+            assert_eq!(memory.as_ptr(), start);
+        }
+        // What others hold is theirs.
+        let held = numbers.share(&[2]);
+        let mut numbers = numbers.replace(&tensor(&[7.0, 7.0]));
+        assert!(numbers.moved_bytes() > 0);
+        assert_ne!(numbers.write(Draft::zeroed).0.as_ptr(), held.elements::<f32>().unwrap().as_ptr());
     }
 }

@@ -234,7 +234,7 @@ impl AdamW {
             let ours = &parameters.at(slot.place).tensor;
             let [first, second] = names(&slot.name);
             let both = if parameters.device() == Device::Cpu {
-                let shared = |name| bridge::like(&state.tensors, name, ours).map(|t| Numbers::Shared(t.clone()));
+                let shared = |name| bridge::like(&state.tensors, name, ours).map(Numbers::of);
                 Both::Here([shared(&first)?, shared(&second)?])
             } else {
                 let fresh = |name| bridge::fresh_like(&state.tensors, name, ours);

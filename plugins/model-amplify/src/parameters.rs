@@ -53,6 +53,20 @@ impl Parameter {
         matches!(self.values, Values::Missing)
     }
 
+    /// Takes over numbers that others hold as well. Tells whether others keep the memory of those before.
+    fn replace(&mut self, tensor: &plugin_api::Tensor) -> Result<bool> {
+        // Nobody reads the tensor before it points to the new ones.
+        let (numbers, lost) = match std::mem::replace(&mut self.values, Values::Missing) {
+            Values::Here(numbers) => {
+                let numbers = numbers.replace(tensor);
+                let lost = numbers.moved_bytes() > 0;
+                (numbers, lost)
+            }
+            Values::Missing | Values::OnDevice => (Numbers::of(tensor), false),
+        };
+        self.point(numbers).map(|()| lost)
+    }
+
     /// Lets the tensor point to where its numbers lie, before any other memory of it goes.
     fn point(&mut self, numbers: Numbers) -> Result<()> {
         // SAFETY: the numbers stand in `values` as long as the tensor points to them, are as many as it has elements, and
@@ -203,22 +217,23 @@ impl Parameters {
             }
         }
         received.unexpected = params.names().filter(|name| self.find(name).is_none()).map(str::to_owned).collect();
-        if !fitting.is_empty() {
-            self.part_from_the_others(&received.missing)?;
-        }
+        let mut lost = false;
         for (place, tensor) in fitting {
             let parameter = &mut self.all[place];
             if self.device == Device::Cpu {
-                parameter.point(Numbers::Shared(tensor.clone()))?;
+                lost |= parameter.replace(tensor)?;
             } else {
                 bridge::copy_into(&parameter.name, tensor, &parameter.tensor)?;
                 parameter.values = Values::OnDevice;
             }
         }
+        if lost {
+            self.part_from_the_others(&received.missing)?;
+        }
         Ok(received)
     }
 
-    /// Moves what stays into memory of its own, so that it does not keep the whole piece that it shared with what goes.
+    /// Moves what stays into memory of its own, so that it does not keep the whole piece that it shared with what is gone.
     fn part_from_the_others(&mut self, staying: &[String]) -> Result<()> {
         let stays = |parameter: &&mut Parameter| {
             matches!(parameter.values, Values::Here(_)) && staying.contains(&parameter.name)
@@ -262,7 +277,7 @@ impl Parameters {
         };
         write(memory, Some(before.elements()?));
         // SAFETY: as in `point`; what the tensor pointed to goes at the end of this function, or stays after an error.
-        unsafe { bridge::point(&parameter.tensor, numbers.read()) }.inspect_err(|_| *numbers = Numbers::Shared(before))
+        unsafe { bridge::point(&parameter.tensor, numbers.read()) }.inspect_err(|_| *numbers = Numbers::of(&before))
     }
 }
 

@@ -116,7 +116,7 @@ impl Trainer {
         let Self { network, optimizer, drift, .. } = self;
         let (layers, parameters) = network.parts();
         let (mut squares, norms) = (0.0, work.norms);
-        let Work { team, space, .. } = work;
+        let Work { team, space, .. } = &mut *work;
         let mut take = |optimizer: &mut AdamW, parameters: &mut Parameters, slot: usize, mut gradient: Tensor| {
             if norms {
                 squares += gradient.square().sum(Kind::Double).double_value(&[]);

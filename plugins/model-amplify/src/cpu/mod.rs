@@ -27,7 +27,7 @@ use crate::bridge::{slice, slice_mut};
 use crate::parameters::Handle;
 
 pub(crate) use pack::Pack;
-pub(crate) use space::Workspace;
+pub(crate) use space::{Spaces, Workspace};
 pub(crate) use team::Team;
 
 use block::{Pass, gradient_like};

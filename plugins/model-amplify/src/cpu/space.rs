@@ -1,11 +1,13 @@
 //! The memory of a forward and a backward pass.
 
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use plugin_api::{Draft, Room};
 use tch::Tensor;
 
 use super::{Pack, Weights, half};
 
-/// Memory that is used from batch to batch. It is made by the first, in one piece, and again by a larger one.
+/// Memory that is used from batch to batch. It is made by the first, in one piece, and again by one that needs more.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     pub(super) kept: Vec<Kept>,
@@ -17,6 +19,10 @@ pub(crate) struct Workspace {
     pub(super) halves: half::Scratch,
     /// For how many rows there is room.
     rows: usize,
+    /// Whether there is room for the derivative.
+    learns: bool,
+    /// What all of it is taken from.
+    room: Room,
 }
 
 /// What is kept of a block for its derivative.
@@ -57,26 +63,58 @@ impl Workspace {
     /// Makes room for a batch, and for its derivative if all blocks are `kept`.
     pub(super) fn fit(&mut self, weights: &Weights, pack: &Pack, kept: bool) {
         let (rows, blocks) = (pack.positions(), if kept { weights.blocks.len() } else { 1 });
-        if self.rows >= rows && self.kept.len() >= blocks {
+        if self.rows >= rows && self.kept.len() >= blocks && (self.learns || !kept) {
             return;
         }
-        let (rows, blocks) = (rows.max(self.rows), blocks.max(self.kept.len()));
         // Nothing of the old is needed again, so it goes before the new comes.
-        *self = Self { gradient: self.gradient.take(), halves: std::mem::take(&mut self.halves), ..Self::default() };
+        let (gradient, halves) = (self.gradient.take(), std::mem::take(&mut self.halves));
+        let mut room = std::mem::take(self).room;
         let (size, inner, heads) = (weights.size(), weights.inner(), weights.heads);
         let derivative = if kept { size } else { 0 };
         let of_all = [size, size, inner, 3 * derivative, derivative, derivative];
         let of_block = [size, 1, 3 * size, heads, size, size, 1, 2 * inner];
         let widths = of_all.into_iter().chain(std::iter::repeat_n(of_block, blocks).flatten());
-        let mut room = Room::of(widths.map(|width| Room::bytes::<f32>(rows * width)));
+        let sizes = widths.map(|width| Room::bytes::<f32>(rows * width));
+        if !room.empty(sizes.clone()) {
+            drop(room);
+            room = Room::of(sizes);
+        }
         let mut take = |width| room.draft::<f32>(rows * width);
-        let [hidden, rows_, wide, by_qkv, back, dx] = of_all.map(&mut take);
-        self.hidden = hidden;
-        self.scratch = Scratch { rows: rows_, wide, by_qkv, back, dx };
-        self.kept.extend((0..blocks).map(|_| {
+        let [hidden, narrow, wide, by_qkv, back, dx] = of_all.map(&mut take);
+        let of_block = |_| {
             let [x, r, qkv, logs, attended, middle, r_middle, up] = of_block.map(&mut take);
             Kept { x, r, qkv, logs, attended, middle, r_middle, up }
-        }));
-        self.rows = rows;
+        };
+        let kept_blocks = (0..blocks).map(of_block).collect();
+        let scratch = Scratch { rows: narrow, wide, by_qkv, back, dx };
+        *self = Self { kept: kept_blocks, hidden, scratch, gradient, halves, rows, learns: kept, room };
+    }
+}
+
+/// Memory that waits to be used by whoever computes next, so that no more is made than computes at a time: pages that the
+/// system hands out anew cost more than what is done with them.
+#[derive(Debug, Default)]
+pub(crate) struct Spaces(Mutex<Vec<Workspace>>);
+
+impl Spaces {
+    /// Those of all models of this process. They go with the last of these.
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Spaces>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Self::default());
+            *shared = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    /// Takes one out, or an empty one.
+    pub(crate) fn take(&self) -> Workspace {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Puts one back.
+    pub(crate) fn put(&self, space: Workspace) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(space);
     }
 }
