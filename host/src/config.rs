@@ -84,9 +84,9 @@ pub struct Federation {
     /// after the last.
     #[serde(default)]
     pub checkpoint_every: u64,
-    /// How much memory the models of clients that are not at work may take together, such as `8 GiB`, by the bytes of
-    /// their states. Models that find no room wait on disk. Without a limit all stay in memory. Results do not depend on
-    /// it.
+    /// How much memory the models of clients that are not at work and the best global model may take together, such as
+    /// `8 GiB`, by the bytes of their states. What finds no room waits on disk. Without a limit all stays in memory.
+    /// Results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_memory: Option<Bytes>,
 }

@@ -9,6 +9,7 @@ use crate::client::{Client, Order, Outcome};
 use crate::config::{self, OnClientFailure, SCORE};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
+use crate::idle::Waiting;
 use crate::link::{Fault, Line, Link};
 use crate::participation::select;
 use crate::report::{Record, mean_metrics, mean_score, short};
@@ -26,14 +27,12 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 const MOST_EXCHANGES: u64 = 10_000;
 
 /// A global model that did best so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Best {
     /// After how many rounds it was made.
     pub rounds: u64,
     /// The mean of the clients' scores.
     pub score: f64,
-    /// The model.
-    pub global: Message,
 }
 
 /// The federation between two rounds.
@@ -48,8 +47,10 @@ pub struct Federation<'a> {
     pub global: Message,
     /// The mean of the clients' scores of the global model that was evaluated last.
     pub score: Option<f64>,
-    /// The best global model so far.
+    /// Which global model was the best so far.
     pub best: Option<Best>,
+    /// That model.
+    pub best_model: Waiting,
     /// How the clients' models did so far.
     pub record: Record,
     /// How many rounds are done.
@@ -169,6 +170,7 @@ impl Federation<'_> {
         let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.global, next)).map_err(failed)?;
         self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]));
         self.global = next;
+        self.best_model.rest()?;
         Ok(outcomes)
     }
 
@@ -198,7 +200,8 @@ impl Federation<'_> {
             value: score,
         });
         if self.best.as_ref().is_none_or(|best| score > best.score) {
-            self.best = Some(Best { rounds, score, global: self.global.clone() });
+            self.best = Some(Best { rounds, score });
+            self.best_model.put(self.global.clone());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where a client's model is while the client is not at work: nowhere, in memory, or on disk.
+//! Where a client's model is while the client is not at work: nowhere, in memory, or on disk. So is the best global model.
 //!
 //! A model that has never taken anything over is what its constructor makes of it, so it is made when it is needed and
 //! let go again: a client costs memory from its first round on. What a model has learnt is its state. Where the models
@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use plugin_api::{Component, Context, Error, Level, Model, ModelSetup, Result, State};
+use plugin_api::{Component, Context, Error, Level, Message, Model, ModelSetup, Params, Result, State};
 use serde_json::{Map, Value};
 
 use crate::bytes::Bytes;
@@ -55,7 +55,7 @@ impl Store {
 
     /// Takes room for this many bytes, if there is any.
     fn take(&self, bytes: u64) -> bool {
-        let Some(Bytes(limit)) = self.limit else { return true };
+        let limit = self.limit.map_or(u64::MAX, |Bytes(limit)| limit);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = taken.checked_add(bytes).is_some_and(|sum| sum <= limit);
         if fits {
@@ -68,9 +68,71 @@ impl Store {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
     }
 
-    fn write(&self, file: &Path, state: &State) -> Result<()> {
-        let made = std::fs::create_dir_all(&self.folder).map_err(|e| Failure::io(&self.folder, "make the folder", &e));
-        made.and_then(|()| tensors::write(file, &state.tensors, &[])).map_err(as_error)
+    fn write(&self, file: &Path, params: &Params) -> Result<(), Failure> {
+        let folder = file.parent().unwrap_or(&self.folder);
+        std::fs::create_dir_all(folder).map_err(|e| Failure::io(folder, "make the folder", &e))?;
+        tensors::write(file, params, &[])
+    }
+}
+
+/// A message that waits until it is asked for, in memory if there is room. Others may take its place.
+#[derive(Debug)]
+pub struct Waiting {
+    store: Arc<Store>,
+    /// Files of parameters and of extra tensors.
+    files: [PathBuf; 2],
+    message: Option<Message>,
+    /// The small values of a message whose tensors are in the files.
+    on_disk: Option<Map<String, Value>>,
+    /// Bytes that were taken for it in the store.
+    place: u64,
+}
+
+impl Waiting {
+    /// No message yet; one of this name.
+    pub fn new(store: Arc<Store>, name: &str) -> Self {
+        // A folder, since files bear the names of clients.
+        let files = ["model", "extra"].map(|part| store.folder.join(name).join(format!("{part}.safetensors")));
+        Self { store, files, message: None, on_disk: None, place: 0 }
+    }
+
+    /// A message takes the place of the one before. As long as others hold it as well, it costs nothing.
+    pub fn put(&mut self, message: Message) {
+        self.store.give_back(std::mem::take(&mut self.place));
+        (self.message, self.on_disk) = (Some(message), None);
+    }
+
+    /// Nobody else holds the message any more: it finds a place in memory, or is written to disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn rest(&mut self) -> Result<(), Failure> {
+        let Some(message) = self.message.take_if(|_| self.place == 0) else { return Ok(()) };
+        let bytes = message.bytes() as u64;
+        if self.store.take(bytes) {
+            (self.place, self.message) = (bytes, Some(message));
+            return Ok(());
+        }
+        let [params, extra] = &self.files;
+        self.store.write(params, &message.params)?;
+        self.store.write(extra, &message.extra)?;
+        self.on_disk = Some(message.values);
+        Ok(())
+    }
+
+    /// The message; none if there never was one.
+    ///
+    /// # Errors
+    /// If it cannot be read back.
+    pub fn get(&self) -> Result<Option<Message>, Failure> {
+        let read = |values: &Map<String, Value>| {
+            let [params, extra] = self.files.each_ref().map(|file| tensors::read(file));
+            Ok(Message { params: params?, extra: extra?, values: values.clone() })
+        };
+        match &self.message {
+            Some(message) => Ok(Some(message.clone())),
+            None => self.on_disk.as_ref().map(read).transpose(),
+        }
     }
 }
 
@@ -191,7 +253,7 @@ impl Resident {
         if self.store.take(bytes) {
             self.place = Some(bytes);
         } else {
-            self.store.write(&self.file, &state)?;
+            self.store.write(&self.file, &state.tensors).map_err(as_error)?;
             self.on_disk = Some(state.values);
             self.changed = false;
         }

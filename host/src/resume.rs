@@ -48,8 +48,8 @@ impl Federation<'_> {
         let line = Line::new(self.link, "server", None, None);
         let ctx = line.context();
         writer.message("global", &self.global)?;
-        if let Some(best) = &self.best {
-            writer.message("best", &best.global)?;
+        if let Some(best) = self.best_model.get()? {
+            writer.message("best", &best)?;
         }
         let (plugin, aggregator) = &mut self.aggregator;
         let state = aggregator.state(&ctx).map_err(|e| told(Fault::new(format!("aggregator `{plugin}`"), e)))?;
@@ -97,10 +97,11 @@ impl Federation<'_> {
             return Err(Failure::usage(report.hint("has the data changed since? begin anew with --force")));
         }
         self.global = reader.message("global")?;
-        self.best = match kept.best {
-            Some((rounds, score)) => Some(Best { rounds, score, global: reader.message("best")? }),
-            None => None,
-        };
+        if let Some((rounds, score)) = kept.best {
+            self.best = Some(Best { rounds, score });
+            self.best_model.put(reader.message("best")?);
+            self.best_model.rest()?;
+        }
         let (plugin, aggregator) = &mut self.aggregator;
         let fault = |e| told(Fault::new(format!("aggregator `{plugin}`"), e));
         aggregator.restore(&reader.state("aggregator")?, &ctx).map_err(fault)?;

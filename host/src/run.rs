@@ -14,7 +14,7 @@ use crate::console::Console;
 use crate::cross_site;
 use crate::error::{Failure, Report};
 use crate::federation::{Federation, bear};
-use crate::idle::Store;
+use crate::idle::{Store, Waiting};
 use crate::link::{Fault, Line, Link};
 use crate::notes::Notes;
 use crate::participation::select;
@@ -84,6 +84,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
         global: setup.initial.into(),
         score: None,
         best: None,
+        best_model: Waiting::new(store, "best"),
         record: Record::new(names),
         done: 0,
         patience: Patience::default(),
@@ -270,9 +271,9 @@ fn save_globals(
         })
     };
     write("global", federation.done, federation.score, &federation.global)?;
-    match &federation.best {
-        Some(best) => write("best", best.rounds, Some(best.score), &best.global),
-        None => Ok(()),
+    match (&federation.best, federation.best_model.get()?) {
+        (Some(best), Some(model)) => write("best", best.rounds, Some(best.score), &model),
+        _ => Ok(()),
     }
 }
 

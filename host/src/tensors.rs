@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use plugin_api::{Buffer, DType, Params, Tensor};
+use plugin_api::{DType, Params, Room, Tensor};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, View};
 
@@ -72,6 +72,10 @@ pub fn read(path: &Path) -> Result<Params, Failure> {
     })
 }
 
+/// Tensors are read into pieces of memory of this many bytes: large enough that a piece costs little, small enough that
+/// whoever takes tensors over one by one gives memory back on the way.
+const PIECE: usize = 32 << 20;
+
 /// Reads one tensor after the other into the memory where it stays, so that nothing is held twice.
 fn parse(file: &mut File) -> Result<Params, String> {
     let told = |e: std::io::Error| e.to_string();
@@ -97,17 +101,20 @@ fn parse(file: &mut File) -> Result<Params, String> {
         None => header.offset_keys(),
     };
     let mut params = Params::new();
+    let (mut room, mut left) = (Room::default(), header.data_len());
     for name in order {
         let info = header.info(&name).ok_or_else(|| format!("there is no tensor `{name}`"))?;
         let dtype = names().iter().find(|(_, theirs)| *theirs == info.dtype).map(|&(ours, _)| ours);
         let dtype = dtype.ok_or_else(|| format!("tensor `{name}` has elements of type {:?}", info.dtype))?;
         let (start, end) = info.data_offsets;
-        let mut read = Ok(());
-        let buffer = Buffer::build(end - start, |bytes: &mut [u8]| {
-            read = file.seek(SeekFrom::Start(data + start as u64)).and_then(|_| file.read_exact(bytes));
-        });
-        read.map_err(told)?;
-        params.insert(name, Tensor::new(dtype, &info.shape, buffer).map_err(|e| e.to_string())?);
+        if room.left() < Room::bytes::<u8>(end - start) {
+            room = Room::of([left.min(PIECE).max(end - start)]);
+        }
+        left -= (end - start).min(left);
+        let mut bytes = room.draft::<u8>(end - start);
+        file.seek(SeekFrom::Start(data + start as u64)).map_err(told)?;
+        file.read_exact(bytes.as_mut_slice()).map_err(told)?;
+        params.insert(name, Tensor::new(dtype, &info.shape, bytes.into_buffer()).map_err(|e| e.to_string())?);
     }
     Ok(params)
 }

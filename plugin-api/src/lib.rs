@@ -139,6 +139,7 @@ pub mod mean;
 pub mod memory;
 pub mod message;
 pub mod model;
+mod parallel;
 pub mod params;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use indexmap::IndexMap;
 
 use crate::memory::{Draft, Room};
-use crate::{DType, Error, Float, Params, Result, Tensor};
+use crate::{DType, Error, Float, Params, Result, Tensor, parallel};
 
 /// The weighted mean of parameters, taken in one client after the other with one accumulator for each tensor, however
 /// many clients there are. Each tensor has its own mean, over the clients that sent it.
@@ -50,19 +50,18 @@ impl WeightedMean {
         if weight == 0.0 {
             return Ok(());
         }
-        for (name, tensor) in params.iter() {
-            Mean::check(self.0.get(name), name, tensor, client)?;
-        }
+        let bytes = params.bytes();
+        parallel::check(params.iter(), bytes, |(name, tensor)| Mean::check(self.0.get(name), name, tensor, client))?;
         // All at once, where this is the second client.
         let mut room = Room::of(params.names().filter_map(|name| self.0.get(name)).map(Mean::wants));
         for (name, tensor) in params.iter() {
             match self.0.get_mut(name) {
-                Some(mean) => mean.add(tensor, weight, &mut room)?,
-                None => {
-                    self.0.insert(name.to_owned(), Mean::of(tensor, weight, client));
-                }
+                Some(mean) => mean.make_room(&mut room),
+                None => drop(self.0.insert(name.to_owned(), Mean::of(tensor, client))),
             }
         }
+        let means = self.0.iter_mut().filter_map(|(name, mean)| Some((mean, params.get(name)?)));
+        parallel::each(means.collect(), bytes, |(mean, tensor)| mean.add(tensor, weight));
         Ok(())
     }
 
@@ -95,6 +94,14 @@ struct Mean {
 enum Accumulator {
     /// All clients so far sent this: one client, or integers, which have no mean and must be equal.
     One(Tensor),
+    /// One client sent this, and there is memory for the mean of it and the next.
+    Two(Tensor, Wide),
+    /// The mean.
+    Many(Wide),
+}
+
+#[derive(Debug)]
+enum Wide {
     F32(Draft<f32>),
     F64(Draft<f64>),
 }
@@ -126,13 +133,13 @@ impl Mean {
         Err(Error::tensor(name, message).help("its training may have diverged: a lower learning rate may help"))
     }
 
-    /// The mean of one client's tensor.
-    fn of(tensor: &Tensor, weight: f64, client: &str) -> Self {
+    /// Of no client yet; `client` is the first.
+    fn of(tensor: &Tensor, client: &str) -> Self {
         Self {
             so_far: Accumulator::One(tensor.clone()),
             dtype: tensor.dtype(),
             shape: tensor.shape().to_vec(),
-            weight,
+            weight: 0.0,
             first_client: client.to_owned(),
         }
     }
@@ -146,59 +153,100 @@ impl Mean {
         }
     }
 
-    /// Adds a tensor that [`check`](Self::check) let pass.
-    fn add(&mut self, tensor: &Tensor, weight: f64, room: &mut Room) -> Result<()> {
+    /// Makes the accumulator that the next tensor makes necessary.
+    fn make_room(&mut self, room: &mut Room) {
+        let Accumulator::One(first) = &self.so_far else { return };
+        let (first, count) = (first.clone(), first.len());
+        self.so_far = match self.dtype {
+            DType::F64 => Accumulator::Two(first, Wide::F64(room.draft(count))),
+            _ if first.is_float() => Accumulator::Two(first, Wide::F32(room.draft(count))),
+            _ => return,
+        };
+    }
+
+    /// Adds a tensor that [`check`](Self::check) let pass and [`make_room`](Self::make_room) was called for, if it is not
+    /// the first.
+    fn add(&mut self, tensor: &Tensor, weight: f64) {
         self.weight += weight;
         let share = weight / self.weight;
-        match (&mut self.so_far, self.dtype) {
-            (Accumulator::One(first), dtype) => {
-                self.so_far = match dtype {
-                    DType::F32 => Accumulator::F32(first_two::<f32, _>(first, tensor, share, room)?),
-                    DType::F64 => Accumulator::F64(first_two::<f64, _>(first, tensor, share, room)?),
-                    DType::F16 => Accumulator::F32(first_two::<f16, _>(first, tensor, share, room)?),
-                    DType::BF16 => Accumulator::F32(first_two::<bf16, _>(first, tensor, share, room)?),
-                    _ => return Ok(()),
-                }
+        self.so_far = match (std::mem::replace(&mut self.so_far, Accumulator::One(tensor.clone())), self.dtype) {
+            (one @ Accumulator::One(_), _) => one,
+            (Accumulator::Two(first, Wide::F64(mean)), _) => {
+                Accumulator::Many(Wide::F64(moved::<f64, f64>(mean, Some(&first), tensor, share)))
             }
-            (Accumulator::F32(mean), DType::F16) => fold(mean.as_mut_slice(), tensor.elements::<f16>()?, share),
-            (Accumulator::F32(mean), DType::BF16) => fold(mean.as_mut_slice(), tensor.elements::<bf16>()?, share),
-            (Accumulator::F32(mean), _) => fold(mean.as_mut_slice(), tensor.elements::<f32>()?, share),
-            (Accumulator::F64(mean), _) => fold(mean.as_mut_slice(), tensor.elements::<f64>()?, share),
-        }
-        Ok(())
+            (Accumulator::Many(Wide::F64(mean)), _) => {
+                Accumulator::Many(Wide::F64(moved::<f64, f64>(mean, None, tensor, share)))
+            }
+            (Accumulator::Two(first, Wide::F32(mean)), dtype) => {
+                Accumulator::Many(Wide::F32(of_type(dtype, mean, Some(&first), tensor, share)))
+            }
+            (Accumulator::Many(Wide::F32(mean)), dtype) => {
+                Accumulator::Many(Wide::F32(of_type(dtype, mean, None, tensor, share)))
+            }
+        };
     }
 
     /// The mean as a tensor of the clients' type.
     fn finish(self) -> Result<Tensor> {
         match (self.so_far, self.dtype) {
-            (Accumulator::One(tensor), _) => Ok(tensor),
-            (Accumulator::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
-            (Accumulator::F32(mean), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, mean.as_slice())),
-            (Accumulator::F32(mean), _) => mean.freeze(&self.shape),
-            (Accumulator::F64(mean), _) => mean.freeze(&self.shape),
+            (Accumulator::One(tensor) | Accumulator::Two(tensor, _), _) => Ok(tensor),
+            (Accumulator::Many(Wide::F32(mean)), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
+            (Accumulator::Many(Wide::F32(mean)), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, mean.as_slice())),
+            (Accumulator::Many(Wide::F32(mean)), _) => mean.freeze(&self.shape),
+            (Accumulator::Many(Wide::F64(mean)), _) => mean.freeze(&self.shape),
         }
     }
 }
 
-/// The mean of the first client's tensor and the second's, in memory of its own.
-fn first_two<X: Float, M: Float>(first: &Tensor, second: &Tensor, share: f64, room: &mut Room) -> Result<Draft<M>> {
-    let (first, second) = (first.elements::<X>()?, second.elements::<X>()?);
-    let mut mean = room.draft::<M>(first.len());
-    for ((mean, first), x) in mean.as_mut_slice().iter_mut().zip(first).zip(second) {
-        *mean = moved(first.wide(), x.wide(), share);
+/// [`moved`] for the types whose mean is f32.
+fn of_type(dtype: DType, mean: Draft<f32>, first: Option<&Tensor>, x: &Tensor, share: f64) -> Draft<f32> {
+    match dtype {
+        DType::F16 => moved::<f32, f16>(mean, first, x, share),
+        DType::BF16 => moved::<f32, bf16>(mean, first, x, share),
+        _ => moved::<f32, f32>(mean, first, x, share),
     }
-    Ok(mean)
 }
 
-/// From `before` towards `x` by `share` of the way.
-fn moved<M: Float>(before: f64, x: f64, share: f64) -> M {
-    M::narrow(before + share * (x - before))
+/// The mean, or what the `first` client sent, moved towards `x` by `share` of the way.
+fn moved<M: Float, X: Float>(mut mean: Draft<M>, first: Option<&Tensor>, x: &Tensor, share: f64) -> Draft<M> {
+    let elements = |tensor| Tensor::elements::<X>(tensor).expect("the type was compared");
+    let (first, x) = (first.map(elements), elements(x));
+    wide(mean.as_mut_slice(), first, x, share);
+    mean
 }
 
-/// Moves each element of the mean towards `x` by `share` of the way. The compiler vectorises it: memory is the limit.
-fn fold<M: Float, X: Float>(mean: &mut [M], x: &[X], share: f64) {
-    for (mean, x) in mean.iter_mut().zip(x) {
-        *mean = moved(mean.wide(), x.wide(), share);
+/// Runs [`fold`] with the widest vectors that the processor has. Each element is computed in the same steps.
+fn wide<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        fn avx512<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+            fold(mean, first, x, share);
+        }
+        #[target_feature(enable = "avx2")]
+        fn avx2<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+            fold(mean, first, x, share);
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has it.
+            return unsafe { avx512(mean, first, x, share) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has it.
+            return unsafe { avx2(mean, first, x, share) };
+        }
+    }
+    fold(mean, first, x, share);
+}
+
+#[inline(always)]
+fn fold<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+    let moved = |before: f64, x: f64| M::narrow(before + share * (x - before));
+    match first {
+        Some(first) => {
+            mean.iter_mut().zip(first).zip(x).for_each(|((mean, first), x)| *mean = moved(first.wide(), x.wide()));
+        }
+        None => mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = moved(mean.wide(), x.wide())),
     }
 }
 

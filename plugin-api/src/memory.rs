@@ -190,6 +190,11 @@ impl Room {
         fits
     }
 
+    /// Bytes that nobody has taken yet.
+    pub fn left(&self) -> usize {
+        self.block.bytes - self.taken
+    }
+
     fn sum(sizes: impl IntoIterator<Item = usize>) -> usize {
         sizes.into_iter().map(Self::bytes::<u8>).fold(0, usize::saturating_add)
     }
@@ -198,7 +203,7 @@ impl Room {
     /// is full.
     pub fn draft<T: bytemuck::Pod>(&mut self, count: usize) -> Draft<T> {
         let bytes = Self::bytes::<T>(count);
-        if self.block.bytes - self.taken < bytes {
+        if self.left() < bytes {
             return Draft::zeroed(count);
         }
         // SAFETY: the block has so many bytes more, which nobody has taken.

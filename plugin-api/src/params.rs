@@ -93,9 +93,11 @@ pub trait Float: Element {
 macro_rules! floats {
     ($($t:ty: $wide:expr, $narrow:expr;)*) => {
         $(impl Float for $t {
+            #[inline]
             fn wide(self) -> f64 {
                 $wide(self)
             }
+            #[inline]
             fn narrow(value: f64) -> Self {
                 $narrow(value)
             }
