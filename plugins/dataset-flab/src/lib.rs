@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use config::{Clients, Config, Sites, Split, TASKS};
-use fedplug_tables::{no_client, quoted};
+use fedplug_tables::{Scale, no_client, quoted};
 use load::{Dealt, Measured};
 use plugin_api::{
     ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Source, Table, Task,
@@ -98,7 +98,10 @@ impl Flab {
             let read = |(task, folder): (&String, &PathBuf)| {
                 let (mut dealt, files) = load::prepared(task, folder, config, ctx)?;
                 sources.extend(files);
-                self.standardise(&mut dealt, ctx)?;
+                if config.standardise {
+                    let Dealt { parts, test, .. } = &mut dealt;
+                    tell_scale(task, fedplug_tables::standardise(parts, test, &config.target)?, ctx);
+                }
                 Ok(dealt)
             };
             Tasks::Tables(tasks.map(read).collect::<Result<_>>()?)
@@ -106,6 +109,9 @@ impl Flab {
             let read = |(task, folder): (&String, &PathBuf)| {
                 let (measured, files) = load::raw(task, folder, config, ctx)?;
                 sources.extend(files);
+                if config.standardise {
+                    tell_scale(task, measured.scale(config), ctx);
+                }
                 Ok(measured)
             };
             Tasks::Measured(tasks.map(read).collect::<Result<_>>()?)
@@ -113,15 +119,6 @@ impl Flab {
         let clients = self.clients(&tasks);
         let places = clients.iter().enumerate().map(|(place, client)| (client.name.clone(), place)).collect();
         Ok(Data { clients, places, sources, tasks })
-    }
-
-    fn standardise(&self, dealt: &mut Dealt, ctx: &Context<'_>) -> Result<()> {
-        if self.config.standardise {
-            let scale = fedplug_tables::standardise(&mut dealt.parts, &mut dealt.test, &self.config.target)?;
-            let text = format!("value = {:.6} + {:.6} × score", scale.mean, scale.deviation);
-            ctx.note(&format!("standardised {}", dealt.spec.name), format_args!("{text}"));
-        }
-        Ok(())
     }
 
     /// Warns of keys that say how to split data which is split already.
@@ -159,21 +156,11 @@ impl Flab {
             }
         }
     }
+}
 
-    /// The tables of all tasks, made of the measurements if they are not there yet.
-    fn tables(&self, tasks: Tasks, ctx: &Context<'_>) -> Result<Vec<Dealt>> {
-        match tasks {
-            Tasks::Tables(tables) => Ok(tables),
-            Tasks::Measured(tasks) => {
-                let tables = |(name, task): (&String, Measured)| {
-                    let mut dealt = task.tables(name, &self.config)?;
-                    self.standardise(&mut dealt, ctx)?;
-                    Ok(dealt)
-                };
-                self.config.tasks.iter().zip(tasks).map(tables).collect()
-            }
-        }
-    }
+/// Keeps for the summary what a standard score stands for.
+fn tell_scale(task: &str, Scale { mean, deviation }: Scale, ctx: &Context<'_>) {
+    ctx.note(&format!("standardised {task}"), format_args!("value = {mean:.6} + {deviation:.6} × score"));
 }
 
 impl Dataset for Flab {
@@ -189,9 +176,13 @@ impl Dataset for Flab {
             let names: Vec<_> = data.clients.iter().map(|client| &client.name).collect();
             return Err(no_client(client, &names));
         };
-        if let Some(data) = self.read.take() {
-            let tables = self.tables(data.tasks, ctx)?;
-            self.read = Some(Data { tasks: Tasks::Tables(tables), ..data });
+        let config = &self.config;
+        if let Some(Data { tasks: Tasks::Measured(tasks), clients, places, sources }) =
+            self.read.take_if(|data| matches!(data.tasks, Tasks::Measured(_)))
+        {
+            let tables = config.tasks.iter().zip(tasks).map(|(name, task)| task.tables(name, config));
+            let tasks = Tasks::Tables(tables.collect::<Result<_>>()?);
+            self.read = Some(Data { clients, places, sources, tasks });
         }
         let Some(Data { tasks: Tasks::Tables(tables), .. }) = &self.read else {
             return Err(Error::other("nothing was read"));

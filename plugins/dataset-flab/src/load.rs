@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use fedplug_tables::text::Texts;
-use fedplug_tables::{Deal, quoted};
+use fedplug_tables::{Deal, Scale, quoted};
 use plugin_api::{Column, Context, Result, Source, Table, TaskSpec};
 
 use crate::config::Config;
@@ -34,6 +34,14 @@ impl Measured {
         (self.parts(config).into_iter().map(count).collect(), count(&self.deal.test))
     }
 
+    /// How the tables' targets are standardised.
+    pub(crate) fn scale(&self, config: &Config) -> Scale {
+        let fitness = &self.sheets.fitness;
+        let values = |rows: &[usize]| usable(fitness, rows.iter().copied(), config).map(|row| fitness[row]).collect();
+        let parts: Vec<Vec<f32>> = self.parts(config).into_iter().map(values).collect();
+        Scale::of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
     fn parts(&self, config: &Config) -> Vec<&[usize]> {
         match config.sites() {
             None => vec![&self.deal.train[..]],
@@ -59,7 +67,11 @@ impl Measured {
             let sheets = if place + 1 == count { sheets.take() } else { sheets.clone() };
             tables.extend(sheets.map(|sheets| make(sheets, rows)).transpose()?);
         }
-        Ok(Dealt { spec: spec(task, &config.target), parts: tables, test })
+        let mut dealt = Dealt { spec: spec(task, &config.target), parts: tables, test };
+        if config.standardise {
+            fedplug_tables::standardise(&mut dealt.parts, &mut dealt.test, &config.target)?;
+        }
+        Ok(dealt)
     }
 }
 
