@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub struct Config {
     /// How many clients.
     #[serde(default = "three")]
+    #[schemars(range(min = 1))]
     pub clients: usize,
     /// Rows that each client trains on; it has a quarter as many to test on.
     pub rows: usize,
@@ -94,11 +95,16 @@ impl Dataset for Letters {
     }
 }
 
-plugin_api::export_plugin!(Component::dataset(
-    "{{name}}",
-    "random texts, and the share of the letter A in them",
-    Letters::new
-));
+/// What this library offers.
+pub fn component() -> Component {
+    Component::dataset(
+        "{{name}}",
+        "random texts, and the share of the letter A in them",
+        Letters::new,
+    )
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests {

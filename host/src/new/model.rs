@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub struct Config {
     /// The part of the way to the mean that an epoch goes: more than 0, at most 1.
     #[serde(default = "half")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub learning_rate: f32,
 }
 
@@ -138,11 +139,16 @@ impl Model for Mean {
     }
 }
 
-plugin_api::export_plugin!(Component::model(
-    "{{name}}",
-    "predicts the mean of the training targets of each task",
-    Mean::new
-));
+/// What this library offers.
+pub fn component() -> Component {
+    Component::model(
+        "{{name}}",
+        "predicts the mean of the training targets of each task",
+        Mean::new,
+    )
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests {
