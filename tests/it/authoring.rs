@@ -18,8 +18,8 @@ fn cargo(crate_folder: &Path, target: &Path, arguments: &[&str]) {
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .output()
         .unwrap();
-    assert!(told.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&told.stderr));
     let said = String::from_utf8_lossy(&told.stdout);
+    assert!(told.status.success(), "{arguments:?}\n{said}\n{}", String::from_utf8_lossy(&told.stderr));
     // The crate's own test, and that of the test kit.
     assert!(arguments != ["test"] || said.matches("1 passed").count() == 2, "{said}");
 }
@@ -93,7 +93,10 @@ fn a_new_plugin_has_the_layout_of_rustfmt() {
         let told = bench.fedplug(&["plugin", "new", kind, "x", "--output", bench.path("new").to_str().unwrap()]);
         assert_eq!(told.code, 0, "{}", told.stderr);
         let manifest = fs::read_to_string(bench.path(format!("new/{kind}-x/Cargo.toml"))).unwrap();
-        assert!(manifest.contains(&format!("plugin-api = \"{}\"", plugin_api::abi::root::INTERFACE)), "{manifest}");
+        assert!(
+            manifest.contains(&format!("plugin-api = {{ version = \"{}\"", plugin_api::abi::root::INTERFACE)),
+            "{manifest}"
+        );
         let code = ["src/lib.rs", "tests/conformance.rs"].map(|file| bench.path(format!("new/{kind}-x/{file}")));
         let options = ["--check", "--edition", "2024", "--config", "max_width=100,use_small_heuristics=Default"];
         let Ok(told) = Command::new("rustfmt").args(options).args(code).output() else {

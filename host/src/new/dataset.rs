@@ -37,6 +37,10 @@ impl Letters {
         Ok(Self { config })
     }
 
+    fn client(number: usize) -> String {
+        format!("site-{number}")
+    }
+
     fn spec() -> TaskSpec {
         let (name, inputs, target) = ("share".into(), vec!["text".into()], "share-of-a".into());
         TaskSpec {
@@ -72,7 +76,7 @@ impl Dataset for Letters {
             test: rows / 4,
         };
         let client = |k| ClientSpec {
-            name: format!("site-{k}"),
+            name: Self::client(k),
             tasks: vec![task.clone()],
         };
         Ok(Description::new(
@@ -83,6 +87,9 @@ impl Dataset for Letters {
     }
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
+        if !(1..=self.config.clients).any(|k| Self::client(k) == client) {
+            return Err(Error::data(format!("there is no client `{client}`")));
+        }
         // The same rows for the same seed of the experiment, others at each client.
         let seed = ctx.experiment_seed().of(client);
         let train = table(self.config.rows, seed.of("train"))?;
