@@ -15,6 +15,9 @@ use crate::load::Measured;
 use crate::pandas::{self, Kind};
 use crate::sheets::Sheets;
 
+/// So many rows are fetched from memory together.
+const FETCHED: usize = 16;
+
 /// The files that are prepared in a folder, as many for each task: `TASK/train_data.csv`, `TASK/test_data.csv` and, for
 /// clients of a number, `TASK/clientK_train_data.csv`.
 ///
@@ -98,7 +101,12 @@ impl<'a> Columns<'a> {
     }
 
     fn write(&self, path: &Path, rows: &[usize], ctx: &Context<'_>) -> Result<()> {
-        write_csv(path, b',', &self.names, rows.len(), ctx, |row, fields| self.write_row(rows[row], fields))
+        write_csv(path, b',', &self.names, rows.len(), ctx, |row, fields| {
+            if row.is_multiple_of(FETCHED) {
+                self.sheets.fetch(&rows[row..rows.len().min(row + FETCHED)]);
+            }
+            self.write_row(rows[row], fields);
+        })
     }
 
     fn write_row(&self, row: usize, fields: &mut Fields) {
