@@ -91,7 +91,9 @@ impl Document {
         let value = parsed.and_then(|mut table| table.shift_remove("v")).unwrap_or_else(|| text.into());
         if let Some(problem) = walk.problems.first() {
             let report = Report::new(format!("--set {argument}: {}", problem.message));
-            return Err(Failure::usage(report.hint("where a text is meant, put it in quotes of its own: '\"nan\"'")));
+            let alone = problem.path.len() == 1;
+            let hint = format!("a text that reads as a number needs quotes of its own: --set '{key}=\"{text}\"'");
+            return Err(Failure::usage(if alone { report.hint(hint) } else { report }));
         }
         let mut place = &mut self.value;
         for step in &way {
@@ -239,14 +241,16 @@ mod tests {
     #[test]
     fn a_number_that_no_key_takes_is_told_as_it_was_written() {
         let mut document = Document::parse("x.toml".into(), "a = 1\n").unwrap();
-        for (argument, what) in [
-            ("a=nan", "must be a finite number"),
-            ("a=-inf", "must be a finite number"),
-            ("a=[1, { b = +nan }]", "must be a finite number"),
-            ("a=99999999999999999999", "the number does not fit 64 bits"),
+        let hint = |text| format!("hint: a text that reads as a number needs quotes of its own: --set 'a=\"{text}\"'");
+        let digits = "99999999999999999999";
+        for (argument, what, hint) in [
+            ("a=nan", "must be a finite number", hint("nan")),
+            ("a=-inf", "must be a finite number", hint("-inf")),
+            ("a=[1, { b = +nan }]", "must be a finite number", String::new()),
+            ("a=99999999999999999999", "the number does not fit 64 bits", hint(digits)),
         ] {
             let told = document.set(argument).unwrap_err().to_string();
-            assert!(told.starts_with(&format!("error: --set {argument}: {what}\nhint: ")), "{told}");
+            assert_eq!(told, format!("error: --set {argument}: {what}\n{hint}").trim_end());
         }
         document.set("a=\"nan\"").unwrap();
         document.set("b=nano").unwrap();
