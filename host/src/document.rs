@@ -1,13 +1,16 @@
 //! A TOML file as a tree of values in which every key still knows its place in the text.
 
+mod walk;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use plugin_api::config::Problem;
-use serde_json::{Map, Number, Value};
-use toml::de::{DeTable, DeValue};
+use serde_json::{Map, Value};
+use toml::de::DeTable;
+use walk::{Spot, Walk};
 
 use crate::error::{Excerpt, Failure, Report};
 
@@ -18,9 +21,16 @@ pub struct Document {
     text: Arc<str>,
     value: Value,
     /// Where each key, and each item of a list, stands in the text.
-    places: BTreeMap<Vec<String>, Range<usize>>,
+    places: BTreeMap<Vec<String>, Spot>,
     /// The `--set` arguments, with the way to the key that each changes.
     overrides: Vec<(Vec<String>, String)>,
+}
+
+/// Of which half of a line a report speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    Key,
+    Value,
 }
 
 impl Document {
@@ -76,9 +86,15 @@ impl Document {
             return Err(wrong("names no key"));
         }
         // What is not a TOML value is a text: --set name=trial, --set dataset.root=../data.
-        let source = format!("v = {text}");
-        let parsed = DeTable::parse(&source).ok().map(|table| Walk::default().table(table.get_ref()));
+        let (source, mut walk) = (format!("v = {text}"), Walk::default());
+        let parsed = DeTable::parse(&source).ok().map(|table| walk.table(table.get_ref()));
         let value = parsed.and_then(|mut table| table.shift_remove("v")).unwrap_or_else(|| text.into());
+        if let Some(problem) = walk.problems.first() {
+            let report = Report::new(format!("--set {argument}: {}", problem.message));
+            let alone = problem.path.len() == 1;
+            let hint = format!("a text that reads as a number needs quotes of its own: --set '{key}=\"{text}\"'");
+            return Err(Failure::usage(if alone { report.hint(hint) } else { report }));
+        }
         let mut place = &mut self.value;
         for step in &way {
             place = match place {
@@ -115,35 +131,37 @@ impl Document {
         let mut placed: Vec<(usize, Report)> = problems
             .into_iter()
             .map(|problem| {
+                let half = if problem.is_of_the_name() { Half::Key } else { Half::Value };
                 let way: Vec<String> = prefix.iter().map(|&s| s.to_owned()).chain(problem.path).collect();
                 let near = way.last().and_then(|name| nearest(name, &problem.known));
-                let mut report = self.report(&way, &problem.message);
+                let name = named(&way.join("."), &problem.message);
+                let mut report = self.placed(&way, Some(&name), half, &problem.message);
                 if let Some(near) = near {
                     report = report.hint(format!("did you mean `{near}`?"));
                 } else if !problem.known.is_empty() {
                     report = report.hint(format!("known here: {}", problem.known.join(", ")));
                 }
-                (self.span(&way).map_or(usize::MAX, |span| span.start), report)
+                (self.span(&way, Half::Key).map_or(usize::MAX, |span| span.start), report)
             })
             .collect();
         placed.sort_by_key(|(start, _)| *start);
         placed.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// A report about the key at the end of `way`, with its place.
+    /// A report about the value of the key at the end of `way`, with its place.
     pub fn report(&self, way: &[String], message: &str) -> Report {
-        self.placed(way, Some(&named(&way.join("."), message)), message)
+        self.placed(way, Some(&named(&way.join("."), message)), Half::Value, message)
     }
 
     /// A report about a key, by its name, or without one about the table at the end of `way`: then an argument that
     /// changed one key of it may have nothing to do with it.
-    fn placed(&self, way: &[String], name: Option<&str>, message: &str) -> Report {
+    fn placed(&self, way: &[String], name: Option<&str>, half: Half, message: &str) -> Report {
         let to_blame = |path: &Vec<String>| way.starts_with(path) || (name.is_some() && path.starts_with(way));
         let name = name.unwrap_or_default();
         if let Some((_, argument)) = self.overrides.iter().rev().find(|(path, _)| to_blame(path)) {
             return Report::new(format!("--set {argument}: {message}"));
         }
-        match self.span(way) {
+        match self.span(way, half) {
             Some(span) => {
                 let line = self.text[..span.start].matches('\n').count() + 1;
                 let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), span };
@@ -153,7 +171,7 @@ impl Document {
         }
     }
 
-    /// Puts the place of the key at the end of `way` to a report.
+    /// Puts the place of the value of the key at the end of `way` to a report.
     pub fn place(&self, report: Report, way: &[String]) -> Report {
         let message = report.message().to_owned();
         self.report(way, &message).with_details_of(report)
@@ -162,12 +180,20 @@ impl Document {
     /// Puts the place of the table at the end of `way` to a report that is about no key of it.
     pub fn place_table(&self, report: Report, way: &[String]) -> Report {
         let message = report.message().to_owned();
-        self.placed(way, None, &message).with_details_of(report)
+        self.placed(way, None, Half::Key, &message).with_details_of(report)
     }
 
-    /// Where the key at the end of `way` stands; where it stands nowhere, the nearest table around it does.
-    fn span(&self, way: &[String]) -> Option<Range<usize>> {
-        (1..=way.len()).rev().find_map(|len| self.places.get(&way[..len]).cloned())
+    /// Where the key at the end of `way` or its value stands; where it stands nowhere, the nearest table around it does.
+    fn span(&self, way: &[String], half: Half) -> Option<Range<usize>> {
+        let len = (1..=way.len()).rev().find(|&len| self.places.contains_key(&way[..len]))?;
+        let Spot { key, value } = self.places.get(&way[..len])?;
+        // What is no value behind its key is a table with a line of its own, which is its name.
+        if half == Half::Key || len < way.len() || value.start < key.end {
+            return Some(key.clone());
+        }
+        // Of a value of several lines the first is enough.
+        let text = &self.text[value.clone()];
+        Some(value.start..value.start + text.find(['\n', '\r']).unwrap_or(text.len()))
     }
 }
 
@@ -182,71 +208,6 @@ pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str>
     let close =
         |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= 1 + name.len().min(candidate.len()) / 4;
     known.iter().map(AsRef::as_ref).filter(close).min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
-}
-
-/// The way through a parsed file that makes plain values of it and keeps the places.
-#[derive(Default)]
-struct Walk {
-    way: Vec<String>,
-    places: BTreeMap<Vec<String>, Range<usize>>,
-    problems: Vec<Problem>,
-}
-
-impl Walk {
-    fn table(&mut self, table: &DeTable<'_>) -> Map<String, Value> {
-        let mut entries: Vec<_> = table.iter().collect();
-        // The parser sorts keys; people and `experiment.toml` want the file's order.
-        entries.sort_by_key(|(key, _)| key.span().start);
-        let mut map = Map::new();
-        for (key, value) in entries {
-            let name = key.get_ref().to_string();
-            map.insert(name.clone(), self.step(name, key.span(), value.get_ref()));
-        }
-        map
-    }
-
-    fn step(&mut self, name: String, span: Range<usize>, value: &DeValue<'_>) -> Value {
-        self.way.push(name);
-        self.places.insert(self.way.clone(), span);
-        let value = self.value(value);
-        self.way.pop();
-        value
-    }
-
-    fn value(&mut self, value: &DeValue<'_>) -> Value {
-        match value {
-            DeValue::String(text) => Value::String(text.to_string()),
-            DeValue::Boolean(flag) => Value::Bool(*flag),
-            DeValue::Datetime(time) => Value::String(time.to_string()),
-            DeValue::Integer(digits) => {
-                let parsed = i64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok();
-                self.number(parsed.map(Number::from), "the number does not fit 64 bits")
-            }
-            DeValue::Float(digits) => {
-                let parsed = digits.as_str().replace('_', "").parse::<f64>().ok();
-                self.number(parsed.and_then(Number::from_f64), "must be a finite number")
-            }
-            DeValue::Array(list) => {
-                let items = list.iter().enumerate();
-                Value::Array(items.map(|(i, item)| self.step(i.to_string(), item.span(), item.get_ref())).collect())
-            }
-            DeValue::Table(table) => Value::Object(self.table(table)),
-        }
-    }
-
-    fn number(&mut self, found: Option<Number>, otherwise: &str) -> Value {
-        found.map_or_else(
-            || {
-                self.problems.push(Problem {
-                    path: self.way.clone(),
-                    message: otherwise.to_owned(),
-                    known: Vec::new(),
-                });
-                Value::Null
-            },
-            Value::Number,
-        )
-    }
 }
 
 #[cfg(test)]
@@ -275,6 +236,57 @@ mod tests {
         assert_eq!(told(document.report(&way("t.a"), "is bad")), "--set t.a=3: is bad");
         assert_eq!(told(document.report(&way("t.b"), "is bad")), "x.toml:3: `t.b`: is bad");
         assert_eq!(told(document.place_table(Report::new("is bad"), &way("t"))), "x.toml:1: is bad");
+    }
+
+    #[test]
+    fn a_number_that_no_key_takes_is_told_as_it_was_written() {
+        let mut document = Document::parse("x.toml".into(), "a = 1\n").unwrap();
+        let hint = |text| format!("hint: a text that reads as a number needs quotes of its own: --set 'a=\"{text}\"'");
+        let digits = "99999999999999999999";
+        for (argument, what, hint) in [
+            ("a=nan", "must be a finite number", hint("nan")),
+            ("a=-inf", "must be a finite number", hint("-inf")),
+            ("a=[1, { b = +nan }]", "must be a finite number", String::new()),
+            ("a=99999999999999999999", "the number does not fit 64 bits", hint(digits)),
+        ] {
+            let told = document.set(argument).unwrap_err().to_string();
+            assert_eq!(told, format!("error: --set {argument}: {what}\n{hint}").trim_end());
+        }
+        document.set("a=\"nan\"").unwrap();
+        document.set("b=nano").unwrap();
+        assert_eq!(document.value().to_string(), r#"{"a":"nan","b":"nano"}"#);
+    }
+
+    #[test]
+    fn the_caret_stands_under_what_is_wrong() {
+        let text = "top = 10\n[t]\nname = \"é\" # why\ninline = { deep = [1, 22] }\nlong = [\n  1,\n]\n[[f]]\nk = 1\n";
+        let document = Document::parse("x.toml".into(), text).unwrap();
+        let problem = |way: &str, message: &str| Problem {
+            path: way.split('.').map(str::to_owned).collect(),
+            message: message.to_owned(),
+            known: Vec::new(),
+        };
+        for (way, message, marked) in [
+            ("top", "must be less", "10"),
+            ("t.name", "must be plain", "\"é\""),
+            ("t.name", "unknown key `name`", "name"),
+            ("t.inline.deep", "is bad", "[1, 22]"),
+            ("t.inline.deep.1", "is bad", "22"),
+            ("t.inline", "`more` is missing", "{ deep = [1, 22] }"),
+            // Of several lines the first; a table with a line of its own by its name, and so what stands nowhere.
+            ("t.long", "is bad", "["),
+            ("t", "`more` is missing", "t"),
+            ("t.more", "is bad", "t"),
+            ("f", "is bad", "f"),
+            ("f.0.k", "is bad", "1"),
+        ] {
+            let told = document.failure(&[], vec![problem(way, message)]).to_string();
+            let lines: Vec<&str> = told.lines().collect();
+            let carets = lines.iter().position(|line| line.contains('^')).unwrap();
+            let pairs = lines[carets].chars().zip(lines[carets - 1].chars());
+            let under: String = pairs.filter(|(caret, _)| *caret == '^').map(|(_, letter)| letter).collect();
+            assert_eq!(under, marked, "{told}");
+        }
     }
 
     #[test]

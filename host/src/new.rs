@@ -12,6 +12,7 @@ use crate::error::{Failure, Report};
 use crate::tensors::write_text;
 
 const MANIFEST: &str = include_str!("new/manifest.toml");
+const CONFORMANCE: &str = include_str!("new/conformance.rs");
 const README: &str = include_str!("new/readme.md");
 const IGNORE: &str = include_str!("new/ignore");
 const EXPERIMENT: &str = include_str!("new/experiment.toml");
@@ -37,7 +38,7 @@ pub struct Options {
 /// If the name cannot name a plugin, the folder is there already, or a file cannot be written.
 pub fn new(options: &Options) -> Result<String, Failure> {
     let Options { kind, name, output, .. } = options;
-    check(*kind, name).map_err(Failure::usage)?;
+    check_name(*kind, name).map_err(Failure::usage)?;
     let dependency = dependency(options.plugin_api.as_deref()).map_err(Failure::usage)?;
     let folder = output.join(format!("{kind}-{name}"));
     std::fs::create_dir_all(output).map_err(|e| Failure::io(output, "make the folder", &e))?;
@@ -55,11 +56,18 @@ pub fn new(options: &Options) -> Result<String, Failure> {
         Kind::Aggregator => include_str!("new/aggregator.rs"),
         Kind::Filter => include_str!("new/filter.rs"),
     };
-    let words = [("kind", kind.to_string()), ("name", name.clone()), ("plugin-api", dependency)];
+    let words = [
+        ("kind", kind.to_string()),
+        ("name", name.clone()),
+        ("plugin-api", dependency),
+        ("crate", format!("{kind}_{}", name.replace('-', "_"))),
+        ("check", check(*kind).to_owned()),
+    ];
     let filled = |text: &str| words.iter().fold(text.to_owned(), |text, (word, with)| put(&text, word, with));
     let mut files = vec![
         ("Cargo.toml", filled(MANIFEST)),
         ("src/lib.rs", filled(code)),
+        ("tests/conformance.rs", filled(CONFORMANCE)),
         ("experiment.toml", filled(&experiment(*kind))),
         ("README.md", filled(README)),
         (".gitignore", IGNORE.to_owned()),
@@ -91,7 +99,7 @@ fn put(text: &str, word: &str, with: &str) -> String {
 }
 
 /// A name that can name a crate, and a library's file that leads back to it.
-fn check(kind: Kind, name: &str) -> Result<(), Report> {
+fn check_name(kind: Kind, name: &str) -> Result<(), Report> {
     let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.split('-').all(part) {
         return Err(Report::new(format!("`{name}`: cannot name a plugin"))
@@ -104,15 +112,25 @@ fn check(kind: Kind, name: &str) -> Result<(), Report> {
     }
 }
 
-/// What the manifest says of plugin-api.
+/// Where the manifest takes plugin-api from.
 fn dependency(folder: Option<&Path>) -> Result<String, Report> {
-    let Some(folder) = folder else { return Ok(format!("\"{}\"", root::INTERFACE)) };
+    let Some(folder) = folder else { return Ok(format!("version = \"{}\"", root::INTERFACE)) };
     let not = || Report::new(format!("{}: is not the folder of plugin-api", folder.display()));
     let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).map_err(|e| not().cause(e))?;
     let named = toml::from_str::<Value>(&manifest).is_ok_and(|manifest| manifest["package"]["name"] == "plugin-api");
     let folder = folder.canonicalize().map_err(|e| not().cause(e))?;
     let Some(path) = folder.to_str().filter(|_| named) else { return Err(not()) };
-    Ok(format!("{{ path = {} }}", Value::from(path)))
+    Ok(format!("path = {}", Value::from(path)))
+}
+
+/// The check of the new plugin by the test kit.
+fn check(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Model => "testkit::check_model(&component(), &json!({}), &testkit::tasks(&[\"a\", \"b\"])).assert();",
+        Kind::Dataset => "testkit::check_dataset(&component(), &json!({ \"rows\": 8 })).assert();",
+        Kind::Aggregator => "testkit::check_aggregator(&component(), &json!({})).assert();",
+        Kind::Filter => "testkit::check_filter(&component(), &json!({ \"limit\": 1.0 })).assert();",
+    }
 }
 
 /// An experiment with the new plugin among those that come with fedplug.
@@ -137,12 +155,12 @@ mod tests {
     #[test]
     fn a_name_is_one_that_a_crate_and_a_library_can_have() {
         for name in ["my-median", "a", "krum2", "fed-avg-2"] {
-            assert!(check(Kind::Aggregator, name).is_ok(), "{name}");
+            assert!(check_name(Kind::Aggregator, name).is_ok(), "{name}");
         }
         for name in ["", "My-median", "my_median", "2nd", "-a", "a-", "a--b", "a/b", "..", "über", "aggregator-x"] {
-            assert!(check(Kind::Aggregator, name).is_err(), "{name}");
+            assert!(check_name(Kind::Aggregator, name).is_err(), "{name}");
         }
         // No other kind's word is in the way.
-        assert!(check(Kind::Filter, "model-size").is_ok());
+        assert!(check_name(Kind::Filter, "model-size").is_ok());
     }
 }

@@ -61,7 +61,9 @@ pub fn prepare(
     // They are drawn while the dataset writes, and written after it: where it fails there shall be none.
     let (files, drawn) = std::thread::scope(|scope| {
         let drawing = scope.spawn(|| plot::draw_all(&pictures));
-        let files = dataset.prepare(output, &ctx);
+        // No client is at work meanwhile, so it may write on all cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let files = dataset.prepare(output, &ctx.clone().with_threads(cores));
         (files, drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let mut files = files.map_err(placed).inspect_err(|_| discard(output))?;

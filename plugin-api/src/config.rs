@@ -16,6 +16,17 @@ pub struct Problem {
     pub known: Vec<String>,
 }
 
+impl Problem {
+    /// Whether it is the key's name that is wrong, and not its value.
+    pub fn is_of_the_name(&self) -> bool {
+        self.path.last().is_some_and(|name| self.message == unknown_key(name))
+    }
+}
+
+fn unknown_key(name: &str) -> String {
+    format!("unknown key `{name}`")
+}
+
 /// Everything that is wrong with `value` as a `T`, and the `T` if nothing is.
 ///
 /// Serde stops at the first error. So the key at fault is taken out and the rest tried again, until nothing is wrong.
@@ -55,7 +66,7 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
                 path.push(name.to_owned());
             }
             known = message.split_once("expected").map_or_else(Vec::new, |(_, names)| quoted(names));
-            text = format!("unknown key `{name}`");
+            text = unknown_key(name);
         } else if let Some(name) = quoted_after(&message, "unknown variant ") {
             known = message.split_once("expected").map_or_else(Vec::new, |(_, names)| quoted(names));
             text = format!("unknown value `{name}`");
@@ -169,5 +180,8 @@ mod tests {
         assert_eq!(told(&json!({})), [(String::new(), "`rounds` is missing".into())]);
         let problems = read::<Config>(&json!({"rounds": 1, "modee": 1})).unwrap_err();
         assert_eq!(problems[0].known, ["rounds", "inner", "mode"]);
+        assert!(problems[0].is_of_the_name());
+        let problems = read::<Config>(&json!({"rounds": 1, "mode": "fats"})).unwrap_err();
+        assert!(!problems[0].is_of_the_name());
     }
 }

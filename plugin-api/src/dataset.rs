@@ -136,7 +136,8 @@ pub trait Dataset: Send {
     /// If there is no such client, or its data cannot be read.
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>>;
 
-    /// Writes the data as it will be used into a folder, for other programs and for later runs; returns the files.
+    /// Writes the data as it will be used into a folder, for other programs and for later runs; returns the files. No
+    /// client is at work meanwhile, so the call may use more threads than those of a run: the files do not depend on it.
     ///
     /// # Errors
     /// If a file cannot be written; [`Unsupported`](crate::ErrorKind::Unsupported) by default.

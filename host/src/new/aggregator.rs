@@ -58,11 +58,16 @@ impl Aggregator for Mean {
     }
 }
 
-plugin_api::export_plugin!(Component::aggregator(
-    "{{name}}",
-    "the weighted mean of the clients' parameters",
-    Mean::new
-));
+/// What this library offers.
+pub fn component() -> Component {
+    Component::aggregator(
+        "{{name}}",
+        "the weighted mean of the clients' parameters",
+        Mean::new,
+    )
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests {

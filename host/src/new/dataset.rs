@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub struct Config {
     /// How many clients.
     #[serde(default = "three")]
+    #[schemars(range(min = 1))]
     pub clients: usize,
     /// Rows that each client trains on; it has a quarter as many to test on.
     pub rows: usize,
@@ -34,6 +35,10 @@ impl Letters {
             return Err(Error::config("must be at least 1").at_key("clients"));
         }
         Ok(Self { config })
+    }
+
+    fn client(number: usize) -> String {
+        format!("site-{number}")
     }
 
     fn spec() -> TaskSpec {
@@ -71,7 +76,7 @@ impl Dataset for Letters {
             test: rows / 4,
         };
         let client = |k| ClientSpec {
-            name: format!("site-{k}"),
+            name: Self::client(k),
             tasks: vec![task.clone()],
         };
         Ok(Description::new(
@@ -82,6 +87,9 @@ impl Dataset for Letters {
     }
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
+        if !(1..=self.config.clients).any(|k| Self::client(k) == client) {
+            return Err(Error::data(format!("there is no client `{client}`")));
+        }
         // The same rows for the same seed of the experiment, others at each client.
         let seed = ctx.experiment_seed().of(client);
         let train = table(self.config.rows, seed.of("train"))?;
@@ -94,11 +102,16 @@ impl Dataset for Letters {
     }
 }
 
-plugin_api::export_plugin!(Component::dataset(
-    "{{name}}",
-    "random texts, and the share of the letter A in them",
-    Letters::new
-));
+/// What this library offers.
+pub fn component() -> Component {
+    Component::dataset(
+        "{{name}}",
+        "random texts, and the share of the letter A in them",
+        Letters::new,
+    )
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests {

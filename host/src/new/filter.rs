@@ -9,6 +9,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     /// No number goes on that is larger than this, or smaller than its negative.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub limit: f32,
 }
 
@@ -51,11 +52,16 @@ impl Filter for Clamp {
     }
 }
 
-plugin_api::export_plugin!(Component::filter(
-    "{{name}}",
-    "limits every number of a message's parameters",
-    Clamp::new
-));
+/// What this library offers.
+pub fn component() -> Component {
+    Component::filter(
+        "{{name}}",
+        "limits every number of a message's parameters",
+        Clamp::new,
+    )
+}
+
+plugin_api::export_plugin!(component());
 
 #[cfg(test)]
 mod tests {

@@ -100,22 +100,17 @@ pub(crate) struct Drawn {
     png: Vec<u8>,
 }
 
-/// Draws a picture.
-///
-/// # Errors
-/// If it is too large for memory.
-pub(crate) fn draw(svg: &Svg) -> Result<Drawn, String> {
-    Ok(Drawn { svg: svg.text(), png: png::encode(svg, PIXELS)? })
-}
-
 /// Draws pictures, on as many threads as the machine has cores. Each has its own outcome.
 pub(crate) fn draw_all(pictures: &[Svg]) -> Vec<Result<Drawn, String>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(pictures.len()).max(1);
     let next = AtomicUsize::new(0);
     let some = || {
+        let mut canvas = png::Canvas::default();
         std::iter::from_fn(|| {
             let place = next.fetch_add(1, Ordering::Relaxed);
-            pictures.get(place).map(|picture| (place, draw(picture)))
+            let svg = pictures.get(place)?;
+            let drawn = canvas.encode(svg, PIXELS).map(|png| Drawn { svg: svg.text(), png });
+            Some((place, drawn))
         })
         .collect::<Vec<_>>()
     };

@@ -5,12 +5,16 @@ use serde_json::{Map, Value, json};
 use super::schema::invalid;
 use super::subject::Subject;
 use super::verdict::{Found, Verdict, fail, skip};
+use crate::{ErrorKind, Result};
 
 /// A key that no component has.
 const UNKNOWN: &str = "no-such-key";
 
-/// Makes the checks that all kinds have in common.
-pub(crate) fn check(subject: &Subject, verdict: &mut Verdict) {
+/// Makes an instance of a subject.
+pub(crate) type Make<'a> = &'a dyn Fn(Subject) -> Result<()>;
+
+/// Makes the checks that all kinds have in common. Without `make` the component's struct alone is asked.
+pub(crate) fn check(subject: &Subject, make: Option<Make<'_>>, verdict: &mut Verdict) {
     verdict
         .run("profile", "an experiment finds a component by its name, and a person by its line", || profile(subject));
     verdict.run("config-sample", "what the checks are made with must be a configuration", || {
@@ -38,7 +42,7 @@ pub(crate) fn check(subject: &Subject, verdict: &mut Verdict) {
     let why = "a person copies the default from the schema into the file, and changes it from there";
     verdict.run("config-defaults", why, || defaults(subject));
     let why = "editors would mark as wrong what the component takes";
-    verdict.run("config-agrees", why, || agrees(subject));
+    verdict.run("config-agrees", why, || agrees(subject, make));
     verdict.run("config-described", "the schema is the manual that a person reads", || described(subject));
 }
 
@@ -111,7 +115,7 @@ fn defaults(subject: &Subject) -> Found {
     Ok(())
 }
 
-fn agrees(subject: &Subject) -> Found {
+fn agrees(subject: &Subject, make: Option<Make<'_>>) -> Found {
     let candidates = [
         json!(true),
         json!(-1),
@@ -125,12 +129,18 @@ fn agrees(subject: &Subject) -> Found {
     ];
     for (key, value) in properties(subject).flat_map(|(key, _)| candidates.iter().map(move |value| (key, value))) {
         let config = subject.with(key, value.clone());
-        if let (Some(wrong), true) = (invalid(subject.schema(), &config), subject.component.check(&config)?.is_empty())
-        {
+        let Some(wrong) = invalid(subject.schema(), &config) else { continue };
+        if subject.component.check(&config)?.is_empty() && !refused(subject, config, make) {
             return fail(format!("`{key} = {value}` to be refused, as by the schema: {wrong}"), "it was taken");
         }
     }
     Ok(())
+}
+
+/// Whether the constructor refuses a configuration that the struct takes, and says so of the configuration.
+fn refused(subject: &Subject, config: Value, make: Option<Make<'_>>) -> bool {
+    let made = make.map(|make| make(subject.of(config)));
+    matches!(made, Some(Err(error)) if *error.kind() == ErrorKind::Config)
 }
 
 fn described(subject: &Subject) -> Found {

@@ -42,7 +42,8 @@ impl DatasetCheck {
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
-        configuration::check(&self.subject, &mut verdict);
+        let make = |subject| Self { subject, ..self.clone() }.make(SEED).map(drop);
+        configuration::check(&self.subject, Some(&make), &mut verdict);
         let made = "the host makes one instance";
         let works = verdict.run("new", made, || Ok(self.make(SEED).map(drop)?))
             && verdict

@@ -42,14 +42,13 @@ fn write(path: &Path, delimiter: u8, table: &Table, ctx: &Context<'_>) -> Result
     };
     let columns: Vec<Cells<'_>> = table.columns().map(cells).collect::<Result<_>>()?;
     let header: Vec<String> = table.columns().map(|(name, _)| name.to_owned()).collect();
-    write_csv(path, delimiter, &header, table.rows(), ctx, |row, writer| {
+    write_csv(path, delimiter, &header, table.rows(), ctx, |row, fields| {
         for column in &columns {
             match column {
-                Cells::Texts(texts) => writer.write_field(texts.get(row))?,
+                Cells::Texts(texts) => fields.push(&[texts.get(row)]),
                 // The fewest digits that read as the same number.
-                Cells::Numbers(numbers) => writer.write_field(numbers[row].to_string())?,
+                Cells::Numbers(numbers) => fields.push(&[&numbers[row].to_string()]),
             }
         }
-        writer.write_record(None::<&[u8]>)
     })
 }

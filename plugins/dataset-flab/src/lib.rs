@@ -31,14 +31,15 @@ mod prepare;
 mod read;
 mod reference;
 mod rows;
+mod sheets;
 mod split;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use config::{Clients, Config, Sites, Split, TASKS};
-use fedplug_tables::{no_client, quoted};
-use load::Dealt;
+use fedplug_tables::{Scale, no_client, quoted};
+use load::{Dealt, Measured};
 use plugin_api::{
     ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Source, Table, Task,
 };
@@ -52,12 +53,18 @@ pub struct Flab {
     rows: Option<Rows>,
 }
 
-#[derive(Clone, Debug)]
 struct Data {
-    clients: Vec<(String, Vec<Task>)>,
+    clients: Vec<ClientSpec>,
     /// Where each client stands among them: each is asked for by name, and there may be thousands.
     places: BTreeMap<String, usize>,
     sources: Vec<Source>,
+    tasks: Tasks,
+}
+
+/// In the order of the experiment.
+enum Tasks {
+    Measured(Vec<Measured>),
+    Tables(Vec<Dealt>),
 }
 
 impl Flab {
@@ -72,35 +79,46 @@ impl Flab {
         Ok(Self { config, read: None, rows: None })
     }
 
-    fn data(&mut self, ctx: &Context<'_>) -> Result<&Data> {
-        if self.read.is_none() {
-            self.read = Some(self.read(ctx)?);
-        }
-        self.read.as_ref().ok_or_else(|| Error::other("nothing was read"))
+    /// What was read, or is read now.
+    fn data(&mut self, ctx: &Context<'_>) -> Result<&mut Data> {
+        let data = match self.read.take() {
+            Some(data) => data,
+            None => self.read(ctx)?,
+        };
+        Ok(self.read.insert(data))
     }
 
     fn read(&self, ctx: &Context<'_>) -> Result<Data> {
         let config = &self.config;
         let folders = folders::of_tasks(&config.root, &config.tasks)?;
-        let prepared = folders::are_prepared(&config.root, &config.tasks, &folders)?;
-        if prepared {
+        let mut sources = Vec::new();
+        let tasks = config.tasks.iter().zip(&folders);
+        let tasks = if folders::are_prepared(&config.root, &config.tasks, &folders)? {
             self.tell_idle_keys(ctx);
-        }
-        let (mut tasks, mut sources) = (Vec::new(), Vec::new());
-        for (task, folder) in config.tasks.iter().zip(&folders) {
-            let read = if prepared { load::prepared } else { load::raw };
-            let (mut dealt, files) = read(task, folder, config, ctx)?;
-            if config.standardise {
-                let scale = fedplug_tables::standardise(&mut dealt.parts, &mut dealt.test, &config.target)?;
-                let text = format!("value = {:.6} + {:.6} × score", scale.mean, scale.deviation);
-                ctx.note(&format!("standardised {task}"), format_args!("{text}"));
-            }
-            sources.extend(files);
-            tasks.push(dealt);
-        }
-        let clients = self.clients(tasks);
-        let places = clients.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
-        Ok(Data { clients, places, sources })
+            let read = |(task, folder): (&String, &PathBuf)| {
+                let (mut dealt, files) = load::prepared(task, folder, config, ctx)?;
+                sources.extend(files);
+                if config.standardise {
+                    let Dealt { parts, test, .. } = &mut dealt;
+                    tell_scale(task, fedplug_tables::standardise(parts, test, &config.target)?, ctx);
+                }
+                Ok(dealt)
+            };
+            Tasks::Tables(tasks.map(read).collect::<Result<_>>()?)
+        } else {
+            let read = |(task, folder): (&String, &PathBuf)| {
+                let (measured, files) = load::raw(task, folder, config, ctx)?;
+                sources.extend(files);
+                if config.standardise {
+                    tell_scale(task, measured.scale(config), ctx);
+                }
+                Ok(measured)
+            };
+            Tasks::Measured(tasks.map(read).collect::<Result<_>>()?)
+        };
+        let clients = self.clients(&tasks);
+        let places = clients.iter().enumerate().map(|(place, client)| (client.name.clone(), place)).collect();
+        Ok(Data { clients, places, sources, tasks })
     }
 
     /// Warns of keys that say how to split data which is split already.
@@ -114,42 +132,70 @@ impl Flab {
         }
     }
 
-    fn clients(&self, tasks: Vec<Dealt>) -> Vec<(String, Vec<Task>)> {
-        // A clone of a table shares its columns: all sites have one test table.
-        let of = |dealt: &Dealt, part: usize| Task {
-            spec: dealt.spec.clone(),
-            train: dealt.parts[part].clone(),
-            test: dealt.test.clone(),
+    fn clients(&self, tasks: &Tasks) -> Vec<ClientSpec> {
+        let counts: Vec<(Vec<usize>, usize)> = match tasks {
+            Tasks::Measured(tasks) => tasks.iter().map(|task| task.counts(&self.config)).collect(),
+            Tasks::Tables(tasks) => {
+                tasks.iter().map(|task| (task.parts.iter().map(Table::rows).collect(), task.test.rows())).collect()
+            }
+        };
+        let tasks = || self.config.tasks.iter().zip(&counts);
+        let of = |(name, (parts, test)): (&String, &(Vec<usize>, usize)), part: usize| ClientTask {
+            name: name.clone(),
+            train: parts[part],
+            test: *test,
         };
         match self.config.sites() {
-            None => tasks.iter().map(|dealt| (dealt.spec.name.clone(), vec![of(dealt, 0)])).collect(),
+            None => tasks().map(|task| ClientSpec { name: task.0.clone(), tasks: vec![of(task, 0)] }).collect(),
             Some(Sites { count, .. }) => {
-                let site = |k: usize| (format!("site-{}", k + 1), tasks.iter().map(|dealt| of(dealt, k)).collect());
+                let site = |k: usize| ClientSpec {
+                    name: format!("site-{}", k + 1),
+                    tasks: tasks().map(|task| of(task, k)).collect(),
+                };
                 (0..count.get()).map(site).collect()
             }
         }
     }
 }
 
+/// Keeps for the summary what a standard score stands for.
+fn tell_scale(task: &str, Scale { mean, deviation }: Scale, ctx: &Context<'_>) {
+    ctx.note(&format!("standardised {task}"), format_args!("value = {mean:.6} + {deviation:.6} × score"));
+}
+
 impl Dataset for Flab {
     fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
         let tasks = self.config.tasks.iter().map(|task| load::spec(task, &self.config.target)).collect();
         let data = self.data(ctx)?;
-        let counts =
-            |task: &Task| ClientTask { name: task.spec.name.clone(), train: task.train.rows(), test: task.test.rows() };
-        let client = |(name, tasks): &(String, Vec<Task>)| ClientSpec {
-            name: name.clone(),
-            tasks: tasks.iter().map(counts).collect(),
-        };
-        Ok(Description::new(tasks, data.clients.iter().map(client).collect(), data.sources.clone()))
+        Ok(Description::new(tasks, data.clients.clone(), data.sources.clone()))
     }
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
         let data = self.data(ctx)?;
-        let found = data.places.get(client).and_then(|&place| data.clients.get(place));
-        found.map(|(_, tasks)| tasks.clone()).ok_or_else(|| {
-            let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
-            no_client(client, &names)
+        let Some(&place) = data.places.get(client) else {
+            let names: Vec<_> = data.clients.iter().map(|client| &client.name).collect();
+            return Err(no_client(client, &names));
+        };
+        let config = &self.config;
+        if let Some(Data { tasks: Tasks::Measured(tasks), clients, places, sources }) =
+            self.read.take_if(|data| matches!(data.tasks, Tasks::Measured(_)))
+        {
+            let tables = config.tasks.iter().zip(tasks).map(|(name, task)| task.tables(name, config));
+            let tasks = Tasks::Tables(tables.collect::<Result<_>>()?);
+            self.read = Some(Data { clients, places, sources, tasks });
+        }
+        let Some(Data { tasks: Tasks::Tables(tables), .. }) = &self.read else {
+            return Err(Error::other("nothing was read"));
+        };
+        // A clone of a table shares its columns: all sites have one test table.
+        let of = |dealt: &Dealt, part: usize| Task {
+            spec: dealt.spec.clone(),
+            train: dealt.parts[part].clone(),
+            test: dealt.test.clone(),
+        };
+        Ok(match self.config.sites() {
+            None => vec![of(&tables[place], 0)],
+            Some(_) => tables.iter().map(|dealt| of(dealt, place)).collect(),
         })
     }
 
@@ -163,9 +209,17 @@ impl Dataset for Flab {
     /// # Errors
     /// If one of the files exists, the data is prepared already, or a file cannot be read or written.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
-        // The tables that were described are of no use for it, and as large as what is read for it.
-        self.read = None;
-        prepare::prepare(&self.config, folder, ctx)
+        let files = prepare::files(&self.config, folder)?;
+        let split = self.config.split();
+        // What a description read, unless a client's tables were made of it since.
+        if let Some(Data { tasks: Tasks::Tables(_), .. }) = self.read {
+            self.read = None;
+        }
+        match &self.data(ctx)?.tasks {
+            Tasks::Measured(tasks) => prepare::write(tasks, split, &files, ctx)?,
+            Tasks::Tables(_) => return Err(Error::data("the data is prepared already")),
+        }
+        Ok(files)
     }
 
     /// A CSV file with `heavy` and `light`, or `combined`; or FASTA records, a heavy chain and its light chain in turn.

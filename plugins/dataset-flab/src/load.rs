@@ -3,14 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use fedplug_tables::quoted;
 use fedplug_tables::text::Texts;
+use fedplug_tables::{Deal, Scale, quoted};
 use plugin_api::{Column, Context, Result, Source, Table, TaskSpec};
 
-use crate::config::{Config, Split};
+use crate::config::Config;
 use crate::folders::{self, TEST, TRAIN};
-use crate::read::{Antibody, Form, read};
+use crate::read::{Form, read};
+use crate::sheets::Sheets;
 use crate::split;
+
+/// A task's measurements, and where each row goes. Tables are made of them when the first client asks for its own: a
+/// preparation needs none.
+pub(crate) struct Measured {
+    pub(crate) sheets: Sheets,
+    pub(crate) deal: Deal,
+}
 
 /// A task as it is dealt: one training table for each part, and the test table.
 pub(crate) struct Dealt {
@@ -19,44 +27,61 @@ pub(crate) struct Dealt {
     pub(crate) test: Table,
 }
 
-/// Rows in the order in which they were read.
-#[derive(Default)]
-struct Rows {
-    combined: Texts,
-    /// Not a number where the row cannot be used.
-    fitness: Vec<f32>,
-}
-
-impl Rows {
-    fn push(&mut self, antibody: Option<Antibody<'_>>) {
-        let Antibody { combined, fitness } = antibody.unwrap_or(Antibody { combined: &[], fitness: f32::NAN });
-        self.combined.push(combined);
-        self.fitness.push(fitness);
+impl Measured {
+    /// How many rows each part's table and the test table will have.
+    pub(crate) fn counts(&self, config: &Config) -> (Vec<usize>, usize) {
+        let count = |rows: &[usize]| usable(&self.sheets.fitness, rows.iter().copied(), config).count();
+        (self.parts(config).into_iter().map(count).collect(), count(&self.deal.test))
     }
 
-    /// The usable rows among these, in this order. It is random, so the first ones are a random subset.
-    ///
-    /// The last table that is made takes the rows themselves, so that they are gone by the time the column's memory is
-    /// moved to where it stays.
-    fn table(self: Rc<Self>, rows: impl IntoIterator<Item = usize>, config: &Config) -> Result<Table> {
-        let most = config.max_samples.map_or(usize::MAX, usize::from);
-        let rows: Vec<usize> = rows.into_iter().filter(|&row| !self.fitness[row].is_nan()).take(most).collect();
-        let fitness: Vec<f32> = rows.iter().map(|&row| self.fitness[row]).collect();
-        let combined = Column::text(rows.into_iter().map(move |row| Combined { rows: Rc::clone(&self), row }));
-        Table::new().with("combined", combined)?.with(&config.target, Column::f32(&fitness))
+    /// How the tables' targets are standardised.
+    pub(crate) fn scale(&self, config: &Config) -> Scale {
+        let fitness = &self.sheets.fitness;
+        let values = |rows: &[usize]| usable(fitness, rows.iter().copied(), config).map(|row| fitness[row]).collect();
+        let parts: Vec<Vec<f32>> = self.parts(config).into_iter().map(values).collect();
+        Scale::of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    fn parts(&self, config: &Config) -> Vec<&[usize]> {
+        match config.sites() {
+            None => vec![&self.deal.train[..]],
+            Some(_) => self.deal.parts().collect(),
+        }
+    }
+
+    /// The tables. The last one that is made takes the measurements themselves, so that they are gone by the time its
+    /// column's memory is moved to where it stays.
+    pub(crate) fn tables(self, task: &str, config: &Config) -> Result<Dealt> {
+        let parts: Vec<Vec<usize>> = self.parts(config).into_iter().map(<[_]>::to_vec).collect();
+        let Self { sheets, deal } = self;
+        let sheets = Rc::new(sheets);
+        let make = |sheets: Rc<Sheets>, rows: Vec<usize>| {
+            let rows: Vec<usize> = usable(&sheets.fitness, rows.into_iter(), config).collect();
+            let fitness: Vec<f32> = rows.iter().map(|&row| sheets.fitness[row]).collect();
+            table(rows.into_iter().map(move |row| sheets.combined(row)), &fitness, config)
+        };
+        let test = make(Rc::clone(&sheets), deal.test)?;
+        let (count, mut sheets) = (parts.len(), Some(sheets));
+        let mut tables = Vec::with_capacity(count);
+        for (place, rows) in parts.into_iter().enumerate() {
+            let sheets = if place + 1 == count { sheets.take() } else { sheets.clone() };
+            tables.extend(sheets.map(|sheets| make(sheets, rows)).transpose()?);
+        }
+        let mut dealt = Dealt { spec: spec(task, &config.target), parts: tables, test };
+        if config.standardise {
+            fedplug_tables::standardise(&mut dealt.parts, &mut dealt.test, &config.target)?;
+        }
+        Ok(dealt)
     }
 }
 
-/// The text of one row, which keeps all of them alive.
-struct Combined {
-    rows: Rc<Rows>,
-    row: usize,
+/// The usable rows among these, in this order. It is random, so the first ones are a random subset.
+fn usable(fitness: &[f32], rows: impl Iterator<Item = usize>, config: &Config) -> impl Iterator<Item = usize> {
+    rows.filter(|&row| !fitness[row].is_nan()).take(config.max_samples.map_or(usize::MAX, usize::from))
 }
 
-impl AsRef<str> for Combined {
-    fn as_ref(&self) -> &str {
-        self.rows.combined.get(self.row)
-    }
+fn table<S: AsRef<str>>(combined: impl Iterator<Item = S>, fitness: &[f32], config: &Config) -> Result<Table> {
+    Table::new().with("combined", Column::text(combined))?.with(&config.target, Column::f32(fitness))
 }
 
 /// The model reads one column of a task and predicts one.
@@ -65,25 +90,11 @@ pub(crate) fn spec(task: &str, target: &str) -> TaskSpec {
 }
 
 /// Reads a task's measurements, and splits and deals them.
-pub(crate) fn raw(task: &str, folder: &Path, config: &Config, ctx: &Context<'_>) -> Result<(Dealt, Vec<Source>)> {
-    let (mut rows, mut sources) = (Rows::default(), Vec::new());
-    for path in folders::csv_files(folder)? {
-        let (_, source) = read(&path, &config.target, form(config), ctx, |_, antibody| rows.push(antibody))?;
-        sources.push(source);
-    }
+pub(crate) fn raw(task: &str, folder: &Path, config: &Config, ctx: &Context<'_>) -> Result<(Measured, Vec<Source>)> {
+    let (sheets, sources) = Sheets::read(folder, config, ctx)?;
     check_usable(task, folder, config, &sources)?;
-    let deal = split::deal(rows.fitness.len(), task, config, ctx)?;
-    let rows = Rc::new(rows);
-    let table = |indices: &[usize]| Rc::clone(&rows).table(indices.iter().copied(), config);
-    let test = table(&deal.test)?;
-    let mut parts = match config.sites() {
-        None => vec![&deal.train[..]],
-        Some(_) => deal.parts().collect(),
-    };
-    let last = parts.pop().unwrap_or_default();
-    let mut parts = parts.into_iter().map(table).collect::<Result<Vec<_>>>()?;
-    parts.push(rows.table(last.iter().copied(), config)?);
-    Ok((Dealt { spec: spec(task, &config.target), parts, test }, sources))
+    let deal = split::deal(sheets.rows(), task, config, ctx)?;
+    Ok((Measured { sheets, deal }, sources))
 }
 
 /// Reads what was prepared of a task, as it was split and dealt.
@@ -94,25 +105,24 @@ pub(crate) fn prepared(task: &str, folder: &Path, config: &Config, ctx: &Context
     };
     tell_others(folder, ctx)?;
     let mut sources = Vec::new();
-    let mut table = |path: PathBuf| {
-        let mut rows = Rows::default();
-        let (_, source) = read(&path, &config.target, Form::Prepared, ctx, |_, antibody| rows.push(antibody))?;
+    let mut one = |path: PathBuf| {
+        let (mut combined, mut fitness) = (Texts::default(), Vec::new());
+        let (_, source) = read(&path, &config.target, Form::Prepared, ctx, |_, _, antibody| {
+            if let Some(antibody) = antibody {
+                combined.push(antibody.combined);
+                fitness.push(antibody.fitness);
+            }
+        })?;
         sources.push(source);
-        let count = rows.fitness.len();
-        Rc::new(rows).table(0..count, config)
+        let rows = usable(&fitness, 0..fitness.len(), config).count();
+        // All usable rows are given, so the wanted ones are the first. The texts go with the iterator, before the
+        // column's memory is moved to where it stays.
+        table((0..rows).map(move |row| combined.get(row).to_owned()), &fitness[..rows], config)
     };
-    let test = table(folder.join(TEST))?;
-    let parts = train.into_iter().map(&mut table).collect::<Result<_>>()?;
+    let test = one(folder.join(TEST))?;
+    let parts = train.into_iter().map(&mut one).collect::<Result<_>>()?;
     check_usable(task, folder, config, &sources)?;
     Ok((Dealt { spec: spec(task, &config.target), parts, test }, sources))
-}
-
-/// How a file of measurements is read for this way to split.
-pub(crate) fn form(config: &Config) -> Form {
-    match config.split() {
-        Split::Random => Form::Raw,
-        Split::Reference => Form::Whole,
-    }
 }
 
 /// Files beside the prepared ones are likely measurements that somebody expects to be used.

@@ -40,15 +40,15 @@ enum Reason {
 
 const REASONS: [&str; 3] = ["no heavy or light chain", "no fitness value", "fitness is not a finite number"];
 
-/// Reads a file, gives each row to `row` with what a model would read of it, if that is usable, and warns of the rows
-/// that are not. The columns' names are returned, none of a file that is left out: one without rows or without a needed
+/// Reads a file, gives each row to `row` with the number of columns and what a model would read of it, if that is usable,
+/// and warns of the rows that are not. The columns' names are returned, none of a file that is left out: one without rows or without a needed
 /// column. Whether the task can do without is for the caller to judge.
 pub(crate) fn read(
     path: &Path,
     target: &str,
     form: Form,
     ctx: &Context<'_>,
-    mut row: impl FnMut(&StringRecord, Option<Antibody<'_>>),
+    mut row: impl FnMut(&StringRecord, usize, Option<Antibody<'_>>),
 ) -> Result<(Vec<String>, Source)> {
     let mut file = CsvFile::open(path, b',', ctx)?;
     let names = file.names(&["heavy", "light", "combined", target]);
@@ -65,9 +65,9 @@ pub(crate) fn read(
     let whole = form == Form::Whole;
     let rules = Rules { reasons: &REASONS, short_rows: whole, may_be_empty: form == Form::Prepared };
     let source = file.rows(rules, ctx, |record| {
-        let used = columns.antibody(record, |antibody| row(record, Some(antibody)));
+        let used = columns.antibody(record, |antibody| row(record, names.len(), Some(antibody)));
         if used.is_err() && whole {
-            row(record, None);
+            row(record, names.len(), None);
         }
         used.map_err(|reason| Unusable::Row(reason as usize))
     })?;

@@ -6,7 +6,7 @@ use plugin_api::{Level, Seed, Table, TaskSpec, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A host that keeps the lines of level `warn`.
+/// A host that keeps the lines of level `warn`, and notes.
 #[derive(Default)]
 pub(crate) struct Lines(Mutex<Vec<String>>);
 
@@ -26,7 +26,9 @@ impl Host for Lines {
     }
     fn scalar(&self, _: &str, _: u64, _: f64) {}
     fn progress(&self, _: u64, _: u64) {}
-    fn note(&self, _: &str, _: &str) {}
+    fn note(&self, key: &str, text: &str) {
+        self.log(Level::Info, &format!("{key}: {text}"));
+    }
     fn cancelled(&self) -> bool {
         false
     }
@@ -201,4 +203,23 @@ fn standardised_targets_have_one_scale_at_all_sites() {
     let mean = raw.iter().sum::<f32>() / raw.len() as f32;
     let deviation = (raw.iter().map(|y| (y - mean).powi(2)).sum::<f32>() / raw.len() as f32).sqrt();
     assert!(raw.iter().zip(&scores).all(|(y, score)| ((y - mean) / deviation - score).abs() < 1e-5));
+}
+
+#[test]
+fn a_scale_is_told_once_by_the_description_and_is_that_of_the_tables() {
+    let root = folder(&[("tm", 5)]);
+    let (lines, later) = (Lines::default(), Lines::default());
+    let mut flab = flab(root.path(), json!({ "tasks": ["tm"], "standardise": true }));
+    flab.describe(&Context::new(&lines)).unwrap();
+    let task = flab.load("tm", &Context::new(&later)).unwrap().remove(0);
+    let told = lines.without(root.path());
+    let numbers: Vec<f32> = told[0].split(' ').filter_map(|word| word.parse().ok()).collect();
+    // The fitness of a row is its number, which its heavy chain says as well.
+    let text = |table: &Table, row: usize| table.text("combined").unwrap().get(row).to_owned();
+    for table in [&task.train, &task.test] {
+        for (row, score) in fitness(table).into_iter().enumerate() {
+            assert_eq!(text(table, row), format!("H{:.0}|L", (numbers[0] + numbers[1] * score).abs()));
+        }
+    }
+    assert_eq!((told.len(), later.without(root.path()).len()), (1, 0), "{told:?}");
 }

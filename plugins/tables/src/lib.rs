@@ -28,7 +28,7 @@ use plugin_api::{Error, Result};
 pub use rows::RowFile;
 pub use scale::{Scale, standardise};
 pub use split::{Deal, Sites, concentration, fraction, shuffle};
-pub use write::write_csv;
+pub use write::{Fields, write_csv};
 
 /// The part of the rows to test on where nobody says another.
 pub const TEST_FRACTION: f64 = 0.2;

@@ -11,28 +11,32 @@ pub struct Scale {
     pub deviation: f64,
 }
 
+impl Scale {
+    /// The scale of targets to train on, of all clients together.
+    pub fn of(parts: &[&[f32]]) -> Self {
+        let count: usize = parts.iter().map(|values| values.len()).sum();
+        if count == 0 {
+            return Self { mean: 0.0, deviation: 1.0 };
+        }
+        let sum = |of: &dyn Fn(f64) -> f64| -> f64 {
+            parts
+                .iter()
+                .map(|values| values.iter().map(|&y| of(y.into())).sum::<f64>())
+                .fold(0.0, |all, part| all + part)
+        };
+        let mean = sum(&|y| y) / count as f64;
+        let deviation = (sum(&|y| (y - mean).powi(2)) / count as f64).sqrt();
+        Self { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
+    }
+}
+
 /// Turns the targets of all tables of a task into standard scores, by the mean and the deviation of those to train on at
 /// all clients together, so that clients agree on what a value means.
 ///
 /// # Errors
 /// If a table lacks the column of numbers.
 pub fn standardise(parts: &mut [Table], test: &mut Table, target: &str) -> Result<Scale> {
-    let (mut count, mut sum) = (0_usize, 0.0_f64);
-    for part in &*parts {
-        let values = part.f32(target)?;
-        count += values.len();
-        sum += values.iter().map(|&y| f64::from(y)).sum::<f64>();
-    }
-    if count == 0 {
-        return Ok(Scale { mean: 0.0, deviation: 1.0 });
-    }
-    let mean = sum / count as f64;
-    let mut squares = 0.0;
-    for part in &*parts {
-        squares += part.f32(target)?.iter().map(|&y| (f64::from(y) - mean).powi(2)).sum::<f64>();
-    }
-    let deviation = (squares / count as f64).sqrt();
-    let scale = Scale { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } };
+    let scale = Scale::of(&parts.iter().map(|part| part.f32(target)).collect::<Result<Vec<_>>>()?);
     for table in parts.iter_mut().chain([test]) {
         *table = scaled(table, target, scale)?;
     }

@@ -53,7 +53,8 @@ impl FilterCheck {
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
-        configuration::check(&self.subject, &mut verdict);
+        let make = |subject| Self { subject, ..self.clone() }.make().map(drop);
+        configuration::check(&self.subject, Some(&make), &mut verdict);
         if !verdict
             .run("new", "the host makes one at the server and one for each client", || Ok(self.make().map(drop)?))
         {

@@ -10,7 +10,7 @@ fn file(bytes: impl AsRef<[u8]>) -> Read {
     std::fs::write(&path, bytes).unwrap();
     let lines = Lines::default();
     let mut rows = Vec::new();
-    let (_, source) = read(&path, "fitness", Form::Raw, &Context::new(&lines), |_, antibody| {
+    let (_, source) = read(&path, "fitness", Form::Raw, &Context::new(&lines), |_, _, antibody| {
         rows.extend(antibody.map(|antibody| (antibody.combined.concat(), antibody.fitness)));
     })
     .unwrap();
@@ -96,7 +96,7 @@ fn a_row_with_too_few_fields_is_whole_where_the_reference_keeps_it() {
     std::fs::write(&path, "heavy,light,fitness,note\nA,B,1\nA,B\n   \nA,B,2,x,y\nNA,B,3,x\n").unwrap();
     let lines = Lines::default();
     let mut rows = Vec::new();
-    let take = |record: &StringRecord, antibody: Option<Antibody<'_>>| {
+    let take = |record: &StringRecord, _: usize, antibody: Option<Antibody<'_>>| {
         rows.push((record.len(), antibody.map(|antibody| antibody.fitness)));
     };
     let (names, source) = read(&path, "fitness", Form::Whole, &Context::new(&lines), take).unwrap();
@@ -126,12 +126,13 @@ fn a_million_rows_take_little_more_memory_than_their_text() {
     let path = folder.path().join("a.csv");
     std::fs::write(&path, &text).unwrap();
     let (mut texts, mut sum) = (fedplug_tables::text::Texts::default(), 0.0);
-    let (_, source) = read(&path, "fitness", Form::Raw, &Context::new(&plugin_api::context::Silent), |_, antibody| {
-        let Antibody { combined, fitness } = antibody.unwrap();
-        texts.push(combined);
-        sum += f64::from(fitness);
-    })
-    .unwrap();
+    let (_, source) =
+        read(&path, "fitness", Form::Raw, &Context::new(&plugin_api::context::Silent), |_, _, antibody| {
+            let Antibody { combined, fitness } = antibody.unwrap();
+            texts.push(combined);
+            sum += f64::from(fitness);
+        })
+        .unwrap();
     assert_eq!((source.rows, source.skipped, sum), (1_000_000, vec![], 499_500_000.0));
     assert_eq!((texts.get(0), texts.get(999_999)), ("H0|L", "H999999|L"));
     // Bytes: a text's own and eight for its end, each in a vector that may be twice as large as needed.
@@ -155,6 +156,6 @@ fn a_long_reading_stops_on_request() {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heavy,light,fitness\nA,B,1\n").unwrap();
-    let error = read(file.path(), "fitness", Form::Raw, &Context::new(&Stop), |_, _| ()).unwrap_err();
+    let error = read(file.path(), "fitness", Form::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
     assert_eq!(*error.kind(), plugin_api::ErrorKind::Cancelled);
 }

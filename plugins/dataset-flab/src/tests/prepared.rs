@@ -197,3 +197,21 @@ fn of_a_million_rows_none_is_lost_or_doubled() {
     let train = read(&out.path().join("tm/train_data.csv")).lines().count() - 1;
     assert_eq!(train, ROWS - read(&out.path().join("tm/test_data.csv")).lines().count() + 1);
 }
+
+#[test]
+fn what_was_described_is_not_read_again_and_tables_are_no_hindrance() {
+    let root = folder(&[("tm", 9)]);
+    fs::write(root.path().join("tm/b.csv"), "heavy,light,fitness\nA,B,\nA,B,1\n").unwrap();
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lines = Lines::default();
+    let ctx = Context::new(&lines).with_seed(Seed::new(42)).with_threads(3);
+    let mut flab = flab(root.path(), json!({ "tasks": ["tm"], "clients": { "count": 3, "alpha": 1.0 } }));
+    flab.describe(&ctx).unwrap();
+    let files = flab.prepare(one.path(), &ctx).unwrap();
+    assert_eq!(lines.without(root.path()), ["tm/b.csv: 1 of 2 rows left out: no fitness value"]);
+    // On one thread, and after tables were made.
+    flab.load("site-1", &super::ctx()).unwrap();
+    for (a, b) in files.iter().zip(flab.prepare(two.path(), &super::ctx()).unwrap()) {
+        assert_eq!(read(a), read(&b));
+    }
+}

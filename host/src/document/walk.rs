@@ -1,0 +1,84 @@
+//! The way through a parsed TOML file.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use plugin_api::config::Problem;
+use serde_json::{Map, Number, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Where a key and its value stand in the text.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub(super) key: Range<usize>,
+    pub(super) value: Range<usize>,
+}
+
+/// The way through a parsed file that makes plain values of it and keeps the places.
+#[derive(Default)]
+pub(super) struct Walk {
+    way: Vec<String>,
+    pub(super) places: BTreeMap<Vec<String>, Spot>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Walk {
+    /// The values of a table.
+    pub(super) fn table(&mut self, table: &DeTable<'_>) -> Map<String, Value> {
+        let mut entries: Vec<_> = table.iter().collect();
+        // The parser sorts keys; people and `experiment.toml` want the file's order.
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut map = Map::new();
+        for (key, value) in entries {
+            let name = key.get_ref().to_string();
+            map.insert(name.clone(), self.step(name, Spot { key: key.span(), value: value.span() }, value.get_ref()));
+        }
+        map
+    }
+
+    fn step(&mut self, name: String, spot: Spot, value: &DeValue<'_>) -> Value {
+        self.way.push(name);
+        self.places.insert(self.way.clone(), spot);
+        let value = self.value(value);
+        self.way.pop();
+        value
+    }
+
+    fn value(&mut self, value: &DeValue<'_>) -> Value {
+        match value {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Boolean(flag) => Value::Bool(*flag),
+            DeValue::Datetime(time) => Value::String(time.to_string()),
+            DeValue::Integer(digits) => {
+                let parsed = i64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok();
+                self.number(parsed.map(Number::from), "the number does not fit 64 bits")
+            }
+            DeValue::Float(digits) => {
+                let parsed = digits.as_str().replace('_', "").parse::<f64>().ok();
+                self.number(parsed.and_then(Number::from_f64), "must be a finite number")
+            }
+            DeValue::Array(list) => {
+                let mut item = |(i, item): (usize, &Spanned<DeValue<'_>>)| {
+                    self.step(i.to_string(), Spot { key: item.span(), value: item.span() }, item.get_ref())
+                };
+                Value::Array(list.iter().enumerate().map(&mut item).collect())
+            }
+            DeValue::Table(table) => Value::Object(self.table(table)),
+        }
+    }
+
+    fn number(&mut self, found: Option<Number>, otherwise: &str) -> Value {
+        found.map_or_else(
+            || {
+                self.problems.push(Problem {
+                    path: self.way.clone(),
+                    message: otherwise.to_owned(),
+                    known: Vec::new(),
+                });
+                Value::Null
+            },
+            Value::Number,
+        )
+    }
+}

@@ -1,0 +1,118 @@
+//! A task's measurements with all their columns, read once: a run makes tables of them, a preparation writes them.
+
+use std::path::Path;
+
+use fedplug_tables::text::{Texts, visible};
+use plugin_api::{Context, Result, Source};
+
+use crate::config::{Config, Split};
+use crate::folders;
+use crate::read::{Form, read};
+
+/// All files of a task.
+#[derive(Debug)]
+pub(crate) struct Sheets {
+    pub(crate) sheets: Vec<Sheet>,
+    /// What each row says, file after file; not a number where no model can use the row.
+    pub(crate) fitness: Vec<f32>,
+}
+
+/// One file.
+#[derive(Debug)]
+pub(crate) struct Sheet {
+    pub(crate) names: Vec<String>,
+    /// The fields of all rows, row after row.
+    fields: Texts,
+    /// The number of its first row among all files' rows.
+    first: usize,
+    heavy: usize,
+    light: usize,
+}
+
+impl Sheet {
+    pub(crate) fn rows(&self) -> usize {
+        self.fields.len() / self.names.len()
+    }
+
+    pub(crate) fn field(&self, row: usize, column: usize) -> &str {
+        self.fields.get(row * self.names.len() + column)
+    }
+}
+
+impl Sheets {
+    /// Reads the files of a folder. Whether the task can do with what they hold is for the caller to judge.
+    pub(crate) fn read(folder: &Path, config: &Config, ctx: &Context<'_>) -> Result<(Self, Vec<Source>)> {
+        let form = match config.split() {
+            Split::Random => Form::Raw,
+            Split::Reference => Form::Whole,
+        };
+        let (mut sheets, mut fitness, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        for path in folders::csv_files(folder)? {
+            let (first, mut fields) = (fitness.len(), Texts::default());
+            let (names, source) = read(&path, &config.target, form, ctx, |record, width, antibody| {
+                record.iter().for_each(|field| fields.push(&[field]));
+                (record.len()..width).for_each(|_| fields.push(&[]));
+                fitness.push(antibody.map_or(f32::NAN, |antibody| antibody.fitness));
+            })?;
+            sources.push(source);
+            if !names.is_empty() {
+                let place = |wanted: &str| names.iter().position(|name| name == wanted).unwrap_or_default();
+                let (heavy, light) = (place("heavy"), place("light"));
+                sheets.push(Sheet { names: distinct(names), fields, first, heavy, light });
+            }
+        }
+        Ok((Self { sheets, fitness }, sources))
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.fitness.len()
+    }
+
+    /// The place of the file that has the row of this number, and the row's number in it.
+    pub(crate) fn find(&self, row: usize) -> (usize, usize) {
+        let sheet = self.sheets.partition_point(|sheet| sheet.first <= row) - 1;
+        (sheet, row - self.sheets[sheet].first)
+    }
+
+    /// Looks at each field of these rows. Rows in random order lie far apart, and memory brings many pieces at once in the
+    /// time of one.
+    pub(crate) fn fetch(&self, rows: &[usize]) {
+        for &row in rows {
+            let (sheet, row) = self.find(row);
+            let sheet = &self.sheets[sheet];
+            (0..sheet.names.len()).for_each(|column| _ = std::hint::black_box(sheet.field(row, column)));
+        }
+    }
+
+    /// What a model reads of a row that it can use.
+    pub(crate) fn combined(&self, row: usize) -> String {
+        let (sheet, row) = self.find(row);
+        let sheet = &self.sheets[sheet];
+        [visible(sheet.field(row, sheet.heavy)), visible(sheet.field(row, sheet.light))].join("|")
+    }
+}
+
+/// The names as pandas makes them distinct: `Unnamed: 0` for a first column without name, `name.1` for a second `name`.
+fn distinct(names: Vec<String>) -> Vec<String> {
+    let mut distinct: Vec<String> = Vec::with_capacity(names.len());
+    for (place, name) in names.iter().enumerate() {
+        let name = if name.is_empty() { format!("Unnamed: {place}") } else { name.clone() };
+        let free = |other: &String| !distinct.contains(other) && (*other == name || !names.contains(other));
+        let numbered = (1..).map(|number| format!("{name}.{number}"));
+        distinct.extend(std::iter::once(name.clone()).chain(numbered).find(free));
+    }
+    distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The columns of `pandas.read_csv` with these headers.
+    #[test]
+    fn names_are_made_distinct_as_pandas_does() {
+        let names = |names: &[&str]| distinct(names.iter().map(|&name| name.to_owned()).collect());
+        assert_eq!(names(&["", "a", "a", "", "a"]), ["Unnamed: 0", "a", "a.1", "Unnamed: 3", "a.2"]);
+        assert_eq!(names(&["a", "a", "a.1"]), ["a", "a.2", "a.1"]);
+    }
+}
