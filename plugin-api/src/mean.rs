@@ -16,7 +16,7 @@ use crate::{DType, Error, Float, Params, Result, Tensor, parallel};
 /// long as all clients send the same.
 ///
 /// The first client's tensors are kept as they are, shared and not copied; memory for the mean is taken with the second,
-/// and becomes the tensor of the result.
+/// and becomes the tensor of the result. Every other client's tensors are held until the next one comes.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor, WeightedMean};
@@ -52,8 +52,9 @@ impl WeightedMean {
         }
         let bytes = params.bytes();
         parallel::check(params.iter(), bytes, |(name, tensor)| Mean::check(self.0.get(name), name, tensor, client))?;
-        // All at once, where this is the second client.
-        let mut room = Room::of(params.names().filter_map(|name| self.0.get(name)).map(Mean::wants));
+        // All at once, where this is the second client. All of it is written before it is read.
+        let wants: Vec<usize> = params.names().filter_map(|name| self.0.get(name)).map(Mean::wants).collect();
+        let mut room = if wants.iter().sum::<usize>() > 0 { Room::in_turns(wants) } else { Room::default() };
         for (name, tensor) in params.iter() {
             match self.0.get_mut(name) {
                 Some(mean) => mean.make_room(&mut room),
@@ -96,8 +97,8 @@ enum Accumulator {
     One(Tensor),
     /// One client sent this, and there is memory for the mean of it and the next.
     Two(Tensor, Wide),
-    /// The mean.
-    Many(Wide),
+    /// The mean, and a client's tensor that waits for the next, with its share: a pass over memory serves two.
+    Many(Wide, Option<(Tensor, f64)>),
 }
 
 #[derive(Debug)]
@@ -169,84 +170,103 @@ impl Mean {
     fn add(&mut self, tensor: &Tensor, weight: f64) {
         self.weight += weight;
         let share = weight / self.weight;
-        self.so_far = match (std::mem::replace(&mut self.so_far, Accumulator::One(tensor.clone())), self.dtype) {
-            (one @ Accumulator::One(_), _) => one,
-            (Accumulator::Two(first, Wide::F64(mean)), _) => {
-                Accumulator::Many(Wide::F64(moved::<f64, f64>(mean, Some(&first), tensor, share)))
-            }
-            (Accumulator::Many(Wide::F64(mean)), _) => {
-                Accumulator::Many(Wide::F64(moved::<f64, f64>(mean, None, tensor, share)))
-            }
-            (Accumulator::Two(first, Wide::F32(mean)), dtype) => {
-                Accumulator::Many(Wide::F32(of_type(dtype, mean, Some(&first), tensor, share)))
-            }
-            (Accumulator::Many(Wide::F32(mean)), dtype) => {
-                Accumulator::Many(Wide::F32(of_type(dtype, mean, None, tensor, share)))
-            }
+        let next = (tensor.clone(), share);
+        self.so_far = match std::mem::replace(&mut self.so_far, Accumulator::One(tensor.clone())) {
+            one @ Accumulator::One(_) => one,
+            Accumulator::Two(first, mean) => Accumulator::Many(mean.moved(self.dtype, Some(&first), &[next]), None),
+            Accumulator::Many(mean, None) => Accumulator::Many(mean, Some(next)),
+            Accumulator::Many(mean, Some(last)) => Accumulator::Many(mean.moved(self.dtype, None, &[last, next]), None),
         };
     }
 
     /// The mean as a tensor of the clients' type.
     fn finish(self) -> Result<Tensor> {
-        match (self.so_far, self.dtype) {
-            (Accumulator::One(tensor) | Accumulator::Two(tensor, _), _) => Ok(tensor),
-            (Accumulator::Many(Wide::F32(mean)), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
-            (Accumulator::Many(Wide::F32(mean)), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, mean.as_slice())),
-            (Accumulator::Many(Wide::F32(mean)), _) => mean.freeze(&self.shape),
-            (Accumulator::Many(Wide::F64(mean)), _) => mean.freeze(&self.shape),
+        let mean = match self.so_far {
+            Accumulator::One(tensor) | Accumulator::Two(tensor, _) => return Ok(tensor),
+            Accumulator::Many(mean, None) => mean,
+            Accumulator::Many(mean, Some(last)) => mean.moved(self.dtype, None, &[last]),
+        };
+        match (mean, self.dtype) {
+            (Wide::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
+            (Wide::F32(mean), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, mean.as_slice())),
+            (Wide::F32(mean), _) => mean.freeze(&self.shape),
+            (Wide::F64(mean), _) => mean.freeze(&self.shape),
         }
     }
 }
 
-/// [`moved`] for the types whose mean is f32.
-fn of_type(dtype: DType, mean: Draft<f32>, first: Option<&Tensor>, x: &Tensor, share: f64) -> Draft<f32> {
-    match dtype {
-        DType::F16 => moved::<f32, f16>(mean, first, x, share),
-        DType::BF16 => moved::<f32, bf16>(mean, first, x, share),
-        _ => moved::<f32, f32>(mean, first, x, share),
+impl Wide {
+    /// The mean, or what the `first` client sent, moved by a share of the way towards one client's tensor after the other.
+    fn moved(self, dtype: DType, first: Option<&Tensor>, towards: &[(Tensor, f64)]) -> Self {
+        match (self, dtype) {
+            (Self::F64(mean), _) => Self::F64(moved::<f64, f64>(mean, first, towards)),
+            (Self::F32(mean), DType::F16) => Self::F32(moved::<f32, f16>(mean, first, towards)),
+            (Self::F32(mean), DType::BF16) => Self::F32(moved::<f32, bf16>(mean, first, towards)),
+            (Self::F32(mean), _) => Self::F32(moved::<f32, f32>(mean, first, towards)),
+        }
     }
 }
 
-/// The mean, or what the `first` client sent, moved towards `x` by `share` of the way.
-fn moved<M: Float, X: Float>(mut mean: Draft<M>, first: Option<&Tensor>, x: &Tensor, share: f64) -> Draft<M> {
-    let elements = |tensor| Tensor::elements::<X>(tensor).expect("the type was compared");
-    let (first, x) = (first.map(elements), elements(x));
-    wide(mean.as_mut_slice(), first, x, share);
+fn moved<M: Float, X: Float>(mut mean: Draft<M>, first: Option<&Tensor>, towards: &[(Tensor, f64)]) -> Draft<M> {
+    fn elements<X: Float>(tensor: &Tensor) -> &[X] {
+        tensor.elements().expect("the type was compared")
+    }
+    let out = mean.as_mut_slice();
+    match (first, towards) {
+        (Some(first), [(x, share)]) => wide(out, Way::FromFirst(elements::<X>(first), elements(x), *share)),
+        (None, [(x, share)]) => wide(out, Way::One(elements::<X>(x), *share)),
+        (None, [(x, share), (y, next)]) => wide(out, Way::Two(elements::<X>(x), *share, elements(y), *next)),
+        _ => unreachable!("`add` and `finish` ask for no other"),
+    }
     mean
 }
 
-/// Runs [`fold`] with the widest vectors that the processor has. Each element is computed in the same steps.
-fn wide<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+/// What a pass over the mean does: from where towards whom, and which share of the way. Two clients in one pass take two
+/// steps with a rounding between them, as in two passes.
+#[derive(Clone, Copy)]
+enum Way<'a, X> {
+    FromFirst(&'a [X], &'a [X], f64),
+    One(&'a [X], f64),
+    Two(&'a [X], f64, &'a [X], f64),
+}
+
+/// Runs [`pass`] with the widest vectors that the processor has. Each element is computed in the same steps.
+fn wide<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f")]
-        fn avx512<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
-            fold(mean, first, x, share);
+        fn avx512<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+            pass(mean, way);
         }
         #[target_feature(enable = "avx2")]
-        fn avx2<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
-            fold(mean, first, x, share);
+        fn avx2<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+            pass(mean, way);
         }
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has it.
-            return unsafe { avx512(mean, first, x, share) };
+            return unsafe { avx512(mean, way) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has it.
-            return unsafe { avx2(mean, first, x, share) };
+            return unsafe { avx2(mean, way) };
         }
     }
-    fold(mean, first, x, share);
+    pass(mean, way);
 }
 
 #[inline(always)]
-fn fold<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
-    let moved = |before: f64, x: f64| M::narrow(before + share * (x - before));
-    match first {
-        Some(first) => {
-            mean.iter_mut().zip(first).zip(x).for_each(|((mean, first), x)| *mean = moved(first.wide(), x.wide()));
+fn pass<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+    let step = |before: f64, x: &X, share: f64| M::narrow(before + share * (x.wide() - before));
+    match way {
+        Way::FromFirst(first, x, share) => {
+            mean.iter_mut().zip(first).zip(x).for_each(|((mean, first), x)| *mean = step(first.wide(), x, share));
         }
-        None => mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = moved(mean.wide(), x.wide())),
+        Way::One(x, share) => mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = step(mean.wide(), x, share)),
+        Way::Two(x, share, y, next) => mean
+            .iter_mut()
+            .zip(x)
+            .zip(y)
+            .for_each(|((mean, x), y)| *mean = step(step(mean.wide(), x, share).wide(), y, next)),
     }
 }
 
@@ -254,4 +274,49 @@ fn narrowed<T: Float>(shape: &[usize], mean: &[f32]) -> Tensor {
     Tensor::build(shape, |out: &mut [T]| {
         out.iter_mut().zip(mean).for_each(|(out, &mean)| *out = T::narrow(mean.wide()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, one step after the other.
+    fn plainly<M: Float, X: Float>(sent: &[(Vec<X>, f64)]) -> Vec<M> {
+        let mut weight = sent[0].1;
+        let mut mean: Vec<M> = sent[0].0.iter().map(|x| M::narrow(x.wide())).collect();
+        for (x, own) in &sent[1..] {
+            weight += own;
+            mean =
+                mean.iter().zip(x).map(|(m, x)| M::narrow(m.wide() + own / weight * (x.wide() - m.wide()))).collect();
+        }
+        mean
+    }
+
+    fn agrees<M: Float, X: Float>(len: usize, narrow: impl Fn(Vec<M>) -> Vec<X>) {
+        let value = |client: usize, i: usize| X::narrow(((i * 7919 + client * 104_729) % 2003) as f64 / 1000.0 - 1.0);
+        let sent = |client| ((0..len).map(|i| value(client, i)).collect::<Vec<X>>(), 1.0 + client as f64 / 3.0);
+        let sent: Vec<_> = (0..6).map(sent).collect();
+        for clients in 1..=sent.len() {
+            let mut mean = WeightedMean::new();
+            for (x, weight) in &sent[..clients] {
+                let params: Params = [("x", Tensor::from_slice(&[len], x).unwrap())].into_iter().collect();
+                mean.add(&params, *weight, "client").unwrap();
+            }
+            let mean = mean.finish().unwrap();
+            let expected = narrow(plainly::<M, X>(&sent[..clients]));
+            let expected = Tensor::from_slice(&[len], &expected).unwrap();
+            let same = mean.get("x").unwrap().buffer().as_slice() == expected.buffer().as_slice();
+            assert!(same, "{clients} clients, {}[{len}]", X::DTYPE);
+        }
+    }
+
+    #[test]
+    fn the_mean_has_the_bits_of_its_definition_however_it_is_computed() {
+        agrees::<f32, f32>(37, |mean| mean);
+        agrees::<f64, f64>(37, |mean| mean);
+        agrees::<f32, f16>(37, |mean| mean.into_iter().map(|x| f16::narrow(x.wide())).collect());
+        agrees::<f32, bf16>(37, |mean| mean.into_iter().map(|x| bf16::narrow(x.wide())).collect());
+        // So large that several threads compute it, in memory from the system.
+        agrees::<f32, f32>((9 << 20) / 4, |mean| mean);
+    }
 }

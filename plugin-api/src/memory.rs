@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -162,6 +162,24 @@ impl Room {
         count.saturating_mul(size_of::<T>()).saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
     }
 
+    /// Room that is wanted again and again, of the same size: it takes the memory of the last such room whose tensors are
+    /// gone, with what was left there, or zeros. So two models that take turns are the memory of a federation's mean, and no
+    /// round pays for new pages.
+    pub(crate) fn in_turns(sizes: impl IntoIterator<Item = usize>) -> Self {
+        let bytes = Self::sum(sizes);
+        if bytes < LARGE {
+            return Self::of([bytes]);
+        }
+        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = if turns.bytes == bytes { turns.waiting.take() } else { None };
+        (turns.bytes, turns.waiting) = (bytes, None);
+        drop(turns);
+        match waiting {
+            Some(map) => Self { block: Arc::new(Block::of_map(bytes, map)), taken: 0 },
+            None => Self::of([bytes]),
+        }
+    }
+
     /// Room for tensors of so many bytes.
     ///
     /// # Panics
@@ -213,6 +231,14 @@ impl Room {
     }
 }
 
+/// The size that rooms in turns have, and memory of it that waits for the next.
+struct Turns {
+    bytes: usize,
+    waiting: Option<MmapMut>,
+}
+
+static TURNS: Mutex<Turns> = Mutex::new(Turns { bytes: 0, waiting: None });
+
 /// Memory with one owner.
 #[derive(Debug)]
 struct Block {
@@ -227,9 +253,7 @@ enum Source {
     Nothing,
     Allocator(NonNull<u8>, Layout),
     /// What holds the pages until it is dropped.
-    System {
-        _map: MmapMut,
-    },
+    System(MmapMut),
 }
 
 // SAFETY: a block is plain memory, whose parts the drafts divide among themselves.
@@ -252,21 +276,32 @@ impl Block {
             // Of use where the system leaves huge pages to whoever asks for them, as most do.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
-            let data = NonNull::new(map.as_mut_ptr()).expect("mapped memory does not begin at 0");
-            return Self { data, bytes, source: Source::System { _map: map } };
+            return Self::of_map(bytes, map);
         }
         let Some(start) = NonNull::new(allocate(layout)) else { handle_alloc_error(layout) };
         let skip = start.addr().get().next_multiple_of(ALIGNMENT) - start.addr().get();
         // SAFETY: at most `ALIGNMENT - 1` bytes further, and the memory has so many more than `bytes`.
         Self { data: unsafe { start.add(skip) }, bytes, source: Source::Allocator(start, layout) }
     }
+
+    fn of_map(bytes: usize, mut map: MmapMut) -> Self {
+        let data = NonNull::new(map.as_mut_ptr()).expect("mapped memory does not begin at 0");
+        Self { data, bytes, source: Source::System(map) }
+    }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if let Source::Allocator(start, layout) = self.source {
+        match std::mem::replace(&mut self.source, Source::Nothing) {
+            Source::Nothing => {}
             // SAFETY: allocated in `new` with this layout.
-            unsafe { dealloc(start.as_ptr(), layout) };
+            Source::Allocator(start, layout) => unsafe { dealloc(start.as_ptr(), layout) },
+            Source::System(map) => {
+                let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+                if turns.bytes == self.bytes && turns.waiting.is_none() {
+                    turns.waiting = Some(map);
+                }
+            }
         }
     }
 }
@@ -314,6 +349,27 @@ mod tests {
         assert_eq!(tensor.elements::<f32>().unwrap(), [7.0, 2.0, 3.0]);
         let empty = Draft::<f32>::reclaim(Tensor::from_slice::<f32>(&[0], &[]).unwrap()).unwrap();
         assert!(empty.as_slice().is_empty());
+    }
+
+    #[test]
+    fn rooms_in_turns_use_the_memory_of_those_before() {
+        // Of a size that no other test asks for.
+        let (count, size) = (LARGE + 77, Room::bytes::<u8>(LARGE + 77));
+        let mut first = Room::in_turns([size]);
+        let mut draft = first.draft::<u8>(count);
+        draft.as_mut_slice().fill(1);
+        drop(first);
+        let mut second = Room::in_turns([size]).draft::<u8>(count);
+        assert!(second.as_slice().iter().all(|&x| x == 0));
+        let start = draft.as_slice().as_ptr();
+        drop(draft);
+        let third = Room::in_turns([size]).draft::<u8>(count);
+        assert_eq!((third.as_slice().as_ptr(), third.as_slice()[count - 1]), (start, 1));
+        second.as_mut_slice().fill(2);
+        drop(third);
+        // Another size, and what waits goes back to the system.
+        let _other = Room::in_turns([2 * size]);
+        assert!(TURNS.lock().unwrap().waiting.is_none());
     }
 
     #[test]
