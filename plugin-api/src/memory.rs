@@ -271,7 +271,7 @@ impl Block {
         let whole = bytes.checked_add(ALIGNMENT - 1).expect("a tensor's size overflows");
         let layout = Layout::from_size_align(whole, align_of::<u64>()).expect("a tensor's size overflows");
         if bytes >= LARGE
-            && let Ok(mut map) = MmapOptions::new().len(bytes).map_anon()
+            && let Ok(map) = MmapOptions::new().len(bytes).map_anon()
         {
             // Of use where the system leaves huge pages to whoever asks for them, as most do.
             #[cfg(target_os = "linux")]
