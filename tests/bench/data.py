@@ -17,14 +17,15 @@ def folder(root, rows, chain=(120, 108), task="tm"):
     return path.parent.parent
 
 
-def experiment(path, *, name, root, rounds, dataset, model, tasks='["tm"]', threads=0, more=""):
-    """An experiment's file; `dataset` and `model` are lines of their tables."""
+def experiment(path, *, name, root, rounds, dataset, model, tasks='["tm"]', threads=0, federation="", more=""):
+    """An experiment's file; `dataset`, `model` and `federation` are lines of their tables."""
     path.write_text(f"""name = "{name}"
 seed = 42
 [federation]
 rounds = {rounds}
 devices = ["cpu"]
 threads = {threads}
+{federation}
 [dataset]
 plugin = "flab"
 root = "{root}"

@@ -11,6 +11,7 @@ from measure import Result, Unavailable, reported, run
 
 HERE = pathlib.Path(__file__).parent
 ALL_TASKS = '["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm"]'
+OWN = "its models' training and evaluation alone, in that run"
 HEADS = '[[filter]]\nplugin = "exclude-params"\nat = "client-output"\ncontaining = "regressor"'
 SHAPES = {"tiny": (64, 2, 4, 256), "120M": (640, 24, 10, 2560)}
 
@@ -31,6 +32,7 @@ class Bench:
 
     def __init__(self, options, folder):
         self.options, self.folder, self.made = options, folder, 0
+        self.alone = None  # seconds of the last measured round in which models trained and evaluated
         self.sample = os.path.abspath(options.data)
 
     def fresh(self):
@@ -56,15 +58,21 @@ class Bench:
         seconds, memory, _ = run([self.options.fedplug, "run", file, "--output", folder / "runs", "--quiet"], self.options.limit)
         summary = json.loads((folder / "runs" / "bench" / "summary.json").read_text())
         shutil.rmtree(folder)
-        own = summary.get("peak-memory-bytes")
-        return seconds, summary["seconds"], own / 2**20 if own else memory
+        own, time = summary.get("peak-memory-bytes"), summary["time"]
+        models = (time["training"] + time["evaluation"]) / time["workers"]
+        return seconds, (time["rounds"], models), own / 2**20 if own else memory
 
     def a_round(self, rounds, **of):
         """Seconds a round: what more rounds take longer than one."""
         (_, one, _), (_, many, memory) = self.run_fedplug(rounds=1, **of), self.run_fedplug(rounds=1 + rounds, **of)
-        if many <= one:
+        took, self.alone = ((after - before) / rounds for before, after in zip(one, many))
+        if took <= 0:
             raise Unavailable("more rounds took no longer than one: the machine is too busy")
-        return Result((many - one) / rounds, memory)
+        return Result(took, memory)
+
+    def models_alone(self):
+        """Of the round that was measured last."""
+        return Result(self.alone, None)
 
     def prepare(self, root, tasks):
         output = self.fresh()
@@ -99,6 +107,12 @@ def rows(bench):
                               model=amplify("120M", "frozen-trunk = true")),
         lambda: reported(bench.python("torch_round.py", "exchange", "120M", 2, 3, threads), bench.options.limit, "seconds"),
         "state_dict copied, averaged, put back", full=True)
+    few = made_up(bench, 3, (120, 108), json.loads(ALL_TASKS))
+    yield Row(
+        "exchange", "six clients of the 120M shape, two samples and private heads each",
+        lambda: bench.a_round(2, root=few(), tasks=ALL_TASKS, federation='idle-memory = "8.6 GB"',
+                              dataset='clients = "by-task"\ntest-fraction = 0.3', model=amplify("120M"), more=HEADS),
+        bench.models_alone, OWN, full=True)
     yield Row(
         "start", "from nothing to the end of a run of one step, tiny",
         lambda: whole(bench.run_fedplug(root=short(), rounds=1, dataset="max-samples = 1", model=amplify("tiny"))),
@@ -109,6 +123,10 @@ def rows(bench):
         lambda: bench.a_round(3, root=bench.sample, tasks=ALL_TASKS, dataset='clients = "by-task"', model=amplify("tiny"), more=HEADS),
         lambda: reported(bench.python("torch_round.py", "round", "tiny", 6, 51, 13, 232, 3, threads), bench.options.limit, "seconds"),
         "the same training and evaluation alone; 64 rows a task")
+    yield Row(
+        "round", "the same, beside fedplug's own models",
+        lambda: bench.a_round(6, root=bench.sample, tasks=ALL_TASKS, dataset='clients = "by-task"', model=amplify("tiny"), more=HEADS),
+        bench.models_alone, OWN)
     yield Row("prepare", "six tasks", lambda: bench.prepare(bench.sample, ALL_TASKS), lambda: bench.pandas(bench.sample, ALL_TASKS),
               "pandas, without pictures")
     many = made_up(bench, 100_000)
@@ -116,6 +134,10 @@ def rows(bench):
               "pandas, without pictures")
     for count in (10, 100, 1000, 10_000):
         yield scale(bench, count)
+    hundred = made_up(bench, 420)
+    yield Row("scale", "100 clients of the tiny trunk, a round",
+              lambda: bench.a_round(2, root=hundred(), dataset="clients = { count = 100, alpha = 1e6 }\ntest-fraction = 0.048",
+                                    model=amplify("tiny")), bench.models_alone, OWN, full=True)
     yield Row("size", "the program", lambda: size(bench.options.fedplug), unit="MiB")
     for plugin in ("libmodel_amplify.so", "libdataset_flab.so"):
         yield Row("size", plugin, lambda plugin=plugin: size(pathlib.Path(bench.options.fedplug).with_name(plugin)), unit="MiB")
@@ -147,13 +169,15 @@ def scale(bench, count):
                full=count > 1000)
 
 
-def made_up(bench, *of):
+def made_up(bench, rows, chain=(120, 108), tasks=("tm",)):
     """Data that is made when it is first asked for: not every row is run."""
     made = []
 
     def root():
         if not made:
-            made.append(data.folder(bench.fresh(), *of))
+            made.append(bench.fresh())
+            for task in tasks:
+                data.folder(made[0], rows, chain, task)
         return made[0]
 
     return root

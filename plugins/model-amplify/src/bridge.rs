@@ -3,19 +3,44 @@
 use plugin_api::{Error, Params, Result};
 use tch::{Kind, TchError, Tensor};
 
+use crate::device::Place;
+use crate::native;
+
 /// A libtorch error as the contract's.
 pub(crate) fn torch(error: TchError) -> Error {
     Error::other("libtorch failed").because(&error)
 }
 
-/// A copy of an fp32 tensor of any device.
-pub(crate) fn to_plugin(tensor: &Tensor) -> Result<plugin_api::Tensor> {
-    let shape = shape_of(tensor);
-    let mut copied = Ok(());
-    let copy = plugin_api::Tensor::build(&shape, |elements: &mut [f32]| {
-        copied = tensor.f_copy_data(elements, elements.len());
-    });
-    copied.map(|()| copy).map_err(torch)
+/// Copies of fp32 tensors, which all begin before the first is waited for. Those of a GPU go to pinned memory, which is
+/// handed out as it is.
+pub(crate) fn fetch<'a>(
+    tensors: impl Iterator<Item = &'a Tensor>,
+    place: &Place,
+) -> Result<std::vec::IntoIter<plugin_api::Tensor>> {
+    let _guard = tch::no_grad_guard();
+    let begun = |tensor: &Tensor| tensor.f_contiguous()?.f_to_device_(tch::Device::Cpu, Kind::Float, true, true);
+    let copies: Vec<Tensor> = tensors.map(begun).collect::<Result<_, _>>().map_err(torch)?;
+    place.wait()?;
+    Ok(copies.into_iter().map(hand_out).collect::<Vec<_>>().into_iter())
+}
+
+/// A copy of one.
+pub(crate) fn to_plugin(tensor: &Tensor, place: &Place) -> Result<plugin_api::Tensor> {
+    Ok(fetch(std::iter::once(tensor), place)?.next().expect("one was given"))
+}
+
+/// A tensor's memory as the contract's, for ever: whoever hands it out writes to it no more.
+fn hand_out(tensor: Tensor) -> plugin_api::Tensor {
+    let shape = shape_of(&tensor);
+    let numbers = slice(&tensor);
+    let (data, bytes) = (numbers.as_ptr().cast::<u8>(), size_of_val(numbers));
+    if !data.addr().is_multiple_of(plugin_api::abi::ALIGNMENT) {
+        return plugin_api::Tensor::from_slice(&shape, numbers).expect("its shape is that of its numbers");
+    }
+    // A lock that nobody takes: it lets the tensor be held by several threads, which only drop it.
+    // SAFETY: the memory is the tensor's, which goes into the buffer, and there is no other handle of it.
+    let buffer = unsafe { plugin_api::Buffer::from_owner(data, bytes, std::sync::Mutex::new(tensor)) };
+    plugin_api::Tensor::new(plugin_api::DType::F32, &shape, buffer).expect("its shape is that of its numbers")
 }
 
 /// Whether a tensor from outside has the shape and type of one of ours.
@@ -36,11 +61,15 @@ pub(crate) fn copy_into(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) 
     write_to(ours, elements).map_err(|e| Error::tensor(name, "could not be copied").because(&e))
 }
 
-/// Writes as many numbers as a tensor has into it, on whatever device it is.
-pub(crate) fn write_to(ours: &Tensor, numbers: &[f32]) -> Result<(), TchError> {
-    let _guard = tch::no_grad_guard();
+/// Writes as many numbers as a tensor has into it, on whatever device it is. Those for a GPU are put into pinned memory,
+/// from where they go on by themselves while the next ones are put there.
+pub(crate) fn write_to(ours: &Tensor, numbers: &[f32]) -> Result<()> {
     // SAFETY: the view is only read, and is gone when this function returns.
-    unsafe { view(numbers, &ours.size()) }.and_then(|view| ours.shallow_clone().f_copy_(&view))
+    let view = unsafe { view(numbers, &ours.size()) }.map_err(torch)?;
+    match ours.device() {
+        device @ tch::Device::Cuda(_) => native::begin_copy(ours, &view.f_pin_memory(device).map_err(torch)?),
+        _ => native::begin_copy(ours, &view),
+    }
 }
 
 /// Lets a tensor, and every handle of it, point to these numbers. They are not copied.

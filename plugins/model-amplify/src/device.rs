@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 use plugin_api::{Error, Result};
 use tch::{Cuda, Device};
 
+use crate::native::{OnStream, Stream};
+
 /// The devices of this machine, as an experiment names them.
 pub(crate) fn devices() -> Vec<String> {
     let _ = cuda_library();
@@ -36,33 +38,55 @@ pub(crate) fn find(name: &str) -> Result<Device> {
     }
 }
 
-/// Lets products of this process's GPUs read 19 of 32 bits. tch has no call for it, so libtorch's own is looked up.
-#[cfg(target_os = "linux")]
-pub(crate) fn allow_tf32() -> Result<()> {
-    use libloading::os::unix::{Library, RTLD_NOW};
-
-    let missing = |e| {
-        let error = Error::config("TensorFloat-32 cannot be switched on with this libtorch").at_key("precision");
-        error.because(&e).help("take `fp32` or `bf16`")
-    };
-    // By its name the one that is loaded already is found; it is never unloaded.
-    // SAFETY: the two symbols are `at::globalContext()` and `at::Context::setAllowTF32CuBLAS(bool)` of the libtorch that
-    // this plugin is linked against, of the one version that tch is made for; the types are theirs, a reference being a
-    // pointer and a member function's object its first argument.
-    unsafe {
-        let libtorch = Library::open(Some("libtorch_cpu.so"), RTLD_NOW).map_err(missing)?;
-        let context =
-            libtorch.get::<unsafe extern "C" fn() -> *mut ()>(b"_ZN2at13globalContextEv\0").map_err(missing)?;
-        let set = libtorch.get::<unsafe extern "C" fn(*mut (), bool)>(b"_ZN2at7Context18setAllowTF32CuBLASEb\0");
-        (set.map_err(missing)?)(context(), true);
-        std::mem::forget(libtorch);
-    }
-    Ok(())
+/// Where an instance computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    /// The instance's own queue of a GPU's work, so that clients on one GPU do not wait for one another.
+    stream: Option<Stream>,
+    /// Whether the parameters' numbers lie in this process's memory, and are computed with by [`crate::cpu`].
+    pub(crate) here: bool,
 }
 
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn allow_tf32() -> Result<()> {
-    Err(Error::config("TensorFloat-32 is used on Linux only").at_key("precision").help("take `fp32` or `bf16`"))
+impl Place {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, stream: None, here: true }
+    }
+
+    /// A device.
+    ///
+    /// # Errors
+    /// If a GPU has no stream for it.
+    pub fn of(device: Device) -> Result<Self> {
+        match device {
+            Device::Cuda(number) => Ok(Self { device, stream: Some(Stream::of_gpu(number)?), here: false }),
+            Device::Cpu => Ok(Self::cpu()),
+            _ => Ok(Self { device, stream: None, here: false }),
+        }
+    }
+
+    /// The CPU, treated as what is treated like a GPU.
+    #[cfg(test)]
+    pub(crate) fn as_if_elsewhere() -> Self {
+        Self { here: false, ..Self::cpu() }
+    }
+
+    /// Lets this thread's work go to the instance's stream until what is returned is dropped.
+    pub(crate) fn enter(&self) -> Result<Option<OnStream>> {
+        self.stream.map(Stream::enter).transpose()
+    }
+
+    /// Waits until all copies that were begun are done.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.stream.map_or(Ok(()), Stream::wait)
+    }
+
+    /// The most bytes of a GPU that this process's tensors had at a time.
+    pub(crate) fn peak_bytes(&self) -> Result<Option<i64>> {
+        self.stream.map(Stream::peak_bytes).transpose()
+    }
 }
 
 /// Opens the CUDA library, once in a process; otherwise says why not.
@@ -114,13 +138,6 @@ fn beside_libtorch() -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Where there is no GPU it changes nothing, but it has to be found.
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn tensor_float_32_can_be_switched_on() {
-        allow_tf32().unwrap();
-    }
 
     #[test]
     fn the_cpu_is_always_there_and_others_are_named() {

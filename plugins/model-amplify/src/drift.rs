@@ -19,6 +19,7 @@ use plugin_api::{Error, Message, Params, Result, State};
 use tch::Tensor;
 
 use crate::bridge;
+use crate::device::Place;
 
 /// Names of control variates in a message's extra tensors: this, and the parameter's name.
 const CONTROL: &str = "scaffold.";
@@ -114,24 +115,24 @@ impl Drift {
     }
 
     /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps.
-    pub(crate) fn send(&mut self) -> Result<Params> {
+    pub(crate) fn send(&mut self, place: &Place) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         let mut extra = Params::new();
         for slot in &mut self.slots {
             let Some((sum, count)) = slot.sum.take() else { continue };
             let own = sum / f64::from(count);
             let change = slot.own.as_ref().map_or_else(|| own.shallow_clone(), |before| &own - before);
-            extra.insert(format!("{CONTROL}{}", slot.name), bridge::to_plugin(&change)?);
+            extra.insert(format!("{CONTROL}{}", slot.name), bridge::to_plugin(&change, place)?);
             slot.own = Some(own);
         }
         Ok(extra)
     }
 
     /// Adds the client's control variates to a state.
-    pub(crate) fn save(&self, state: &mut State) -> Result<()> {
+    pub(crate) fn save(&self, place: &Place, state: &mut State) -> Result<()> {
         for slot in &self.slots {
             if let Some(own) = &slot.own {
-                state.tensors.insert(format!("{OWN}{}", slot.name), bridge::to_plugin(own)?);
+                state.tensors.insert(format!("{OWN}{}", slot.name), bridge::to_plugin(own, place)?);
             }
         }
         Ok(())
@@ -182,7 +183,7 @@ mod tests {
         let mut gradients = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
         gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient));
         assert_eq!((values(&gradients[0]), values(&gradients[1])), (vec![2.0, 0.5], vec![2.0]));
-        assert!(drift.send().unwrap().is_empty());
+        assert!(drift.send(&Place::cpu()).unwrap().is_empty());
     }
 
     /// With plain gradient steps the mean of the gradients is the paper's option II.
@@ -202,7 +203,7 @@ mod tests {
                 drift.correct(0, &mut gradient);
                 let _ = w.g_sub_(&(&gradient * f64::from(rate)));
             }
-            let sent = drift.send().unwrap();
+            let sent = drift.send(&Place::cpu()).unwrap();
             for (i, (end, change)) in
                 values(&w).into_iter().zip(sent.elements::<f32>("scaffold.w", &[2]).unwrap()).enumerate()
             {
@@ -213,7 +214,7 @@ mod tests {
             }
         }
         let mut state = State::default();
-        drift.save(&mut state).unwrap();
+        drift.save(&Place::cpu(), &mut state).unwrap();
         let saved = state.tensors.elements::<f32>("scaffold.own.w", &[2]).unwrap();
         assert!(saved.iter().zip(own).all(|(a, b)| (a - b).abs() < 2e-5));
         let error = drift.receive(&named("w", &[0.0, 0.0]).into()).unwrap_err();

@@ -86,6 +86,7 @@ mod heads;
 mod hub;
 mod metrics;
 pub mod model;
+mod native;
 #[doc(hidden)]
 pub mod network;
 #[doc(hidden)]

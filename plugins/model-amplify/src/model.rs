@@ -13,13 +13,15 @@ use crate::batch::{Batch, by_length};
 use crate::checkpoint::{Checkpoint, load_regressors, regressors_fit};
 use crate::config::{Config, Precision};
 use crate::cpu::Spaces;
+use crate::device::{self, Place};
 use crate::export::Folder;
 use crate::heads::{Heads, number};
+use crate::native::OnStream;
 use crate::network::{Network, Work};
 use crate::noise::{Noise, shuffled};
 use crate::tokenize::Tokens;
 use crate::trainer::{Lesson, Stepped, Trainer, decay_steps};
-use crate::{device, metrics};
+use crate::{metrics, native};
 
 /// Under which the personal model stands in a state.
 const PERSONAL: &str = "personal.";
@@ -39,7 +41,7 @@ pub struct Amplify {
     /// Whether all parameters have values.
     whole: bool,
     heads: Heads,
-    device: Device,
+    place: Place,
     spaces: Arc<Spaces>,
 }
 
@@ -50,9 +52,11 @@ impl Amplify {
     /// If the checkpoint does not fit, or the device does not exist.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         let device = device::find(ctx.device())?;
+        let place = Place::of(device)?;
+        let _on = place.enter()?;
         tch::set_num_threads(1);
         match (config.precision, device) {
-            (Precision::Tf32, Device::Cuda(_)) => device::allow_tf32()?,
+            (Precision::Tf32, Device::Cuda(_)) => native::allow_tf32()?,
             (Precision::Tf32, _) => {
                 let error = Error::config(format!("device `{}` has no TensorFloat-32", ctx.device()));
                 return Err(error.at_key("precision").help("GPUs by NVIDIA have it; elsewhere take `fp32` or `bf16`"));
@@ -60,7 +64,7 @@ impl Amplify {
             (Precision::Fp32 | Precision::Bf16, _) => {}
         }
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
-        let network = Network::new(&checkpoint.architecture, &config, setup, device)?;
+        let network = Network::new(&checkpoint.architecture, &config, setup, place)?;
         checkpoint.fits(&network.parameters)?;
         let mut heads = Heads::default();
         if let Some(path) = &config.regressors {
@@ -68,7 +72,7 @@ impl Amplify {
             heads.received(&network.parameters, &[]);
         }
         let personal = config.ditto_lambda.map(|lambda| -> Result<Trainer> {
-            let own = Network::new(&checkpoint.architecture, &config, setup, device)?;
+            let own = Network::new(&checkpoint.architecture, &config, setup, place)?;
             Ok(Trainer::personal(own, &config, lambda))
         });
         let personal = personal.transpose()?;
@@ -86,7 +90,7 @@ impl Amplify {
             is_own: false,
             whole: false,
             heads,
-            device,
+            place,
             spaces,
         };
         if model.personal.is_some() {
@@ -118,9 +122,9 @@ impl Amplify {
     }
 
     /// What every call begins with that computes with the parameters or hands them out.
-    fn begin(&mut self, ctx: &Context<'_>) -> Result<()> {
-        self.use_threads(ctx);
-        self.complete()
+    fn begin(&mut self, ctx: &Context<'_>) -> Result<Option<OnStream>> {
+        let on = self.enter(ctx)?;
+        self.complete().map(|()| on)
     }
 
     /// The model that results speak of: the personal one, if there is one and the global one was not just received.
@@ -134,10 +138,12 @@ impl Amplify {
         own.unwrap_or(&mut self.trainer).network.parameters.snapshot()
     }
 
-    /// libtorch keeps the number of threads for each calling thread, and an instance may be called from another each time.
-    fn use_threads(&self, ctx: &Context<'_>) {
+    /// Lets this thread compute as the instance does: with its threads, which libtorch keeps for each calling thread, and on
+    /// its stream. An instance may be called from another thread each time.
+    fn enter(&self, ctx: &Context<'_>) -> Result<Option<OnStream>> {
         let threads = self.trainer.network.layers().libtorch_threads(ctx.threads());
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        self.place.enter()
     }
 
     /// Network and optimiser, for tests that take single steps.
@@ -156,7 +162,7 @@ impl Amplify {
     #[doc(hidden)]
     pub fn batch(&self, rows: &[&[u32]]) -> Result<Batch> {
         let architecture = &self.checkpoint.architecture;
-        Batch::new(rows, architecture.pad_token_id, architecture.max_length as usize, self.device)
+        Batch::new(rows, architecture.pad_token_id, architecture.max_length as usize, self.place.device)
     }
 
     fn rows(&mut self, task: &TaskSpec, table: &Table, ctx: &Context<'_>) -> Result<Tokens> {
@@ -189,6 +195,15 @@ impl Amplify {
         }
     }
 
+    /// Records what a GPU's memory holds: of this client, and of all clients of this process and device at most.
+    fn account(&self, ctx: &Context<'_>) -> Result<()> {
+        let Some(peak) = self.place.peak_bytes()? else { return Ok(()) };
+        let own = self.trainer.bytes() + self.personal.as_ref().map_or(0, Trainer::bytes);
+        ctx.scalar("Memory/client", self.trainer.steps(), own as f64);
+        ctx.scalar("Memory/device_peak", self.trainer.steps(), peak as f64);
+        Ok(())
+    }
+
     /// Records what a step did.
     fn record(&self, task: &str, step: u64, stepped: &Stepped, epoch: Epoch, ctx: &Context<'_>) {
         let Stepped { loss, rates, .. } = *stepped;
@@ -207,12 +222,12 @@ impl Amplify {
 
 impl Model for Amplify {
     fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params> {
-        self.begin(ctx)?;
+        let _on = self.begin(ctx)?;
         self.snapshot()
     }
 
     fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
-        self.use_threads(ctx);
+        let _on = self.enter(ctx)?;
         let received = self.trainer.receive(global)?;
         if let Some(personal) = &mut self.personal {
             personal.anchor(global)?;
@@ -223,7 +238,7 @@ impl Model for Amplify {
     }
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
-        self.begin(ctx)?;
+        let _on = self.begin(ctx)?;
         let size = self.config.batch_size;
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
         let decay = decay_steps(total, &self.setup);
@@ -258,18 +273,19 @@ impl Model for Amplify {
             }
         }
         self.is_own = true;
+        self.account(ctx)?;
         Ok(trained)
     }
 
     /// The shared model, and what SCAFFOLD has to say.
     fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
-        self.begin(ctx)?;
+        let _on = self.begin(ctx)?;
         let params = self.trainer.network.parameters.snapshot()?;
         Ok(Message { params, extra: self.trainer.extra()?, ..Message::default() })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        self.begin(ctx)?;
+        let _on = self.begin(ctx)?;
         let mut evaluations = Vec::with_capacity(tasks.len());
         for task in tasks {
             self.must_hold(&task.spec.name)?;
@@ -281,7 +297,7 @@ impl Model for Amplify {
     }
 
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>> {
-        self.begin(ctx)?;
+        let _on = self.begin(ctx)?;
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
@@ -289,7 +305,7 @@ impl Model for Amplify {
     }
 
     fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
-        self.begin(ctx)?;
+        let _on = self.begin(ctx)?;
         let mut trunk = self.snapshot()?;
         let mut regressors = trunk.clone();
         trunk.retain(|name, _| name.starts_with("trunk."));
@@ -302,7 +318,7 @@ impl Model for Amplify {
     }
 
     fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
-        self.begin(ctx)?;
+        let _on = self.begin(ctx)?;
         let mut state = self.trainer.state()?;
         if let Some(personal) = &mut self.personal {
             let State { tensors, values } = personal.state()?;
@@ -317,7 +333,7 @@ impl Model for Amplify {
     }
 
     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
-        self.use_threads(ctx);
+        let _on = self.enter(ctx)?;
         let (heads, is_own) = (Heads::read(state)?, state.value("is-own")?);
         let personal = match &self.personal {
             Some(_) => {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use plugin_api::{Error, ModelSetup, Result};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
 use crate::config::{Config, Pooling};
 use crate::cpu::{Pack, Spaces, Team, Weights, Workspace};
+use crate::device::Place;
 use crate::noise::Noise;
 use crate::parameters::Parameters;
 use crate::regressor::{Regressor, pool};
@@ -78,8 +79,8 @@ struct Head {
 
 impl Network {
     /// Without values yet.
-    pub fn new(architecture: &Architecture, config: &Config, setup: &ModelSetup, device: Device) -> Result<Self> {
-        let mut parameters = Parameters::new(device);
+    pub fn new(architecture: &Architecture, config: &Config, setup: &ModelSetup, place: Place) -> Result<Self> {
+        let mut parameters = Parameters::new(place);
         let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision)?;
         let mut heads = Vec::new();
         for (number, task) in setup.tasks.iter().enumerate().filter(|(_, task)| setup.held.contains(&task.name)) {
@@ -89,7 +90,7 @@ impl Network {
             let regressor = Regressor::new(regressors.at(number), inputs, sizes, config.dropout)?;
             heads.push(Head { task: task.name.clone(), regressor });
         }
-        let weights = trunk.weights();
+        let weights = place.here.then(|| trunk.weights()).flatten();
         let layers = Layers { trunk, weights, heads, pooling: config.pooling, frozen: config.frozen_trunk };
         Ok(Self { layers, parameters })
     }

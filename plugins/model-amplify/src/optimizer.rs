@@ -1,12 +1,16 @@
 //! AdamW (Loshchilov and Hutter 2019) as PyTorch computes it. libtorch's own optimisers cannot hand out their state.
 
+use std::collections::BTreeMap;
+
 use plugin_api::{Draft, Result, Room, State};
 use serde_json::{Map, json};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::bridge::{self, slice};
 use crate::cpu::Team;
 use crate::cpu::kernels::{Step, adamw};
+use crate::device::Place;
+use crate::native;
 use crate::numbers::Numbers;
 use crate::parameters::Parameters;
 
@@ -42,6 +46,8 @@ pub struct AdamW {
     weight_decay: f64,
     /// Where parameters move that this step writes to for the first time, and where moments do, which live longer.
     rooms: Option<[Room; 2]>,
+    /// Slots on another device with their gradients, which take the step together at its end.
+    together: Vec<(usize, Tensor)>,
 }
 
 #[derive(Debug)]
@@ -91,7 +97,7 @@ impl AdamW {
                 slots.push(Slot { in_trunk: name.starts_with("trunk."), name, place, shape, moments: None });
             }
         }
-        Self { slots, places, weight_decay, rooms: None }
+        Self { slots, places, weight_decay, rooms: None, together: Vec::new() }
     }
 
     /// The number of the slot of the parameter at a place, if it learns.
@@ -110,8 +116,9 @@ impl AdamW {
         slots.filter(|(_, slot)| !slot.in_trunk).map(|(number, slot)| (number, slot.place))
     }
 
-    /// `p ← p - lr · λ · p`, then `p ← p - lr · m̂ / (√v̂ + ε)`, of one slot. A parameter without gradient gets no step, and
-    /// then decay and step count stay as they are.
+    /// `p ← p - lr · λ · p`, then `p ← p - lr · m̂ / (√v̂ + ε)`, of one slot: at once on the CPU, and with all others by
+    /// [`stepped`](Self::stepped) elsewhere. A parameter without gradient gets no step, and then decay and step count stay
+    /// as they are.
     ///
     /// # Errors
     /// If libtorch has no memory.
@@ -123,9 +130,11 @@ impl AdamW {
         rates: Rates,
         team: &Team,
     ) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        let here = parameters.device() == Device::Cpu;
-        if here && self.rooms.is_none() {
+        if !parameters.place().here {
+            self.together.push((number, gradient.contiguous()));
+            return Ok(());
+        }
+        if self.rooms.is_none() {
             // One piece for all that is still to be moved: a slot that gets no gradient leaves its part of it untouched.
             let moments = Room::of(self.slots.iter().flat_map(Slot::moved_bytes));
             self.rooms = Some([Room::of(parameters.moved_bytes(self.learning())), moments]);
@@ -140,87 +149,108 @@ impl AdamW {
         let rate = if slot.in_trunk { rates.trunk } else { rates.regressor };
         let moments = slot.moments.get_or_insert_with(|| {
             let len = slot.shape.iter().product();
-            let zeros = || gradient.zeros_like();
-            let here = here.then(|| Both::Here([Numbers::Own(draft(1, len)), Numbers::Own(draft(1, len))]));
-            Moments { both: here.unwrap_or_else(|| Both::OnDevice([zeros(), zeros()])), steps: 0 }
+            Moments { both: Both::Here([(); 2].map(|()| Numbers::Own(draft(1, len)))), steps: 0 }
         });
+        let Both::Here([first, second]) = &mut moments.both else { unreachable!("this is the CPU") };
         moments.steps += 1;
         // lr · (m / c₁) / (√(v / c₂) + ε) = m / ((√v + ε √c₂) · c₁ / (lr √c₂)): fewer operations.
         let (c1, c2) = (1.0 - BETA1.powi(moments.steps), 1.0 - BETA2.powi(moments.steps));
         let divisor = (rate != 0.0).then(|| -c1 / (rate * c2.sqrt()));
-        let decay = 1.0 - rate * *weight_decay;
-        match &mut moments.both {
-            Both::Here([first, second]) => {
-                let step = Step {
-                    new: [1.0 - BETA1, 1.0 - BETA2].map(|new| new as f32),
-                    decay: decay as f32,
-                    eps: (EPS * c2.sqrt()) as f32,
-                    divisor: divisor.map(|divisor| divisor as f32),
-                };
-                let (m, m_old) = first.write(|len| draft(1, len));
-                let (v, v_old) = second.write(|len| draft(1, len));
-                let [m_old, v_old] = [&m_old, &v_old].map(|old| old.as_ref().map(plugin_api::Tensor::elements));
-                let (m_old, v_old) = (m_old.transpose()?, v_old.transpose()?);
-                let gradient = gradient.contiguous();
-                let g = slice(&gradient);
-                parameters.write(
-                    slot.place,
-                    |len| draft(0, len),
-                    |p, p_old| {
-                        team.numbers(((p, 1), ((m, 1), (v, 1))), |start, ((p, _), ((m, _), (v, _)))| {
-                            let pieces = p.chunks_mut(PIECE).zip(m.chunks_mut(PIECE)).zip(v.chunks_mut(PIECE));
-                            for (piece, ((p, m), v)) in pieces.enumerate() {
-                                let at = start + piece * PIECE..start + piece * PIECE + p.len();
-                                for (new, old) in [(&mut *p, p_old), (&mut *m, m_old), (&mut *v, v_old)] {
-                                    if let Some(old) = old {
-                                        new.copy_from_slice(&old[at.clone()]);
-                                    }
-                                }
-                                adamw(p, m, v, &g[at], step);
+        let step = Step {
+            new: [1.0 - BETA1, 1.0 - BETA2].map(|new| new as f32),
+            decay: (1.0 - rate * *weight_decay) as f32,
+            eps: (EPS * c2.sqrt()) as f32,
+            divisor: divisor.map(|divisor| divisor as f32),
+        };
+        let (m, m_old) = first.write(|len| draft(1, len));
+        let (v, v_old) = second.write(|len| draft(1, len));
+        let [m_old, v_old] = [&m_old, &v_old].map(|old| old.as_ref().map(plugin_api::Tensor::elements));
+        let (m_old, v_old) = (m_old.transpose()?, v_old.transpose()?);
+        let gradient = gradient.contiguous();
+        let g = slice(&gradient);
+        parameters.write(
+            slot.place,
+            |len| draft(0, len),
+            |p, p_old| {
+                team.numbers(((p, 1), ((m, 1), (v, 1))), |start, ((p, _), ((m, _), (v, _)))| {
+                    let pieces = p.chunks_mut(PIECE).zip(m.chunks_mut(PIECE)).zip(v.chunks_mut(PIECE));
+                    for (piece, ((p, m), v)) in pieces.enumerate() {
+                        let at = start + piece * PIECE..start + piece * PIECE + p.len();
+                        for (new, old) in [(&mut *p, p_old), (&mut *m, m_old), (&mut *v, v_old)] {
+                            if let Some(old) = old {
+                                new.copy_from_slice(&old[at.clone()]);
                             }
-                        });
-                    },
-                )
-            }
-            Both::OnDevice([first, second]) => {
-                let _ = first.lerp_(gradient, 1.0 - BETA1);
-                let _ = second.lerp_(&gradient.square(), 1.0 - BETA2);
-                let Some(divisor) = divisor else { return Ok(()) };
-                let mut parameter = parameters.at(slot.place).tensor.shallow_clone();
-                let _ = parameter.g_mul_scalar_(decay);
-                let mut root = second.sqrt();
-                let _ = root.g_add_scalar_(EPS * c2.sqrt());
-                let _ = root.g_mul_scalar_(divisor);
-                let _ = parameter.addcdiv_(first, &root);
-                Ok(())
-            }
-        }
+                        }
+                        adamw(p, m, v, &g[at], step);
+                    }
+                });
+            },
+        )
     }
 
     /// Ends a step, of all slots that got a gradient.
-    pub(crate) fn stepped(&mut self) {
+    ///
+    /// # Errors
+    /// If libtorch fails, for want of memory for instance.
+    pub(crate) fn stepped(&mut self, parameters: &Parameters, rates: Rates) -> Result<()> {
         self.rooms = None;
+        let _guard = tch::no_grad_guard();
+        let together = std::mem::take(&mut self.together);
+        // Slots that are at the same step of the same group are one call.
+        let mut calls: BTreeMap<(bool, i32), Vec<native::Learning<'_>>> = BTreeMap::new();
+        for (number, gradient) in &together {
+            let zeros = || Ok(Both::OnDevice([gradient.f_zeros_like()?, gradient.f_zeros_like()?]));
+            let slot = &mut self.slots[*number];
+            if slot.moments.is_none() {
+                slot.moments = Some(Moments { both: zeros().map_err(bridge::torch)?, steps: 0 });
+            }
+            slot.moments.iter_mut().for_each(|moments| moments.steps += 1);
+        }
+        for (number, gradient) in &together {
+            let slot = &self.slots[*number];
+            let Some(Moments { both: Both::OnDevice([first, second]), steps }) = &slot.moments else { continue };
+            let learning = [&parameters.at(slot.place).tensor, gradient, first, second];
+            calls.entry((slot.in_trunk, *steps)).or_default().push(learning);
+        }
+        for ((in_trunk, steps), all) in calls {
+            let rate = if in_trunk { rates.trunk } else { rates.regressor };
+            let step = native::Step { steps, rate, betas: [BETA1, BETA2], decay: self.weight_decay, eps: EPS };
+            native::adamw(&all, step)?;
+        }
+        Ok(())
     }
 
     /// Adds the moments and step counts to a state.
     ///
     /// # Errors
     /// If they cannot be copied.
-    pub fn save(&mut self, state: &mut State) -> Result<()> {
+    pub fn save(&mut self, place: &Place, state: &mut State) -> Result<()> {
+        let moments = |slot: &'_ Slot| match &slot.moments {
+            Some(Moments { both: Both::OnDevice(both), .. }) => both.iter().map(Tensor::shallow_clone).collect(),
+            _ => Vec::new(),
+        };
+        let elsewhere: Vec<Tensor> = self.slots.iter().flat_map(moments).collect();
+        let mut fetched = bridge::fetch(elsewhere.iter(), place)?;
         let mut steps = Map::new();
         for slot in &mut self.slots {
             let Some(moments) = &mut slot.moments else { continue };
             let both = match &mut moments.both {
-                Both::Here(both) => both.each_mut().map(|moment| Ok(moment.share(&slot.shape))),
-                Both::OnDevice(both) => both.each_ref().map(bridge::to_plugin),
+                Both::Here(both) => both.each_mut().map(|moment| Some(moment.share(&slot.shape))),
+                Both::OnDevice(_) => [fetched.next(), fetched.next()],
             };
             for (name, moment) in names(&slot.name).into_iter().zip(both) {
-                state.tensors.insert(name, moment?);
+                state.tensors.insert(name, moment.expect("as many were fetched"));
             }
             steps.insert(slot.name.clone(), json!(moments.steps));
         }
         state.values.insert("optimizer-steps".to_owned(), steps.into());
         Ok(())
+    }
+
+    /// Bytes of the moments that there are.
+    pub(crate) fn bytes(&self) -> usize {
+        let there = self.slots.iter().filter(|slot| slot.moments.is_some());
+        there.map(|slot| 2 * size_of::<f32>() * slot.shape.iter().product::<usize>()).sum()
     }
 
     /// Reads the moments of a state, and gives them back as a change that cannot fail.
@@ -233,7 +263,7 @@ impl AdamW {
             let Some(steps) = steps.get(&slot.name).and_then(serde_json::Value::as_i64) else { return Ok(None) };
             let ours = &parameters.at(slot.place).tensor;
             let [first, second] = names(&slot.name);
-            let both = if parameters.device() == Device::Cpu {
+            let both = if parameters.place().here {
                 let shared = |name| bridge::like(&state.tensors, name, ours).map(Numbers::of);
                 Both::Here([shared(&first)?, shared(&second)?])
             } else {

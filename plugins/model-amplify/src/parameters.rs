@@ -5,6 +5,7 @@ use std::ops::Deref;
 use plugin_api::{Draft, Error, Params, Received, Result, Room, Seed};
 use tch::{Device, Kind, Tensor};
 
+use crate::device::Place;
 use crate::numbers::Numbers;
 use crate::{bridge, noise};
 
@@ -103,19 +104,19 @@ impl Deref for Handle {
 /// All of them, in the order in which the layers were made.
 #[derive(Debug)]
 pub struct Parameters {
-    device: Device,
+    place: Place,
     all: Vec<Parameter>,
 }
 
 impl Parameters {
     /// None yet.
-    pub fn new(device: Device) -> Self {
-        Self { device, all: Vec::new() }
+    pub fn new(place: Place) -> Self {
+        Self { place, all: Vec::new() }
     }
 
     /// Where their values are.
-    pub(crate) fn device(&self) -> Device {
-        self.device
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The place where layers make their tensors.
@@ -172,10 +173,10 @@ impl Parameters {
         for parameter in self.all.iter_mut().filter(wanted) {
             let mut draft = room.draft::<f32>(parameter.tensor.numel());
             write(parameter, draft.as_mut_slice())?;
-            if self.device == Device::Cpu {
+            if self.place.here {
                 parameter.point(Numbers::Own(draft))?;
             } else {
-                bridge::write_to(&parameter.tensor, draft.as_slice()).map_err(bridge::torch)?;
+                bridge::write_to(&parameter.tensor, draft.as_slice())?;
                 parameter.values = Values::OnDevice;
             }
         }
@@ -188,16 +189,20 @@ impl Parameters {
     /// # Errors
     /// If one has no values, or cannot be copied.
     pub fn snapshot(&mut self) -> Result<Params> {
+        if let Some(missing) = self.all.iter().find(|parameter| parameter.is_missing()) {
+            return Err(Error::tensor(&missing.name, "has no values yet"));
+        }
+        let elsewhere = self.all.iter().filter(|parameter| matches!(parameter.values, Values::OnDevice));
+        let mut fetched = bridge::fetch(elsewhere.map(|parameter| &parameter.tensor), &self.place)?;
         let shared = |parameter: &mut Parameter| {
             let shape = parameter.shape();
             let tensor = match &mut parameter.values {
-                Values::Missing => return Err(Error::tensor(&parameter.name, "has no values yet")),
-                Values::OnDevice => bridge::to_plugin(&parameter.tensor)?,
                 Values::Here(numbers) => numbers.share(&shape),
+                _ => fetched.next().expect("as many were fetched"),
             };
-            Ok((parameter.name.clone(), tensor))
+            (parameter.name.clone(), tensor)
         };
-        self.all.iter_mut().map(shared).collect()
+        Ok(self.all.iter_mut().map(shared).collect())
     }
 
     /// Takes over the tensors that it knows. Changes nothing if one of them does not fit.
@@ -220,7 +225,7 @@ impl Parameters {
         let mut lost = false;
         for (place, tensor) in fitting {
             let parameter = &mut self.all[place];
-            if self.device == Device::Cpu {
+            if self.place.here {
                 lost |= parameter.replace(tensor)?;
             } else {
                 bridge::copy_into(&parameter.name, tensor, &parameter.tensor)?;
@@ -300,7 +305,7 @@ impl Scope<'_> {
     /// If libtorch has no memory for it.
     pub fn tensor(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Handle> {
         let name = format!("{}{name}", self.prefix);
-        let tensor = Tensor::f_empty(shape, (Kind::Float, self.parameters.device))
+        let tensor = Tensor::f_empty(shape, (Kind::Float, self.parameters.place.device))
             .map_err(|e| Error::tensor(&name, "could not be allocated").because(&e))?;
         let handle = Handle { tensor: tensor.shallow_clone(), place: self.parameters.all.len() };
         self.parameters.all.push(Parameter { name, tensor, init, values: Values::Missing });
@@ -309,6 +314,6 @@ impl Scope<'_> {
 
     /// The device of the tensors made here.
     pub fn device(&self) -> Device {
-        self.parameters.device
+        self.parameters.place.device
     }
 }

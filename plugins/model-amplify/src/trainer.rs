@@ -90,7 +90,13 @@ impl Trainer {
     /// # Errors
     /// If it cannot be copied.
     pub fn extra(&mut self) -> Result<Params> {
-        self.drift.send()
+        self.drift.send(self.network.parameters.place())
+    }
+
+    /// Bytes of parameters and moments.
+    pub(crate) fn bytes(&self) -> usize {
+        let parameters = self.network.parameters.iter().map(|p| p.tensor.numel() * size_of::<f32>());
+        parameters.sum::<usize>() + self.optimizer.bytes()
     }
 
     /// Optimiser steps so far.
@@ -151,7 +157,7 @@ impl Trainer {
                 loss
             }
         };
-        optimizer.stepped();
+        optimizer.stepped(parameters, rates)?;
         self.steps += 1;
         self.decayed += u64::from(round > 0);
         Ok(Stepped { loss: loss.double_value(&[]), rates, norm: squares.sqrt() })
@@ -163,8 +169,9 @@ impl Trainer {
     /// If they cannot be copied.
     pub fn state(&mut self) -> Result<State> {
         let mut state = State { tensors: self.network.parameters.snapshot()?, ..State::default() };
-        self.optimizer.save(&mut state)?;
-        self.drift.save(&mut state)?;
+        let place = *self.network.parameters.place();
+        self.optimizer.save(&place, &mut state)?;
+        self.drift.save(&place, &mut state)?;
         state.values.insert("steps".to_owned(), self.steps.into());
         state.values.insert("decayed-steps".to_owned(), self.decayed.into());
         Ok(state)
@@ -202,4 +209,73 @@ fn gradients(loss: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>> {
 /// Over how many steps the rates decay: all steps of all rounds but the first.
 pub fn decay_steps(steps_per_epoch: u64, setup: &ModelSetup) -> u64 {
     steps_per_epoch * setup.local_epochs * setup.rounds.saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Architecture;
+    use crate::device::Place;
+    use plugin_api::{Seed, TaskSpec};
+    use serde_json::json;
+    use tch::Device;
+
+    fn trainer(place: Place) -> Trainer {
+        let config = json!({
+            "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24 },
+            "layer-sizes": [32], "trunk-lr": 1e-3, "dropout": 0.0,
+        });
+        let config: Config = serde_json::from_value(config).unwrap();
+        let architecture = Architecture {
+            hidden_size: 16,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 24,
+            ..Architecture::published()
+        };
+        let task = TaskSpec { name: "tm".into(), inputs: vec!["combined".into()], target: "fitness".into() };
+        let setup = ModelSetup::new(vec![task], 2, 1);
+        let mut network = Network::new(&architecture, &config, &setup, place).unwrap();
+        network.parameters.initialise("", Seed::new(1)).unwrap();
+        Trainer::new(network, &config)
+    }
+
+    fn step(trainer: &mut Trainer, salt: u32) -> f64 {
+        let rows: Vec<Vec<u32>> = (2..6).map(|n| (0..4 * n).map(|i| 5 + (i * i + salt + n) % 20).collect()).collect();
+        let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
+        let lesson = Lesson { task: "tm", batch: &batch, targets: &[1.0, -1.0, 0.5, 2.0] };
+        trainer.step(lesson, (0, 0), &mut Noise::none(), &mut Work::new(1).unwrap()).unwrap().loss
+    }
+
+    fn apart(a: &Params, b: &Params) -> f32 {
+        assert!(a.names().eq(b.names()));
+        let pairs = a.iter().zip(b.iter()).flat_map(|((_, a), (_, b))| {
+            a.elements::<f32>().unwrap().iter().zip(b.elements::<f32>().unwrap()).map(|(a, b)| (a - b).abs())
+        });
+        pairs.fold(0.0, f32::max)
+    }
+
+    /// What is done on a GPU, done on the CPU: libtorch's derivative, its fused AdamW, copies there and back.
+    #[test]
+    fn what_is_done_elsewhere_is_what_is_done_here() {
+        let (mut here, mut there) = (trainer(Place::cpu()), trainer(Place::as_if_elsewhere()));
+        for salt in 0..5 {
+            let (a, b) = (step(&mut here, salt), step(&mut there, salt));
+            assert!((a - b).abs() < 1e-4 * a.abs(), "step {salt}: the losses are {a} and {b}");
+        }
+        let [before, after] = [&mut here, &mut there].map(|trainer| trainer.state().unwrap());
+        let difference = apart(&before.tensors, &after.tensors);
+        assert!(difference < 1e-4, "parameters and moments differ by {difference}");
+        // A state goes from one to the other, and what was handed out stays as it was.
+        let mut other = trainer(Place::as_if_elsewhere());
+        other.restore(&after).unwrap();
+        assert_eq!(apart(&other.state().unwrap().tensors, &after.tensors), 0.0);
+        let sent = there.network.parameters.snapshot().unwrap();
+        assert_eq!((step(&mut there, 9), there.bytes()), (step(&mut other, 9), here.bytes()));
+        assert_eq!(apart(&there.state().unwrap().tensors, &other.state().unwrap().tensors), 0.0);
+        assert!(apart(&sent, &there.network.parameters.snapshot().unwrap()) > 0.0);
+        there.receive(&sent.clone().into()).unwrap();
+        assert_eq!(apart(&sent, &there.network.parameters.snapshot().unwrap()), 0.0);
+    }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::config::{Pooling, Precision};
+use crate::device::Place;
 use crate::noise::Noise;
 use crate::parameters::Parameters;
 use crate::regressor::pool;
@@ -25,7 +26,7 @@ fn trunk(hidden: i64, heads: i64, precision: Precision) -> (Parameters, Trunk) {
         decoder_init_range: 0.4,
         ..Architecture::published()
     };
-    let mut parameters = Parameters::new(Device::Cpu);
+    let mut parameters = Parameters::new(Place::cpu());
     let trunk = Trunk::new(parameters.root().at("trunk"), &architecture, precision).unwrap();
     parameters.initialise("trunk.", Seed::new(5)).unwrap();
     let _guard = tch::no_grad_guard();
@@ -148,7 +149,7 @@ fn what_it_does_not_compute_is_left_to_libtorch() {
         let mut architecture = Architecture { hidden_size: 8, num_hidden_layers: 1, ..Architecture::published() };
         (architecture.num_attention_heads, architecture.intermediate_size) = (2, 16);
         change(&mut architecture);
-        Trunk::new(Parameters::new(Device::Cpu).root(), &architecture, Precision::Fp32).unwrap().weights().is_some()
+        Trunk::new(Parameters::new(Place::cpu()).root(), &architecture, Precision::Fp32).unwrap().weights().is_some()
     };
     assert!(made(|_| {}));
     assert!(!made(|a| a.rms_norm = false));
