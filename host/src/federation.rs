@@ -168,9 +168,9 @@ impl Federation<'_> {
         let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
         asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed)?;
         let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.global, next)).map_err(failed)?;
-        self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]));
+        self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]))?;
         self.global = next;
-        self.best_model.rest()?;
+        self.best_model.rest();
         Ok(outcomes)
     }
 
@@ -189,9 +189,12 @@ impl Federation<'_> {
     }
 
     /// Takes down the score of the present global model, and keeps the model if it does better than any before.
-    fn note_score<'e>(&mut self, rounds: u64, clients: impl Iterator<Item = &'e [Evaluation]>) {
+    ///
+    /// # Errors
+    /// If the best model before could not be written where it waits.
+    fn note_score<'e>(&mut self, rounds: u64, clients: impl Iterator<Item = &'e [Evaluation]>) -> Result<(), Failure> {
         self.score = mean_score(clients);
-        let Some(score) = self.score else { return };
+        let Some(score) = self.score else { return Ok(()) };
         self.link.reporter.scalar(Scalar {
             client: None,
             round: rounds,
@@ -201,8 +204,9 @@ impl Federation<'_> {
         });
         if self.best.as_ref().is_none_or(|best| score > best.score) {
             self.best = Some(Best { rounds, score });
-            self.best_model.put(self.global.clone());
+            self.best_model.put(self.global.clone())?;
         }
+        Ok(())
     }
 
     /// Takes down what a round showed, and shows it.
@@ -288,7 +292,7 @@ impl Federation<'_> {
         for (client, evaluations) in &all {
             self.record.add_global(client, evaluations);
         }
-        self.note_score(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]));
+        self.note_score(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]))?;
         for (name, value) in mean_metrics(all.iter().map(|(_, evaluations)| &evaluations[..])) {
             let tag = format!("{name}/global_test");
             link.reporter.scalar(Scalar { client: None, round: self.done, tag, step: self.done, value });

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use plugin_api::{Component, Context, Error, Level, Message, Model, ModelSetup, Params, Result, State};
 use serde_json::{Map, Value};
@@ -81,11 +82,21 @@ pub struct Waiting {
     store: Arc<Store>,
     /// Files of parameters and of extra tensors.
     files: [PathBuf; 2],
-    message: Option<Message>,
-    /// The small values of a message whose tensors are in the files.
-    on_disk: Option<Map<String, Value>>,
-    /// Bytes that were taken for it in the store.
-    place: u64,
+    at: Whereabouts,
+}
+
+#[derive(Debug)]
+enum Whereabouts {
+    /// There is none.
+    Nowhere,
+    /// In memory that others hold as well, so that it costs nothing.
+    Shared(Message),
+    /// In memory, for which these bytes were taken in the store.
+    Here(Message, u64),
+    /// On its way to the files. Rounds go on meanwhile.
+    Leaving(JoinHandle<Result<Map<String, Value>, Failure>>),
+    /// In the files, but for its small values.
+    OnDisk(Map<String, Value>),
 }
 
 impl Waiting {
@@ -93,45 +104,63 @@ impl Waiting {
     pub fn new(store: Arc<Store>, name: &str) -> Self {
         // A folder, since files bear the names of clients.
         let files = ["model", "extra"].map(|part| store.folder.join(name).join(format!("{part}.safetensors")));
-        Self { store, files, message: None, on_disk: None, place: 0 }
+        Self { store, files, at: Whereabouts::Nowhere }
     }
 
-    /// A message takes the place of the one before. As long as others hold it as well, it costs nothing.
-    pub fn put(&mut self, message: Message) {
-        self.store.give_back(std::mem::take(&mut self.place));
-        (self.message, self.on_disk) = (Some(message), None);
-    }
-
-    /// Nobody else holds the message any more: it finds a place in memory, or is written to disk.
+    /// A message, held by others as well, takes the place of the one before.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn rest(&mut self) -> Result<(), Failure> {
-        let Some(message) = self.message.take_if(|_| self.place == 0) else { return Ok(()) };
-        let bytes = message.bytes() as u64;
-        if self.store.take(bytes) {
-            (self.place, self.message) = (bytes, Some(message));
-            return Ok(());
+    /// If the one before could not be written.
+    pub fn put(&mut self, message: Message) -> Result<(), Failure> {
+        self.arrive()?;
+        if let Whereabouts::Here(_, bytes) = std::mem::replace(&mut self.at, Whereabouts::Shared(message)) {
+            self.store.give_back(bytes);
         }
-        let [params, extra] = &self.files;
-        self.store.write(params, &message.params)?;
-        self.store.write(extra, &message.extra)?;
-        self.on_disk = Some(message.values);
+        Ok(())
+    }
+
+    /// Others hold the message no more: it finds a place in memory, or leaves for the disk.
+    pub fn rest(&mut self) {
+        self.at = match std::mem::replace(&mut self.at, Whereabouts::Nowhere) {
+            Whereabouts::Shared(message) => {
+                let bytes = message.bytes() as u64;
+                if self.store.take(bytes) { Whereabouts::Here(message, bytes) } else { self.leave(message) }
+            }
+            other => other,
+        };
+    }
+
+    fn leave(&self, message: Message) -> Whereabouts {
+        let (store, [params, extra]) = (self.store.clone(), self.files.clone());
+        Whereabouts::Leaving(std::thread::spawn(move || {
+            store.write(&params, &message.params)?;
+            store.write(&extra, &message.extra)?;
+            Ok(message.values)
+        }))
+    }
+
+    /// Waits until a message that leaves is on disk.
+    fn arrive(&mut self) -> Result<(), Failure> {
+        self.at = match std::mem::replace(&mut self.at, Whereabouts::Nowhere) {
+            Whereabouts::Leaving(thread) => Whereabouts::OnDisk(thread.join().expect("writing does not panic")?),
+            other => other,
+        };
         Ok(())
     }
 
     /// The message; none if there never was one.
     ///
     /// # Errors
-    /// If it cannot be read back.
-    pub fn get(&self) -> Result<Option<Message>, Failure> {
-        let read = |values: &Map<String, Value>| {
-            let [params, extra] = self.files.each_ref().map(|file| tensors::read(file));
-            Ok(Message { params: params?, extra: extra?, values: values.clone() })
-        };
-        match &self.message {
-            Some(message) => Ok(Some(message.clone())),
-            None => self.on_disk.as_ref().map(read).transpose(),
+    /// If it could not be written, or cannot be read back.
+    pub fn get(&mut self) -> Result<Option<Message>, Failure> {
+        self.arrive()?;
+        match &self.at {
+            Whereabouts::Nowhere | Whereabouts::Leaving(_) => Ok(None),
+            Whereabouts::Shared(message) | Whereabouts::Here(message, _) => Ok(Some(message.clone())),
+            Whereabouts::OnDisk(values) => {
+                let [params, extra] = self.files.each_ref().map(|file| tensors::read(file));
+                Ok(Some(Message { params: params?, extra: extra?, values: values.clone() }))
+            }
         }
     }
 }

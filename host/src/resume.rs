@@ -99,8 +99,8 @@ impl Federation<'_> {
         self.global = reader.message("global")?;
         if let Some((rounds, score)) = kept.best {
             self.best = Some(Best { rounds, score });
-            self.best_model.put(reader.message("best")?);
-            self.best_model.rest()?;
+            self.best_model.put(reader.message("best")?)?;
+            self.best_model.rest();
         }
         let (plugin, aggregator) = &mut self.aggregator;
         let fault = |e| told(Fault::new(format!("aggregator `{plugin}`"), e));

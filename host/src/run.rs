@@ -102,7 +102,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     save_clients(&mut federation, &run_dir)?;
     let cross_site = plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose()?;
     federation.evaluate()?;
-    save_globals(&federation, &setup.model, &setup.plan, &setup.placement.devices[0], &run_dir)?;
+    save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], &run_dir)?;
     console.stop();
 
     let seconds = begun.elapsed().as_secs_f64();
@@ -246,12 +246,14 @@ fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(),
 
 /// Writes the last and the best global model.
 fn save_globals(
-    federation: &Federation<'_>,
+    federation: &mut Federation<'_>,
     model: &Used,
     plan: &plugin_api::ModelSetup,
     device: &str,
     run_dir: &RunDir,
 ) -> Result<(), Failure> {
+    let best_model = federation.best_model.get()?;
+    let federation = &*federation;
     let write = |name: &str, rounds: u64, score: Option<f64>, global: &Message| {
         let told = |e| {
             Failure::run(
@@ -271,7 +273,7 @@ fn save_globals(
         })
     };
     write("global", federation.done, federation.score, &federation.global)?;
-    match (&federation.best, federation.best_model.get()?) {
+    match (&federation.best, best_model) {
         (Some(best), Some(model)) => write("best", best.rounds, Some(best.score), &model),
         _ => Ok(()),
     }

@@ -273,6 +273,8 @@ impl Model for Amplify {
             }
         }
         self.is_own = true;
+        self.trainer.rest()?;
+        self.personal.as_mut().map_or(Ok(()), Trainer::rest)?;
         self.account(ctx)?;
         Ok(trained)
     }

@@ -19,6 +19,11 @@ impl Numbers {
         Self::Shared(tensor.clone(), None)
     }
 
+    /// Whether they lie in memory that is written to.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
     /// The numbers.
     pub(crate) fn read(&self) -> &[f32] {
         match self {

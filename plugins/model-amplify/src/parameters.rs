@@ -286,6 +286,38 @@ impl Parameters {
     }
 }
 
+impl Parameters {
+    /// Moves what no step wrote to, such as the decoder, after what steps did write to: a few tensors of a message would
+    /// keep all of it in memory. Where little was written, as with a frozen trunk, all stays where it is.
+    ///
+    /// # Errors
+    /// If libtorch cannot make a tensor.
+    pub(crate) fn follow(&mut self) -> Result<()> {
+        let bytes = |own: bool| {
+            let such = self.all.iter().filter_map(|parameter| match &parameter.values {
+                Values::Here(numbers) if numbers.is_own() == own => Some(Room::bytes::<f32>(numbers.read().len())),
+                _ => None,
+            });
+            such.sum::<usize>()
+        };
+        let left = bytes(false);
+        if left == 0 || left > bytes(true) / 8 {
+            return Ok(());
+        }
+        let mut room = Room::of([left]);
+        for place in 0..self.all.len() {
+            if matches!(&self.all[place].values, Values::Here(numbers) if !numbers.is_own()) {
+                self.write(
+                    place,
+                    |len| room.draft(len),
+                    |memory, old| old.into_iter().for_each(|old| memory.copy_from_slice(old)),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A place in the tree of names: `trunk.transformer_encoder.3.ffn`.
 #[derive(Debug)]
 pub struct Scope<'a> {

@@ -93,6 +93,14 @@ impl Trainer {
         self.drift.send(self.network.parameters.place())
     }
 
+    /// Ends an epoch.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn rest(&mut self) -> Result<()> {
+        self.network.parameters.follow()
+    }
+
     /// Bytes of parameters and moments.
     pub(crate) fn bytes(&self) -> usize {
         let parameters = self.network.parameters.iter().map(|p| p.tensor.numel() * size_of::<f32>());
@@ -254,6 +262,28 @@ mod tests {
             a.elements::<f32>().unwrap().iter().zip(b.elements::<f32>().unwrap()).map(|(a, b)| (a - b).abs())
         });
         pairs.fold(0.0, f32::max)
+    }
+
+    /// A message's memory is one piece, so one tensor of it that is kept would keep all.
+    #[test]
+    fn after_an_epoch_nothing_of_a_message_is_held() {
+        let mut trainer = trainer(Place::cpu());
+        let mut room = plugin_api::Room::of([1 << 20]);
+        let message: Params = trainer
+            .network
+            .parameters
+            .iter()
+            .map(|p| {
+                let shape = p.shape();
+                (p.name.clone(), room.draft::<f32>(shape.iter().product()).freeze(&shape).unwrap())
+            })
+            .collect();
+        trainer.receive(&message.into()).unwrap();
+        let empty = [plugin_api::Room::bytes::<f32>(1)];
+        assert!(!room.empty(empty));
+        step(&mut trainer, 1);
+        trainer.rest().unwrap();
+        assert!(room.empty(empty), "the trainer still holds a tensor");
     }
 
     /// What is done on a GPU, done on the CPU: libtorch's derivative, its fused AdamW, copies there and back.
