@@ -2,7 +2,7 @@
 """fedplug beside PyTorch on this machine, as one table of ratios: `make bench`.
 
 Each row alternates fedplug, PyTorch, fedplug, PyTorch, …, each in a process of its own with the same number of threads, and
-gives the median of the pairs' ratios with the least and the greatest. stdout is the table in Markdown; progress goes to stderr.
+gives the median of the pairs' ratios with the least and the greatest. Some rows stand beside what fedplug's own models take. stdout is the table in Markdown; progress goes to stderr.
 """
 import argparse
 import datetime
@@ -92,7 +92,7 @@ def measured(row, pairs):
 
 def main():
     options = arguments()
-    head = ["| | | fedplug | PyTorch | PyTorch ÷ fedplug | least–most | memory | PyTorch's | PyTorch's side |",
+    head = ["| | | fedplug | beside it | beside ÷ fedplug | least–most | memory | beside's | what stands beside it |",
             "|---|---|---|---|---|---|---|---|---|"]
     lines, missing = [], []
     with tempfile.TemporaryDirectory(prefix="fedplug-bench-") as folder:

@@ -11,7 +11,7 @@ from measure import Result, Unavailable, reported, run
 
 HERE = pathlib.Path(__file__).parent
 ALL_TASKS = '["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm"]'
-OWN = "its models' training and evaluation alone, in that run"
+OWN = "fedplug: its models' training and evaluation alone"
 HEADS = '[[filter]]\nplugin = "exclude-params"\nat = "client-output"\ncontaining = "regressor"'
 SHAPES = {"tiny": (64, 2, 4, 256), "120M": (640, 24, 10, 2560)}
 
@@ -106,7 +106,7 @@ def rows(bench):
         lambda: bench.a_round(2, root=short(), threads=1, dataset="clients = { count = 2, alpha = 1e6 }",
                               model=amplify("120M", "frozen-trunk = true")),
         lambda: reported(bench.python("torch_round.py", "exchange", "120M", 2, 3, threads), bench.options.limit, "seconds"),
-        "state_dict copied, averaged, put back", full=True)
+        "PyTorch: state_dict copied, averaged, put back", full=True)
     few = made_up(bench, 3, (120, 108), json.loads(ALL_TASKS))
     yield Row(
         "exchange", "six clients of the 120M shape, two samples and private heads each",
@@ -117,12 +117,12 @@ def rows(bench):
         "start", "from nothing to the end of a run of one step, tiny",
         lambda: whole(bench.run_fedplug(root=short(), rounds=1, dataset="max-samples = 1", model=amplify("tiny"))),
         lambda: started(bench, "--size", "tiny", "--batch", 1, "--length", 20, "--steps", 1, "--warm-up", 0),
-        "Python, import and one step")
+        "PyTorch: Python, import and one step")
     yield Row(
         "round", "six tiny clients, one task and private heads each",
         lambda: bench.a_round(3, root=bench.sample, tasks=ALL_TASKS, dataset='clients = "by-task"', model=amplify("tiny"), more=HEADS),
         lambda: reported(bench.python("torch_round.py", "round", "tiny", 6, 51, 13, 232, 3, threads), bench.options.limit, "seconds"),
-        "the same training and evaluation alone; 64 rows a task")
+        "PyTorch: the same training and evaluation alone; 64 rows a task")
     yield Row(
         "round", "the same, beside fedplug's own models",
         lambda: bench.a_round(6, root=bench.sample, tasks=ALL_TASKS, dataset='clients = "by-task"', model=amplify("tiny"), more=HEADS),
@@ -159,7 +159,7 @@ def steps(bench):
                 what = dict(size=shape, batch=batch, precision=precision, evaluate=evaluate)
                 yield Row("evaluation" if evaluate else "step", f"{shape}, batch {batch}, {precision}",
                           lambda what=what: bench.step(**what), lambda what=what, style=style: bench.step(**what, style=style),
-                          f"{style} style", full=full)
+                          f"PyTorch, {style} style", full=full)
 
 
 def scale(bench, count):

@@ -56,12 +56,22 @@
 //! as much from itself between one thread and two, and the test only bounds how far the noise can go. Layers of 24
 //! features and more, the default ones among them, have no such groups.
 //!
+//! # Devices and bits
+//! In fp32 on the CPU the same experiment gives the same bits on every run, for any number of threads. In bf16 it does for
+//! the same number of threads, since libtorch's products add up in an order that depends on it. On a GPU libtorch adds the
+//! embedding's gradient in the order in which its threads come, so two runs may differ in the last digits from the first
+//! step on.
+//!
+//! Each client on a GPU has a stream of its own and waits for nobody else's work. Parameters come and go through pinned
+//! memory, all copies of a message at once. The scalars `Memory/client`, the bytes of a client's parameters and moments on
+//! its GPU, and `Memory/device_peak`, the most that this process's tensors took of it, account for its memory.
+//!
 //! # Reading order
 //! [`trunk`] is the paper's model and [`regressor`] the heads; [`network`] joins the two. `cpu` is the same trunk once more,
 //! with its derivative. [`batch`] makes tensors of
 //! token ids, [`trainer`] takes an optimiser step with [`optimizer`], and [`model`] is the plugin: the loop over
-//! epochs, tasks and batches. [`parameters`] holds the named tensors, [`checkpoint`] and [`export`] their files, which
-//! `hub` brings here.
+//! epochs, tasks and batches. [`parameters`] holds the named tensors, whose `numbers` are shared until a step changes them,
+//! [`checkpoint`] and [`export`] their files, which `hub` brings here. `native` is what tch has no call for.
 //!
 //! # Randomness
 //! All of it comes from the experiment's seed through ChaCha8 on the CPU (see [`noise`]); libtorch's own generator,
