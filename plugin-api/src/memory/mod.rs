@@ -1,18 +1,16 @@
 //! Memory that is written first and shared afterwards.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+mod block;
+
+use std::alloc::{Layout, alloc, alloc_zeroed};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use memmap2::{MmapMut, MmapOptions};
+use block::{Block, LARGE};
 
 use crate::abi::{ALIGNMENT, Buffer};
 use crate::{Element, Result, Tensor};
-
-/// From this many bytes on, memory comes from the system and goes back to it, in huge pages where it has them: a fault for
-/// each 4 KiB costs more than it costs to copy them.
-const LARGE: usize = 1 << 21;
 
 /// Elements that are still written to, and become a tensor without a copy.
 ///
@@ -170,14 +168,7 @@ impl Room {
         if bytes < LARGE {
             return Self::of([bytes]);
         }
-        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = if turns.bytes == bytes { turns.waiting.take() } else { None };
-        (turns.bytes, turns.waiting) = (bytes, None);
-        drop(turns);
-        match waiting {
-            Some(map) => Self { block: Arc::new(Block::of_map(bytes, map)), taken: 0 },
-            None => Self::of([bytes]),
-        }
+        Block::in_turns(bytes).map_or_else(|| Self::of([bytes]), |block| Self { block: Arc::new(block), taken: 0 })
     }
 
     /// Room for tensors of so many bytes.
@@ -230,84 +221,6 @@ impl Room {
         Draft { data, count, block: self.block.clone(), elements: PhantomData }
     }
 }
-
-/// The size that rooms in turns have, and memory of it that waits for the next.
-struct Turns {
-    bytes: usize,
-    waiting: Option<MmapMut>,
-}
-
-static TURNS: Mutex<Turns> = Mutex::new(Turns { bytes: 0, waiting: None });
-
-/// Memory with one owner.
-#[derive(Debug)]
-struct Block {
-    /// Where it begins: at a multiple of [`ALIGNMENT`].
-    data: NonNull<u8>,
-    bytes: usize,
-    source: Source,
-}
-
-#[derive(Debug)]
-enum Source {
-    Nothing,
-    Allocator(NonNull<u8>, Layout),
-    /// What holds the pages until it is dropped.
-    System(MmapMut),
-}
-
-// SAFETY: a block is plain memory, whose parts the drafts divide among themselves.
-unsafe impl Send for Block {}
-// SAFETY: as above.
-unsafe impl Sync for Block {}
-
-impl Block {
-    /// `bytes` of zeroed memory from the system, or what `allocate` gives. That is aligned here and not by the allocator,
-    /// which would zero aligned memory in a pass of its own, even where the system has just handed it out as zeros.
-    fn new(bytes: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
-        if bytes == 0 {
-            return Self { data: NonNull::<Aligned>::dangling().cast(), bytes, source: Source::Nothing };
-        }
-        let whole = bytes.checked_add(ALIGNMENT - 1).expect("a tensor's size overflows");
-        let layout = Layout::from_size_align(whole, align_of::<u64>()).expect("a tensor's size overflows");
-        if bytes >= LARGE
-            && let Ok(map) = MmapOptions::new().len(bytes).map_anon()
-        {
-            // Of use where the system leaves huge pages to whoever asks for them, as most do.
-            #[cfg(target_os = "linux")]
-            let _ = map.advise(memmap2::Advice::HugePage);
-            return Self::of_map(bytes, map);
-        }
-        let Some(start) = NonNull::new(allocate(layout)) else { handle_alloc_error(layout) };
-        let skip = start.addr().get().next_multiple_of(ALIGNMENT) - start.addr().get();
-        // SAFETY: at most `ALIGNMENT - 1` bytes further, and the memory has so many more than `bytes`.
-        Self { data: unsafe { start.add(skip) }, bytes, source: Source::Allocator(start, layout) }
-    }
-
-    fn of_map(bytes: usize, mut map: MmapMut) -> Self {
-        let data = NonNull::new(map.as_mut_ptr()).expect("mapped memory does not begin at 0");
-        Self { data, bytes, source: Source::System(map) }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        match std::mem::replace(&mut self.source, Source::Nothing) {
-            Source::Nothing => {}
-            // SAFETY: allocated in `new` with this layout.
-            Source::Allocator(start, layout) => unsafe { dealloc(start.as_ptr(), layout) },
-            Source::System(map) => {
-                let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-                if turns.bytes == self.bytes && turns.waiting.is_none() {
-                    turns.waiting = Some(map);
-                }
-            }
-        }
-    }
-}
-
-#[repr(align(64))]
-struct Aligned;
 
 #[cfg(test)]
 mod tests {
@@ -369,7 +282,7 @@ mod tests {
         drop(third);
         // Another size, and what waits goes back to the system.
         let _other = Room::in_turns([2 * size]);
-        assert!(TURNS.lock().unwrap().waiting.is_none());
+        assert!(!block::one_waits());
     }
 
     #[test]
