@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="", help="groups of rows with commas between them; all without it")
+    parser.add_argument("--only", default="", help="of these the rows whose name holds this text")
     parser.add_argument("--full", action="store_true", help="also what takes minutes: the 120M shape, 10,000 clients")
     parser.add_argument("--pairs", type=int, help="how often each is measured (5 in full mode, else 3)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
@@ -103,7 +104,7 @@ def main():
         if unknown:
             sys.exit(f"error: there are no rows `{'`, `'.join(unknown)}`\nhint: there are {', '.join(groups)}")
         for row in all_rows:
-            if row.group not in wanted:
+            if row.group not in wanted or options.only not in row.name:
                 continue
             name = f"{row.group}: {row.name}" + (f" ({row.beside})" if row.beside else "")
             if row.full and not options.full:

@@ -74,6 +74,12 @@ class Bench:
         """Of the round that was measured last."""
         return Result(self.alone, None)
 
+    def besides(self, took):
+        """A round without its models."""
+        if took.seconds <= self.alone:
+            raise Unavailable("nothing can be told apart from the models' own time")
+        return Result(took.seconds - self.alone, took.memory)
+
     def prepare(self, root, tasks):
         output = self.fresh()
         output.mkdir()
@@ -102,9 +108,9 @@ def rows(bench):
     threads = bench.options.threads
     short = made_up(bench, 8, (8, 8))
     yield Row(
-        "exchange", "a round of two clients of the 120M shape that hardly compute",
-        lambda: bench.a_round(2, root=short(), threads=1, dataset="clients = { count = 2, alpha = 1e6 }",
-                              model=amplify("120M", "frozen-trunk = true")),
+        "exchange", "what a round of two clients of the 120M shape takes besides its models",
+        lambda: bench.besides(bench.a_round(4, root=short(), threads=1, dataset="clients = { count = 2, alpha = 1e6 }",
+                                            model=amplify("120M"))),
         lambda: reported(bench.python("torch_round.py", "exchange", "120M", 2, 3, threads), bench.options.limit, "seconds"),
         "PyTorch: state_dict copied, averaged, put back", full=True)
     few = made_up(bench, 3, (120, 108), json.loads(ALL_TASKS))
