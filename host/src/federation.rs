@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use plugin_api::{Aggregator, Cohort, Context, Evaluation, Goal, Letter, Message, Stage, Update};
+use plugin_api::{Aggregator, Cohort, Evaluation, Goal, Message, Stage, Update};
 
 use crate::client::{Client, Order, Outcome};
 use crate::config::{self, OnClientFailure, SCORE};
+use crate::dialogue::{Asked, pick};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
 use crate::idle::Waiting;
@@ -22,9 +23,6 @@ use crate::workers::{ahead, in_order};
 
 /// How long a run goes on without a checkpoint where the experiment does not say.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
-
-/// How often an aggregator may ask in one stage of a round: more than any protocol, and less than for ever.
-const MOST_EXCHANGES: u64 = 10_000;
 
 /// A global model that did best so far.
 #[derive(Clone, Copy, Debug)]
@@ -298,77 +296,6 @@ impl Federation<'_> {
             link.reporter.scalar(Scalar { client: None, round: self.done, tag, step: self.done, value });
         }
         self.tracker.sync().map(drop)
-    }
-}
-
-/// The clients of these places, which are in order.
-fn pick<'c>(clients: &'c mut [Box<dyn Client>], chosen: &[usize]) -> Vec<&'c mut Box<dyn Client>> {
-    let all = clients.iter_mut().enumerate();
-    all.filter(|(index, _)| chosen.binary_search(index).is_ok()).map(|(_, client)| client).collect()
-}
-
-/// The clients, as an aggregator asks them in a round.
-struct Asked<'c, 'a> {
-    clients: &'c mut Vec<Box<dyn Client>>,
-    round: u64,
-    link: &'a Link<'a>,
-    workers: usize,
-    policy: OnClientFailure,
-}
-
-impl Asked<'_, '_> {
-    /// Carries questions and answers to and fro until the aggregator has nothing more to ask. Clients that fail are
-    /// `present` no more.
-    fn dialogue(
-        &mut self,
-        aggregator: &mut dyn Aggregator,
-        stage: Stage,
-        present: &mut Vec<usize>,
-        ctx: &Context<'_>,
-        failed: &dyn Fn(plugin_api::Error) -> Failure,
-    ) -> Result<(), Failure> {
-        let mut questions = aggregator.ask(stage, Vec::new(), ctx).map_err(failed)?;
-        let mut exchanges = 0;
-        while !questions.is_empty() {
-            exchanges += 1;
-            if exchanges > MOST_EXCHANGES {
-                return Err(failed(plugin_api::Error::other(format!("it still asks after {MOST_EXCHANGES} answers"))));
-            }
-            let mut addressed: Vec<(usize, Message)> = Vec::new();
-            // Letters come in the clients' order, so one walk over the clients finds all.
-            let mut others = present.iter().copied();
-            for Letter { client, message } in questions {
-                let Some(place) = others.find(|&place| self.clients[place].name() == client) else {
-                    let error = format!("it asks client `{client}`, which is not there, or not in the clients' order");
-                    return Err(failed(plugin_api::Error::other(error)));
-                };
-                addressed.push((place, message));
-            }
-            let places: Vec<usize> = addressed.iter().map(|(place, _)| *place).collect();
-            let mut asked = pick(self.clients, &places);
-            let names: Vec<String> = asked.iter().map(|client| client.name().to_owned()).collect();
-            let mut answers = Vec::new();
-            let (round, link, policy) = (self.round, self.link, self.policy);
-            let mut lost = Vec::new();
-            in_order(
-                (self.workers, ahead(self.workers, 0)),
-                &mut asked,
-                |index, client| client.answer(&addressed[index].1, round, link),
-                |index, answer| match answer {
-                    Ok(message) => {
-                        answers.push(Letter { client: names[index].clone(), message });
-                        Ok(())
-                    }
-                    Err(fault) => {
-                        lost.push(places[index]);
-                        bear(&fault, &format!("round {}, client `{}`", round + 1, names[index]), policy, link)
-                    }
-                },
-            )?;
-            present.retain(|place| lost.binary_search(place).is_err());
-            questions = aggregator.ask(stage, answers, ctx).map_err(failed)?;
-        }
-        Ok(())
     }
 }
 

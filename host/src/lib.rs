@@ -15,6 +15,7 @@ pub mod compare;
 pub mod config;
 pub mod console;
 pub mod cross_site;
+pub mod dialogue;
 pub mod document;
 pub mod error;
 pub mod events;

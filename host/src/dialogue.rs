@@ -1,0 +1,92 @@
+//! What an aggregator asks the clients in a round, and what they answer.
+
+use plugin_api::{Aggregator, Context, Letter, Message, Stage};
+
+use crate::client::Client;
+use crate::config::OnClientFailure;
+use crate::error::Failure;
+use crate::federation::bear;
+use crate::link::Link;
+use crate::workers::{ahead, in_order};
+
+/// How often an aggregator may ask in one stage of a round: more than any protocol, and less than for ever.
+const MOST_EXCHANGES: u64 = 10_000;
+
+/// The clients of these places, which are in order.
+pub fn pick<'c>(clients: &'c mut [Box<dyn Client>], chosen: &[usize]) -> Vec<&'c mut Box<dyn Client>> {
+    let all = clients.iter_mut().enumerate();
+    all.filter(|(index, _)| chosen.binary_search(index).is_ok()).map(|(_, client)| client).collect()
+}
+
+/// The clients, as an aggregator asks them in a round.
+pub struct Asked<'c, 'a> {
+    /// All of the run.
+    pub clients: &'c mut [Box<dyn Client>],
+    /// The round.
+    pub round: u64,
+    /// What they may call.
+    pub link: &'a Link<'a>,
+    /// How many answer at the same time.
+    pub workers: usize,
+    /// What becomes of the run when one fails.
+    pub policy: OnClientFailure,
+}
+
+impl Asked<'_, '_> {
+    /// Carries questions and answers to and fro until the aggregator has nothing more to ask. Clients that fail are
+    /// `present` no more.
+    ///
+    /// # Errors
+    /// If the aggregator fails or asks a client that is not there, or a client's failure ends the run.
+    pub fn dialogue(
+        &mut self,
+        aggregator: &mut dyn Aggregator,
+        stage: Stage,
+        present: &mut Vec<usize>,
+        ctx: &Context<'_>,
+        failed: &dyn Fn(plugin_api::Error) -> Failure,
+    ) -> Result<(), Failure> {
+        let mut questions = aggregator.ask(stage, Vec::new(), ctx).map_err(failed)?;
+        let mut exchanges = 0;
+        while !questions.is_empty() {
+            exchanges += 1;
+            if exchanges > MOST_EXCHANGES {
+                return Err(failed(plugin_api::Error::other(format!("it still asks after {MOST_EXCHANGES} answers"))));
+            }
+            let mut addressed: Vec<(usize, Message)> = Vec::new();
+            // Letters come in the clients' order, so one walk over the clients finds all.
+            let mut others = present.iter().copied();
+            for Letter { client, message } in questions {
+                let Some(place) = others.find(|&place| self.clients[place].name() == client) else {
+                    let error = format!("it asks client `{client}`, which is not there, or not in the clients' order");
+                    return Err(failed(plugin_api::Error::other(error)));
+                };
+                addressed.push((place, message));
+            }
+            let places: Vec<usize> = addressed.iter().map(|(place, _)| *place).collect();
+            let mut asked = pick(self.clients, &places);
+            let names: Vec<String> = asked.iter().map(|client| client.name().to_owned()).collect();
+            let mut answers = Vec::new();
+            let (round, link, policy) = (self.round, self.link, self.policy);
+            let mut lost = Vec::new();
+            in_order(
+                (self.workers, ahead(self.workers, 0)),
+                &mut asked,
+                |index, client| client.answer(&addressed[index].1, round, link),
+                |index, answer| match answer {
+                    Ok(message) => {
+                        answers.push(Letter { client: names[index].clone(), message });
+                        Ok(())
+                    }
+                    Err(fault) => {
+                        lost.push(places[index]);
+                        bear(&fault, &format!("round {}, client `{}`", round + 1, names[index]), policy, link)
+                    }
+                },
+            )?;
+            present.retain(|place| lost.binary_search(place).is_err());
+            questions = aggregator.ask(stage, answers, ctx).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
