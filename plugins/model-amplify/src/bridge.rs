@@ -24,11 +24,6 @@ pub(crate) fn fetch<'a>(
     Ok(copies.into_iter().map(hand_out).collect::<Vec<_>>().into_iter())
 }
 
-/// A copy of one.
-pub(crate) fn to_plugin(tensor: &Tensor, place: &Place) -> Result<plugin_api::Tensor> {
-    Ok(fetch(std::iter::once(tensor), place)?.next().expect("one was given"))
-}
-
 /// A tensor's memory as the contract's, for ever: whoever hands it out writes to it no more.
 fn hand_out(tensor: Tensor) -> plugin_api::Tensor {
     let shape = shape_of(&tensor);

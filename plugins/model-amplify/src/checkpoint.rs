@@ -118,6 +118,9 @@ pub(crate) fn regressors_fit(path: &Path, parameters: &Parameters, tasks: usize)
 /// # Errors
 /// As [`regressors_fit`].
 pub(crate) fn load_regressors(path: &Path, parameters: &mut Parameters, tasks: usize) -> Result<()> {
+    if !parameters.iter().any(|p| p.is_missing() && number(&p.name).is_some()) {
+        return Ok(());
+    }
     let mut found = regressors(path, parameters, tasks)?;
     parameters.give(|name| number(name).is_some(), |parameter, out| found.read(&parameter.name, out))
 }

@@ -117,23 +117,22 @@ impl Drift {
     /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps.
     pub(crate) fn send(&mut self, place: &Place) -> Result<Params> {
         let _guard = tch::no_grad_guard();
-        let mut extra = Params::new();
+        let (mut names, mut changes) = (Vec::new(), Vec::new());
         for slot in &mut self.slots {
             let Some((sum, count)) = slot.sum.take() else { continue };
             let own = sum / f64::from(count);
-            let change = slot.own.as_ref().map_or_else(|| own.shallow_clone(), |before| &own - before);
-            extra.insert(format!("{CONTROL}{}", slot.name), bridge::to_plugin(&change, place)?);
+            changes.push(slot.own.as_ref().map_or_else(|| own.shallow_clone(), |before| &own - before));
+            names.push(format!("{CONTROL}{}", slot.name));
             slot.own = Some(own);
         }
-        Ok(extra)
+        Ok(names.into_iter().zip(bridge::fetch(changes.iter(), place)?).collect())
     }
 
     /// Adds the client's control variates to a state.
     pub(crate) fn save(&self, place: &Place, state: &mut State) -> Result<()> {
-        for slot in &self.slots {
-            if let Some(own) = &slot.own {
-                state.tensors.insert(format!("{OWN}{}", slot.name), bridge::to_plugin(own, place)?);
-            }
+        let there = || self.slots.iter().filter_map(|slot| Some((&slot.name, slot.own.as_ref()?)));
+        for ((name, _), own) in there().zip(bridge::fetch(there().map(|(_, own)| own), place)?) {
+            state.tensors.insert(format!("{OWN}{name}"), own);
         }
         Ok(())
     }
