@@ -115,7 +115,7 @@ def rows(bench):
         "PyTorch: state_dict copied, averaged, put back", full=True)
     few = made_up(bench, 3, (120, 108), json.loads(ALL_TASKS))
     yield Row(
-        "exchange", "six clients of the 120M shape, two samples and private heads each",
+        "exchange", "six clients of the 120M shape, two samples and private heads each, idle-memory 8.6 GB",
         lambda: bench.a_round(2, root=few(), tasks=ALL_TASKS, federation='idle-memory = "8.6 GB"',
                               dataset='clients = "by-task"\ntest-fraction = 0.3', model=amplify("120M"), more=HEADS),
         bench.models_alone, OWN, full=True)
