@@ -47,6 +47,9 @@ pub struct Profile {
     pub about: String,
     /// The JSON Schema of its configuration.
     pub schema: Value,
+    /// Of a model: what the [score](crate::Evaluation::score) of its evaluations is, as tables and logs name it.
+    #[serde(default)]
+    pub score: Option<String>,
 }
 
 type Check = dyn Fn(&Value) -> Result<Vec<Problem>> + Send + Sync;
@@ -77,7 +80,7 @@ pub struct Component {
 impl Component {
     fn of<C: DeserializeOwned + JsonSchema>(kind: Kind, name: &str, about: &str, maker: Maker) -> Self {
         let schema = schemars::schema_for!(C).to_value();
-        let profile = Profile { kind, name: name.to_owned(), about: about.to_owned(), schema };
+        let profile = Profile { kind, name: name.to_owned(), about: about.to_owned(), schema, score: None };
         let check = Arc::new(|value: &Value| Ok(config::read::<C>(value).err().unwrap_or_default()));
         Self { profile, check, maker, library: None }
     }
@@ -136,6 +139,13 @@ impl Component {
         if let Maker::Model(_, found) = &mut self.maker {
             *found = Arc::new(move || Ok(devices()));
         }
+        self
+    }
+
+    /// For a model: what the [score](crate::Evaluation::score) of its evaluations is, in a few words: `-RMSE`.
+    #[must_use]
+    pub fn scored_by(mut self, score: &str) -> Self {
+        self.profile.score = Some(score.to_owned());
         self
     }
 

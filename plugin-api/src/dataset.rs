@@ -1,10 +1,15 @@
 //! Datasets: which clients there are, and what data each has.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Context, Error, Result, Table};
+
+/// The name of an optional text column of a task's tables: where each row came from, as `FILE:LINE` with the line counted
+/// from 1, unique within a task. The host writes it beside each row's predictions; models ignore it.
+pub const ORIGIN: &str = "fedplug.origin";
 
 /// A task: a name, the columns a model reads, and the column it learns to predict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +66,24 @@ pub struct Source {
     pub skipped: Vec<(String, usize)>,
 }
 
+/// How a task's targets were rescaled before a model sees them: `(value - mean) / deviation`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Mean of the training targets, in the target's own unit.
+    pub mean: f64,
+    /// Their standard deviation (of the population), in the target's own unit; 1 where all are equal.
+    pub deviation: f64,
+}
+
+impl Scale {
+    /// The target in its own unit, of a value that a model gives.
+    pub fn restore(&self, scaled: f64) -> f64 {
+        self.mean + self.deviation * scaled
+    }
+}
+
 /// What a dataset holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Description {
     /// The tasks, in the order that numbers them.
@@ -71,12 +92,23 @@ pub struct Description {
     pub clients: Vec<ClientSpec>,
     /// The files.
     pub sources: Vec<Source>,
+    /// The scale of each task, by its name, whose targets are standardised in the tables. The host turns predictions back
+    /// into the target's own unit by it.
+    #[serde(default)]
+    pub scales: BTreeMap<String, Scale>,
 }
 
 impl Description {
-    /// A description of these tasks, clients and files.
+    /// A description of these tasks, clients and files, whose targets are in their own units.
     pub fn new(tasks: Vec<TaskSpec>, clients: Vec<ClientSpec>, sources: Vec<Source>) -> Self {
-        Self { tasks, clients, sources }
+        Self { tasks, clients, sources, scales: BTreeMap::new() }
+    }
+
+    /// The same with tasks whose targets are standardised.
+    #[must_use]
+    pub fn with_scales(mut self, scales: impl IntoIterator<Item = (String, Scale)>) -> Self {
+        self.scales.extend(scales);
+        self
     }
 }
 

@@ -101,7 +101,8 @@ pub struct Evaluation {
     pub examples: u64,
     /// The loss that training minimises, as a mean over the examples.
     pub loss: f64,
-    /// What the best global model is chosen by: higher is better, and the mean over tasks and clients is taken.
+    /// What the best global model is chosen by: higher is better, and the mean over tasks and clients is taken. So it must
+    /// not depend on the target's unit. NaN says that it is not defined on this data, and counts for nothing.
     pub score: f64,
     /// The metrics, in the order in which a table shall show them.
     pub metrics: Vec<Metric>,

@@ -92,7 +92,7 @@ impl DatasetCheck {
         let (watcher, mut dataset) = (Watcher::new(), self.make(SEED)?);
         let ctx = context(&watcher, SEED);
         let description = dataset.describe(&ctx)?;
-        let Description { tasks, clients, sources } = &description;
+        let Description { tasks, clients, sources, .. } = &description;
         if clients.is_empty() || tasks.is_empty() {
             return fail("at least one client and one task", format!("{} and {}", clients.len(), tasks.len()));
         }

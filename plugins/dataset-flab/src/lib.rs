@@ -38,10 +38,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use config::{Clients, Config, Sites, Split, TASKS};
-use fedplug_tables::{Scale, no_client, quoted};
+use fedplug_tables::{no_client, quoted};
 use load::{Dealt, Measured};
 use plugin_api::{
-    ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Source, Table, Task,
+    ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Scale, Source, Table, Task,
 };
 use rows::Rows;
 

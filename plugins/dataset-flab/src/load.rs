@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use fedplug_tables::text::Texts;
-use fedplug_tables::{Deal, Scale, quoted};
-use plugin_api::{Column, Context, Result, Source, Table, TaskSpec};
+use fedplug_tables::{Deal, quoted, scale_of};
+use plugin_api::{Column, Context, Result, Scale, Source, Table, TaskSpec};
 
 use crate::config::Config;
 use crate::folders::{self, TEST, TRAIN};
@@ -39,7 +39,7 @@ impl Measured {
         let fitness = &self.sheets.fitness;
         let values = |rows: &[usize]| usable(fitness, rows.iter().copied(), config).map(|row| fitness[row]).collect();
         let parts: Vec<Vec<f32>> = self.parts(config).into_iter().map(values).collect();
-        Scale::of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        scale_of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
     fn parts(&self, config: &Config) -> Vec<&[usize]> {

@@ -26,7 +26,7 @@ use std::path::Path;
 pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
 use plugin_api::{Error, Result};
 pub use rows::RowFile;
-pub use scale::{Scale, standardise};
+pub use scale::{scale_of, standardise};
 pub use split::{Deal, Sites, concentration, fraction, shuffle};
 pub use write::{Fields, write_csv};
 

@@ -1,33 +1,19 @@
 //! Targets in units of their own spread.
 
-use plugin_api::{Column, Error, Result, Table};
+use plugin_api::{Column, Error, Result, Scale, Table};
 
-/// How a task's targets were standardised: `(value - mean) / deviation`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scale {
-    /// Mean of the targets to train on.
-    pub mean: f64,
-    /// Their standard deviation (of the population); 1 where all are equal.
-    pub deviation: f64,
-}
-
-impl Scale {
-    /// The scale of targets to train on, of all clients together.
-    pub fn of(parts: &[&[f32]]) -> Self {
-        let count: usize = parts.iter().map(|values| values.len()).sum();
-        if count == 0 {
-            return Self { mean: 0.0, deviation: 1.0 };
-        }
-        let sum = |of: &dyn Fn(f64) -> f64| -> f64 {
-            parts
-                .iter()
-                .map(|values| values.iter().map(|&y| of(y.into())).sum::<f64>())
-                .fold(0.0, |all, part| all + part)
-        };
-        let mean = sum(&|y| y) / count as f64;
-        let deviation = (sum(&|y| (y - mean).powi(2)) / count as f64).sqrt();
-        Self { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
+/// The scale of training targets, those of all clients together.
+pub fn scale_of(parts: &[&[f32]]) -> Scale {
+    let count: usize = parts.iter().map(|values| values.len()).sum();
+    if count == 0 {
+        return Scale { mean: 0.0, deviation: 1.0 };
     }
+    let sum = |of: &dyn Fn(f64) -> f64| -> f64 {
+        parts.iter().map(|values| values.iter().map(|&y| of(y.into())).sum::<f64>()).fold(0.0, |all, part| all + part)
+    };
+    let mean = sum(&|y| y) / count as f64;
+    let deviation = (sum(&|y| (y - mean).powi(2)) / count as f64).sqrt();
+    Scale { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
 }
 
 /// Turns the targets of all tables of a task into standard scores, by the mean and the deviation of those to train on at
@@ -36,7 +22,7 @@ impl Scale {
 /// # Errors
 /// If a table lacks the column of numbers.
 pub fn standardise(parts: &mut [Table], test: &mut Table, target: &str) -> Result<Scale> {
-    let scale = Scale::of(&parts.iter().map(|part| part.f32(target)).collect::<Result<Vec<_>>>()?);
+    let scale = scale_of(&parts.iter().map(|part| part.f32(target)).collect::<Result<Vec<_>>>()?);
     for table in parts.iter_mut().chain([test]) {
         *table = scaled(table, target, scale)?;
     }
