@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 /// How important a log line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -31,6 +35,11 @@ pub trait Host: Sync {
     /// Keeps a sentence for the run's summary, in place of an earlier one under the same key. Nothing by default.
     fn note(&self, key: &str, text: &str) {
         let _ = (key, text);
+    }
+    /// What is known under a key of [`Context::property`]. Nothing by default.
+    fn property(&self, key: &str) -> Option<Value> {
+        let _ = key;
+        None
     }
     /// Whether the call should stop as soon as it can, with [`Error::cancelled`](crate::Error::cancelled).
     fn cancelled(&self) -> bool;
@@ -147,6 +156,22 @@ impl<'a> Context<'a> {
         self.seed
     }
 
+    /// What the host knows under a key, if it knows the key: so that later hosts can say more without another interface.
+    ///
+    /// | key | type | meaning |
+    /// |---|---|---|
+    /// | `filter.position` | `String` | of a filter: where it is applied, as in the experiment's `at` |
+    /// | `sampling` | [`Sampling`] | how the clients of a round are selected |
+    /// | `attempts` | `u64` | how often this client has begun this round, this time included: more than 1 after a resume |
+    ///
+    /// # Errors
+    /// If the host knows the key and its value is of another type.
+    pub fn property<T: DeserializeOwned>(&self, key: &str) -> crate::Result<Option<T>> {
+        let Some(value) = self.host.property(key) else { return Ok(None) };
+        let wrong = |e| crate::Error::other(format!("the host's property `{key}` is of another type")).because(&e);
+        serde_json::from_value(value).map(Some).map_err(wrong)
+    }
+
     /// Whether to stop as soon as possible. A long call asks this at every step.
     pub fn cancelled(&self) -> bool {
         self.host.cancelled()
@@ -205,6 +230,18 @@ impl<'a> Context<'a> {
     pub(crate) fn host(&self) -> &'a dyn Host {
         self.host
     }
+}
+
+/// How the clients of a round are selected: the property `sampling` of a [`Context`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// A fixed number of clients, drawn from the experiment's seed. Whoever has the experiment's file knows who takes part,
+    /// so sampling protects nobody.
+    Fixed,
+    /// Each client joins each round with this probability, independently of all else, drawn from randomness of the
+    /// operating system that the host keeps to itself.
+    Poisson(f64),
 }
 
 /// A seed that others can be derived from, by name and by number. Every derivation is fixed: the same path gives the

@@ -147,7 +147,7 @@ pub mod testkit;
 pub use abi::Buffer;
 pub use aggregator::{Aggregator, Cohort, Letter, Stage, Update, WeightBy};
 pub use component::{Component, Kind, Plugin};
-pub use context::{Context, Level, Seed};
+pub use context::{Context, Level, Sampling, Seed};
 pub use data::{Column, Table, TextColumn};
 pub use dataset::{ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, Task, TaskSpec};
 pub use error::{Error, ErrorKind, Place, Result};

@@ -4,7 +4,9 @@ use abi_stable::StableAbi;
 use abi_stable::sabi_trait;
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::sabi_types::RRef;
-use abi_stable::std_types::{ROption, RStr};
+use abi_stable::std_types::{ROption, RStr, RString};
+
+use serde_json::Value;
 
 use super::guard;
 use crate::context::Host;
@@ -23,6 +25,8 @@ pub trait WireHost: Sync {
     fn progress(&self, done: u64, total: u64);
     /// As [`Host::note`].
     fn note(&self, key: RStr<'_>, text: RStr<'_>);
+    /// As [`Host::property`], as JSON.
+    fn property(&self, key: RStr<'_>) -> ROption<RString>;
     /// As [`Host::cancelled`].
     #[sabi(last_prefix_field)]
     fn cancelled(&self) -> bool;
@@ -61,6 +65,9 @@ impl WireHost for Exported<'_> {
     fn note(&self, key: RStr<'_>, text: RStr<'_>) {
         guard::quietly(|| self.0.note(key.as_str(), text.as_str()));
     }
+    fn property(&self, key: RStr<'_>) -> ROption<RString> {
+        guard::quietly(|| self.0.property(key.as_str())).map(|value| value.to_string().into()).into()
+    }
     fn cancelled(&self) -> bool {
         guard::quietly(|| self.0.cancelled())
     }
@@ -84,6 +91,10 @@ impl Host for Imported<'_, '_> {
     }
     fn note(&self, key: &str, text: &str) {
         self.0.note(key.into(), text.into());
+    }
+    fn property(&self, key: &str) -> Option<Value> {
+        let json = self.0.property(key.into()).into_option()?;
+        serde_json::from_str(&json).ok()
     }
     fn cancelled(&self) -> bool {
         self.0.cancelled()
@@ -128,4 +139,43 @@ pub(crate) fn borrow<R>(wire: &WireContext<'_>, call: impl FnOnce(&Context<'_>) 
         ctx = ctx.with_round(round);
     }
     call(&ctx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sampling;
+    use crate::context::Silent;
+
+    struct Knowing;
+
+    impl Host for Knowing {
+        fn enabled(&self, _: Level) -> bool {
+            false
+        }
+        fn log(&self, _: Level, _: &str) {}
+        fn scalar(&self, _: &str, _: u64, _: f64) {}
+        fn progress(&self, _: u64, _: u64) {}
+        fn property(&self, key: &str) -> Option<Value> {
+            (key == "sampling").then(|| serde_json::json!({ "poisson": 0.1 }))
+        }
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn properties_cross_with_all_their_digits_and_unknown_ones_are_none() {
+        lend(&Context::new(&Knowing), |wire| {
+            borrow(wire, |ctx| {
+                assert_eq!(ctx.property("sampling").unwrap(), Some(Sampling::Poisson(0.1)));
+                assert_eq!(ctx.property::<u64>("something else").unwrap(), None);
+                let error = ctx.property::<u64>("sampling").unwrap_err();
+                assert_eq!(error.to_string(), "the host's property `sampling` is of another type");
+            });
+        });
+        lend(&Context::new(&Silent), |wire| {
+            borrow(wire, |ctx| assert_eq!(ctx.property::<u64>("sampling").unwrap(), None));
+        });
+    }
 }
