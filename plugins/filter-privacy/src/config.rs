@@ -29,12 +29,6 @@ pub struct Config {
     /// `gaussian`: the delta of the account, between 0 and 1; much less than 1 / number of clients.
     #[serde(default, deserialize_with = "between_0_and_1")]
     pub delta: Option<f64>,
-    /// `gaussian`: the probability with which a client joins a round, where who joins stays secret from those that the
-    /// account is about; above 0, at most 1. 1 if not given, which is always safe. The crate's first page says when
-    /// another value holds.
-    #[serde(default, deserialize_with = "share")]
-    pub sample_rate: Option<f64>,
-
     /// `sparse-vector`: the share of the parameters to be shared; above 0, at most 1.
     #[serde(default, deserialize_with = "share")]
     pub fraction: Option<f64>,
@@ -84,7 +78,7 @@ impl Mechanism {
 
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Gaussian => &["clip", "noise-multiplier", "delta", "sample-rate", "reproducible"],
+            Self::Gaussian => &["clip", "noise-multiplier", "delta", "reproducible"],
             Self::SparseVector => &["fraction", "epsilon", "noise-var", "gamma", "tau", "replace", "reproducible"],
             Self::Percentile => &["percentile", "gamma"],
         }
@@ -110,7 +104,6 @@ impl Config {
             ("clip", self.clip.is_some()),
             ("noise-multiplier", self.noise_multiplier.is_some()),
             ("delta", self.delta.is_some()),
-            ("sample-rate", self.sample_rate.is_some()),
             ("fraction", self.fraction.is_some()),
             ("epsilon", self.epsilon.is_some()),
             ("noise-var", self.noise_var.is_some()),
@@ -134,7 +127,6 @@ impl Config {
                 needed("clip", self.clip)?,
                 needed("noise-multiplier", self.noise_multiplier)?,
                 needed("delta", self.delta)?,
-                self.sample_rate.unwrap_or(1.0),
             )),
             Mechanism::SparseVector => Plan::SparseVector(SparseVector {
                 fraction: needed("fraction", self.fraction)?,

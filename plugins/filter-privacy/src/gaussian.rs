@@ -11,15 +11,15 @@ use crate::update::Update;
 pub(crate) struct Gaussian {
     clip: f64,
     noise_multiplier: f64,
-    sample_rate: f64,
     delta: f64,
     accountant: Accountant,
 }
 
 impl Gaussian {
-    pub(crate) fn new(clip: f64, noise_multiplier: f64, delta: f64, sample_rate: f64) -> Self {
-        let accountant = Accountant::new(noise_multiplier, sample_rate, delta);
-        Self { clip, noise_multiplier, sample_rate, delta, accountant }
+    pub(crate) fn new(clip: f64, noise_multiplier: f64, delta: f64) -> Self {
+        // Each client adds noise of its own, so whoever sees its messages knows in which rounds it was: nothing is amplified.
+        let accountant = Accountant::new(noise_multiplier, 1.0, delta);
+        Self { clip, noise_multiplier, delta, accountant }
     }
 
     /// `base + u · min(1, C / ‖u‖) + N(0, (σC)²)`, and `‖u‖`.
@@ -40,12 +40,6 @@ impl Gaussian {
         norm > self.clip
     }
 
-    /// How many rounds count, of which `before` counted so far. With sampling, a round in which the client was not
-    /// selected counts as well: that it may have been is what the amplification lives on.
-    pub(crate) fn rounds(&self, before: u64, round: u64) -> u64 {
-        if self.sample_rate < 1.0 { before.max(round + 1) } else { before + 1 }
-    }
-
     pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
         self.accountant.epsilon(rounds)
     }
@@ -55,15 +49,10 @@ impl Gaussian {
         if self.noise_multiplier == 0.0 {
             return format!("clipped to {} without noise: epsilon is infinite", self.clip);
         }
-        let sampled = if self.sample_rate < 1.0 {
-            format!(", each of which the client joins in secret with probability {}", self.sample_rate)
-        } else {
-            String::new()
-        };
         let (epsilon, delta, plural) = (self.epsilon(rounds), self.delta, if rounds == 1 { "" } else { "s" });
         format!(
-            "epsilon {epsilon:.4} at delta {delta:e} after {rounds} round{plural}{sampled}, for a client's whole update \
-             against none"
+            "epsilon {epsilon:.4} at delta {delta:e} for the parameters sent in {rounds} round{plural}, for a client's whole \
+             update against none"
         )
     }
 }

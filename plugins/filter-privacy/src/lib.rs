@@ -34,21 +34,16 @@
 //! For neighbours with *any* two updates (replacing a client's data) the sensitivity is `2C`, and the guarantee is that
 //! of half the `noise-multiplier`.
 //!
-//! **The account.** Rényi differential privacy (RDP; Mironov, *Rényi Differential Privacy*, CSF 2017): a round costs
-//! `α / (2σ²)` at order α, rounds add up, over those in which this client sent, and the best of the orders 1.0625 … 513
-//! is converted by `ε = ρ + ln(1 − 1/α) − ln(δα) / (α − 1)` (Canonne, Kamath and Steinke, *The Discrete Gaussian for
-//! Differential Privacy*, NeurIPS 2020, Proposition 12; equal to Theorem 21 of Balle et al., *Hypothesis Testing
-//! Interpretations and Rényi Differential Privacy*, AISTATS 2020). It is an upper bound. In the tests, with epsilon between
-//! 0.1 and 4000, it lies 1 to 11 % above the exact one (Balle and Wang, *Improving the Gaussian Mechanism for Differential
-//! Privacy*, ICML 2018) where delta is at most 1e-5, and up to 24 % where it is 1e-3.
+//! **The account.** It is exact but for rounding: as many rounds as this client has sent in, with multiplier σ, are one
+//! Gaussian mechanism with multiplier `σ / √rounds` (Dong, Roth and Su, *Gaussian Differential Privacy*, JRSS B 2022), whose
+//! epsilon at `delta` is known in closed form (Balle and Wang, *Improving the Gaussian Mechanism for Differential Privacy*,
+//! ICML 2018, Theorem 8). A round that is begun again after an interruption counts once for each beginning, whether or not
+//! its message was seen.
 //!
-//! **`sample-rate`.** If a client joins each round with probability `q` independently of all else, and those that the
-//! account is about never learn whether it did, a round costs less (Mironov, Talwar and Zhang, *Rényi Differential
-//! Privacy of the Sampled Gaussian Mechanism*, 2019; here at integer orders). It never holds against the server, which
-//! selects the clients and gets their messages: it is for those who see the aggregates alone. The host of this project
-//! selects a fixed number of clients (`federation.fraction`) and not each by itself, for which the formula is a customary
-//! approximation and no bound. In doubt leave it at 1. All rounds up to the present one count then, also those in which
-//! the client was not selected; what the summary says is as of its last round.
+//! **No amplification by sampling.** That a fraction of the clients takes part in a round makes this account no better.
+//! Each client adds noise of its own and sends it under its own name, so whoever sees the messages knows when it was
+//! there; and the amplified accounts of the literature hold for noise that is in every round's sum, whether or not the
+//! client is.
 //!
 //! Each round records `Privacy/norm`, `Privacy/clipped` (1 if the norm was over `clip`) and `Privacy/epsilon` (unless it
 //! is infinite) at the round's number; the run's summary has epsilon, delta and rounds. Norm and clipping are of the
@@ -112,8 +107,6 @@
 //!   Differential Privacy*, CCS 2012) are not guarded against.
 //! - Numbers of steps and examples, metrics, scalars, the names and shapes of parameters, whether a client failed, and how
 //!   long it took leave the client by other ways.
-//! - A run that goes on from a checkpoint repeats the rounds since then. If their messages were seen, those with
-//!   repeated rounds' new noise are further ones that the account, which comes from the checkpoint, does not count.
 //!
 //! # State and memory
 //!
@@ -151,8 +144,16 @@ impl Privacy {
     /// A filter before the first round.
     ///
     /// # Errors
-    /// If the keys do not fit the mechanism, or the operating system has no entropy.
-    pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
+    /// If the keys do not fit the mechanism, the filter is where no client's update passes, or the operating system has no
+    /// entropy.
+    pub fn new(config: Config, ctx: &Context<'_>) -> Result<Self> {
+        let position: Option<String> = ctx.property("filter.position")?;
+        if let Some(position) = position.filter(|at| !["client-output", "server-input"].contains(&at.as_str())) {
+            let error = Error::config(format!("protects nothing at `{position}`, where no client's update passes"));
+            return Err(error
+                .at_key("at")
+                .help("place it at `client-output`, or at `server-input` of a trusted server"));
+        }
         let noise = Noise::new(config.reproducible.unwrap_or(false))?;
         Ok(Self { plan: config.plan()?, noise, rounds: BTreeMap::new() })
     }
@@ -174,6 +175,8 @@ impl Filter for Privacy {
         };
         let update = Update::of(&message, base)?;
         let before = self.rounds.get(client).copied().unwrap_or_default();
+        // A round that an interruption made the client begin again may have sent a message each time.
+        let attempts = ctx.property::<u64>("attempts")?.unwrap_or(1).max(1);
         let share = |shared: usize| {
             let count = update.len();
             ctx.debug(format_args!("round {}: {shared} of {count} updates are shared", round + 1));
@@ -184,7 +187,7 @@ impl Filter for Privacy {
         let params = match &self.plan {
             Plan::Gaussian(gaussian) => {
                 let (params, norm) = gaussian.apply(&update, self.noise.generator(ctx), ctx)?;
-                let (clipped, rounds) = (gaussian.clips(norm), gaussian.rounds(before, round));
+                let (clipped, rounds) = (gaussian.clips(norm), before + attempts);
                 let epsilon = gaussian.epsilon(rounds);
                 self.rounds.insert(client.to_owned(), rounds);
                 ctx.scalar("Privacy/norm", round, norm);
@@ -200,13 +203,13 @@ impl Filter for Privacy {
             }
             Plan::SparseVector(sparse_vector) => {
                 let (params, shared) = sparse_vector.apply(&update, self.noise.generator(ctx), ctx)?;
-                self.rounds.insert(client.to_owned(), before + 1);
+                self.rounds.insert(client.to_owned(), before + attempts);
                 let epsilon = sparse_vector.textbook_epsilon(share(shared));
-                let plural = if before == 0 { "" } else { "s" };
+                let rounds = before + attempts;
+                let plural = if rounds == 1 { "" } else { "s" };
                 let text = format!(
-                    "no proven guarantee after {} round{plural}; a textbook sparse vector with this noise would have epsilon \
-                     {epsilon:.4} in each",
-                    before + 1
+                    "no proven guarantee after {rounds} round{plural}; a textbook sparse vector with this noise would have \
+                     epsilon {epsilon:.4} in each"
                 );
                 self.note(&text, ctx);
                 params

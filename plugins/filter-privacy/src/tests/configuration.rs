@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn every_bad_value_is_named_with_its_key() {
     let found = read::<Config>(&json!({
-        "mechanism": "gaussian", "clip": 0, "noise-multiplier": -1, "delta": 1, "sample-rate": 1.5, "fraction": 0,
+        "mechanism": "gaussian", "clip": 0, "noise-multiplier": -1, "delta": 1, "fraction": 0,
         "epsilon": "much", "noise-var": 0, "gamma": -1, "tau": -1, "percentile": 101, "reproducible": 1, "sigma": 2,
     }));
     let found: Vec<(String, String)> =
@@ -17,7 +17,6 @@ fn every_bad_value_is_named_with_its_key() {
         ("clip", "must be a finite number above 0, not 0"),
         ("noise-multiplier", "must be a finite number of at least 0, not -1"),
         ("delta", "must be above 0 and below 1, not 1"),
-        ("sample-rate", "must be above 0 and at most 1, not 1.5"),
         ("fraction", "must be above 0 and at most 1, not 0"),
         ("epsilon", "invalid type"),
         ("noise-var", "must be a finite number above 0, not 0"),
@@ -56,8 +55,24 @@ fn a_missing_key_and_one_of_another_mechanism_are_told() {
 fn every_key_has_a_description_in_the_schema() {
     let schema = schemars::schema_for!(Config).to_value();
     let properties = schema["properties"].as_object().unwrap();
-    assert_eq!(properties.len(), 13);
+    assert_eq!(properties.len(), 12);
     for (key, property) in properties {
         assert!(property["description"].is_string(), "{key}");
+    }
+}
+
+#[test]
+fn a_position_that_no_update_passes_is_refused() {
+    let config = json!({ "mechanism": "gaussian", "clip": 1.0, "noise-multiplier": 1.0, "delta": 1e-5 });
+    for (position, refused) in
+        [("client-output", false), ("server-input", false), ("server-output", true), ("client-input", true)]
+    {
+        let host = Recorder { position: Some(position), ..Recorder::default() };
+        let made = Privacy::new(read(&config).unwrap(), &Context::new(&host));
+        assert_eq!(made.is_err(), refused, "{position}");
+        if let Err(error) = made {
+            let told = format!("`at`: protects nothing at `{position}`, where no client's update passes");
+            assert_eq!(error.to_string(), told);
+        }
     }
 }

@@ -22,6 +22,8 @@ struct Recorder {
     scalars: Mutex<Vec<(String, u64, f64)>>,
     notes: Mutex<Vec<(String, String)>>,
     stop: AtomicBool,
+    position: Option<&'static str>,
+    attempts: Option<u64>,
 }
 
 impl Host for Recorder {
@@ -37,6 +39,13 @@ impl Host for Recorder {
     fn progress(&self, _: u64, _: u64) {}
     fn note(&self, key: &str, text: &str) {
         self.notes.lock().unwrap().push((key.to_owned(), text.to_owned()));
+    }
+    fn property(&self, key: &str) -> Option<Value> {
+        match key {
+            "filter.position" => self.position.map(Value::from),
+            "attempts" => self.attempts.map(Value::from),
+            _ => None,
+        }
     }
     fn cancelled(&self) -> bool {
         self.stop.load(Ordering::Relaxed)

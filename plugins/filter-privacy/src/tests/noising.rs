@@ -170,38 +170,34 @@ fn each_round_is_told_and_counted() {
     assert!(norms.iter().zip([5.0, 0.5, 0.5]).all(|(norm, wanted)| (norm - wanted).abs() < 1e-6), "{norms:?}");
     assert_eq!(host.scalars("Privacy/clipped"), [(0, 1.0), (1, 0.0), (5, 0.0)]);
     let epsilons = host.scalars("Privacy/epsilon");
-    // One round: 4.728969 by `tests/reference.py`.
-    assert!((epsilons[0].1 - 4.728_969_179).abs() < 1e-8 && epsilons[1].1 > epsilons[0].1, "{epsilons:?}");
+    // One round: `exact` of `tests/reference.py`.
+    assert!((epsilons[0].1 - 4.377_178_096).abs() < 1e-8 && epsilons[1].1 > epsilons[0].1, "{epsilons:?}");
     let notes = host.notes.lock().unwrap();
-    assert_eq!(notes[0].1, "epsilon 4.7290 at delta 1e-5 after 1 round, for a client's whole update against none");
-    assert!(notes[2].1.contains("after 3 rounds, for"), "{}", notes[2].1);
+    assert_eq!(
+        notes[0].1,
+        "epsilon 4.3772 at delta 1e-5 for the parameters sent in 1 round, for a client's whole update against none"
+    );
+    assert!(notes[2].1.contains("sent in 3 rounds, for"), "{}", notes[2].1);
     let lines = host.lines.lock().unwrap();
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[0].0, Level::Debug);
     assert!(
-        lines[0].1.starts_with("round 1: the update's norm of 5.0000e0 was clipped; epsilon 4.7290 at"),
+        lines[0].1.starts_with("round 1: the update's norm of 5.0000e0 was clipped; epsilon 4.3772 at"),
         "{lines:?}"
     );
 }
 
 #[test]
-fn with_secret_sampling_the_rounds_without_the_client_count_as_well() {
-    let config = json!({
-        "mechanism": "gaussian", "clip": 1.0, "noise-multiplier": 1.0, "delta": 1e-5, "sample-rate": 0.5,
-    });
-    let host = Recorder::default();
+fn a_round_that_was_begun_again_counts_once_for_each_beginning() {
+    let config = json!({ "mechanism": "gaussian", "clip": 1.0, "noise-multiplier": 1.0, "delta": 1e-5 });
     let mut filter = privacy(config).unwrap();
     let base = message([("w", tensor(&[0.0_f32]))]);
-    for round in [2, 7] {
+    let epsilon = |rounds| crate::accountant::Accountant::new(1.0, 1.0, 1e-5).epsilon(rounds);
+    for (round, attempts, rounds) in [(0, None, 1), (1, Some(3), 4), (2, Some(1), 5)] {
+        let host = Recorder { attempts, ..Recorder::default() };
         filter.apply(base.clone(), &base, &host.ctx("tm", round)).unwrap();
+        assert_eq!(host.scalars("Privacy/epsilon"), [(round, epsilon(rounds))]);
     }
-    let accountant = crate::accountant::Accountant::new(1.0, 0.5, 1e-5);
-    assert_eq!(host.scalars("Privacy/epsilon"), [(2, accountant.epsilon(3)), (7, accountant.epsilon(8))]);
-    let note = host.last_note();
-    assert!(
-        note.contains("after 8 rounds, each of which the client joins in secret with probability 0.5, for"),
-        "{note}"
-    );
 }
 
 #[test]

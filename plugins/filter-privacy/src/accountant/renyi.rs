@@ -1,48 +1,19 @@
-//! What the Gaussian mechanism has cost: Rényi differential privacy (RDP), composed and converted to (epsilon, delta).
+//! Rényi differential privacy (RDP) of the sampled Gaussian mechanism, composed and converted to (epsilon, delta).
 
 /// The largest order at which the privacy loss is bounded.
 const LARGEST_ORDER: u32 = 512;
 
-/// Bounds epsilon for a number of rounds with the same noise.
-#[derive(Debug)]
-pub(crate) struct Accountant {
-    /// Orders α, and the RDP of one round at each.
-    curve: Vec<(f64, f64)>,
-    delta: f64,
-}
-
-impl Accountant {
-    /// For noise of `noise_multiplier` times the sensitivity on a share `sample_rate` of the clients.
-    ///
-    /// Orders: all integers from 2 to 512, at which the sampled mechanism has a finite sum; without sampling, where the
-    /// closed form holds at every order above 1, also `1 + 2^(k/8)` from 1.0625 on.
-    pub(crate) fn new(noise_multiplier: f64, sample_rate: f64, delta: f64) -> Self {
-        let integers = (2..=LARGEST_ORDER).map(|order| {
-            let rdp = if sample_rate < 1.0 {
-                sampled_gaussian(order, noise_multiplier, sample_rate)
-            } else {
-                gaussian(order.into(), noise_multiplier)
-            };
-            (order.into(), rdp)
-        });
-        let between = (-32..=72).map(|k| 1.0 + 2_f64.powf(f64::from(k) / 8.0));
-        let between = between.filter(|_| sample_rate >= 1.0).map(|order| (order, gaussian(order, noise_multiplier)));
-        Self { curve: integers.chain(between).collect(), delta }
-    }
-
-    /// An upper bound of epsilon after so many rounds: RDP adds up (Mironov 2017, Proposition 1), and the best order
-    /// counts. Infinite without noise.
-    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 rounds")]
-    pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
-        if rounds == 0 {
-            return 0.0;
-        }
-        let epsilons = self.curve.iter().map(|&(order, rdp)| epsilon(order, rounds as f64 * rdp, self.delta));
-        epsilons.fold(f64::INFINITY, f64::min).max(0.0)
-    }
+/// An upper bound of epsilon after so many rounds: RDP adds up (Mironov 2017, Proposition 1), and the best order counts, of
+/// the integers from 2 to 512. Where the best order lies between them or below, the grid of the loss is tighter anyway.
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53 rounds")]
+pub(crate) fn sampled_epsilon(sigma: f64, rate: f64, rounds: u64, delta: f64) -> f64 {
+    let epsilons = (2..=LARGEST_ORDER)
+        .map(|order| epsilon(order.into(), rounds as f64 * sampled_gaussian(order, sigma, rate), delta));
+    epsilons.fold(f64::INFINITY, f64::min).max(0.0)
 }
 
 /// RDP of the Gaussian mechanism at an order above 1: `α / (2σ²)` (Mironov 2017, Corollary 3).
+#[cfg(test)]
 pub(crate) fn gaussian(order: f64, sigma: f64) -> f64 {
     order / (2.0 * sigma * sigma)
 }
