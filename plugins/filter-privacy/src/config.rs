@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::gaussian::Gaussian;
 use crate::percentile::Percentile;
-use crate::sparse_vector::SparseVector;
+use crate::sparse_vector::{EpsilonOf, SparseVector};
 
 /// The keys of the filter's table.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -32,9 +32,12 @@ pub struct Config {
     /// `sparse-vector`: the share of the parameters to be shared; above 0, at most 1.
     #[serde(default, deserialize_with = "share")]
     pub fraction: Option<f64>,
-    /// `sparse-vector`: the budget of the threshold; the threshold's noise has the scale `2 gamma / epsilon`.
+    /// `sparse-vector`: the budget of which values are shared, in a round; `epsilon-of` says of what exactly.
     #[serde(default, deserialize_with = "positive")]
     pub epsilon: Option<f64>,
+    /// `sparse-vector`: whether `epsilon` is the budget of the whole `selection`, if not given, or of its `threshold` alone.
+    #[serde(default)]
+    pub epsilon_of: Option<EpsilonOf>,
     /// `sparse-vector`: the budget of one shared value, whose noise has the scale `2 gamma / noise-var`. No variance: the
     /// name is the reference's.
     #[serde(default, deserialize_with = "positive")]
@@ -79,7 +82,9 @@ impl Mechanism {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Gaussian => &["clip", "noise-multiplier", "delta", "reproducible"],
-            Self::SparseVector => &["fraction", "epsilon", "noise-var", "gamma", "tau", "replace", "reproducible"],
+            Self::SparseVector => {
+                &["fraction", "epsilon", "epsilon-of", "noise-var", "gamma", "tau", "replace", "reproducible"]
+            }
             Self::Percentile => &["percentile", "gamma"],
         }
     }
@@ -106,6 +111,7 @@ impl Config {
             ("delta", self.delta.is_some()),
             ("fraction", self.fraction.is_some()),
             ("epsilon", self.epsilon.is_some()),
+            ("epsilon-of", self.epsilon_of.is_some()),
             ("noise-var", self.noise_var.is_some()),
             ("gamma", self.gamma.is_some()),
             ("tau", self.tau.is_some()),
@@ -131,6 +137,7 @@ impl Config {
             Mechanism::SparseVector => Plan::SparseVector(SparseVector {
                 fraction: needed("fraction", self.fraction)?,
                 epsilon: needed("epsilon", self.epsilon)?,
+                epsilon_of: self.epsilon_of.unwrap_or_default(),
                 noise_var: needed("noise-var", self.noise_var)?,
                 gamma: needed("gamma", self.gamma)?,
                 tau: needed("tau", self.tau)?,

@@ -56,9 +56,9 @@
 //! *Privacy-Preserving Deep Learning*, CCS 2015. Of `d` updates `n = ⌈fraction · d⌉` are asked for. With `Lap(b)` noise
 //! of the Laplace distribution of scale `b`, and `clip(x)` the nearest number to `x` in `[−γ, γ]`:
 //!
-//! 1. The threshold is `τ + Lap(2γ / ε₁)`, drawn once a round; `ε₁` is `epsilon`.
-//! 2. Update `i` is above it if `|clip(uᵢ)| + Lap(4γn / ε₂)` is, with `ε₂ = ε₁ (2n)^(2/3)`. All are asked once; those
-//!    below are asked again with new noise, until at least `n` are above.
+//! 1. The threshold is `τ + Lap(γ / ε₁)`, drawn once a round.
+//! 2. Update `i` is above it if `|clip(uᵢ)| + Lap(2γn / ε₂)` is. All are asked once; those below are asked again with new
+//!    noise, until at least `n` are above.
 //! 3. `n` of those above are drawn, with or without replacement (`replace`).
 //! 4. A drawn one is shared as `clip(clip(uᵢ) + Lap(2γ / ε₃))`, once; `ε₃` is `noise-var`. All others are 0.
 //!
@@ -71,11 +71,15 @@
 //! tau = 1e-4
 //! ```
 //!
+//! `epsilon-of` says what `epsilon` is. With `"selection"`, the rule of NVIDIA FLARE 2.9, it is the budget of the
+//! whole selection, `ε₁ + ε₂` with `ε₂ = ε₁ (2n)^(2/3)`. With `"threshold"`, its rule before, it is `2ε₁`, and `ε₂` is
+//! `ε₁ (2n)^(2/3)` besides: in the same file the noise of the selection is smaller by a factor of `(1 + (2n)^(2/3)) / 2`.
+//!
 //! **What this guarantees is disputed, and no (epsilon, delta) of a run is reported.** A textbook sparse vector that stops
-//! at the `n`-th answer costs `ε₁ + ε₂` for *which* values are shared and, as each value costs `ε₃` by itself, `n ε₃` for
-//! *what* they are: for each round, and far more than `epsilon` says. The summary has that sum. This mechanism asks again
-//! until it has enough, which the textbook's proof does not cover, and Lyu, Su and Li, *Understanding the Sparse Vector
-//! Technique for Differential Privacy*, PVLDB 2017, show for several published variants that they are not private as
+//! at the `n`-th answer costs the selection's budget for *which* values are shared and, as each value costs `ε₃` by itself,
+//! `n ε₃` for *what* they are: for each round, and far more than `epsilon` says. The summary has that sum. This mechanism
+//! asks again until it has enough, which the textbook's proof does not cover, and Lyu, Su and Li, *Understanding the Sparse
+//! Vector Technique for Differential Privacy*, PVLDB 2017, show for several published variants that they are not private as
 //! claimed.
 //!
 //! Against NVIDIA FLARE: `gamma` and `tau` are of the round's whole update and not of an optimiser step (its filter

@@ -1,6 +1,8 @@
 //! Sharing a few noisy updates whose noisy magnitude is above a noisy threshold.
 
 use plugin_api::{Context, Error, Params, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::noise::Draw;
 use crate::update::Update;
@@ -8,11 +10,33 @@ use crate::update::Update;
 /// After so many passes over the rest the threshold is out of reach.
 const MOST_PASSES: usize = 1000;
 
+/// What the key `epsilon` is the budget of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EpsilonOf {
+    /// Of the whole selection: of the threshold and the queries together, as in NVIDIA FLARE 2.9.
+    #[default]
+    Selection,
+    /// Of the threshold alone, as in NVIDIA FLARE before. The queries then cost `(2n)^(2/3)` times as much besides.
+    Threshold,
+}
+
+/// What the selection's noise is, in a round.
+struct Selection {
+    /// Scale of the threshold's Laplace noise.
+    threshold: f64,
+    /// Scale of a query's Laplace noise.
+    query: f64,
+    /// What both cost.
+    epsilon: f64,
+}
+
 /// The keys of the mechanism, by the names that they have in the file.
 #[derive(Clone, Debug)]
 pub(crate) struct SparseVector {
     pub(crate) fraction: f64,
     pub(crate) epsilon: f64,
+    pub(crate) epsilon_of: EpsilonOf,
     pub(crate) noise_var: f64,
     pub(crate) gamma: f64,
     pub(crate) tau: f64,
@@ -44,25 +68,36 @@ impl SparseVector {
         ((count as f64 * self.fraction).ceil() as usize).min(count)
     }
 
-    /// The budget of the queries: by the optimal split of Lyu, Su and Li 2017 for so many answers.
+    /// The noise of the selection of so many values: budgets in the proportion `1 : (2n)^(2/3)` (Lyu, Su and Li 2017).
     #[expect(clippy::cast_precision_loss, reason = "a number of values that lie in memory")]
-    fn query_epsilon(&self, wanted: usize) -> f64 {
-        self.epsilon * (2.0 * wanted as f64).powf(2.0 / 3.0)
+    fn selection(&self, wanted: usize) -> Selection {
+        let (gamma, n, ratio) = (self.gamma, wanted as f64, (2.0 * wanted as f64).powf(2.0 / 3.0));
+        match self.epsilon_of {
+            EpsilonOf::Selection => {
+                let threshold = self.epsilon / (1.0 + ratio);
+                let query = self.epsilon - threshold;
+                Selection { threshold: gamma / threshold, query: 2.0 * gamma * n / query, epsilon: self.epsilon }
+            }
+            EpsilonOf::Threshold => {
+                let query = self.epsilon * ratio;
+                let scales = (2.0 * gamma / self.epsilon, 4.0 * gamma * n / query);
+                Selection { threshold: scales.0, query: scales.1, epsilon: self.epsilon + query }
+            }
+        }
     }
 
-    /// What a textbook sparse vector with the same noise would cost in one round: threshold, queries, and a value each.
+    /// What a textbook sparse vector with the same noise would cost in one round: the selection, and a value each.
     #[expect(clippy::cast_precision_loss, reason = "a number of values that lie in memory")]
     pub(crate) fn textbook_epsilon(&self, count: usize) -> f64 {
         let wanted = self.wanted(count);
-        self.epsilon + self.query_epsilon(wanted) + wanted as f64 * self.noise_var
+        self.selection(wanted).epsilon + wanted as f64 * self.noise_var
     }
 
     /// Replaces the values by what is shared of them: 0 for most. Says how many are shared.
-    #[expect(clippy::cast_precision_loss, reason = "a number of values that lie in memory")]
     pub(crate) fn share(&self, values: &mut [f64], draw: &mut impl Draw, ctx: &Context<'_>) -> Result<usize> {
         let wanted = self.wanted(values.len());
-        let threshold = self.tau + 2.0 * self.gamma / self.epsilon * draw.laplace();
-        let scale = 4.0 * self.gamma * wanted as f64 / self.query_epsilon(wanted);
+        let Selection { threshold, query, .. } = self.selection(wanted);
+        let threshold = self.tau + threshold * draw.laplace();
         let clip = |value: f64| value.clamp(-self.gamma, self.gamma);
 
         let mut rest: Vec<usize> = (0..values.len()).collect();
@@ -70,7 +105,7 @@ impl SparseVector {
         for _ in 0..MOST_PASSES {
             ctx.check()?;
             rest.retain(|&index| {
-                let above = clip(values[index]).abs() + scale * draw.laplace() >= threshold;
+                let above = clip(values[index]).abs() + query * draw.laplace() >= threshold;
                 if above {
                     accepted.push(index);
                 }

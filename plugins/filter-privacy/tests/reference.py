@@ -125,10 +125,10 @@ def percentiles(rng):
     return cases
 
 
-def sparse_vectors(rng):
+def sparse_vectors(rng, epsilon_of):
     cases = []
     for fraction, replace, tau in [(0.1, True, 1e-3), (0.1, False, 1e-3), (1.0, False, 0.0), (0.013, True, 0.01)]:
-        keys = {"fraction": fraction, "epsilon": 0.4, "noise-var": 1.5, "gamma": 0.01, "tau": tau, "replace": replace}
+        keys = {"fraction": fraction, "epsilon": 0.4, "noise-var": 1.5, "gamma": 0.01, "tau": tau, "replace": replace, "epsilon-of": epsilon_of}
         values = rng.normal(size=150) * 0.02
         laplace, below = [], []
 
@@ -139,8 +139,14 @@ def sparse_vectors(rng):
 
         gamma, eps = keys["gamma"], keys["epsilon"]
         n = int(min(np.ceil(values.size * fraction), values.size))
-        threshold = tau + noise(2 * gamma / eps, 1)[0]
-        scale = 4 * gamma * n / (eps * (2 * n) ** (2 / 3))
+        ratio = (2 * n) ** (2 / 3)
+        if epsilon_of == "threshold":
+            threshold_scale, scale, selection = 2 * gamma / eps, 4 * gamma * n / (eps * ratio), eps + eps * ratio
+        else:
+            # As NVFlare 2.9.0: eps is split in the proportion 1 : ratio, and a query's sensitivity is gamma.
+            eps_threshold = eps / (1 + ratio)
+            threshold_scale, scale, selection = gamma / eps_threshold, 2 * gamma * n / (eps - eps_threshold), eps
+        threshold = tau + noise(threshold_scale, 1)[0]
         magnitude = np.minimum(np.abs(values), gamma)
         rest, accepted, passes = np.arange(values.size), np.array([], dtype=int), 0
         while accepted.size < n:
@@ -160,7 +166,7 @@ def sparse_vectors(rng):
         chosen = np.unique(chosen)
         shared = np.zeros_like(values)
         shared[chosen] = np.clip(np.clip(values[chosen], -gamma, gamma) + noise(2 * gamma / 1.5, chosen.size), -gamma, gamma)
-        textbook = eps + eps * (2 * n) ** (2 / 3) + n * 1.5
+        textbook = selection + n * 1.5
         cases.append({
             "keys": keys, "values": values.tolist(), "laplace": laplace, "below": below, "passes": passes,
             "shared": shared.tolist(), "textbook": textbook,
@@ -175,7 +181,8 @@ if __name__ == "__main__":
         "divergences": divergences(),
         "clipping": clipping(rng),
         "percentiles": percentiles(rng),
-        "sparse-vectors": sparse_vectors(rng),
+        "sparse-vectors": sparse_vectors(rng, "threshold"),
+        "sparse-vectors-selection": sparse_vectors(rng, "selection"),
     }
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in reference.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::noise::Draw;
 use crate::percentile::percentile;
-use crate::sparse_vector::SparseVector;
+use crate::sparse_vector::{EpsilonOf, SparseVector};
 
 /// Noise that NumPy drew.
 struct Recorded {
@@ -30,16 +30,18 @@ impl Draw for Recorded {
 }
 
 fn sparse_vector(fraction: f64, gamma: f64, tau: f64, replace: bool) -> SparseVector {
-    SparseVector { fraction, epsilon: 0.1, noise_var: 0.1, gamma, tau, replace }
+    SparseVector { fraction, epsilon: 0.1, epsilon_of: EpsilonOf::Threshold, noise_var: 0.1, gamma, tau, replace }
 }
 
 #[test]
 fn the_sparse_vector_agrees_with_numpy_for_the_same_noise() {
-    for case in reference("sparse-vectors").as_array().unwrap() {
+    let cases = ["sparse-vectors", "sparse-vectors-selection"].map(|name| reference(name).as_array().unwrap().clone());
+    for case in &cases.concat() {
         let keys = &case["keys"];
         let mechanism = SparseVector {
             fraction: number(keys, "fraction"),
             epsilon: number(keys, "epsilon"),
+            epsilon_of: serde_json::from_value(keys["epsilon-of"].clone()).unwrap_or(EpsilonOf::Threshold),
             noise_var: number(keys, "noise-var"),
             gamma: number(keys, "gamma"),
             tau: number(keys, "tau"),
@@ -71,7 +73,7 @@ fn a_sparse_vector_shares_its_fraction_within_gamma() {
     for (replace, fewest, most) in [(false, 1001, 1001), (true, 400, 1000)] {
         let config = json!({
             "mechanism": "sparse-vector", "fraction": 0.1, "epsilon": 0.1, "noise-var": 2.0, "gamma": gamma, "tau": 1e-4,
-            "replace": replace, "reproducible": true,
+            "epsilon-of": "threshold", "replace": replace, "reproducible": true,
         });
         let host = Recorder::default();
         let mut filter = privacy(config.clone()).unwrap();
@@ -93,6 +95,17 @@ fn a_sparse_vector_shares_its_fraction_within_gamma() {
              vector with this noise would have epsilon 2017.9846 in each"
         );
     }
+}
+
+/// The file of both rules is the same but for `epsilon-of`; NVIDIA FLARE 2.9.0 and 2.7 differ by this factor.
+#[test]
+fn the_rule_before_spends_far_more_on_the_selection_than_its_key_says() {
+    let selection = |epsilon_of| {
+        let mechanism = SparseVector { epsilon_of, ..sparse_vector(1.0, 1e-3, 0.0, false) };
+        mechanism.textbook_epsilon(5_952) - 5_952.0 * 0.1
+    };
+    let ratio = 1.0 + (2.0_f64 * 5_952.0).powf(2.0 / 3.0);
+    assert!((selection(EpsilonOf::Threshold) / selection(EpsilonOf::Selection) / ratio - 1.0).abs() < 1e-12);
 }
 
 #[test]
