@@ -24,7 +24,8 @@ impl Library {
             let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
             Report::new("the library cannot be opened").cause(whole)
         })?;
-        let plugin = root::load(path).map_err(|error| {
+        // SAFETY: as in `hold`.
+        let plugin = unsafe { root::load(path) }.map_err(|error| {
             let report = Report::new(error.to_string());
             match error {
                 LoadError::NotAPlugin => report.hint("a plugin's crate calls `plugin_api::export_plugin!` once"),

@@ -2,7 +2,8 @@
 
 use std::num::NonZeroUsize;
 
-use plugin_api::{Error, JsonSchema, Result};
+use plugin_api::{Error, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The keys of the model's table.
