@@ -128,7 +128,8 @@ fn a_job_of_nvflare_is_one_run_with_its_clients() {
     assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     let legend = |client: &str| {
         let (texts, _) = read_svg(&bench.path(format!("figures/{client}.svg")));
-        texts.into_iter().filter(|text| text.contains("local") || text.contains("fedavg")).collect::<Vec<_>>()
+        let named = |text: &String| ["local", "fedavg", "run_"].iter().any(|name| text.starts_with(name));
+        texts.into_iter().filter(named).collect::<Vec<_>>()
     };
     let pictures = |clients: &[&str]| {
         let files = |client: &&str| [format!("{client}.svg"), format!("{client}.png")];

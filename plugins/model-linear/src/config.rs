@@ -2,8 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use plugin_api::{Error, Result};
-use schemars::JsonSchema;
+use plugin_api::{Error, JsonSchema, Result};
 use serde::Deserialize;
 
 /// The keys of the model's table.
