@@ -14,7 +14,8 @@
 #   make doc          the documentation, warnings as errors
 #   make deny         what we depend on: licences, sources, duplicates, what nothing uses; seconds
 #   make audit        that, and known vulnerabilities, where the database of advisories can be reached
-#   make soundness    plugin-api's tests under Miri and AddressSanitizer, where there are toolchains for them; minutes
+#   make soundness    plugin-api's tests under Miri and AddressSanitizer, where there are toolchains for them; minutes.
+#                     `make miri`: the first alone
 #   make clean        remove builds; `make distclean` removes what was installed as well
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint doc deny audit soundness clean \
+.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint doc deny audit soundness miri clean \
 	distclean python
 
 quickstart: build
@@ -113,8 +114,8 @@ audit: deny
 	if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check --disable-fetch advisories; \
 	else echo "skipped: the database of advisories cannot be reached" >&2; fi
 
-soundness: setup
-	CARGO='$(CARGO)' tests/soundness.sh
+soundness miri:
+	CARGO='$(CARGO)' tests/soundness.sh $(filter miri,$@)
 
 # Prebuilt, since to build them takes minutes.
 .tools/stamp: tests/tools.txt | python

@@ -29,6 +29,6 @@ for number, job in enumerate(["local", "fedavg"]):
     for second, client in enumerate(CLIENTS):
         tags = [f"{client}/RMSE/local_test", f"{client}/Loss/train"]
         write(jobs / job / client / f"run_Nov26_10-0{number}-0{second}" / "logs", tags, number / 2)
-    # The server has one client's stream as well, of another name than any script writes.
+    # The server has one client's stream as well: the same numbers, and others that no script writes.
     streamed = jobs / job / "server" / "simulate_job" / "tb_events" / "tm"
-    write(streamed, ["tm/Accuracy"], number)
+    write(streamed, ["tm/RMSE/local_test", "tm/Accuracy"], number / 2)

@@ -65,7 +65,7 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
     let mut places: BTreeMap<_, BTreeSet<&[String]>> = BTreeMap::new();
     for piece in &pieces {
         let place = (piece.folder.root, &piece.before, &piece.client);
-        places.entry(place).or_default().insert(&piece.behind);
+        places.entry(place).or_default().extend(piece.behind.as_deref());
     }
     let several = places.into_iter().filter(|(_, behind)| behind.len() > 1);
     let several: BTreeSet<_> = several.map(|((root, before, _), _)| (root, before.clone())).collect();
@@ -78,7 +78,7 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
         };
         let mut run = before.clone();
         if several.contains(&(folder.root, before)) {
-            run.extend(behind);
+            run.extend(behind.unwrap_or_default());
         }
         let key = (folder.root, run.iter().cloned().map(Natural).collect());
         let path = folder.above.iter().cloned().chain(run).collect();
@@ -124,20 +124,24 @@ impl Folder {
     }
 
     /// What stands before and behind a client on the way, without names that say nothing. All of the way stands behind
-    /// the client whose own folder was given, and before one that the way does not name.
-    fn around(&self, client: &str) -> (Vec<String>, Vec<String>) {
+    /// the client whose own folder was given, and before one that the way does not name. Nothing stands behind it where
+    /// NVFlare's server keeps what its clients sent: that is a place and no run, and the clients' folders may have the
+    /// same numbers.
+    fn around(&self, client: &str) -> (Vec<String>, Option<Vec<String>>) {
         let (before, behind) = match self.way.iter().rposition(|part| part == client) {
             Some(place) => (&self.way[..place], &self.way[place + 1..]),
             None if self.above.last().is_some_and(|part| part == client) => (&[][..], &self.way[..]),
             None => (&self.way[..], &[][..]),
         };
-        let mut says = before.len() - before.iter().rev().take_while(|part| is_plain(part)).count();
-        // NVFlare's server keeps what its clients sent: a place, and no run.
-        if says < before.len() && says > 0 && before[says - 1] == SERVER && NVFLARE.contains(&before[says].as_str()) {
-            says -= 1;
-            says -= before[..says].iter().rev().take_while(|part| is_plain(part)).count();
+        let says = |parts: &[String]| parts.len() - parts.iter().rev().take_while(|part| is_plain(part)).count();
+        let end = says(before);
+        if let [before @ .., server, inner] = &before[..before.len().min(end + 1)]
+            && server == SERVER
+            && NVFLARE.contains(&inner.as_str())
+        {
+            return (before[..says(before)].to_vec(), None);
         }
-        (before[..says].to_vec(), behind.iter().filter(|part| !is_plain(part)).cloned().collect())
+        (before[..end].to_vec(), Some(behind.iter().filter(|part| !is_plain(part)).cloned().collect()))
     }
 }
 
@@ -145,7 +149,7 @@ impl Folder {
 struct Piece<'a> {
     folder: &'a Folder,
     before: Vec<String>,
-    behind: Vec<String>,
+    behind: Option<Vec<String>>,
     client: String,
     points: Vec<Point>,
 }
@@ -274,15 +278,16 @@ mod tests {
         let around = |way: &str, client: &str| {
             let folder = Folder { root: 0, above: path("home/a"), way: path(way), files: Vec::new() };
             let (before, behind) = folder.around(client);
-            (before.join("/"), behind.join("/"))
+            (before.join("/"), behind.map(|behind| behind.join("/")))
         };
-        let is = |before: &str, behind: &str| (before.to_owned(), behind.to_owned());
+        let is = |before: &str, behind: &str| (before.to_owned(), Some(behind.to_owned()));
+        let kept = |before: &str| (before.to_owned(), None);
         assert_eq!(around("events/tm", "tm"), is("", ""));
         assert_eq!(around("fedavg/events/tm", "tm"), is("fedavg", ""));
         assert_eq!(around("fedavg/tm", "tm"), is("fedavg", ""));
         assert_eq!(around("fedavg/site-1/tb_events", "site-1"), is("fedavg", ""));
-        assert_eq!(around("fedavg/server/simulate_job/tb_events/site-1", "site-1"), is("fedavg", ""));
-        assert_eq!(around("server/simulate_job/tb_events/site-1", "site-1"), is("", ""));
+        assert_eq!(around("fedavg/server/simulate_job/tb_events/site-1", "site-1"), kept("fedavg"));
+        assert_eq!(around("server/simulate_job/tb_events/site-1", "site-1"), kept(""));
         assert_eq!(around("server/events/site-1", "site-1"), is("server", ""));
         assert_eq!(around("5f1e/workspace/tb_events/site-1", "site-1"), is("5f1e", ""));
         assert_eq!(around("fedavg/tm/run_Nov26_10-00-01/logs", "tm"), is("fedavg", "run_Nov26_10-00-01"));

@@ -10,7 +10,7 @@ use crate::abi::ALIGNMENT;
 
 /// From this many bytes on, memory comes from the system and goes back to it, in huge pages where it has them: a fault for
 /// each 4 KiB costs more than it costs to copy them.
-pub(super) const LARGE: usize = 1 << 21;
+pub(super) const LARGE: usize = if cfg!(miri) { 1 << 12 } else { 1 << 21 };
 
 /// The size that rooms in turns have, and memory of it that waits for the next.
 struct Turns {

@@ -3,6 +3,8 @@
 //! A test that cannot do its work calls [`skip`] and returns. The line reaches the terminal although the harness
 //! captures a test's output. Where `FEDPLUG_NO_SKIPS` is set to 1, as in CI, a test that is skipped fails.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
