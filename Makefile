@@ -1,6 +1,6 @@
 # `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
 # Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, those of the
-# comparison with PyTorch to .bench-python.
+# comparison with PyTorch to .bench-python, the tools of `make deny` to .tools.
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make test         install what the tests need, run all tests
@@ -11,6 +11,11 @@
 #   make load-matrix  a plugin built in many ways in one host; minutes
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make lint         format and clippy, warnings as errors
+#   make doc          the documentation, warnings as errors
+#   make deny         what we depend on: licences, sources, duplicates, what nothing uses; seconds
+#   make audit        that, and known vulnerabilities, where the database of advisories can be reached
+#   make soundness    plugin-api's tests under Miri and AddressSanitizer, where there are toolchains for them; minutes.
+#                     `make miri`: the first alone
 #   make clean        remove builds; `make distclean` removes what was installed as well
 
 PYTHON ?= python3
@@ -20,7 +25,8 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint clean distclean python
+.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint doc deny audit soundness miri clean \
+	distclean python
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
@@ -79,21 +85,44 @@ bench-gpu: bench-build
 	touch $@
 
 build: setup
-	$(CARGO) build --release --workspace --exclude 'fixture-*'
+	$(CARGO) build --release --workspace --exclude 'fixture-*' --exclude test-support
 
 test: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
 # A plugin built in many ways, and by the toolchains that OTHERS names, in one host: OTHERS=nightly,1.90.0
-OTHERS ?= all
+OTHERS ?=
 load-matrix: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
-	FEDPLUG_LOAD_MATRIX=$(OTHERS) $(CARGO) test --workspace --test it -- --nocapture plugins_load_and_run
+	FEDPLUG_LOAD_MATRIX=$(OTHERS) $(CARGO) test --workspace --test it -- --ignored --nocapture plugins_load_and_run
 
 lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc: setup
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --exclude 'fixture-*' --exclude test-support
+
+# See deny.toml.
+deny: .tools/stamp
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) deny --locked check bans licenses sources
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) shear
+
+audit: deny
+	@export PATH="$(CURDIR)/.tools/bin:$$PATH"; \
+	if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check --disable-fetch advisories; \
+	else echo "skipped: the database of advisories cannot be reached" >&2; fi
+
+soundness miri:
+	CARGO='$(CARGO)' tests/soundness.sh $(filter miri,$@)
+
+# Prebuilt, since to build them takes minutes.
+.tools/stamp: tests/tools.txt | python
+	rm -rf .tools
+	$(PYTHON) -m pip install --disable-pip-version-check --no-input --quiet --root-user-action=ignore \
+		--target .tools -r tests/tools.txt
+	touch $@
 
 setup: python
 	@$(PYTHON) plugins/model-amplify/libtorch.py
@@ -115,4 +144,4 @@ clean:
 	$(CARGO) clean
 
 distclean: clean
-	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .tools

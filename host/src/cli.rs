@@ -1,6 +1,6 @@
 //! The command line: arguments as they are typed, and what they start.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, StdoutLock, Write};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -21,7 +21,12 @@ mod plugin;
 
 /// Federated learning with plugins: one TOML file, one command.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command or the file is wrong, 130 interrupted twice, 141 whoever read \
+                  stdout closed it"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -146,7 +151,9 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), Failure> {
         plugin_folders: args.plugin_dirs,
     };
     let Some(path) = args.output else {
-        return predict::predict(&options, console, &mut std::io::stdout().lock()).map(drop);
+        let mut output = Piped { stdout: std::io::stdout().lock(), closed: false };
+        let outcome = predict::predict(&options, console, &mut output);
+        return outcome.map(drop).map_err(|failure| if output.closed { Failure::closed_pipe() } else { failure });
     };
     if path.exists() && !args.force {
         let report = Report::new(format!("{}: the file exists", path.display()));
@@ -303,5 +310,24 @@ fn lines(paths: &[PathBuf]) -> String {
 fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|e| Failure::run(Report::new("cannot write to stdout").cause(e)))
+    written.map_err(|e| match e.kind() {
+        ErrorKind::BrokenPipe => Failure::closed_pipe(),
+        _ => Failure::run(Report::new("cannot write to stdout").cause(e)),
+    })
+}
+
+/// Stdout, and whether its reader has closed it.
+struct Piped {
+    stdout: StdoutLock<'static>,
+    closed: bool,
+}
+
+impl Write for Piped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stdout.write(bytes).inspect_err(|e| self.closed |= e.kind() == ErrorKind::BrokenPipe)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stdout.flush().inspect_err(|e| self.closed |= e.kind() == ErrorKind::BrokenPipe)
+    }
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plugin_api::Level;
 
+use crate::error::tell;
+
 /// How far apart plain progress lines are where no round ends in between.
 const QUIET_SPELL: Duration = Duration::from_secs(30);
 
@@ -74,7 +76,7 @@ impl Console {
             if last.elapsed() >= QUIET_SPELL {
                 *last = Instant::now();
                 let all = self.bar.length().unwrap_or(1).max(1);
-                eprintln!("{} % of all epochs done", position * 100 / all);
+                tell(format_args!("{} % of all epochs done", position * 100 / all));
             }
         }
     }
@@ -113,6 +115,6 @@ impl Console {
             Level::Trace => "trace: ",
             _ => "",
         };
-        self.bar.suspend(|| eprintln!("{start}{line}"));
+        self.bar.suspend(|| tell(format_args!("{start}{line}")));
     }
 }

@@ -3,8 +3,8 @@
 //! `error:` lines come first, lowercase and without a final period, the place before the message; then a piece of the
 //! file where that helps, the causes, and a `hint:` line.
 
-use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::fmt::{Display, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub enum Exit {
     Failure = 1,
     /// The command or the file is wrong.
     Usage = 2,
+    /// Whoever read stdout has closed it: what a shell says of a process that SIGPIPE ended.
+    ClosedPipe = 141,
 }
 
 impl From<Exit> for ExitCode {
@@ -158,6 +160,11 @@ impl Failure {
         Self::run(Report::new(format!("{}: cannot {doing}", path.display())).cause(cause))
     }
 
+    /// Whoever read stdout has closed it, which is no fault: there is nothing to tell.
+    pub fn closed_pipe() -> Self {
+        Self { exit: Exit::ClosedPipe, reports: Vec::new() }
+    }
+
     /// How the process shall end.
     pub fn exit(&self) -> Exit {
         self.exit
@@ -176,9 +183,18 @@ impl Failure {
 
     /// Writes it to stderr, with colours on a terminal that wants them.
     pub fn print(&self) {
+        if self.reports.is_empty() {
+            return;
+        }
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        eprintln!("{}", self.to_text(colours));
+        tell(self.to_text(colours));
     }
+}
+
+/// Writes a line to stderr. If stderr is closed or full there is nobody to be told, and work goes on: `eprintln!` would
+/// panic.
+pub fn tell(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl From<Report> for Vec<Report> {

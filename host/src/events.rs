@@ -2,22 +2,28 @@
 //!
 //! A file is a row of records: a length, its checksum, an `Event` message, its checksum. Scalars stand in two forms:
 //! as a plain number, and, from newer writers, as a tensor that the plugin `scalars` shows.
+//!
+//! A file may come from anywhere, so nothing in it is believed: no length that it names takes memory before it is
+//! compared with what the file has, and `prost`, which reads the messages, goes at most 100 levels deep. `messages` has
+//! only what a scalar needs; all else in an event is passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use protobuf::Message as _;
-use tensorboard_proto::event::Event;
-use tensorboard_proto::summary::Summary_Value;
-use tensorboard_proto::tensor::TensorProto;
-use tensorboard_proto::types::DataType;
+use prost::Message as _;
 
+use self::messages::{Event, Tensor, Value};
 use crate::error::Failure;
+
+mod messages;
 
 /// The name of the TensorBoard plugin whose tensors are scalars.
 const SCALARS: &str = "scalars";
+
+/// How long a record may be: a scalar takes a hundred bytes, and one tensor of pictures what a person would draw.
+const LONGEST: u64 = 16 << 20;
 
 /// A scalar at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,12 +53,13 @@ pub fn read_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Result<Curve
     let mut curves = Curves::new();
     for path in files {
         let file = File::open(path).map_err(|e| Failure::io(path, "read the events", &e))?;
-        let mut records = Records { source: BufReader::new(file), offset: 0 };
+        let len = file.metadata().map_err(|e| Failure::io(path, "read the events", &e))?.len();
+        let mut records = Records { source: BufReader::new(file), offset: 0, len };
         let mut scalars = Scalars::default();
         loop {
             let start = records.offset;
             let damage = match records.next().map_err(|e| Failure::io(path, "read the events", &e))? {
-                Record::Whole(data) => match Event::parse_from_bytes(&data) {
+                Record::Whole(data) => match Event::decode(data.as_slice()) {
                     Ok(event) => {
                         scalars.take(&event);
                         continue;
@@ -60,6 +67,7 @@ pub fn read_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Result<Curve
                     Err(_) => "is no TensorBoard event and is left out",
                 },
                 Record::DamagedData => "is damaged and left out",
+                Record::TooLong => "is longer than any scalar and left out",
                 Record::DamagedLength => "is damaged, and what follows cannot be read",
                 // A writer may be at work: the last record can be there in part.
                 Record::End => break,
@@ -88,6 +96,7 @@ pub fn merge(curves: &mut Curves, later: Curves) {
 enum Record {
     Whole(Vec<u8>),
     DamagedData,
+    TooLong,
     DamagedLength,
     End,
 }
@@ -96,9 +105,11 @@ enum Record {
 struct Records<R> {
     source: R,
     offset: u64,
+    /// How many bytes the source has.
+    len: u64,
 }
 
-impl<R: Read> Records<R> {
+impl<R: Read + Seek> Records<R> {
     fn next(&mut self) -> std::io::Result<Record> {
         let Some(head) = self.take(12)? else { return Ok(Record::End) };
         let (length, sum) = head.split_at(8);
@@ -106,6 +117,11 @@ impl<R: Read> Records<R> {
             return Ok(Record::DamagedLength);
         }
         let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
+        if length > LONGEST && length.saturating_add(4) <= self.len.saturating_sub(self.offset) {
+            self.source.seek_relative((length + 4).cast_signed())?;
+            self.offset += length + 4;
+            return Ok(Record::TooLong);
+        }
         let Some(data) = self.take(length)? else { return Ok(Record::End) };
         let Some(sum) = self.take(4)? else { return Ok(Record::End) };
         Ok(if masked(&data).to_le_bytes() == *sum { Record::Whole(data) } else { Record::DamagedData })
@@ -113,6 +129,9 @@ impl<R: Read> Records<R> {
 
     /// The next bytes, if there are as many.
     fn take(&mut self, count: u64) -> std::io::Result<Option<Vec<u8>>> {
+        if count > self.len.saturating_sub(self.offset) {
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
         let read = self.source.by_ref().take(count).read_to_end(&mut bytes)? as u64;
         self.offset += read;
@@ -135,100 +154,48 @@ struct Scalars {
 
 impl Scalars {
     fn take(&mut self, event: &Event) {
-        for value in event.get_summary().get_value() {
+        for value in event.summary.iter().flat_map(|summary| &summary.value) {
             if let Some(number) = self.number(value) {
-                let point = Point { step: event.get_step(), time: event.get_wall_time(), value: number };
-                self.curves.entry(value.get_tag().to_owned()).or_default().push(point);
+                let point = Point { step: event.step, time: event.wall_time, value: number };
+                self.curves.entry(value.tag.clone()).or_default().push(point);
             }
         }
     }
 
-    fn number(&mut self, value: &Summary_Value) -> Option<f64> {
-        if value.has_simple_value() {
-            return Some(f64::from(value.get_simple_value()));
+    fn number(&mut self, value: &Value) -> Option<f64> {
+        if let Some(number) = value.simple_value {
+            return Some(f64::from(number));
         }
-        if value.get_metadata().get_plugin_data().get_plugin_name() == SCALARS {
-            self.tensors.insert(value.get_tag().to_owned());
+        if value.plugin_name() == SCALARS {
+            self.tensors.insert(value.tag.clone());
         }
-        (value.has_tensor() && self.tensors.contains(value.get_tag())).then(|| only_element(value.get_tensor()))?
+        value.tensor.as_ref().filter(|_| self.tensors.contains(&value.tag)).and_then(|tensor| only_element(tensor))
     }
 }
 
 /// The number of a tensor that has one element.
-fn only_element(tensor: &TensorProto) -> Option<f64> {
-    let bytes = tensor.get_tensor_content();
-    match tensor.get_dtype() {
-        DataType::DT_FLOAT => match bytes.try_into() {
+fn only_element(tensor: &Tensor) -> Option<f64> {
+    let bytes = tensor.tensor_content.as_slice();
+    match tensor.dtype {
+        messages::FLOAT => match bytes.try_into() {
             Ok(bytes) => Some(f64::from(f32::from_le_bytes(bytes))),
-            Err(_) => tensor.get_float_val().first().map(|&value| f64::from(value)),
+            Err(_) => tensor.float_val.first().map(|&value| f64::from(value)),
         },
-        DataType::DT_DOUBLE => match bytes.try_into() {
+        messages::DOUBLE => match bytes.try_into() {
             Ok(bytes) => Some(f64::from_le_bytes(bytes)),
-            Err(_) => tensor.get_double_val().first().copied(),
+            Err(_) => tensor.double_val.first().copied(),
         },
-        DataType::DT_INT32 => match bytes.try_into() {
+        messages::INT32 => match bytes.try_into() {
             Ok(bytes) => Some(f64::from(i32::from_le_bytes(bytes))),
-            Err(_) => tensor.get_int_val().first().map(|&value| f64::from(value)),
+            Err(_) => tensor.int_val.first().map(|&value| f64::from(value)),
         },
-        DataType::DT_INT64 => match bytes.try_into() {
+        messages::INT64 => match bytes.try_into() {
             Ok(bytes) => Some(i64::from_le_bytes(bytes) as f64),
-            Err(_) => tensor.get_int64_val().first().map(|&value| value as f64),
+            Err(_) => tensor.int64_val.first().map(|&value| value as f64),
         },
         _ => None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tensor(dtype: DataType, fill: impl FnOnce(&mut TensorProto)) -> TensorProto {
-        let mut tensor = TensorProto::new();
-        tensor.set_dtype(dtype);
-        fill(&mut tensor);
-        tensor
-    }
-
-    #[test]
-    fn a_tensor_with_one_element_is_a_number_however_it_is_written() {
-        let all = [
-            tensor(DataType::DT_FLOAT, |t| t.set_float_val(vec![2.5])),
-            tensor(DataType::DT_FLOAT, |t| t.set_tensor_content(2.5_f32.to_le_bytes().to_vec())),
-            tensor(DataType::DT_DOUBLE, |t| t.set_double_val(vec![2.5])),
-            tensor(DataType::DT_DOUBLE, |t| t.set_tensor_content(2.5_f64.to_le_bytes().to_vec())),
-        ];
-        assert!(all.iter().all(|tensor| only_element(tensor) == Some(2.5)));
-        assert_eq!(only_element(&tensor(DataType::DT_INT64, |t| t.set_int64_val(vec![7]))), Some(7.0));
-        assert_eq!(only_element(&tensor(DataType::DT_STRING, |t| t.set_string_val(vec![vec![1]].into()))), None);
-    }
-
-    #[test]
-    fn tensors_count_once_their_plugin_is_known() {
-        let mut scalars = Scalars::default();
-        let event = |plugin: &str, step| {
-            let mut value = Summary_Value::new();
-            value.set_tag("loss".to_owned());
-            value.set_tensor(tensor(DataType::DT_FLOAT, |t| t.set_float_val(vec![1.0])));
-            value.mut_metadata().mut_plugin_data().set_plugin_name(plugin.to_owned());
-            let mut event = Event::new();
-            event.set_step(step);
-            event.mut_summary().set_value(vec![value].into());
-            event
-        };
-        for (plugin, step) in [("histograms", 0), (SCALARS, 1), ("", 2)] {
-            scalars.take(&event(plugin, step));
-        }
-        assert_eq!(scalars.curves["loss"].iter().map(|point| point.step).collect::<Vec<_>>(), [1, 2]);
-    }
-
-    #[test]
-    fn of_a_step_that_was_written_again_the_later_value_stays() {
-        let curve = |values: &[(i64, f64)]| {
-            let points = values.iter().map(|&(step, value)| Point { step, time: 0.0, value });
-            Curves::from([("x".to_owned(), points.collect())])
-        };
-        let mut curves = curve(&[(1, 1.0), (2, 2.0), (3, 3.0)]);
-        merge(&mut curves, curve(&[(2, 20.0), (4, 40.0)]));
-        assert_eq!(curves, curve(&[(1, 1.0), (2, 20.0), (3, 3.0), (4, 40.0)]));
-    }
-}
+mod tests;

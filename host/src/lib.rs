@@ -5,6 +5,7 @@
 //! [`run`] lays out what a run leaves. [`new`], [`list`], [`inspect`] and [`schema`] are for those who write plugins
 //! and experiments.
 
+#![warn(clippy::print_stderr)] // `error::tell` survives a closed stderr.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bytes;

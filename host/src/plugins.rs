@@ -19,6 +19,7 @@ use crate::document::nearest;
 use crate::error::Report;
 
 mod library;
+mod whole;
 
 pub use library::Library;
 

@@ -12,9 +12,18 @@
 /// plugin_api::export_plugin!(Component::filter("pass", "Changes nothing", Pass::new));
 /// # fn main() {}
 /// ```
+///
+/// A panic in a plugin becomes an error of the call, so a plugin has to be built with unwinding: with
+/// `panic = "abort"` in its profile it does not compile.
 #[macro_export]
 macro_rules! export_plugin {
     ($($component:expr),+ $(,)?) => {
+        #[cfg(panic = "abort")]
+        ::std::compile_error!(
+            "a plugin cannot be built with `panic = \"abort\"`: the host could not survive its panics; remove that line \
+             from the profile in the workspace's Cargo.toml, or `-C panic=abort` from RUSTFLAGS"
+        );
+
         const _: () = {
             fn __fedplug_plugin() -> &'static $crate::Plugin {
                 static PLUGIN: ::std::sync::LazyLock<$crate::Plugin> = ::std::sync::LazyLock::new(|| $crate::Plugin {

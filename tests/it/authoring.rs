@@ -61,10 +61,26 @@ fn a_new_plugin_of_each_kind_builds_passes_its_tests_and_runs() {
             bench.command(&[&run[..4], &["again"], &run[5..]].concat()).arg("--force").current_dir(&made).output();
         assert!(again.unwrap().status.success());
         assert!(bench.results(&name) == bench.results("again"), "{kind}");
+        if kind == "model" {
+            a_plugin_has_to_unwind(&made, &target);
+        }
         if kind == "aggregator" {
             the_guides_example_runs(&bench, &made, &target);
         }
     }
+}
+
+/// Of a profile with `panic = "abort"` the compiler says why a plugin cannot have it. What the plugin depends on is built
+/// already, and unwinds; to the macro it is the plugin's own crate that counts.
+fn a_plugin_has_to_unwind(made: &Path, target: &Path) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["rustc", "--quiet", "--offline", "--lib", "--crate-type", "cdylib", "--", "-C", "panic=abort"]);
+    cargo.current_dir(made).env("CARGO_TARGET_DIR", target).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    let told = cargo.output().unwrap();
+    let said = String::from_utf8_lossy(&told.stderr);
+    let sentence = "error: a plugin cannot be built with `panic = \"abort\"`: the host could not survive its panics";
+    assert!(!told.status.success() && said.contains(sentence), "{said}");
+    assert_eq!(said.matches("error: ").count(), 2, "one fault, and that the crate could not be compiled: {said}");
 }
 
 /// The example in `plugins/README.md`, put into the new aggregator: built and run.

@@ -54,6 +54,7 @@ fn models() {
     let at = |how: &str, sentence: &str| ends(MODEL, &format!("{how}\"\nclient = \"expression"), sentence);
     let told = |sentence: &str| format!("client `expression`, model `misbehaving`: {sentence}");
     at("panic-in-receive", &told("`receive` panicked: lost my way"));
+    at("panic-twice-in-train", &told("`train` panicked: without a message"));
     at("panic-in-thread", &told("`train` panicked: a scoped thread panicked"));
     at("absurd-steps", &told("`train` says that it took 18446744073709551615 steps on"));
     at("duplicate-names", &told("`evaluate` gives the metric `Weight` of task `expression` twice"));
@@ -116,12 +117,14 @@ fn what_harms_nobody_goes_on() {
     let told = run(&Bench::new(), MODEL, "\"own-thread\"\nclient = \"tm\"");
     assert_eq!(told.code, 0, "{}", told.stderr);
     assert!(told.stderr.contains("client tm, misbehaving: hello from a thread"), "{}", told.stderr);
-    let bench = Bench::new();
-    let told = run(&bench, MODEL, "\"panic-in-drop\"");
-    assert_eq!(told.code, 0, "{}", told.stderr);
-    let sentence = "warning: model `misbehaving`: `drop` panicked: not even dying well, at ";
-    assert!(told.stderr.contains(sentence), "{}", told.stderr);
-    assert!(bench.path("runs/run/summary.json").is_file());
+    for (how, payload) in [("panic-in-drop", "not even dying well"), ("panic-twice-in-drop", "without a message")] {
+        let bench = Bench::new();
+        let told = run(&bench, MODEL, &format!("{how:?}"));
+        assert_eq!(told.code, 0, "{}", told.stderr);
+        let sentence = format!("warning: model `misbehaving`: `drop` panicked: {payload}, at ");
+        assert!(told.stderr.contains(&sentence), "{}", told.stderr);
+        assert!(bench.path("runs/run/summary.json").is_file());
+    }
     let bench = Bench::new();
     assert_eq!(run(&bench, MODEL, "\"many-scalars\"\nclient = \"tm\"").code, 0);
     assert_eq!(bench.metrics("run").iter().filter(|line| line.contains("\"tag\":\"a\"")).count(), 600_000);

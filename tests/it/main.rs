@@ -11,6 +11,7 @@
 //! - `search`: where plugins are looked for, which of several is used, and what `plugin list` says of it.
 //! - `schema`: what plugins tell of their configuration, to people and to a JSON Schema validator.
 //! - `containment`: what plugins that misbehave can do to a run, and what they cannot.
+//! - `streams`: stdout and stderr that are closed, full, or that nobody reads any more.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
 //! - `readers`: other programs read what a run leaves.
@@ -34,4 +35,5 @@ mod runs;
 mod schema;
 mod search;
 mod secure;
+mod streams;
 mod support;

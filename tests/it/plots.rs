@@ -9,7 +9,7 @@ use resvg::usvg::roxmltree::Document;
 use tensorboard_proto::event::Event;
 use tensorboard_rs::record_writer::RecordWriter;
 
-use crate::support::{Bench, Told, files};
+use crate::support::{Bench, Told, files, python, root};
 
 const LINEAR: &str = "configs/linear.toml";
 
@@ -114,8 +114,48 @@ fn event_files_of_other_programs_are_read_where_they_lie() {
         ["site-1", "site-2", "site-10"].map(|site| [format!("{site}.svg"), format!("{site}.png")]).concat()
     );
     let (texts, _) = read_svg(&bench.path("figures/site-2.svg"));
-    for wanted in ["train_loss", "step", "fedavg/server", "local"] {
+    for wanted in ["train_loss", "step", "fedavg", "local"] {
         assert!(texts.iter().any(|text| text == wanted), "no {wanted} in {texts:?}");
+    }
+}
+
+#[test]
+fn a_job_of_nvflare_is_one_run_with_its_clients() {
+    let bench = Bench::new();
+    let Some(mut python) = python() else { return };
+    let jobs = bench.path("multitask");
+    let written = python.arg(root().join("tests/it/write_events.py")).arg(&jobs).output().unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let legend = |client: &str| {
+        let (texts, _) = read_svg(&bench.path(format!("figures/{client}.svg")));
+        let named = |text: &String| ["local", "fedavg", "run_"].iter().any(|name| text.starts_with(name));
+        texts.into_iter().filter(named).collect::<Vec<_>>()
+    };
+    let pictures = |clients: &[&str]| {
+        let files = |client: &&str| [format!("{client}.svg"), format!("{client}.png")];
+        clients.iter().flat_map(files).collect::<Vec<_>>()
+    };
+    let clients = ["aggregation", "binding", "tm"];
+    let jobs = jobs.to_str().unwrap();
+    assert_eq!(plotted(&bench, &[jobs, "--tag", "RMSE/local_test"]), pictures(&clients));
+    clients.iter().for_each(|client| assert_eq!(legend(client), ["fedavg", "local"], "{client}"));
+    // What the server keeps belongs to the same runs.
+    assert_eq!(plotted(&bench, &[jobs, "--tag", "Accuracy", "--force"]), pictures(&["tm"]));
+    assert_eq!(legend("tm"), ["fedavg", "local"]);
+    // Two clients' folders, of either job, are runs of the jobs' names.
+    let tm = ["local/tm", "fedavg/tm"].map(|folder| format!("{jobs}/{folder}"));
+    let arguments = [tm[0].as_str(), tm[1].as_str(), "--tag", "RMSE/local_test", "--force"];
+    assert_eq!(plotted(&bench, &arguments), pictures(&["tm"]));
+    assert_eq!(legend("tm"), ["local", "fedavg"]);
+    // A client that was started twice has two runs, which no legend mixes.
+    let (first, again) = ("local/tm/run_Nov26_10-00-02", "local/tm/run_Nov26_11-00-00");
+    fs::rename(bench.path("multitask").join("fedavg/tm/run_Nov26_10-01-02"), bench.path("multitask").join(again))
+        .unwrap();
+    plotted(&bench, &[&format!("{jobs}/local"), "--tag", "RMSE/local_test", "--client", "tm", "--force"]);
+    let (texts, _) = read_svg(&bench.path("figures/tm.svg"));
+    for folder in [first, again] {
+        let name = folder.rsplit_once('/').unwrap().1;
+        assert!(texts.iter().any(|text| text == name), "no {name} in {texts:?}");
     }
 }
 

@@ -44,7 +44,7 @@ fn every_configuration_here_fits_its_schema() {
         pairs.push((schema(&bench, &file, &format!("{}.json", pairs.len())), file));
     }
     if left_out > 0 {
-        skip(&format!("{left_out} configurations name `amplify`, and libtorch is not installed"));
+        skip(format_args!("{left_out} configurations name `amplify`, and libtorch is not installed"));
     }
     assert!(!pairs.is_empty());
     let Some(found) = faults(&pairs) else { return };

@@ -116,6 +116,32 @@ fn the_list_goes_on_past_libraries_that_cannot_be_loaded() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_library_that_was_cut_short_is_told_and_kills_nothing() {
+    let bench = Bench::new();
+    let cut = put(&bench, "cut", "aggregator-fedavg", "aggregator-fedavg");
+    let folder = bench.path("cut").to_str().unwrap().to_owned();
+    let whole = fs::metadata(&cut).unwrap().len();
+    let file = bench.write("cut.toml", &FILE.replace("PATH", &folder));
+    // At the start of the code, in the middle, and where only what a debugger reads is lost.
+    for len in [100, 5000, whole / 2, whole - 1] {
+        fs::File::options().write(true).open(&cut).unwrap().set_len(len).unwrap();
+        let sentence = "the library's file is cut short";
+        let told = bench.fedplug(&["plugin", "list", "--plugin-dir", &folder]);
+        assert!(told.code == 0 && told.stdout.contains(sentence), "{len}: {told:?}");
+        let path = cut.to_str().unwrap();
+        for command in [["plugin", "inspect", path].as_slice(), &["check", file.to_str().unwrap()]] {
+            let told = bench.fedplug(command);
+            assert!(told.code == 2 && told.stderr.contains(sentence), "{len}: {told:?}");
+            let cause = format!("caused by: the file has {len} bytes, and its headers name what ends at byte ");
+            assert!(told.stderr.contains(&cause), "{len}: {told:?}");
+        }
+        put(&bench, "cut", "aggregator-fedavg", "aggregator-fedavg");
+    }
+    assert_eq!(bench.fedplug(&["check", file.to_str().unwrap()]).code, 0);
+}
+
+#[test]
 fn a_library_may_offer_several_components() {
     let bench = Bench::new();
     let inspect = |name: &str, more: &[&str]| {

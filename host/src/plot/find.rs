@@ -1,8 +1,11 @@
 //! Which runs there are below some folders, and each one's curves of a tag.
 //!
 //! Event files stand in folders. Whose they are is told by the folder's name, or by their tags: a tag `tm/RMSE` is the
-//! client `tm`'s `RMSE`. What remains of the folder's path, without the client and without names that say nothing, is
-//! the run. So `multitask/local/events/tm` and `multitask/local/site-1/tb_events` belong to the run `multitask/local`.
+//! client `tm`'s `RMSE`. What stands before the client in the folder's path, without names that say nothing, is the run.
+//! So `multitask/local/events/tm`, `multitask/local/site-1/tb_events` and NVFlare's
+//! `multitask/local/server/simulate_job/tb_events/site-1` belong to the run `multitask/local`. What stands behind the
+//! client tells runs apart only where a client has several such folders: the scripts of NVFlare's clients put the time at
+//! which each of them started there, as in `multitask/local/tm/run_Nov26_10-00-01/logs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -13,7 +16,10 @@ use crate::events::{self, Curves, Point};
 use crate::tracking::SERVER;
 
 /// Folders that programs put around event files and that name neither client nor run.
-const PLAIN: [&str; 7] = ["events", "tb_events", "tensorboard", "tb_logs", "logs", "simulate_job", "app"];
+const PLAIN: [&str; 8] = ["events", "tb_events", "tensorboard", "tb_logs", "logs", "simulate_job", "workspace", "app"];
+
+/// What stands below the server in a job of NVFlare's.
+const NVFLARE: [&str; 2] = ["simulate_job", "tb_events"];
 
 /// How many tags an error lists.
 const LISTED: usize = 24;
@@ -42,9 +48,9 @@ pub(super) struct Run {
 /// If a folder is missing or has no event files, or nothing has the tag.
 pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> Result<Vec<Run>, Failure> {
     let folders = event_folders(roots)?;
-    let mut found: BTreeMap<(usize, Vec<Natural>), Run> = BTreeMap::new();
+    let mut pieces = Vec::new();
     let mut tags = BTreeSet::new();
-    for folder in folders {
+    for folder in &folders {
         let curves = events::read_files(&folder.files, warnings)?;
         let owner = folder.owner();
         tags.extend(curves.keys().map(|full| match full.split_once('/') {
@@ -52,20 +58,35 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
             _ => full.clone(),
         }));
         for (client, points) in matching(curves, tag, owner) {
-            let unit = match (folder.is_ours(), client.as_str()) {
-                (true, SERVER) => "round",
-                (true, _) => "optimiser steps",
-                _ => "step",
-            };
-            let run = folder.run(&client);
-            let key = (folder.root, run.iter().cloned().map(Natural).collect());
-            let path = folder.above.iter().cloned().chain(run).collect();
-            let run = found.entry(key).or_insert_with(|| Run { name: String::new(), path, curves: BTreeMap::new() });
-            run.curves
-                .entry(Natural(client))
-                .and_modify(|curve| curve.points = joined(&curve.points, &points))
-                .or_insert(Curve { points, unit });
+            let (before, behind) = folder.around(&client);
+            pieces.push(Piece { folder, before, behind, client, points });
         }
+    }
+    let mut places: BTreeMap<_, BTreeSet<&[String]>> = BTreeMap::new();
+    for piece in &pieces {
+        let place = (piece.folder.root, &piece.before, &piece.client);
+        places.entry(place).or_default().extend(piece.behind.as_deref());
+    }
+    let several = places.into_iter().filter(|(_, behind)| behind.len() > 1);
+    let several: BTreeSet<_> = several.map(|((root, before, _), _)| (root, before.clone())).collect();
+    let mut found: BTreeMap<(usize, Vec<Natural>), Run> = BTreeMap::new();
+    for Piece { folder, before, behind, client, points } in pieces {
+        let unit = match (folder.is_ours(), client.as_str()) {
+            (true, SERVER) => "round",
+            (true, _) => "optimiser steps",
+            _ => "step",
+        };
+        let mut run = before.clone();
+        if several.contains(&(folder.root, before)) {
+            run.extend(behind.unwrap_or_default());
+        }
+        let key = (folder.root, run.iter().cloned().map(Natural).collect());
+        let path = folder.above.iter().cloned().chain(run).collect();
+        let run = found.entry(key).or_insert_with(|| Run { name: String::new(), path, curves: BTreeMap::new() });
+        run.curves
+            .entry(Natural(client))
+            .and_modify(|curve| curve.points = joined(&curve.points, &points))
+            .or_insert(Curve { points, unit });
     }
     for (index, root) in roots.iter().enumerate().filter(|_| !found.is_empty()) {
         if !found.keys().any(|(root, _)| *root == index) {
@@ -94,7 +115,7 @@ struct Folder {
 impl Folder {
     /// The last part of the way that says something; empty where there is none.
     fn owner(&self) -> &str {
-        self.way.iter().rev().find(|part| !PLAIN.contains(&part.as_str())).map_or("", String::as_str)
+        self.way.iter().rev().find(|part| !is_plain(part)).map_or("", String::as_str)
     }
 
     /// Whether fedplug wrote the files.
@@ -102,21 +123,39 @@ impl Folder {
         self.files.iter().any(|path| path.to_string_lossy().contains(".fedplug."))
     }
 
-    /// The way to the run that a client's events belong to.
-    fn run(&self, client: &str) -> Vec<String> {
-        let mut way = self.way.clone();
-        let drop_plain = |way: &mut Vec<String>| {
-            while way.last().is_some_and(|part| PLAIN.contains(&part.as_str())) {
-                way.pop();
-            }
+    /// What stands before and behind a client on the way, without names that say nothing. All of the way stands behind
+    /// the client whose own folder was given, and before one that the way does not name. Nothing stands behind it where
+    /// NVFlare's server keeps what its clients sent: that is a place and no run, and the clients' folders may have the
+    /// same numbers.
+    fn around(&self, client: &str) -> (Vec<String>, Option<Vec<String>>) {
+        let (before, behind) = match self.way.iter().rposition(|part| part == client) {
+            Some(place) => (&self.way[..place], &self.way[place + 1..]),
+            None if self.above.last().is_some_and(|part| part == client) => (&[][..], &self.way[..]),
+            None => (&self.way[..], &[][..]),
         };
-        drop_plain(&mut way);
-        if way.last().is_some_and(|part| part == client) {
-            way.pop();
+        let says = |parts: &[String]| parts.len() - parts.iter().rev().take_while(|part| is_plain(part)).count();
+        let end = says(before);
+        if let [before @ .., server, inner] = &before[..before.len().min(end + 1)]
+            && server == SERVER
+            && NVFLARE.contains(&inner.as_str())
+        {
+            return (before[..says(before)].to_vec(), None);
         }
-        drop_plain(&mut way);
-        way
+        (before[..end].to_vec(), Some(behind.iter().filter(|part| !is_plain(part)).cloned().collect()))
     }
+}
+
+/// Curves of a client and where they were found.
+struct Piece<'a> {
+    folder: &'a Folder,
+    before: Vec<String>,
+    behind: Option<Vec<String>>,
+    client: String,
+    points: Vec<Point>,
+}
+
+fn is_plain(part: &str) -> bool {
+    PLAIN.contains(&part)
 }
 
 /// The curves of a tag with their clients: the tag alone is the folder's owner's, else its first part names the client.
@@ -194,7 +233,7 @@ fn parts(path: &Path) -> Vec<String> {
 /// What tells the runs apart: their paths without what all have in common at the start and at the end.
 fn names(paths: &[&[String]]) -> Vec<String> {
     let named = |path: &[String]| {
-        let says = path.iter().rev().find(|part| !PLAIN.contains(&part.as_str()));
+        let says = path.iter().rev().find(|part| !is_plain(part));
         says.cloned().unwrap_or_else(|| "run".to_owned())
     };
     let [first, others @ ..] = paths else { return Vec::new() };
@@ -236,15 +275,24 @@ mod tests {
 
     #[test]
     fn the_way_to_the_run_is_what_names_neither_client_nor_nothing() {
-        let run = |way: &str, client: &str| {
-            Folder { root: 0, above: Vec::new(), way: path(way), files: Vec::new() }.run(client).join("/")
+        let around = |way: &str, client: &str| {
+            let folder = Folder { root: 0, above: path("home/a"), way: path(way), files: Vec::new() };
+            let (before, behind) = folder.around(client);
+            (before.join("/"), behind.map(|behind| behind.join("/")))
         };
-        assert_eq!(run("events/tm", "tm"), "");
-        assert_eq!(run("fedavg/events/tm", "tm"), "fedavg");
-        assert_eq!(run("fedavg/tm", "tm"), "fedavg");
-        assert_eq!(run("fedavg/site-1/tb_events", "site-1"), "fedavg");
-        assert_eq!(run("fedavg/server/simulate_job/tb_events/site-1", "site-1"), "fedavg/server");
-        assert_eq!(run("all-in-one", "site-1"), "all-in-one");
+        let is = |before: &str, behind: &str| (before.to_owned(), Some(behind.to_owned()));
+        let kept = |before: &str| (before.to_owned(), None);
+        assert_eq!(around("events/tm", "tm"), is("", ""));
+        assert_eq!(around("fedavg/events/tm", "tm"), is("fedavg", ""));
+        assert_eq!(around("fedavg/tm", "tm"), is("fedavg", ""));
+        assert_eq!(around("fedavg/site-1/tb_events", "site-1"), is("fedavg", ""));
+        assert_eq!(around("fedavg/server/simulate_job/tb_events/site-1", "site-1"), kept("fedavg"));
+        assert_eq!(around("server/simulate_job/tb_events/site-1", "site-1"), kept(""));
+        assert_eq!(around("server/events/site-1", "site-1"), is("server", ""));
+        assert_eq!(around("5f1e/workspace/tb_events/site-1", "site-1"), is("5f1e", ""));
+        assert_eq!(around("fedavg/tm/run_Nov26_10-00-01/logs", "tm"), is("fedavg", "run_Nov26_10-00-01"));
+        assert_eq!(around("run_Nov26_10-00-01/logs", "a"), is("", "run_Nov26_10-00-01"));
+        assert_eq!(around("all-in-one", "site-1"), is("all-in-one", ""));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use abi_stable::StableAbi;
 
+use super::guard;
 use crate::memory::Draft;
 
 /// The alignment of every buffer, in bytes: a cache line, and the widest vector register.
@@ -63,15 +64,16 @@ extern "C" fn retain(owner: *const ()) {
 extern "C" fn release(owner: *const ()) {
     // A panic must not unwind into a foreign caller; a release that panics has nothing left to save.
     // SAFETY: as in `retain`; the caller gives up the one reference that it held.
-    let _ = std::panic::catch_unwind(|| drop(unsafe { Arc::<Owner>::from_raw(owner.cast()) }));
+    guard::quietly(|| drop(unsafe { Arc::<Owner>::from_raw(owner.cast()) }));
 }
 
 impl Buffer {
     /// Shares memory that `owner` keeps alive, without a copy: a plugin's own tensor, a mapped file.
     ///
     /// # Safety
-    /// `data` must be readable for `len` bytes and not change for as long as `owner` lives, and must be a multiple of
-    /// [`ALIGNMENT`] unless `len` is 0.
+    /// Unless `len` is 0, `data` must be a multiple of [`ALIGNMENT`] and point to `len` initialised bytes, at most
+    /// `isize::MAX`, that nobody writes to while `owner` lives. Moving `owner` must leave the pointer valid: a `Vec` or
+    /// an `Arc` does, a `Box` does not, since it is the only way to its memory.
     pub unsafe fn from_owner(data: *const u8, len: usize, owner: impl Any + Send + Sync) -> Self {
         let owner: Owner = Box::new(owner);
         let data = if len == 0 { NonNull::<Aligned>::dangling().as_ptr().cast::<u8>().cast_const() } else { data };
@@ -95,9 +97,9 @@ impl Buffer {
         Draft::copy_of(elements).into_buffer()
     }
 
-    /// What keeps the memory alive, if this library made the buffer of an owner of this type and nobody else holds it.
-    /// Otherwise it stays as it was.
-    pub(crate) fn into_owner<O: Any + Send + Sync>(self) -> Result<O, Self> {
+    /// What keeps the memory alive, and the pointer that came with it, if this library made the buffer of an owner of
+    /// this type and nobody else holds it. Otherwise it stays as it was.
+    pub(crate) fn into_owner<O: Any + Send + Sync>(self) -> Result<(*const u8, O), Self> {
         // Only this library's owners are its to take apart.
         if !std::ptr::fn_addr_eq(self.wire.release, release as extern "C" fn(*const ())) {
             return Err(self);
@@ -106,7 +108,7 @@ impl Buffer {
         let mut wire = std::mem::ManuallyDrop::new(wire);
         // SAFETY: as in `release`: `owner` came from `into_raw`, and the reference that `wire` held is taken over.
         match Arc::try_unwrap(unsafe { Arc::<Owner>::from_raw(wire.owner.cast()) }) {
-            Ok(owner) => owner.downcast().map(|owner| *owner).map_err(|owner| {
+            Ok(owner) => owner.downcast().map(|owner| (wire.data, *owner)).map_err(|owner| {
                 wire.owner = Arc::into_raw(Arc::<Owner>::new(owner)).cast();
                 Self { wire: std::mem::ManuallyDrop::into_inner(wire) }
             }),
@@ -215,6 +217,20 @@ mod tests {
         assert_eq!(drops.load(Ordering::SeqCst), 1);
     }
 
+    /// Panics while it is dropped, with a payload that does so too.
+    struct Bomb(bool);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 { std::panic::panic_any(Bomb(false)) } else { panic!("again") }
+        }
+    }
+
+    #[test]
+    fn an_owner_that_panics_while_it_is_dropped_harms_nobody() {
+        // SAFETY: no byte.
+        drop(unsafe { Buffer::from_owner(std::ptr::null(), 0, Bomb(true)) });
+    }
+
     #[test]
     fn only_the_last_holder_takes_memory_back_and_only_as_what_it_was() {
         let buffer = Draft::copy_of(&[1.0_f32, 2.0]).into_buffer();
@@ -228,7 +244,7 @@ mod tests {
         let drops = Arc::new(AtomicUsize::new(0));
         // SAFETY: no byte.
         let counted = unsafe { Buffer::from_owner(std::ptr::null(), 0, Counted(Vec::new(), drops.clone())) };
-        let counted = counted.into_owner::<Counted>().unwrap();
+        let (_, counted) = counted.into_owner::<Counted>().unwrap();
         assert_eq!(drops.load(Ordering::SeqCst), 0);
         drop(counted);
         assert_eq!(drops.load(Ordering::SeqCst), 1);

@@ -47,15 +47,24 @@ pub(crate) fn install_hook() {
 /// Runs `call`; a panic becomes an error that names the call.
 pub(crate) fn run<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     GUARDED.with_borrow_mut(|(depth, _)| *depth += 1);
-    let outcome = catch_unwind(AssertUnwindSafe(call));
-    let place = GUARDED.with_borrow_mut(|(depth, place)| {
-        *depth -= 1;
-        std::mem::take(place)
-    });
-    outcome.unwrap_or_else(|payload| {
+    let outcome = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
+        let place = GUARDED.with_borrow_mut(|(_, place)| std::mem::take(place));
         let error = Error::new(ErrorKind::Panic, format!("`{name}` panicked: {}", words(payload.as_ref())));
+        discard(payload);
         Err(if place.is_empty() { error } else { error.because_of(format!("at {place} of the plugin's source")) })
-    })
+    });
+    GUARDED.with_borrow_mut(|(depth, place)| {
+        *depth -= 1;
+        place.clear();
+    });
+    outcome
+}
+
+/// Drops what a panic carried. If its destructor panics as well, that panic ends here, and what it carried is leaked.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
+    }
 }
 
 /// [`run`] for a call that answers across the boundary.
@@ -68,7 +77,10 @@ pub(crate) fn answer<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Wired<T
 
 /// Runs a call that cannot report failure; a panic gives the type's default.
 pub(crate) fn quietly<T: Default>(call: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_default()
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
+        discard(payload);
+        T::default()
+    })
 }
 
 fn words(payload: &(dyn Any + Send)) -> &str {
@@ -135,6 +147,14 @@ mod tests {
         fn drop(&mut self) {
             panic!("while dropping");
         }
+    }
+
+    #[test]
+    fn a_payload_that_panics_while_it_is_dropped_ends_in_the_guard() {
+        let error = run("train", || -> Result<()> { std::panic::panic_any(Bomb) }).unwrap_err();
+        assert_eq!(error.message(), "`train` panicked: without a message");
+        assert_eq!(quietly(|| -> u8 { std::panic::panic_any(Bomb) }), 0);
+        assert_eq!(run("send", || Ok(1)).unwrap(), 1);
     }
 
     #[test]

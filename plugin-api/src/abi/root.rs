@@ -175,9 +175,13 @@ pub enum LoadError {
 ///
 /// The caller opens the library itself first, with the flags that it wants: this finds it by its path then.
 ///
+/// # Safety
+/// The library is native code that runs here with all that this process may do: it must be one that the user chose to
+/// run. What it exports under abi_stable's name must be what [`export_plugin!`](crate::export_plugin) wrote.
+///
 /// # Errors
 /// If it is not a plugin, or not one for this interface.
-pub fn load(path: &Path) -> Result<Plugin, LoadError> {
+pub unsafe fn load(path: &Path) -> Result<Plugin, LoadError> {
     let root =
         lib_header_from_path(path).and_then(|header| header.init_root_module::<PluginV1_Ref>()).map_err(|error| {
             match error {

@@ -1,6 +1,6 @@
 //! Pieces of memory, from the allocator or the system.
 
-use std::alloc::{Layout, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use crate::abi::ALIGNMENT;
 
 /// From this many bytes on, memory comes from the system and goes back to it, in huge pages where it has them: a fault for
 /// each 4 KiB costs more than it costs to copy them.
-pub(super) const LARGE: usize = 1 << 21;
+pub(super) const LARGE: usize = if cfg!(miri) { 1 << 12 } else { 1 << 21 };
 
 /// The size that rooms in turns have, and memory of it that waits for the next.
 struct Turns {
@@ -43,9 +43,19 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// `bytes` of zeroed memory from the system, or what `allocate` gives. That is aligned here and not by the allocator,
-    /// which would zero aligned memory in a pass of its own, even where the system has just handed it out as zeros.
-    pub(super) fn new(bytes: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
+    /// So many bytes, all 0.
+    pub(super) fn zeroed(bytes: usize) -> Self {
+        Self::new(bytes, true)
+    }
+
+    /// So many bytes that may not be read before they are written.
+    pub(super) fn uninitialised(bytes: usize) -> Self {
+        Self::new(bytes, false)
+    }
+
+    /// Memory is aligned here and not by the allocator, which would zero aligned memory in a pass of its own, even where
+    /// the system has just handed it out as zeros.
+    fn new(bytes: usize, zeroed: bool) -> Self {
         if bytes == 0 {
             return Self { data: NonNull::<Aligned>::dangling().cast(), bytes, source: Source::Nothing };
         }
@@ -55,11 +65,14 @@ impl Block {
             && let Ok(map) = MmapOptions::new().len(bytes).map_anon()
         {
             // Of use where the system leaves huge pages to whoever asks for them, as most do.
-            #[cfg(target_os = "linux")]
+            // Miri knows no such advice.
+            #[cfg(all(target_os = "linux", not(miri)))]
             let _ = map.advise(memmap2::Advice::HugePage);
             return Self::of_map(bytes, map);
         }
-        let Some(start) = NonNull::new(allocate(layout)) else { handle_alloc_error(layout) };
+        // SAFETY: the layout is not of size 0.
+        let start = unsafe { if zeroed { alloc_zeroed(layout) } else { alloc(layout) } };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         let skip = start.addr().get().next_multiple_of(ALIGNMENT) - start.addr().get();
         // SAFETY: at most `ALIGNMENT - 1` bytes further, and the memory has so many more than `bytes`.
         Self { data: unsafe { start.add(skip) }, bytes, source: Source::Allocator(start, layout) }

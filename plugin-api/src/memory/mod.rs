@@ -2,7 +2,6 @@
 
 mod block;
 
-use std::alloc::{Layout, alloc, alloc_zeroed};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -41,8 +40,7 @@ impl<T: bytemuck::Pod> Draft<T> {
     /// # Panics
     /// If the size overflows; aborts where there is no memory, as every allocation does.
     pub fn zeroed(count: usize) -> Self {
-        // SAFETY: the function gives memory of this layout, or none.
-        Self::new(count, |layout| unsafe { alloc_zeroed(layout) })
+        Self::of(count, Block::zeroed(Self::bytes(count)))
     }
 
     /// The same elements.
@@ -50,15 +48,33 @@ impl<T: bytemuck::Pod> Draft<T> {
     /// # Panics
     /// As [`zeroed`](Self::zeroed).
     pub fn copy_of(elements: &[T]) -> Self {
-        // SAFETY: the function gives memory of this layout, or none.
-        let mut draft = Self::new(elements.len(), |layout| unsafe { alloc(layout) });
-        // SAFETY: the draft is new, has room for as many elements, and is aligned beyond any `Pod` type.
-        unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), draft.start(), elements.len()) };
-        draft
+        let block = Block::uninitialised(Self::bytes(elements.len()));
+        // SAFETY: the block is new, has as many bytes, and is aligned as `ALIGNED` asserts.
+        unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), block.data.as_ptr().cast(), elements.len()) };
+        Self::of(elements.len(), block)
     }
 
-    fn new(count: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
-        let block = Block::new(count.checked_mul(size_of::<T>()).expect("a tensor's size overflows"), allocate);
+    /// No element may ask for more than a block is aligned to. Named wherever a draft is made.
+    ///
+    /// ```compile_fail,E0080
+    /// #[derive(Clone, Copy)]
+    /// #[repr(C, align(128))]
+    /// struct Wide([u8; 128]);
+    /// // SAFETY: plain bytes without padding.
+    /// unsafe impl bytemuck::Zeroable for Wide {}
+    /// // SAFETY: as above.
+    /// unsafe impl bytemuck::Pod for Wide {}
+    /// plugin_api::Draft::<Wide>::zeroed(1);
+    /// ```
+    const ALIGNED: () = assert!(align_of::<T>() <= ALIGNMENT, "elements are aligned to more than a buffer is");
+
+    fn bytes(count: usize) -> usize {
+        let () = Self::ALIGNED;
+        count.checked_mul(size_of::<T>()).expect("a tensor's size overflows")
+    }
+
+    /// All of a block, which has this many elements.
+    fn of(count: usize, block: Block) -> Self {
         Self { data: block.data, count, block: Arc::new(block), elements: PhantomData }
     }
 
@@ -68,8 +84,8 @@ impl<T: bytemuck::Pod> Draft<T> {
 
     /// The elements.
     pub fn as_slice(&self) -> &[T] {
-        // SAFETY: this part of the block holds `count` elements that were written when it was made, aligned beyond any
-        // `Pod` type, and nobody else has it.
+        // SAFETY: this part of the block holds `count` elements, which were written before the draft was made and are
+        // aligned as `ALIGNED` asserts, and no other draft has it.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast(), self.count) }
     }
 
@@ -82,7 +98,8 @@ impl<T: bytemuck::Pod> Draft<T> {
     /// The memory, which nobody can write to any more.
     pub fn into_buffer(self) -> Buffer {
         let (data, len) = (self.data.as_ptr(), self.count * size_of::<T>());
-        // SAFETY: the block owns `len` aligned bytes there, and nothing can write to them any more.
+        // SAFETY: the block owns `len` aligned, initialised bytes there, wherever its `Arc` moves, and no draft is left
+        // that writes to them.
         unsafe { Buffer::from_owner(data, len, self.block) }
     }
 }
@@ -107,10 +124,13 @@ impl<T: Element> Draft<T> {
         }
         let (shape, buffer) = (tensor.shape().to_vec(), tensor.buffer().clone());
         drop(tensor);
-        let (data, count) = (buffer.as_slice().as_ptr().cast_mut(), buffer.len() / size_of::<T>());
+        let count = buffer.len() / size_of::<T>();
+        // Only `into_buffer` makes a buffer that a block owns, so the pointer is the one that the draft wrote through. No
+        // pointer of a shared slice will do: nothing may be written through that.
         match buffer.into_owner::<Arc<Block>>() {
-            Ok(block) => {
-                let data = NonNull::new(data).expect("a buffer does not begin at 0");
+            Ok((data, block)) => {
+                let () = Self::ALIGNED;
+                let data = NonNull::new(data.cast_mut()).expect("a buffer does not begin at 0");
                 Ok(Self { data, count, block, elements: PhantomData })
             }
             Err(buffer) => Err(Tensor::new(T::DTYPE, &shape, buffer).expect("it was such a tensor")),
@@ -177,8 +197,7 @@ impl Room {
     /// If the size overflows; aborts where there is no memory, as every allocation does.
     pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
         let bytes = Self::sum(sizes);
-        // SAFETY: the function gives memory of this layout, or none.
-        Self { block: Arc::new(Block::new(bytes, |layout| unsafe { alloc_zeroed(layout) })), taken: 0 }
+        Self { block: Arc::new(Block::zeroed(bytes)), taken: 0 }
     }
 
     /// Empties the room, if it is for so many tensors as well and all that were in it are gone.
@@ -215,7 +234,8 @@ impl Room {
         if self.left() < bytes {
             return Draft::zeroed(count);
         }
-        // SAFETY: the block has so many bytes more, which nobody has taken.
+        let () = Draft::<T>::ALIGNED;
+        // SAFETY: the block has so many bytes more, which nobody has taken since the room was made or emptied.
         let data = unsafe { self.block.data.add(self.taken) };
         self.taken += bytes;
         Draft { data, count, block: self.block.clone(), elements: PhantomData }

@@ -157,7 +157,8 @@ fn find(library: &Path, kind: Kind, name: Option<&str>) -> Result<Component> {
     let wrong = |what: String| Error::other(what).in_file(library, None);
     // Without a folder in its name the dynamic loader would search its own list.
     let path = library.canonicalize().map_err(|e| Error::io(library, &e))?;
-    let plugin = root::load(&path).map_err(|error| wrong(error.to_string()))?;
+    // SAFETY: it is the plugin that the caller asks to test.
+    let plugin = unsafe { root::load(&path) }.map_err(|error| wrong(error.to_string()))?;
     plugin.find(kind, name).cloned().ok_or_else(|| {
         let which = name.map_or_else(|| format!("not one {kind}"), |name| format!("no {kind} `{name}`"));
         wrong(format!("the library has {which}")).help(format!("it has: {:?}", plugin.components))

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# plugin-api's unit tests under Miri, which finds undefined behaviour that happens to do no harm, and under
+# AddressSanitizer, which finds what does. What there is no toolchain for is skipped, and said so.
+#
+#   tests/soundness.sh [miri|sanitizer]     both, if none is named
+#
+# Miri knows no foreign functions to speak of, so it gets the tests of what handles memory, and fewer elements.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+CARGO="${CARGO:-cargo}"
+
+miri() {
+    with_miri="$(rustup toolchain list 2>/dev/null | awk '{ print $1 }' | while read -r name; do
+        if "$CARGO" "+$name" miri --version >/dev/null 2>&1; then echo "$name"; break; fi
+    done)"
+    if [ -n "$with_miri" ]; then
+        MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation}" CARGO_TARGET_DIR=target/miri \
+            "$CARGO" "+$with_miri" miri test -p plugin-api --lib -- memory:: abi::buffer:: abi::guard:: data:: params:: mean::
+    else
+        echo "skipped: no installed toolchain has Miri (rustup toolchain install nightly --component miri)" >&2
+    fi
+}
+
+sanitizer() {
+    # A release compiler takes the flag as well if it is told to; it has the sanitizer's runtime on these systems.
+    host="$("${RUSTC:-rustc}" -vV | sed -n 's/^host: //p')"
+    case "$host" in
+    x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu | x86_64-apple-darwin | aarch64-apple-darwin)
+        # With a target, so that build scripts and macros, which the compiler loads, are built without it.
+        RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/sanitizer \
+            "$CARGO" test -p plugin-api --lib --target "$host"
+        ;;
+    *) echo "skipped: no AddressSanitizer for $host" >&2 ;;
+    esac
+}
+
+if [ $# = 0 ]; then set -- miri sanitizer; fi
+for part in "$@"; do "$part"; done
