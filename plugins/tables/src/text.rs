@@ -152,6 +152,30 @@ pub fn trimmed(text: &str) -> &str {
     text.trim_matches(is_unseen)
 }
 
+/// What pandas reads as a missing value unless told otherwise.
+pub const PANDAS_MISSING: [&str; 19] = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+];
+
+/// What else stands for a missing value: dashes and other signs, abbreviations of "not available" and "not determined",
+/// a database's null, and a spreadsheet's errors.
+const ALSO_MISSING: [&str; 19] = [
+    "-", "--", "---", "–", "—", ".", "?", "n.a.", "nd", "n.d.", "n/d", "(null)", "\\N", "#VALUE!", "#DIV/0!", "#REF!",
+    "#NAME?", "#NUM!", "#NULL!",
+];
+
+/// Whether a text stands for a missing value: pandas' list ([`PANDAS_MISSING`]) and `-`, `--`, `---`, `–`, `—`, `.`, `?`,
+/// `n.a.`, `nd`, `n.d.`, `n/d`, `(null)`, `\N`, `#VALUE!`, `#DIV/0!`, `#REF!`, `#NAME?`, `#NUM!`, `#NULL!`.
+///
+/// Upper and lower case are the same, and what [`trimmed`] removes does not count. No chain that anybody measured is
+/// spelled `NA`, `ND` or `None`, so one that reads like this is missing as well.
+pub fn is_missing(text: &str) -> bool {
+    // None has more bytes than `#N/A N/A`, and a chain has.
+    let text = trimmed(text);
+    text.len() <= 8 && PANDAS_MISSING.iter().chain(&ALSO_MISSING).any(|missing| missing.eq_ignore_ascii_case(text))
+}
+
 fn is_unseen(c: char) -> bool {
     let shows_nothing = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
@@ -191,6 +215,19 @@ mod tests {
         // printf '\xef\xbb\xbfabc' | sha256sum
         let expected = "1c28dc3f1f804a1ad9c9b4b4cf5e2658d16ad4ed08e3020d04a8d2865018947c";
         assert_eq!(open(file.path()).unwrap().sha256, expected);
+    }
+
+    #[test]
+    fn what_stands_for_a_missing_value_is_missing_in_any_case() {
+        for text in PANDAS_MISSING.iter().chain(&ALSO_MISSING) {
+            for text in [(*text).to_owned(), text.to_uppercase(), text.to_lowercase(), format!("\u{feff} {text}\u{a0}")]
+            {
+                assert!(is_missing(&text), "{text:?}");
+            }
+        }
+        for text in ["0", "A", "NAN A", "EVQ", "-1", ".5", "NANA", "none of these", "n\u{ad}a", "EVQLVESGG"] {
+            assert!(!is_missing(text), "{text:?}");
+        }
     }
 
     #[test]
