@@ -22,6 +22,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod chains;
 mod config;
 mod folders;
 mod load;
@@ -37,6 +38,7 @@ mod split;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use chains::Chains;
 pub use config::{Clients, Config, Sites, Split, TASKS};
 use fedplug_tables::{no_client, quoted};
 use load::{Dealt, Measured};
@@ -210,13 +212,13 @@ impl Dataset for Flab {
     /// If one of the files exists, the data is prepared already, or a file cannot be read or written.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
         let files = prepare::files(&self.config, folder)?;
-        let split = self.config.split();
+        let config = self.config.clone();
         // What a description read, unless a client's tables were made of it since.
         if let Some(Data { tasks: Tasks::Tables(_), .. }) = self.read {
             self.read = None;
         }
         match &self.data(ctx)?.tasks {
-            Tasks::Measured(tasks) => prepare::write(tasks, split, &files, ctx)?,
+            Tasks::Measured(tasks) => prepare::write(tasks, &config, &files, ctx)?,
             Tasks::Tables(_) => return Err(Error::data("the data is prepared already")),
         }
         Ok(files)
@@ -227,7 +229,7 @@ impl Dataset for Flab {
     /// # Errors
     /// If the file cannot be read, or has no such columns.
     fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
-        self.rows = Some(Rows::open(file)?);
+        self.rows = Some(Rows::open(file, &self.config)?);
         Ok(())
     }
 
