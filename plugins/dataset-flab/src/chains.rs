@@ -40,15 +40,20 @@ impl NoChain {
     /// In the order in which they are reported.
     pub(crate) const ALL: [Self; 3] = [Self::Both, Self::Heavy, Self::Light];
 
-    /// What to say of a row, where these chains are read.
-    pub(crate) fn reason(self, chains: Chains) -> String {
-        match (self, chains) {
-            (Self::Both, _) => "no heavy or light chain".to_owned(),
-            (Self::Heavy, Chains::Paired) => "no heavy chain; `chains = \"any\"` takes single chains".to_owned(),
-            (Self::Light, Chains::Paired) => "no light chain; `chains = \"any\"` takes single chains".to_owned(),
-            (Self::Heavy, _) => "no heavy chain".to_owned(),
-            (Self::Light, _) => "no light chain".to_owned(),
+    /// What to say of a row.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Both => "no heavy or light chain",
+            Self::Heavy => "no heavy chain",
+            Self::Light => "no light chain",
         }
+    }
+
+    /// The same of a row to train on, where these chains are read.
+    pub(crate) fn advice(self, chains: Chains) -> String {
+        let single = chains == Chains::Paired && self != Self::Both;
+        let advice = if single { "; `chains = \"any\"` takes single chains" } else { "" };
+        format!("{}{advice}", self.reason())
     }
 }
 

@@ -50,15 +50,17 @@ pub(crate) fn read(
             if form == Form::Prepared {
                 return Err(Error::data(lack.reason).in_file(path, None).help("prepare the raw data again"));
             }
-            let single = config.chains == Chains::Paired && (missing == ["heavy"] || missing == ["light"]);
-            if single && lack.reason.starts_with("it has no column") {
-                let chain = if missing == ["heavy"] { "light" } else { "heavy" };
-                lack.reason += &format!("; `chains = \"{chain}\"` or `\"any\"` takes single chains");
+            if config.chains == Chains::Paired {
+                match missing[..] {
+                    ["light"] => lack = lack.advise("`chains = \"heavy\"` takes single chains"),
+                    ["heavy"] => lack = lack.advise("`chains = \"light\"` takes single chains"),
+                    _ => {}
+                }
             }
             return Ok((Vec::new(), file.leave_out(lack, ctx)));
         }
     };
-    let chains = NoChain::ALL.map(|lack| lack.reason(config.chains));
+    let chains = NoChain::ALL.map(|lack| lack.advice(config.chains));
     let numbers = NoNumber::ALL.map(|lack| lack.reason(target, config.decimal));
     let reasons: Vec<String> = chains.into_iter().chain(numbers).collect();
     let whole = form == Form::Whole;

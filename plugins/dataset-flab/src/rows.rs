@@ -66,7 +66,7 @@ fn next_record(file: &mut RowFile, place: Place, chains: Chains) -> Result<Optio
     match chains.read(place, |place| record.get(place).unwrap_or_default()) {
         Ok(combined) => Ok(Some(combined.parts().concat())),
         Err(lack) => {
-            let error = file.at_row(&record, Error::data(lack.reason(chains)));
+            let error = file.at_row(&record, Error::data(lack.reason()));
             Err(error.help("every row is predicted, so every row needs its chains; take the others out of the file"))
         }
     }
@@ -83,12 +83,12 @@ fn next_pair(
     let Some(first) = next_sequence(path, lines, number, heading)? else { return Ok(None) };
     if first.contains('|') || chains != Chains::Paired {
         let combined = chains.split(&first).map(|combined| combined.parts().concat());
-        return combined.map(Some).map_err(|lack| Error::data(lack.reason(chains)).in_file(path, Some(*number)));
+        return combined.map(Some).map_err(|lack| Error::data(lack.reason()).in_file(path, Some(*number)));
     }
     match next_sequence(path, lines, number, heading)? {
         Some(second) if !second.contains('|') => {
             let combined = chains.combine(&first, &second).map(|combined| combined.parts().concat());
-            combined.map(Some).map_err(|lack| Error::data(lack.reason(chains)).in_file(path, Some(*number)))
+            combined.map(Some).map_err(|lack| Error::data(lack.reason()).in_file(path, Some(*number)))
         }
         _ => Err(Error::data("a heavy chain without a light chain behind it")
             .in_file(path, Some(*number))
@@ -174,7 +174,7 @@ mod tests {
     fn what_cannot_be_predicted_is_told_with_its_line() {
         for (name, text, wanted) in [
             ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has neither `combined` nor `light`"),
-            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no light chain; `chains = \"any\"` takes single chains"),
+            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no light chain"),
             ("x.fa", "EVQ\n", "x.fa:1: a sequence before the first `>`"),
             ("x.fa", ">a\nEVQ\n", "x.fa:2: a heavy chain without a light chain behind it"),
             ("x.fa", ">a\n>b\nEVQ\n", "x.fa:2: no sequence under `>a`"),

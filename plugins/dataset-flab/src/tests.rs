@@ -14,7 +14,8 @@ impl Lines {
     pub(crate) fn without(self, folder: &Path) -> Vec<String> {
         let mut lines = self.0.into_inner().unwrap();
         // Chains that are made up here are numbered, which is a warning of its own.
-        let digit = |line: &String| line.contains("letters other") && ('0'..='9').any(|d| line.contains(&format!("`{d}`")));
+        let digit =
+            |line: &String| line.contains("letters other") && ('0'..='9').any(|d| line.contains(&format!("`{d}`")));
         lines.retain(|line| !digit(line));
         lines.into_iter().map(|line| line.replace(&format!("{}/", folder.display()), "")).collect()
     }

@@ -23,14 +23,27 @@ pub struct CsvFile {
 }
 
 /// What a file has in place of the columns that are needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lack {
     /// Why the file cannot be used.
     pub reason: String,
     /// Which columns there are instead.
     detail: String,
+    /// What to do about it.
+    advice: String,
     /// How many rows it has.
     rows: usize,
+}
+
+impl Lack {
+    /// The same with what to do about the columns, where nothing but them is missing.
+    #[must_use]
+    pub fn advise(mut self, advice: &str) -> Self {
+        if !self.detail.is_empty() {
+            self.advice = format!("; {advice}");
+        }
+        self
+    }
 }
 
 /// How rows are judged.
@@ -58,6 +71,9 @@ impl From<Error> for Unusable {
         Self::File(error)
     }
 }
+
+/// A usable row of more lines is likely many rows behind a quote that nothing closes.
+const MOST_LINES: usize = 10;
 
 const RAGGED: &str = "wrong number of columns";
 
@@ -104,26 +120,26 @@ impl CsvFile {
     /// What to say of a file with these columns that misses those.
     pub fn lack(&mut self, names: &[String], missing: &[&str]) -> Lack {
         if let Some(reason) = self.unreadable.take() {
-            return Lack { reason, detail: String::new(), rows: 0 };
+            return Lack { reason, ..Lack::default() };
         }
         let (mut rows, mut record) = (0, StringRecord::new());
         while self.records.as_mut().is_some_and(|records| records.next(&mut record).unwrap_or_default()) {
             rows += 1;
         }
         if rows == 0 && names.iter().all(String::is_empty) {
-            return Lack { reason: "it is empty".to_owned(), detail: String::new(), rows };
+            return Lack { reason: "it is empty".to_owned(), ..Lack::default() };
         }
         let reason = format!("it has no column {}", quoted(missing));
         if let Some(other) = self.other_delimiter(missing) {
             let (ours, other) = (shown(self.delimiter), shown(other));
             let advice = match self.tabs {
-                true => "its name says tabs: rename it to `.csv`, and".to_owned(),
-                false => format!("not `{ours}`;"),
+                true => "and its name says tabs; rename it to `.csv`".to_owned(),
+                false => format!("not `{ours}`; set `delimiter = \"{other}\"`"),
             };
-            let reason = format!("its columns stand between `{other}`, {advice} set `delimiter = \"{other}\"`");
-            return Lack { reason, detail: String::new(), rows };
+            let reason = format!("its columns stand between `{other}`, {advice}");
+            return Lack { reason, rows, ..Lack::default() };
         }
-        Lack { reason, detail: format!(", only {}", quoted(names)), rows }
+        Lack { reason, detail: format!(", only {}", quoted(names)), rows, ..Lack::default() }
     }
 
     /// The separator at which the header would fall into the missing columns.
@@ -138,9 +154,9 @@ impl CsvFile {
     }
 
     /// Skips the whole file, with a warning.
-    pub fn leave_out(mut self, Lack { reason, detail, rows }: Lack, ctx: &Context<'_>) -> Source {
-        ctx.warn(format_args!("{}: file skipped: {reason}{detail}", self.source.path.display()));
-        self.source.skipped.push((reason, rows));
+    pub fn leave_out(mut self, Lack { reason, detail, advice, rows }: Lack, ctx: &Context<'_>) -> Source {
+        ctx.warn(format_args!("{}: file skipped: {reason}{detail}{advice}", self.source.path.display()));
+        self.source.skipped.push((reason + &advice, rows));
         self.source
     }
 
@@ -161,7 +177,7 @@ impl CsvFile {
         let is_empty = |field: &str| trimmed(field).is_empty();
         let named = (0..header.len()).rev().find(|&place| !is_empty(&header[place])).map_or(0, |last| last + 1);
         let mut skipped = Skipped::new(rules.reasons);
-        let mut record = StringRecord::new();
+        let (mut record, mut unclosed) = (StringRecord::new(), None);
         for done in 0_usize.. {
             if done.is_multiple_of(ROWS_PER_CHECK) {
                 ctx.check()?;
@@ -175,19 +191,36 @@ impl CsvFile {
             if record.len() > header.len() && record.iter().skip(header.len()).all(is_empty) {
                 record.truncate(header.len());
             }
-            if record.len() > header.len() || record.len() < named && !rules.short_rows {
-                skipped.add(0, &record);
-                continue;
-            }
-            match row(&record) {
+            let used = if record.len() > header.len() || record.len() < named && !rules.short_rows {
+                Err(0)
+            } else {
+                match row(&record) {
+                    Ok(()) => Ok(()),
+                    Err(Unusable::Row(reason)) => Err(reason + 1),
+                    Err(Unusable::File(error)) => return Err(error),
+                }
+            };
+            match used {
                 Ok(()) => source.rows += 1,
-                Err(Unusable::Row(reason)) => skipped.add(reason + 1, &record),
-                Err(Unusable::File(error)) => return Err(error),
+                Err(reason) => skipped.add(reason, &record),
             }
+            let lines = 1 + memchr::memchr_iter(b'\n', record.as_slice().as_bytes()).count();
+            if unclosed.is_none() && lines > if used.is_ok() { MOST_LINES } else { 1 } {
+                unclosed = Some((line(&record), lines));
+            }
+        }
+        if let Some((line, lines)) = unclosed {
+            let shown = source.path.display();
+            ctx.warn(format_args!("{shown}:{line}: this row has {lines} lines; is a quote not closed?"));
         }
         skipped.tell(&mut source, rules.may_be_empty, ctx);
         Ok(source)
     }
+}
+
+/// The line on which a record begins.
+fn line(record: &StringRecord) -> u64 {
+    record.position().map_or(0, csv::Position::line)
 }
 
 /// A separator as a TOML string shows it.
@@ -210,7 +243,7 @@ impl<'a> Skipped<'a> {
     fn add(&mut self, reason: usize, record: &StringRecord) {
         let (count, first) = &mut self.counts[reason];
         if *count == 0 {
-            *first = record.position().map_or(0, csv::Position::line);
+            *first = line(record);
         }
         *count += 1;
     }
@@ -249,3 +282,6 @@ pub fn check_usable(task: &str, sources: &[Source]) -> Result<()> {
     });
     Err(causes.fold(error, Error::because_of))
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,37 +99,15 @@ impl Letters {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use plugin_api::Level;
-    use plugin_api::context::Host;
-
     use super::*;
-
-    #[derive(Default)]
-    struct Told(Mutex<Vec<String>>);
-
-    impl Host for Told {
-        fn enabled(&self, _: Level) -> bool {
-            true
-        }
-        fn log(&self, _: Level, line: &str) {
-            self.0.lock().unwrap().push(line.to_owned());
-        }
-        fn scalar(&self, _: &str, _: u64, _: f64) {}
-        fn progress(&self, _: u64, _: u64) {}
-        fn note(&self, _: &str, _: &str) {}
-        fn cancelled(&self) -> bool {
-            false
-        }
-    }
+    use crate::testing::Told;
 
     fn told(rows: &[&[&str]]) -> Vec<String> {
         let mut letters = Letters::default();
         rows.iter().for_each(|chains| letters.add(chains.iter().copied()));
         let told = Told::default();
         letters.tell(Path::new("a.csv"), &Context::new(&told));
-        told.0.into_inner().unwrap()
+        told.lines()
     }
 
     #[test]

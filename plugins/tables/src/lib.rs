@@ -23,6 +23,8 @@ mod records;
 mod rows;
 mod scale;
 mod split;
+#[cfg(test)]
+mod testing;
 pub mod text;
 mod write;
 

@@ -53,6 +53,7 @@ pub(crate) fn try_open(path: &Path) -> Result<Result<Opened, Unreadable>> {
     let on_disk = Survey::of(&mut file).map_err(io)?;
     let sha256 = on_disk.sha256.clone();
     let mut name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    name.truncate(name.strip_suffix(".gz").unwrap_or(&name).len());
     let unpacked = match unpack(path, &on_disk.start, &mut name)? {
         Ok(unpacked) => unpacked,
         Err(reason) => return Ok(Err(Unreadable { sha256, reason })),
@@ -98,8 +99,8 @@ pub fn is_table(path: &Path) -> bool {
     name.ends_with(".zip") || [".csv", ".tsv", ".tab"].iter().any(|end| inner.ends_with(end))
 }
 
-/// What a packed file holds, none of one that is not packed; or why it is not read. `name` becomes the name without what
-/// says how it is packed.
+/// What a packed file holds, none of one that is not packed; or why it is not read. `name` becomes the
+/// name in the archive.
 fn unpack(path: &Path, start: &[u8], name: &mut String) -> Result<Result<Option<Vec<u8>>, String>> {
     let broken = |cause: &dyn std::fmt::Display| {
         let error = Error::data("cannot be unpacked").in_file(path, None).because_of(cause.to_string());
@@ -110,7 +111,6 @@ fn unpack(path: &Path, start: &[u8], name: &mut String) -> Result<Result<Option<
     match start {
         [0x1f, 0x8b, ..] => {
             MultiGzDecoder::new(file()?).read_to_end(&mut bytes).map_err(|e| broken(&e))?;
-            *name = name.strip_suffix(".gz").unwrap_or(name).to_owned();
         }
         [b'P', b'K', 3 | 5, 4 | 6, ..] => {
             let mut archive = zip::ZipArchive::new(file()?).map_err(|e| broken(&e))?;

@@ -111,6 +111,7 @@ fn packed_files_are_read_whatever_their_names_say() {
         ("a.tsv.gz", gz(table.as_bytes()), true),
         ("a.csv", gz(table.as_bytes()), false),
         ("a.csv.gz", table.as_bytes().to_vec(), false),
+        ("a.tsv.gz", table.as_bytes().to_vec(), true),
         ("a.csv.gz", twice, false),
         ("a.csv.gz", gz(&[b"\xef\xbb\xbf", table.as_bytes()].concat()), false),
         ("a.zip", zip(&mac), true),
