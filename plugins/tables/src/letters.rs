@@ -7,21 +7,15 @@ use plugin_api::Context;
 
 use crate::text::is_unseen;
 
-/// The 20 amino acids and `B`, which stands for two of them and is in the vocabulary of protein language models.
-const USUAL: &[u8] = b"ACDEFGHIKLMNPQRSTVWYB";
-
 /// Most letters that are reported one by one.
 const NAMED: usize = 8;
 
-const IS_USUAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut i = 0;
-    while i < USUAL.len() {
-        table[USUAL[i] as usize] = true;
-        i += 1;
-    }
-    table
-};
+/// Whether a byte is one of the 20 amino acids or `B`, which stands for two of them and is in the vocabulary of protein
+/// language models; in either case. Comparisons without a way out, so that they are vectors'.
+fn is_usual(byte: u8) -> bool {
+    let letter = byte.to_ascii_uppercase();
+    (letter.wrapping_sub(b'A') < 25) & (letter != b'J') & (letter != b'O') & (letter != b'U') & (letter != b'X')
+}
 
 /// The letters of a file's chains, counted.
 #[derive(Debug, Default)]
@@ -43,7 +37,7 @@ impl Letters {
         for chain in chains {
             let (mut plain, mut any_lower) = (true, false);
             for byte in chain.bytes() {
-                plain &= IS_USUAL[usize::from(byte.to_ascii_uppercase())];
+                plain &= is_usual(byte);
                 any_lower |= byte.is_ascii_lowercase();
             }
             lower |= any_lower;
@@ -57,7 +51,7 @@ impl Letters {
                     continue;
                 }
                 self.total += 1;
-                if !u8::try_from(letter).is_ok_and(|byte| IS_USUAL[usize::from(byte)]) {
+                if !u8::try_from(letter).is_ok_and(is_usual) {
                     unusual = true;
                     *self.others.entry(letter).or_default() += 1;
                 }
@@ -108,6 +102,12 @@ mod tests {
         let told = Told::default();
         letters.tell(Path::new("a.csv"), &Context::new(&told));
         told.lines()
+    }
+
+    #[test]
+    fn the_usual_letters_are_the_20_amino_acids_and_b() {
+        let usual: String = (0..=255).filter(|&byte| is_usual(byte)).map(char::from).collect();
+        assert_eq!(usual, "ABCDEFGHIKLMNPQRSTVWYabcdefghiklmnpqrstvwy");
     }
 
     #[test]
