@@ -14,6 +14,7 @@
 //! - `streams`: stdout and stderr that are closed, full, or that nobody reads any more.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
+//! - `data`: files as people bring them.
 //! - `readers`: other programs read what a run leaves.
 //! - `algorithms`: every experiment of `configs/algorithms`.
 //! - `amplify`: the main job with the AMPLIFY model: the sample and the real data.
@@ -25,6 +26,7 @@ mod amplify;
 mod authoring;
 mod containment;
 mod control;
+mod data;
 mod faults;
 mod interfaces;
 mod plots;

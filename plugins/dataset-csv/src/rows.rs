@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use fedplug_tables::text::visible;
-use fedplug_tables::{RowFile, number, quoted};
+use fedplug_tables::{Decimal, RowFile, number, quoted};
 use plugin_api::{Column, Error, Result, Table};
 
 use crate::config::{Config, Text};
@@ -13,6 +12,7 @@ use crate::plan::Plan;
 pub(crate) struct Rows {
     file: RowFile,
     text: Text,
+    decimal: Decimal,
     /// The columns of text with their names and places.
     texts: Vec<(String, usize)>,
     /// The columns of numbers.
@@ -43,7 +43,7 @@ impl Rows {
             places
         };
         let (texts, numbers) = (places(&|plan| plan.texts.clone()), places(&|plan| plan.numbers.clone()));
-        Ok(Self { file, text: config.text, texts, numbers })
+        Ok(Self { file, text: config.text, decimal: config.decimal, texts, numbers })
     }
 
     /// The next rows, `at_most` so many.
@@ -58,21 +58,11 @@ impl Rows {
             };
             let field = |place: usize| row.get(place).unwrap_or_default();
             for (column, (name, place)) in texts.iter_mut().zip(&self.texts) {
-                let text = self.text.of(field(*place));
-                if text.is_empty() {
-                    return Err(bad(format!("no `{name}`")));
-                }
+                let text = self.text.of(field(*place)).ok_or_else(|| bad(format!("no `{name}`")))?;
                 column.push(text.into_owned());
             }
             for (column, (name, place)) in numbers.iter_mut().zip(&self.numbers) {
-                let text = visible(field(*place));
-                let value = number(&text).ok_or_else(|| {
-                    bad(if text.is_empty() {
-                        format!("no `{name}`")
-                    } else {
-                        format!("`{name}` is not a finite number")
-                    })
-                })?;
+                let value = number(field(*place), self.decimal).map_err(|lack| bad(lack.reason(name, self.decimal)))?;
                 column.push(value);
             }
         }

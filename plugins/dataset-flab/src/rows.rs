@@ -10,35 +10,40 @@ use fedplug_tables::text::{open, visible};
 use fedplug_tables::{RowFile, quoted};
 use plugin_api::{Column, Error, Result, Table};
 
+use crate::chains::{Chains, Place};
+use crate::config::Config;
+
 type Source = Box<dyn Read + Send>;
 
 /// A file of rows, read so far.
 pub(crate) struct Rows {
     path: PathBuf,
+    chains: Chains,
     reader: Reader,
 }
 
 enum Reader {
-    Csv { file: RowFile, chains: Vec<usize> },
+    Csv { file: RowFile, place: Place },
     Fasta { lines: BufReader<Source>, number: u64, heading: Option<String> },
 }
 
 impl Rows {
     /// Begins to read a file; what its name ends in says of which kind it is.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
+        let chains = config.chains;
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
         let reader = if ["fasta", "fa", "faa", "fas"].contains(&ending.as_str()) {
             Reader::Fasta { lines: BufReader::new(open(path)?.reader), number: 0, heading: None }
         } else {
-            let file = RowFile::open(path, b',')?;
-            let apart = || Some(vec![file.place("heavy")?, file.place("light")?]);
-            let chains = file.place("combined").map(|combined| vec![combined]).or_else(apart).ok_or_else(|| {
-                let error = Error::data("has neither `combined` nor `heavy` and `light`");
+            let file = RowFile::open(path, config.delimiter)?;
+            let name = |name: &String| visible(name).into_owned();
+            let place = chains.place(&file.names().iter().map(name).collect::<Vec<_>>(), true).map_err(|missing| {
+                let error = Error::data(format!("has neither `combined` nor {}", quoted(&missing)));
                 file.at_header(error).help(format!("its columns: {}", quoted(file.names())))
             })?;
-            Reader::Csv { file, chains }
+            Reader::Csv { file, place }
         };
-        Ok(Self { path: path.to_owned(), reader })
+        Ok(Self { path: path.to_owned(), chains, reader })
     }
 
     /// The next rows, `at_most` so many.
@@ -46,8 +51,8 @@ impl Rows {
         let mut combined = Vec::new();
         while (combined.len() as u64) < at_most {
             let row = match &mut self.reader {
-                Reader::Csv { file, chains } => next_record(file, chains)?,
-                Reader::Fasta { lines, number, heading } => next_pair(&self.path, lines, number, heading)?,
+                Reader::Csv { file, place } => next_record(file, *place, self.chains)?,
+                Reader::Fasta { lines, number, heading } => next_pair(&self.path, self.chains, lines, number, heading)?,
             };
             let Some(row) = row else { break };
             combined.push(row);
@@ -56,29 +61,35 @@ impl Rows {
     }
 }
 
-fn next_record(file: &mut RowFile, chains: &[usize]) -> Result<Option<String>> {
+fn next_record(file: &mut RowFile, place: Place, chains: Chains) -> Result<Option<String>> {
     let Some(record) = file.next_row()? else { return Ok(None) };
-    let chains: Vec<_> = chains.iter().map(|&place| visible(record.get(place).unwrap_or_default())).collect();
-    if chains.iter().any(|chain| chain.is_empty()) {
-        let error = file.at_row(&record, Error::data("no heavy or light chain"));
-        return Err(error.help("every row is predicted, so every row needs both; take the others out of the file"));
+    match chains.read(place, |place| record.get(place).unwrap_or_default()) {
+        Ok(combined) => Ok(Some(combined.parts().concat())),
+        Err(lack) => {
+            let error = file.at_row(&record, Error::data(lack.reason()));
+            Err(error.help("every row is predicted, so every row needs its chains; take the others out of the file"))
+        }
     }
-    Ok(Some(chains.join("|")))
 }
 
 /// The next sequence, or two that make a pair.
 fn next_pair(
     path: &Path,
+    chains: Chains,
     lines: &mut BufReader<Source>,
     number: &mut u64,
     heading: &mut Option<String>,
 ) -> Result<Option<String>> {
     let Some(first) = next_sequence(path, lines, number, heading)? else { return Ok(None) };
-    if first.contains('|') {
-        return Ok(Some(first));
+    if first.contains('|') || chains != Chains::Paired {
+        let combined = chains.split(&first).map(|combined| combined.parts().concat());
+        return combined.map(Some).map_err(|lack| Error::data(lack.reason()).in_file(path, Some(*number)));
     }
     match next_sequence(path, lines, number, heading)? {
-        Some(second) if !second.contains('|') => Ok(Some(format!("{first}|{second}"))),
+        Some(second) if !second.contains('|') => {
+            let combined = chains.combine(&first, &second).map(|combined| combined.parts().concat());
+            combined.map(Some).map_err(|lack| Error::data(lack.reason()).in_file(path, Some(*number)))
+        }
         _ => Err(Error::data("a heavy chain without a light chain behind it")
             .in_file(path, Some(*number))
             .help("sequences come in pairs, a heavy chain and its light chain, or with a `|` between both")),
@@ -126,10 +137,16 @@ mod tests {
     use super::*;
 
     fn rows(name: &str, text: &str, at_most: u64) -> Result<Vec<String>> {
+        rows_of(Chains::Paired, name, text, at_most)
+    }
+
+    fn rows_of(chains: Chains, name: &str, text: &str, at_most: u64) -> Result<Vec<String>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let mut rows = Rows::open(&path)?;
+        let mut config: Config = plugin_api::config::read(&serde_json::json!({ "root": "" })).unwrap();
+        config.chains = chains;
+        let mut rows = Rows::open(&path, &config)?;
         let mut all = Vec::new();
         loop {
             let table = rows.next(at_most)?;
@@ -156,8 +173,8 @@ mod tests {
     #[test]
     fn what_cannot_be_predicted_is_told_with_its_line() {
         for (name, text, wanted) in [
-            ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has neither `combined` nor `heavy` and `light`"),
-            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no heavy or light chain"),
+            ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has neither `combined` nor `light`"),
+            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no light chain"),
             ("x.fa", "EVQ\n", "x.fa:1: a sequence before the first `>`"),
             ("x.fa", ">a\nEVQ\n", "x.fa:2: a heavy chain without a light chain behind it"),
             ("x.fa", ">a\n>b\nEVQ\n", "x.fa:2: no sequence under `>a`"),

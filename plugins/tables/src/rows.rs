@@ -24,8 +24,9 @@ impl RowFile {
     /// # Errors
     /// If it cannot be read.
     pub fn open(path: &Path, delimiter: u8) -> Result<Self> {
-        let source = open(path)?.reader;
-        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(source);
+        let source = open(path)?;
+        let delimiter = if source.tabs { b'\t' } else { delimiter };
+        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(source.reader);
         let names = reader.headers().map_err(|e| not_csv(path, &e))?.iter().map(str::to_owned).collect();
         Ok(Self { path: path.to_owned(), names, reader })
     }
