@@ -136,7 +136,8 @@ impl Dataset for Csv {
         prepare::prepare(self.data(ctx)?, delimiter, folder, ctx)
     }
 
-    /// A CSV file with the inputs of at least one task. The columns of a task that it lacks are left out.
+    /// A CSV file with the inputs of at least one task. The columns of a task that it lacks are left out. It may be a FASTA
+    /// file where tasks read one column of text, or two of which the names tell one to hold heavy and one light chains.
     ///
     /// # Errors
     /// If the file cannot be read, or no task has all its inputs there.

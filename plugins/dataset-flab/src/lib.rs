@@ -222,12 +222,13 @@ impl Dataset for Flab {
         Ok(files)
     }
 
-    /// A CSV file with `heavy` and `light`, or `combined`; or FASTA records, a heavy chain and its light chain in turn.
+    /// A CSV file with `heavy` and `light`, or `combined`; or FASTA records of heavy and light chains, paired by their names
+    /// as [`Fasta::Pairs`](fedplug_tables::Fasta) says.
     ///
     /// # Errors
-    /// If the file cannot be read, or has no such columns.
+    /// If the file cannot be read, has no such columns, or its names contradict or leave open what belongs together.
     fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
-        self.rows = Some(Rows::open(file)?);
+        self.rows = Some(Rows::open(file, &self.config)?);
         Ok(())
     }
 

@@ -1,135 +1,58 @@
-//! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records in pairs.
-//!
-//! In a FASTA file a pair is a heavy chain and the light chain that follows it; a sequence with a `|` in it is both at
-//! once. No row is left out: whoever asks for predictions wants one for each row.
+//! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use fedplug_tables::text::{open, visible};
-use fedplug_tables::{RowFile, quoted};
-use plugin_api::{Column, Error, Result, Table};
+use fedplug_tables::text::visible;
+use fedplug_tables::{Fasta, RowFile};
+use plugin_api::{Column, Result, Table};
 
-type Source = Box<dyn Read + Send>;
+use crate::config::Config;
 
 /// A file of rows, read so far.
 pub(crate) struct Rows {
-    path: PathBuf,
-    reader: Reader,
-}
-
-enum Reader {
-    Csv { file: RowFile, chains: Vec<usize> },
-    Fasta { lines: BufReader<Source>, number: u64, heading: Option<String> },
+    file: RowFile,
+    /// Where the chains stand.
+    chains: Vec<usize>,
 }
 
 impl Rows {
-    /// Begins to read a file; what its name ends in says of which kind it is.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
-        let reader = if ["fasta", "fa", "faa", "fas"].contains(&ending.as_str()) {
-            Reader::Fasta { lines: BufReader::new(open(path)?.reader), number: 0, heading: None }
-        } else {
-            let file = RowFile::open(path, b',')?;
-            let apart = || Some(vec![file.place("heavy")?, file.place("light")?]);
-            let chains = file.place("combined").map(|combined| vec![combined]).or_else(apart).ok_or_else(|| {
-                let error = Error::data("has neither `combined` nor `heavy` and `light`");
-                file.at_header(error).help(format!("its columns: {}", quoted(file.names())))
-            })?;
-            Reader::Csv { file, chains }
-        };
-        Ok(Self { path: path.to_owned(), reader })
+    /// Begins to read a file.
+    pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
+        let apart = ["heavy", "light"];
+        let fasta = Fasta::Pairs { heavy: "heavy", light: "light" };
+        let known = ["combined", "heavy", "light"];
+        let file = RowFile::open(path, b',', &known, &config.predict_columns, Some(fasta))?;
+        let places = |names: &[&str]| names.iter().map(|name| file.place(name)).collect::<Option<Vec<_>>>();
+        let chains = places(&["combined"]).or_else(|| places(&apart)).ok_or_else(|| file.lack(&apart))?;
+        Ok(Self { file, chains })
     }
 
     /// The next rows, `at_most` so many.
     pub(crate) fn next(&mut self, at_most: u64) -> Result<Table> {
         let mut combined = Vec::new();
         while (combined.len() as u64) < at_most {
-            let row = match &mut self.reader {
-                Reader::Csv { file, chains } => next_record(file, chains)?,
-                Reader::Fasta { lines, number, heading } => next_pair(&self.path, lines, number, heading)?,
-            };
-            let Some(row) = row else { break };
-            combined.push(row);
+            let Some(row) = self.file.next_row()? else { break };
+            let chains = self.chains.iter().map(|&place| self.file.field(&row, place).map(visible));
+            combined.push(chains.collect::<Result<Vec<_>>>()?.join("|"));
         }
-        Table::new().with("combined", Column::text(combined))
-    }
-}
-
-fn next_record(file: &mut RowFile, chains: &[usize]) -> Result<Option<String>> {
-    let Some(record) = file.next_row()? else { return Ok(None) };
-    let chains: Vec<_> = chains.iter().map(|&place| visible(record.get(place).unwrap_or_default())).collect();
-    if chains.iter().any(|chain| chain.is_empty()) {
-        let error = file.at_row(&record, Error::data("no heavy or light chain"));
-        return Err(error.help("every row is predicted, so every row needs both; take the others out of the file"));
-    }
-    Ok(Some(chains.join("|")))
-}
-
-/// The next sequence, or two that make a pair.
-fn next_pair(
-    path: &Path,
-    lines: &mut BufReader<Source>,
-    number: &mut u64,
-    heading: &mut Option<String>,
-) -> Result<Option<String>> {
-    let Some(first) = next_sequence(path, lines, number, heading)? else { return Ok(None) };
-    if first.contains('|') {
-        return Ok(Some(first));
-    }
-    match next_sequence(path, lines, number, heading)? {
-        Some(second) if !second.contains('|') => Ok(Some(format!("{first}|{second}"))),
-        _ => Err(Error::data("a heavy chain without a light chain behind it")
-            .in_file(path, Some(*number))
-            .help("sequences come in pairs, a heavy chain and its light chain, or with a `|` between both")),
-    }
-}
-
-fn next_sequence(
-    path: &Path,
-    lines: &mut BufReader<Source>,
-    number: &mut u64,
-    heading: &mut Option<String>,
-) -> Result<Option<String>> {
-    let mut sequence = String::new();
-    loop {
-        let mut line = String::new();
-        let more = lines.read_line(&mut line).map_err(|e| Error::io(path, &e))? > 0;
-        *number += u64::from(more);
-        let line = visible(line.trim()).into_owned();
-        if more && !line.starts_with('>') {
-            if heading.is_none() && !line.is_empty() {
-                let error = Error::data("a sequence before the first `>`").in_file(path, Some(*number));
-                return Err(error.help("a FASTA file ends in .fasta or .fa; any other is read as CSV"));
-            }
-            sequence += &line;
-            continue;
-        }
-        // Here a record begins, or the file ends: the one before is whole.
-        let before = heading.take();
-        if more {
-            *heading = Some(line);
-        }
-        match before {
-            Some(name) if sequence.is_empty() => {
-                return Err(Error::data(format!("no sequence under `{name}`")).in_file(path, Some(*number)));
-            }
-            Some(_) => return Ok(Some(sequence)),
-            None if more => {}
-            None => return Ok(None),
-        }
+        self.file.with_cells(Table::new().with("combined", Column::text(combined))?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plugin_api::cell_name;
+    use serde_json::json;
 
     fn rows(name: &str, text: &str, at_most: u64) -> Result<Vec<String>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let mut rows = Rows::open(&path)?;
+        let config = json!({ "root": "data", "predict-columns": { "light": "VL" } });
+        let renamed = serde_json::from_value(config).unwrap();
+        let usual = serde_json::from_value(json!({ "root": "data" })).unwrap();
+        let mut rows = Rows::open(&path, if text.contains("VL") { &renamed } else { &usual })?;
         let mut all = Vec::new();
         loop {
             let table = rows.next(at_most)?;
@@ -143,9 +66,10 @@ mod tests {
     #[test]
     fn rows_come_in_the_files_order_however_many_at_a_time() {
         let csv = "\u{feff}id,light,heavy\n1,DIQ,EVQ\n2,\"EIV\",QVQ\n3,SYE,QVT\n";
-        let fasta = ">a heavy\nEV\nQ\n\n>a light\nDIQ\n>b\nQVQ|EIV\n>c\nQVT\n>c\nSYE";
+        let other = csv.replace("light", "VL");
+        let fasta = ">a heavy\nEV\nQ\n\n>b\nQVQ|EIV\n>a light\nDIQ\n>c\nQVT\n>c\nSYE";
         for at_most in [1, 2, 100] {
-            for (name, text) in [("x.csv", csv), ("x.fasta", fasta)] {
+            for (name, text) in [("x.csv", csv), ("x.csv", &other), ("x.fasta", fasta)] {
                 assert_eq!(rows(name, text, at_most).unwrap(), ["EVQ|DIQ", "QVQ|EIV", "QVT|SYE"], "{name}");
             }
         }
@@ -154,13 +78,27 @@ mod tests {
     }
 
     #[test]
+    fn a_fasta_file_gives_names_and_chains() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.fa");
+        std::fs::write(&path, ">a_L one\nDIQ\n>a_H two\nEVQ\n").unwrap();
+        let config = serde_json::from_value(json!({ "root": "data" })).unwrap();
+        let table = Rows::open(&path, &config).unwrap().next(9).unwrap();
+        let cell = |(name, _): (&str, &Column)| {
+            Some((cell_name(name)?.to_owned(), table.text(name).unwrap().get(0).to_owned()))
+        };
+        let wanted = [("name", "a_H two"), ("light_name", "a_L one"), ("heavy", "EVQ"), ("light", "DIQ")];
+        let wanted = wanted.map(|(name, cell)| (name.to_owned(), cell.to_owned()));
+        assert_eq!(table.columns().filter_map(cell).collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
     fn what_cannot_be_predicted_is_told_with_its_line() {
         for (name, text, wanted) in [
-            ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has neither `combined` nor `heavy` and `light`"),
-            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no heavy or light chain"),
-            ("x.fa", "EVQ\n", "x.fa:1: a sequence before the first `>`"),
-            ("x.fa", ">a\nEVQ\n", "x.fa:2: a heavy chain without a light chain behind it"),
-            ("x.fa", ">a\n>b\nEVQ\n", "x.fa:2: no sequence under `>a`"),
+            ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has no column `light`"),
+            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no `light`"),
+            ("x.csv", "heavy,light\r\nA,B\r\nA,nan\r\n", "x.csv:3: no `light`: `nan` stands for a missing value"),
+            ("x.fa", ">a_H\nEVQ\n>b_H\nQVQ\n", "x.fa:1: `a_H`: a heavy chain without its light chain"),
         ] {
             let told = rows(name, text, 9).unwrap_err().to_string();
             assert!(told.ends_with(wanted), "{told}");

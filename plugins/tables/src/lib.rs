@@ -5,7 +5,7 @@
 //!
 //! - [`CsvFile`] reads measurements: any encoding, rows of other widths, line breaks in quotes. What cannot be used is
 //!   left out, counted by reason, and told.
-//! - [`RowFile`] reads rows to be predicted, of which none is left out.
+//! - [`RowFile`] reads rows to be predicted, CSV or [`Fasta`], of which none is left out.
 //! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others.
 //! - [`standardise`] turns targets into standard scores.
 //! - [`write_csv`] writes a file that appears whole or not at all.
@@ -13,6 +13,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod chains;
+mod fasta;
 mod file;
 mod lines;
 mod rows;
@@ -23,6 +25,7 @@ mod write;
 
 use std::path::Path;
 
+pub use fasta::Fasta;
 pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
 use plugin_api::{Error, Result};
 pub use rows::RowFile;

@@ -152,6 +152,12 @@ pub fn trimmed(text: &str) -> &str {
     text.trim_matches(is_unseen)
 }
 
+/// Whether a text stands for a missing value.
+pub fn is_missing(text: &str) -> bool {
+    let missing = ["", "-", "na", "n/a", "nan", "none", "null"];
+    missing.iter().any(|missing| missing.eq_ignore_ascii_case(trimmed(text)))
+}
+
 fn is_unseen(c: char) -> bool {
     let shows_nothing = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
