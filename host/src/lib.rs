@@ -33,6 +33,7 @@ pub mod placement;
 pub mod plot;
 pub mod plugins;
 pub mod predict;
+pub mod predictions;
 pub mod prepare;
 pub mod report;
 pub mod resume;
