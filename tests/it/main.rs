@@ -13,6 +13,7 @@
 //! - `containment`: what plugins that misbehave can do to a run, and what they cannot.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
 //! - `predictions`: rows in, predictions out.
+//! - `data`: files as people bring them.
 //! - `readers`: other programs read what a run leaves.
 //! - `algorithms`: every experiment of `configs/algorithms`.
 //! - `amplify`: the main job with the AMPLIFY model: the sample and the real data.
@@ -24,6 +25,7 @@ mod amplify;
 mod authoring;
 mod containment;
 mod control;
+mod data;
 mod faults;
 mod interfaces;
 mod plots;

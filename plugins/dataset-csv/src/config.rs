@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use fedplug_tables::Sites;
-use fedplug_tables::text::{trimmed, visible};
+use fedplug_tables::text::{chain, is_missing, trimmed};
+use fedplug_tables::{Decimal, Sites};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -50,10 +50,13 @@ pub struct Config {
     pub seed: Option<u64>,
     /// At most so many random rows to train on for each task and client, and as many to test on.
     pub max_samples: Option<NonZeroUsize>,
-    /// What stands between two columns, one character: `,` if not given, `\t` in files with tabs.
-    #[serde(default = "comma", deserialize_with = "delimiter")]
+    /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.
+    #[serde(default = "comma", deserialize_with = "fedplug_tables::delimiter")]
     #[schemars(with = "char", default = "comma_character")]
     pub delimiter: u8,
+    /// What stands before the fraction of a number: `"."` if not given, or `","`. Separators of thousands are not read.
+    #[serde(default)]
+    pub decimal: Decimal,
     /// How text is read.
     #[serde(default)]
     pub text: Text,
@@ -88,16 +91,18 @@ pub enum Text {
     /// As it stands, without white space and characters that show nothing at its ends.
     #[default]
     Plain,
-    /// Without any white space and characters that show nothing, as neither has a place in a sequence.
+    /// As a sequence of amino acids: in upper case, without any white space and characters that show nothing. Letters that
+    /// are no usual amino acids are reported.
     Sequence,
 }
 
 impl Text {
-    /// What a field says.
-    pub(crate) fn of(self, field: &str) -> Cow<'_, str> {
+    /// What a field says; none where that stands for a missing value.
+    pub(crate) fn of(self, field: &str) -> Option<Cow<'_, str>> {
         match self {
-            Self::Plain => Cow::Borrowed(trimmed(field)),
-            Self::Sequence => visible(field),
+            Self::Plain if is_missing(field) => None,
+            Self::Plain => Some(Cow::Borrowed(trimmed(field))),
+            Self::Sequence => chain(field),
         }
     }
 }
@@ -122,14 +127,6 @@ fn comma_character() -> char {
 
 fn comma() -> u8 {
     b','
-}
-
-fn delimiter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match text.as_bytes() {
-        [one] if one.is_ascii() && !matches!(one, b'"' | b'\r' | b'\n') => Ok(*one),
-        _ => Err(D::Error::custom(format_args!("must be one ASCII character other than `\"`, not `{text}`"))),
-    }
 }
 
 fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TaskTable>>, D::Error> {

@@ -38,15 +38,21 @@
 //! random: a `test-fraction` of each client's rows, of the seed, the task's and the client's name and the rows alone. With
 //! `count` the split and the deal are those of dataset-flab, to the row. A given split keeps the files' order of rows.
 //!
-//! Rows that cannot be used are left out, counted and told, file by file: with another number of columns than the header,
-//! without a text or number that is needed, with a number that is none or not finite in 32 bits. Files without a column
-//! that is needed are left out as a whole. It is an error if a task has no usable row, or a client's name could not name a
-//! folder. Files may be in UTF-8, UTF-16 with a byte order mark, or Latin-1. A column that stands twice is read where it
-//! stands first.
+//! Rows that cannot be used are skipped, counted and reported per file: with another number of columns than the header
+//! (empty fields and names at the end do not count), without a text or number that is needed, with a number that is none or
+//! not finite in 32 bits. `NaN`, `NA`, `None`, `null`, `-`, `.`, `?` and more stand for a missing value in every column: see
+//! [`is_missing`](fedplug_tables::text::is_missing). A number is trimmed at its ends, and must then be one: `7 8`, `1,000`
+//! and `>100` are skipped, the last with a reason of its own. Files without a column that is needed are skipped as a whole.
+//! It is an error if a task has no usable row, or a client's name could not name a folder. A column that stands twice is
+//! read where it stands first.
 //!
-//! Text is given as it stands, but for white space and characters without a glyph at its ends; with `text = "sequence"`
-//! also within it. Numbers are given as [`Column::F32`](plugin_api::Column); a model that cannot read a column of numbers
-//! says so when it is trained, with the column's name.
+//! Files may be in UTF-8, UTF-16 or Windows-1252, packed by gzip, or alone in a zip archive. Those named `.tsv` or `.tab`
+//! have tabs between columns, others what `delimiter` says. `decimal = ","` reads numbers with a comma.
+//!
+//! Text is given as it stands, but for white space and characters without a glyph at its ends. With `text = "sequence"` it
+//! is a chain of amino acids: without such characters within it, in upper case, and letters other than the 20 amino acids
+//! and `B` are reported per file. Numbers are given as [`Column::F32`](plugin_api::Column); a model that cannot read a
+//! column of numbers says so when it is trained, with the column's name.
 //!
 //! [Prepared](plugin_api::Dataset::prepare) data are the tables as a run has them, `max-samples` included:
 //! `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv` with the inputs and the target, those without rows left out. They are
@@ -137,8 +143,8 @@ impl Dataset for Csv {
     /// # Errors
     /// If one of the files exists, or a file cannot be read or written.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
-        let delimiter = self.config.delimiter;
-        prepare::prepare(self.data(ctx)?, delimiter, folder, ctx)
+        let config = self.config.clone();
+        prepare::prepare(self.data(ctx)?, &config, folder, ctx)
     }
 
     /// A CSV file with the inputs of at least one task. The columns of a task that it lacks are left out. It may be a FASTA

@@ -7,9 +7,10 @@ use fedplug_tables::write_csv;
 use plugin_api::{Column, Context, Error, Result, Table};
 
 use crate::clients::Data;
+use crate::config::Config;
 
 /// Writes `folder/TASK/CLIENT/train.csv` and `test.csv`, where such a table has rows.
-pub(crate) fn prepare(data: &Data, delimiter: u8, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
+pub(crate) fn prepare(data: &Data, config: &Config, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
     let tables = data.clients.iter().flat_map(|(client, tasks)| {
         tasks.iter().flat_map(move |task| {
             let folder = folder.join(&task.spec.name).join(client);
@@ -25,13 +26,13 @@ pub(crate) fn prepare(data: &Data, delimiter: u8, folder: &Path, ctx: &Context<'
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
         }
-        write(path, delimiter, table, ctx)?;
+        write(path, config, table, ctx)?;
         ctx.progress(done as u64 + 1, tables.len() as u64);
     }
     Ok(tables.into_iter().map(|(path, _)| path).collect())
 }
 
-fn write(path: &Path, delimiter: u8, table: &Table, ctx: &Context<'_>) -> Result<()> {
+fn write(path: &Path, config: &Config, table: &Table, ctx: &Context<'_>) -> Result<()> {
     enum Cells<'a> {
         Texts(&'a plugin_api::TextColumn),
         Numbers(&'a [f32]),
@@ -42,12 +43,12 @@ fn write(path: &Path, delimiter: u8, table: &Table, ctx: &Context<'_>) -> Result
     };
     let columns: Vec<Cells<'_>> = table.columns().map(cells).collect::<Result<_>>()?;
     let header: Vec<String> = table.columns().map(|(name, _)| name.to_owned()).collect();
-    write_csv(path, delimiter, &header, table.rows(), ctx, |row, fields| {
+    write_csv(path, config.delimiter, &header, table.rows(), ctx, |row, fields| {
         for column in &columns {
             match column {
                 Cells::Texts(texts) => fields.push(&[texts.get(row)]),
                 // The fewest digits that read as the same number.
-                Cells::Numbers(numbers) => fields.push(&[&numbers[row].to_string()]),
+                Cells::Numbers(numbers) => fields.push(&[&config.decimal.print(numbers[row])]),
             }
         }
     })

@@ -1,11 +1,12 @@
 //! A task's files, row after row.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
-use fedplug_tables::text::{Texts, trimmed, visible};
-use fedplug_tables::{CsvFile, Rules, Unusable, check_usable, number};
+use fedplug_tables::text::{Texts, is_missing, trimmed, visible};
+use fedplug_tables::{CsvFile, Decimal, Letters, NoNumber, Rules, Unusable, check_usable, number};
 use plugin_api::{Column, Context, Error, Result, Source, Table};
 
 use crate::config::{Clients, Config, Text};
@@ -59,8 +60,8 @@ impl Rows {
         Ok(table)
     }
 
-    fn push(&mut self, row: &Row<'_>, owner: Option<&str>, for_testing: Option<bool>, text: Text) {
-        self.texts.iter_mut().zip(&row.texts).for_each(|(column, field)| column.push(&[&text.of(field)]));
+    fn push(&mut self, row: &Row<'_>, owner: Option<&str>, for_testing: Option<bool>) {
+        self.texts.iter_mut().zip(&row.texts).for_each(|(column, field)| column.push(&[field]));
         let columns = self.numbers.iter_mut().chain([&mut self.target]);
         columns.zip(&row.numbers).for_each(|(column, number)| column.push(*number));
         if let Some(name) = row.client.or(owner) {
@@ -136,8 +137,10 @@ struct Needed<'a> {
     numbers: usize,
     client: bool,
     testing: bool,
-    /// A reason for each name, that it is missing; for each number, that it is none; and that of the last column.
+    /// A reason for each name, that it is missing; for each number, why it is none; and that of the last column.
     reasons: Vec<String>,
+    text: Text,
+    decimal: Decimal,
 }
 
 impl<'a> Needed<'a> {
@@ -148,17 +151,21 @@ impl<'a> Needed<'a> {
         let names: Vec<&str> =
             plan.texts.iter().chain(numbers()).chain(client).chain(testing).map(String::as_str).collect();
         let missing = names.iter().map(|name| format!("no `{name}`"));
-        let not_finite = numbers().map(|name| format!("`{name}` is not a finite number"));
+        let none = numbers().flat_map(|name| NOT_MISSING.map(|lack| lack.reason(name, config.decimal)));
         let neither = testing.map(|name| format!("`{name}` is neither `train` nor `test`"));
-        let reasons = missing.chain(not_finite).chain(neither).collect();
+        let reasons = missing.chain(none).chain(neither).collect();
         let (texts, numbers) = (plan.texts.len(), plan.numbers.len() + 1);
-        Self { names, texts, numbers, client: client.is_some(), testing: testing.is_some(), reasons }
+        let (text, decimal) = (config.text, config.decimal);
+        Self { names, texts, numbers, client: client.is_some(), testing: testing.is_some(), reasons, text, decimal }
     }
 }
 
+/// Why a field that is there is no number.
+const NOT_MISSING: [NoNumber; 3] = [NoNumber::Censored, NoNumber::OtherMark, NoNumber::NotFinite];
+
 /// What one row says.
 struct Row<'a> {
-    texts: Vec<&'a str>,
+    texts: Vec<Cow<'a, str>>,
     numbers: Vec<f32>,
     client: Option<&'a str>,
     for_testing: Option<bool>,
@@ -168,21 +175,25 @@ impl<'a> Row<'a> {
     /// Judges a row, whose fields stand at these places; an error is the number of the reason.
     fn new(record: &'a StringRecord, places: &[usize], needed: &Needed<'_>) -> std::result::Result<Self, usize> {
         let fields: Vec<&str> = places.iter().map(|&place| record.get(place).unwrap_or_default()).collect();
-        if let Some(missing) = fields.iter().position(|field| visible(field).is_empty()) {
+        let (texts, rest) = fields.split_at(needed.texts);
+        let texts: Vec<Option<Cow<'_, str>>> = texts.iter().map(|field| needed.text.of(field)).collect();
+        let is_there = texts.iter().map(Option::is_some).chain(rest.iter().map(|field| !is_missing(field)));
+        if let Some(missing) = is_there.into_iter().position(|there| !there) {
             return Err(missing);
         }
-        let (texts, rest) = fields.split_at(needed.texts);
         let (values, rest) = rest.split_at(needed.numbers);
         let mut numbers = Vec::with_capacity(values.len());
         for (i, value) in values.iter().enumerate() {
-            numbers.push(number(&visible(value)).ok_or(places.len() + i)?);
+            let reason = |lack| NOT_MISSING.iter().position(|other| *other == lack).unwrap_or_default();
+            let lack = |lack| places.len() + i * NOT_MISSING.len() + reason(lack);
+            numbers.push(number(value, needed.decimal).map_err(lack)?);
         }
         let client = needed.client.then(|| trimmed(rest[0]));
         let for_testing = match rest.last().filter(|_| needed.testing) {
-            Some(word) => Some(is_for_testing(word).ok_or(places.len() + values.len())?),
+            Some(word) => Some(is_for_testing(word).ok_or(places.len() + values.len() * NOT_MISSING.len())?),
             None => None,
         };
-        Ok(Self { texts: texts.to_vec(), numbers, client, for_testing })
+        Ok(Self { texts: texts.into_iter().flatten().collect(), numbers, client, for_testing })
     }
 }
 
@@ -209,16 +220,21 @@ fn file(
         return Ok(file.leave_out(lack, ctx));
     }
     let places: Vec<usize> = needed.names.iter().filter_map(place).collect();
-    let reasons: Vec<&str> = needed.reasons.iter().map(String::as_str).collect();
-    let rules = Rules { reasons: &reasons, short_rows: false, may_be_empty: false };
-    file.rows(rules, ctx, |record| {
+    let rules = Rules { reasons: &needed.reasons, short_rows: false, may_be_empty: false };
+    let mut letters = Letters::default();
+    let source = file.rows(rules, ctx, |record| {
         let row = Row::new(record, &places, &needed).map_err(Unusable::Row)?;
         if let Some(client) = row.client {
             check_client(client).map_err(|e| e.in_file(path, record.position().map(csv::Position::line)))?;
         }
-        rows.push(&row, owner, for_testing, config.text);
+        rows.push(&row, owner, for_testing);
+        if config.text == Text::Sequence {
+            letters.add(places[..needed.texts].iter().filter_map(|&place| record.get(place)));
+        }
         Ok(())
-    })
+    })?;
+    letters.tell(path, ctx);
+    Ok(source)
 }
 
 /// The client whose file this is.

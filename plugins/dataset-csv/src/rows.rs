@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use fedplug_tables::text::visible;
-use fedplug_tables::{Fasta, RowFile, number};
+use fedplug_tables::{Decimal, Fasta, NoNumber, RowFile, number};
 use plugin_api::{Column, Result, Table};
 
 use crate::config::{Config, Text};
@@ -13,6 +12,7 @@ use crate::plan::Plan;
 pub(crate) struct Rows {
     file: RowFile,
     text: Text,
+    decimal: Decimal,
     /// The columns of text with their names and places.
     texts: Vec<(String, usize)>,
     /// The columns of numbers.
@@ -46,7 +46,7 @@ impl Rows {
             held.filter_map(|name| Some(((*name).to_owned(), file.place(name)?))).collect()
         };
         let (texts, numbers) = (places(&texts), places(&numbers));
-        Ok(Self { file, text: config.text, texts, numbers })
+        Ok(Self { file, text: config.text, decimal: config.decimal, texts, numbers })
     }
 
     /// The next rows, `at_most` so many.
@@ -55,12 +55,17 @@ impl Rows {
         let mut numbers = vec![Vec::new(); self.numbers.len()];
         for _ in 0..at_most {
             let Some(row) = self.file.next_row()? else { break };
+            let file = &self.file;
             for (column, (_, place)) in texts.iter_mut().zip(&self.texts) {
-                column.push(self.text.of(self.file.field(&row, *place)?).into_owned());
+                let text = self.text.of(&row[*place]).ok_or_else(|| file.missing(&row, *place))?;
+                column.push(text.into_owned());
             }
             for (column, (name, place)) in numbers.iter_mut().zip(&self.numbers) {
-                let value = number(&visible(self.file.field(&row, *place)?));
-                column.push(value.ok_or_else(|| self.file.bad(&row, format!("`{name}` is not a finite number")))?);
+                let value = number(&row[*place], self.decimal).map_err(|lack| match lack {
+                    NoNumber::Missing => file.missing(&row, *place),
+                    lack => file.bad(&row, lack.reason(name, self.decimal)),
+                });
+                column.push(value?);
             }
         }
         let mut table = Table::new();

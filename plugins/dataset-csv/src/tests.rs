@@ -172,7 +172,7 @@ fn a_clients_split_depends_on_seed_task_client_and_its_rows_alone() {
 #[test]
 fn several_tasks_take_what_they_do_not_say_from_the_table_above() {
     let root = folder(&[
-        ("a.csv", "seq,age,y,z\nA,1,10,0.5\nC,2,,1.5\nD,?,30,2.5\nE,4,40,\n"),
+        ("a.csv", "seq,age,y,z\nA,1,10,0.5\nC,2,,1.5\nD,x,30,2.5\nE,4,40,\n"),
         ("b.csv", "seq,y\nF,1\nG,2\n"),
     ]);
     let keys = json!({

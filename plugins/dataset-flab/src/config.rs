@@ -5,12 +5,15 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use fedplug_tables::Decimal;
 pub use fedplug_tables::Sites;
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, de};
+
+use crate::chains::Chains;
 
 /// FLAb's task folders, in the order that numbers the tasks.
 pub const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm"];
@@ -45,6 +48,17 @@ pub struct Config {
     /// alike. In a federation of real sites it takes one more sum over them.
     #[serde(default)]
     pub standardise: bool,
+    /// Which chains are read. `"paired"`, the default, needs both; `"heavy"` and `"light"` read one, as of nanobodies;
+    /// `"any"` takes what a row has. `split = "reference"` needs pairs.
+    #[serde(default)]
+    pub chains: Chains,
+    /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.
+    #[serde(default = "comma", deserialize_with = "fedplug_tables::delimiter")]
+    #[schemars(with = "char", default = "comma_character")]
+    pub delimiter: u8,
+    /// What stands before the fraction of a number: `"."` if not given, or `","`. Separators of thousands are not read.
+    #[serde(default)]
+    pub decimal: Decimal,
     /// At most so many random rows to train on for each task and client, and as many to test on for each task.
     pub max_samples: Option<NonZeroUsize>,
     /// The names that columns have in a file of rows to be predicted, where they are others: `{ heavy = "VH" }`. For one file,
@@ -88,6 +102,15 @@ impl Config {
             Clients::Sites(sites) => Some(sites),
         }
     }
+}
+
+fn comma() -> u8 {
+    b','
+}
+
+/// The same for the schema, where it stands as in a file.
+fn comma_character() -> char {
+    ','
 }
 
 fn all_tasks() -> Vec<String> {

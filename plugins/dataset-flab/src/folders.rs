@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::{names_in, quoted};
-use plugin_api::{Error, Result};
+use fedplug_tables::{is_table, names_in, quoted};
+use plugin_api::{Context, Error, Result};
 
 /// The folder of each task. All that are missing are told at once.
 pub(crate) fn of_tasks(root: &Path, tasks: &[String]) -> Result<Vec<PathBuf>> {
@@ -37,8 +37,21 @@ fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
 
 /// The CSV files of a folder, sorted by name.
 pub(crate) fn csv_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let is_csv = |path: &Path| path.is_file() && path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("csv"));
-    Ok(names_in(folder, is_csv)?.into_iter().map(|name| folder.join(name)).collect())
+    Ok(names_in(folder, |path| path.is_file() && is_table(path))?.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// Warns of what else lies in a task's folder: it may hold measurements that somebody expects to be used.
+pub(crate) fn tell_skipped(folder: &Path, ctx: &Context<'_>) -> Result<()> {
+    let mut others = names_in(folder, |path| path.is_dir() || !is_table(path))?;
+    others.iter_mut().filter(|name| folder.join(name.as_str()).is_dir()).for_each(|name| name.push('/'));
+    if !others.is_empty() {
+        let shown = folder.display();
+        ctx.warn(format_args!(
+            "{shown}: not read: {}; only `.csv`, `.tsv`, `.gz` and `.zip` files are",
+            quoted(&others)
+        ));
+    }
+    Ok(())
 }
 
 /// The file of prepared rows to train on, beside which the clients' files have the names of [`client_file`].

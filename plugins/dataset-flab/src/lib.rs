@@ -2,7 +2,7 @@
 //!
 //! [FLAb](https://github.com/Graylab/FLAb) keeps measurements of antibodies as `ROOT/TASK/*.csv` with the columns `heavy`,
 //! `light` and `fitness`. All files of a task, in the order of their names, make one table with the columns `combined`
-//! (heavy chain, `|`, light chain) and `fitness`; rows that cannot be used are left out and counted. Then the table is
+//! (heavy chain, `|`, light chain) and `fitness`; rows that cannot be used are skipped and counted. Then the table is
 //! split at random into rows to train and rows to test on, and the former are dealt to the clients.
 //!
 //! ```toml
@@ -11,6 +11,23 @@
 //! root = "FLAb/data"
 //! clients = { count = 6, alpha = 1.0 }       # or "by-task", the default
 //! ```
+//!
+//! # What is read
+//!
+//! - Files named `.csv`, `.tsv` or `.tab` (tabs), packed by gzip as `.csv.gz` or alone in a `.zip`; what else lies in a
+//!   task's folder is named in a warning. They are in UTF-8, UTF-16 or Windows-1252. `delimiter = ";"` and `decimal = ","`
+//!   read what many spreadsheets write; a file whose header falls apart at another character says which key to set.
+//! - [`Chains`]: `chains = "heavy"`, `"light"` or `"any"` reads single chains, as of nanobodies, and `combined` then holds a
+//!   single chain without `|`. Training, [prepared](Dataset::prepare) data and predictions follow the same key.
+//! - Chains lose white space and characters without a glyph and are read in upper case; rows with lower-case letters are
+//!   counted. Letters other than the 20 amino acids and `B` (`X`, `Z`, `U`, `*`, gaps) are kept, and reported per file
+//!   with their share: a model may not know them.
+//! - A chain that is missing (`NaN`, `NA`, `None`, `null`, `-`, `.`, `?` and more, see
+//!   [`is_missing`](fedplug_tables::text::is_missing)) or without a letter is no chain, also beside the `|` of a `combined`
+//!   that was prepared elsewhere. No chain is spelled `NA`.
+//! - A number is trimmed at its ends, and must then be one: `7 8`, `1,000` and `5%` are skipped, and so are bounds and
+//!   estimates such as `>100` and `~7`, with a reason of their own.
+//! - Fields beyond the header may be empty, and names beyond a row's fields.
 //!
 //! The split of a task depends on the seed, the task's name and its rows alone: not on the other tasks.
 //!
@@ -22,6 +39,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod chains;
 mod config;
 mod folders;
 mod load;
@@ -37,6 +55,7 @@ mod split;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use chains::Chains;
 pub use config::{Clients, Config, Sites, Split, TASKS};
 use fedplug_tables::{no_client, quoted};
 use load::{Dealt, Measured};
@@ -210,20 +229,20 @@ impl Dataset for Flab {
     /// If one of the files exists, the data is prepared already, or a file cannot be read or written.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
         let files = prepare::files(&self.config, folder)?;
-        let split = self.config.split();
+        let config = self.config.clone();
         // What a description read, unless a client's tables were made of it since.
         if let Some(Data { tasks: Tasks::Tables(_), .. }) = self.read {
             self.read = None;
         }
         match &self.data(ctx)?.tasks {
-            Tasks::Measured(tasks) => prepare::write(tasks, split, &files, ctx)?,
+            Tasks::Measured(tasks) => prepare::write(tasks, &config, &files, ctx)?,
             Tasks::Tables(_) => return Err(Error::data("the data is prepared already")),
         }
         Ok(files)
     }
 
-    /// A CSV file with `heavy` and `light`, or `combined`; or FASTA records of heavy and light chains, paired by their names
-    /// as [`Fasta::Pairs`](fedplug_tables::Fasta) says.
+    /// A CSV file with the columns that [`Chains`] asks for, or `combined`; or FASTA records: single chains where `chains`
+    /// reads one, else heavy and light chains that are paired by their names as [`Fasta::Pairs`](fedplug_tables::Fasta) says.
     ///
     /// # Errors
     /// If the file cannot be read, has no such columns, or its names contradict or leave open what belongs together.
@@ -234,7 +253,7 @@ impl Dataset for Flab {
 
     fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         ctx.check()?;
-        self.rows.as_mut().ok_or_else(|| Error::other("no file of rows was opened"))?.next(at_most)
+        self.rows.as_mut().ok_or_else(|| Error::other("no file of rows was opened"))?.next(at_most, ctx)
     }
 }
 

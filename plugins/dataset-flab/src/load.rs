@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use fedplug_tables::text::Texts;
 use fedplug_tables::{Deal, quoted, scale_of};
-use plugin_api::{Column, Context, Result, Scale, Source, Table, TaskSpec};
+use plugin_api::{Column, Context, Error, Result, Scale, Source, Table, TaskSpec};
 
-use crate::config::Config;
+use crate::chains::Chains;
+use crate::config::{Config, Split};
 use crate::folders::{self, TEST, TRAIN};
 use crate::read::{Form, read};
 use crate::sheets::Sheets;
@@ -91,6 +92,11 @@ pub(crate) fn spec(task: &str, target: &str) -> TaskSpec {
 
 /// Reads a task's measurements, and splits and deals them.
 pub(crate) fn raw(task: &str, folder: &Path, config: &Config, ctx: &Context<'_>) -> Result<(Measured, Vec<Source>)> {
+    if config.split() == Split::Reference && config.chains != Chains::Paired {
+        let error = Error::config("the published preparation knows pairs alone").at_key("chains");
+        return Err(error.help("`split = \"random\"` takes single chains"));
+    }
+    folders::tell_skipped(folder, ctx)?;
     let (sheets, sources) = Sheets::read(folder, config, ctx)?;
     check_usable(task, folder, config, &sources)?;
     let deal = split::deal(sheets.rows(), task, config, ctx)?;
@@ -107,7 +113,7 @@ pub(crate) fn prepared(task: &str, folder: &Path, config: &Config, ctx: &Context
     let mut sources = Vec::new();
     let mut one = |path: PathBuf| {
         let (mut combined, mut fitness) = (Texts::default(), Vec::new());
-        let (_, source) = read(&path, &config.target, Form::Prepared, ctx, |_, _, antibody| {
+        let (_, source) = read(&path, config, Form::Prepared, ctx, |_, _, antibody| {
             if let Some(antibody) = antibody {
                 combined.push(antibody.combined);
                 fitness.push(antibody.fitness);
@@ -140,7 +146,13 @@ fn tell_others(folder: &Path, ctx: &Context<'_>) -> Result<()> {
 /// An error with all reasons if no file has a usable row.
 pub(crate) fn check_usable(task: &str, folder: &Path, config: &Config, sources: &[Source]) -> Result<()> {
     fedplug_tables::check_usable(task, sources).map_err(|error| {
-        let help = format!("a row needs `heavy`, `light` and a finite number in `{}`", config.target);
+        let chains = match config.chains {
+            Chains::Paired => "`heavy`, `light`",
+            Chains::Heavy => "`heavy`",
+            Chains::Light => "`light`",
+            Chains::Any => "`heavy` or `light`",
+        };
+        let help = format!("a row needs {chains} and a finite number in `{}`", config.target);
         let error = error.in_file(folder, None).help(help);
         if sources.is_empty() { error.because_of("the folder holds no CSV file") } else { error }
     })

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use fedplug_tables::text::PANDAS_MISSING;
+
 /// What pandas takes the values of one column of one file for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -14,16 +16,11 @@ pub(crate) enum Kind {
     Text,
 }
 
-/// What `read_csv` takes for a missing value unless told otherwise.
-const MISSING: [&str; 19] = [
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
-];
-
-/// Whether pandas takes the text for a missing value, which it prints as nothing.
-pub(crate) fn is_missing(text: &str) -> bool {
+/// Whether pandas takes the text for a missing value, which it prints as nothing. It takes fewer than
+/// [`is_missing`](fedplug_tables::text::is_missing) does, and none of another case.
+fn is_missing(text: &str) -> bool {
     // None is longer than `#N/A N/A`, and a chain is.
-    text.len() <= 8 && MISSING.contains(&text)
+    text.len() <= 8 && PANDAS_MISSING.contains(&text)
 }
 
 impl Kind {

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fedplug_tables::text::visible;
 use fedplug_tables::{Fields, write_csv};
 use plugin_api::{Context, Error, Result};
 
@@ -42,11 +41,12 @@ pub(crate) fn files(config: &Config, folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Writes the [`files`] of these tasks, on as many threads as the call may use: what a file says hangs on no other.
-pub(crate) fn write(tasks: &[Measured], split: Split, files: &[PathBuf], ctx: &Context<'_>) -> Result<()> {
+pub(crate) fn write(tasks: &[Measured], config: &Config, files: &[PathBuf], ctx: &Context<'_>) -> Result<()> {
     for folder in files.chunk_by(|a, b| a.parent() == b.parent()).filter_map(|files| files[0].parent()) {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
     }
-    let sheets: Vec<Columns<'_>> = tasks.iter().map(|task| Columns::of(&task.sheets, split)).collect();
+    let sheets: Vec<Columns<'_>> =
+        tasks.iter().map(|task| Columns::of(&task.sheets, config.split(), config.delimiter)).collect();
     let parts = tasks.iter().zip(&sheets).flat_map(|(Measured { deal, .. }, columns)| {
         [&deal.train[..], &deal.test].into_iter().chain(deal.parts()).map(move |rows| (columns, rows))
     });
@@ -74,34 +74,36 @@ struct Columns<'a> {
     split: Split,
     /// Their names, in the order in which they first appear, and then `combined`.
     names: Vec<String>,
-    heavy: usize,
-    light: usize,
+    heavy: Option<usize>,
+    light: Option<usize>,
     combined: usize,
+    delimiter: u8,
     /// For each file and each column of the task the column there and what it is taken for, if there is one.
     places: Vec<Vec<Option<(usize, Kind)>>>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(sheets: &'a Sheets, split: Split) -> Self {
+    fn of(sheets: &'a Sheets, split: Split, delimiter: u8) -> Self {
         let mut names: Vec<String> = Vec::new();
         for name in sheets.sheets.iter().flat_map(|sheet| &sheet.names).map(String::as_str).chain(["combined"]) {
             if !names.iter().any(|other| other == name) {
                 names.push(name.to_owned());
             }
         }
-        let place = |name: &str| names.iter().position(|other| other == name).unwrap_or_default();
+        let place = |name: &str| names.iter().position(|other| other == name);
         let [heavy, light, combined] = ["heavy", "light", "combined"].map(place);
+        let combined = combined.unwrap_or_default();
         let mut places = vec![Vec::new(); sheets.sheets.len()];
         for name in &names {
             for (places, found) in places.iter_mut().zip(match_up(sheets, name, split)) {
                 places.push(found);
             }
         }
-        Self { sheets, split, names, heavy, light, combined, places }
+        Self { sheets, split, names, heavy, light, combined, delimiter, places }
     }
 
     fn write(&self, path: &Path, rows: &[usize], ctx: &Context<'_>) -> Result<()> {
-        write_csv(path, b',', &self.names, rows.len(), ctx, |row, fields| {
+        write_csv(path, self.delimiter, &self.names, rows.len(), ctx, |row, fields| {
             if row.is_multiple_of(FETCHED) {
                 self.sheets.fetch(&rows[row..rows.len().min(row + FETCHED)]);
             }
@@ -119,7 +121,8 @@ impl<'a> Columns<'a> {
         };
         for column in 0..self.names.len() {
             if column == self.combined {
-                self.combine(&text(self.heavy), &text(self.light), fields);
+                let chain = |place: Option<usize>| place.map_or(Cow::Borrowed(""), text);
+                self.combine(&chain(self.heavy), &chain(self.light), fields);
             } else {
                 fields.push(&[&text(column)]);
             }
@@ -129,7 +132,11 @@ impl<'a> Columns<'a> {
     /// The reference joins the chains as they stand, and has nothing where one is missing.
     fn combine(&self, heavy: &str, light: &str, fields: &mut Fields) {
         match self.split {
-            Split::Random => fields.push(&[&visible(heavy), "|", &visible(light)]),
+            // Every row of a random split is usable.
+            Split::Random => match self.sheets.chains.combine(heavy, light) {
+                Ok(combined) => fields.push(&combined.parts()),
+                Err(_) => fields.push(&[]),
+            },
             Split::Reference if heavy.is_empty() || light.is_empty() => fields.push(&[]),
             Split::Reference => fields.push(&[heavy, "|", light]),
         }

@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use csv::StringRecord;
-use fedplug_tables::text::visible;
-use fedplug_tables::{CsvFile, Rules, Unusable};
+use fedplug_tables::{CsvFile, Letters, NoNumber, Rules, Unusable, number};
 use plugin_api::{Context, Error, Result, Source};
 
-use crate::pandas;
+use crate::chains::{Chains, NoChain, Place};
+use crate::config::Config;
 
 /// What a model reads of a row, and what it learns to predict.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Antibody<'a> {
-    /// Texts that together are the heavy chain, `|` and the light chain.
+    /// Texts that together are what [`Chains`] says.
     pub(crate) combined: &'a [&'a str],
     pub(crate) fitness: f32,
 }
@@ -30,107 +30,97 @@ pub(crate) enum Form {
     Prepared,
 }
 
-/// Why a row is left out, in the order in which reasons are told.
-#[derive(Clone, Copy)]
-enum Reason {
-    NoChain,
-    NoFitness,
-    NotFinite,
-}
-
-const REASONS: [&str; 3] = ["no heavy or light chain", "no fitness value", "fitness is not a finite number"];
-
 /// Reads a file, gives each row to `row` with the number of columns and what a model would read of it, if that is usable,
-/// and warns of the rows that are not. The columns' names are returned, none of a file that is left out: one without rows or without a needed
-/// column. Whether the task can do without is for the caller to judge.
+/// and warns of the rows that are not. The columns' names are returned, none of a file that is skipped: one without rows or
+/// without a needed column. Whether the task can do without is for the caller to judge.
 pub(crate) fn read(
     path: &Path,
-    target: &str,
+    config: &Config,
     form: Form,
     ctx: &Context<'_>,
     mut row: impl FnMut(&StringRecord, usize, Option<Antibody<'_>>),
 ) -> Result<(Vec<String>, Source)> {
-    let mut file = CsvFile::open(path, b',', ctx)?;
+    let target = config.target.as_str();
+    let mut file = CsvFile::open(path, config.delimiter, ctx)?;
     let names = file.names(&["heavy", "light", "combined", target]);
-    let columns = match Columns::of(&names, target, form) {
+    let columns = match Columns::of(&names, config, form) {
         Ok(columns) => columns,
         Err(missing) => {
-            let lack = file.lack(&names, &missing);
+            let mut lack = file.lack(&names, &missing);
             if form == Form::Prepared {
                 return Err(Error::data(lack.reason).in_file(path, None).help("prepare the raw data again"));
+            }
+            if config.chains == Chains::Paired {
+                match missing[..] {
+                    ["light"] => lack = lack.advise("`chains = \"heavy\"` takes single chains"),
+                    ["heavy"] => lack = lack.advise("`chains = \"light\"` takes single chains"),
+                    _ => {}
+                }
             }
             return Ok((Vec::new(), file.leave_out(lack, ctx)));
         }
     };
+    let chains = NoChain::ALL.map(|lack| lack.advice(config.chains));
+    let numbers = NoNumber::ALL.map(|lack| lack.reason(target, config.decimal));
+    let reasons: Vec<String> = chains.into_iter().chain(numbers).collect();
     let whole = form == Form::Whole;
-    let rules = Rules { reasons: &REASONS, short_rows: whole, may_be_empty: form == Form::Prepared };
+    let rules = Rules { reasons: &reasons, short_rows: whole, may_be_empty: form == Form::Prepared };
+    let mut letters = Letters::default();
     let source = file.rows(rules, ctx, |record| {
-        let used = columns.antibody(record, |antibody| row(record, names.len(), Some(antibody)));
-        if used.is_err() && whole {
-            row(record, names.len(), None);
+        let used = columns.antibody(record, config, |antibody| row(record, names.len(), Some(antibody)));
+        match used {
+            Ok(()) => letters.add(columns.chains(record)),
+            Err(_) if whole => row(record, names.len(), None),
+            Err(_) => {}
         }
-        used.map_err(|reason| Unusable::Row(reason as usize))
+        used.map_err(Unusable::Row)
     })?;
+    letters.tell(path, ctx);
     Ok((names, source))
 }
 
 /// Where the needed columns stand.
 struct Columns {
-    chains: Chains,
+    chains: Place,
     fitness: usize,
-    /// Whether a text that pandas takes for a missing value is one.
-    missing: fn(&str) -> bool,
-}
-
-enum Chains {
-    Apart { heavy: usize, light: usize },
-    Combined(usize),
 }
 
 impl Columns {
     /// The needed columns among these, or the names of those that are missing.
-    fn of<'a>(names: &[String], target: &'a str, form: Form) -> std::result::Result<Self, Vec<&'a str>> {
-        let place = |wanted: &str| names.iter().position(|name| name == wanted);
-        let combined = place("combined").filter(|_| form == Form::Prepared).map(Chains::Combined);
-        let apart = || Some(Chains::Apart { heavy: place("heavy")?, light: place("light")? });
-        let missing = if form == Form::Whole { pandas::is_missing } else { str::is_empty };
-        match (combined.or_else(apart), place(target)) {
-            (Some(chains), Some(fitness)) => Ok(Self { chains, fitness, missing }),
-            _ => Err(["heavy", "light", target].into_iter().filter(|name| place(name).is_none()).collect()),
+    fn of<'a>(names: &[String], config: &'a Config, form: Form) -> std::result::Result<Self, Vec<&'a str>> {
+        let fitness = names.iter().position(|name| *name == config.target);
+        match (config.chains.place(names, form == Form::Prepared), fitness) {
+            (Ok(chains), Some(fitness)) => Ok(Self { chains, fitness }),
+            (chains, fitness) => {
+                let target = fitness.is_none().then_some(config.target.as_str());
+                Err(chains.err().unwrap_or_default().into_iter().chain(target).collect())
+            }
         }
     }
 
-    /// Gives what a model would read of a row to `give`, or says why the row is of no use.
-    fn antibody(&self, record: &StringRecord, give: impl FnOnce(Antibody<'_>)) -> std::result::Result<(), Reason> {
-        let field =
-            |place: usize| visible(record.get(place).filter(|field| !(self.missing)(field)).unwrap_or_default());
-        match self.chains {
-            Chains::Apart { heavy, light } => {
-                let (heavy, light) = (field(heavy), field(light));
-                if heavy.is_empty() || light.is_empty() {
-                    return Err(Reason::NoChain);
-                }
-                let fitness = number(&field(self.fitness))?;
-                give(Antibody { combined: &[&heavy, "|", &light], fitness });
-            }
-            Chains::Combined(combined) => {
-                let combined = field(combined);
-                if combined.is_empty() || combined.starts_with('|') || combined.ends_with('|') {
-                    return Err(Reason::NoChain);
-                }
-                let fitness = number(&field(self.fitness))?;
-                give(Antibody { combined: &[&combined], fitness });
-            }
-        }
+    /// The fields with the chains.
+    fn chains<'a>(&self, record: &'a StringRecord) -> impl Iterator<Item = &'a str> {
+        let places = match self.chains {
+            Place::Combined(combined) => [Some(combined), None],
+            Place::Apart { heavy, light } => [heavy, light],
+        };
+        places.into_iter().flatten().filter_map(|place| record.get(place))
+    }
+
+    /// Gives what a model would read of a row to `give`; an error is the number of the reason why the row is of no use.
+    fn antibody(
+        &self,
+        record: &StringRecord,
+        config: &Config,
+        give: impl FnOnce(Antibody<'_>),
+    ) -> std::result::Result<(), usize> {
+        let field = |place: usize| record.get(place).unwrap_or_default();
+        let combined = config.chains.read(self.chains, field).map_err(|lack| lack as usize)?;
+        let lack = |lack: NoNumber| NoChain::ALL.len() + lack as usize;
+        let fitness = number(field(self.fitness), config.decimal).map_err(lack)?;
+        give(Antibody { combined: &combined.parts(), fitness });
         Ok(())
     }
-}
-
-fn number(text: &str) -> std::result::Result<f32, Reason> {
-    if text.is_empty() {
-        return Err(Reason::NoFitness);
-    }
-    fedplug_tables::number(text).ok_or(Reason::NotFinite)
 }
 
 #[cfg(test)]

@@ -1,41 +1,68 @@
 //! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use fedplug_tables::text::visible;
-use fedplug_tables::{Fasta, RowFile};
-use plugin_api::{Column, Result, Table};
+use csv::StringRecord;
+use fedplug_tables::{Fasta, Letters, RowFile};
+use plugin_api::{Column, Context, Error, Result, Table};
 
+use crate::chains::{Chains, NoChain, Place};
 use crate::config::Config;
 
 /// A file of rows, read so far.
 pub(crate) struct Rows {
+    path: PathBuf,
     file: RowFile,
-    /// Where the chains stand.
-    chains: Vec<usize>,
+    chains: Chains,
+    place: Place,
+    /// What was read, until it is told.
+    letters: Option<Letters>,
 }
 
 impl Rows {
     /// Begins to read a file.
     pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
-        let apart = ["heavy", "light"];
-        let fasta = Fasta::Pairs { heavy: "heavy", light: "light" };
-        let known = ["combined", "heavy", "light"];
-        let file = RowFile::open(path, b',', &known, &config.predict_columns, Some(fasta))?;
-        let places = |names: &[&str]| names.iter().map(|name| file.place(name)).collect::<Option<Vec<_>>>();
-        let chains = places(&["combined"]).or_else(|| places(&apart)).ok_or_else(|| file.lack(&apart))?;
-        Ok(Self { file, chains })
+        let [combined, heavy, light] = ["combined", "heavy", "light"];
+        let fasta = match config.chains {
+            Chains::Paired => Fasta::Pairs { heavy, light, alone: false },
+            Chains::Any => Fasta::Pairs { heavy, light, alone: true },
+            Chains::Heavy => Fasta::Single(heavy),
+            Chains::Light => Fasta::Single(light),
+        };
+        let renamed = &config.predict_columns;
+        let file = RowFile::open(path, config.delimiter, &[combined, heavy, light], renamed, Some(fasta))?;
+        // Whoever says where a chain stands does not mean another column.
+        let with_combined = ![heavy, light].iter().any(|chain| renamed.contains_key(*chain));
+        let chains = config.chains;
+        let place = chains.place(&file.names(), with_combined).map_err(|missing| file.lack(&missing))?;
+        Ok(Self { path: path.to_owned(), file, chains, place, letters: Some(Letters::default()) })
     }
 
-    /// The next rows, `at_most` so many.
-    pub(crate) fn next(&mut self, at_most: u64) -> Result<Table> {
+    /// The next rows, `at_most` so many. It warns of odd letters when the last one was read.
+    pub(crate) fn next(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         let mut combined = Vec::new();
         while (combined.len() as u64) < at_most {
-            let Some(row) = self.file.next_row()? else { break };
-            let chains = self.chains.iter().map(|&place| self.file.field(&row, place).map(visible));
-            combined.push(chains.collect::<Result<Vec<_>>>()?.join("|"));
+            let Some(row) = self.file.next_row()? else {
+                if let Some(letters) = self.letters.take() {
+                    letters.tell(&self.path, ctx);
+                }
+                break;
+            };
+            let found = self.chains.read(self.place, |place| &row[place]);
+            let found = found.map_err(|lack| self.lack(&row, lack))?.parts().concat();
+            self.letters.iter_mut().for_each(|letters| letters.add([found.as_str()]));
+            combined.push(found);
         }
         self.file.with_cells(Table::new().with("combined", Column::text(combined))?)
+    }
+
+    fn lack(&self, row: &StringRecord, lack: NoChain) -> Error {
+        let place = match (self.place, lack) {
+            (Place::Combined(_), _) => None,
+            (Place::Apart { light, .. }, NoChain::Light) => light,
+            (Place::Apart { heavy, light }, _) => heavy.or(light),
+        };
+        place.map_or_else(|| self.file.bad(row, lack.reason().to_owned()), |place| self.file.missing(row, place))
     }
 }
 
@@ -43,6 +70,7 @@ impl Rows {
 mod tests {
     use super::*;
     use plugin_api::cell_name;
+    use plugin_api::context::Silent;
     use serde_json::json;
 
     fn rows(name: &str, text: &str, at_most: u64) -> Result<Vec<String>> {
@@ -55,7 +83,7 @@ mod tests {
         let mut rows = Rows::open(&path, if text.contains("VL") { &renamed } else { &usual })?;
         let mut all = Vec::new();
         loop {
-            let table = rows.next(at_most)?;
+            let table = rows.next(at_most, &Context::new(&Silent))?;
             if table.rows() == 0 {
                 return Ok(all);
             }
@@ -83,7 +111,7 @@ mod tests {
         let path = folder.path().join("x.fa");
         std::fs::write(&path, ">a_L one\nDIQ\n>a_H two\nEVQ\n").unwrap();
         let config = serde_json::from_value(json!({ "root": "data" })).unwrap();
-        let table = Rows::open(&path, &config).unwrap().next(9).unwrap();
+        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
         let cell = |(name, _): (&str, &Column)| {
             Some((cell_name(name)?.to_owned(), table.text(name).unwrap().get(0).to_owned()))
         };
@@ -97,11 +125,48 @@ mod tests {
         for (name, text, wanted) in [
             ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has no column `light`"),
             ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no `light`"),
-            ("x.csv", "heavy,light\r\nA,B\r\nA,nan\r\n", "x.csv:3: no `light`: `nan` stands for a missing value"),
+            ("x.csv", "heavy,light\r\nA,B\r\nA,nan\r\n", "x.csv:3: no `light`, only `nan`"),
             ("x.fa", ">a_H\nEVQ\n>b_H\nQVQ\n", "x.fa:1: `a_H`: a heavy chain without its light chain"),
         ] {
             let told = rows(name, text, 9).unwrap_err().to_string();
             assert!(told.ends_with(wanted), "{told}");
         }
+    }
+
+    #[test]
+    fn single_chains_are_read_where_the_model_was_trained_on_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |chains: &str, name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let config = serde_json::from_value(json!({ "root": "data", "chains": chains })).unwrap();
+            let table = Rows::open(&path, &config)?.next(9, &Context::new(&Silent))?;
+            Ok::<_, Error>(table.text("combined")?.iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let nanobodies = ">vhh1\nEVQ\n>vhh2 of a llama\nqvq\n";
+        assert_eq!(read("heavy", "x.fa", nanobodies).unwrap(), ["EVQ", "QVQ"]);
+        assert_eq!(read("any", "x.fa", nanobodies).unwrap(), ["EVQ", "QVQ"]);
+        assert!(read("paired", "x.fa", nanobodies).is_err());
+        let mixed = ">a_H\nEVQ\n>b_L\nDIQ\n>a_L\nEIV\n";
+        assert_eq!(read("any", "x.fa", mixed).unwrap(), ["EVQ|EIV", "DIQ"]);
+        assert!(
+            read("heavy", "x.fa", mixed)
+                .unwrap_err()
+                .to_string()
+                .ends_with("x.fa:3: `b_L`: a light chain, and the model reads one chain")
+        );
+        assert_eq!(read("light", "x.fa", ">b_L\nDIQ\n").unwrap(), ["DIQ"]);
+        assert_eq!(read("heavy", "x.csv", "heavy,light\nEVQ,-\n").unwrap(), ["EVQ"]);
+    }
+
+    #[test]
+    fn a_column_that_is_named_goes_before_combined() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        std::fs::write(&path, "combined,VH,VL\nA|B,EVQ,DIQ\n").unwrap();
+        let config = json!({ "root": "data", "predict-columns": { "heavy": "VH", "light": "VL" } });
+        let config = serde_json::from_value(config).unwrap();
+        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
+        assert_eq!(table.text("combined").unwrap().get(0), "EVQ|DIQ");
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use fedplug_tables::text::{Texts, visible};
+use fedplug_tables::text::Texts;
 use plugin_api::{Context, Result, Source};
 
+use crate::chains::{Chains, Place};
 use crate::config::{Config, Split};
 use crate::folders;
 use crate::read::{Form, read};
@@ -15,6 +16,8 @@ pub(crate) struct Sheets {
     pub(crate) sheets: Vec<Sheet>,
     /// What each row says, file after file; not a number where no model can use the row.
     pub(crate) fitness: Vec<f32>,
+    /// Which chains are read.
+    pub(crate) chains: Chains,
 }
 
 /// One file.
@@ -25,8 +28,7 @@ pub(crate) struct Sheet {
     fields: Texts,
     /// The number of its first row among all files' rows.
     first: usize,
-    heavy: usize,
-    light: usize,
+    chains: Place,
 }
 
 impl Sheet {
@@ -49,19 +51,19 @@ impl Sheets {
         let (mut sheets, mut fitness, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for path in folders::csv_files(folder)? {
             let (first, mut fields) = (fitness.len(), Texts::default());
-            let (names, source) = read(&path, &config.target, form, ctx, |record, width, antibody| {
+            let (names, source) = read(&path, config, form, ctx, |record, width, antibody| {
                 record.iter().for_each(|field| fields.push(&[field]));
                 (record.len()..width).for_each(|_| fields.push(&[]));
                 fitness.push(antibody.map_or(f32::NAN, |antibody| antibody.fitness));
             })?;
             sources.push(source);
             if !names.is_empty() {
-                let place = |wanted: &str| names.iter().position(|name| name == wanted).unwrap_or_default();
-                let (heavy, light) = (place("heavy"), place("light"));
-                sheets.push(Sheet { names: distinct(names), fields, first, heavy, light });
+                let place = |wanted: &str| names.iter().position(|name| name == wanted);
+                let chains = Place::Apart { heavy: place("heavy"), light: place("light") };
+                sheets.push(Sheet { names: distinct(names), fields, first, chains });
             }
         }
-        Ok((Self { sheets, fitness }, sources))
+        Ok((Self { sheets, fitness, chains: config.chains }, sources))
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -88,7 +90,8 @@ impl Sheets {
     pub(crate) fn combined(&self, row: usize) -> String {
         let (sheet, row) = self.find(row);
         let sheet = &self.sheets[sheet];
-        [visible(sheet.field(row, sheet.heavy)), visible(sheet.field(row, sheet.light))].join("|")
+        let combined = self.chains.read(sheet.chains, |column| sheet.field(row, column));
+        combined.map(|combined| combined.parts().concat()).unwrap_or_default()
     }
 }
 

@@ -12,7 +12,11 @@ pub(crate) struct Lines(Mutex<Vec<String>>);
 
 impl Lines {
     pub(crate) fn without(self, folder: &Path) -> Vec<String> {
-        let lines = self.0.into_inner().unwrap();
+        let mut lines = self.0.into_inner().unwrap();
+        // Chains that are made up here are numbered, which is a warning of its own.
+        let digit =
+            |line: &String| line.contains("letters other") && ('0'..='9').any(|d| line.contains(&format!("`{d}`")));
+        lines.retain(|line| !digit(line));
         lines.into_iter().map(|line| line.replace(&format!("{}/", folder.display()), "")).collect()
     }
 }
@@ -151,7 +155,7 @@ fn a_task_without_a_usable_row_is_an_error_with_the_reasons() {
     assert_eq!(error.message(), "task `tm` has no usable row");
     let tm = root.path().join("tm");
     let cause = |file: &str, what: &str| format!("{}: {what}", tm.join(file).display());
-    assert_eq!(error.causes(), [cause("a.csv", "it has no row (0 rows)"), cause("b.csv", "no fitness value (1 rows)")]);
+    assert_eq!(error.causes(), [cause("a.csv", "it has no row (0 rows)"), cause("b.csv", "no `fitness` (1 rows)")]);
     assert_eq!(error.hint(), Some("a row needs `heavy`, `light` and a finite number in `fitness`"));
     std::fs::create_dir(root.path().join("empty")).unwrap();
     let error = flab(root.path(), json!({ "tasks": ["empty"] })).describe(&ctx()).unwrap_err();
@@ -180,7 +184,7 @@ fn real_measurements_are_read_whole() {
     let rows: Vec<_> = description.clients.iter().map(|c| c.tasks[0].train + c.tasks[0].test).collect();
     assert_eq!(rows.len(), 6);
     let without_value: usize =
-        description.sources.iter().flat_map(|s| &s.skipped).filter(|s| s.0 == "no fitness value").map(|s| s.1).sum();
+        description.sources.iter().flat_map(|s| &s.skipped).filter(|s| s.0 == "no `fitness`").map(|s| s.1).sum();
     let binding: usize =
         description.sources.iter().filter(|s| s.path.starts_with(root.join("binding"))).map(|s| s.rows).sum();
     assert_eq!((without_value, binding, rows[1]), (1097, 2277 - 1097, 2277 - 1097));

@@ -13,7 +13,7 @@ use crate::text::visible;
 /// Which columns the records of a FASTA file fill.
 #[derive(Clone, Copy, Debug)]
 pub enum Fasta<'a> {
-    /// A row is a heavy chain and its light chain.
+    /// A row is a heavy chain and its light chain, or may be one of them `alone`.
     ///
     /// They are paired by their names, wherever they stand: `ab0_H` and `ab0_L`, `ab0 heavy` and `ab0 light`, `ab0|VH` and
     /// `ab0|VL`, `kappa` and `lambda` for the latter. Names that tell no chain pair two records only where one follows the
@@ -23,6 +23,8 @@ pub enum Fasta<'a> {
         heavy: &'a str,
         /// The column of light chains.
         light: &'a str,
+        /// Whether a record without another of its name is a row. It is a heavy chain unless its name tells a light one.
+        alone: bool,
     },
     /// Each record is a row. If the column's name tells a chain, no record may be the other one.
     Single(&'a str),
@@ -34,8 +36,8 @@ impl<'a> Fasta<'a> {
         match *columns {
             [column] => Some(Self::Single(column)),
             [one, other] => match (Chain::of_column(one)?, Chain::of_column(other)?) {
-                (Chain::Heavy, Chain::Light) => Some(Self::Pairs { heavy: one, light: other }),
-                (Chain::Light, Chain::Heavy) => Some(Self::Pairs { heavy: other, light: one }),
+                (Chain::Heavy, Chain::Light) => Some(Self::Pairs { heavy: one, light: other, alone: false }),
+                (Chain::Light, Chain::Heavy) => Some(Self::Pairs { heavy: other, light: one, alone: false }),
                 _ => None,
             },
             _ => None,
@@ -45,7 +47,7 @@ impl<'a> Fasta<'a> {
     /// The columns of all rows. The records' names stand first.
     pub(crate) fn columns(self) -> Vec<String> {
         match self {
-            Self::Pairs { heavy, light } => vec![NAME, LIGHT_NAME, heavy, light],
+            Self::Pairs { heavy, light, .. } => vec![NAME, LIGHT_NAME, heavy, light],
             Self::Single(column) => vec![if column == NAME { "header" } else { NAME }, column],
         }
         .into_iter()
@@ -57,7 +59,7 @@ impl<'a> Fasta<'a> {
     pub(crate) fn rows(self, path: &Path, reader: impl BufRead) -> Result<Vec<StringRecord>> {
         let records = read(path, reader)?;
         match self {
-            Self::Pairs { .. } => pairs(path, &records),
+            Self::Pairs { alone, .. } => pairs(path, &records, alone),
             Self::Single(column) => single(path, &records, Chain::of_column(column)),
         }
     }
@@ -160,7 +162,7 @@ struct Pair<'a> {
     light: Option<&'a Record>,
 }
 
-fn pairs(path: &Path, records: &[Record]) -> Result<Vec<StringRecord>> {
+fn pairs(path: &Path, records: &[Record], alone: bool) -> Result<Vec<StringRecord>> {
     let mut pairs: Vec<Pair<'_>> = Vec::new();
     // Where each antibody stands among them.
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -184,6 +186,10 @@ fn pairs(path: &Path, records: &[Record]) -> Result<Vec<StringRecord>> {
                 // Only a record of the same name at once behind it makes its place tell what it is.
                 let light = rest.next_if(|next| new && next.name == record.name && !next.has_both());
                 let Some(light) = light else {
+                    if alone && new {
+                        pair.heavy = Some(record);
+                        continue;
+                    }
                     let error =
                         record.error(path, "the name tells no chain, and no record next to it has the same name");
                     return Err(error.help(NAMES));
@@ -209,14 +215,11 @@ fn pairs(path: &Path, records: &[Record]) -> Result<Vec<StringRecord>> {
         Pair { heavy: Some(heavy), light: Some(light) } => {
             Ok(heavy.row(&[&heavy.name, &light.name, &heavy.sequence, &light.sequence]))
         }
-        Pair { heavy: Some(alone), .. } => Err(alone.error(path, "a heavy chain without its light chain").help(NAMES)),
-        Pair { light, .. } => {
-            let error = light.map_or_else(
-                || Error::other("no record"),
-                |alone| alone.error(path, "a light chain without its heavy chain"),
-            );
-            Err(error.help(NAMES))
-        }
+        Pair { heavy: Some(heavy), light: None } if alone => Ok(heavy.row(&[&heavy.name, "", &heavy.sequence, ""])),
+        Pair { heavy: None, light: Some(light) } if alone => Ok(light.row(&["", &light.name, "", &light.sequence])),
+        Pair { heavy: Some(heavy), .. } => Err(heavy.error(path, "a heavy chain without its light chain").help(NAMES)),
+        Pair { light: Some(light), .. } => Err(light.error(path, "a light chain without its heavy chain").help(NAMES)),
+        Pair { heavy: None, light: None } => Err(Error::other("a pair without a record")),
     };
     pairs.iter().map(row).collect()
 }
@@ -228,7 +231,7 @@ const NAMES: &str =
 mod tests {
     use super::*;
 
-    const PAIRS: Fasta<'_> = Fasta::Pairs { heavy: "heavy", light: "light" };
+    const PAIRS: Fasta<'_> = Fasta::Pairs { heavy: "heavy", light: "light", alone: false };
 
     fn rows(fasta: Fasta<'_>, text: &str) -> Result<Vec<String>> {
         let rows = fasta.rows(Path::new("x.fa"), text.as_bytes())?;
@@ -297,6 +300,16 @@ mod tests {
         ] {
             assert_eq!(rows(Fasta::Single(column), text).unwrap_err().to_string(), wanted);
         }
+    }
+
+    #[test]
+    fn where_chains_may_stand_alone_pairs_are_still_found() {
+        let any = Fasta::Pairs { heavy: "heavy", light: "light", alone: true };
+        let text = ">a_L\nDIQ\n>vhh\nEVQ\n>b_kappa\nEIV\n>a_H\nQVQ\n>c_H\nQVT\n";
+        assert_eq!(rows(any, text).unwrap(), ["a_H,a_L,QVQ,DIQ", "vhh,,EVQ,", ",b_kappa,,EIV", "c_H,,QVT,"]);
+        let error = rows(any, ">a\nEVQ\n>b_H\nEVQ\n>a\nDIQ\n").unwrap_err().to_string();
+        assert_eq!(error, "x.fa:5: `a`: the name tells no chain, and no record next to it has the same name");
+        assert!(rows(any, ">a_H\nEVQ\n>a_H\nDIQ\n").is_err());
     }
 
     #[test]

@@ -5,49 +5,52 @@ use std::path::Path;
 use csv::StringRecord;
 use plugin_api::{Context, Error, Result, Source};
 
-use crate::lines::Lines;
-use crate::rows::Reader;
-use crate::text::{Opened, open, visible};
+use crate::open::{Unreadable, try_open};
+use crate::records::Records;
+use crate::text::{trimmed, visible};
 use crate::{ROWS_PER_CHECK, not_csv, quoted};
 
 /// A CSV file that is read as far as its header.
 pub struct CsvFile {
     source: Source,
     header: StringRecord,
-    records: Records,
-}
-
-/// The records behind the header.
-enum Records {
-    Any(Reader),
-    Plain(Lines),
-}
-
-impl Records {
-    fn next(&mut self, record: &mut StringRecord) -> csv::Result<bool> {
-        match self {
-            Self::Any(reader) => reader.read_record(record),
-            Self::Plain(lines) => Ok(lines.read_record(record)?),
-        }
-    }
+    records: Option<Records>,
+    delimiter: u8,
+    /// Whether its name says that columns stand between tabs.
+    tabs: bool,
+    /// Why it is no table, where it is none.
+    unreadable: Option<String>,
 }
 
 /// What a file has in place of the columns that are needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lack {
     /// Why the file cannot be used.
     pub reason: String,
     /// Which columns there are instead.
     detail: String,
+    /// What to do about it.
+    advice: String,
     /// How many rows it has.
     rows: usize,
+}
+
+impl Lack {
+    /// The same with what to do about the columns, where nothing but them is missing.
+    #[must_use]
+    pub fn advise(mut self, advice: &str) -> Self {
+        if !self.detail.is_empty() {
+            self.advice = format!("; {advice}");
+        }
+        self
+    }
 }
 
 /// How rows are judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Why a row may be of no use, in the order in which reasons are told. A wrong number of columns comes before them.
-    pub reasons: &'a [&'a str],
+    /// Why a row may be of no use, in the order in which reasons are reported. A wrong number of columns comes before them.
+    pub reasons: &'a [String],
     /// Whether rows with too few fields are given as well.
     pub short_rows: bool,
     /// Whether a file without rows is as it should be.
@@ -57,7 +60,7 @@ pub struct Rules<'a> {
 /// What is wrong with a row that was given.
 #[derive(Clone, Debug)]
 pub enum Unusable {
-    /// It is left out, for the reason of this number in [`Rules::reasons`].
+    /// It is skipped, for the reason of this number in [`Rules::reasons`].
     Row(usize),
     /// Nothing of the file can be used while it says such a thing.
     File(Error),
@@ -69,29 +72,39 @@ impl From<Error> for Unusable {
     }
 }
 
+/// A usable row of more lines is likely many rows behind a quote that nothing closes.
+const MOST_LINES: usize = 10;
+
 const RAGGED: &str = "wrong number of columns";
 
+/// Separators that people use, where another was asked for.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
 impl CsvFile {
-    /// Opens a file and reads its header. It warns of an encoding that is a guess.
+    /// Opens a file and reads its header. It warns of characters that are a guess. `delimiter` stands between columns,
+    /// unless the file's name ends in `.tsv` or `.tab`. A file that is no table has no columns, and [`lack`](Self::lack)
+    /// says why.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub fn open(path: &Path, delimiter: u8, ctx: &Context<'_>) -> Result<Self> {
-        let Opened { reader, sha256, guessed, unquoted } = open(path)?;
-        let source = Source { path: path.to_owned(), sha256, ..Source::default() };
-        if guessed {
-            ctx.warn(format_args!("{}: neither UTF-8 nor UTF-16, read as Latin-1", path.display()));
-        }
-        let mut records = if unquoted && Lines::can_split_at(delimiter) {
-            Records::Plain(Lines::new(reader, delimiter))
-        } else {
-            let mut builder = csv::ReaderBuilder::new();
-            builder.delimiter(delimiter).flexible(true).has_headers(false).buffer_capacity(1 << 16);
-            Records::Any(builder.from_reader(reader))
-        };
         let mut header = StringRecord::new();
+        let source = |sha256| Source { path: path.to_owned(), sha256, ..Source::default() };
+        let opened = match try_open(path)? {
+            Ok(opened) => opened,
+            Err(Unreadable { sha256, reason }) => {
+                let (source, unreadable) = (source(sha256), Some(reason));
+                return Ok(Self { source, header, records: None, delimiter, tabs: false, unreadable });
+            }
+        };
+        if let Some(doubt) = opened.doubt {
+            ctx.warn(format_args!("{}: {doubt}", path.display()));
+        }
+        let delimiter = if opened.tabs { b'\t' } else { delimiter };
+        let mut records = Records::new(opened.reader, delimiter);
         records.next(&mut header).map_err(|e| not_csv(path, &e))?;
-        Ok(Self { source, header, records })
+        let (source, records) = (source(opened.sha256), Some(records));
+        Ok(Self { source, header, records, delimiter, tabs: opened.tabs, unreadable: None })
     }
 
     /// The columns' names. One that is a wanted name but for what does not show is that name.
@@ -106,25 +119,50 @@ impl CsvFile {
 
     /// What to say of a file with these columns that misses those.
     pub fn lack(&mut self, names: &[String], missing: &[&str]) -> Lack {
+        if let Some(reason) = self.unreadable.take() {
+            return Lack { reason, ..Lack::default() };
+        }
         let (mut rows, mut record) = (0, StringRecord::new());
-        while self.records.next(&mut record).unwrap_or_default() {
+        while self.records.as_mut().is_some_and(|records| records.next(&mut record).unwrap_or_default()) {
             rows += 1;
         }
         if rows == 0 && names.iter().all(String::is_empty) {
-            return Lack { reason: "it is empty".to_owned(), detail: String::new(), rows };
+            return Lack { reason: "it is empty".to_owned(), ..Lack::default() };
         }
         let reason = format!("it has no column {}", quoted(missing));
-        Lack { reason, detail: format!(", only {}", quoted(names)), rows }
+        if let Some(other) = self.other_delimiter(missing) {
+            let (ours, other) = (shown(self.delimiter), shown(other));
+            let advice = match self.tabs {
+                true => "and its name says tabs; rename it to `.csv`".to_owned(),
+                false => format!("not `{ours}`; set `delimiter = \"{other}\"`"),
+            };
+            let reason = format!("its columns stand between `{other}`, {advice}");
+            return Lack { reason, rows, ..Lack::default() };
+        }
+        Lack { reason, detail: format!(", only {}", quoted(names)), rows, ..Lack::default() }
     }
 
-    /// Leaves the whole file out, and tells it.
-    pub fn leave_out(mut self, Lack { reason, detail, rows }: Lack, ctx: &Context<'_>) -> Source {
-        ctx.warn(format_args!("{}: the file is left out: {reason}{detail}", self.source.path.display()));
-        self.source.skipped.push((reason, rows));
+    /// The separator at which the header would fall into the missing columns.
+    fn other_delimiter(&self, missing: &[&str]) -> Option<u8> {
+        let header = self.header.iter().collect::<Vec<_>>().join(&char::from(self.delimiter).to_string());
+        let has = |delimiter: u8, name: &str| {
+            let mut names = header.split(char::from(delimiter)).map(|name| name.replace('"', ""));
+            names.any(|other| visible(&other) == visible(name))
+        };
+        let others = DELIMITERS.into_iter().filter(|delimiter| *delimiter != self.delimiter);
+        others.into_iter().find(|delimiter| missing.iter().all(|name| has(*delimiter, name)))
+    }
+
+    /// Skips the whole file, with a warning.
+    pub fn leave_out(mut self, Lack { reason, detail, advice, rows }: Lack, ctx: &Context<'_>) -> Source {
+        ctx.warn(format_args!("{}: file skipped: {reason}{detail}{advice}", self.source.path.display()));
+        self.source.skipped.push((reason + &advice, rows));
         self.source
     }
 
-    /// Gives each row to `row`, which says whether it can be used, and warns of those that cannot.
+    /// Gives each row to `row`, which says whether it can be used, and warns of those that cannot. A row may have more
+    /// fields than the header if they are empty, and fewer if what it lacks has no name there; its position says the line
+    /// on which it begins.
     ///
     /// # Errors
     /// If the file is not CSV, the call shall stop, or `row` says that the file is unusable.
@@ -134,8 +172,12 @@ impl CsvFile {
         ctx: &Context<'_>,
         mut row: impl FnMut(&StringRecord) -> Result<(), Unusable>,
     ) -> Result<Source> {
-        let Self { mut source, header, mut records } = self;
-        let (mut ragged, mut skipped, mut record) = (0, vec![0; rules.reasons.len()], StringRecord::new());
+        let Self { mut source, header, records, .. } = self;
+        let Some(mut records) = records else { return Ok(source) };
+        let is_empty = |field: &str| trimmed(field).is_empty();
+        let named = (0..header.len()).rev().find(|&place| !is_empty(&header[place])).map_or(0, |last| last + 1);
+        let mut skipped = Skipped::new(rules.reasons);
+        let (mut record, mut unclosed) = (StringRecord::new(), None);
         for done in 0_usize.. {
             if done.is_multiple_of(ROWS_PER_CHECK) {
                 ctx.check()?;
@@ -143,51 +185,87 @@ impl CsvFile {
             if !records.next(&mut record).map_err(|e| not_csv(&source.path, &e))? {
                 break;
             }
-            let blank = record.len() == 1 && header.len() > 1 && record[0].trim().is_empty();
-            let short = rules.short_rows && record.len() < header.len();
-            if blank {
-                continue;
-            } else if record.len() != header.len() && !short {
-                ragged += 1;
+            if record.len() == 1 && header.len() > 1 && is_empty(&record[0]) {
                 continue;
             }
-            match row(&record) {
+            if record.len() > header.len() && record.iter().skip(header.len()).all(is_empty) {
+                record.truncate(header.len());
+            }
+            let used = if record.len() > header.len() || record.len() < named && !rules.short_rows {
+                Err(0)
+            } else {
+                match row(&record) {
+                    Ok(()) => Ok(()),
+                    Err(Unusable::Row(reason)) => Err(reason + 1),
+                    Err(Unusable::File(error)) => return Err(error),
+                }
+            };
+            match used {
                 Ok(()) => source.rows += 1,
-                Err(Unusable::Row(reason)) => skipped[reason] += 1,
-                Err(Unusable::File(error)) => return Err(error),
+                Err(reason) => skipped.add(reason, &record),
+            }
+            let lines = 1 + memchr::memchr_iter(b'\n', record.as_slice().as_bytes()).count();
+            if unclosed.is_none() && lines > if used.is_ok() { MOST_LINES } else { 1 } {
+                unclosed = Some((line(&record), lines));
             }
         }
-        let counts = [RAGGED].iter().chain(rules.reasons).zip([ragged].into_iter().chain(skipped));
-        source.skipped =
-            counts.filter(|(_, count)| *count > 0).map(|(reason, count)| ((*reason).to_owned(), count)).collect();
-        tell(&mut source, rules.may_be_empty, ctx);
+        if let Some((line, lines)) = unclosed {
+            let shown = source.path.display();
+            ctx.warn(format_args!("{shown}:{line}: this row has {lines} lines; is a quote not closed?"));
+        }
+        skipped.tell(&mut source, rules.may_be_empty, ctx);
         Ok(source)
     }
 }
 
-/// Tells how many rows were left out, and why.
-fn tell(source: &mut Source, may_be_empty: bool, ctx: &Context<'_>) {
-    let shown = source.path.display();
-    let left_out: usize = source.skipped.iter().map(|(_, count)| count).sum();
-    let told = match &source.skipped[..] {
-        [] if source.rows > 0 || may_be_empty => return,
-        [] => {
-            ctx.warn(format_args!("{shown}: the file is left out: it has no row"));
-            source.skipped.push(("it has no row".to_owned(), 0));
-            return;
-        }
-        [(reason, _)] => reason.clone(),
-        many => many.iter().map(|(reason, count)| format!("{reason} ({count})")).collect::<Vec<_>>().join(", "),
-    };
-    ctx.warn(format_args!("{shown}: {left_out} of {} rows left out: {told}", left_out + source.rows));
+/// The line on which a record begins.
+fn line(record: &StringRecord) -> u64 {
+    record.position().map_or(0, csv::Position::line)
 }
 
-/// The number that a text without unseen characters says, if it is finite in 32 bits.
-///
-/// By way of 64 bits, so that a number is the same before and after a program printed it that computes with those. One
-/// that is too large for 32 becomes infinite, and is as useless.
-pub fn number(text: &str) -> Option<f32> {
-    text.parse::<f64>().ok().map(|value| value as f32).filter(|value| value.is_finite())
+/// A separator as a TOML string shows it.
+fn shown(delimiter: u8) -> String {
+    if delimiter == b'\t' { "\\t".to_owned() } else { char::from(delimiter).to_string() }
+}
+
+/// Rows of no use: for each reason how many, and the line of the first.
+struct Skipped<'a> {
+    reasons: Vec<&'a str>,
+    counts: Vec<(usize, u64)>,
+}
+
+impl<'a> Skipped<'a> {
+    fn new(reasons: &'a [String]) -> Self {
+        let reasons: Vec<&str> = [RAGGED].into_iter().chain(reasons.iter().map(String::as_str)).collect();
+        Self { counts: vec![(0, 0); reasons.len()], reasons }
+    }
+
+    fn add(&mut self, reason: usize, record: &StringRecord) {
+        let (count, first) = &mut self.counts[reason];
+        if *count == 0 {
+            *first = line(record);
+        }
+        *count += 1;
+    }
+
+    /// Keeps in the source how many rows were skipped, and warns of them.
+    fn tell(self, source: &mut Source, may_be_empty: bool, ctx: &Context<'_>) {
+        let shown = source.path.display();
+        let found: Vec<_> = self.reasons.iter().zip(self.counts).filter(|(_, (count, _))| *count > 0).collect();
+        let skipped: usize = found.iter().map(|(_, (count, _))| count).sum();
+        if skipped > 0 {
+            let told = |(reason, (count, line)): &(&&str, (usize, u64))| match count {
+                1 => format!("{reason} (line {line})"),
+                _ => format!("{reason} ({count}, first on line {line})"),
+            };
+            let told = found.iter().map(told).collect::<Vec<_>>().join(", ");
+            ctx.warn(format_args!("{shown}: {skipped} of {} rows skipped: {told}", skipped + source.rows));
+            source.skipped = found.into_iter().map(|(reason, (count, _))| ((*reason).to_owned(), count)).collect();
+        } else if source.rows == 0 && !may_be_empty {
+            ctx.warn(format_args!("{shown}: file skipped: it has no row"));
+            source.skipped.push(("it has no row".to_owned(), 0));
+        }
+    }
 }
 
 /// An error with all reasons if no file has a usable row.
@@ -204,3 +282,6 @@ pub fn check_usable(task: &str, sources: &[Source]) -> Result<()> {
     });
     Err(causes.fold(error, Error::because_of))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,11 @@
 //! This is an ordinary library and not a plugin. Dataset plugins link it; it knows none of them, and nothing of it
 //! crosses the boundary to the host.
 //!
-//! - [`CsvFile`] reads measurements: any encoding, rows of other widths, line breaks in quotes. What cannot be used is
-//!   left out, counted by reason, and told.
-//! - [`RowFile`] reads rows to be predicted, CSV or [`Fasta`], of which none is left out.
+//! - [`CsvFile`] reads measurements: any encoding, packed or not, rows of other widths, line breaks in quotes. What cannot
+//!   be used is skipped, counted by reason, and reported.
+//! - [`number`] reads a number, and [`text::is_missing`] is the one list of what stands for a missing value.
+//! - [`Letters`] counts the letters of chains that are no usual amino acids.
+//! - [`RowFile`] reads rows to be predicted, CSV or [`Fasta`], of which none is skipped.
 //! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others.
 //! - [`standardise`] turns targets into standard scores.
 //! - [`write_csv`] writes a file that appears whole or not at all.
@@ -16,18 +18,27 @@
 mod chains;
 mod fasta;
 mod file;
-mod lines;
+mod letters;
+mod number;
+mod open;
+mod records;
 mod rows;
 mod scale;
 mod split;
+#[cfg(test)]
+mod testing;
 pub mod text;
 mod write;
 
 use std::path::Path;
 
 pub use fasta::Fasta;
-pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
+pub use file::{CsvFile, Lack, Rules, Unusable, check_usable};
+pub use letters::Letters;
+pub use number::{Decimal, NoNumber, number};
+pub use open::is_table;
 use plugin_api::{Error, Result};
+pub use records::delimiter;
 pub use rows::RowFile;
 pub use scale::{scale_of, standardise};
 pub use split::{Deal, Sites, concentration, fraction, shuffle};

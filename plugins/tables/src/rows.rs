@@ -1,36 +1,35 @@
 //! Rows to be predicted, of which none is left out: whoever asks for predictions wants one for each row.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 use plugin_api::{Column, Error, Result, Table, cell_column};
 
 use crate::fasta::{Fasta, is_fasta};
-use crate::text::{Texts, is_missing, open, visible};
+use crate::records::Records;
+use crate::text::{Texts, open, visible};
 use crate::{not_csv, quoted};
-
-pub(crate) type Reader = csv::Reader<Box<dyn Read + Send>>;
 
 /// A file of rows to be predicted, CSV or FASTA, read so far.
 pub struct RowFile {
     path: PathBuf,
     names: Vec<String>,
-    records: Records,
+    rows: Rows,
     /// The names that columns have in the file, by those that the dataset knows.
     renamed: BTreeMap<String, String>,
     /// What the rows since the last table say, column by column.
     cells: Vec<Texts>,
 }
 
-enum Records {
-    Csv(Reader),
+enum Rows {
+    Csv(Records),
     Fasta(std::vec::IntoIter<StringRecord>),
 }
 
 impl RowFile {
-    /// Begins to read a file. `known` are the columns that the dataset can read, `renamed` the names that some of them have
+    /// Begins to read a file, with tabs between columns where its name says so. `known` are the columns that the dataset can read, `renamed` the names that some of them have
     /// in the file. FASTA is read into the columns that `fasta` says, if the dataset takes it.
     ///
     /// # Errors
@@ -46,30 +45,36 @@ impl RowFile {
             let error = Error::config(format!("`{name}` is no column that the model reads")).at_key("predict-columns");
             return Err(error.help(format!("it reads {}", quoted(known))));
         }
-        let mut source = BufReader::new(open(path)?.reader);
+        let opened = open(path)?;
+        let delimiter = if opened.tabs { b'\t' } else { delimiter };
+        let mut source = BufReader::new(opened.reader);
         let start = source.fill_buf().map_err(|e| Error::io(path, &e))?;
-        let (names, records) = if is_fasta(path, start) {
+        let (names, rows) = if is_fasta(path, start) {
             let fasta = fasta.ok_or_else(|| {
                 let error = Error::data("a FASTA file has one text a record, and the model reads other columns");
                 error.in_file(path, None).help(format!("give it a CSV file with {}", quoted(known)))
             })?;
-            (fasta.columns(), Records::Fasta(fasta.rows(path, source)?.into_iter()))
+            (fasta.columns(), Rows::Fasta(fasta.rows(path, source)?.into_iter()))
         } else {
-            let source: Box<dyn Read + Send> = Box::new(source);
-            let mut builder = csv::ReaderBuilder::new();
-            let mut reader = builder.delimiter(delimiter).flexible(true).has_headers(false).from_reader(source);
-            let mut header = StringRecord::new();
-            reader.read_record(&mut header).map_err(|e| not_csv(path, &e))?;
-            (header.iter().map(str::to_owned).collect::<Vec<_>>(), Records::Csv(reader))
+            let (mut records, mut header) = (Records::new(Box::new(source), delimiter), StringRecord::new());
+            records.next(&mut header).map_err(|e| not_csv(path, &e))?;
+            (header.iter().map(str::to_owned).collect::<Vec<_>>(), Rows::Csv(records))
         };
         let cells = vec![Texts::default(); names.len()];
-        Ok(Self { path: path.to_owned(), names, records, renamed: renamed.clone(), cells })
+        Ok(Self { path: path.to_owned(), names, rows, renamed: renamed.clone(), cells })
     }
 
     /// Where a column stands; what does not show in names does not count.
     pub fn place(&self, known: &str) -> Option<usize> {
         let wanted = self.name_of(known);
         self.names.iter().position(|name| visible(name) == visible(wanted))
+    }
+
+    /// The columns' names: those that the dataset knows where it does.
+    pub fn names(&self) -> Vec<String> {
+        let known = |name: &String| self.renamed.iter().find(|(_, other)| visible(other) == visible(name));
+        let name = |name: &String| known(name).map_or_else(|| visible(name).into_owned(), |(known, _)| known.clone());
+        self.names.iter().map(name).collect()
     }
 
     fn name_of<'a>(&'a self, known: &'a str) -> &'a str {
@@ -92,9 +97,9 @@ impl RowFile {
     pub fn next_row(&mut self) -> Result<Option<StringRecord>> {
         let mut row = StringRecord::new();
         loop {
-            let more = match &mut self.records {
-                Records::Fasta(rows) => rows.next().map(|next| row = next).is_some(),
-                Records::Csv(reader) => reader.read_record(&mut row).map_err(|e| not_csv(&self.path, &e))?,
+            let more = match &mut self.rows {
+                Rows::Fasta(rows) => rows.next().map(|next| row = next).is_some(),
+                Rows::Csv(records) => records.next(&mut row).map_err(|e| not_csv(&self.path, &e))?,
             };
             if !more {
                 return Ok(None);
@@ -113,23 +118,16 @@ impl RowFile {
         Ok(Some(row))
     }
 
-    /// What a row says in a column.
-    ///
-    /// # Errors
-    /// If the value is missing.
-    pub fn field<'r>(&self, row: &'r StringRecord, place: usize) -> Result<&'r str> {
-        let field = &row[place];
-        if !is_missing(field) {
-            return Ok(field);
-        }
+    /// The error of a row that says nothing usable in a column.
+    pub fn missing(&self, row: &StringRecord, place: usize) -> Error {
         let name = &self.names[place];
-        Err(self.bad(
+        self.bad(
             row,
-            match field.trim() {
+            match row[place].trim() {
                 "" => format!("no `{name}`"),
-                word => format!("no `{name}`: `{word}` stands for a missing value"),
+                word => format!("no `{name}`, only `{word}`"),
             },
-        ))
+        )
     }
 
     /// The error of a row that cannot be predicted.
@@ -139,11 +137,7 @@ impl RowFile {
     }
 
     fn at_row(&self, row: &StringRecord, error: Error) -> Error {
-        let line = row.position().map(|position| match &self.records {
-            Records::Fasta(_) => position.line(),
-            Records::Csv(_) => line_from(&self.path, position.byte()).unwrap_or(position.line()),
-        });
-        error.in_file(&self.path, line)
+        error.in_file(&self.path, row.position().map(csv::Position::line))
     }
 
     /// The table, and beside its columns those of the file as the rows since the last table have them.
@@ -157,21 +151,6 @@ impl RowFile {
         }
         Ok(table)
     }
-}
-
-/// The line of the first row at or behind a byte of a file. The `csv` crate counts lines where it stopped to read, which
-/// is before the second half of a line end and before empty lines.
-fn line_from(path: &Path, byte: u64) -> Option<u64> {
-    let (mut line, mut last) = (1, 0);
-    for (at, next) in (0..).zip(BufReader::new(open(path).ok()?.reader).bytes()) {
-        let next = next.ok()?;
-        if at >= byte && !matches!(next, b'\r' | b'\n') {
-            break;
-        }
-        line += u64::from(next == b'\r' || (next == b'\n' && last != b'\r'));
-        last = next;
-    }
-    Some(line)
 }
 
 #[cfg(test)]
@@ -195,7 +174,7 @@ mod tests {
         assert_eq!((file.place("seq"), file.place("age")), (Some(1), None));
         let mut told = Vec::new();
         while let Some(row) = file.next_row().unwrap() {
-            let table = Table::new().with("seq", Column::text([file.field(&row, 1).unwrap()])).unwrap();
+            let table = Table::new().with("seq", Column::text([&row[1]])).unwrap();
             let table = file.with_cells(table).unwrap();
             let cells = table.columns().filter_map(|(name, _)| {
                 Some(format!("{}={}", plugin_api::cell_name(name)?, table.text(name).unwrap().get(0)))
@@ -218,8 +197,8 @@ mod tests {
             let mut file = file.unwrap();
             let error = loop {
                 let row = file.next_row().unwrap().unwrap();
-                if let Err(error) = file.field(&row, 0) {
-                    break error.to_string();
+                if crate::text::is_missing(&row[0]) {
+                    break file.missing(&row, 0).to_string();
                 }
             };
             assert!(error.contains(&format!("x.csv:{line}: no `seq`")), "{text:?}: {error}");
@@ -249,7 +228,7 @@ mod tests {
         let row = fasta.next_row().unwrap().unwrap();
         assert_eq!((fasta.place("seq"), &row[0], &row[1]), (Some(1), "a b", "EVQ"));
         let row = fasta.next_row().unwrap().unwrap();
-        let error = fasta.field(&row, 1).unwrap_err().to_string();
-        assert!(error.ends_with("x.txt:3: no `seq`: `-` stands for a missing value"), "{error}");
+        let error = fasta.missing(&row, 1).to_string();
+        assert!(error.ends_with("x.txt:3: no `seq`, only `-`"), "{error}");
     }
 }

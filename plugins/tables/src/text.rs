@@ -1,12 +1,9 @@
-//! Text as files hold it: its encoding, the characters that show nothing, and many texts in one piece of memory.
+//! Text as files hold it: what stands for nothing, the characters that show nothing, and many texts in one piece of
+//! memory.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{Cursor, Read, Seek, SeekFrom};
-use std::path::Path;
 
-use plugin_api::{Error, Result};
-use sha2::{Digest, Sha256};
+pub use crate::open::{Opened, open};
 
 /// Many texts in one piece of memory.
 #[derive(Clone, Debug, Default)]
@@ -47,95 +44,6 @@ impl Texts {
     }
 }
 
-/// A file whose bytes are read as UTF-8, whatever its encoding.
-pub struct Opened {
-    /// What it says, in UTF-8.
-    pub reader: Box<dyn Read + Send>,
-    /// SHA-256 of the bytes as they lie in the file, in hexadecimal.
-    pub sha256: String,
-    /// Whether the encoding was a guess.
-    pub guessed: bool,
-    /// Whether it is known to hold no `"`.
-    pub unquoted: bool,
-}
-
-const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
-const CHUNK: usize = 1 << 16;
-
-/// Opens a file in UTF-8, in UTF-16 with a byte order mark, else in Latin-1, in which every byte is a character. A file
-/// in UTF-8 is never in memory as a whole.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn open(path: &Path) -> Result<Opened> {
-    let io = |e: std::io::Error| Error::io(path, &e);
-    let mut file = File::open(path).map_err(io)?;
-    let Survey { start, utf8, unquoted, sha256 } = survey(&mut file).map_err(io)?;
-    let (mut guessed, mut marked) = (false, 0);
-    let decoded = match start[..] {
-        [0xff, 0xfe, ..] => Some(utf16(&std::fs::read(path).map_err(io)?, u16::from_le_bytes)),
-        [0xfe, 0xff, ..] => Some(utf16(&std::fs::read(path).map_err(io)?, u16::from_be_bytes)),
-        _ if utf8 => {
-            marked = if start == UTF8_MARK { UTF8_MARK.len() } else { 0 };
-            None
-        }
-        _ => {
-            guessed = true;
-            Some(std::fs::read(path).map_err(io)?.into_iter().map(char::from).collect())
-        }
-    };
-    file.seek(SeekFrom::Start(marked as u64)).map_err(io)?;
-    // Of a text that was decoded its bytes tell nothing.
-    let unquoted = unquoted && decoded.is_none();
-    let reader: Box<dyn Read + Send> = match decoded {
-        Some(text) => Box::new(Cursor::new(text.into_bytes())),
-        None => Box::new(file),
-    };
-    Ok(Opened { reader, sha256, guessed, unquoted })
-}
-
-/// What a first reading of a file tells.
-struct Survey {
-    /// Its first three bytes, or fewer.
-    start: Vec<u8>,
-    utf8: bool,
-    unquoted: bool,
-    sha256: String,
-}
-
-fn survey(file: &mut File) -> std::io::Result<Survey> {
-    let (mut sha256, mut start, mut utf8, mut unquoted) = (Sha256::new(), Vec::new(), true, true);
-    let mut buffer = vec![0; CHUNK];
-    // How many bytes at the buffer's start are a character that the last chunk cut in two.
-    let mut cut = 0;
-    loop {
-        let read = file.read(&mut buffer[cut..])?;
-        if read == 0 {
-            break;
-        }
-        let chunk = &buffer[cut..cut + read];
-        sha256.update(chunk);
-        unquoted = unquoted && memchr::memchr(b'"', chunk).is_none();
-        start.extend(chunk.iter().take(UTF8_MARK.len() - start.len()));
-        let filled = cut + read;
-        cut = 0;
-        if utf8 && let Err(error) = str::from_utf8(&buffer[..filled]) {
-            utf8 = error.error_len().is_none();
-            if utf8 {
-                cut = filled - error.valid_up_to();
-                buffer.copy_within(error.valid_up_to()..filled, 0);
-            }
-        }
-    }
-    let sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Survey { start, utf8: utf8 && cut == 0, unquoted, sha256 })
-}
-
-fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
-    let units = bytes.chunks_exact(2).skip(1).map(|pair| unit([pair[0], pair[1]]));
-    char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
-}
-
 /// The text without white space, which neither a chain nor a number has inside, and without characters that show
 /// nothing: soft hyphen, zero-width space and joiners, directional marks, word joiner and byte order mark.
 pub fn visible(text: &str) -> Cow<'_, str> {
@@ -147,18 +55,55 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().filter(|&c| !is_unseen(c)).collect())
 }
 
+/// The chain that a field holds, in upper case and [`visible`] alone; none where the field says that it
+/// [is missing](is_missing), or has no letter at all, as `0` has none.
+pub fn chain(text: &str) -> Option<Cow<'_, str>> {
+    if is_missing(text) {
+        return None;
+    }
+    let mut chain = visible(text);
+    // As in `visible`, without a way out inside.
+    let (mut lower, mut upper) = (false, false);
+    for byte in chain.bytes() {
+        lower |= byte.is_ascii_lowercase();
+        upper |= byte.is_ascii_uppercase();
+    }
+    if lower {
+        chain.to_mut().make_ascii_uppercase();
+    }
+    (lower | upper).then_some(chain)
+}
+
 /// The text without what [`visible`] leaves out at its start and its end; what stands between is as it is.
 pub fn trimmed(text: &str) -> &str {
     text.trim_matches(is_unseen)
 }
 
-/// Whether a text stands for a missing value.
+/// What pandas reads as a missing value unless told otherwise.
+pub const PANDAS_MISSING: [&str; 19] = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+];
+
+/// What else stands for a missing value: dashes and other signs, abbreviations of "not available" and "not determined",
+/// a database's null, and a spreadsheet's errors.
+const ALSO_MISSING: [&str; 19] = [
+    "-", "--", "---", "–", "—", ".", "?", "n.a.", "nd", "n.d.", "n/d", "(null)", "\\N", "#VALUE!", "#DIV/0!", "#REF!",
+    "#NAME?", "#NUM!", "#NULL!",
+];
+
+/// Whether a text stands for a missing value: pandas' list ([`PANDAS_MISSING`]) and `-`, `--`, `---`, `–`, `—`, `.`, `?`,
+/// `n.a.`, `nd`, `n.d.`, `n/d`, `(null)`, `\N`, `#VALUE!`, `#DIV/0!`, `#REF!`, `#NAME?`, `#NUM!`, `#NULL!`.
+///
+/// Upper and lower case are the same, and what [`trimmed`] removes does not count. No chain that anybody measured is
+/// spelled `NA`, `ND` or `None`, so one that reads like this is missing as well.
 pub fn is_missing(text: &str) -> bool {
-    let missing = ["", "-", "na", "n/a", "nan", "none", "null"];
-    missing.iter().any(|missing| missing.eq_ignore_ascii_case(trimmed(text)))
+    // None has more bytes than `#N/A N/A`, and a chain has.
+    let text = trimmed(text);
+    text.len() <= 8 && PANDAS_MISSING.iter().chain(&ALSO_MISSING).any(|missing| missing.eq_ignore_ascii_case(text))
 }
 
-fn is_unseen(c: char) -> bool {
+pub(crate) fn is_unseen(c: char) -> bool {
     let shows_nothing = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     c.is_whitespace() || c.is_control() || shows_nothing
@@ -168,35 +113,27 @@ fn is_unseen(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> (String, bool) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        let mut opened = open(file.path()).unwrap();
-        let mut text = String::new();
-        opened.reader.read_to_string(&mut text).unwrap();
-        (text, opened.guessed)
-    }
-
     #[test]
-    fn a_character_may_lie_across_two_chunks() {
-        for before in CHUNK - 4..=CHUNK {
-            for character in ["é", "€", "🧬"] {
-                let text = "A".repeat(before) + character + &"B".repeat(CHUNK);
-                assert_eq!(read(text.as_bytes()), (text, false));
+    fn what_stands_for_a_missing_value_is_missing_in_any_case() {
+        for text in PANDAS_MISSING.iter().chain(&ALSO_MISSING) {
+            for text in [(*text).to_owned(), text.to_uppercase(), text.to_lowercase(), format!("\u{feff} {text}\u{a0}")]
+            {
+                assert!(is_missing(&text), "{text:?}");
             }
         }
-        let mut torn = "A".repeat(CHUNK - 1).into_bytes();
-        torn.extend(b"\xe2\x82");
-        assert_eq!(read(&torn), ("A".repeat(CHUNK - 1) + "â\u{82}", true));
+        for text in ["0", "A", "NAN A", "EVQ", "-1", ".5", "NANA", "none of these", "n\u{ad}a", "EVQLVESGG"] {
+            assert!(!is_missing(text), "{text:?}");
+        }
     }
 
     #[test]
-    fn the_hash_is_of_the_bytes_in_the_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), b"\xef\xbb\xbfabc").unwrap();
-        // printf '\xef\xbb\xbfabc' | sha256sum
-        let expected = "1c28dc3f1f804a1ad9c9b4b4cf5e2658d16ad4ed08e3020d04a8d2865018947c";
-        assert_eq!(open(file.path()).unwrap().sha256, expected);
+    fn a_chain_is_in_upper_case_and_has_letters() {
+        assert!(matches!(chain("EVQLVESGGG"), Some(Cow::Borrowed("EVQLVESGGG"))));
+        assert_eq!(chain(" ev\u{ad}Q lv\n").as_deref(), Some("EVQLV"));
+        assert_eq!(chain("evx*é").as_deref(), Some("EVX*é"));
+        for text in ["", " ", "nan", "NA", "-", "0", "12.5", "----", "*"] {
+            assert_eq!(chain(text), None, "{text}");
+        }
     }
 
     #[test]

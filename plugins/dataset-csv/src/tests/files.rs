@@ -26,14 +26,15 @@ fn what_cannot_be_used_is_told_file_by_file() {
     assert!(description.sources.iter().all(|source| source.sha256.len() == 64));
     let told: Vec<String> = lines.0.into_inner().unwrap();
     let told: Vec<String> = told.iter().map(|l| l.replace(&format!("{}/", root.path().display()), "")).collect();
-    let reasons = "wrong number of columns (1), no `seq` (1), no `y` (1), no `who` (1), `y` is not a finite number (2)";
+    let reasons = "wrong number of columns (line 8), no `seq` (line 3), no `y` (2, first on line 4), no `who` (line 5), \
+                   `y` is not a finite number (line 7)";
     assert_eq!(
         told,
         [
-            format!("a.csv: 6 of 7 rows left out: {reasons}"),
-            "b.csv: the file is left out: it has no column `y`, only `seq`, `who`".to_owned(),
-            "c.csv: the file is left out: it is empty".to_owned(),
-            "d.csv: the file is left out: it has no row".to_owned(),
+            format!("a.csv: 6 of 7 rows skipped: {reasons}"),
+            "b.csv: file skipped: it has no column `y`, only `seq`, `who`".to_owned(),
+            "c.csv: file skipped: it is empty".to_owned(),
+            "d.csv: file skipped: it has no row".to_owned(),
         ]
     );
     let keys = json!({ "files": ["ROOT/b.csv", "ROOT/d.csv"], "clients": "by-task" });
@@ -41,6 +42,72 @@ fn what_cannot_be_used_is_told_file_by_file() {
     assert_eq!(error.message(), "task `y` has no usable row");
     assert_eq!(error.hint(), Some("a row needs a text in `seq`, a finite number in `y`"));
     assert_eq!(error.causes().len(), 2);
+}
+
+#[test]
+fn missing_values_are_missing_in_every_column() {
+    for text in ["NA", "nan", "None", "-", "\u{a0}N/A "] {
+        let rows = format!("seq,age,y,who\n{text},1,1,n\nA,{text},2,n\nB,1,{text},n\nC,1,4,{text}\nD,1,5,n\n");
+        let root = folder(&[("a.csv", &rows)]);
+        let keys = json!({ "files": "ROOT/a.csv", "number-inputs": ["age"], "clients": { "column": "who" } });
+        let mut csv = csv(&root, keys);
+        let skipped = csv.describe(&ctx()).unwrap().sources[0].skipped.clone();
+        assert_eq!(skipped, ["seq", "age", "y", "who"].map(|name| (format!("no `{name}`"), 1)), "{text}");
+        assert_eq!(texts(&csv.load("n", &ctx()).unwrap()[0].train, "seq"), ["D"]);
+    }
+}
+
+#[test]
+fn why_a_number_is_none_is_told() {
+    let root =
+        folder(&[("a.csv", "seq,age,y,set\nA,>1,1,train\nA,1,7 8,train\nA,\"1,5\",1,train\nA,1,1,x\nA,1,1,train\n")]);
+    let keys = json!({ "files": "ROOT/a.csv", "number-inputs": ["age"], "clients": "by-task", "test-column": "set" });
+    let skipped = csv(&root, keys).describe(&ctx()).unwrap().sources[0].skipped.clone();
+    let reasons = [
+        "`age` is censored or approximate (`>`, `<`, `~`)",
+        "`age` has a decimal comma; set `decimal = \",\"`",
+        "`y` is not a finite number",
+        "`set` is neither `train` nor `test`",
+    ];
+    assert_eq!(skipped, reasons.map(|reason| (reason.to_owned(), 1)));
+}
+
+#[test]
+fn sequences_are_read_in_upper_case_and_their_letters_reported() {
+    let root = folder(&[("a.csv", "seq,y\nev q,1\nEVX,2\n0,3\nEVQ,4\n")]);
+    for (text, expected, told) in
+        [("sequence", vec!["EVQ", "EVQ", "EVX"], 3), ("plain", vec!["0", "EVQ", "EVX", "ev q"], 0)]
+    {
+        let lines = Lines::default();
+        let keys = json!({ "files": "ROOT/a.csv", "clients": "by-task", "text": text });
+        let mut csv = csv(&root, keys);
+        let task = csv.load("y", &Context::new(&lines).with_seed(Seed::new(1))).unwrap().remove(0);
+        let mut all = [texts(&task.train, "seq"), texts(&task.test, "seq")].concat();
+        all.sort_unstable();
+        assert_eq!(all, expected);
+        assert_eq!(lines.0.into_inner().unwrap().len(), told);
+    }
+}
+
+#[test]
+fn a_decimal_comma_is_read_and_written_again() {
+    let rows: String = (0..9).map(|i| format!("S{i};{i},25\n")).collect();
+    let root = folder(&[("a.csv", &format!("\u{feff}seq;y\n{rows}"))]);
+    let keys = json!({ "files": "ROOT/a.csv", "clients": "by-task", "delimiter": ";", "decimal": "," });
+    let out = tempfile::tempdir().unwrap();
+    let mut raw = csv(&root, keys.clone());
+    raw.prepare(out.path(), &ctx()).unwrap();
+    let mut again = keys.clone();
+    again["files"] = "ROOT/y/y/*.csv".into();
+    let task = csv(&out, again).load("y", &ctx()).unwrap().remove(0);
+    assert_eq!(sorted([&task.train, &task.test]), (0..9).map(|i| i as f32 + 0.25).collect::<Vec<_>>());
+    raw.open_rows(&root.path().join("a.csv"), &ctx()).unwrap();
+    assert_eq!(raw.next_rows(99, &ctx()).unwrap().rows(), 9);
+    let mut other = keys;
+    other["delimiter"] = ",".into();
+    let error = csv(&root, other).describe(&ctx()).unwrap_err();
+    let cause = "a.csv: its columns stand between `;`, not `,`; set `delimiter = \";\"` (9 rows)";
+    assert!(error.causes()[0].ends_with(cause), "{:?}", error.causes());
 }
 
 #[test]
@@ -156,9 +223,12 @@ fn what_cannot_be_predicted_is_told_with_its_line() {
     for (text, wanted) in [
         ("age,y\n1,2\n", "x.csv:1: has no column `seq`"),
         ("seq,age\nA,1\n ,2\n", "x.csv:3: no `seq`"),
-        ("seq,age\r\nA,1\r\nNA,2\r\n", "x.csv:3: no `seq`: `NA` stands for a missing value"),
+        ("seq,age\r\nA,1\r\nNA,2\r\n", "x.csv:3: no `seq`, only `NA`"),
         ("seq,age\nA,1\nB\n", "x.csv:3: no `age`"),
         ("seq,age\nA,one\n", "x.csv:2: `age` is not a finite number"),
+        ("seq,age\nnan,1\n", "x.csv:2: no `seq`"),
+        ("seq,age\nA,NA\n", "x.csv:2: no `age`"),
+        ("seq,age\nA,>1\n", "x.csv:2: `age` is censored or approximate (`>`, `<`, `~`)"),
     ] {
         let root = folder(&[("x.csv", text)]);
         let mut csv = csv(&root, json!({ "files": "none.csv", "clients": "by-task", "number-inputs": ["age"] }));

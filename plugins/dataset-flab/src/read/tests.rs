@@ -1,3 +1,5 @@
+use serde_json::{Value, json};
+
 use super::*;
 use crate::tests::Lines;
 
@@ -5,12 +7,23 @@ type Read = (Vec<(String, f32)>, Vec<(String, usize)>, Vec<String>);
 
 /// Reads these bytes as a file `a.csv`: its rows, what was left out, and the warnings without the folder's path.
 fn file(bytes: impl AsRef<[u8]>) -> Read {
+    file_with(json!({}), bytes)
+}
+
+fn config(keys: Value) -> Config {
+    let mut table = json!({ "root": "" });
+    table.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    plugin_api::config::read(&table).unwrap()
+}
+
+/// The same with these keys.
+fn file_with(keys: Value, bytes: impl AsRef<[u8]>) -> Read {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.csv");
     std::fs::write(&path, bytes).unwrap();
     let lines = Lines::default();
     let mut rows = Vec::new();
-    let (_, source) = read(&path, "fitness", Form::Raw, &Context::new(&lines), |_, _, antibody| {
+    let (_, source) = read(&path, &config(keys), Form::Raw, &Context::new(&lines), |_, _, antibody| {
         rows.extend(antibody.map(|antibody| (antibody.combined.concat(), antibody.fitness)));
     })
     .unwrap();
@@ -40,17 +53,22 @@ fn rows_are_left_out_with_their_reasons() {
     assert_eq!(rows, one("A|B", 1.0));
     let expected = [
         ("wrong number of columns", 2),
-        ("no heavy or light chain", 2),
-        ("no fitness value", 2),
-        ("fitness is not a finite number", 4),
+        ("no heavy chain; `chains = \"any\"` takes single chains", 1),
+        ("no light chain; `chains = \"any\"` takes single chains", 1),
+        ("no `fitness`", 4),
+        ("`fitness` is not a finite number", 2),
     ];
     assert_eq!(skipped, expected.map(|(reason, count)| (reason.to_owned(), count)));
     assert_eq!(
         lines,
-        ["a.csv: 10 of 11 rows left out: wrong number of columns (2), no heavy or light chain (2), \
-          no fitness value (2), fitness is not a finite number (4)"]
+        [
+            "a.csv: 10 of 11 rows skipped: wrong number of columns (2, first on line 11), no heavy chain; `chains = \"any\"` \
+          takes single chains (line 3), no light chain; `chains = \"any\"` takes single chains (line 4), no `fitness` (4, \
+          first on line 5), `fitness` is not a finite number (2, first on line 9)"
+        ]
     );
-    assert_eq!(file("heavy,light,fitness\nA,B,1\nA,B,\n").2, ["a.csv: 1 of 2 rows left out: no fitness value"]);
+    let one = file_with(json!({ "target": "log Kd" }), "heavy,light,log Kd\nA,B,1\nA,B,\n");
+    assert_eq!(one.2, ["a.csv: 1 of 2 rows skipped: no `log Kd` (line 3)"]);
 }
 
 #[test]
@@ -73,20 +91,23 @@ fn other_encodings_are_read() {
     }
     let (rows, skipped, lines) = file(b"heavy,light,fitness,unit\nEV,DI,1.5,\xb0C\nEV,DI,\xa02,\xb0C\n");
     assert_eq!((rows.len(), rows[1].1, skipped), (2, 2.0, vec![]));
-    assert_eq!(lines, ["a.csv: neither UTF-8 nor UTF-16, read as Latin-1"]);
+    assert_eq!(lines, ["a.csv: neither UTF-8 nor UTF-16, read as Windows-1252"]);
 }
 
 #[test]
 fn a_file_that_cannot_be_used_is_left_out_as_a_whole() {
     let (rows, skipped, lines) = file("heavy,fitness\nA,1\nB,2\n");
-    assert_eq!((rows, skipped), (vec![], vec![("it has no column `light`".to_owned(), 2)]));
-    assert_eq!(lines, ["a.csv: the file is left out: it has no column `light`, only `heavy`, `fitness`"]);
+    let (reason, advice) = ("it has no column `light`", "; `chains = \"heavy\"` takes single chains");
+    assert_eq!((rows, skipped), (vec![], vec![(format!("{reason}{advice}"), 2)]));
+    assert_eq!(lines, [format!("a.csv: file skipped: {reason}, only `heavy`, `fitness`{advice}")]);
+    let lines = file("heavy,light,Kd\nA,B,1\n").2;
+    assert_eq!(lines, ["a.csv: file skipped: it has no column `fitness`, only `heavy`, `light`, `Kd`"]);
     for empty in ["", "\n\n", "\u{feff}"] {
         let (rows, skipped, lines) = file(empty);
         assert_eq!((rows, skipped), (vec![], vec![("it is empty".to_owned(), 0)]));
-        assert_eq!(lines, ["a.csv: the file is left out: it is empty"]);
+        assert_eq!(lines, ["a.csv: file skipped: it is empty"]);
     }
-    assert_eq!(file("heavy,light,fitness\n").2, ["a.csv: the file is left out: it has no row"]);
+    assert_eq!(file("heavy,light,fitness\n").2, ["a.csv: file skipped: it has no row"]);
 }
 
 #[test]
@@ -99,22 +120,118 @@ fn a_row_with_too_few_fields_is_whole_where_the_reference_keeps_it() {
     let take = |record: &StringRecord, _: usize, antibody: Option<Antibody<'_>>| {
         rows.push((record.len(), antibody.map(|antibody| antibody.fitness)));
     };
-    let (names, source) = read(&path, "fitness", Form::Whole, &Context::new(&lines), take).unwrap();
+    let (names, source) = read(&path, &config(json!({})), Form::Whole, &Context::new(&lines), take).unwrap();
     assert_eq!((rows, names.len(), source.rows), (vec![(3, Some(1.0)), (2, None), (4, None)], 4, 1));
-    let reasons = "wrong number of columns (1), no heavy or light chain (1), no fitness value (1)";
-    assert_eq!(lines.without(folder.path()), [format!("a.csv: 3 of 4 rows left out: {reasons}")]);
+    let reasons = "wrong number of columns (line 5), no heavy chain; `chains = \"any\"` takes single chains (line 6), \
+                   no `fitness` (line 3)";
+    assert_eq!(lines.without(folder.path()), [format!("a.csv: 3 of 4 rows skipped: {reasons}")]);
 }
 
 #[test]
 fn not_a_number_and_infinity_are_no_fitness() {
-    for text in ["NaN", "nan", "-NaN", "inf", "-inf", "Infinity", "1e39", "-1e400"] {
+    for (text, reason) in [
+        ("NaN", "no `fitness`"),
+        ("-nan", "no `fitness`"),
+        ("N/A", "no `fitness`"),
+        ("-", "no `fitness`"),
+        ("inf", "`fitness` is not a finite number"),
+        ("1e39", "`fitness` is not a finite number"),
+        ("-1e400", "`fitness` is not a finite number"),
+        ("7 8", "`fitness` is not a finite number"),
+        ("\"1,000\"", "`fitness` is not a finite number"),
+        (">100", "`fitness` is censored or approximate (`>`, `<`, `~`)"),
+        ("\"75,5\"", "`fitness` has a decimal comma; set `decimal = \",\"`"),
+    ] {
         let (rows, skipped, _) = file(format!("heavy,light,fitness\nA,B,{text}\nC,D,-0.5\n"));
+        assert_eq!((rows, skipped), (one("C|D", -0.5), vec![(reason.to_owned(), 1)]), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_chain_is_no_chain() {
+    for text in ["NaN", "nan", "NA", "None", "n/a", "NULL", "#N/A", "<NA>", "-", ".", "?", "0", "\u{a0}na "] {
+        let reason = "no light chain; `chains = \"any\"` takes single chains";
+        let (rows, skipped, _) = file(format!("heavy,light,fitness\nA,{text},1\nC,D,2\n"));
+        assert_eq!((rows, skipped), (one("C|D", 2.0), vec![(reason.to_owned(), 1)]), "{text}");
+        let (rows, skipped, _) = file_with(json!({ "chains": "any" }), format!("heavy,light,fitness\nA,{text},1\n"));
+        assert_eq!((rows, skipped), (one("A", 1.0), vec![]), "{text}");
+    }
+}
+
+#[test]
+fn single_chains_are_read_where_they_are_asked_for() {
+    let nanobodies = "heavy,fitness\nEVQ,1\n,2\nQVQ,3\n";
+    let both = "heavy,light,fitness\nA,B,1\nC,,2\n,D,3\n,,4\n";
+    for (chains, text, expected, skipped) in [
+        ("heavy", nanobodies, vec!["EVQ", "QVQ"], vec!["no heavy chain"]),
+        ("any", nanobodies, vec!["EVQ", "QVQ"], vec!["no heavy or light chain"]),
+        ("heavy", both, vec!["A", "C"], vec!["no heavy chain"]),
+        ("light", both, vec!["B", "D"], vec!["no light chain"]),
+        ("any", both, vec!["A|B", "C", "D"], vec!["no heavy or light chain"]),
+        ("light", nanobodies, vec![], vec!["it has no column `light`"]),
+    ] {
+        let (rows, reasons, _) = file_with(json!({ "chains": chains }), text);
+        assert_eq!(rows.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>(), expected, "{chains}");
+        assert_eq!(reasons.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>(), skipped, "{chains}");
+    }
+    assert_eq!(file_with(json!({ "chains": "any" }), "fitness\n1\n").1[0].0, "it has no column `heavy`, `light`");
+}
+
+#[test]
+fn letters_are_read_in_upper_case_and_unusual_ones_reported() {
+    let (rows, skipped, lines) = file("heavy,light,fitness\nevq,DIQ,1\nEVQ,diX,2\nE V*,DIQ,3\nEVQ,,4\n");
+    let texts: Vec<_> = rows.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!((texts, skipped.len()), (vec!["EVQ|DIQ", "EVQ|DIX", "EV*|DIQ"], 1));
+    assert_eq!(
+        lines[1..],
+        [
+            "a.csv: 2 of 3 rows have lower-case letters; read as upper case",
+            "a.csv: 2 of 3 rows have letters other than the 20 amino acids and `B`: `*` (5.56%), `X` (5.56%) of all letters"
+        ]
+    );
+}
+
+#[test]
+fn another_delimiter_is_read_where_it_is_asked_for_and_named_where_it_is_not() {
+    let semicolons = "\u{feff}\"heavy\";\"light\";fitness\r\nA;B;\"7,25\"\r\nC;D;8\r\n";
+    let (rows, skipped, lines) = file(semicolons);
+    let reason = "its columns stand between `;`, not `,`; set `delimiter = \";\"`";
+    assert_eq!((rows, skipped), (vec![], vec![(reason.to_owned(), 2)]));
+    assert_eq!(lines, [format!("a.csv: file skipped: {reason}")]);
+    let keys = json!({ "delimiter": ";", "decimal": "," });
+    let (rows, skipped, lines) = file_with(keys.clone(), semicolons);
+    assert_eq!((rows, skipped, lines), ([one("A|B", 7.25), one("C|D", 8.0)].concat(), vec![], vec![]));
+    let other = "its columns stand between `,`, not `;`; set `delimiter = \",\"`";
+    assert_eq!(file_with(keys, "heavy,light,fitness\nA,B,1\n").1[0].0, other);
+    assert!(file("heavy\tlight\tfitness\nA\tB\t1\n").1[0].0.ends_with("set `delimiter = \"\\t\"`"));
+}
+
+#[test]
+fn a_separator_too_many_costs_no_row() {
+    for text in [
+        "heavy,light,fitness\nA,B,1,\nC,D,2\nE,F,3,,\u{a0}\n",
+        "heavy,light,fitness,\nA,B,1\nC,D,2,\nE,F,3,,\n",
+        "heavy,light,fitness,,\nA,B,1\nC,D,2,,\nE,F,3,x\n",
+    ] {
         assert_eq!(
-            (rows, skipped),
-            (one("C|D", -0.5), vec![("fitness is not a finite number".to_owned(), 1)]),
+            file(text),
+            ([one("A|B", 1.0), one("C|D", 2.0), one("E|F", 3.0)].concat(), vec![], vec![]),
             "{text}"
         );
     }
+    // Thousands without quotes are a column too many, and a column with a name is needed.
+    for text in ["heavy,light,fitness\nA,B,1,000\n", "heavy,light,fitness,unit\nA,B,1\n"] {
+        assert_eq!(file(text).1, [("wrong number of columns".to_owned(), 1)], "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_table_is_skipped_by_what_it_is() {
+    let lines = file("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n").2;
+    assert_eq!(
+        lines,
+        ["a.csv: file skipped: it is a Git LFS pointer, not the file itself; `git lfs pull` fetches that"]
+    );
 }
 
 #[test]
@@ -127,7 +244,7 @@ fn a_million_rows_take_little_more_memory_than_their_text() {
     std::fs::write(&path, &text).unwrap();
     let (mut texts, mut sum) = (fedplug_tables::text::Texts::default(), 0.0);
     let (_, source) =
-        read(&path, "fitness", Form::Raw, &Context::new(&plugin_api::context::Silent), |_, _, antibody| {
+        read(&path, &config(json!({})), Form::Raw, &Context::new(&plugin_api::context::Silent), |_, _, antibody| {
             let Antibody { combined, fitness } = antibody.unwrap();
             texts.push(combined);
             sum += f64::from(fitness);
@@ -156,6 +273,6 @@ fn a_long_reading_stops_on_request() {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heavy,light,fitness\nA,B,1\n").unwrap();
-    let error = read(file.path(), "fitness", Form::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
+    let error = read(file.path(), &config(json!({})), Form::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
     assert_eq!(*error.kind(), plugin_api::ErrorKind::Cancelled);
 }

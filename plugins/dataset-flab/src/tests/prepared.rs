@@ -162,7 +162,13 @@ fn prepared_files_are_read_by_combined_or_by_chains_and_need_the_target() {
     let task = prepared.load("tm", &ctx()).unwrap().remove(0);
     assert_eq!(task.train.text("combined").unwrap().iter().collect::<Vec<_>>(), ["A|B"]);
     assert_eq!(task.test.text("combined").unwrap().iter().collect::<Vec<_>>(), ["E|F"]);
-    let skipped = [("no heavy or light chain".to_owned(), 3), ("no fitness value".to_owned(), 1)];
+    let single = |chain: &str| format!("no {chain} chain; `chains = \"any\"` takes single chains");
+    let skipped = [
+        ("no heavy or light chain".to_owned(), 1),
+        (single("heavy"), 1),
+        (single("light"), 1),
+        ("no `fitness`".to_owned(), 1),
+    ];
     assert_eq!(prepared.describe(&ctx()).unwrap().sources[1].skipped, skipped);
     fs::write(tm.join("test_data.csv"), "heavy,light,fitnes\nE,F,5\n").unwrap();
     let error = flab(out.path(), json!({ "tasks": ["tm"] })).describe(&ctx()).unwrap_err();
@@ -208,7 +214,7 @@ fn what_was_described_is_not_read_again_and_tables_are_no_hindrance() {
     let mut flab = flab(root.path(), json!({ "tasks": ["tm"], "clients": { "count": 3, "alpha": 1.0 } }));
     flab.describe(&ctx).unwrap();
     let files = flab.prepare(one.path(), &ctx).unwrap();
-    assert_eq!(lines.without(root.path()), ["tm/b.csv: 1 of 2 rows left out: no fitness value"]);
+    assert_eq!(lines.without(root.path()), ["tm/b.csv: 1 of 2 rows skipped: no `fitness` (line 2)"]);
     // On one thread, and after tables were made.
     flab.load("site-1", &super::ctx()).unwrap();
     for (a, b) in files.iter().zip(flab.prepare(two.path(), &super::ctx()).unwrap()) {

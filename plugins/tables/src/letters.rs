@@ -1,0 +1,143 @@
+//! Which letters chains have.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use plugin_api::Context;
+
+use crate::text::is_unseen;
+
+/// The 20 amino acids and `B`, which stands for two of them and is in the vocabulary of protein language models.
+const USUAL: &[u8] = b"ACDEFGHIKLMNPQRSTVWYB";
+
+/// Most letters that are reported one by one.
+const NAMED: usize = 8;
+
+const IS_USUAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut i = 0;
+    while i < USUAL.len() {
+        table[USUAL[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
+
+/// The letters of a file's chains, counted.
+#[derive(Debug, Default)]
+pub struct Letters {
+    rows: usize,
+    /// Rows with a letter in lower case, and with one that is no usual amino acid.
+    lower: usize,
+    unusual: usize,
+    total: u64,
+    /// How often each unusual one stands there.
+    others: BTreeMap<char, u64>,
+}
+
+impl Letters {
+    /// Counts the letters of one row, as they stand in the file.
+    pub fn add<'a>(&mut self, chains: impl IntoIterator<Item = &'a str>) {
+        self.rows += 1;
+        let (mut lower, mut unusual) = (false, false);
+        for chain in chains {
+            let (mut plain, mut any_lower) = (true, false);
+            for byte in chain.bytes() {
+                plain &= IS_USUAL[usize::from(byte.to_ascii_uppercase())];
+                any_lower |= byte.is_ascii_lowercase();
+            }
+            lower |= any_lower;
+            if plain {
+                self.total += chain.len() as u64;
+                continue;
+            }
+            for letter in chain.chars().map(|letter| letter.to_ascii_uppercase()) {
+                // A `|` stands between two chains.
+                if letter == '|' || is_unseen(letter) {
+                    continue;
+                }
+                self.total += 1;
+                if !u8::try_from(letter).is_ok_and(|byte| IS_USUAL[usize::from(byte)]) {
+                    unusual = true;
+                    *self.others.entry(letter).or_default() += 1;
+                }
+            }
+        }
+        self.lower += usize::from(lower);
+        self.unusual += usize::from(unusual);
+    }
+
+    /// Warns of letters in lower case, and of those that are no usual amino acids.
+    pub fn tell(&self, path: &Path, ctx: &Context<'_>) {
+        let Self { rows, lower, unusual, .. } = self;
+        if *lower > 0 {
+            ctx.warn(format_args!(
+                "{}: {lower} of {rows} rows have lower-case letters; read as upper case",
+                path.display()
+            ));
+        }
+        if *unusual > 0 {
+            let mut others: Vec<(&char, &u64)> = self.others.iter().collect();
+            others.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+            let more = others.len().saturating_sub(NAMED);
+            let share = |count: u64| match 100.0 * count as f64 / self.total as f64 {
+                share if share < 0.01 => "under 0.01%".to_owned(),
+                share => format!("{share:.2}%"),
+            };
+            let named = others.iter().take(NAMED).map(|(letter, count)| format!("`{letter}` ({})", share(**count)));
+            let mut named = named.collect::<Vec<_>>().join(", ");
+            if more > 0 {
+                named += &format!(" and {more} more");
+            }
+            ctx.warn(format_args!(
+                "{}: {unusual} of {rows} rows have letters other than the 20 amino acids and `B`: {named} of all letters",
+                path.display()
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Told;
+
+    fn told(rows: &[&[&str]]) -> Vec<String> {
+        let mut letters = Letters::default();
+        rows.iter().for_each(|chains| letters.add(chains.iter().copied()));
+        let told = Told::default();
+        letters.tell(Path::new("a.csv"), &Context::new(&told));
+        told.lines()
+    }
+
+    #[test]
+    fn usual_letters_say_nothing() {
+        assert_eq!(told(&[]), Vec::<String>::new());
+        assert_eq!(told(&[&["ACDEFGHIKLMNPQRSTVWYB", "EV\u{ad}Q L\n"], &["EVQ|DIQ"]]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn lower_case_and_unusual_letters_are_reported_with_their_share() {
+        assert_eq!(
+            told(&[&["evq"], &["EVQ", "dIQ"]]),
+            ["a.csv: 2 of 2 rows have lower-case letters; read as upper case"]
+        );
+        let chain = "E".repeat(96);
+        assert_eq!(
+            told(&[&[&chain, "xX"], &["V*"], &["Q"]]),
+            [
+                "a.csv: 1 of 3 rows have lower-case letters; read as upper case",
+                "a.csv: 2 of 3 rows have letters other than the 20 amino acids and `B`: `X` (1.98%), `*` (0.99%) \
+                 of all letters"
+            ]
+        );
+        let many = &told(&[&[&"E".repeat(100_000), "XZUOJ*-é7"]])[0];
+        assert!(
+            many.ends_with(
+                "`*` (under 0.01%), `-` (under 0.01%), `7` (under 0.01%), `J` (under 0.01%), `O` (under \
+            0.01%), `U` (under 0.01%), `X` (under 0.01%), `Z` (under 0.01%) and 1 more of all letters"
+            ),
+            "{many}"
+        );
+    }
+}
