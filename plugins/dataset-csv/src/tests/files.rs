@@ -226,8 +226,8 @@ fn what_cannot_be_predicted_is_told_with_its_line() {
         ("seq,age\r\nA,1\r\nNA,2\r\n", "x.csv:3: no `seq`, only `NA`"),
         ("seq,age\nA,1\nB\n", "x.csv:3: no `age`"),
         ("seq,age\nA,one\n", "x.csv:2: `age` is not a finite number"),
-        ("seq,age\nnan,1\n", "x.csv:2: no `seq`"),
-        ("seq,age\nA,NA\n", "x.csv:2: no `age`"),
+        ("seq,age\nnan,1\n", "x.csv:2: no `seq`, only `nan`"),
+        ("seq,age\nA,NA\n", "x.csv:2: no `age`, only `NA`"),
         ("seq,age\nA,>1\n", "x.csv:2: `age` is censored or approximate (`>`, `<`, `~`)"),
     ] {
         let root = folder(&[("x.csv", text)]);
