@@ -49,7 +49,8 @@ enum Command {
     Check(ExperimentArgs),
     /// Predict the tasks' values for rows of a CSV or FASTA file with a trained model
     ///
-    /// Writes CSV: the input columns, then a column for each task, a line for each row in the input's order.
+    /// Writes CSV: all columns of the input (of FASTA: names and sequences), then TASK_predicted for each task, in the
+    /// target's own unit; a line for each row, in the input's order.
     Predict(PredictArgs),
     /// Write the data as an experiment will use it, and pictures of the clients' sizes
     ///
@@ -115,7 +116,10 @@ struct RunArgs {
 struct PredictArgs {
     /// The directory of a run that is done, such as runs/quickstart
     run: PathBuf,
-    /// The rows, in a form that the run's dataset reads; of FLAb: a CSV with heavy and light, or FASTA pairs
+    /// The rows, in a form that the run's dataset reads: a CSV with the columns that the model was trained on, or FASTA
+    ///
+    /// Where the model reads heavy and light chains, FASTA records are paired by their names: ab0_H and ab0_L, ab0|VH and
+    /// ab0|VL, ab0 heavy and ab0 kappa. A record may also hold both chains, as HEAVY|LIGHT.
     input: PathBuf,
     /// Predict with this client's own model [default: the best global model]
     #[arg(long)]
@@ -123,6 +127,9 @@ struct PredictArgs {
     /// Predict this task only; may be given several times [default: all that the model has]
     #[arg(long = "task")]
     tasks: Vec<String>,
+    /// Read a column by another name, such as --column heavy=VH; may be given several times
+    #[arg(long = "column", value_name = "NAME=OTHER", value_parser = column)]
+    columns: Vec<(String, String)>,
     /// The file to write [default: stdout]
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -140,12 +147,21 @@ struct PredictArgs {
     plugin_dirs: Vec<PathBuf>,
 }
 
+/// Reads `heavy=VH`.
+fn column(text: &str) -> Result<(String, String), String> {
+    let sides = text.split_once('=').filter(|(ours, theirs)| !ours.is_empty() && !theirs.is_empty());
+    let (ours, theirs) =
+        sides.ok_or("the column's usual name and the one that it has in the file, with a `=` between them")?;
+    Ok((ours.to_owned(), theirs.to_owned()))
+}
+
 fn predict(args: PredictArgs, console: &Console) -> Result<(), Failure> {
     let options = predict::Options {
         run: args.run,
         input: args.input,
         client: args.client,
         tasks: args.tasks,
+        columns: args.columns,
         device: args.device,
         threads: args.threads.max(1),
         plugin_folders: args.plugin_dirs,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::filters::Chain;
 use crate::idle::Resident;
 use crate::link::{Fault, Line, Link};
+use crate::predictions::{Predicted, Rows};
 use crate::tracking::Scalar;
 use crate::trust;
 
@@ -88,6 +89,11 @@ pub trait Client: Send {
     /// # Errors
     /// If its model or one of its filters fails.
     fn evaluate(&mut self, order: &Order, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault>;
+    /// Predicts its test rows with its model as it is, a task each.
+    ///
+    /// # Errors
+    /// If its model fails.
+    fn predict(&mut self, link: &Link<'_>) -> Result<Vec<Predicted>, Fault>;
     /// Answers what the aggregator asks in a round.
     ///
     /// # Errors
@@ -261,6 +267,20 @@ impl Client for LocalClient {
         let global = self.evaluation(&ctx)?;
         self.report(&global, "global_test", order.round, link);
         Ok(global)
+    }
+
+    fn predict(&mut self, link: &Link<'_>) -> Result<Vec<Predicted>, Fault> {
+        let me = self.identity.clone();
+        let line = me.line(link, None);
+        let ctx = line.context();
+        let model = self.model.look(&ctx).map_err(|e| me.fault(e))?;
+        let predicted = |Task { spec, train, test }: &Task| {
+            let values = if test.rows() == 0 { Vec::new() } else { model.predict(&spec.name, test, &ctx)? };
+            let values = trust::predictions(&spec.name, test, values)?;
+            let (train, test) = (Rows::of(train, &spec.target)?, Rows::of(test, &spec.target)?);
+            Ok(Predicted { task: spec.name.clone(), train, test, values })
+        };
+        self.tasks.iter().map(predicted).collect::<plugin_api::Result<_>>().map_err(|e| me.fault(e))
     }
 
     fn answer(&mut self, question: &Message, round: u64, link: &Link<'_>) -> Result<Message, Fault> {

@@ -6,7 +6,7 @@ use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::error::Failure;
-use crate::report::{Course, TaskRecord, short};
+use crate::report::{Course, TaskRecord, UNDEFINED, mean_of, short};
 use crate::summary::Summary;
 
 /// How the table is written.
@@ -34,7 +34,7 @@ pub fn compare(runs: &[PathBuf], format: Format) -> Result<String, Failure> {
         }
     }
     let number = |value: Option<f64>| match (value, format) {
-        (None, _) => "-".to_owned(),
+        (None, _) => UNDEFINED.to_owned(),
         (Some(value), Format::Csv) => value.to_string(),
         (Some(value), _) => short(value),
     };
@@ -45,8 +45,8 @@ pub fn compare(runs: &[PathBuf], format: Format) -> Result<String, Failure> {
     for run in &runs {
         let mut row = vec![run.name.clone(), run.rounds.to_string()];
         for name in &metrics {
-            row.push(number(last(run, name, |task| task.global_test.all())));
-            row.push(number(last(run, name, |task| task.local_test.all())));
+            row.push(last(run, name, |task| task.global_test.all(), format));
+            row.push(last(run, name, |task| task.local_test.all(), format));
         }
         let mebibytes = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
         row.push(number(Some(run.seconds)));
@@ -78,9 +78,15 @@ fn courses(task: &TaskRecord) -> impl Iterator<Item = &Course> {
     task.global_test.all().iter().chain(task.local_test.all())
 }
 
-/// The mean over clients and tasks of a metric's last value; none where there is no value.
-fn last<'r>(run: &'r Summary, metric: &str, of: impl Fn(&'r TaskRecord) -> &'r [Course]) -> Option<f64> {
+/// The mean over clients and tasks of a metric's last value, as far as it is defined.
+fn last<'r>(run: &'r Summary, metric: &str, of: impl Fn(&'r TaskRecord) -> &'r [Course], format: Format) -> String {
     let all = run.clients.values().flatten().flat_map(of).filter(|course| course.name == metric);
-    let (sum, count) = all.fold((0.0, 0_u32), |(sum, count), course| (sum + course.last, count + 1));
-    (count > 0).then(|| sum / f64::from(count))
+    let (sum, count, all) = all.fold((0.0, 0_u32, 0_u32), |(sum, count, all), course| match course.last {
+        Some(value) => (sum + value, count + 1, all + 1),
+        None => (sum, count, all + 1),
+    });
+    match format {
+        Format::Csv if count > 0 => (sum / f64::from(count)).to_string(),
+        _ => mean_of(sum, count, all),
+    }
 }

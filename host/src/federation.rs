@@ -13,6 +13,7 @@ use crate::filters::Chain;
 use crate::idle::Waiting;
 use crate::link::{Fault, Line, Link};
 use crate::participation::select;
+use crate::predictions;
 use crate::report::{Record, mean_metrics, mean_score, short};
 use crate::run_dir::RunDir;
 use crate::stopping::Patience;
@@ -263,27 +264,38 @@ impl Federation<'_> {
         Ok(())
     }
 
-    /// Evaluates the last global model at every client, in the clients' order. It is the last that they do.
+    /// Evaluates the last global model at every client, in the clients' order, and writes what it and the clients' own
+    /// models predict. It is the last that they do.
     ///
     /// # Errors
-    /// If a component fails, or the metrics cannot be written.
-    pub fn evaluate(&mut self) -> Result<(), Failure> {
+    /// If a component fails, or metrics or predictions cannot be written.
+    pub fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<(), Failure> {
         let all: Vec<usize> = (0..self.clients.len()).collect();
         let orders = self.orders(self.done, &all)?;
         let link = self.link;
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
         let work = |index: usize, client: &mut Box<dyn Client>| {
+            let own = client.predict(link);
             let evaluations = client.evaluate(&orders[index], link);
+            let found = evaluations.map(|found| (found, own.and_then(|own| Ok((own, client.predict(link)?)))));
             client.retire(link);
             link.reporter.client_done(index);
-            evaluations
+            found
         };
         let (mut all, on_failure) = (Vec::new(), self.plan.on_client_failure);
         let ahead = ahead(self.workers, 0);
-        in_order((self.workers, ahead), &mut self.clients, work, |index, evaluations| match evaluations {
-            Ok(evaluations) => {
+        in_order((self.workers, ahead), &mut self.clients, work, |index, found| match found {
+            Ok((evaluations, predicted)) => {
                 all.push((names[index].clone(), evaluations));
-                Ok(())
+                let place = format!("predictions, client `{}`", names[index]);
+                match predicted {
+                    Ok((own, global)) => predictions.add(&names[index], &own, &global),
+                    Err(fault) if fault.is_unsupported() => {
+                        link.console.log(plugin_api::Level::Warn, fault.report(&place).message());
+                        Ok(())
+                    }
+                    Err(fault) => bear(&fault, &place, on_failure, link),
+                }
             }
             Err(fault) => bear(&fault, &format!("last evaluation, client `{}`", names[index]), on_failure, link),
         })?;

@@ -2,8 +2,8 @@
 //!
 //! [`config`] reads an experiment, [`plugins`] finds what it names, [`setup`] brings both together and checks all that
 //! can be checked, [`federation`] runs the rounds over [`client`]s, [`tracking`] writes what they report, and
-//! [`run`] lays out what a run leaves. [`new`], [`list`], [`inspect`] and [`schema`] are for those who write plugins
-//! and experiments.
+//! [`run`] lays out what a run leaves: [`predictions`] are a part of it, and [`predict`] makes more of them with its models.
+//! [`new`], [`list`], [`inspect`] and [`schema`] are for those who write plugins and experiments.
 
 #![warn(clippy::print_stderr)] // `error::tell` survives a closed stderr.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -34,6 +34,7 @@ pub mod placement;
 pub mod plot;
 pub mod plugins;
 pub mod predict;
+pub mod predictions;
 pub mod prepare;
 pub mod report;
 pub mod resume;

@@ -29,6 +29,11 @@ impl Fault {
         *self.error.kind() == plugin_api::ErrorKind::Cancelled
     }
 
+    /// Whether it does not offer what it was asked for.
+    pub fn is_unsupported(&self) -> bool {
+        *self.error.kind() == plugin_api::ErrorKind::Unsupported
+    }
+
     /// What a person reads: `round 3, client `tm`, model `amplify`: …`.
     pub fn report(&self, place: &str) -> Report {
         let comma = if place.is_empty() || self.who.is_empty() { "" } else { ", " };

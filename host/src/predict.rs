@@ -1,9 +1,10 @@
-//! Predictions of a trained model: rows in, a CSV with a column for each task out.
+//! Predictions of a trained model: rows in, the same rows with a column more for each task out.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use plugin_api::{ClientTask, Column, Context, Kind, Message, ModelSetup, Seed, Table, TaskSpec};
+use plugin_api::{ClientTask, Column, Kind, Level, Message, ModelSetup, Scale, Seed, Table, TaskSpec, cell_name};
 use serde::Deserialize;
 
 use crate::config::Experiment;
@@ -15,6 +16,7 @@ use crate::notes::Notes;
 use crate::placement::Placement;
 use crate::plugins::Finder;
 use crate::tensors;
+use crate::trust;
 
 /// How many rows are held at a time. Predictions do not depend on it.
 const ROWS: u64 = 1024;
@@ -30,6 +32,8 @@ pub struct Options {
     pub client: Option<String>,
     /// The tasks to predict; all that the model has without any.
     pub tasks: Vec<String>,
+    /// The names that columns have in the input, by those that the dataset knows.
+    pub columns: Vec<(String, String)>,
     /// Where to compute.
     pub device: String,
     /// How many threads may compute.
@@ -43,6 +47,8 @@ pub struct Options {
 struct Manifest {
     tasks: Vec<TaskSpec>,
     clients: Vec<Client>,
+    /// Absent from runs of earlier versions.
+    scales: Option<BTreeMap<String, Scale>>,
 }
 
 #[derive(Deserialize)]
@@ -51,12 +57,14 @@ struct Client {
     tasks: Vec<ClientTask>,
 }
 
-/// Predicts each row of the input and writes the inputs and the predictions as CSV, in the input's order.
+/// Predicts each row of the input and writes all that it says and the predictions as CSV, in the input's order. Predictions
+/// are in the targets' own units.
 ///
 /// # Errors
 /// If the run, the rows or the output cannot be used.
 pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> Result<u64, Failure> {
-    let experiment = Experiment::read(&options.run.join("experiment.toml"), &[]).map_err(|failure| {
+    let file = options.run.join("experiment.toml");
+    let experiment = Experiment::read(&file, &renamed(&options.columns)).map_err(|failure| {
         let report = Report::new(format!("{}: not the directory of a run", options.run.display()));
         Failure::usage(failure.reports().iter().fold(report, |report, inner| report.cause(inner.message())))
     })?;
@@ -64,6 +72,12 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
     let (file, held) = chosen(options, &manifest)?;
     let tasks = wanted(options, &held)?;
     let params = tensors::read(&file)?;
+    if manifest.scales.is_none() {
+        let line =
+            "the run's manifest does not say whether targets were standardised; predictions are in the model's unit";
+        console.log(Level::Warn, line);
+    }
+    let scales = manifest.scales.unwrap_or_default();
 
     let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
     let find = |kind, name: &str| finder.find(kind, name).map_err(Failure::usage);
@@ -88,60 +102,96 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
     let setup = ModelSetup::new(manifest.tasks.clone(), federation.rounds, federation.local_epochs).holding(held);
     let mut model = model.new_model(&experiment.model.config, &setup, &ctx).map_err(Failure::run)?;
     let received = model.receive(&Message::from(params), &ctx).map_err(Failure::run)?;
-    if !received.missing.is_empty() {
+    if let Some(first) = received.missing.first() {
         let clients: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();
-        let report = Report::new(format!("{}: is not a whole model", file.display()))
-            .cause(format!("it lacks {}, which each client kept to itself", received.missing.join(", ")))
-            .hint(format!("choose a client's own model with --client: {}", clients.join(", ")));
-        return Err(Failure::usage(report));
+        let count = received.missing.len();
+        let what = format!("{count} tensors, such as `{first}`, were kept by each client and are not in this model");
+        let report = Report::new(format!("{}: {what}", file.display()));
+        return Err(Failure::usage(
+            report.hint(format!("choose a client's own model with --client: {}", clients.join(", "))),
+        ));
     }
-    let mut dataset = dataset.new_dataset(&experiment.dataset.config, &ctx).map_err(Failure::run)?;
+    let mut dataset =
+        dataset.new_dataset(&experiment.dataset.config, &ctx).map_err(|error| match &options.columns[..] {
+            [] => Failure::run(error),
+            _ => {
+                Failure::usage(Report::from(error).hint("--column needs a dataset that has the key `predict-columns`"))
+            }
+        })?;
     dataset.open_rows(&options.input, &ctx).map_err(|e| Failure::usage(Report::from(e)))?;
     let mut next = || dataset.next_rows(ROWS, &ctx).map_err(Failure::run);
-    let mut predict = |task: &str, rows: &Table, ctx: &Context<'_>| {
-        let found = model.predict(task, rows, ctx).map_err(Failure::run)?;
-        let wrong = |what: String| {
-            Err(Failure::run(Report::new(format!("model `{}`, task `{task}`: {what}", experiment.model.plugin))))
-        };
-        if found.len() != rows.rows() {
-            return wrong(format!("{} predictions for {} rows", found.len(), rows.rows()));
+    let wrong = |error| Failure::run(Report::from(error).within(&format!("model `{}`", experiment.model.plugin)));
+    let mut predict = |task: &str, rows: &Table| {
+        let found =
+            model.predict(task, rows, &ctx).and_then(|found| trust::predictions(task, rows, found)).map_err(wrong)?;
+        if let Some(value) = found.iter().find(|value| !value.is_finite()) {
+            return Err(wrong(plugin_api::Error::other(format!("task `{task}`: a prediction is {value}"))));
         }
-        match found.iter().find(|value| !value.is_finite()) {
-            Some(value) => wrong(format!("a prediction is {value}")),
-            None => Ok(found),
-        }
+        let scale = scales.get(task);
+        Ok(found.into_iter().map(|value| restored(value, scale)).collect())
     };
-    write(&tasks, &mut next, |task, rows| predict(task, rows, &ctx), output)
+    write(&tasks, &mut next, &mut predict, output)
+}
+
+/// A value in the target's own unit.
+pub fn restored(value: f32, scale: Option<&Scale>) -> f32 {
+    scale.map_or(value, |scale| scale.restore(value.into()) as f32)
+}
+
+/// The key of the dataset that says which columns have other names, for [`Experiment::read`].
+fn renamed(columns: &[(String, String)]) -> Vec<String> {
+    let text = |text: &String| serde_json::Value::from(text.as_str());
+    let pairs: Vec<String> =
+        columns.iter().map(|(ours, theirs)| format!("{} = {}", text(ours), text(theirs))).collect();
+    if pairs.is_empty() { Vec::new() } else { vec![format!("dataset.predict-columns={{ {} }}", pairs.join(", "))] }
 }
 
 fn write(
     tasks: &[String],
     next: &mut dyn FnMut() -> Result<Table, Failure>,
-    mut predict: impl FnMut(&str, &Table) -> Result<Vec<f32>, Failure>,
+    predict: &mut dyn FnMut(&str, &Table) -> Result<Vec<f32>, Failure>,
     output: &mut dyn Write,
 ) -> Result<u64, Failure> {
     let failed = |e: csv::Error| Failure::run(Report::new("cannot write the predictions").cause(e));
     let mut writer = csv::Writer::from_writer(BufWriter::new(output));
-    let mut count = 0;
+    let (mut count, mut begun) = (0, false);
     loop {
-        let rows = next()?;
-        if count == 0 {
-            let inputs = rows.columns().map(|(name, _)| name);
-            writer.write_record(inputs.chain(tasks.iter().map(String::as_str))).map_err(failed)?;
+        let table = next()?;
+        let (inputs, cells) = apart(&table)?;
+        if !std::mem::replace(&mut begun, true) {
+            let header: Vec<&str> = cells.iter().map(|(name, _)| *name).collect();
+            let predicted: Vec<String> = tasks.iter().map(|task| format!("{task}_predicted")).collect();
+            if let Some(twice) = predicted.iter().find(|name| header.contains(&name.as_str())) {
+                let report = Report::new(format!(
+                    "the input has a column `{twice}` already, and predictions would be in another"
+                ));
+                return Err(Failure::usage(report.hint("give it another name, or choose other tasks with --task")));
+            }
+            writer.write_record(header.into_iter().chain(predicted.iter().map(String::as_str))).map_err(failed)?;
         }
-        if rows.rows() == 0 {
+        if table.rows() == 0 {
             break;
         }
-        let predictions = tasks.iter().map(|task| predict(task, &rows)).collect::<Result<Vec<_>, _>>()?;
-        for row in 0..rows.rows() {
-            let inputs = rows.columns().map(|(_, column)| cell(column, row));
+        let predictions = tasks.iter().map(|task| predict(task, &inputs)).collect::<Result<Vec<_>, _>>()?;
+        for row in 0..table.rows() {
+            let kept = cells.iter().map(|(_, column)| cell(column, row));
             let predicted = predictions.iter().map(|column| column[row].to_string());
-            writer.write_record(inputs.chain(predicted)).map_err(failed)?;
+            writer.write_record(kept.chain(predicted)).map_err(failed)?;
         }
-        count += rows.rows() as u64;
+        count += table.rows() as u64;
     }
     writer.flush().map_err(|e| failed(e.into()))?;
     Ok(count)
+}
+
+/// What the model reads, and what is written before the predictions: the file's own columns, or else the inputs.
+fn apart(table: &Table) -> Result<(Table, Vec<(&str, &Column)>), Failure> {
+    let mut inputs = Table::new();
+    for (name, column) in table.columns().filter(|(name, _)| cell_name(name).is_none()) {
+        inputs = inputs.with(name, column.clone()).map_err(Failure::run)?;
+    }
+    let cells: Vec<_> = table.columns().filter_map(|(name, column)| Some((cell_name(name)?, column))).collect();
+    Ok((inputs, if cells.is_empty() { table.columns().collect() } else { cells }))
 }
 
 fn cell(column: &Column, row: usize) -> String {

@@ -13,17 +13,18 @@ use crate::client::Traffic;
 const MOST_ROWS: usize = 100;
 const SHOWN_ROWS: usize = 20;
 
-/// A metric over the rounds: its first, best and last value. NaN values count for nothing.
+/// A metric over the rounds: its first, best and last value; none where it was not defined, as Pearson's correlation is on a
+/// constant target. The best is that of the values that were.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Course {
     /// The metric.
     pub name: String,
     /// The first value.
-    pub first: f64,
+    pub first: Option<f64>,
     /// The best value.
-    pub best: f64,
+    pub best: Option<f64>,
     /// The last value.
-    pub last: f64,
+    pub last: Option<f64>,
     /// Whether higher is better.
     pub higher_is_better: bool,
 }
@@ -39,11 +40,13 @@ impl Courses {
     }
 
     fn add(&mut self, evaluation: &Evaluation) {
-        for metric in evaluation.metrics.iter().filter(|metric| metric.value.is_finite()) {
-            let (value, higher_is_better) = (metric.value, metric.goal == Goal::Higher);
+        for metric in &evaluation.metrics {
+            let value = Some(metric.value).filter(|value| value.is_finite());
+            let higher_is_better = metric.goal == Goal::Higher;
             match self.0.iter_mut().find(|course| course.name == metric.name) {
                 Some(course) => {
-                    course.best = if higher_is_better { course.best.max(value) } else { course.best.min(value) };
+                    let better = if higher_is_better { f64::max } else { f64::min };
+                    course.best = course.best.into_iter().chain(value).reduce(better);
                     course.last = value;
                 }
                 None => self.0.push(Course {
@@ -151,9 +154,7 @@ impl Record {
             row.extend(several.then(|| Cell::new(task)));
             for (index, name) in names.iter().enumerate() {
                 let course = courses.0.iter().find(|course| course.name == *name);
-                for (offset, value) in
-                    course.map_or([None; 3], |c| [Some(c.first), Some(c.best), Some(c.last)]).into_iter().enumerate()
-                {
+                for (offset, value) in course.map_or([None; 3], |c| [c.first, c.best, c.last]).into_iter().enumerate() {
                     row.push(number(value));
                     if let Some(value) = value {
                         sums[index * 3 + offset].0 += value;
@@ -170,14 +171,31 @@ impl Record {
         }
         let mut mean = vec![Cell::new("mean")];
         mean.extend(several.then(|| Cell::new("")));
-        mean.extend(sums.iter().map(|(sum, count)| number((*count > 0).then(|| sum / f64::from(*count)))));
+        let all = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        mean.extend(sums.iter().map(|(sum, count)| right(mean_of(*sum, *count, all))));
         table.add_row(mean);
         table.to_string()
     }
 }
 
 fn number(value: Option<f64>) -> Cell {
-    Cell::new(value.map_or_else(|| "-".to_owned(), short)).set_alignment(CellAlignment::Right)
+    right(value.map_or_else(|| UNDEFINED.to_owned(), short))
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// What stands for a value that is not defined.
+pub const UNDEFINED: &str = "-";
+
+/// A mean as a table shows it, with how many values it is of where not all are defined.
+pub fn mean_of(sum: f64, count: u32, all: u32) -> String {
+    match count {
+        0 => UNDEFINED.to_owned(),
+        _ if count < all => format!("{} ({count} of {all})", short(sum / f64::from(count))),
+        _ => short(sum / f64::from(count)),
+    }
 }
 
 /// A number with four significant digits or so.
@@ -251,8 +269,28 @@ mod tests {
             record.add_local("a", &[evaluation("t", rmse, -rmse)]);
         }
         let course = &record.clients["a"][0].local_test.0[0];
-        assert_eq!((course.first, course.best, course.last), (3.0, 1.0, 2.0));
+        assert_eq!((course.first, course.best, course.last), (Some(3.0), Some(1.0), Some(2.0)));
         assert!(record.table().contains("mean"));
+    }
+
+    #[test]
+    fn what_is_not_defined_is_no_number() {
+        let mut record = Record::new(vec!["a".to_owned(), "b".to_owned()]);
+        for (client, rmse) in [("a", f64::NAN), ("a", 1.0), ("a", f64::NAN), ("b", 4.0)] {
+            record.add_local(client, &[evaluation("t", rmse, 0.0)]);
+        }
+        let course = &record.clients["a"][0].local_test.0[0];
+        assert_eq!((course.first, course.best, course.last), (None, Some(1.0), None));
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(text.contains(r#""first":null,"best":1.0,"last":null"#), "{text}");
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        let table = record.table();
+        let cells = |name: &str| -> Vec<String> {
+            let line = table.lines().find(|line| line.contains(name)).unwrap();
+            line.split(['│', '┆', '║']).map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+        };
+        assert_eq!(cells(" a "), ["a", "t", "-", "1.000", "-"]);
+        assert_eq!(cells(" mean "), ["mean", "4.000 (1 of 2)", "2.500", "4.000 (1 of 2)"]);
     }
 
     #[test]

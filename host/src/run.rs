@@ -19,6 +19,7 @@ use crate::link::{Fault, Line, Link};
 use crate::notes::Notes;
 use crate::participation::select;
 use crate::plugins::Finder;
+use crate::predictions;
 use crate::report::{Record, peak_memory, short};
 use crate::resume::Kept;
 use crate::run_dir::{Existing, RunDir};
@@ -101,7 +102,9 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     federation.run()?;
     save_clients(&mut federation, &run_dir)?;
     let cross_site = plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose()?;
-    federation.evaluate()?;
+    let mut predictions = predictions::Writer::new(&run_dir, &setup.description.scales)?;
+    federation.evaluate(&mut predictions)?;
+    predictions.finish()?;
     save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], &run_dir)?;
     console.stop();
 
@@ -323,6 +326,7 @@ fn closing(federation: &Federation<'_>, cross_site: Option<&str>, run_dir: &RunD
         );
     }
     text += &format!("models: {path}/global, {path}/best, {path}/clients\n");
+    text += &format!("predictions of the test rows: {path}/{}\n", predictions::FILE);
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
     let traffic = federation.record.all_traffic();
     text += &format!("{seconds:.1} s, {} sent to clients and {} by them", size(traffic.received), size(traffic.sent));

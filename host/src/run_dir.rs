@@ -128,6 +128,7 @@ fn manifest(setup: &Setup) -> Value {
         "plugins": plugins,
         "tasks": setup.description.tasks,
         "clients": clients,
+        "scales": setup.description.scales,
         "data": setup.description.sources,
     })
 }

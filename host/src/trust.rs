@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use plugin_api::{ClientSpec, Error, Evaluation, Message, Result, Task, Trained};
+use plugin_api::{ClientSpec, Error, Evaluation, Message, Result, Table, Task, Trained};
 
 /// The longest line and note that is shown, in bytes.
 const LONGEST_LINE: usize = 10_000;
@@ -49,6 +49,17 @@ pub fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluat
         }
     }
     Ok(found)
+}
+
+/// A prediction for each row.
+///
+/// # Errors
+/// If there are more or fewer.
+pub fn predictions(task: &str, rows: &Table, found: Vec<f32>) -> Result<Vec<f32>> {
+    if found.len() == rows.rows() {
+        return Ok(found);
+    }
+    Err(Error::other(format!("task `{task}`: {} predictions for {} rows", found.len(), rows.rows())))
 }
 
 /// What was trained so far and in one more epoch.

@@ -11,6 +11,19 @@ use crate::{Context, Error, Result, Table};
 /// from 1, unique within a task. The host writes it beside each row's predictions; models ignore it.
 pub const ORIGIN: &str = "fedplug.origin";
 
+/// The name of a text column of [`Dataset::next_rows`] that holds what the rows say in the file's column of this place and
+/// name, as it stands there: so that predictions come with all that the file has. Models ignore it.
+pub fn cell_column(place: usize, name: &str) -> String {
+    format!("{CELL}{place}.{name}")
+}
+
+/// The name in the file of a column that is named by [`cell_column`]; none of any other.
+pub fn cell_name(column: &str) -> Option<&str> {
+    column.strip_prefix(CELL)?.split_once('.').map(|(_, name)| name)
+}
+
+const CELL: &str = "fedplug.cell.";
+
 /// A task: a name, the columns a model reads, and the column it learns to predict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
@@ -180,6 +193,9 @@ pub trait Dataset: Send {
 
     /// Begins to read a file of rows without targets, to be predicted: what comes are the input columns of the tasks.
     ///
+    /// Whoever predicts may say that columns have other names in the file, with `--column NAME=OTHER`. They come as the table
+    /// `predict-columns` of the configuration, `{ NAME = "OTHER" }`; a dataset without such a key refuses them.
+    ///
     /// # Errors
     /// If the file cannot be read, or lacks a column; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
     fn open_rows(&mut self, file: &Path, ctx: &Context<'_>) -> Result<()> {
@@ -188,7 +204,8 @@ pub trait Dataset: Send {
     }
 
     /// The next rows of the file that was opened last, in its order: `at_most` so many, fewer only at its end, none
-    /// after it.
+    /// after it. Beside the inputs a table may have the file's own columns, named by [`cell_column`]; they are written
+    /// before the predictions, in the place of the inputs.
     ///
     /// # Errors
     /// If a row cannot be read; none is left out.

@@ -149,7 +149,9 @@ pub use aggregator::{Aggregator, Cohort, Letter, Stage, Update, WeightBy};
 pub use component::{Component, Kind, Plugin};
 pub use context::{Context, Level, Sampling, Seed};
 pub use data::{Column, Table, TextColumn};
-pub use dataset::{ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, Task, TaskSpec};
+pub use dataset::{
+    ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, Task, TaskSpec, cell_column, cell_name,
+};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use filter::Filter;
 pub use half;

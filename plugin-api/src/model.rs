@@ -189,10 +189,12 @@ pub trait Model: Send {
         Ok(self.parameters(ctx)?.into())
     }
 
-    /// Predicts the target of one task for each row of a table, in the rows' order.
+    /// Predicts the target of one task for each row of a table, in the rows' order. At the end of a run the host asks it for
+    /// the test rows.
     ///
     /// # Errors
-    /// If there is no such task, or the table lacks a column.
+    /// If there is no such task, or the table lacks a column. [`Unsupported`](crate::ErrorKind::Unsupported) from a model
+    /// that predicts no single numbers: then a run has no predictions, and a warning says so.
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>>;
 
     /// Writes the model in the formats of its field into an empty folder, for other programs. Returns the names of the

@@ -148,3 +148,28 @@ fn runs_stand_side_by_side() {
     assert_eq!(told.code, 2);
     insta::assert_snapshot!(told.stderr);
 }
+
+/// A metric is not defined where all targets are equal, and is no zero then.
+#[test]
+fn what_is_not_defined_has_no_part_in_a_mean() {
+    let bench = Bench::new();
+    bench.run(&[LINEAR, "--set", "federation.rounds=1"]);
+    let run = bench.path("runs/linear");
+    let mut summary = bench.summary("linear");
+    let mut defined = Vec::new();
+    for (place, tasks) in summary["clients"].as_object_mut().unwrap().values_mut().enumerate() {
+        let pearson = &mut tasks[0]["local_test"][1];
+        assert_eq!(pearson["name"], "Pearson");
+        if place < 2 {
+            pearson["last"] = serde_json::Value::Null;
+        } else {
+            defined.push(pearson["last"].as_f64().unwrap());
+        }
+    }
+    std::fs::write(run.join("summary.json"), summary.to_string()).unwrap();
+    let mean = defined.iter().sum::<f64>() / defined.len() as f64;
+    let compared = |format: &str| bench.fedplug(&["compare", run.to_str().unwrap(), "--format", format]).stdout;
+    assert!(compared("table").contains("(4 of 6)"), "{}", compared("table"));
+    let csv = compared("csv");
+    assert!(csv.lines().nth(1).unwrap().split(',').any(|cell| cell == mean.to_string()), "{csv} has no {mean}");
+}

@@ -113,7 +113,7 @@ impl Bench {
         std::fs::read(self.path("runs").join(run).join(file)).unwrap()
     }
 
-    /// All that a run leaves and that must not change: every model, and the metrics without their times.
+    /// All that a run leaves and that must not change: every model, the predictions, and the metrics without their times.
     pub fn results(&self, run: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let folder = self.path("runs").join(run);
         let mut results: Vec<(PathBuf, Vec<u8>)> = files(&folder)
@@ -122,6 +122,7 @@ impl Bench {
             .map(|path| (path.strip_prefix(&folder).unwrap().to_owned(), std::fs::read(&path).unwrap()))
             .collect();
         assert!(results.len() > 2, "{results:?}");
+        results.push(("predictions.csv".into(), self.bytes(run, "predictions.csv")));
         results.push(("metrics.jsonl".into(), self.metrics(run).join("\n").into_bytes()));
         results
     }

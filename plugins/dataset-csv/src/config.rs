@@ -1,6 +1,7 @@
 //! The keys of the dataset's table.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 
@@ -59,6 +60,10 @@ pub struct Config {
     /// How text is read.
     #[serde(default)]
     pub text: Text,
+    /// The names that columns have in a file of rows to be predicted, where they are others: `{ heavy = "VH" }`. For one file,
+    /// `fedplug predict --column heavy=VH` says the same.
+    #[serde(default)]
+    pub predict_columns: BTreeMap<String, String>,
 }
 
 /// A task of several.

@@ -64,6 +64,11 @@
 //! clients = { pattern = "prepared/*/{client}/*.csv" }
 //! ```
 //!
+//! Rows to be predicted come from a CSV file with the inputs of at least one task, or from a FASTA file where tasks read one
+//! column of text: each record is a row. Two columns of text whose names tell a heavy and a light chain (`vh` and `vl`) take
+//! FASTA records in pairs, by their names. Columns of other names are mapped with `fedplug predict --column heavy=VH`. A row
+//! that cannot be predicted is an error with its line: none is skipped.
+//!
 //! All is read once and kept in memory; a file that several tasks use is read for each.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -142,7 +147,8 @@ impl Dataset for Csv {
         prepare::prepare(self.data(ctx)?, &config, folder, ctx)
     }
 
-    /// A CSV file with the inputs of at least one task. The columns of a task that it lacks are left out.
+    /// A CSV file with the inputs of at least one task. The columns of a task that it lacks are left out. It may be a FASTA
+    /// file where tasks read one column of text, or two of which the names tell one to hold heavy and one light chains.
     ///
     /// # Errors
     /// If the file cannot be read, or no task has all its inputs there.

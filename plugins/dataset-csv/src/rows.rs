@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use fedplug_tables::{Decimal, RowFile, number, quoted};
-use plugin_api::{Column, Error, Result, Table};
+use fedplug_tables::{Decimal, Fasta, NoNumber, RowFile, number};
+use plugin_api::{Column, Result, Table};
 
 use crate::config::{Config, Text};
 use crate::plan::Plan;
@@ -22,27 +22,30 @@ pub(crate) struct Rows {
 impl Rows {
     /// Begins to read a file, which has the inputs of one task at least.
     pub(crate) fn open(path: &Path, plans: &[Plan], config: &Config) -> Result<Self> {
-        let file = RowFile::open(path, config.delimiter)?;
-        let whole = |plan: &Plan| plan.texts.iter().chain(&plan.numbers).all(|name| file.place(name).is_some());
-        if !plans.iter().any(whole) {
-            let mut missing: Vec<&String> =
-                plans.iter().flat_map(|plan| plan.texts.iter().chain(&plan.numbers)).collect();
-            missing.retain(|name| file.place(name).is_none());
-            missing.sort_unstable();
-            missing.dedup();
-            let error = file.at_header(Error::data(format!("has no column {}", quoted(&missing))));
-            return Err(error.help(format!("its columns: {}", quoted(file.names()))));
-        }
-        let places = |names: &dyn Fn(&Plan) -> Vec<String>| {
-            let mut places: Vec<(String, usize)> = Vec::new();
-            for name in plans.iter().filter(|plan| whole(plan)).flat_map(names) {
-                if let Some(place) = file.place(&name).filter(|_| places.iter().all(|(other, _)| *other != name)) {
-                    places.push((name, place));
+        let all = |of: fn(&Plan) -> &[String]| {
+            let mut names: Vec<&str> = Vec::new();
+            for name in plans.iter().flat_map(of) {
+                if !names.contains(&name.as_str()) {
+                    names.push(name);
                 }
             }
-            places
+            names
         };
-        let (texts, numbers) = (places(&|plan| plan.texts.clone()), places(&|plan| plan.numbers.clone()));
+        let (texts, numbers) = (all(|plan| &plan.texts), all(|plan| &plan.numbers));
+        let known = [&texts[..], &numbers[..]].concat();
+        let fasta = Fasta::of_columns(&texts).filter(|_| numbers.is_empty());
+        let file = RowFile::open(path, config.delimiter, &known, &config.predict_columns, fasta)?;
+        let whole = |plan: &&Plan| plan.texts.iter().chain(&plan.numbers).all(|name| file.place(name).is_some());
+        let held: Vec<&String> =
+            plans.iter().filter(whole).flat_map(|plan| plan.texts.iter().chain(&plan.numbers)).collect();
+        if held.is_empty() {
+            return Err(file.lack(&known));
+        }
+        let places = |names: &[&str]| {
+            let held = names.iter().filter(|name| held.iter().any(|held| held == *name));
+            held.filter_map(|name| Some(((*name).to_owned(), file.place(name)?))).collect()
+        };
+        let (texts, numbers) = (places(&texts), places(&numbers));
         Ok(Self { file, text: config.text, decimal: config.decimal, texts, numbers })
     }
 
@@ -52,18 +55,17 @@ impl Rows {
         let mut numbers = vec![Vec::new(); self.numbers.len()];
         for _ in 0..at_most {
             let Some(row) = self.file.next_row()? else { break };
-            let bad = |what: String| {
-                let help = "every row is predicted, so every row needs it; take the others out of the file";
-                self.file.at_row(&row, Error::data(what)).help(help)
-            };
-            let field = |place: usize| row.get(place).unwrap_or_default();
-            for (column, (name, place)) in texts.iter_mut().zip(&self.texts) {
-                let text = self.text.of(field(*place)).ok_or_else(|| bad(format!("no `{name}`")))?;
+            let file = &self.file;
+            for (column, (_, place)) in texts.iter_mut().zip(&self.texts) {
+                let text = self.text.of(&row[*place]).ok_or_else(|| file.missing(&row, *place))?;
                 column.push(text.into_owned());
             }
             for (column, (name, place)) in numbers.iter_mut().zip(&self.numbers) {
-                let value = number(field(*place), self.decimal).map_err(|lack| bad(lack.reason(name, self.decimal)))?;
-                column.push(value);
+                let value = number(&row[*place], self.decimal).map_err(|lack| match lack {
+                    NoNumber::Missing => file.missing(&row, *place),
+                    lack => file.bad(&row, lack.reason(name, self.decimal)),
+                });
+                column.push(value?);
             }
         }
         let mut table = Table::new();
@@ -73,6 +75,6 @@ impl Rows {
         for ((name, _), numbers) in self.numbers.iter().zip(&numbers) {
             table = table.with(name, Column::f32(numbers))?;
         }
-        Ok(table)
+        self.file.with_cells(table)
     }
 }

@@ -1,5 +1,6 @@
 //! The keys of the dataset's table.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -60,6 +61,10 @@ pub struct Config {
     pub decimal: Decimal,
     /// At most so many random rows to train on for each task and client, and as many to test on for each task.
     pub max_samples: Option<NonZeroUsize>,
+    /// The names that columns have in a file of rows to be predicted, where they are others: `{ heavy = "VH" }`. For one file,
+    /// `fedplug predict --column heavy=VH` says the same.
+    #[serde(default)]
+    pub predict_columns: BTreeMap<String, String>,
 }
 
 /// Which clients there are.

@@ -241,11 +241,11 @@ impl Dataset for Flab {
         Ok(files)
     }
 
-    /// A CSV file with the columns that [`Chains`] asks for, or `combined`; or FASTA records, a heavy chain and its light
-    /// chain in turn, or single chains where `chains` takes them.
+    /// A CSV file with the columns that [`Chains`] asks for, or `combined`; or FASTA records: single chains where `chains`
+    /// reads one, else heavy and light chains that are paired by their names as [`Fasta::Pairs`](fedplug_tables::Fasta) says.
     ///
     /// # Errors
-    /// If the file cannot be read, or has no such columns.
+    /// If the file cannot be read, has no such columns, or its names contradict or leave open what belongs together.
     fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
         self.rows = Some(Rows::open(file, &self.config)?);
         Ok(())
@@ -253,7 +253,7 @@ impl Dataset for Flab {
 
     fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         ctx.check()?;
-        self.rows.as_mut().ok_or_else(|| Error::other("no file of rows was opened"))?.next(at_most)
+        self.rows.as_mut().ok_or_else(|| Error::other("no file of rows was opened"))?.next(at_most, ctx)
     }
 }
 

@@ -1,155 +1,89 @@
-//! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records in pairs.
-//!
-//! In a FASTA file a pair is a heavy chain and the light chain that follows it; a sequence with a `|` in it is both at
-//! once. No row is left out: whoever asks for predictions wants one for each row.
+//! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::text::{open, visible};
-use fedplug_tables::{RowFile, quoted};
-use plugin_api::{Column, Error, Result, Table};
+use csv::StringRecord;
+use fedplug_tables::{Fasta, Letters, RowFile};
+use plugin_api::{Column, Context, Error, Result, Table};
 
-use crate::chains::{Chains, Place};
+use crate::chains::{Chains, NoChain, Place};
 use crate::config::Config;
-
-type Source = Box<dyn Read + Send>;
 
 /// A file of rows, read so far.
 pub(crate) struct Rows {
     path: PathBuf,
+    file: RowFile,
     chains: Chains,
-    reader: Reader,
-}
-
-enum Reader {
-    Csv { file: RowFile, place: Place },
-    Fasta { lines: BufReader<Source>, number: u64, heading: Option<String> },
+    place: Place,
+    /// What was read, until it is told.
+    letters: Option<Letters>,
 }
 
 impl Rows {
-    /// Begins to read a file; what its name ends in says of which kind it is.
+    /// Begins to read a file.
     pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
-        let chains = config.chains;
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
-        let reader = if ["fasta", "fa", "faa", "fas"].contains(&ending.as_str()) {
-            Reader::Fasta { lines: BufReader::new(open(path)?.reader), number: 0, heading: None }
-        } else {
-            let file = RowFile::open(path, config.delimiter)?;
-            let name = |name: &String| visible(name).into_owned();
-            let place = chains.place(&file.names().iter().map(name).collect::<Vec<_>>(), true).map_err(|missing| {
-                let error = Error::data(format!("has neither `combined` nor {}", quoted(&missing)));
-                file.at_header(error).help(format!("its columns: {}", quoted(file.names())))
-            })?;
-            Reader::Csv { file, place }
+        let [combined, heavy, light] = ["combined", "heavy", "light"];
+        let fasta = match config.chains {
+            Chains::Paired => Fasta::Pairs { heavy, light, alone: false },
+            Chains::Any => Fasta::Pairs { heavy, light, alone: true },
+            Chains::Heavy => Fasta::Single(heavy),
+            Chains::Light => Fasta::Single(light),
         };
-        Ok(Self { path: path.to_owned(), chains, reader })
+        let renamed = &config.predict_columns;
+        let file = RowFile::open(path, config.delimiter, &[combined, heavy, light], renamed, Some(fasta))?;
+        // Whoever says where a chain stands does not mean another column.
+        let with_combined = ![heavy, light].iter().any(|chain| renamed.contains_key(*chain));
+        let chains = config.chains;
+        let place = chains.place(&file.names(), with_combined).map_err(|missing| file.lack(&missing))?;
+        Ok(Self { path: path.to_owned(), file, chains, place, letters: Some(Letters::default()) })
     }
 
-    /// The next rows, `at_most` so many.
-    pub(crate) fn next(&mut self, at_most: u64) -> Result<Table> {
+    /// The next rows, `at_most` so many. It warns of odd letters when the last one was read.
+    pub(crate) fn next(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         let mut combined = Vec::new();
         while (combined.len() as u64) < at_most {
-            let row = match &mut self.reader {
-                Reader::Csv { file, place } => next_record(file, *place, self.chains)?,
-                Reader::Fasta { lines, number, heading } => next_pair(&self.path, self.chains, lines, number, heading)?,
+            let Some(row) = self.file.next_row()? else {
+                if let Some(letters) = self.letters.take() {
+                    letters.tell(&self.path, ctx);
+                }
+                break;
             };
-            let Some(row) = row else { break };
-            combined.push(row);
+            let found = self.chains.read(self.place, |place| &row[place]);
+            let found = found.map_err(|lack| self.lack(&row, lack))?.parts().concat();
+            self.letters.iter_mut().for_each(|letters| letters.add([found.as_str()]));
+            combined.push(found);
         }
-        Table::new().with("combined", Column::text(combined))
+        self.file.with_cells(Table::new().with("combined", Column::text(combined))?)
     }
-}
 
-fn next_record(file: &mut RowFile, place: Place, chains: Chains) -> Result<Option<String>> {
-    let Some(record) = file.next_row()? else { return Ok(None) };
-    match chains.read(place, |place| record.get(place).unwrap_or_default()) {
-        Ok(combined) => Ok(Some(combined.parts().concat())),
-        Err(lack) => {
-            let error = file.at_row(&record, Error::data(lack.reason()));
-            Err(error.help("every row is predicted, so every row needs its chains; take the others out of the file"))
-        }
-    }
-}
-
-/// The next sequence, or two that make a pair.
-fn next_pair(
-    path: &Path,
-    chains: Chains,
-    lines: &mut BufReader<Source>,
-    number: &mut u64,
-    heading: &mut Option<String>,
-) -> Result<Option<String>> {
-    let Some(first) = next_sequence(path, lines, number, heading)? else { return Ok(None) };
-    if first.contains('|') || chains != Chains::Paired {
-        let combined = chains.split(&first).map(|combined| combined.parts().concat());
-        return combined.map(Some).map_err(|lack| Error::data(lack.reason()).in_file(path, Some(*number)));
-    }
-    match next_sequence(path, lines, number, heading)? {
-        Some(second) if !second.contains('|') => {
-            let combined = chains.combine(&first, &second).map(|combined| combined.parts().concat());
-            combined.map(Some).map_err(|lack| Error::data(lack.reason()).in_file(path, Some(*number)))
-        }
-        _ => Err(Error::data("a heavy chain without a light chain behind it")
-            .in_file(path, Some(*number))
-            .help("sequences come in pairs, a heavy chain and its light chain, or with a `|` between both")),
-    }
-}
-
-fn next_sequence(
-    path: &Path,
-    lines: &mut BufReader<Source>,
-    number: &mut u64,
-    heading: &mut Option<String>,
-) -> Result<Option<String>> {
-    let mut sequence = String::new();
-    loop {
-        let mut line = String::new();
-        let more = lines.read_line(&mut line).map_err(|e| Error::io(path, &e))? > 0;
-        *number += u64::from(more);
-        let line = visible(line.trim()).into_owned();
-        if more && !line.starts_with('>') {
-            if heading.is_none() && !line.is_empty() {
-                let error = Error::data("a sequence before the first `>`").in_file(path, Some(*number));
-                return Err(error.help("a FASTA file ends in .fasta or .fa; any other is read as CSV"));
-            }
-            sequence += &line;
-            continue;
-        }
-        // Here a record begins, or the file ends: the one before is whole.
-        let before = heading.take();
-        if more {
-            *heading = Some(line);
-        }
-        match before {
-            Some(name) if sequence.is_empty() => {
-                return Err(Error::data(format!("no sequence under `{name}`")).in_file(path, Some(*number)));
-            }
-            Some(_) => return Ok(Some(sequence)),
-            None if more => {}
-            None => return Ok(None),
-        }
+    fn lack(&self, row: &StringRecord, lack: NoChain) -> Error {
+        let place = match (self.place, lack) {
+            (Place::Combined(_), _) => None,
+            (Place::Apart { light, .. }, NoChain::Light) => light,
+            (Place::Apart { heavy, light }, _) => heavy.or(light),
+        };
+        place.map_or_else(|| self.file.bad(row, lack.reason().to_owned()), |place| self.file.missing(row, place))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plugin_api::cell_name;
+    use plugin_api::context::Silent;
+    use serde_json::json;
 
     fn rows(name: &str, text: &str, at_most: u64) -> Result<Vec<String>> {
-        rows_of(Chains::Paired, name, text, at_most)
-    }
-
-    fn rows_of(chains: Chains, name: &str, text: &str, at_most: u64) -> Result<Vec<String>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let mut config: Config = plugin_api::config::read(&serde_json::json!({ "root": "" })).unwrap();
-        config.chains = chains;
-        let mut rows = Rows::open(&path, &config)?;
+        let config = json!({ "root": "data", "predict-columns": { "light": "VL" } });
+        let renamed = serde_json::from_value(config).unwrap();
+        let usual = serde_json::from_value(json!({ "root": "data" })).unwrap();
+        let mut rows = Rows::open(&path, if text.contains("VL") { &renamed } else { &usual })?;
         let mut all = Vec::new();
         loop {
-            let table = rows.next(at_most)?;
+            let table = rows.next(at_most, &Context::new(&Silent))?;
             if table.rows() == 0 {
                 return Ok(all);
             }
@@ -160,9 +94,10 @@ mod tests {
     #[test]
     fn rows_come_in_the_files_order_however_many_at_a_time() {
         let csv = "\u{feff}id,light,heavy\n1,DIQ,EVQ\n2,\"EIV\",QVQ\n3,SYE,QVT\n";
-        let fasta = ">a heavy\nEV\nQ\n\n>a light\nDIQ\n>b\nQVQ|EIV\n>c\nQVT\n>c\nSYE";
+        let other = csv.replace("light", "VL");
+        let fasta = ">a heavy\nEV\nQ\n\n>b\nQVQ|EIV\n>a light\nDIQ\n>c\nQVT\n>c\nSYE";
         for at_most in [1, 2, 100] {
-            for (name, text) in [("x.csv", csv), ("x.fasta", fasta)] {
+            for (name, text) in [("x.csv", csv), ("x.csv", &other), ("x.fasta", fasta)] {
                 assert_eq!(rows(name, text, at_most).unwrap(), ["EVQ|DIQ", "QVQ|EIV", "QVT|SYE"], "{name}");
             }
         }
@@ -171,16 +106,67 @@ mod tests {
     }
 
     #[test]
+    fn a_fasta_file_gives_names_and_chains() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.fa");
+        std::fs::write(&path, ">a_L one\nDIQ\n>a_H two\nEVQ\n").unwrap();
+        let config = serde_json::from_value(json!({ "root": "data" })).unwrap();
+        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
+        let cell = |(name, _): (&str, &Column)| {
+            Some((cell_name(name)?.to_owned(), table.text(name).unwrap().get(0).to_owned()))
+        };
+        let wanted = [("name", "a_H two"), ("light_name", "a_L one"), ("heavy", "EVQ"), ("light", "DIQ")];
+        let wanted = wanted.map(|(name, cell)| (name.to_owned(), cell.to_owned()));
+        assert_eq!(table.columns().filter_map(cell).collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
     fn what_cannot_be_predicted_is_told_with_its_line() {
         for (name, text, wanted) in [
-            ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has neither `combined` nor `light`"),
-            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no light chain"),
-            ("x.fa", "EVQ\n", "x.fa:1: a sequence before the first `>`"),
-            ("x.fa", ">a\nEVQ\n", "x.fa:2: a heavy chain without a light chain behind it"),
-            ("x.fa", ">a\n>b\nEVQ\n", "x.fa:2: no sequence under `>a`"),
+            ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has no column `light`"),
+            ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no `light`"),
+            ("x.csv", "heavy,light\r\nA,B\r\nA,nan\r\n", "x.csv:3: no `light`, only `nan`"),
+            ("x.fa", ">a_H\nEVQ\n>b_H\nQVQ\n", "x.fa:1: `a_H`: a heavy chain without its light chain"),
         ] {
             let told = rows(name, text, 9).unwrap_err().to_string();
             assert!(told.ends_with(wanted), "{told}");
         }
+    }
+
+    #[test]
+    fn single_chains_are_read_where_the_model_was_trained_on_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |chains: &str, name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let config = serde_json::from_value(json!({ "root": "data", "chains": chains })).unwrap();
+            let table = Rows::open(&path, &config)?.next(9, &Context::new(&Silent))?;
+            Ok::<_, Error>(table.text("combined")?.iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let nanobodies = ">vhh1\nEVQ\n>vhh2 of a llama\nqvq\n";
+        assert_eq!(read("heavy", "x.fa", nanobodies).unwrap(), ["EVQ", "QVQ"]);
+        assert_eq!(read("any", "x.fa", nanobodies).unwrap(), ["EVQ", "QVQ"]);
+        assert!(read("paired", "x.fa", nanobodies).is_err());
+        let mixed = ">a_H\nEVQ\n>b_L\nDIQ\n>a_L\nEIV\n";
+        assert_eq!(read("any", "x.fa", mixed).unwrap(), ["EVQ|EIV", "DIQ"]);
+        assert!(
+            read("heavy", "x.fa", mixed)
+                .unwrap_err()
+                .to_string()
+                .ends_with("x.fa:3: `b_L`: a light chain, and the model reads one chain")
+        );
+        assert_eq!(read("light", "x.fa", ">b_L\nDIQ\n").unwrap(), ["DIQ"]);
+        assert_eq!(read("heavy", "x.csv", "heavy,light\nEVQ,-\n").unwrap(), ["EVQ"]);
+    }
+
+    #[test]
+    fn a_column_that_is_named_goes_before_combined() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        std::fs::write(&path, "combined,VH,VL\nA|B,EVQ,DIQ\n").unwrap();
+        let config = json!({ "root": "data", "predict-columns": { "heavy": "VH", "light": "VL" } });
+        let config = serde_json::from_value(config).unwrap();
+        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
+        assert_eq!(table.text("combined").unwrap().get(0), "EVQ|DIQ");
     }
 }

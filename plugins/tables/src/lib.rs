@@ -7,7 +7,7 @@
 //!   be used is skipped, counted by reason, and reported.
 //! - [`number`] reads a number, and [`text::is_missing`] is the one list of what stands for a missing value.
 //! - [`Letters`] counts the letters of chains that are no usual amino acids.
-//! - [`RowFile`] reads rows to be predicted, of which none is left out.
+//! - [`RowFile`] reads rows to be predicted, CSV or [`Fasta`], of which none is skipped.
 //! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others.
 //! - [`standardise`] turns targets into standard scores.
 //! - [`write_csv`] writes a file that appears whole or not at all.
@@ -15,6 +15,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod chains;
+mod fasta;
 mod file;
 mod letters;
 mod number;
@@ -30,6 +32,7 @@ mod write;
 
 use std::path::Path;
 
+pub use fasta::Fasta;
 pub use file::{CsvFile, Lack, Rules, Unusable, check_usable};
 pub use letters::Letters;
 pub use number::{Decimal, NoNumber, number};

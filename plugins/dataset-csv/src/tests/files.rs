@@ -176,7 +176,8 @@ fn rows_to_be_predicted_come_with_the_inputs_in_the_files_order() {
         let (mut seqs, mut ages) = (Vec::new(), Vec::new());
         loop {
             let table = csv.next_rows(at_most, &ctx()).unwrap();
-            assert_eq!(table.columns().map(|(name, _)| name).collect::<Vec<_>>(), ["seq", "age"]);
+            let names = table.columns().map(|(name, _)| plugin_api::cell_name(name).unwrap_or(name));
+            assert_eq!(names.collect::<Vec<_>>(), ["seq", "age", "age", "id", "\u{feff}seq"]);
             if table.rows() == 0 {
                 break;
             }
@@ -187,7 +188,34 @@ fn rows_to_be_predicted_come_with_the_inputs_in_the_files_order() {
     }
     // A file that is enough for one task alone.
     csv.open_rows(&root.path().join("half.csv"), &ctx()).unwrap();
-    assert_eq!(csv.next_rows(9, &ctx()).unwrap().columns().map(|(name, _)| name).collect::<Vec<_>>(), ["seq"]);
+    let table = csv.next_rows(9, &ctx()).unwrap();
+    let inputs = table.columns().map(|(name, _)| name).filter(|name| plugin_api::cell_name(name).is_none());
+    assert_eq!(inputs.collect::<Vec<_>>(), ["seq"]);
+}
+
+#[test]
+fn fasta_records_fill_the_columns_of_text() {
+    let root = folder(&[("one.fa", ">a 1\nEVQ\n>b\nQ\n"), ("two.fa", ">a_L\nDIQ\n>a_H\nEVQ\n")]);
+    let read = |file: &str, keys: serde_json::Value| {
+        let mut csv = csv(&root, keys);
+        csv.open_rows(&root.path().join(file), &ctx()).and_then(|()| csv.next_rows(9, &ctx()))
+    };
+    let one = read("one.fa", json!({ "files": "none.csv", "clients": "by-task" })).unwrap();
+    assert_eq!(
+        (texts(&one, "seq"), texts(&one, "fedplug.cell.0.name")),
+        (vec!["EVQ".into(), "Q".into()], vec!["a 1".into(), "b".into()])
+    );
+    let two = json!({ "files": "none.csv", "clients": "by-task", "inputs": ["vl", "vh"] });
+    let two = read("two.fa", two).unwrap();
+    assert_eq!((texts(&two, "vh"), texts(&two, "vl")), (vec!["EVQ".to_owned()], vec!["DIQ".to_owned()]));
+    // It has no numbers, and nothing says which of any two texts a record is.
+    for keys in [json!({ "number-inputs": ["age"] }), json!({ "inputs": ["seq", "antigen"] })] {
+        let mut keys = keys;
+        keys["files"] = "none.csv".into();
+        keys["clients"] = "by-task".into();
+        let error = read("one.fa", keys).unwrap_err();
+        assert_eq!(error.message(), "a FASTA file has one text a record, and the model reads other columns");
+    }
 }
 
 #[test]
@@ -195,10 +223,11 @@ fn what_cannot_be_predicted_is_told_with_its_line() {
     for (text, wanted) in [
         ("age,y\n1,2\n", "x.csv:1: has no column `seq`"),
         ("seq,age\nA,1\n ,2\n", "x.csv:3: no `seq`"),
+        ("seq,age\r\nA,1\r\nNA,2\r\n", "x.csv:3: no `seq`, only `NA`"),
         ("seq,age\nA,1\nB\n", "x.csv:3: no `age`"),
         ("seq,age\nA,one\n", "x.csv:2: `age` is not a finite number"),
-        ("seq,age\nnan,1\n", "x.csv:2: no `seq`"),
-        ("seq,age\nA,NA\n", "x.csv:2: no `age`"),
+        ("seq,age\nnan,1\n", "x.csv:2: no `seq`, only `nan`"),
+        ("seq,age\nA,NA\n", "x.csv:2: no `age`, only `NA`"),
         ("seq,age\nA,>1\n", "x.csv:2: `age` is censored or approximate (`>`, `<`, `~`)"),
     ] {
         let root = folder(&[("x.csv", text)]);

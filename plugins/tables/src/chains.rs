@@ -1,0 +1,186 @@
+//! Which chain of which antibody a FASTA record is, as its name tells.
+
+/// A chain of an antibody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chain {
+    Heavy,
+    Light,
+}
+
+impl Chain {
+    /// As it stands in a sentence.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Heavy => "heavy",
+            Self::Light => "light",
+        }
+    }
+
+    /// The chain that a column's name tells.
+    pub(crate) fn of_column(name: &str) -> Option<Self> {
+        told(name)?.chain
+    }
+}
+
+/// What a name tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The antibody's name: that of the record without the words for its chain, in lower case.
+    pub(crate) antibody: String,
+    /// Which chain of it.
+    pub(crate) chain: Option<Chain>,
+}
+
+/// Words that belong to the chain's name and not to the antibody's.
+const FILLERS: [&str; 7] = ["chain", "chains", "variable", "region", "domain", "sequence", "of"];
+
+/// What the name of a record tells; nothing if it tells of both chains.
+///
+/// The first field, between spaces and `|`, that holds a word for a chain decides: `ab0_H`, `ab0 heavy chain`, `ab0|VL`,
+/// `ab0.HC`, `kappa ab0`, `mAb7VH`, `ab0|IGKV1-39`. The letters `H` and `L` count where they begin or end the first field, or
+/// are a field of their own and no word says it. The antibody's name is the rest of the first field, or the fields before
+/// the deciding one.
+pub(crate) fn told(name: &str) -> Option<Told> {
+    let fields: Vec<&str> =
+        name.split(|c: char| c.is_whitespace() || c == '|').filter(|field| !field.is_empty()).collect();
+    let words = |field: &&str| chain(pieces(field).filter_map(|(word, _)| spelled(word)).map(|(chain, _)| chain));
+    let letters = |(place, field): (usize, &&str)| {
+        let words: Vec<&str> = pieces(field).map(|(word, _)| word).filter(|word| !word.is_empty()).collect();
+        match &words[..] {
+            [first, .., last] if place == 0 => letter(last).or_else(|| letter(first)),
+            [only] => letter(only),
+            _ => None,
+        }
+    };
+    let letters: Vec<Option<Chain>> = fields.iter().enumerate().map(letters).collect();
+    let first = |by_letter: bool, range: std::ops::Range<usize>| {
+        range.into_iter().find_map(|place| {
+            let found = if by_letter { letters[place].map(Some) } else { words(&fields[place]) };
+            found.map(|chain| (place, chain, by_letter))
+        })
+    };
+    let (start, end) = (0..fields.len().min(1), 1..fields.len());
+    let found = first(false, start.clone()).or_else(|| first(true, start)).or_else(|| first(false, end.clone()));
+    let Some((place, chain, by_letter)) = found.or_else(|| first(true, end)) else {
+        return Some(Told { antibody: name.to_lowercase(), chain: None });
+    };
+    // A word for one chain and a letter for the other.
+    let chain = chain.filter(|chain| place > 0 || letters[0].is_none_or(|letter| letter == *chain))?;
+    let rest = |range: std::ops::Range<usize>| {
+        let named = range.map(|at| antibody(fields[at], by_letter && at == place));
+        named.collect::<Vec<_>>().join(" ").trim().to_owned()
+    };
+    let before = rest(0..place.max(1));
+    let antibody = if before.is_empty() { rest(0..fields.len()) } else { before };
+    Some(Told { antibody: antibody.to_lowercase(), chain: Some(chain) })
+}
+
+/// The chain that all of these are, if there is one; nothing within if they are not one.
+fn chain(mut chains: impl Iterator<Item = Chain>) -> Option<Option<Chain>> {
+    let first = chains.next()?;
+    Some(chains.all(|other| other == first).then_some(first))
+}
+
+/// A field without the words for a chain, and without letters for one at its ends.
+fn antibody(field: &str, without_letters: bool) -> String {
+    let count = pieces(field).count();
+    let mut kept = String::new();
+    for (place, (word, piece)) in pieces(field).enumerate() {
+        let at_end = without_letters && (place == 0 || place + 1 == count);
+        match spelled(word) {
+            Some((_, before)) => kept += before,
+            None if at_end && letter(word).is_some() => {}
+            None if FILLERS.iter().any(|filler| filler.eq_ignore_ascii_case(word)) => {}
+            None => kept += piece,
+        }
+    }
+    kept.trim_matches(|c: char| !c.is_alphanumeric()).to_owned()
+}
+
+/// The words of a field, each also with the character behind it.
+fn pieces(field: &str) -> impl Iterator<Item = (&str, &str)> {
+    let apart = |c: char| !c.is_alphanumeric();
+    field.split_inclusive(apart).map(move |piece| (piece.trim_end_matches(apart), piece))
+}
+
+fn letter(word: &str) -> Option<Chain> {
+    match word {
+        "H" | "h" => Some(Chain::Heavy),
+        "L" | "l" => Some(Chain::Light),
+        _ => None,
+    }
+}
+
+/// The chain that a word names, or its end in capitals does, and what stands before that.
+fn spelled(word: &str) -> Option<(Chain, &str)> {
+    let lower = word.to_ascii_lowercase();
+    let whole = match lower.as_str() {
+        "heavy" | "hc" | "vh" | "vhh" | "heavychain" | "hchain" | "vheavy" | "igh" => Some(Chain::Heavy),
+        "light" | "lc" | "vl" | "vk" | "kappa" | "lambda" | "lightchain" | "lchain" | "vlight" | "vkappa"
+        | "vlambda" | "igk" | "igl" => Some(Chain::Light),
+        // The names of genes and constant regions: `IGHV3`, `IGHG1`, `IGKC`.
+        _ => match (lower.get(..3), lower.get(3..4)) {
+            (Some("igh"), Some("v" | "d" | "j" | "g" | "m" | "a" | "e")) => Some(Chain::Heavy),
+            (Some("igk" | "igl"), Some("v" | "j" | "c")) => Some(Chain::Light),
+            _ => None,
+        },
+    };
+    if let Some(chain) = whole {
+        return Some((chain, ""));
+    }
+    let ends =
+        [("VH", Chain::Heavy), ("HC", Chain::Heavy), ("VL", Chain::Light), ("LC", Chain::Light), ("VK", Chain::Light)];
+    ends.into_iter().find_map(|(end, chain)| {
+        let before = word.strip_suffix(end)?;
+        let apart = before.ends_with(|c: char| c.is_ascii_digit() || c.is_lowercase());
+        apart.then_some((chain, before))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_antibody_and_its_chain() {
+        use Chain::{Heavy, Light};
+        for (name, antibody, chain) in [
+            ("ab0_H", "ab0", Heavy),
+            ("ab0_L", "ab0", Light),
+            ("ab0 heavy", "ab0", Heavy),
+            ("ab0 light chain [Homo sapiens]", "ab0", Light),
+            ("ab0|VH", "ab0", Heavy),
+            ("ab0_heavy_chain", "ab0", Heavy),
+            ("ab0-Light-Chain", "ab0", Light),
+            ("ab0.H", "ab0", Heavy),
+            ("1ABC_H", "1abc", Heavy),
+            ("1ABC:L", "1abc", Light),
+            ("1ABC Chain H", "1abc", Heavy),
+            ("ab0/HC", "ab0", Heavy),
+            ("ab0 LC", "ab0", Light),
+            ("ab0_VL", "ab0", Light),
+            ("ab0 kappa", "ab0", Light),
+            ("ab0_lambda", "ab0", Light),
+            ("heavy_ab0", "ab0", Heavy),
+            ("VH|ab0", "ab0", Heavy),
+            ("L ab0", "ab0", Light),
+            ("heavy chain of ab0", "ab0", Heavy),
+            ("antibody 1 heavy chain", "antibody 1", Heavy),
+            ("anti-CD3 clone 5 VL", "anti-cd3 clone 5", Light),
+            ("mAb7VH", "mab7", Heavy),
+            ("ab0_VH_1", "ab0_1", Heavy),
+            ("ab0|IGKV1-39*01", "ab0", Light),
+            ("ab0_H paired with a light chain", "ab0", Heavy),
+            ("antibody L heavy", "antibody l", Heavy),
+            ("H", "", Heavy),
+        ] {
+            assert_eq!(told(name), Some(Told { antibody: antibody.to_owned(), chain: Some(chain) }), "{name}");
+        }
+        for name in ["ab0", "1", "seq 17", "10E8", "HIV1", "Hal", "ab0_HL", "sp|P01857|HUMAN"] {
+            assert_eq!(told(name), Some(Told { antibody: name.to_lowercase(), chain: None }), "{name}");
+        }
+        for name in ["ab0_VH_VL", "ab0 kappa-heavy", "L-19_heavy"] {
+            assert_eq!(told(name), None, "{name}");
+        }
+    }
+}
