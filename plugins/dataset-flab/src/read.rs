@@ -22,8 +22,8 @@ pub(crate) struct Antibody<'a> {
 pub(crate) enum Form {
     /// Measurements, of which the usable rows are given.
     Raw,
-    /// Measurements, of which all rows are given that the published preparation keeps: the unusable ones too, and
-    /// those with too few fields, whose others are then empty.
+    /// Measurements, of which all rows are given that the published preparation keeps: the unusable ones too, those of a
+    /// file without the target among them, and those with too few fields, whose others are then empty.
     Whole,
     /// What was prepared, of which the usable rows are given. The column `combined`, if there is one, stands for the
     /// chains. A file without rows is one of a client without rows.
@@ -62,6 +62,9 @@ pub(crate) fn read(
             return Ok((Vec::new(), file.leave_out(lack, ctx)));
         }
     };
+    if columns.fitness.is_none() {
+        ctx.warn(format_args!("{}: no column `{target}`; its rows count in the split as published", path.display()));
+    }
     let whole = form == Form::Whole;
     let rules = Rules { reasons: &REASONS, short_rows: whole, may_be_empty: form == Form::Prepared };
     let source = file.rows(rules, ctx, |record| {
@@ -77,7 +80,8 @@ pub(crate) fn read(
 /// Where the needed columns stand.
 struct Columns {
     chains: Chains,
-    fitness: usize,
+    /// None where the rows count without one.
+    fitness: Option<usize>,
     /// Whether a text that pandas takes for a missing value is one.
     missing: fn(&str) -> bool,
 }
@@ -95,7 +99,9 @@ impl Columns {
         let apart = || Some(Chains::Apart { heavy: place("heavy")?, light: place("light")? });
         let missing = if form == Form::Whole { pandas::is_missing } else { str::is_empty };
         match (combined.or_else(apart), place(target)) {
-            (Some(chains), Some(fitness)) => Ok(Self { chains, fitness, missing }),
+            (Some(chains), fitness) if fitness.is_some() || form == Form::Whole => {
+                Ok(Self { chains, fitness, missing })
+            }
             _ => Err(["heavy", "light", target].into_iter().filter(|name| place(name).is_none()).collect()),
         }
     }
@@ -110,7 +116,7 @@ impl Columns {
                 if heavy.is_empty() || light.is_empty() {
                     return Err(Reason::NoChain);
                 }
-                let fitness = number(&field(self.fitness))?;
+                let fitness = number(&self.fitness.map(field).unwrap_or_default())?;
                 give(Antibody { combined: &[&heavy, "|", &light], fitness });
             }
             Chains::Combined(combined) => {
@@ -118,7 +124,7 @@ impl Columns {
                 if combined.is_empty() || combined.starts_with('|') || combined.ends_with('|') {
                     return Err(Reason::NoChain);
                 }
-                let fitness = number(&field(self.fitness))?;
+                let fitness = number(&self.fitness.map(field).unwrap_or_default())?;
                 give(Antibody { combined: &[&combined], fitness });
             }
         }

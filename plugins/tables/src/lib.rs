@@ -6,27 +6,38 @@
 //! - [`CsvFile`] reads measurements: any encoding, rows of other widths, line breaks in quotes. What cannot be used is
 //!   left out, counted by reason, and told.
 //! - [`RowFile`] reads rows to be predicted, of which none is left out.
-//! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others.
-//! - [`standardise`] turns targets into standard scores.
+//! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others;
+//!   [`GroupBy`] says which rows it keeps on one side.
+//! - [`Audit`] reports what makes scores mean less than they seem to: test sequences that are trained on, repeated and
+//!   contradicting rows, files in different units.
+//! - [`TaskPer`] says which files make a task, and [`task_names`] what it is called.
+//! - [`standardised`] turns targets into standard scores, by the scale of [`scale_of`].
 //! - [`write_csv`] writes a file that appears whole or not at all.
 //! - [`text`] holds what is true of text before it is a table.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod audit;
 mod file;
+mod group;
 mod lines;
+mod per;
 mod rows;
 mod scale;
+mod similar;
 mod split;
 pub mod text;
 mod write;
 
 use std::path::Path;
 
+pub use audit::{Audit, tell_identical_files};
 pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
+pub use group::{GroupBy, distinct};
+pub use per::{TaskPer, names_folder, task_names};
 use plugin_api::{Error, Result};
 pub use rows::RowFile;
-pub use scale::{scale_of, standardise};
+pub use scale::{note_scale, scale_of, standardised};
 pub use split::{Deal, Sites, concentration, fraction, shuffle};
 pub use write::{Fields, write_csv};
 
