@@ -34,7 +34,7 @@ use std::path::Path;
 pub use audit::{Audit, tell_identical_files};
 pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
 pub use group::{GroupBy, distinct};
-pub use per::{TaskPer, names_folder, task_names};
+pub use per::{TaskPer, names_folder, stem, task_names};
 use plugin_api::{Error, Result};
 pub use rows::RowFile;
 pub use scale::{note_scale, scale_of, standardised};

@@ -33,7 +33,7 @@ pub fn task_names<'a>(prefix: Option<&str>, files: impl IntoIterator<Item = &'a 
 }
 
 /// The name of a file without its endings: `a` of `a.csv` and of `a.csv.gz`.
-fn stem(file: &Path) -> String {
+pub fn stem(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let packed = [".gz", ".zip"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
     packed.rsplit_once('.').map_or(packed, |(stem, _)| stem).to_owned()
