@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use plugin_api::{Aggregator, ClientSpec, Component, Dataset, Description, Kind, Message, ModelSetup, Params};
+use plugin_api::{
+    Aggregator, ClientSpec, Component, Dataset, Description, Kind, Message, ModelSetup, Params, TaskSpec,
+};
 use serde_json::Value;
 
 use crate::client::{Identity, LocalClient, Spent};
@@ -70,6 +72,7 @@ impl Setup {
             let mut dataset = data.component.new_dataset(&data.choice.config, ctx)?;
             let description = dataset.describe(ctx)?;
             check_description(&description)?;
+            tell_untested(&description, ctx);
             Ok((dataset, description))
         });
         let dataset = dataset.map_err(|e| note(&data, e)).ok();
@@ -310,6 +313,27 @@ pub fn check_description(description: &Description) -> plugin_api::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Warns of tasks that clients have no rows to test on, or nobody has: their scores would be missing without a word.
+fn tell_untested(description: &Description, ctx: &plugin_api::Context<'_>) {
+    const SHOWN: usize = 5;
+    for TaskSpec { name, .. } in &description.tasks {
+        let of_task = |client: &ClientSpec| client.tasks.iter().find(|task| task.name == *name).map(|task| task.test);
+        let with_it = description.clients.iter().filter_map(|client| Some((&client.name, of_task(client)?)));
+        let (without, with): (Vec<_>, Vec<_>) = with_it.partition(|(_, test)| *test == 0);
+        if without.is_empty() {
+            continue;
+        }
+        let names = without.iter().take(SHOWN).map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let more = without.len().saturating_sub(SHOWN);
+        let clients = match (with.is_empty(), more) {
+            (true, _) => "anywhere".to_owned(),
+            (false, 0) => format!("at {names}"),
+            (false, more) => format!("at {names} and {more} more clients"),
+        };
+        ctx.warn(format_args!("task `{name}` has no row to test on {clients}"));
+    }
 }
 
 impl Used {

@@ -2,21 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use fedplug_tables::{Deal, Sites, shuffle};
-use plugin_api::{Context, Result, Seed, Source, Table, Task};
+use fedplug_tables::{
+    Audit, Deal, GroupBy, Sites, distinct, note_scale, scale_of, shuffle, standardised, tell_identical_files,
+};
+use plugin_api::{Context, Error, Result, Scale, Seed, Source, Table, Task, TaskSpec};
 
 use crate::config::{Clients, Config};
 use crate::plan::{Plan, Testing};
-use crate::read::{Rows, read};
+use crate::read::{Rows, check_client, read};
 
 /// All that is loaded, and what it was read from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Data {
-    /// The clients with their tasks, in the order of aggregation.
+    /// The tasks, in the order that numbers them.
+    pub(crate) specs: Vec<TaskSpec>,
+    /// The clients with their tasks, in the order of aggregation. Targets are in their own units.
     pub(crate) clients: Vec<(String, Vec<Task>)>,
     /// Where each client stands among them: each is asked for by name, and there may be thousands.
     places: BTreeMap<String, usize>,
     pub(crate) sources: Vec<Source>,
+    /// The scale of each task whose targets are to be standardised.
+    pub(crate) scales: BTreeMap<String, Scale>,
+}
+
+/// A client's rows of a task.
+struct Share {
+    client: String,
+    train: Vec<usize>,
+    test: Vec<usize>,
 }
 
 impl Data {
@@ -25,19 +38,15 @@ impl Data {
         let mut data = Self::default();
         let seed = config.seed.map_or_else(|| ctx.experiment_seed().of("split"), Seed::new);
         for plan in plans {
-            let (rows, sources) = read(plan, config, ctx)?;
+            let (mut rows, sources) = read(plan, config, ctx)?;
             data.sources.extend(sources);
-            for (client, train, test) in shares(&rows, plan, config, seed.of(&plan.name))? {
-                let task = Task { spec: plan.spec(), train, test };
-                match data.places.get(&client) {
-                    Some(&place) => data.clients[place].1.push(task),
-                    None => {
-                        data.places.insert(client.clone(), data.clients.len());
-                        data.clients.push((client, vec![task]));
-                    }
-                }
+            let names = rows.tasks(plan, config);
+            let deals = deals(&rows, plan, config, seed.of(&plan.name), ctx)?;
+            for (number, name) in names.into_iter().enumerate() {
+                data.add(name, number, &rows, &deals, plan, config, seed, ctx)?;
             }
         }
+        tell_identical_files(&data.sources, ctx);
         if matches!(config.clients, Clients::Column(_) | Clients::Pattern(_)) {
             data.clients.sort_by(|(a, _), (b, _)| a.cmp(b));
             data.places = data.clients.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
@@ -45,60 +54,159 @@ impl Data {
         Ok(data)
     }
 
-    /// The tasks of a client, if there is one of this name.
-    pub(crate) fn tasks_of(&self, client: &str) -> Option<&[Task]> {
-        self.places.get(client).and_then(|&place| self.clients.get(place)).map(|(_, tasks)| &tasks[..])
+    /// Adds the task of a number among those of a plan, as its deals share it out.
+    #[allow(clippy::too_many_arguments)]
+    fn add(
+        &mut self,
+        name: String,
+        number: usize,
+        rows: &Rows,
+        deals: &[(Option<String>, Deal)],
+        plan: &Plan,
+        config: &Config,
+        seed: Seed,
+        ctx: &Context<'_>,
+    ) -> Result<()> {
+        let spec = TaskSpec { name, ..plan.spec() };
+        if self.specs.iter().any(|other| other.name == spec.name) {
+            return Err(Error::config(format!("two tasks are named `{}`", spec.name)).at_key(&plan.files_key));
+        }
+        let mut shares = Vec::new();
+        for (client, deal) in deals {
+            let deal = deal.only(|row| rows.task(row) == number);
+            shares.extend(shared(deal, client.as_deref(), &spec.name, plan, config, seed.of(&spec.name)));
+        }
+        if shares.iter().all(|share| share.train.is_empty()) {
+            return Err(Error::data(format!("task `{}` has no row to train on", spec.name)));
+        }
+        audit(&spec.name, number, &shares, rows, plan, config, ctx);
+        if config.standardise {
+            let targets = |share: &Share| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
+            let targets: Vec<Vec<f32>> = shares.iter().map(targets).collect();
+            let scale = scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            note_scale(&spec.name, scale, ctx);
+            self.scales.insert(spec.name.clone(), scale);
+        }
+        // A clone of a table shares its columns: all sites have one test table.
+        let common =
+            matches!(config.clients, Clients::Sites(_)).then(|| rows.table(plan, &shares[0].test)).transpose()?;
+        for Share { client, train, test } in shares {
+            check_client(&client)?;
+            let test = common.clone().map_or_else(|| rows.table(plan, &test), Ok)?;
+            let task = Task { spec: spec.clone(), train: rows.table(plan, &train)?, test };
+            match self.places.get(&client) {
+                Some(&place) => self.clients[place].1.push(task),
+                None => {
+                    self.places.insert(client.clone(), self.clients.len());
+                    self.clients.push((client, vec![task]));
+                }
+            }
+        }
+        self.specs.push(spec);
+        Ok(())
+    }
+
+    /// The tasks of a client as a model sees them, if there is a client of this name.
+    pub(crate) fn tasks_of(&self, client: &str) -> Option<Result<Vec<Task>>> {
+        let (_, tasks) = self.clients.get(*self.places.get(client)?)?;
+        let scaled = |task: &Task| {
+            let table = |table: &Table| match self.scales.get(&task.spec.name) {
+                Some(scale) => standardised(table, &task.spec.target, *scale),
+                None => Ok(table.clone()),
+            };
+            Ok(Task { spec: task.spec.clone(), train: table(&task.train)?, test: table(&task.test)? })
+        };
+        Some(tasks.iter().map(scaled).collect())
     }
 }
 
-/// The clients of a task, each with its rows to train and to test on.
-fn shares(rows: &Rows, plan: &Plan, config: &Config, seed: Seed) -> Result<Vec<(String, Table, Table)>> {
-    let table = |part: Vec<usize>| rows.table(plan, &part);
+/// How a plan's rows are told apart for training and testing: those of each client on their own where rows say whose
+/// they are, else all together.
+fn deals(
+    rows: &Rows,
+    plan: &Plan,
+    config: &Config,
+    seed: Seed,
+    ctx: &Context<'_>,
+) -> Result<Vec<(Option<String>, Deal)>> {
     match &config.clients {
-        Clients::ByTask => {
-            let Deal { train, test, .. } = deal(rows, (0..rows.len()).collect(), plan, config, None, seed);
-            Ok(vec![(plan.name.clone(), table(train)?, table(test)?)])
+        Clients::ByTask | Clients::Sites(_) => {
+            Ok(vec![(None, deal(rows, &(0..rows.len()).collect::<Vec<_>>(), plan, config, seed, ctx)?)])
         }
         Clients::Column(_) | Clients::Pattern(_) => {
-            let share = |(name, own): (&str, Vec<usize>)| {
-                let Deal { train, test, .. } = deal(rows, own, plan, config, None, seed.of(name));
-                Ok((name.to_owned(), table(train)?, table(test)?))
+            let own = |(name, own): (&str, Vec<usize>)| {
+                Ok((Some(name.to_owned()), deal(rows, &own, plan, config, seed.of(name), ctx)?))
             };
-            rows.of_clients().into_iter().map(share).collect()
-        }
-        Clients::Sites(sites) => {
-            let deal = deal(rows, (0..rows.len()).collect(), plan, config, Some(*sites), seed);
-            // A clone of a table shares its columns: all sites have one test table.
-            let test = table(deal.test.clone())?;
-            let most = config.max_samples.map_or(usize::MAX, usize::from);
-            let parts = deal.parts().map(|part| part.iter().copied().take(most).collect());
-            let share = |(k, part)| Ok((format!("site-{}", k + 1), table(part)?, test.clone()));
-            parts.enumerate().map(share).collect()
+            rows.of_clients().into_iter().map(own).collect()
         }
     }
 }
 
-/// Tells `own` rows apart for training and testing, at most `max-samples` of each; those to train on are cut for sites
-/// only after they are dealt. Rows of a given split stay in their order where none is left out and no site gets a part.
-fn deal(rows: &Rows, own: Vec<usize>, plan: &Plan, config: &Config, sites: Option<Sites>, seed: Seed) -> Deal {
-    let most = config.max_samples.map_or(usize::MAX, usize::from);
+/// Tells `own` rows apart for training and testing.
+fn deal(rows: &Rows, own: &[usize], plan: &Plan, config: &Config, seed: Seed, ctx: &Context<'_>) -> Result<Deal> {
     let mut deal = match (&plan.testing, rows.for_testing()) {
-        (Testing::Fraction(fraction), _) => Deal::random(own.len(), *fraction, sites, seed),
-        (_, marks) => {
-            let mut deal = Deal::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row])));
-            if sites.is_some() || deal.train.len() > most {
-                shuffle(&mut deal.train, seed.of("train"));
-            }
-            if deal.test.len() > most {
-                shuffle(&mut deal.test, seed.of("test"));
-            }
-            deal.shared(sites, seed)
+        (Testing::Fraction(fraction), _) => {
+            let groups = config.group_by().groups(own.len(), |row| rows.text(own[row]), ctx)?;
+            let strata: Vec<usize> = own.iter().map(|&row| rows.task(row)).collect();
+            Deal::random(&groups, &strata, *fraction, seed)
         }
+        (_, marks) => Deal::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row]))),
     };
-    if sites.is_none() {
-        deal.train.truncate(most);
+    deal.train.iter_mut().chain(&mut deal.test).for_each(|row| *row = own[*row]);
+    Ok(deal)
+}
+
+/// The clients' rows of a task, at most `max-samples` for each to train and to test on; those to train on are cut for
+/// sites only after they are dealt. Rows of a given split stay in their order where none is left out and no site gets a
+/// part.
+fn shared(mut deal: Deal, client: Option<&str>, task: &str, plan: &Plan, config: &Config, seed: Seed) -> Vec<Share> {
+    let most = config.max_samples.map_or(usize::MAX, usize::from);
+    let sites = if let Clients::Sites(sites) = &config.clients { Some(*sites) } else { None };
+    let seed = client.map_or(seed, |client| seed.of(client));
+    if !matches!(plan.testing, Testing::Fraction(_)) {
+        if sites.is_some() || deal.train.len() > most {
+            shuffle(&mut deal.train, seed.of("train"));
+        }
+        if deal.test.len() > most {
+            shuffle(&mut deal.test, seed.of("test"));
+        }
     }
     deal.test.truncate(most);
-    deal.train.iter_mut().chain(&mut deal.test).for_each(|row| *row = own[*row]);
-    deal
+    if let Some(Sites { .. }) = sites {
+        let deal = deal.shared(sites, seed);
+        let part = |(k, part): (usize, &[usize])| Share {
+            client: format!("site-{}", k + 1),
+            train: part.iter().copied().take(most).collect(),
+            test: deal.test.clone(),
+        };
+        return deal.parts().enumerate().map(part).collect();
+    }
+    deal.train.truncate(most);
+    let share = Share { client: client.unwrap_or(task).to_owned(), train: deal.train, test: deal.test };
+    // A client has the tasks that it has rows of.
+    if share.train.is_empty() && share.test.is_empty() { Vec::new() } else { vec![share] }
+}
+
+/// Reports what the rows of a task and their split show.
+fn audit(task: &str, number: usize, shares: &[Share], rows: &Rows, plan: &Plan, config: &Config, ctx: &Context<'_>) {
+    let value = |row: usize| if rows.task(row) == number { rows.target(row) } else { f32::NAN };
+    let of_all = matches!(config.clients, Clients::Sites(_));
+    let test: Vec<usize> =
+        shares.iter().take(if of_all { 1 } else { shares.len() }).flat_map(|s| &s.test).copied().collect();
+    let advice = match (&plan.testing, config.group_by(), &config.clients) {
+        (Testing::Fraction(_), GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
+        (Testing::Fraction(_), _, Clients::Column(_) | Clients::Pattern(_)) => {
+            Some("each client's rows are split on their own, and others train on them")
+        }
+        _ => None,
+    };
+    Audit {
+        task,
+        sequences: &distinct((0..rows.len()).map(|row| rows.text(row))),
+        values: &(0..rows.len()).map(value).collect::<Vec<f32>>(),
+        files: rows.files(),
+        origin: &|row| rows.origin(row),
+        advice,
+    }
+    .report(shares.iter().flat_map(|share| &share.train), &test, ctx);
 }

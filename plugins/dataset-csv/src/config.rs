@@ -6,7 +6,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 use fedplug_tables::text::{chain, is_missing, trimmed};
-use fedplug_tables::{Decimal, Sites};
+use fedplug_tables::{Decimal, GroupBy, Sites, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -22,6 +22,15 @@ pub struct Config {
     /// The files: a path or a pattern such as `data/*.csv`, or a list of them; relative to the current directory. In a
     /// folder files are taken in the order of their names.
     pub files: Option<Patterns>,
+    /// The files that are not read, as `files`, though that or the clients' pattern names them.
+    pub exclude: Option<Patterns>,
+    /// What makes a task: `folder`, all files of a task together, or `file`, those of one name each on their own. A file
+    /// is one assay in one unit, so where files are of different assays `file` gives each its own head, its own metrics
+    /// and, with `standardise`, its own scale. Such a task is named after its files without their endings, behind `name`
+    /// and a `-` where a task has a name. Its files are split together: a sequence that is for testing in one of them is for
+    /// testing in all.
+    #[serde(default)]
+    pub task_per: TaskPer,
     /// The files with the rows to test on, as `files`, which then has the rows to train on.
     pub test_files: Option<Patterns>,
     /// The columns of text that a model reads.
@@ -39,7 +48,13 @@ pub struct Config {
     pub task: Option<Vec<TaskTable>>,
     /// Who the clients are.
     pub clients: Clients,
-    /// The part of a client's rows that is kept for testing; 0.2 if nothing says which rows are.
+    /// Which rows a random split keeps on one side: `sequence` if not given, those with the same texts in `inputs`, or
+    /// the same numbers where there are no texts; `none`, so that the same sequence may be trained and tested on; or
+    /// `{ identity = 0.9 }`, those whose texts are at least so similar. Where rows say which client's they are, it holds
+    /// among the rows of each; else also across clients, for the test rows that all share.
+    pub group_by: Option<GroupBy>,
+    /// The part of a client's rows that is kept for testing, met as closely as groups allow; 0.2 if nothing says which
+    /// rows are.
     #[serde(default, deserialize_with = "fedplug_tables::fraction")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub test_fraction: Option<f64>,
@@ -48,6 +63,11 @@ pub struct Config {
     pub test_column: Option<String>,
     /// The seed of the split; if not given, derived from the experiment's.
     pub seed: Option<u64>,
+    /// Whether each task's targets are turned into standard scores, by mean and standard deviation of its rows to train
+    /// on at all clients together. Errors are then in standard deviations, and tasks of any unit weigh alike. In a
+    /// federation of real sites it takes one more sum over them.
+    #[serde(default)]
+    pub standardise: bool,
     /// At most so many random rows to train on for each task and client, and as many to test on.
     pub max_samples: Option<NonZeroUsize>,
     /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.
@@ -64,6 +84,13 @@ pub struct Config {
     /// `fedplug predict --column heavy=VH` says the same.
     #[serde(default)]
     pub predict_columns: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Which rows a random split keeps together.
+    pub(crate) fn group_by(&self) -> GroupBy {
+        self.group_by.unwrap_or_default()
+    }
 }
 
 /// A task of several.

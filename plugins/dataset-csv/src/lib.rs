@@ -86,6 +86,7 @@ use std::path::{Path, PathBuf};
 use clients::Data;
 pub use config::{Clients, Config, TaskTable, Text};
 use fedplug_tables::no_client;
+pub use fedplug_tables::{GroupBy, TaskPer};
 pub use pattern::{Pattern, Patterns};
 use plan::Plan;
 use plugin_api::{ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Table, Task};
@@ -119,7 +120,6 @@ impl Csv {
 
 impl Dataset for Csv {
     fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
-        let tasks = self.plans.iter().map(Plan::spec).collect();
         let data = self.data(ctx)?;
         let counts =
             |task: &Task| ClientTask { name: task.spec.name.clone(), train: task.train.rows(), test: task.test.rows() };
@@ -127,14 +127,16 @@ impl Dataset for Csv {
             name: name.clone(),
             tasks: tasks.iter().map(counts).collect(),
         };
-        Ok(Description::new(tasks, data.clients.iter().map(client).collect(), data.sources.clone()))
+        let clients = data.clients.iter().map(client).collect();
+        let description = Description::new(data.specs.clone(), clients, data.sources.clone());
+        Ok(description.with_scales(data.scales.clone()))
     }
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
         let data = self.data(ctx)?;
-        data.tasks_of(client).map(<[Task]>::to_vec).ok_or_else(|| {
+        data.tasks_of(client).unwrap_or_else(|| {
             let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
-            no_client(client, &names)
+            Err(no_client(client, &names))
         })
     }
 

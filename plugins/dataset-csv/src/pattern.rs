@@ -79,6 +79,15 @@ impl Pattern {
 
     /// What stands for `{client}` in the path of a file, if that fits: the shortest that can.
     pub(crate) fn client<'a>(&self, path: &'a str) -> Option<&'a str> {
+        self.fit(path).flatten()
+    }
+
+    /// Whether the path of a file fits.
+    pub(crate) fn fits(&self, path: &str) -> bool {
+        self.fit(path).is_some()
+    }
+
+    fn fit<'a>(&self, path: &'a str) -> Option<Option<&'a str>> {
         fn parts(path: &str) -> Vec<&str> {
             path.split('/')
                 .enumerate()
@@ -90,7 +99,7 @@ impl Pattern {
         if pattern.len() != path.len() {
             return None;
         }
-        pattern.into_iter().zip(path).try_fold(None, |client, (part, name)| fit(part, name, client)).flatten()
+        pattern.into_iter().zip(path).try_fold(None, |client, (part, name)| fit(part, name, client))
     }
 }
 

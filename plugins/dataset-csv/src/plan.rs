@@ -1,6 +1,6 @@
 //! The tasks as the keys say them: each with all that is needed to read it.
 
-use fedplug_tables::TEST_FRACTION;
+use fedplug_tables::{GroupBy, TEST_FRACTION, names_folder};
 use plugin_api::{Error, Result, TaskSpec};
 
 use crate::config::{Clients, Config, TaskTable};
@@ -57,9 +57,16 @@ pub(crate) fn plans(config: &Config) -> Result<Vec<Plan>> {
     for (i, plan) in plans.iter().enumerate() {
         plan.check(&plans[..i])?;
     }
-    if config.test_fraction.is_some() && !plans.iter().any(|plan| matches!(plan.testing, Testing::Fraction(_))) {
-        let error = Error::config("no row is split at random, so there is no influence of it").at_key("test-fraction");
-        return Err(error.help("take it out, or what says which rows are to be tested on"));
+    let random = plans.iter().any(|plan| matches!(plan.testing, Testing::Fraction(_)));
+    for (key, given) in [("test-fraction", config.test_fraction.is_some()), ("group-by", config.group_by.is_some())] {
+        if given && !random {
+            let error = Error::config("no row is split at random, so there is no influence of it").at_key(key);
+            return Err(error.help("take it out, or what says which rows are to be tested on"));
+        }
+    }
+    if let (GroupBy::Identity(_), Some(plan)) = (config.group_by(), plans.iter().find(|plan| plan.texts.is_empty())) {
+        let error = Error::config(format!("task `{}` has no text that could be similar", plan.name));
+        return Err(error.at_key("group-by").help("`\"sequence\"` keeps rows of the same numbers together"));
     }
     Ok(plans)
 }
@@ -129,11 +136,4 @@ impl Plan {
             None => Ok(()),
         }
     }
-}
-
-/// Whether a folder can be named so.
-pub(crate) fn names_folder(name: &str) -> bool {
-    let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-    // Most file systems have names of at most so many bytes.
-    plain && name.len() <= 255
 }

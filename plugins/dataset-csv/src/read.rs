@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 use fedplug_tables::text::{Texts, is_missing, trimmed, visible};
-use fedplug_tables::{CsvFile, Decimal, Letters, NoNumber, Rules, Unusable, check_usable, number};
-use plugin_api::{Column, Context, Error, Result, Source, Table};
+use fedplug_tables::{
+    CsvFile, Decimal, Letters, NoNumber, Rules, TaskPer, Unusable, check_usable, names_folder, number, stem, task_names,
+};
+use plugin_api::{Column, Context, Error, ORIGIN, Result, Source, Table};
 
 use crate::config::{Clients, Config, Text};
 use crate::pattern::Pattern;
-use crate::plan::{Plan, Testing, names_folder};
+use crate::plan::{Plan, Testing};
 
 /// The name that stands for the server among the clients.
 const SERVER: &str = "server";
@@ -28,11 +30,63 @@ pub(crate) struct Rows {
     clients: BTreeMap<String, usize>,
     /// Whether each is for testing; nothing where rows and files do not say.
     for_testing: Vec<bool>,
+    /// The files that were read, and the number of its task among those that files make.
+    paths: Vec<(PathBuf, usize)>,
+    /// The number of each row's file, and where in it the row begins.
+    files: Vec<usize>,
+    lines: Vec<u64>,
 }
 
 impl Rows {
     pub(crate) fn len(&self) -> usize {
         self.target.len()
+    }
+
+    /// What is predicted of a row.
+    pub(crate) fn target(&self, row: usize) -> f32 {
+        self.target[row]
+    }
+
+    /// What tells a row's sequence from others: its texts, or its numbers where it has none.
+    pub(crate) fn text(&self, row: usize) -> String {
+        if self.texts.is_empty() {
+            return self.numbers.iter().map(|column| column[row].to_string()).collect::<Vec<_>>().join("|");
+        }
+        self.texts.iter().map(|column| column.get(row)).collect::<Vec<_>>().join("|")
+    }
+
+    /// The number of each row's file.
+    pub(crate) fn files(&self) -> &[usize] {
+        &self.files
+    }
+
+    /// The number of a row's task among the [`tasks`](Self::tasks).
+    pub(crate) fn task(&self, row: usize) -> usize {
+        self.paths[self.files[row]].1
+    }
+
+    /// Where a row came from.
+    pub(crate) fn origin(&self, row: usize) -> String {
+        format!("{}:{}", self.paths[self.files[row]].0.display(), self.lines[row])
+    }
+
+    /// The names of the tasks: that of the plan, or one for each name of a file with usable rows.
+    pub(crate) fn tasks(&mut self, plan: &Plan, config: &Config) -> Vec<String> {
+        if config.task_per == TaskPer::Folder {
+            return vec![plan.name.clone()];
+        }
+        let mut used = vec![false; self.paths.len()];
+        self.files.iter().for_each(|&file| used[file] = true);
+        let mut stems: Vec<(String, PathBuf)> = Vec::new();
+        for ((path, task), _) in self.paths.iter_mut().zip(used).filter(|(_, used)| *used) {
+            let stem = stem(path);
+            *task = stems.iter().position(|(other, _)| *other == stem).unwrap_or(stems.len());
+            if *task == stems.len() {
+                stems.push((stem, path.clone()));
+            }
+        }
+        let named = config.name.is_some() || config.task.is_some();
+        task_names(named.then_some(&*plan.name), stems.iter().map(|(_, path)| path.as_path()))
     }
 
     /// Whether each row is for testing, if it is known.
@@ -57,10 +111,13 @@ impl Rows {
         for (name, numbers) in numbers.chain([(&plan.target, &self.target)]) {
             table = table.with(name, Column::f32(&rows.iter().map(|&row| numbers[row]).collect::<Vec<_>>()))?;
         }
-        Ok(table)
+        table.with(ORIGIN, Column::text(rows.iter().map(|&row| self.origin(row))))
     }
 
-    fn push(&mut self, row: &Row<'_>, owner: Option<&str>, for_testing: Option<bool>) {
+    /// Adds a row of the file that was opened last.
+    fn push(&mut self, row: &Row<'_>, line: u64, owner: Option<&str>, for_testing: Option<bool>) {
+        self.files.push(self.paths.len() - 1);
+        self.lines.push(line);
         self.texts.iter_mut().zip(&row.texts).for_each(|(column, field)| column.push(&[field]));
         let columns = self.numbers.iter_mut().chain([&mut self.target]);
         columns.zip(&row.numbers).for_each(|(column, number)| column.push(*number));
@@ -81,9 +138,9 @@ impl Rows {
 /// # Errors
 /// If a pattern names no file, a file cannot be read, no row is usable, or a client's name could not name a folder.
 pub(crate) fn read(plan: &Plan, config: &Config, ctx: &Context<'_>) -> Result<(Rows, Vec<Source>)> {
-    let files = all_files(&plan.files_key, &plan.files)?;
+    let files = all_files(&plan.files_key, &plan.files, config)?;
     let test_files = match &plan.testing {
-        Testing::Files(patterns) => all_files(&plan.test_files_key, patterns)?,
+        Testing::Files(patterns) => all_files(&plan.test_files_key, patterns, config)?,
         _ => Vec::new(),
     };
     if let Some(twice) = test_files.iter().find(|path| files.contains(path)) {
@@ -102,17 +159,11 @@ pub(crate) fn read(plan: &Plan, config: &Config, ctx: &Context<'_>) -> Result<(R
         let numbers = plan.numbers.iter().chain([&plan.target]).map(|name| format!("a finite number in `{name}`"));
         error.help(format!("a row needs {}", texts.chain(numbers).collect::<Vec<_>>().join(", ")))
     })?;
-    if rows.for_testing.iter().all(|testing| *testing) && !rows.for_testing.is_empty() {
-        return Err(Error::data(format!("task `{}` has no row to train on", plan.name)));
-    }
-    if !rows.for_testing.is_empty() && !rows.for_testing.contains(&true) {
-        ctx.warn(format_args!("task `{}` has no row to test on", plan.name));
-    }
     Ok((rows, sources))
 }
 
-/// The files of the patterns, each once.
-fn all_files(key: &str, patterns: &[Pattern]) -> Result<Vec<PathBuf>> {
+/// The files of the patterns, each once, without those that are excluded.
+fn all_files(key: &str, patterns: &[Pattern], config: &Config) -> Result<Vec<PathBuf>> {
     let mut all: Vec<PathBuf> = Vec::new();
     for pattern in patterns {
         let files = pattern.files()?;
@@ -126,6 +177,11 @@ fn all_files(key: &str, patterns: &[Pattern]) -> Result<Vec<PathBuf>> {
     }
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|path| seen.insert(path.clone()));
+    let excluded = config.exclude.iter().flat_map(|patterns| &patterns.0).collect::<Vec<_>>();
+    all.retain(|path| !path.to_str().is_some_and(|path| excluded.iter().any(|pattern| pattern.fits(path))));
+    if all.is_empty() {
+        return Err(Error::config(format!("no file of `{key}` is left")).at_key("exclude"));
+    }
     Ok(all)
 }
 
@@ -219,6 +275,7 @@ fn file(
         let lack = file.lack(&names, &missing);
         return Ok(file.leave_out(lack, ctx));
     }
+    rows.paths.push((path.to_owned(), 0));
     let places: Vec<usize> = needed.names.iter().filter_map(place).collect();
     let rules = Rules { reasons: &needed.reasons, short_rows: false, may_be_empty: false };
     let mut letters = Letters::default();
@@ -227,7 +284,8 @@ fn file(
         if let Some(client) = row.client {
             check_client(client).map_err(|e| e.in_file(path, record.position().map(csv::Position::line)))?;
         }
-        rows.push(&row, owner, for_testing);
+        let line = record.position().map_or(0, csv::Position::line);
+        rows.push(&row, line, owner, for_testing);
         if config.text == Text::Sequence {
             letters.add(places[..needed.texts].iter().filter_map(|&place| record.get(place)));
         }
@@ -247,7 +305,7 @@ fn owner<'a>(path: &'a Path, pattern: &Pattern) -> Result<&'a str> {
     Ok(name)
 }
 
-fn check_client(name: &str) -> Result<()> {
+pub(crate) fn check_client(name: &str) -> Result<()> {
     if names_folder(name) && name != SERVER {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use fedplug_tables::Decimal;
-pub use fedplug_tables::Sites;
+pub use fedplug_tables::{GroupBy, Sites, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, de};
 
 use crate::chains::Chains;
+use crate::choice::Patterns;
 
 /// FLAb's task folders, in the order that numbers the tasks.
 pub const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm"];
@@ -28,6 +29,18 @@ pub struct Config {
     /// The tasks, by their folders' names; FLAb's six if not given. `tm` is also found as `thermostability`.
     #[serde(default = "all_tasks", deserialize_with = "tasks")]
     pub tasks: Vec<String>,
+    /// What makes a task: `folder`, all files of a folder together, or `file`, each of them on its own. A file is one
+    /// assay in one unit, so where a folder mixes assays `file` gives each its own head, its own metrics and, with
+    /// `standardise`, its own scale. Such a task is named `FOLDER-STEM` after its file, as `aggregation-CST_HIC`. The
+    /// files of a folder are split together: with `split = "random"` a sequence that is for testing in one of them is for
+    /// testing in all.
+    #[serde(default)]
+    pub task_per: TaskPer,
+    /// The files that are read, by glob patterns such as `*_HIC.csv`; all of a folder if not given. A pattern is compared
+    /// with the names in each task's folder, or, if it has a `/`, with `FOLDER/NAME`.
+    pub files: Option<Patterns>,
+    /// The files that are not read, by such patterns.
+    pub exclude: Option<Patterns>,
     /// The column that is predicted.
     #[serde(default = "fitness")]
     pub target: String,
@@ -35,9 +48,14 @@ pub struct Config {
     #[serde(default)]
     pub clients: Clients,
     /// How rows are told apart for training and testing; `random` if not given. Prepared data is split already: there,
-    /// this key and the next two have no influence, and a warning says so.
+    /// this key and the next three have no influence, and a warning says so.
     pub split: Option<Split>,
-    /// The part of a task's rows that is kept for testing; 0.2 if not given.
+    /// Which rows of a task a random split keeps on one side: `sequence` if not given, those with the same heavy and light
+    /// chain; `none`, so that the same antibody may be trained and tested on; or `{ identity = 0.9 }`, those whose
+    /// chains together are at least so similar. With clients of a number it holds for the test rows, which all of them
+    /// share: rows of one group may be at several clients.
+    pub group_by: Option<GroupBy>,
+    /// The part of a task's rows that is kept for testing, met as closely as groups allow; 0.2 if not given.
     #[serde(default, deserialize_with = "fedplug_tables::fraction")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub test_fraction: Option<f64>,
@@ -85,11 +103,17 @@ pub enum Split {
     #[default]
     Random,
     /// As the published preparation does with NumPy and scikit-learn: the same rows in the same order, and some rows
-    /// that no client gets. Rows that cannot be used are left out afterwards.
+    /// that no client gets. Rows that cannot be used are left out afterwards, those of files without the target among
+    /// them. Antibodies that are measured more than once are trained and tested on.
     Reference,
 }
 
 impl Config {
+    /// Which rows a random split keeps together.
+    pub(crate) fn group_by(&self) -> GroupBy {
+        self.group_by.unwrap_or_default()
+    }
+
     /// How rows are told apart.
     pub(crate) fn split(&self) -> Split {
         self.split.unwrap_or_default()

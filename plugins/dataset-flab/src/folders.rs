@@ -64,11 +64,32 @@ pub(crate) fn client_file(client: usize) -> String {
     format!("client{client}_{TRAIN}")
 }
 
+/// Whether a folder holds prepared data.
+fn is_prepared(folder: &Path) -> bool {
+    [TRAIN, TEST].iter().all(|name| folder.join(name).is_file())
+}
+
+/// The tasks that were prepared of single files of these folders, `FOLDER-STEM` each, with their own folders; none if
+/// one of the folders has no such task.
+pub(crate) fn of_prepared_files(root: &Path, tasks: &[String]) -> Result<Option<(Vec<String>, Vec<PathBuf>)>> {
+    let there = if root.is_dir() { names_in(root, is_prepared)? } else { Vec::new() };
+    let mut names = Vec::new();
+    for task in tasks {
+        let of_task = |name: &&String| name.strip_prefix(task.as_str()).is_some_and(|rest| rest.starts_with('-'));
+        let before = names.len();
+        names.extend(there.iter().filter(of_task).cloned());
+        if names.len() == before {
+            return Ok(None);
+        }
+    }
+    let folders = names.iter().map(|name| root.join(name)).collect();
+    Ok(Some((names, folders)))
+}
+
 /// Whether the folders hold prepared data: [`TRAIN`] and [`TEST`]. It is an error if only some of them do.
 pub(crate) fn are_prepared(root: &Path, tasks: &[String], folders: &[PathBuf]) -> Result<bool> {
-    let prepared = |folder: &PathBuf| [TRAIN, TEST].iter().all(|name| folder.join(name).is_file());
     let raw: Vec<&String> =
-        tasks.iter().zip(folders).filter(|(_, folder)| !prepared(folder)).map(|(task, _)| task).collect();
+        tasks.iter().zip(folders).filter(|(_, folder)| !is_prepared(folder)).map(|(task, _)| task).collect();
     if raw.is_empty() || raw.len() == tasks.len() {
         return Ok(raw.is_empty());
     }

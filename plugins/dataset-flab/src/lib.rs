@@ -40,6 +40,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chains;
+mod choice;
 mod config;
 mod folders;
 mod load;
@@ -56,11 +57,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use chains::Chains;
-pub use config::{Clients, Config, Sites, Split, TASKS};
-use fedplug_tables::{no_client, quoted};
+pub use choice::Patterns;
+pub use config::{Clients, Config, GroupBy, Sites, Split, TASKS, TaskPer};
+use fedplug_tables::{no_client, note_scale, quoted, tell_identical_files};
 use load::{Dealt, Measured};
 use plugin_api::{
     ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Scale, Source, Table, Task,
+    TaskSpec,
 };
 use rows::Rows;
 
@@ -73,6 +76,9 @@ pub struct Flab {
 }
 
 struct Data {
+    specs: Vec<TaskSpec>,
+    /// Of each task whose targets are standardised.
+    scales: BTreeMap<String, Scale>,
     clients: Vec<ClientSpec>,
     /// Where each client stands among them: each is asked for by name, and there may be thousands.
     places: BTreeMap<String, usize>,
@@ -90,10 +96,15 @@ impl Flab {
     /// A dataset of which nothing has been read yet.
     ///
     /// # Errors
-    /// If the target is a column that is read anyway.
+    /// If the target is a column that is read anyway, or rows shall be grouped in a split that does not.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
         if ["heavy", "light", "combined"].contains(&config.target.as_str()) {
             return Err(Error::config(format!("`{}` is what the model reads", config.target)).at_key("target"));
+        }
+        let grouped = config.group_by.is_some_and(|by| by != GroupBy::None);
+        if config.split() == Split::Reference && grouped {
+            let error = Error::config("`split = \"reference\"` splits row by row, as published").at_key("group-by");
+            return Err(error.help("take one of them out"));
         }
         Ok(Self { config, read: None, rows: None })
     }
@@ -109,41 +120,66 @@ impl Flab {
 
     fn read(&self, ctx: &Context<'_>) -> Result<Data> {
         let config = &self.config;
-        let folders = folders::of_tasks(&config.root, &config.tasks)?;
-        let mut sources = Vec::new();
-        let tasks = config.tasks.iter().zip(&folders);
-        let tasks = if folders::are_prepared(&config.root, &config.tasks, &folders)? {
-            self.tell_idle_keys(ctx);
-            let read = |(task, folder): (&String, &PathBuf)| {
-                let (mut dealt, files) = load::prepared(task, folder, config, ctx)?;
-                sources.extend(files);
-                if config.standardise {
-                    let Dealt { parts, test, .. } = &mut dealt;
-                    tell_scale(task, fedplug_tables::standardise(parts, test, &config.target)?, ctx);
-                }
-                Ok(dealt)
-            };
-            Tasks::Tables(tasks.map(read).collect::<Result<_>>()?)
-        } else {
-            let read = |(task, folder): (&String, &PathBuf)| {
-                let (measured, files) = load::raw(task, folder, config, ctx)?;
-                sources.extend(files);
-                if config.standardise {
-                    tell_scale(task, measured.scale(config), ctx);
-                }
-                Ok(measured)
-            };
-            Tasks::Measured(tasks.map(read).collect::<Result<_>>()?)
+        let (mut sources, mut scales) = (Vec::new(), BTreeMap::new());
+        let by_file = match config.task_per {
+            TaskPer::Folder => None,
+            TaskPer::File => folders::of_prepared_files(&config.root, &config.tasks)?,
         };
-        let clients = self.clients(&tasks);
+        let (names, folders) = match by_file {
+            Some(found) => found,
+            None => (config.tasks.clone(), folders::of_tasks(&config.root, &config.tasks)?),
+        };
+        let tasks = if folders::are_prepared(&config.root, &names, &folders)? {
+            self.tell_idle_keys(ctx);
+            let mut tasks = Vec::new();
+            for (name, folder) in names.iter().zip(&folders) {
+                let (mut dealt, files) = load::prepared(name, folder, config, ctx)?;
+                sources.extend(files);
+                if config.standardise {
+                    let (scores, scale) = dealt.standardised(config)?;
+                    scales.insert(name.clone(), scale);
+                    dealt = scores;
+                }
+                tasks.push(dealt);
+            }
+            Tasks::Tables(tasks)
+        } else {
+            let mut tasks: Vec<Measured> = Vec::new();
+            let files = names.into_iter().zip(&folders).map(|(name, folder)| Ok((name, folders::csv_files(folder)?)));
+            let files = files.collect::<Result<_>>()?;
+            let chosen = choice::chosen(files, config.files.as_ref(), config.exclude.as_ref())?;
+            for ((name, files), folder) in chosen.into_iter().zip(&folders) {
+                let (measured, read) = load::raw(&name, folder, &files, config, ctx)?;
+                sources.extend(read);
+                tasks.extend(measured);
+            }
+            if config.standardise {
+                scales.extend(tasks.iter().map(|task| (task.name.clone(), task.scale(config))));
+            }
+            Tasks::Measured(tasks)
+        };
+        tell_identical_files(&sources, ctx);
+        scales.iter().for_each(|(task, scale)| note_scale(task, *scale, ctx));
+        let specs: Vec<TaskSpec> = match &tasks {
+            Tasks::Measured(tasks) => tasks.iter().map(|task| load::spec(&task.name, &config.target)).collect(),
+            Tasks::Tables(tasks) => tasks.iter().map(|task| task.spec.clone()).collect(),
+        };
+        let clients = self.clients(&specs, &tasks);
         let places = clients.iter().enumerate().map(|(place, client)| (client.name.clone(), place)).collect();
-        Ok(Data { clients, places, sources, tasks })
+        Ok(Data { specs, scales, clients, places, sources, tasks })
     }
 
     /// Warns of keys that say how to split data which is split already.
     fn tell_idle_keys(&self, ctx: &Context<'_>) {
-        let Config { root, split, seed, test_fraction, .. } = &self.config;
-        let keys = [("split", split.is_some()), ("seed", seed.is_some()), ("test-fraction", test_fraction.is_some())];
+        let Config { root, split, group_by, seed, test_fraction, files, exclude, .. } = &self.config;
+        let keys = [
+            ("split", split.is_some()),
+            ("group-by", group_by.is_some()),
+            ("test-fraction", test_fraction.is_some()),
+            ("seed", seed.is_some()),
+            ("files", files.is_some()),
+            ("exclude", exclude.is_some()),
+        ];
         let given: Vec<&str> = keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect();
         if !given.is_empty() {
             let keys = quoted(&given);
@@ -151,14 +187,14 @@ impl Flab {
         }
     }
 
-    fn clients(&self, tasks: &Tasks) -> Vec<ClientSpec> {
+    fn clients(&self, specs: &[TaskSpec], tasks: &Tasks) -> Vec<ClientSpec> {
         let counts: Vec<(Vec<usize>, usize)> = match tasks {
             Tasks::Measured(tasks) => tasks.iter().map(|task| task.counts(&self.config)).collect(),
             Tasks::Tables(tasks) => {
                 tasks.iter().map(|task| (task.parts.iter().map(Table::rows).collect(), task.test.rows())).collect()
             }
         };
-        let tasks = || self.config.tasks.iter().zip(&counts);
+        let tasks = || specs.iter().map(|spec| &spec.name).zip(&counts);
         let of = |(name, (parts, test)): (&String, &(Vec<usize>, usize)), part: usize| ClientTask {
             name: name.clone(),
             train: parts[part],
@@ -177,16 +213,11 @@ impl Flab {
     }
 }
 
-/// Keeps for the summary what a standard score stands for.
-fn tell_scale(task: &str, Scale { mean, deviation }: Scale, ctx: &Context<'_>) {
-    ctx.note(&format!("standardised {task}"), format_args!("value = {mean:.6} + {deviation:.6} × score"));
-}
-
 impl Dataset for Flab {
     fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
-        let tasks = self.config.tasks.iter().map(|task| load::spec(task, &self.config.target)).collect();
         let data = self.data(ctx)?;
-        Ok(Description::new(tasks, data.clients.clone(), data.sources.clone()))
+        let description = Description::new(data.specs.clone(), data.clients.clone(), data.sources.clone());
+        Ok(description.with_scales(data.scales.clone()))
     }
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
@@ -196,12 +227,11 @@ impl Dataset for Flab {
             return Err(no_client(client, &names));
         };
         let config = &self.config;
-        if let Some(Data { tasks: Tasks::Measured(tasks), clients, places, sources }) =
+        if let Some(Data { tasks: Tasks::Measured(tasks), specs, scales, clients, places, sources }) =
             self.read.take_if(|data| matches!(data.tasks, Tasks::Measured(_)))
         {
-            let tables = config.tasks.iter().zip(tasks).map(|(name, task)| task.tables(name, config));
-            let tasks = Tasks::Tables(tables.collect::<Result<_>>()?);
-            self.read = Some(Data { clients, places, sources, tasks });
+            let tasks = Tasks::Tables(tasks.into_iter().map(|task| task.tables(config)).collect::<Result<_>>()?);
+            self.read = Some(Data { specs, scales, clients, places, sources, tasks });
         }
         let Some(Data { tasks: Tasks::Tables(tables), .. }) = &self.read else {
             return Err(Error::other("nothing was read"));
@@ -228,16 +258,17 @@ impl Dataset for Flab {
     /// # Errors
     /// If one of the files exists, the data is prepared already, or a file cannot be read or written.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
-        let files = prepare::files(&self.config, folder)?;
-        let config = self.config.clone();
         // What a description read, unless a client's tables were made of it since.
         if let Some(Data { tasks: Tasks::Tables(_), .. }) = self.read {
             self.read = None;
         }
-        match &self.data(ctx)?.tasks {
-            Tasks::Measured(tasks) => prepare::write(tasks, &config, &files, ctx)?,
-            Tasks::Tables(_) => return Err(Error::data("the data is prepared already")),
-        }
+        self.data(ctx)?;
+        let Some(Data { tasks: Tasks::Measured(tasks), .. }) = &self.read else {
+            let error = Error::data("the data is prepared already").in_file(&self.config.root, None);
+            return Err(error.help("`root` is to name the folder of the measurements"));
+        };
+        let files = prepare::files(tasks, &self.config, folder)?;
+        prepare::write(tasks, &self.config, &files, ctx)?;
         Ok(files)
     }
 

@@ -4,19 +4,20 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use fedplug_tables::text::Texts;
-use fedplug_tables::{Deal, quoted, scale_of};
-use plugin_api::{Column, Context, Error, Result, Scale, Source, Table, TaskSpec};
+use fedplug_tables::{Audit, Deal, distinct, quoted, scale_of, standardised, task_names};
+use plugin_api::{Column, Context, Error, ORIGIN, Result, Scale, Source, Table, TaskSpec};
 
 use crate::chains::Chains;
-use crate::config::{Config, Split};
+use crate::config::{Config, Split, TaskPer};
 use crate::folders::{self, TEST, TRAIN};
 use crate::read::{Form, read};
-use crate::sheets::Sheets;
+use crate::sheets::{Sheets, below};
 use crate::split;
 
 /// A task's measurements, and where each row goes. Tables are made of them when the first client asks for its own: a
 /// preparation needs none.
 pub(crate) struct Measured {
+    pub(crate) name: String,
     pub(crate) sheets: Sheets,
     pub(crate) deal: Deal,
 }
@@ -43,6 +44,22 @@ impl Measured {
         scale_of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
+    /// Reports what its rows and their split show.
+    fn audit(&self, config: &Config, ctx: &Context<'_>) {
+        let Self { name, sheets, deal } = self;
+        let used = |rows: &[usize]| usable(&sheets.fitness, rows.iter().copied(), config).collect::<Vec<_>>();
+        let train: Vec<usize> = self.parts(config).into_iter().flat_map(used).collect();
+        Audit {
+            task: name,
+            sequences: &distinct((0..sheets.rows()).map(|row| sheets.combined(row))),
+            values: &sheets.fitness,
+            files: &sheets.files(),
+            origin: &|row| sheets.origin(row),
+            advice: split::advice(config),
+        }
+        .report(&train, &used(&deal.test), ctx);
+    }
+
     fn parts(&self, config: &Config) -> Vec<&[usize]> {
         match config.sites() {
             None => vec![&self.deal.train[..]],
@@ -52,14 +69,17 @@ impl Measured {
 
     /// The tables. The last one that is made takes the measurements themselves, so that they are gone by the time its
     /// column's memory is moved to where it stays.
-    pub(crate) fn tables(self, task: &str, config: &Config) -> Result<Dealt> {
+    pub(crate) fn tables(self, config: &Config) -> Result<Dealt> {
+        let scale = config.standardise.then(|| self.scale(config));
         let parts: Vec<Vec<usize>> = self.parts(config).into_iter().map(<[_]>::to_vec).collect();
-        let Self { sheets, deal } = self;
+        let Self { name, sheets, deal } = self;
         let sheets = Rc::new(sheets);
         let make = |sheets: Rc<Sheets>, rows: Vec<usize>| {
             let rows: Vec<usize> = usable(&sheets.fitness, rows.into_iter(), config).collect();
             let fitness: Vec<f32> = rows.iter().map(|&row| sheets.fitness[row]).collect();
-            table(rows.into_iter().map(move |row| sheets.combined(row)), &fitness, config)
+            let origins = Column::text(rows.iter().map(|&row| sheets.origin(row)));
+            let table = table(rows.into_iter().map(move |row| sheets.combined(row)), &fitness, origins, config)?;
+            scale.map_or(Ok(table.clone()), |scale| standardised(&table, &config.target, scale))
         };
         let test = make(Rc::clone(&sheets), deal.test)?;
         let (count, mut sheets) = (parts.len(), Some(sheets));
@@ -68,11 +88,42 @@ impl Measured {
             let sheets = if place + 1 == count { sheets.take() } else { sheets.clone() };
             tables.extend(sheets.map(|sheets| make(sheets, rows)).transpose()?);
         }
-        let mut dealt = Dealt { spec: spec(task, &config.target), parts: tables, test };
-        if config.standardise {
-            fedplug_tables::standardise(&mut dealt.parts, &mut dealt.test, &config.target)?;
+        Ok(Dealt { spec: spec(&name, &config.target), parts: tables, test })
+    }
+}
+
+impl Dealt {
+    /// The same with standard scores for targets, and their scale.
+    pub(crate) fn standardised(mut self, config: &Config) -> Result<(Self, Scale)> {
+        let targets = self.parts.iter().map(|part| part.f32(&config.target));
+        let scale = scale_of(&targets.collect::<Result<Vec<_>>>()?);
+        for table in self.parts.iter_mut().chain([&mut self.test]) {
+            *table = standardised(table, &config.target, scale)?;
         }
-        Ok(dealt)
+        Ok((self, scale))
+    }
+
+    /// Reports what its rows and their split show. Tables of clients are too small to tell units by.
+    fn audit(&self, config: &Config, ctx: &Context<'_>) -> Result<()> {
+        let tables: Vec<&Table> = self.parts.iter().chain([&self.test]).collect();
+        let (mut texts, mut values, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+        for table in &tables {
+            texts.extend(table.text("combined")?.iter());
+            values.extend_from_slice(table.f32(&config.target)?);
+            origins.extend(table.text(ORIGIN)?.iter());
+        }
+        let rows: Vec<usize> = (0..values.len()).collect();
+        let (train, test) = rows.split_at(values.len() - self.test.rows());
+        Audit {
+            task: &self.spec.name,
+            sequences: &distinct(&texts),
+            values: &values,
+            files: &vec![0; values.len()],
+            origin: &|row| origins[row].to_owned(),
+            advice: Some("`split = \"random\"` keeps them apart when the data is prepared"),
+        }
+        .report(train, test, ctx);
+        Ok(())
     }
 }
 
@@ -81,8 +132,14 @@ fn usable(fitness: &[f32], rows: impl Iterator<Item = usize>, config: &Config) -
     rows.filter(|&row| !fitness[row].is_nan()).take(config.max_samples.map_or(usize::MAX, usize::from))
 }
 
-fn table<S: AsRef<str>>(combined: impl Iterator<Item = S>, fitness: &[f32], config: &Config) -> Result<Table> {
-    Table::new().with("combined", Column::text(combined))?.with(&config.target, Column::f32(fitness))
+fn table<S: AsRef<str>>(
+    combined: impl Iterator<Item = S>,
+    fitness: &[f32],
+    origins: Column,
+    config: &Config,
+) -> Result<Table> {
+    let table = Table::new().with("combined", Column::text(combined))?;
+    table.with(&config.target, Column::f32(fitness))?.with(ORIGIN, origins)
 }
 
 /// The model reads one column of a task and predicts one.
@@ -90,17 +147,40 @@ pub(crate) fn spec(task: &str, target: &str) -> TaskSpec {
     TaskSpec { name: task.to_owned(), inputs: vec!["combined".to_owned()], target: target.to_owned() }
 }
 
-/// Reads a task's measurements, and splits and deals them.
-pub(crate) fn raw(task: &str, folder: &Path, config: &Config, ctx: &Context<'_>) -> Result<(Measured, Vec<Source>)> {
+/// Reads the measurements of a folder, and splits and deals them: one task, or one for each file with a usable row.
+pub(crate) fn raw(
+    name: &str,
+    folder: &Path,
+    files: &[PathBuf],
+    config: &Config,
+    ctx: &Context<'_>,
+) -> Result<(Vec<Measured>, Vec<Source>)> {
     if config.split() == Split::Reference && config.chains != Chains::Paired {
         let error = Error::config("the published preparation knows pairs alone").at_key("chains");
         return Err(error.help("`split = \"random\"` takes single chains"));
     }
     folders::tell_skipped(folder, ctx)?;
-    let (sheets, sources) = Sheets::read(folder, config, ctx)?;
-    check_usable(task, folder, config, &sources)?;
-    let deal = split::deal(sheets.rows(), task, config, ctx)?;
-    Ok((Measured { sheets, deal }, sources))
+    let (sheets, sources) = Sheets::read(files, config, ctx)?;
+    check_usable(name, folder, config, &sources)?;
+    let deal = split::deal(&sheets, name, config, ctx)?;
+    let task = |name: String, sheets, deal| {
+        let measured = Measured { deal: split::share(deal, &name, config, ctx), name, sheets };
+        measured.audit(config, ctx);
+        measured
+    };
+    if config.task_per == TaskPer::Folder {
+        return Ok((vec![task(name.to_owned(), sheets, deal)], sources));
+    }
+    let names = task_names(Some(name), sheets.sheets.iter().map(|sheet| sheet.path.as_path()));
+    let mut tasks = Vec::new();
+    for (name, (rows, sheets)) in names.into_iter().zip(sheets.by_file()) {
+        if sheets.fitness.iter().any(|fitness| !fitness.is_nan()) {
+            let mut deal = deal.only(|row| rows.contains(&row));
+            deal.train.iter_mut().chain(&mut deal.test).for_each(|row| *row -= rows.start);
+            tasks.push(task(name, sheets, deal));
+        }
+    }
+    Ok((tasks, sources))
 }
 
 /// Reads what was prepared of a task, as it was split and dealt.
@@ -112,9 +192,10 @@ pub(crate) fn prepared(task: &str, folder: &Path, config: &Config, ctx: &Context
     tell_others(folder, ctx)?;
     let mut sources = Vec::new();
     let mut one = |path: PathBuf| {
-        let (mut combined, mut fitness) = (Texts::default(), Vec::new());
-        let (_, source) = read(&path, config, Form::Prepared, ctx, |_, _, antibody| {
+        let (mut combined, mut fitness, mut lines) = (Texts::default(), Vec::new(), Vec::new());
+        let (_, source) = read(&path, config, Form::Prepared, ctx, |record, _, antibody| {
             if let Some(antibody) = antibody {
+                lines.push(record.position().map_or(0, csv::Position::line));
                 combined.push(antibody.combined);
                 fitness.push(antibody.fitness);
             }
@@ -123,12 +204,16 @@ pub(crate) fn prepared(task: &str, folder: &Path, config: &Config, ctx: &Context
         let rows = usable(&fitness, 0..fitness.len(), config).count();
         // All usable rows are given, so the wanted ones are the first. The texts go with the iterator, before the
         // column's memory is moved to where it stays.
-        table((0..rows).map(move |row| combined.get(row).to_owned()), &fitness[..rows], config)
+        let file = below(&config.root, &path);
+        let origins = Column::text(lines[..rows].iter().map(|line| format!("{}:{line}", file.display())));
+        table((0..rows).map(move |row| combined.get(row).to_owned()), &fitness[..rows], origins, config)
     };
     let test = one(folder.join(TEST))?;
     let parts = train.into_iter().map(&mut one).collect::<Result<_>>()?;
     check_usable(task, folder, config, &sources)?;
-    Ok((Dealt { spec: spec(task, &config.target), parts, test }, sources))
+    let dealt = Dealt { spec: spec(task, &config.target), parts, test };
+    dealt.audit(config, ctx)?;
+    Ok((dealt, sources))
 }
 
 /// Files beside the prepared ones are likely measurements that somebody expects to be used.

@@ -9,7 +9,7 @@ use fedplug_tables::{Fields, write_csv};
 use plugin_api::{Context, Error, Result};
 
 use crate::config::{Config, Split};
-use crate::folders::{self, TEST, TRAIN, client_file};
+use crate::folders::{TEST, TRAIN, client_file};
 use crate::load::Measured;
 use crate::pandas::{self, Kind};
 use crate::sheets::Sheets;
@@ -21,18 +21,13 @@ const FETCHED: usize = 16;
 /// clients of a number, `TASK/clientK_train_data.csv`.
 ///
 /// # Errors
-/// If one of them exists, or the data is prepared already.
-pub(crate) fn files(config: &Config, folder: &Path) -> Result<Vec<PathBuf>> {
-    let raw = folders::of_tasks(&config.root, &config.tasks)?;
-    if folders::are_prepared(&config.root, &config.tasks, &raw)? {
-        let error = Error::data("the data is prepared already").in_file(&config.root, None);
-        return Err(error.help("`root` is to name the folder of the measurements"));
-    }
+/// If one of them exists.
+pub(crate) fn files(tasks: &[Measured], config: &Config, folder: &Path) -> Result<Vec<PathBuf>> {
     let clients = config.sites().map_or(0, |sites| sites.count.get());
     let names: Vec<String> =
         [TRAIN.to_owned(), TEST.to_owned()].into_iter().chain((1..=clients).map(client_file)).collect();
-    let paths = |task| names.iter().map(move |name| folder.join(task).join(name));
-    let files: Vec<PathBuf> = config.tasks.iter().flat_map(paths).collect();
+    let paths = |task: &Measured| names.iter().map(|name| folder.join(&task.name).join(name)).collect::<Vec<_>>();
+    let files: Vec<PathBuf> = tasks.iter().flat_map(paths).collect();
     if let Some(taken) = files.iter().find(|path| path.exists()) {
         let error = Error::data("there is such a file already").in_file(taken, None);
         return Err(error.help("prepare into a new folder, or remove what was prepared before"));

@@ -22,8 +22,8 @@ pub(crate) struct Antibody<'a> {
 pub(crate) enum Form {
     /// Measurements, of which the usable rows are given.
     Raw,
-    /// Measurements, of which all rows are given that the published preparation keeps: the unusable ones too, and
-    /// those with too few fields, whose others are then empty.
+    /// Measurements, of which all rows are given that the published preparation keeps: the unusable ones too, those of a
+    /// file without the target among them, and those with too few fields, whose others are then empty.
     Whole,
     /// What was prepared, of which the usable rows are given. The column `combined`, if there is one, stands for the
     /// chains. A file without rows is one of a client without rows.
@@ -63,6 +63,9 @@ pub(crate) fn read(
     let chains = NoChain::ALL.map(|lack| lack.advice(config.chains));
     let numbers = NoNumber::ALL.map(|lack| lack.reason(target, config.decimal));
     let reasons: Vec<String> = chains.into_iter().chain(numbers).collect();
+    if columns.fitness.is_none() {
+        ctx.warn(format_args!("{}: no column `{target}`; its rows count in the split as published", path.display()));
+    }
     let whole = form == Form::Whole;
     let rules = Rules { reasons: &reasons, short_rows: whole, may_be_empty: form == Form::Prepared };
     let mut letters = Letters::default();
@@ -82,7 +85,8 @@ pub(crate) fn read(
 /// Where the needed columns stand.
 struct Columns {
     chains: Place,
-    fitness: usize,
+    /// None where the rows count without one.
+    fitness: Option<usize>,
 }
 
 impl Columns {
@@ -90,7 +94,7 @@ impl Columns {
     fn of<'a>(names: &[String], config: &'a Config, form: Form) -> std::result::Result<Self, Vec<&'a str>> {
         let fitness = names.iter().position(|name| *name == config.target);
         match (config.chains.place(names, form == Form::Prepared), fitness) {
-            (Ok(chains), Some(fitness)) => Ok(Self { chains, fitness }),
+            (Ok(chains), fitness) if fitness.is_some() || form == Form::Whole => Ok(Self { chains, fitness }),
             (chains, fitness) => {
                 let target = fitness.is_none().then_some(config.target.as_str());
                 Err(chains.err().unwrap_or_default().into_iter().chain(target).collect())
@@ -117,7 +121,7 @@ impl Columns {
         let field = |place: usize| record.get(place).unwrap_or_default();
         let combined = config.chains.read(self.chains, field).map_err(|lack| lack as usize)?;
         let lack = |lack: NoNumber| NoChain::ALL.len() + lack as usize;
-        let fitness = number(field(self.fitness), config.decimal).map_err(lack)?;
+        let fitness = number(self.fitness.map(field).unwrap_or_default(), config.decimal).map_err(lack)?;
         give(Antibody { combined: &combined.parts(), fitness });
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! A task's measurements with all their columns, read once: a run makes tables of them, a preparation writes them.
 
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use fedplug_tables::text::Texts;
 use plugin_api::{Context, Result, Source};
 
 use crate::chains::{Chains, Place};
 use crate::config::{Config, Split};
-use crate::folders;
 use crate::read::{Form, read};
 
 /// All files of a task.
@@ -24,8 +24,12 @@ pub(crate) struct Sheets {
 #[derive(Debug)]
 pub(crate) struct Sheet {
     pub(crate) names: Vec<String>,
+    /// The file, below the root.
+    pub(crate) path: PathBuf,
     /// The fields of all rows, row after row.
     fields: Texts,
+    /// Where each row begins.
+    lines: Vec<u64>,
     /// The number of its first row among all files' rows.
     first: usize,
     chains: Place,
@@ -42,16 +46,17 @@ impl Sheet {
 }
 
 impl Sheets {
-    /// Reads the files of a folder. Whether the task can do with what they hold is for the caller to judge.
-    pub(crate) fn read(folder: &Path, config: &Config, ctx: &Context<'_>) -> Result<(Self, Vec<Source>)> {
+    /// Reads files. Whether the task can do with what they hold is for the caller to judge.
+    pub(crate) fn read(files: &[PathBuf], config: &Config, ctx: &Context<'_>) -> Result<(Self, Vec<Source>)> {
         let form = match config.split() {
             Split::Random => Form::Raw,
             Split::Reference => Form::Whole,
         };
         let (mut sheets, mut fitness, mut sources) = (Vec::new(), Vec::new(), Vec::new());
-        for path in folders::csv_files(folder)? {
-            let (first, mut fields) = (fitness.len(), Texts::default());
-            let (names, source) = read(&path, config, form, ctx, |record, width, antibody| {
+        for path in files {
+            let (first, mut fields, mut lines) = (fitness.len(), Texts::default(), Vec::new());
+            let (names, source) = read(path, config, form, ctx, |record, width, antibody| {
+                lines.push(record.position().map_or(0, csv::Position::line));
                 record.iter().for_each(|field| fields.push(&[field]));
                 (record.len()..width).for_each(|_| fields.push(&[]));
                 fitness.push(antibody.map_or(f32::NAN, |antibody| antibody.fitness));
@@ -60,7 +65,8 @@ impl Sheets {
             if !names.is_empty() {
                 let place = |wanted: &str| names.iter().position(|name| name == wanted);
                 let chains = Place::Apart { heavy: place("heavy"), light: place("light") };
-                sheets.push(Sheet { names: distinct(names), fields, first, chains });
+                let path = below(&config.root, path);
+                sheets.push(Sheet { names: distinct(names), path, fields, lines, first, chains });
             }
         }
         Ok((Self { sheets, fitness, chains: config.chains }, sources))
@@ -68,6 +74,28 @@ impl Sheets {
 
     pub(crate) fn rows(&self) -> usize {
         self.fitness.len()
+    }
+
+    /// Each file on its own, with the numbers that its rows have among all.
+    pub(crate) fn by_file(self) -> Vec<(Range<usize>, Self)> {
+        let Self { sheets, fitness, chains } = self;
+        let alone = |sheet: Sheet| {
+            let rows = sheet.first..sheet.first + sheet.rows();
+            (rows.clone(), Self { fitness: fitness[rows].to_vec(), sheets: vec![Sheet { first: 0, ..sheet }], chains })
+        };
+        sheets.into_iter().map(alone).collect()
+    }
+
+    /// The place of the file that has each row.
+    pub(crate) fn files(&self) -> Vec<usize> {
+        self.sheets.iter().enumerate().flat_map(|(file, sheet)| std::iter::repeat_n(file, sheet.rows())).collect()
+    }
+
+    /// Where a row came from.
+    pub(crate) fn origin(&self, row: usize) -> String {
+        let (sheet, row) = self.find(row);
+        let sheet = &self.sheets[sheet];
+        format!("{}:{}", sheet.path.display(), sheet.lines[row])
     }
 
     /// The place of the file that has the row of this number, and the row's number in it.
@@ -93,6 +121,11 @@ impl Sheets {
         let combined = self.chains.read(sheet.chains, |column| sheet.field(row, column));
         combined.map(|combined| combined.parts().concat()).unwrap_or_default()
     }
+}
+
+/// A file's path below the root.
+pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(root).unwrap_or(path).to_owned()
 }
 
 /// The names as pandas makes them distinct: `Unnamed: 0` for a first column without name, `name.1` for a second `name`.

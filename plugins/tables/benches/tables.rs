@@ -37,11 +37,12 @@ fn reading(criterion: &mut Criterion) {
 }
 
 fn dealing(criterion: &mut Criterion) {
+    let (rows, strata) = ((0..10 * ROWS).collect::<Vec<_>>(), vec![0; 10 * ROWS]);
     for count in [6, 10_000] {
         let sites = Sites { count: std::num::NonZeroUsize::new(count).unwrap(), alpha: 1.0 };
         let name = format!("deal 100,000 rows to {count} sites");
         criterion.bench_function(&name, |bencher| {
-            bencher.iter(|| Deal::random(10 * ROWS, 0.2, Some(sites), Seed::new(42)));
+            bencher.iter(|| Deal::random(&rows, &strata, 0.2, Seed::new(42)).shared(Some(sites), Seed::new(42)));
         });
     }
 }

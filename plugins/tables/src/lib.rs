@@ -8,22 +8,30 @@
 //! - [`number`] reads a number, and [`text::is_missing`] is the one list of what stands for a missing value.
 //! - [`Letters`] counts the letters of chains that are no usual amino acids.
 //! - [`RowFile`] reads rows to be predicted, CSV or [`Fasta`], of which none is skipped.
-//! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others.
-//! - [`standardise`] turns targets into standard scores.
+//! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others;
+//!   [`GroupBy`] says which rows it keeps on one side.
+//! - [`Audit`] reports what makes scores mean less than they seem to: test sequences that are trained on, repeated and
+//!   contradicting rows, files in different units.
+//! - [`TaskPer`] says which files make a task, and [`task_names`] what it is called.
+//! - [`standardised`] turns targets into standard scores, by the scale of [`scale_of`].
 //! - [`write_csv`] writes a file that appears whole or not at all.
 //! - [`text`] holds what is true of text before it is a table.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod audit;
 mod chains;
 mod fasta;
 mod file;
+mod group;
 mod letters;
 mod number;
 mod open;
+mod per;
 mod records;
 mod rows;
 mod scale;
+mod similar;
 mod split;
 #[cfg(test)]
 mod testing;
@@ -32,15 +40,18 @@ mod write;
 
 use std::path::Path;
 
+pub use audit::{Audit, tell_identical_files};
 pub use fasta::Fasta;
 pub use file::{CsvFile, Lack, Rules, Unusable, check_usable};
+pub use group::{GroupBy, distinct};
 pub use letters::Letters;
 pub use number::{Decimal, NoNumber, number};
 pub use open::is_table;
+pub use per::{TaskPer, names_folder, stem, task_names};
 use plugin_api::{Error, Result};
 pub use records::delimiter;
 pub use rows::RowFile;
-pub use scale::{scale_of, standardise};
+pub use scale::{note_scale, scale_of, standardised};
 pub use split::{Deal, Sites, concentration, fraction, shuffle};
 pub use write::{Fields, write_csv};
 

@@ -1,6 +1,6 @@
 //! Targets in units of their own spread.
 
-use plugin_api::{Column, Error, Result, Scale, Table};
+use plugin_api::{Column, Context, Result, Scale, Table};
 
 /// The scale of training targets, those of all clients together.
 pub fn scale_of(parts: &[&[f32]]) -> Scale {
@@ -16,27 +16,21 @@ pub fn scale_of(parts: &[&[f32]]) -> Scale {
     Scale { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
 }
 
-/// Turns the targets of all tables of a task into standard scores, by the mean and the deviation of those to train on at
-/// all clients together, so that clients agree on what a value means.
+/// The table with its targets as standard scores. Other columns are shared with the table given.
 ///
 /// # Errors
-/// If a table lacks the column of numbers.
-pub fn standardise(parts: &mut [Table], test: &mut Table, target: &str) -> Result<Scale> {
-    let scale = scale_of(&parts.iter().map(|part| part.f32(target)).collect::<Result<Vec<_>>>()?);
-    for table in parts.iter_mut().chain([test]) {
-        *table = scaled(table, target, scale)?;
-    }
-    Ok(scale)
-}
-
-fn scaled(table: &Table, target: &str, Scale { mean, deviation }: Scale) -> Result<Table> {
+/// If it lacks the column of numbers.
+pub fn standardised(table: &Table, target: &str, Scale { mean, deviation }: Scale) -> Result<Table> {
     let score = |&y: &f32| ((f64::from(y) - mean) / deviation) as f32;
     let values: Vec<f32> = table.f32(target)?.iter().map(score).collect();
-    let mut next = Table::new();
-    for (name, column) in table.columns() {
-        next = next.with(name, if name == target { Column::f32(&values) } else { column.clone() })?;
-    }
-    if next.rows() == table.rows() { Ok(next) } else { Err(Error::data("a table changed its length")) }
+    table.columns().try_fold(Table::new(), |next, (name, column)| {
+        next.with(name, if name == target { Column::f32(&values) } else { column.clone() })
+    })
+}
+
+/// Keeps for the summary what a standard score stands for.
+pub fn note_scale(task: &str, Scale { mean, deviation }: Scale, ctx: &Context<'_>) {
+    ctx.note(&format!("standardised {task}"), format_args!("value = {mean:.6} + {deviation:.6} × score"));
 }
 
 #[cfg(test)]
@@ -49,25 +43,23 @@ mod tests {
     }
 
     #[test]
-    fn all_clients_share_one_scale_and_the_test_rows_have_no_part_in_it() {
-        let (mut parts, mut test) = ([table(&[1.0, 2.0]), table(&[]), table(&[3.0, 6.0])], table(&[3.0, 100.0]));
-        let scale = standardise(&mut parts, &mut test, "y").unwrap();
+    fn all_clients_share_one_scale() {
+        let parts: [&[f32]; 3] = [&[1.0, 2.0], &[], &[3.0, 6.0]];
+        let scale = scale_of(&parts);
         // Mean 3; squared distances 4, 1, 0, 9.
         assert_eq!(scale, Scale { mean: 3.0, deviation: 3.5_f64.sqrt() });
-        let all: Vec<f32> = parts.iter().flat_map(|part| part.f32("y").unwrap().to_vec()).collect();
-        let (sum, squares) = all.iter().fold((0.0, 0.0), |(s, q), y| (s + y, q + y * y));
-        assert!(sum.abs() < 1e-6 && (squares - 4.0).abs() < 1e-5, "{all:?}");
-        assert_eq!(test.f32("y").unwrap()[0], 0.0);
-        assert_eq!(parts[0].text("x").unwrap().iter().count(), 2);
+        let scores = standardised(&table(&[3.0, 6.0]), "y", scale).unwrap();
+        assert_eq!(scores.f32("y").unwrap()[0], 0.0);
+        assert!((scores.f32("y").unwrap()[1] - 3.0 / 3.5_f32.sqrt()).abs() < 1e-6);
+        assert_eq!(scores.text("x").unwrap().iter().count(), 2);
+        assert!(standardised(&table(&[3.0]), "z", scale).is_err());
     }
 
     #[test]
     fn equal_targets_become_zero() {
-        let (mut parts, mut test) = ([table(&[7.0, 7.0])], table(&[8.0]));
-        standardise(&mut parts, &mut test, "y").unwrap();
-        assert_eq!((parts[0].f32("y").unwrap(), test.f32("y").unwrap()), (&[0.0, 0.0][..], &[1.0][..]));
-        let (mut none, mut test) = ([table(&[])], table(&[8.0]));
-        assert_eq!(standardise(&mut none, &mut test, "y").unwrap(), Scale { mean: 0.0, deviation: 1.0 });
-        assert!(standardise(&mut none, &mut test, "z").is_err());
+        let scale = scale_of(&[&[7.0, 7.0]]);
+        let scores = |values: &[f32]| standardised(&table(values), "y", scale).unwrap().f32("y").unwrap().to_vec();
+        assert_eq!((scores(&[7.0, 7.0]), scores(&[8.0])), (vec![0.0, 0.0], vec![1.0]));
+        assert_eq!(scale_of(&[&[]]), Scale { mean: 0.0, deviation: 1.0 });
     }
 }
