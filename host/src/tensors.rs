@@ -61,7 +61,7 @@ pub fn write(path: &Path, params: &Params, metadata: &[(&str, String)]) -> Resul
     std::fs::rename(&part, path).map_err(|e| Failure::io(path, "write the parameters", &e))
 }
 
-/// Reads parameters from a file that [`write`] made, in their own order.
+/// Reads parameters from a file that [`write`](write()) made, in their own order.
 ///
 /// # Errors
 /// If the file cannot be read, or is not such a file.

@@ -1,7 +1,7 @@
 //! Pictures of curves: `fedplug plot`.
 //!
-//! [`find`] tells which runs there are and gives their curves, [`curve`] smooths and thins them, [`chart`] draws them
-//! (on [`axes`] with [`scale`]s, beside a [`legend`]) into an [`svg`], and [`png`] makes pixels of it. [`bars`] are for
+//! `find` tells which runs there are and gives their curves, `curve` smooths and thins them, `chart` draws them
+//! (on `axes` with `scale`s, beside a `legend`) into an `svg`, and `png` makes pixels of it. `bars` are for
 //! counts: `fedplug prepare` shows the clients' sizes with them.
 
 mod axes;
