@@ -12,6 +12,7 @@
 //! - `schema`: what plugins tell of their configuration, to people and to a JSON Schema validator.
 //! - `containment`: what plugins that misbehave can do to a run, and what they cannot.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
+//! - `splits`: what a person is told of rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
 //! - `readers`: other programs read what a run leaves.
 //! - `algorithms`: every experiment of `configs/algorithms`.
@@ -34,4 +35,5 @@ mod runs;
 mod schema;
 mod search;
 mod secure;
+mod splits;
 mod support;
