@@ -13,6 +13,7 @@
 //! - `containment`: what plugins that misbehave can do to a run, and what they cannot.
 //! - `streams`: stdout and stderr that are closed, full, or that nobody reads any more.
 //! - `plots`: pictures of curves, prepared data and the clients' sizes.
+//! - `splits`: what a person is told of rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
 //! - `data`: files as people bring them.
 //! - `readers`: other programs read what a run leaves.
@@ -37,5 +38,6 @@ mod runs;
 mod schema;
 mod search;
 mod secure;
+mod splits;
 mod streams;
 mod support;

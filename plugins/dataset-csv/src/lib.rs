@@ -34,9 +34,22 @@
 //! files = "data/binding/*.csv"
 //! ```
 //!
+//! Or each file is a task: `task-per = "file"` makes tasks of the files' names, so that `north/kd.csv` and `south/kd.csv` are
+//! two clients' rows of the task `kd`.
+//!
 //! Which rows are for testing is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is
 //! random: a `test-fraction` of each client's rows, of the seed, the task's and the client's name and the rows alone. With
 //! `count` the split and the deal are those of dataset-flab, to the row. A given split keeps the files' order of rows.
+//!
+//! `group-by` says which rows a random split keeps on one side: those of the same sequence (`"sequence"`, the default), of
+//! similar ones (`{ identity = 0.9 }`), or each row on its own (`"none"`); dataset-flab's page says what identity means and
+//! costs. The sequence of a row is its texts in `inputs` together, or its numbers where it has none. Where each client's rows
+//! are split on their own, groups hold within a client: nobody there knows the others' rows. In any split, given ones
+//! included, the description counts the test rows of each task whose sequence any client trains on, warns of them, and leaves
+//! a note for the summary. It also reports, and never drops, rows that repeat or contradict one another, files with the same
+//! bytes, and files of one task whose medians lie decades apart.
+//!
+//! `standardise = true` turns each task's targets into standard scores, by mean and deviation of all clients' training rows.
 //!
 //! Rows that cannot be used are skipped, counted and reported per file: with another number of columns than the header
 //! (empty fields and names at the end do not count), without a text or number that is needed, with a number that is none or
@@ -56,7 +69,7 @@
 //!
 //! [Prepared](plugin_api::Dataset::prepare) data are the tables as a run has them, `max-samples` included:
 //! `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv` with the inputs and the target, those without rows left out. They are
-//! read again, to the same bits, with
+//! read again, to the same bits, with (targets in their own unit, whatever `standardise` says)
 //!
 //! ```toml
 //! files = "prepared/TASK/*/train.csv"
@@ -64,6 +77,7 @@
 //! clients = { pattern = "prepared/*/{client}/*.csv" }
 //! ```
 //!
+//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN): the file and the line. It is not prepared.
 //! Rows to be predicted come from a CSV file with the inputs of at least one task, or from a FASTA file where tasks read one
 //! column of text: each record is a row. Two columns of text whose names tell a heavy and a light chain (`vh` and `vl`) take
 //! FASTA records in pairs, by their names. Columns of other names are mapped with `fedplug predict --column heavy=VH`. A row

@@ -70,10 +70,13 @@ fn is_prepared(folder: &Path) -> bool {
 }
 
 /// The tasks that were prepared of single files of these folders, `FOLDER-STEM` each, with their own folders; none if
-/// one of the folders has no such task.
+/// one of the folders has no such task, or is there itself.
 pub(crate) fn of_prepared_files(root: &Path, tasks: &[String]) -> Result<Option<(Vec<String>, Vec<PathBuf>)>> {
     let there = if root.is_dir() { names_in(root, is_prepared)? } else { Vec::new() };
     let mut names = Vec::new();
+    if tasks.iter().any(|task| of_task(root, task).is_some()) {
+        return Ok(None);
+    }
     for task in tasks {
         let of_task = |name: &&String| name.strip_prefix(task.as_str()).is_some_and(|rest| rest.starts_with('-'));
         let before = names.len();

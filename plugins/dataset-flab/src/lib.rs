@@ -31,11 +31,60 @@
 //!
 //! The split of a task depends on the seed, the task's name and its rows alone: not on the other tasks.
 //!
+//! # Which rows stay together
+//!
+//! FLAb has most antibodies in several files of a folder, so a split by rows tests on antibodies that were trained on.
+//! `group-by` says which rows of a folder a random split keeps on one side:
+//!
+//! | `group-by` | rows on one side | cost |
+//! |---|---|---|
+//! | `"sequence"`, the default | those with the same `combined` | none to speak of |
+//! | `{ identity = 0.9 }` | those that a chain of sequences joins of which each two neighbours are at least so similar | all pairs in the worst case, shared among the call's threads: minutes of processor time for 100,000 distinct antibodies |
+//! | `"none"` | each row on its own | none |
+//!
+//! The identity of two sequences is `1 - edits / length`, with Levenshtein's distance and the length of the longer one. No
+//! test row's sequence is that similar to a training row's: this is single linkage and exact, not a greedy clustering.
+//! Variants of one antibody are therefore often one group; a task that is one group is trained on as a whole, and a warning
+//! says so. The test fraction is of rows and is met as closely as whole groups, taken at random, allow; where there are two
+//! groups both sides have rows. Where every sequence is there once, `"sequence"` and `"none"` split alike.
+//!
+//! With `clients = { count, alpha }` all clients share the test rows, so no client trains on a sequence that is tested.
+//! The training rows are then dealt row by row: a sequence may be at two clients, which leaks nothing into the test.
+//!
+//! In any split, prepared ones and `split = "reference"` included, the description counts the test rows of each task whose
+//! sequence some client trains on for that task, warns of them, and leaves a note for the summary. It also reports, and never
+//! drops, rows that repeat a sequence with the same value, sequences with different values, and files with the same bytes.
+//!
+//! # Which files make a task
+//!
+//! A folder may mix assays, units and directions. `files` and `exclude` choose files by glob patterns; `task-per = "file"`
+//! makes each file a task of its own:
+//!
+//! ```toml
+//! [dataset]
+//! plugin = "flab"
+//! root = "FLAb/data"
+//! tasks = ["aggregation", "binding"]
+//! task-per = "file"                          # tasks `aggregation-CST_HIC`, `aggregation-CST_SAS`, …
+//! exclude = ["binding/*_ng_ml.csv"]
+//! standardise = true                         # each file by its own mean and deviation
+//! ```
+//!
+//! The files of a folder are still split together, so that an antibody is on one side in all of them, and each file's test
+//! fraction is met; with `split = "reference"` each file's rows stay where the folder's published split puts them. The
+//! description warns where the medians of one task's files lie a decade apart, or where nearly all
+//! values of one file lie above zero and of another below.
+//!
+//! # The published split, and prepared data
+//!
 //! `split = "reference"` splits and deals as the published preparation does instead, row for row; see [`Split`]. What
 //! either way gives can be [prepared](Dataset::prepare) as CSV files, and `root` may name the folder that holds them:
 //! `TASK/train_data.csv`, `TASK/test_data.csv`, and `TASK/clientK_train_data.csv` for `clients = { count, alpha }`, of
 //! which `count` must then be the number that was prepared. The keys that say how to split have no influence on
-//! prepared data. They are no error, since the file that prepared the data has them: a warning names them.
+//! prepared data. They are no error, since the file that prepared the data has them: a warning names them. What
+//! `task-per = "file"` prepared is run with the same `tasks` and `task-per`.
+//!
+//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN): the file below `root` and the line.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,11 +1,13 @@
-//! How long it takes to read CSV and to deal rows: `cargo bench -p fedplug-tables`.
+//! How long it takes to read CSV, to group and to deal rows: `cargo bench -p fedplug-tables`.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fedplug_tables::{CsvFile, Deal, Rules, Sites};
+use fedplug_tables::{CsvFile, Deal, GroupBy, Rules, Sites};
 use plugin_api::context::Silent;
 use plugin_api::{Context, Seed};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 const ROWS: usize = 10_000;
 
@@ -47,5 +49,43 @@ fn dealing(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, reading, dealing);
+/// Distinct antibodies of one germline with random CDRs: too far apart to be joined, too near to be told apart at once.
+fn antibodies(count: usize) -> Vec<String> {
+    const FRAMEWORKS: [&str; 7] = [
+        "EVQLVESGGGLVQPGGSLRLSCAAS",
+        "WVRQAPGKGLEWVA",
+        "RFTISRDNSKNTLYLQMNSLRAEDTAVYYCAR",
+        "WGQGTLVTVSS|DIQMTQSPSSLSASVGDRVTITC",
+        "WYQQKPGKAPKLLIY",
+        "GVPSRFSGSGSGTDFTLTISSLQPEDFATYYC",
+        "FGQGTKVEIK",
+    ];
+    let rng = &mut ChaCha8Rng::seed_from_u64(1);
+    let antibody = |_| {
+        let mut text = String::new();
+        for (number, framework) in FRAMEWORKS.iter().enumerate() {
+            let letter = |rng: &mut ChaCha8Rng| char::from(b"GGGSSSSYYYAATTDDNPFVLIKRQEWHM"[rng.random_range(0..29)]);
+            for residue in framework.chars() {
+                text.push(if rng.random_bool(0.03) { letter(rng) } else { residue });
+            }
+            let cdr = if number + 1 < FRAMEWORKS.len() { rng.random_range(7..12) } else { 0 };
+            (0..cdr).for_each(|_| text.push(letter(rng)));
+        }
+        text
+    };
+    (0..count).map(antibody).collect()
+}
+
+fn grouping(criterion: &mut Criterion) {
+    let rows = antibodies(ROWS);
+    let ctx = Context::new(&Silent);
+    let mut group = criterion.benchmark_group("group 10,000 antibodies");
+    group.sample_size(10);
+    for (name, by) in [("by sequence", GroupBy::Sequence), ("by identity 0.9", GroupBy::Identity(0.9))] {
+        group.bench_function(name, |bencher| bencher.iter(|| by.groups(ROWS, |row| rows[row].as_str(), &ctx).unwrap()));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, reading, dealing, grouping);
 criterion_main!(benches);

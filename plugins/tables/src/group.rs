@@ -134,8 +134,8 @@ impl JsonSchema for GroupBy {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let identity = "1 - edits / length of the longer sequence; every chain of sequences that are pairwise this \
-                        similar stays on one side. Compares all pairs in the worst case: about a minute for 100,000 \
-                        distinct antibodies.";
+                        similar stays on one side. Compares all pairs in the worst case: minutes of processor time for \
+                        100,000 distinct antibodies.";
         json_schema!({
             "oneOf": [
                 { "const": "sequence", "description": "Rows of the same sequence stay on one side." },
