@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+pub use test_support::{shared, skip};
+
 /// The repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -42,20 +44,6 @@ pub fn library(name: &str) -> PathBuf {
 /// Whether model-amplify can be built here.
 pub fn has_libtorch() -> bool {
     root().join(".libtorch/stamp.json").is_file()
-}
-
-/// Says why a test cannot do its work here.
-pub fn skip(why: &str) {
-    eprintln!("skipped: {why}");
-}
-
-/// The folder with real data, where `FEDPLUG_SHARED` names it.
-pub fn shared() -> Option<PathBuf> {
-    let path = std::env::var_os("FEDPLUG_SHARED").map(PathBuf::from).filter(|path| path.is_dir());
-    if path.is_none() {
-        skip("FEDPLUG_SHARED names no folder with the real data");
-    }
-    path
 }
 
 /// Python with what `tests/requirements.txt` asks for, as `make test` installs it.

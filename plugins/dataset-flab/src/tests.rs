@@ -169,11 +169,7 @@ fn an_unknown_client_and_a_target_that_is_an_input_are_errors() {
 
 #[test]
 fn real_measurements_are_read_whole() {
-    let Some(shared) = std::env::var_os("FEDPLUG_SHARED") else {
-        eprintln!("skipped: FEDPLUG_SHARED does not name the folder with flab/data");
-        return;
-    };
-    let root = PathBuf::from(shared).join("flab/data");
+    let Some(root) = test_support::shared("flab/data") else { return };
     let lines = Lines::default();
     let ctx = Context::new(&lines).with_seed(Seed::new(42));
     let description = flab(&root, json!({})).describe(&ctx).unwrap();

@@ -263,7 +263,10 @@ fn an_export_is_loaded_by_python() {
                 .args(["-c", "import safetensors.numpy"])
                 .output();
             if !able.is_ok_and(|output| output.status.success()) {
-                println!("skipped: {} has no `safetensors` with `numpy`", python.get_program().display());
+                test_support::skip(format_args!(
+                    "{} has no `safetensors` with `numpy`",
+                    python.get_program().display()
+                ));
                 continue;
             }
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load_export.py");

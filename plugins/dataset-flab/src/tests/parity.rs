@@ -36,13 +36,9 @@ fn loaded(table: &Table) -> Vec<(String, f32)> {
 
 #[test]
 fn prepared_and_loaded_rows_are_the_published_ones() {
-    let Some(shared) = std::env::var_os("FEDPLUG_SHARED").map(PathBuf::from) else {
-        eprintln!("skipped: FEDPLUG_SHARED does not name the folder with parity/flab-splits.json");
-        return;
-    };
-    let published: Map<String, Value> =
-        serde_json::from_str(&fs::read_to_string(shared.join("parity/flab-splits.json")).unwrap()).unwrap();
-    let root = shared.join("flab/data");
+    let Some(published) = test_support::shared("parity/flab-splits.json") else { return };
+    let Some(root) = test_support::shared("flab/data") else { return };
+    let published: Map<String, Value> = serde_json::from_str(&fs::read_to_string(published).unwrap()).unwrap();
     let mut files = 0;
     for (setting, clients) in settings() {
         let keys = json!({ "split": "reference", "clients": clients });

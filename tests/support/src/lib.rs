@@ -1,0 +1,73 @@
+//! What tests need that not every machine has, and how they say that they were skipped.
+//!
+//! A test that cannot do its work calls [`skip`] and returns. The line reaches the terminal although the harness
+//! captures a test's output. Where `FEDPLUG_NO_SKIPS` is set to 1, as in CI, a test that is skipped fails.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Says why the running test is skipped.
+///
+/// # Panics
+/// If `FEDPLUG_NO_SKIPS` is 1.
+#[track_caller]
+pub fn skip(why: impl Display) {
+    assert!(std::env::var_os("FEDPLUG_NO_SKIPS").is_none_or(|value| value != "1"), "skipped in CI: {why}");
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // The harness captures what `eprintln!` prints and not what is written to stderr itself.
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
+/// A file or folder below `../shared`, which holds data that the repository may not hold. `FEDPLUG_SHARED` names the
+/// folder. Where the path does not exist, the test is skipped.
+///
+/// # Panics
+/// If it does not exist and `FEDPLUG_NO_SKIPS` is 1.
+#[track_caller]
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let found = std::env::var_os("FEDPLUG_SHARED").map(|folder| PathBuf::from(folder).join(path));
+    let found = found.filter(|found| found.exists());
+    if found.is_none() {
+        skip(format_args!("FEDPLUG_SHARED names no folder with `{path}`"));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Output};
+
+    /// Runs the test below in a process of its own.
+    fn run(variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "--ignored", "tests::one_that_needs_a_file"]);
+        command.env_remove("FEDPLUG_NO_SKIPS").env_remove("FEDPLUG_SHARED").envs(variables.iter().copied());
+        command.output().unwrap()
+    }
+
+    #[test]
+    #[ignore = "for the test below"]
+    fn one_that_needs_a_file() {
+        if super::shared("src/lib.rs").is_some() {
+            panic!("found");
+        }
+    }
+
+    #[test]
+    fn a_skip_is_seen_and_fails_where_none_may_be() {
+        let text =
+            |output: &Output| String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+        for shared in [&[][..], &[("FEDPLUG_SHARED", "no/such/folder")]] {
+            let skipped = run(shared);
+            let line = "skipped: tests::one_that_needs_a_file: FEDPLUG_SHARED names no folder with `src/lib.rs`\n";
+            assert!(skipped.status.success() && text(&skipped).contains(line), "{}", text(&skipped));
+            let failed = run(&[shared, &[("FEDPLUG_NO_SKIPS", "1")]].concat());
+            assert!(!failed.status.success() && text(&failed).contains("skipped in CI: "), "{}", text(&failed));
+        }
+        let here = ("FEDPLUG_SHARED", env!("CARGO_MANIFEST_DIR"));
+        let found = run(&[here, ("FEDPLUG_NO_SKIPS", "1")]);
+        assert!(!found.status.success() && text(&found).contains("\nfound\n"), "{}", text(&found));
+    }
+}
