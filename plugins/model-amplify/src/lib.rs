@@ -94,7 +94,6 @@ mod drift;
 pub mod export;
 mod heads;
 mod hub;
-mod metrics;
 pub mod model;
 mod native;
 #[doc(hidden)]
@@ -117,14 +116,14 @@ pub mod trainer;
 pub mod trunk;
 mod weights;
 
-use plugin_api::Component;
+use plugin_api::{Component, metrics};
 
 pub use model::Amplify;
 
 /// What this plugin offers.
 pub fn component() -> Component {
     let about = "the AMPLIFY protein language model with a regression head for each task";
-    Component::model("amplify", about, Amplify::new).on_devices(device::devices)
+    Component::model("amplify", about, Amplify::new).on_devices(device::devices).scored_by(metrics::SCORE)
 }
 
 plugin_api::export_plugin!(component());

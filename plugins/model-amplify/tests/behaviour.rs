@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::{amplify, assert_same, changed, config, ctx, failure, setup, spec, table, tasks, train};
 use model_amplify::Amplify;
 use plugin_api::context::{Host, Silent};
-use plugin_api::{Context, Epoch, ErrorKind, Message, Model, Params, Seed, Task, Tensor};
+use plugin_api::{Column, Context, Epoch, ErrorKind, Message, Model, Params, Seed, Table, Task, Tensor, metrics};
 use serde_json::{Value, json};
 
 #[test]
@@ -188,7 +188,8 @@ fn training_learns() {
     }
     let after = model.evaluate(&data, &ctx()).unwrap().remove(0);
     assert!(after.loss < before.loss / 2.0, "{} to {}", before.loss, after.loss);
-    assert!((after.score + after.loss.sqrt()).abs() < 1e-12 && after.examples == 9);
+    let sd = metrics::standard_deviation(data[0].train.f32("fitness").unwrap());
+    assert_eq!((after.score, after.examples), (-after.loss.sqrt() / sd, 9));
     assert!(after.metrics[1].value > 0.8, "Pearson {}", after.metrics[1].value);
 }
 
@@ -270,6 +271,20 @@ fn empty_tables_are_skipped_and_evaluate_to_nan() {
     let evaluation = model.evaluate(&empty, &ctx()).unwrap().remove(0);
     assert!(evaluation.examples == 0 && evaluation.loss.is_nan() && evaluation.score.is_nan());
     assert!(model.predict("tm", &table(0, 0), &ctx()).unwrap().is_empty());
+}
+
+#[test]
+fn equal_targets_have_no_correlation_and_no_score() {
+    let rows = table(6, 1);
+    let constant = Table::new().with("combined", rows.column("combined").unwrap().clone()).unwrap();
+    let constant = constant.with("fitness", Column::f32(&[0.1; 6])).unwrap();
+    let mut model = amplify(json!({}));
+    let found = model
+        .evaluate(&[Task { spec: spec("tm"), train: constant.clone(), test: constant }], &ctx())
+        .unwrap()
+        .remove(0);
+    assert!(found.loss > 0.0 && found.score.is_nan() && found.metrics[1].value.is_nan(), "{found:?}");
+    assert_eq!(model_amplify::component().profile().score.as_deref(), Some("-RMSE/SD"));
 }
 
 /// Keeps scalars, and asks to stop after some steps.

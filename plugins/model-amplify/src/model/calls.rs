@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use plugin_api::{Context, Epoch, Evaluation, Message, Model, Params, Received, Result, State, Table, Task, Trained};
+use plugin_api::{
+    Context, Epoch, Evaluation, Message, Model, Params, Received, Result, State, Table, Task, Trained, metrics,
+};
 
 use super::Amplify;
 use crate::checkpoint::Checkpoint;
 use crate::export::Folder;
 use crate::heads::{Heads, number};
-use crate::metrics;
 use crate::network::Work;
 use crate::noise::{Noise, shuffled};
 use crate::trainer::{Lesson, Trainer, decay_steps};
@@ -89,7 +90,7 @@ impl Model for Amplify {
             self.must_hold(&task.spec.name)?;
             let rows = self.rows(&task.spec, &task.test, ctx)?;
             let predictions = self.predictions(&task.spec.name, &rows, ctx)?;
-            evaluations.push(metrics::evaluation(&task.spec.name, &predictions, task.test.f32(&task.spec.target)?));
+            evaluations.push(metrics::regression(task, &predictions)?);
         }
         Ok(evaluations)
     }
