@@ -158,8 +158,10 @@ impl Tokenizer {
             ));
         }
         // Each table of a task is read once; what it adds to the letters reported before is news.
-        let news = unknown.letters.keys().map(|letter| (task.name.clone(), letter.clone()));
-        if news.fold(false, |news, letter| self.reported.insert(letter) || news) {
+        let letters = unknown.letters.keys().map(|letter| (task.name.clone(), letter.clone()));
+        let before = self.reported.len();
+        self.reported.extend(letters);
+        if self.reported.len() > before {
             ctx.warn(format_args!("task `{}`: {}", task.name, self.describe(&unknown, count)));
         }
         Ok(rows)
