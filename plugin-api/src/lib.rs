@@ -138,6 +138,7 @@ pub mod filter;
 pub mod mean;
 pub mod memory;
 pub mod message;
+pub mod metrics;
 pub mod model;
 mod parallel;
 pub mod params;

@@ -102,7 +102,8 @@ pub struct Evaluation {
     /// The loss that training minimises, as a mean over the examples.
     pub loss: f64,
     /// What the best global model is chosen by: higher is better, and the mean over tasks and clients is taken. So it must
-    /// not depend on the target's unit. NaN says that it is not defined on this data, and counts for nothing.
+    /// not depend on the target's unit; [`metrics::score`](crate::metrics::score) does not. NaN says that it is not defined
+    /// on this data, and counts for nothing.
     pub score: f64,
     /// The metrics, in the order in which a table shall show them.
     pub metrics: Vec<Metric>,
@@ -140,11 +141,7 @@ pub struct Evaluation {
 ///         Ok(Trained { steps: 1, examples: all.len() as u64 })
 ///     }
 ///     fn evaluate(&mut self, tasks: &[Task], _: &Context<'_>) -> Result<Vec<Evaluation>> {
-///         let one = |task: &Task| {
-///             let y = task.test.f32(&task.spec.target)?;
-///             let loss = y.iter().map(|y| f64::from(y - self.0).powi(2)).sum::<f64>() / y.len() as f64;
-///             Ok(Evaluation { task: task.spec.name.clone(), examples: y.len() as u64, loss, score: -loss, metrics: vec![] })
-///         };
+///         let one = |task: &Task| metrics::regression(task, &vec![self.0; task.test.rows()]);
 ///         tasks.iter().map(one).collect()
 ///     }
 ///     fn predict(&mut self, _: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
@@ -152,7 +149,10 @@ pub struct Evaluation {
 ///     }
 /// }
 ///
-/// export_plugin!(Component::model("constant", "One number for all", |_: Config, _, _| Ok(Constant(0.0))));
+/// fn component() -> Component {
+///     Component::model("constant", "One number for all", |_: Config, _, _| Ok(Constant(0.0))).scored_by(metrics::SCORE)
+/// }
+/// export_plugin!(component());
 /// # fn main() {}
 /// ```
 pub trait Model: Send {

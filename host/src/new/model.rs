@@ -1,8 +1,8 @@
 //! Predicts for each task the mean of its training targets: a model to begin with.
 
 use plugin_api::{
-    Component, Context, Epoch, Error, Evaluation, Goal, JsonSchema, Message, Metric, Model,
-    ModelSetup, Params, Received, Result, State, Table, Task, TaskSpec, Tensor, Trained,
+    Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup, Params,
+    Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
 };
 use serde::Deserialize;
 
@@ -91,29 +91,9 @@ impl Model for Mean {
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        let one = |Task { spec, test, .. }: &Task| {
-            let (predicted, targets) = (
-                self.predict(&spec.name, test, ctx)?,
-                test.f32(&spec.target)?,
-            );
-            let squares = predicted
-                .iter()
-                .zip(targets)
-                .map(|(p, y)| f64::from(p - y).powi(2));
-            let loss = squares.sum::<f64>() / targets.len() as f64; // NaN on no rows
-            let rmse = Metric {
-                name: "RMSE".to_owned(),
-                value: loss.sqrt(),
-                goal: Goal::Lower,
-            };
-            let (task, examples) = (spec.name.clone(), targets.len() as u64);
-            Ok(Evaluation {
-                task,
-                examples,
-                loss,
-                score: -loss.sqrt(),
-                metrics: vec![rmse],
-            })
+        let one = |task: &Task| {
+            let predicted = self.predict(&task.spec.name, &task.test, ctx)?;
+            metrics::regression(task, &predicted) // loss, RMSE, Pearson, and a score without a unit
         };
         tasks.iter().map(one).collect()
     }
@@ -157,6 +137,7 @@ pub fn component() -> Component {
         "predicts the mean of the training targets of each task",
         Mean::new,
     )
+    .scored_by(metrics::SCORE)
 }
 
 plugin_api::export_plugin!(component());

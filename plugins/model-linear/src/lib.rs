@@ -9,8 +9,8 @@ mod regression;
 pub use config::Config;
 use features::Features;
 use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result};
-use plugin_api::{State, Table, Task, Tensor, Trained};
-use regression::{Regression, evaluation};
+use plugin_api::{State, Table, Task, Tensor, Trained, metrics};
+use regression::Regression;
 
 /// The model. Its parameters are `trunk.weight`, and `regressors.T.{weight,bias,scale}` for each held task of number T.
 #[derive(Debug)]
@@ -112,9 +112,7 @@ impl Model for Linear {
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        let one = |Task { spec, test, .. }: &Task| {
-            Ok(evaluation(&spec.name, &self.predict(&spec.name, test, ctx)?, test.f32(&spec.target)?))
-        };
+        let one = |task: &Task| metrics::regression(task, &self.predict(&task.spec.name, &task.test, ctx)?);
         tasks.iter().map(one).collect()
     }
 
@@ -138,7 +136,7 @@ impl Model for Linear {
 
 /// What this plugin offers.
 pub fn component() -> Component {
-    Component::model("linear", "linear regression on letter or k-mer counts", Linear::new)
+    Component::model("linear", "linear regression on letter or k-mer counts", Linear::new).scored_by(metrics::SCORE)
 }
 
 plugin_api::export_plugin!(component());

@@ -1,6 +1,6 @@
-//! The method: what is predicted of the features, how it is learnt, and how good it is.
+//! The method: what is predicted of the features, and how it is learnt.
 
-use plugin_api::{Evaluation, Goal, Metric, Seed};
+use plugin_api::{Seed, metrics};
 
 use crate::Config;
 use crate::features::Features;
@@ -30,10 +30,8 @@ impl Regression {
 
     /// Takes over the targets' mean and deviation; equal targets leave nothing to scale.
     pub(crate) fn scale_to(&mut self, targets: &[f32]) {
-        let mean_of =
-            |of: &dyn Fn(f64) -> f64| targets.iter().map(|&y| of(y.into())).sum::<f64>() / targets.len() as f64;
-        let mean = mean_of(&|y| y);
-        let sd = mean_of(&|y| (y - mean).powi(2)).sqrt() as f32;
+        let mean = targets.iter().map(|&y| f64::from(y)).sum::<f64>() / targets.len() as f64;
+        let sd = metrics::standard_deviation(targets) as f32;
         self.scale = vec![mean as f32, if sd > 0.0 { sd } else { 1.0 }];
     }
 
@@ -90,17 +88,4 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// `a -= s b`.
 fn subtract(a: &mut [f32], s: f32, b: &[f32]) {
     a.iter_mut().zip(b).for_each(|(a, b)| *a -= s * b);
-}
-
-/// Root mean squared error and Pearson's correlation; NaN where they are not defined, as on no row.
-pub(crate) fn evaluation(task: &str, predicted: &[f32], measured: &[f32]) -> Evaluation {
-    let pairs = || predicted.iter().zip(measured).map(|(&p, &m)| (f64::from(p), f64::from(m)));
-    let mean = |of: &dyn Fn(f64, f64) -> f64| pairs().map(|(p, m)| of(p, m)).sum::<f64>() / measured.len() as f64;
-    let (p_mean, m_mean) = (mean(&|p, _| p), mean(&|_, m| m));
-    let variances = mean(&|p, _| (p - p_mean).powi(2)) * mean(&|_, m| (m - m_mean).powi(2));
-    let pearson = mean(&|p, m| (p - p_mean) * (m - m_mean)) / variances.sqrt();
-    let loss = mean(&|p, m| (p - m).powi(2));
-    let metric = |name: &str, value, goal| Metric { name: name.to_owned(), value, goal };
-    let metrics = vec![metric("RMSE", loss.sqrt(), Goal::Lower), metric("Pearson", pearson, Goal::Higher)];
-    Evaluation { task: task.to_owned(), examples: measured.len() as u64, loss, score: -loss.sqrt(), metrics }
 }

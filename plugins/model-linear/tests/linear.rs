@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use model_linear::{Config, Linear};
 use plugin_api::context::{Host, Silent};
 use plugin_api::{
-    Column, Context, Epoch, Level, Message, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor,
+    Column, Context, Epoch, Level, Message, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor, metrics,
 };
 
 const LETTERS: &[u8] = b"ACDEFGHIKLMNPQRSTVWY";
@@ -56,12 +56,19 @@ fn bits(model: &mut Linear) -> Vec<u8> {
 #[test]
 fn it_learns_targets_of_any_scale() {
     let (mut model, tasks) = trained(30);
-    for evaluation in model.evaluate(&tasks, &Context::new(&Silent)).unwrap() {
+    for (evaluation, task) in model.evaluate(&tasks, &Context::new(&Silent)).unwrap().iter().zip(&tasks) {
         assert_eq!(evaluation.examples, 40);
-        assert!((evaluation.score + evaluation.loss.sqrt()).abs() < 1e-12);
-        assert_eq!((evaluation.metrics[0].name.as_str(), evaluation.metrics[0].value), ("RMSE", -evaluation.score));
+        assert_eq!(
+            (evaluation.metrics[0].name.as_str(), evaluation.metrics[0].value),
+            ("RMSE", evaluation.loss.sqrt())
+        );
         assert!(evaluation.metrics[1].value > 0.99, "{evaluation:?}");
+        // On the scale of the training targets the two units are one.
+        let sd = metrics::standard_deviation(task.train.f32("fitness").unwrap());
+        assert_eq!(evaluation.score, -evaluation.loss.sqrt() / sd);
+        assert!((-0.2..0.0).contains(&evaluation.score), "{evaluation:?}");
     }
+    assert_eq!(model_linear::component().profile().score.as_deref(), Some(metrics::SCORE));
 }
 
 #[test]
@@ -121,6 +128,9 @@ fn equal_targets_are_learnt_without_nan() {
     let tasks = [task("small", 10, 0.0, 7.0)];
     model.train(&tasks, Epoch { round: 0, epoch: 0 }, &ctx).unwrap();
     assert_eq!(model.predict("small", &tasks[0].test, &ctx).unwrap(), [7.0, 7.0]);
+    let evaluation = model.evaluate(&tasks, &ctx).unwrap().remove(0);
+    assert_eq!((evaluation.loss, evaluation.metrics[0].value), (0.0, 0.0));
+    assert!(evaluation.metrics[1].value.is_nan() && evaluation.score.is_nan(), "{evaluation:?}");
 }
 
 #[test]

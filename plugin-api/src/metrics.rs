@@ -1,0 +1,198 @@
+//! How good predictions of numbers are: the metrics that all models share, exact over the samples and in f64.
+//!
+//! With predictions `p`, targets `t` and `n` rows:
+//!
+//! | | formula | not defined (NaN) |
+//! |---|---|---|
+//! | [`mse`] | `Σ (p − t)² / n` | without rows |
+//! | [`rmse`] | `√mse` | without rows |
+//! | [`standard_deviation`], SD | `√(Σ (t − mean t)² / n)`, of the population | without values |
+//! | [`pearson`] | `Σ (p − mean p)(t − mean t) / (n · SD p · SD t)` | with fewer than two rows, and where all `p` or all `t` are equal |
+//! | [`score`] | `−rmse / SD` of the *training* targets | where no SD is above 0 |
+//!
+//! Sums are taken in two passes, the means first. Predictions count as equal if they differ by no more than models round
+//! in f32, that is if their SD is at most `2⁻²³` of their mean's size: of such, a correlation would be noise. A NaN among
+//! predictions or targets makes every metric NaN that reads it.
+//!
+//! ```
+//! use plugin_api::metrics;
+//!
+//! let (predicted, measured) = ([1.0, 2.0, 4.0], [1.0, 3.0, 2.0]);
+//! assert_eq!(metrics::mse(&predicted, &measured), 5.0 / 3.0);
+//! assert!(metrics::pearson(&[0.5, 0.5, 0.5], &measured).is_nan());
+//! // Targets in other units give the same score.
+//! let score = metrics::score(&predicted, &measured, &[0.0, 4.0]);
+//! assert_eq!(score, -(5.0_f64 / 3.0).sqrt() / 2.0);
+//! assert_eq!(score, metrics::score(&predicted.map(|p| 8.0 * p), &measured.map(|t| 8.0 * t), &[0.0, 32.0]));
+//! ```
+
+use crate::{Error, Evaluation, Goal, Metric, Result, Task};
+
+/// What [`regression`]'s score is, for [`Component::scored_by`](crate::Component::scored_by).
+pub const SCORE: &str = "-RMSE/SD";
+
+/// The evaluation of a task from the predictions for its test table, in the rows' order: MSE as the loss, RMSE and Pearson's
+/// correlation as the metrics, and [`score`].
+///
+/// # Errors
+/// If there are not as many predictions as test rows, or a table lacks the target.
+pub fn regression(task: &Task, predictions: &[f32]) -> Result<Evaluation> {
+    let spec = &task.spec;
+    let (training, targets) = (task.train.f32(&spec.target)?, task.test.f32(&spec.target)?);
+    if predictions.len() != targets.len() {
+        let (made, rows) = (predictions.len(), targets.len());
+        return Err(Error::other(format!("{made} predictions of task `{}` for {rows} rows", spec.name)));
+    }
+    let metric = |name: &str, value, goal| Metric { name: name.to_owned(), value, goal };
+    Ok(Evaluation {
+        task: spec.name.clone(),
+        examples: targets.len() as u64,
+        loss: mse(predictions, targets),
+        score: score(predictions, targets, training),
+        metrics: vec![
+            metric("RMSE", rmse(predictions, targets), Goal::Lower),
+            metric("Pearson", pearson(predictions, targets), Goal::Higher),
+        ],
+    })
+}
+
+/// The mean squared error. NaN if the two are not of one length.
+pub fn mse(predictions: &[f32], targets: &[f32]) -> f64 {
+    if predictions.len() != targets.len() {
+        return f64::NAN;
+    }
+    let squares = predictions.iter().zip(targets).map(|(&p, &t)| (f64::from(p) - f64::from(t)).powi(2));
+    squares.sum::<f64>() / targets.len() as f64
+}
+
+/// The root mean squared error, in the target's unit. NaN if the two are not of one length.
+pub fn rmse(predictions: &[f32], targets: &[f32]) -> f64 {
+    mse(predictions, targets).sqrt()
+}
+
+/// Pearson's correlation, from -1 to 1. NaN if the two are not of one length.
+pub fn pearson(predictions: &[f32], targets: &[f32]) -> f64 {
+    let (p, t) = (Moments::of(predictions), Moments::of(targets));
+    if predictions.len() != targets.len() || p.is_constant(f32::EPSILON) || t.is_constant(0.0) {
+        return f64::NAN;
+    }
+    let products = predictions.iter().zip(targets).map(|(&x, &y)| (f64::from(x) - p.mean) * (f64::from(y) - t.mean));
+    (products.sum::<f64>() / (targets.len() as f64 * p.deviation * t.deviation)).clamp(-1.0, 1.0)
+}
+
+/// The population's standard deviation, in the values' unit.
+pub fn standard_deviation(values: &[f32]) -> f64 {
+    Moments::of(values).deviation
+}
+
+/// `−RMSE / σ`: the error on the scale of what there was to learn, which no unit changes, so that tasks can be averaged.
+/// A model that predicts the mean of data like the training data gets -1, a perfect one 0.
+///
+/// `σ` is the standard deviation of the client's training targets of the task. These are the same in every round, so
+/// scores of all rounds compare. With fewer than two of them, or if all are equal, it is that of the test targets; if these
+/// are no better, the score is NaN, which says that it is not defined.
+pub fn score(predictions: &[f32], targets: &[f32], training: &[f32]) -> f64 {
+    let scale = [training, targets].map(Moments::of).into_iter().find(|moments| !moments.is_constant(0.0));
+    scale.map_or(f64::NAN, |scale| -rmse(predictions, targets) / scale.deviation)
+}
+
+/// Mean and standard deviation.
+struct Moments {
+    count: usize,
+    mean: f64,
+    deviation: f64,
+}
+
+impl Moments {
+    fn of(values: &[f32]) -> Self {
+        let count = values.len();
+        let mean_of = |of: &dyn Fn(f64) -> f64| values.iter().map(|&x| of(x.into())).sum::<f64>() / count as f64;
+        let mean = mean_of(&|x| x);
+        Self { count, mean, deviation: mean_of(&|x| (x - mean).powi(2)).sqrt() }
+    }
+
+    /// Whether there is nothing to tell the values apart by, but for a `rounding` of their size. Values with a NaN are not
+    /// constant, so that it shows in the result.
+    fn is_constant(&self, rounding: f32) -> bool {
+        self.count < 2 || self.deviation <= f64::from(rounding) * self.mean.abs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Column, Table, TaskSpec};
+
+    fn task(training: &[f32], targets: &[f32]) -> Task {
+        let table = |targets| Table::new().with("y", Column::f32(targets)).unwrap();
+        let spec = TaskSpec { name: "t".into(), inputs: vec![], target: "y".into() };
+        Task { spec, train: table(training), test: table(targets) }
+    }
+
+    #[test]
+    fn plain_numbers_are_exact() {
+        let found = regression(&task(&[0.0, 4.0], &[1.0, 3.0, 2.0]), &[1.0, 2.0, 4.0]).unwrap();
+        let rmse = (5.0_f64 / 3.0).sqrt();
+        assert_eq!((found.task.as_str(), found.examples, found.loss, found.score), ("t", 3, 5.0 / 3.0, -rmse / 2.0));
+        let named = found.metrics.iter().map(|metric| (metric.name.as_str(), metric.goal));
+        assert_eq!(named.collect::<Vec<_>>(), [("RMSE", Goal::Lower), ("Pearson", Goal::Higher)]);
+        assert_eq!(found.metrics[0].value, rmse);
+        // By hand: deviations (-4, -1, 5)/3 and (-1, 1, 0): covariance 1, variances 14/3 and 2.
+        assert!((found.metrics[1].value - 1.0 / (28.0_f64 / 3.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_large_offset_costs_no_digits() {
+        // The one-pass formula, Σ x² − (Σ x)² / n, would leave little of these.
+        let far = [16_000_001.0, 16_000_003.0, 16_000_002.0, 16_000_006.0];
+        let near = [1.0, 3.0, 2.0, 6.0];
+        assert_eq!(standard_deviation(&far), standard_deviation(&near));
+        assert_eq!(standard_deviation(&near), 3.5_f64.sqrt());
+        assert!((pearson(&[3.0, 9.0, 6.0, 18.0], &far) - 1.0).abs() < 1e-15);
+        assert!((pearson(&[-3.0, -9.0, -6.0, -18.0], &far) + 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn what_is_not_defined_is_nan() {
+        let (one, constant, some) = ([2.0], [0.3; 3], [1.0, 2.0, 3.0]);
+        assert!(pearson(&constant, &some).is_nan() && pearson(&some, &constant).is_nan());
+        // Equal but for rounding: the rest is noise.
+        let noise = [0.3, 0.3 + f32::EPSILON / 4.0, 0.3];
+        assert!(noise[0] != noise[1] && pearson(&noise, &some).is_nan());
+        assert!(pearson(&one, &one).is_nan() && pearson(&[], &[]).is_nan());
+        assert!(mse(&[], &[]).is_nan() && rmse(&[], &[]).is_nan() && standard_deviation(&[]).is_nan());
+        assert_eq!((rmse(&one, &[5.0]), standard_deviation(&one)), (3.0, 0.0));
+        // Not one length.
+        assert!(mse(&one, &some).is_nan() && pearson(&some, &one).is_nan() && score(&one, &some, &some).is_nan());
+        let nan = [f32::NAN, 1.0, 2.0];
+        assert!(mse(&nan, &some).is_nan() && pearson(&some, &nan).is_nan() && score(&nan, &some, &some).is_nan());
+        assert!(score(&some, &some, &nan).is_nan());
+        let empty = regression(&task(&some, &[]), &[]).unwrap();
+        assert!(empty.examples == 0 && empty.loss.is_nan() && empty.score.is_nan());
+        assert!(empty.metrics.iter().all(|metric| metric.value.is_nan()));
+    }
+
+    #[test]
+    fn the_score_has_no_unit_and_its_scale_is_that_of_training() {
+        let (predicted, measured, training) = ([1.0, 2.0, 4.0], [1.0, 3.0, 2.0], [0.0, 10.0, 5.0, 9.0]);
+        let milli = |values: &[f32]| values.iter().map(|x| x * 1024.0).collect::<Vec<_>>();
+        let found = score(&predicted, &measured, &training);
+        assert_eq!(found, score(&milli(&predicted), &milli(&measured), &milli(&training)));
+        assert_eq!(found, -rmse(&predicted, &measured) / standard_deviation(&training));
+        // Predicting the mean is -1, whatever the unit.
+        assert!((score(&[6.0; 4], &training, &training) + 1.0).abs() < 1e-15);
+        // Nothing to take a scale from in training: none, one, or all equal.
+        for training in [&[][..], &[7.0], &[7.0, 7.0, 7.0]] {
+            let found = score(&predicted, &measured, training);
+            assert_eq!(found, -rmse(&predicted, &measured) / standard_deviation(&measured));
+            assert!(score(&predicted, &[2.0; 3], training).is_nan() && score(&[1.0], &[2.0], training).is_nan());
+        }
+    }
+
+    #[test]
+    fn other_numbers_of_predictions_than_rows_are_refused() {
+        let error = regression(&task(&[1.0], &[1.0, 2.0]), &[1.0]).unwrap_err();
+        assert_eq!(error.to_string(), "1 predictions of task `t` for 2 rows");
+        assert!(regression(&Task { test: Table::new(), ..task(&[1.0], &[]) }, &[]).is_err());
+    }
+}
