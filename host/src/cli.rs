@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use plugin_api::Level;
 
 use crate::compare;
-use crate::config::Experiment;
+use crate::config::{Experiment, MOST_THREADS};
 use crate::console::Console;
 use crate::error::{Failure, Report};
 use crate::plot::{self, Across, Size};
@@ -78,6 +78,9 @@ struct ExperimentArgs {
     /// The experiment, a TOML file; paths in it are seen from the current directory
     file: PathBuf,
     /// Change a key of the file: --set federation.rounds=10 --set dataset.root=../data
+    ///
+    /// Filters are numbered from 0: --set filter.0.at=client-input. A table or a list is set whole, in quotes:
+    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. What is no TOML value is text.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Look for plugins here first
@@ -96,8 +99,8 @@ struct RunArgs {
     #[arg(long)]
     name: Option<String>,
     /// How many clients work at the same time; does not change the results [default: by the machine]
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_THREADS)))]
+    threads: Option<u32>,
     /// Replace an earlier run of this name
     #[arg(long)]
     force: bool,
@@ -128,8 +131,8 @@ struct PredictArgs {
     #[arg(long, default_value = "auto")]
     device: String,
     /// How many threads compute
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
+    threads: u32,
     /// Look for plugins here first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
@@ -142,7 +145,7 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), Failure> {
         client: args.client,
         tasks: args.tasks,
         device: args.device,
-        threads: args.threads.max(1),
+        threads: args.threads as usize,
         plugin_folders: args.plugin_dirs,
     };
     let Some(path) = args.output else {
@@ -259,7 +262,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             overrides.extend(args.name.map(|name| format!("name={}", serde_json::Value::from(name))));
             let mut experiment = Experiment::read(&args.experiment.file, &overrides)?;
             if let Some(threads) = args.threads {
-                experiment.federation.threads = threads;
+                experiment.federation.threads = threads as usize;
             }
             run::run(experiment, &Options { output: args.output, ..options })
         }

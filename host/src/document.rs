@@ -19,12 +19,24 @@ use crate::error::{Excerpt, Failure, Report};
 pub struct Document {
     path: String,
     text: Arc<str>,
+    /// Where each line begins.
+    lines: Arc<[usize]>,
     value: Value,
     /// Where each key, and each item of a list, stands in the text.
     places: BTreeMap<Vec<String>, Spot>,
     /// The `--set` arguments, with the way to the key that each changes.
     overrides: Vec<(Vec<String>, String)>,
 }
+
+/// How many keys deep an argument may lead. No table of an experiment comes near it.
+const DEEPEST: usize = 32;
+
+/// What helps where an argument cannot be read.
+const HOW_TO_SET: [&str; 2] = [
+    "write it as in the file, with dots for tables: --set federation.rounds=10",
+    "filters are numbered from 0: --set filter.0.at=client-input; a table or a list is set whole with quotes: \
+     --set 'dataset.clients={ count = 6, alpha = 1.0 }'",
+];
 
 /// Of which half of a line a report speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +72,15 @@ impl Document {
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
             let report = |error: &toml::de::Error| {
-                let span = error.span().map(|span| Excerpt { path: path.clone(), text: text.clone(), span });
+                let span = error.span().map(|span| excerpt(&path, &text, span));
                 Report::new(format!("{path}: not valid TOML: {}", error.message().replace('\n', ", "))).excerpt(span)
             };
             return Err(Failure::usage(errors.iter().map(report).collect::<Vec<_>>()));
         }
         let mut walk = Walk::default();
         let value = Value::Object(walk.table(table.get_ref()));
-        let document = Self { path, text: text.clone(), value, places: walk.places, overrides: Vec::new() };
+        let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let document = Self { path, text: text.clone(), lines, value, places: walk.places, overrides: Vec::new() };
         if walk.problems.is_empty() { Ok(document) } else { Err(document.failure(&[], walk.problems)) }
     }
 
@@ -77,13 +90,19 @@ impl Document {
     /// If there is no `=`, or the way to the key leads through something that is no table.
     pub fn set(&mut self, argument: &str) -> Result<(), Failure> {
         let wrong = |what: &str| {
-            let hint = "write it as in the file, with dots for tables: --set federation.rounds=10";
-            Failure::usage(Report::new(format!("--set {argument}: {what}")).hint(hint))
+            let report = Report::new(format!("--set {}: {what}", shown(argument)));
+            Failure::usage(HOW_TO_SET.iter().fold(report, |report, hint| report.hint(*hint)))
         };
         let (key, text) = argument.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
         let way: Vec<String> = key.trim().split('.').map(|part| part.trim().trim_matches('"').to_owned()).collect();
         if way.iter().any(String::is_empty) {
             return Err(wrong("names no key"));
+        }
+        if way.len() > DEEPEST {
+            return Err(wrong(&format!(
+                "leads through {} tables, and no key lies deeper than {DEEPEST}",
+                way.len() - 1
+            )));
         }
         // What is not a TOML value is a text: --set name=trial, --set dataset.root=../data.
         let (source, mut walk) = (format!("v = {text}"), Walk::default());
@@ -96,14 +115,24 @@ impl Document {
             return Err(Failure::usage(if alone { report.hint(hint) } else { report }));
         }
         let mut place = &mut self.value;
-        for step in &way {
+        for (depth, step) in way.iter().enumerate() {
             place = match place {
-                Value::Object(table) => table.entry(step).or_insert_with(|| Value::Object(Map::new())),
-                Value::Array(list) => {
-                    let index = step.parse::<usize>().ok().filter(|&i| i < list.len());
-                    &mut list[index.ok_or_else(|| wrong(&format!("`{step}` is no index of that list")))?]
+                Value::Object(table) => {
+                    let number = way.get(depth + 1).filter(|next| next.bytes().all(|c| c.is_ascii_digit()));
+                    if let (Some(number), None) = (number, table.get(step)) {
+                        let list = way[..=depth].join(".");
+                        return Err(wrong(&format!("there is no `{list}` whose item `{number}` could be set")));
+                    }
+                    table.entry(step).or_insert_with(|| Value::Object(Map::new()))
                 }
-                _ => return Err(wrong(&format!("leads through `{step}`, whose parent is no table"))),
+                Value::Array(list) => {
+                    let (count, list_at) = (list.len(), way[..depth].join("."));
+                    let index = step.parse::<usize>().ok().filter(|&i| i < count);
+                    let items = if count == 1 { "1 item" } else { &format!("{count} items") };
+                    let told = || wrong(&format!("`{list_at}` has {items}, numbered from 0, and no `{step}`"));
+                    &mut list[index.ok_or_else(told)?]
+                }
+                _ => return Err(wrong(&format!("leads through `{}`, which is no table", way[..depth].join(".")))),
             };
         }
         *place = value;
@@ -156,15 +185,21 @@ impl Document {
     /// A report about a key, by its name, or without one about the table at the end of `way`: then an argument that
     /// changed one key of it may have nothing to do with it.
     fn placed(&self, way: &[String], name: Option<&str>, half: Half, message: &str) -> Report {
-        let to_blame = |path: &Vec<String>| way.starts_with(path) || (name.is_some() && path.starts_with(way));
+        let value = way.iter().try_fold(&self.value, |value, step| match value {
+            Value::Array(list) => step.parse::<usize>().ok().and_then(|index| list.get(index)),
+            other => other.get(step),
+        });
+        // What is wrong with a table is none of the key's that was set in it, and a list is what its items are.
+        let whole = name.is_some() && !matches!(value, Some(Value::Object(_)));
+        let to_blame = |path: &Vec<String>| way.starts_with(path) || (whole && path.starts_with(way));
         let name = name.unwrap_or_default();
         if let Some((_, argument)) = self.overrides.iter().rev().find(|(path, _)| to_blame(path)) {
-            return Report::new(format!("--set {argument}: {message}"));
+            return Report::new(format!("--set {}: {message}", shown(argument)));
         }
         match self.span(way, half) {
             Some(span) => {
-                let line = self.text[..span.start].matches('\n').count() + 1;
-                let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), span };
+                let line = self.lines.partition_point(|&start| start <= span.start);
+                let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), line, span };
                 Report::new(format!("{}:{line}: {name}{message}", self.path)).excerpt(Some(excerpt))
             }
             None => Report::new(format!("{}: {name}{message}", self.path)),
@@ -195,6 +230,19 @@ impl Document {
         let text = &self.text[value.clone()];
         Some(value.start..value.start + text.find(['\n', '\r']).unwrap_or(text.len()))
     }
+}
+
+/// An argument, cut where nobody would read on.
+fn shown(argument: &str) -> std::borrow::Cow<'_, str> {
+    match argument.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &argument[..end]).into(),
+        None => argument.into(),
+    }
+}
+
+fn excerpt(path: &str, text: &Arc<str>, span: Range<usize>) -> Excerpt {
+    let line = text[..span.start].matches('\n').count() + 1;
+    Excerpt { path: path.to_owned(), text: text.clone(), line, span }
 }
 
 /// The key before the message, unless the message names it already.
