@@ -52,7 +52,8 @@ enum Command {
     Prepare(PrepareArgs),
     /// Compare runs that are done: metrics, time, bytes, memory
     ///
-    /// A row a run. Metrics are the last values, as means over clients and tasks. The table goes to stdout.
+    /// A row a run, with the last values as means over clients. The score has no unit and is a mean over tasks as well;
+    /// metrics are of one task: the only one, or that of --task. The table goes to stdout.
     Compare(CompareArgs),
     /// Draw curves from TensorBoard event files
     ///
@@ -183,6 +184,9 @@ struct CompareArgs {
     /// Run directories
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
+    /// Show the metrics of this task
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
     /// How the table is written
     #[arg(long, value_enum, default_value = "table")]
     format: compare::Format,
@@ -279,7 +283,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
-        Command::Compare(args) => print(&compare::compare(&args.runs, args.format)?),
+        Command::Compare(args) => print(&compare::compare(&args.runs, args.task.as_deref(), args.format)?),
         Command::Plot(args) => {
             let options = plot::Options {
                 runs: args.runs,

@@ -127,8 +127,10 @@ pub struct EarlyStopping {
     /// How many rounds.
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub patience: u64,
-    /// Which of the server's numbers is watched: the mean over the clients, by its tag, such as `RMSE/local_test`. The
-    /// default is the score of the global model.
+    /// Which of the server's numbers is watched, by its tag. `Score/global_test`, the default, and `Score/local_test` are
+    /// the means of the score over clients and tasks, of the global model and of the clients' own: it has no unit, higher
+    /// is better, and each model says what it is. Metrics have units, so of these there are means over the clients of one
+    /// task alone: `RMSE/local_test` in a run of one task, `RMSE/local_test_TASK` in a run of several.
     #[serde(default = "score")]
     pub metric: String,
     /// By how much a number must be better than the best before to count.
@@ -139,6 +141,9 @@ pub struct EarlyStopping {
 
 /// The tag of the global model's score among the server's numbers.
 pub const SCORE: &str = "Score/global_test";
+
+/// That of the clients' own models.
+pub const LOCAL_SCORE: &str = "Score/local_test";
 
 fn score() -> String {
     SCORE.to_owned()

@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod best;
 pub mod bytes;
 pub mod checkpoint;
 pub mod cli;
@@ -28,6 +29,7 @@ pub mod link;
 pub mod list;
 pub mod new;
 pub mod notes;
+pub mod orders;
 pub mod participation;
 pub mod placement;
 pub mod plot;

@@ -40,20 +40,31 @@ impl Courses {
 
     fn add(&mut self, evaluation: &Evaluation) {
         for metric in evaluation.metrics.iter().filter(|metric| metric.value.is_finite()) {
-            let (value, higher_is_better) = (metric.value, metric.goal == Goal::Higher);
+            let higher_is_better = metric.goal == Goal::Higher;
             match self.0.iter_mut().find(|course| course.name == metric.name) {
-                Some(course) => {
-                    course.best = if higher_is_better { course.best.max(value) } else { course.best.min(value) };
-                    course.last = value;
-                }
-                None => self.0.push(Course {
-                    name: metric.name.clone(),
-                    first: value,
-                    best: value,
-                    last: value,
-                    higher_is_better,
-                }),
+                Some(course) => course.go_on(metric.value),
+                None => self.0.push(Course::new(&metric.name, metric.value, higher_is_better)),
             }
+        }
+    }
+}
+
+impl Course {
+    fn new(name: &str, value: f64, higher_is_better: bool) -> Self {
+        Self { name: name.to_owned(), first: value, best: value, last: value, higher_is_better }
+    }
+
+    fn go_on(&mut self, value: f64) {
+        self.best = if self.higher_is_better { self.best.max(value) } else { self.best.min(value) };
+        self.last = value;
+    }
+
+    /// A score that goes on, or begins; NaN counts for nothing.
+    fn score(course: &mut Option<Self>, value: f64) {
+        match course {
+            _ if !value.is_finite() => {}
+            Some(course) => course.go_on(value),
+            None => *course = Some(Self::new("score", value, true)),
         }
     }
 }
@@ -67,6 +78,13 @@ pub struct TaskRecord {
     pub global_test: Courses,
     /// The client's own model, after each epoch.
     pub local_test: Courses,
+    /// The score of the global model, which is scale-free: the one number here that may be compared between tasks. Absent
+    /// where it was never defined, and from runs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global_score: Option<Course>,
+    /// The score of the client's own model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_score: Option<Course>,
 }
 
 /// All clients over the rounds.
@@ -113,65 +131,91 @@ impl Record {
     /// Adds evaluations of the global model at a client.
     pub fn add_global(&mut self, client: &str, evaluations: &[Evaluation]) {
         for evaluation in evaluations {
-            self.task(client, &evaluation.task).global_test.add(evaluation);
+            let record = self.task(client, &evaluation.task);
+            record.global_test.add(evaluation);
+            Course::score(&mut record.global_score, evaluation.score);
         }
     }
 
     /// Adds evaluations of a client's own model.
     pub fn add_local(&mut self, client: &str, evaluations: &[Evaluation]) {
         for evaluation in evaluations {
-            self.task(client, &evaluation.task).local_test.add(evaluation);
+            let record = self.task(client, &evaluation.task);
+            record.local_test.add(evaluation);
+            Course::score(&mut record.local_score, evaluation.score);
         }
     }
 
-    /// The clients' own models: a row a client and task, the mean over all at the end. Of more than anybody reads, the
-    /// first ones stand for all.
+    /// The clients' own models: a row a client and task, and at the end the means over the clients of each task that
+    /// several have. Over tasks, whose units may differ, there is a mean of the scores alone. Of more rows than anybody
+    /// reads, the first ones stand for all.
     pub fn table(&self) -> String {
-        let mut rows: Vec<(&str, &str, &Courses)> = Vec::new();
+        let mut rows: Vec<(&str, &TaskRecord)> = Vec::new();
         for client in &self.order {
             let tasks = self.clients.get(client).into_iter().flatten();
-            rows.extend(tasks.map(|record| (client.as_str(), record.task.as_str(), &record.local_test)));
+            rows.extend(tasks.map(|record| (client.as_str(), record)));
         }
         let mut names: Vec<&str> = Vec::new();
-        for course in rows.iter().flat_map(|row| &row.2.0) {
-            if !names.contains(&course.name.as_str()) {
-                names.push(&course.name);
+        let mut tasks: Vec<&str> = Vec::new();
+        for (_, record) in &rows {
+            let courses = record.local_test.0.iter().map(|course| course.name.as_str());
+            for (list, name) in courses.map(|name| (true, name)).chain([(false, record.task.as_str())]) {
+                let list = if list { &mut names } else { &mut tasks };
+                if !list.contains(&name) {
+                    list.push(name);
+                }
             }
         }
-        let several = rows.iter().any(|(client, task, _)| client != task);
+        let several = rows.iter().any(|(client, record)| *client != record.task);
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
         let mut header = vec!["client".to_owned()];
         header.extend(several.then(|| "task".to_owned()));
-        header.extend(names.iter().flat_map(|name| ["first", "best", "last"].map(|when| format!("{when} {name}"))));
+        let columns = names.iter().copied().chain(["score"]);
+        header.extend(columns.clone().flat_map(|name| ["first", "best", "last"].map(|when| format!("{when} {name}"))));
         table.set_header(header);
-        let mut sums = vec![(0.0, 0_u32); names.len() * 3];
-        for (place, (client, task, courses)) in rows.iter().enumerate() {
+        let course = |record: &'_ TaskRecord, name: &str| match name {
+            "score" => record.local_score.clone(),
+            name => record.local_test.0.iter().find(|course| course.name == name).cloned(),
+        };
+        let row = |client: &str, task: &str, of: &dyn Fn(&str) -> [Option<f64>; 3]| {
             let mut row = vec![Cell::new(client)];
             row.extend(several.then(|| Cell::new(task)));
-            for (index, name) in names.iter().enumerate() {
-                let course = courses.0.iter().find(|course| course.name == *name);
-                for (offset, value) in
-                    course.map_or([None; 3], |c| [Some(c.first), Some(c.best), Some(c.last)]).into_iter().enumerate()
-                {
-                    row.push(number(value));
-                    if let Some(value) = value {
-                        sums[index * 3 + offset].0 += value;
-                        sums[index * 3 + offset].1 += 1;
-                    }
-                }
-            }
-            if rows.len() <= MOST_ROWS || place < SHOWN_ROWS {
-                table.add_row(row);
-            }
+            row.extend(columns.clone().flat_map(of).map(number));
+            row
+        };
+        let shown = if rows.len() > MOST_ROWS { SHOWN_ROWS } else { rows.len() };
+        for (client, record) in &rows[..shown] {
+            let of = |name: &str| course(record, name).map_or([None; 3], |c| [c.first, c.best, c.last].map(Some));
+            table.add_row(row(client, &record.task, &of));
         }
-        if rows.len() > MOST_ROWS {
-            table.add_row(vec![Cell::new(format!("… {} more", rows.len() - SHOWN_ROWS))]);
+        if rows.len() > shown {
+            table.add_row(vec![Cell::new(format!("… {} more", rows.len() - shown))]);
         }
-        let mut mean = vec![Cell::new("mean")];
-        mean.extend(several.then(|| Cell::new("")));
-        mean.extend(sums.iter().map(|(sum, count)| number((*count > 0).then(|| sum / f64::from(*count)))));
-        table.add_row(mean);
+        for task in &tasks {
+            let of_task: Vec<&TaskRecord> =
+                rows.iter().map(|row| row.1).filter(|record| record.task == *task).collect();
+            if of_task.len() < 2 {
+                continue;
+            }
+            let of = |name: &str| {
+                let all: Vec<Course> = of_task.iter().filter_map(|record| course(record, name)).collect();
+                [|c: &Course| c.first, |c: &Course| c.best, |c: &Course| c.last]
+                    .map(|value| mean(all.iter().map(value)))
+            };
+            table.add_row(row("mean", task, &of));
+        }
+        if tasks.len() > 1 {
+            let of = |name: &str| match name {
+                "score" => [|c: &Course| c.first, |c: &Course| c.best, |c: &Course| c.last].map(|value| {
+                    mean(self.clients.values().filter_map(|records| {
+                        mean(records.iter().filter_map(|record| record.local_score.as_ref()).map(value))
+                    }))
+                }),
+                _ => [None; 3],
+            };
+            table.add_row(row("mean", if several { "all" } else { "" }, &of));
+        }
         table.to_string()
     }
 }
@@ -207,22 +251,55 @@ pub fn mean_score<'a>(clients: impl IntoIterator<Item = &'a [Evaluation]>) -> Op
     mean(clients.into_iter().filter_map(|tasks| mean(tasks.iter().map(|e| e.score).filter(|score| score.is_finite()))))
 }
 
-/// The means over clients and tasks of each metric, for the round's line and the server's scalars.
-pub fn mean_metrics<'a>(clients: impl IntoIterator<Item = &'a [Evaluation]>) -> Vec<(String, f64)> {
-    let mut names: Vec<(String, Vec<f64>)> = Vec::new();
-    for metric in clients.into_iter().flatten().flat_map(|evaluation| &evaluation.metrics) {
-        let index = names.iter().position(|(name, _)| *name == metric.name).unwrap_or_else(|| {
-            names.push((metric.name.clone(), Vec::new()));
-            names.len() - 1
-        });
-        if metric.value.is_finite() {
-            names[index].1.push(metric.value);
-        }
-    }
-    names.into_iter().filter_map(|(name, values)| Some((name, mean(values)?))).collect()
+/// The mean of one task's scores over the clients that have it; `None` where none is defined.
+pub fn mean_score_of<'a>(task: &str, clients: impl IntoIterator<Item = &'a [Evaluation]>) -> Option<f64> {
+    let of_task = clients.into_iter().flatten().filter(|evaluation| evaluation.task == task);
+    mean(of_task.map(|evaluation| evaluation.score).filter(|score| score.is_finite()))
 }
 
-fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+/// One of the server's numbers of a round: a mean over clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Number {
+    /// Its tag: `Score/global_test`, `RMSE/local_test`, and with a task's name behind it where the run has several.
+    pub tag: String,
+    /// Which way it is better.
+    pub goal: Goal,
+    /// The mean over the clients that it is defined for; NaN where there is none.
+    pub value: f64,
+}
+
+/// The server's numbers of the models that were evaluated at a place, in a run with several tasks or with one. Metrics
+/// have the units of their tasks, so of several tasks each has its own mean; scores have none, so there is one over all.
+pub fn numbers<'a>(
+    place: &str,
+    several: bool,
+    clients: impl IntoIterator<Item = &'a [Evaluation]> + Clone,
+) -> Vec<Number> {
+    let mut all: Vec<(Number, Vec<f64>)> = Vec::new();
+    let mut add = |name: &str, task: &str, goal: Goal, value: f64| {
+        let tag = if several { format!("{name}/{place}_{task}") } else { format!("{name}/{place}") };
+        let index = all.iter().position(|(number, _)| number.tag == tag).unwrap_or_else(|| {
+            all.push((Number { tag, goal, value: f64::NAN }, Vec::new()));
+            all.len() - 1
+        });
+        all[index].1.extend(Some(value).filter(|value| value.is_finite()));
+    };
+    for evaluation in clients.clone().into_iter().flatten() {
+        if several {
+            add("Score", &evaluation.task, Goal::Higher, evaluation.score);
+        }
+        for metric in &evaluation.metrics {
+            add(&metric.name, &evaluation.task, metric.goal, metric.value);
+        }
+    }
+    let value = mean_score(clients).unwrap_or(f64::NAN);
+    let score = Number { tag: format!("Score/{place}"), goal: Goal::Higher, value };
+    let means = all.into_iter().map(|(number, values)| Number { value: mean(values).unwrap_or(f64::NAN), ..number });
+    [score].into_iter().chain(means).collect()
+}
+
+/// The mean of values; none of none.
+pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.into_iter().fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
 }
@@ -260,12 +337,43 @@ mod tests {
         let (a, b) = ([evaluation("t", 1.0, -1.0), evaluation("u", f64::NAN, f64::NAN)], [evaluation("t", 3.0, -3.0)]);
         assert_eq!(mean_score([&a[..], &b[..]]), Some(-2.0));
         assert_eq!(mean_score([&a[1..]]), None);
-        assert_eq!(mean_metrics([&a[..], &b[..]]), [("RMSE".to_owned(), 2.0)]);
+        assert_eq!((mean_score_of("t", [&a[..], &b[..]]), mean_score_of("u", [&a[..]])), (Some(-2.0), None));
     }
 
     #[test]
     fn numbers_are_short() {
         let texts = [0.0, 0.12345, 12.345, 123.45, 1234.5, 1e-7, -2.5].map(short);
         assert_eq!(texts, ["0.000", "0.123", "12.35", "123.5", "1234", "1.000e-7", "-2.500"]);
+    }
+
+    #[test]
+    fn metrics_of_different_tasks_have_no_mean_and_scores_have_one() {
+        let (a, b) = ([evaluation("kd", 1e-9, -0.5), evaluation("tm", 4.0, -0.9)], [evaluation("tm", 6.0, f64::NAN)]);
+        let told = |several, clients: &[&[Evaluation]]| {
+            let numbers = numbers("global_test", several, clients.iter().copied());
+            numbers.into_iter().map(|number| (number.tag, number.value)).collect::<Vec<_>>()
+        };
+        let wanted = [
+            ("Score/global_test", -0.7),
+            ("Score/global_test_kd", -0.5),
+            ("RMSE/global_test_kd", 1e-9),
+            ("Score/global_test_tm", -0.9),
+            ("RMSE/global_test_tm", 5.0),
+        ];
+        assert_eq!(told(true, &[&a, &b]), wanted.map(|(tag, value)| (tag.to_owned(), value)));
+        let wanted = [("Score/global_test", -0.9), ("RMSE/global_test", 5.0)];
+        assert_eq!(told(false, &[&a[1..], &b]), wanted.map(|(tag, value)| (tag.to_owned(), value)));
+
+        let mut record = Record::new(vec!["x".to_owned(), "y".to_owned()]);
+        record.add_local("x", &a);
+        record.add_local("y", &b);
+        let table = record.table();
+        let means: Vec<Vec<&str>> = table
+            .lines()
+            .filter(|line| line.contains(" mean "))
+            .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        let tm = ["mean", "tm", "5.000", "5.000", "5.000", "-0.900", "-0.900", "-0.900"];
+        assert_eq!(means, [&tm[..], &["mean", "all", "-", "-", "-", "-0.700", "-0.700", "-0.700"]]);
     }
 }
