@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Reader, Writer};
 use crate::error::Failure;
 use crate::idle::{Store, Waiting};
-use crate::report::{mean_score, mean_score_of};
+use crate::means::{mean_score, mean_score_of};
 
 /// A global model and how well it did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -119,6 +119,9 @@ struct PredictArgs {
     /// Predict with this client's own model [default: the best global model]
     #[arg(long)]
     client: Option<String>,
+    /// Predict with the global model that was best for this task [default: the one that was best over all tasks]
+    #[arg(long, value_name = "TASK", conflicts_with = "client")]
+    best_of: Option<String>,
     /// Predict this task only; may be given several times [default: all that the model has]
     #[arg(long = "task")]
     tasks: Vec<String>,
@@ -144,6 +147,7 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), Failure> {
         run: args.run,
         input: args.input,
         client: args.client,
+        best_of: args.best_of,
         tasks: args.tasks,
         device: args.device,
         threads: args.threads as usize,

@@ -8,7 +8,8 @@ use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::document::nearest;
 use crate::error::{Failure, Report};
-use crate::report::{Course, TaskRecord, mean, short};
+use crate::means::mean;
+use crate::report::{Course, TaskRecord, short};
 use crate::summary::Summary;
 
 /// How the table is written.

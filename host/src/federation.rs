@@ -9,12 +9,14 @@ use crate::best::BestModels;
 use crate::client::{Client, Outcome};
 use crate::config::{self, LOCAL_SCORE, OnClientFailure};
 use crate::dialogue::{Asked, pick};
+use crate::document::nearest;
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
 use crate::link::{Fault, Line, Link};
+use crate::means::{Number, mean_score, numbers};
 use crate::orders::Orders;
 use crate::participation::select;
-use crate::report::{Number, Record, mean_score, numbers, short};
+use crate::report::{Record, short};
 use crate::run_dir::RunDir;
 use crate::stopping::Patience;
 use crate::summary::Time;
@@ -24,6 +26,12 @@ use crate::workers::{ahead, in_order};
 
 /// How long a run goes on without a checkpoint where the experiment does not say.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+
+/// What the clients of a round did, by their names, in their order.
+type Outcomes = Vec<(String, Outcome)>;
+
+/// How many tags a hint lists.
+const SHOWN_TAGS: usize = 8;
 
 /// The federation between two rounds.
 pub struct Federation<'a> {
@@ -98,7 +106,7 @@ impl Federation<'_> {
     /// One round: clients are selected; each gets the global model through the filters, evaluates, trains and evaluates;
     /// its update comes back through the filters and is aggregated in the clients' order; the aggregate is the next
     /// global model. Before and after the clients' work the aggregator may ask them for more.
-    fn round(&mut self, round: u64) -> Result<(Vec<(String, Outcome)>, Vec<Number>), Failure> {
+    fn round(&mut self, round: u64) -> Result<(Outcomes, Vec<Number>), Failure> {
         let link = self.link;
         let place = format!("round {}", round + 1);
         let mut chosen = select(self.clients.len(), self.plan.fraction, self.plan.min_clients, link.seed, round);
@@ -227,10 +235,15 @@ impl Federation<'_> {
     fn watch(&mut self, numbers: &[Number]) -> Result<(), Failure> {
         let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
         let Some(Number { goal, value, .. }) = numbers.iter().find(|number| number.tag == rule.metric) else {
-            let tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
+            let mut tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
+            let near = nearest(&rule.metric, &tags).map(|near| format!("did you mean `{near}`?"));
+            let more = tags.len().saturating_sub(SHOWN_TAGS);
+            tags.truncate(SHOWN_TAGS);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
             let report =
                 Report::new(format!("`federation.early-stopping.metric`: the run has no number `{}`", rule.metric));
-            return Err(Failure::usage(report.hint(format!("there are: {}", tags.join(", ")))));
+            let all = || format!("there are: {}{more}", tags.join(", "));
+            return Err(Failure::usage(report.hint(near.unwrap_or_else(all))));
         };
         self.patience.note(*value, *goal, rule);
         Ok(())

@@ -27,6 +27,7 @@ pub mod inspect;
 pub mod keys;
 pub mod link;
 pub mod list;
+pub mod means;
 pub mod new;
 pub mod notes;
 pub mod orders;

@@ -354,8 +354,9 @@ fn closing(
         let more = tasks.len().checked_sub(MOST_TASKS + 1).map(|more| format!(", … {} more", more + 1));
         text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());
     }
-    let name = score_name.map(|name| format!("{name}; ")).unwrap_or_default();
-    text += &format!("score: {name}without a unit, higher is better, mean over clients and tasks\n");
+    let name = score_name.unwrap_or("what the model says");
+    let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
+    text += &format!("score: {name}; higher is better, and a mean over {over}\n");
     text += &format!("models: {path}/global, {path}/best, {path}/clients\n");
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
     let traffic = federation.record.all_traffic();

@@ -4,6 +4,7 @@ mod bounds;
 mod schema;
 mod words;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -48,24 +49,31 @@ fn missing(name: &str) -> String {
 /// Those of the owner's check.
 pub fn check(schema: &Value, value: &Value, own: impl FnOnce(&Value) -> Result<Vec<Problem>>) -> Result<Vec<Problem>> {
     let found = schema::problems(schema, value);
-    // What is known to be wrong is not shown to the owner, who would say it once more, and might say nothing else.
-    let mut rest = value.clone();
-    for schema::Found { problem, .. } in found.iter().filter(|found| !found.vague) {
-        take_out(&mut rest, &problem.path);
-    }
-    let own = own(&rest)?;
     let place = |problem: &Problem| match problem.message.strip_suffix("` is missing") {
         Some(name) => problem.path.iter().cloned().chain([name.trim_start_matches('`').to_owned()]).collect(),
         None => problem.path.clone(),
     };
     let sure: std::collections::BTreeSet<Vec<String>> =
         found.iter().filter(|found| !found.vague).map(|found| place(&found.problem)).collect();
+    // What is known to be wrong is not shown to the owner, who would say it once more, and might say nothing else.
+    let mut rest = value.clone();
+    for place in &sure {
+        take_out(&mut rest, place);
+    }
+    let own = own(&rest)?;
     let own: Vec<Problem> = own.into_iter().filter(|problem| !sure.contains(&place(problem))).collect();
     let better = |vague: &Problem| own.iter().any(|own| own.path.starts_with(&vague.path));
     let found = found.into_iter().filter(|found| !found.vague || !better(&found.problem));
     let mut problems: Vec<Problem> = found.map(|found| found.problem).collect();
     problems.extend(own);
     Ok(problems)
+}
+
+/// Everything that is wrong with `value` as a `C`, by its schema and as it is read: what a host says of a table that a
+/// component with this configuration gets.
+pub fn problems<C: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<Problem> {
+    let own = |rest: &Value| Ok(read::<C>(rest).err().unwrap_or_default());
+    check(&schemars::schema_for!(C).to_value(), value, own).unwrap_or_default()
 }
 
 /// Refuses a value that is wrong by a JSON Schema, with the first thing that is.

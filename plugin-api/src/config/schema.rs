@@ -125,11 +125,18 @@ impl Validator<'_> {
             let properties = form.get("properties").and_then(Value::as_object).into_iter().flatten();
             properties.filter_map(|(key, inner)| Some((value.get(key)?, inner.get("const")?))).all(|(a, b)| equal(a, b))
         };
-        let meant: Vec<usize> = (0..forms.len())
+        let mut meant: Vec<usize> = (0..forms.len())
             .filter(|&k| words(&resolved[k]).is_empty() && !is_null(&resolved[k]))
             .filter(|&k| !resolved[k].contains_key("type") || types(&resolved[k]).any(|name| is_of_type(value, name)))
             .filter(|&k| tagged(&resolved[k]))
             .collect();
+        // Of several tables the one that knows most of the keys.
+        let shared = |k: usize| {
+            let known = resolved[k].get("properties").and_then(Value::as_object);
+            known.map_or(0, |known| known.keys().filter(|key| value.get(key.as_str()).is_some()).count())
+        };
+        let most = meant.iter().map(|&k| shared(k)).max().unwrap_or_default();
+        meant.retain(|&k| most == 0 || shared(k) == most);
         let mut kinds: Vec<String> = resolved.iter().filter(|form| !is_null(form)).map(kind).collect();
         kinds.dedup();
         match (&meant[..], value) {

@@ -84,13 +84,12 @@ fn schema_and_struct_are_heard_together_and_nothing_is_told_twice() {
         let value = u32::deserialize(deserializer)?;
         if value % 2 == 0 { Ok(value) } else { Err(serde::de::Error::custom("must be even")) }
     }
-    let schema = schemars::schema_for!(Bounded).to_value();
     let told = |value: Value| {
-        let own = |rest: &Value| Ok(read::<Bounded>(rest).err().unwrap_or_default());
-        let problems = check(&schema, &value, own).unwrap();
+        let problems = problems::<Bounded>(&value);
         problems.iter().map(|p| format!("{}: {}", p.path.join("."), p.message)).collect::<Vec<_>>()
     };
     assert_eq!(told(json!({ "size": 9, "even": 2, "other": 2, "list": [] })), [""; 0]);
+    assert_eq!(told(json!({ "even": 2, "other": 2, "list": [], "size": 0, "more": 1 })).len(), 2);
     // The schema's, and the struct's of what the schema takes; a number that no u8 holds once.
     let all = told(json!({ "size": 10, "even": 3, "list": [1, 300], "more": 1 }));
     let wanted = [
@@ -135,4 +134,20 @@ fn thousands_of_unknown_keys_take_no_longer_than_each_its_share() {
     assert_eq!(read::<Config>(&table.into()).unwrap_err().len(), 20_000);
     // One pass over the table for each of them took minutes.
     assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_table_that_lacks_a_key_is_not_said_to_be_missing_itself() {
+    #[derive(Debug, Deserialize, schemars::JsonSchema)]
+    #[expect(dead_code, reason = "only its reading is tested")]
+    struct Outer {
+        inner: Needed,
+    }
+    #[derive(Debug, Deserialize, schemars::JsonSchema)]
+    #[expect(dead_code, reason = "only its reading is tested")]
+    struct Needed {
+        alpha: u8,
+    }
+    let told = problems::<Outer>(&json!({ "inner": {} }));
+    assert_eq!(told.iter().map(|p| p.message.as_str()).collect::<Vec<_>>(), ["`alpha` is missing"]);
 }

@@ -27,7 +27,7 @@ pub use file::{CsvFile, Lack, Rules, Unusable, check_usable, number};
 use plugin_api::{Error, Result};
 pub use rows::RowFile;
 pub use scale::{scale_of, standardise};
-pub use split::{Deal, Sites, concentration, fraction, shuffle};
+pub use split::{Deal, Sites, shuffle};
 pub use write::{Fields, write_csv};
 
 /// The part of the rows to test on where nobody says another.
