@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use plugin_api::Level;
 
 use crate::compare;
-use crate::config::Experiment;
+use crate::config::{Experiment, MOST_THREADS};
 use crate::console::Console;
 use crate::error::{Failure, Report};
 use crate::plot::{self, Across, Size};
@@ -58,7 +58,8 @@ enum Command {
     Prepare(PrepareArgs),
     /// Compare runs that are done: metrics, time, bytes, memory
     ///
-    /// A row a run. Metrics are the last values, as means over clients and tasks. The table goes to stdout.
+    /// A row a run, with the last values as means over clients. The score has no unit and is a mean over tasks as well;
+    /// metrics are of one task: the only one, or that of --task. The table goes to stdout.
     Compare(CompareArgs),
     /// Draw curves from TensorBoard event files
     ///
@@ -84,6 +85,9 @@ struct ExperimentArgs {
     /// The experiment, a TOML file; paths in it are seen from the current directory
     file: PathBuf,
     /// Change a key of the file: --set federation.rounds=10 --set dataset.root=../data
+    ///
+    /// Filters are numbered from 0: --set filter.0.at=client-input. A table or a list is set whole, in quotes:
+    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. What is no TOML value is text.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Look for plugins here first
@@ -102,8 +106,8 @@ struct RunArgs {
     #[arg(long)]
     name: Option<String>,
     /// How many clients work at the same time; does not change the results [default: by the machine]
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_THREADS)))]
+    threads: Option<u32>,
     /// Replace an earlier run of this name
     #[arg(long)]
     force: bool,
@@ -124,6 +128,9 @@ struct PredictArgs {
     /// Predict with this client's own model [default: the best global model]
     #[arg(long)]
     client: Option<String>,
+    /// Predict with the global model that was best for this task [default: the one that was best over all tasks]
+    #[arg(long, value_name = "TASK", conflicts_with = "client")]
+    best_of: Option<String>,
     /// Predict this task only; may be given several times [default: all that the model has]
     #[arg(long = "task")]
     tasks: Vec<String>,
@@ -140,8 +147,8 @@ struct PredictArgs {
     #[arg(long, default_value = "auto")]
     device: String,
     /// How many threads compute
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
+    threads: u32,
     /// Look for plugins here first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
@@ -160,10 +167,11 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), Failure> {
         run: args.run,
         input: args.input,
         client: args.client,
+        best_of: args.best_of,
         tasks: args.tasks,
         columns: args.columns,
         device: args.device,
-        threads: args.threads.max(1),
+        threads: args.threads as usize,
         plugin_folders: args.plugin_dirs,
     };
     let Some(path) = args.output else {
@@ -203,6 +211,9 @@ struct CompareArgs {
     /// Run directories
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
+    /// Show the metrics of this task
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
     /// How the table is written
     #[arg(long, value_enum, default_value = "table")]
     format: compare::Format,
@@ -282,7 +293,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             overrides.extend(args.name.map(|name| format!("name={}", serde_json::Value::from(name))));
             let mut experiment = Experiment::read(&args.experiment.file, &overrides)?;
             if let Some(threads) = args.threads {
-                experiment.federation.threads = threads;
+                experiment.federation.threads = threads as usize;
             }
             run::run(experiment, &Options { output: args.output, ..options })
         }
@@ -299,7 +310,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
-        Command::Compare(args) => print(&compare::compare(&args.runs, args.format)?),
+        Command::Compare(args) => print(&compare::compare(&args.runs, args.task.as_deref(), args.format)?),
         Command::Plot(args) => {
             let options = plot::Options {
                 runs: args.runs,

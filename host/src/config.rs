@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::bytes::Bytes;
 use crate::document::Document;
-use crate::error::Failure;
+use crate::error::{Failure, Report};
 
 /// The host's own keys, as they stand in the file. The plugins' tables stay values until the plugins read them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -37,19 +37,26 @@ struct Raw {
     aggregator: Map<String, Value>,
     /// What changes messages on their way, in order.
     #[serde(default)]
+    #[expect(dead_code, reason = "as above")]
     filter: Vec<Map<String, Value>>,
 }
+
+/// More rounds, or epochs in one, are a slip of the hand.
+const MOST_ROUNDS: u64 = 1_000_000_000;
+
+/// More threads than any machine has.
+pub const MOST_THREADS: u32 = 4096;
 
 /// The table `[federation]`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Federation {
     /// How many rounds.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub rounds: u64,
     /// How many epochs each client trains in a round.
     #[serde(default = "one")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub local_epochs: u64,
     /// Where the clients compute: client k gets entry k modulo the list's length. `auto` stands for the GPUs that the
     /// model finds, or else the CPU.
@@ -58,10 +65,11 @@ pub struct Federation {
     pub devices: Vec<String>,
     /// How many clients work at the same time; 0 chooses by the machine. Results do not depend on it.
     #[serde(default)]
+    #[schemars(range(max = MOST_THREADS))]
     pub threads: usize,
     /// How many threads each client computes with. Results may depend on it.
     #[serde(default = "one_thread")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MOST_THREADS))]
     pub threads_per_client: usize,
     /// What happens when a client fails.
     #[serde(default)]
@@ -83,6 +91,7 @@ pub struct Federation {
     /// After how many rounds a checkpoint is written; 0 writes one after the first round that ends a minute or more
     /// after the last.
     #[serde(default)]
+    #[schemars(range(max = MOST_ROUNDS))]
     pub checkpoint_every: u64,
     /// How much memory the models of clients that are not at work and the best global model may take together, such as
     /// `8 GiB`, by the bytes of their states. What finds no room waits on disk. Without a limit all stays in memory.
@@ -116,10 +125,12 @@ fn auto() -> Vec<String> {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EarlyStopping {
     /// How many rounds.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub patience: u64,
-    /// Which of the server's numbers is watched: the mean over the clients, by its tag, such as `RMSE/local_test`. The
-    /// default is the score of the global model.
+    /// Which of the server's numbers is watched, by its tag. `Score/global_test`, the default, and `Score/local_test` are
+    /// the means of the score over clients and tasks, of the global model and of the clients' own: it has no unit, higher
+    /// is better, and each model says what it is. Metrics have units, so of these there are means over the clients of one
+    /// task alone: `RMSE/local_test` in a run of one task, `RMSE/local_test_TASK` in a run of several.
     #[serde(default = "score")]
     pub metric: String,
     /// By how much a number must be better than the best before to count.
@@ -130,6 +141,9 @@ pub struct EarlyStopping {
 
 /// The tag of the global model's score among the server's numbers.
 pub const SCORE: &str = "Score/global_test";
+
+/// That of the clients' own models.
+pub const LOCAL_SCORE: &str = "Score/local_test";
 
 fn score() -> String {
     SCORE.to_owned()
@@ -217,14 +231,20 @@ impl Experiment {
     /// # Errors
     /// If a key of the host's is wrong.
     pub fn from_document(document: Document) -> Result<Self, Failure> {
-        let mut problems = Vec::new();
-        let raw = match config::read::<Raw>(document.value()) {
-            Ok(raw) => Some(raw),
-            Err(found) => {
-                problems = found;
-                None
-            }
+        let mut raw = None;
+        let (schema, _) = schemas();
+        let own = |rest: &Value| {
+            Ok(config::read::<Raw>(rest).map_or_else(
+                |problems| problems,
+                |read| {
+                    let problems = check_name(&read.name);
+                    raw = Some(read);
+                    problems
+                },
+            ))
         };
+        let mut problems =
+            config::check(&schema, document.value(), own).map_err(|error| Failure::usage(Report::from(error)))?;
         // Even when something else is wrong, say what is wrong with the plugins' tables and the values too.
         let table = |key: &str| document.value().get(key).and_then(Value::as_object).cloned();
         let mut choose = |key: &str| {
@@ -232,11 +252,9 @@ impl Experiment {
         };
         let (dataset, model, aggregator) = (choose("dataset"), choose("model"), choose("aggregator"));
         let mut filters = Vec::new();
-        for (index, table) in raw.iter().flat_map(|raw| raw.filter.iter().cloned().enumerate()) {
+        let tables = document.value().get("filter").and_then(Value::as_array).into_iter().flatten().enumerate();
+        for (index, table) in tables.filter_map(|(index, table)| Some((index, table.as_object()?.clone()))) {
             filters.extend(take_filter(table, index, &mut problems));
-        }
-        if let Some(raw) = &raw {
-            check_values(raw, &mut problems);
         }
         match raw {
             Some(raw) if problems.is_empty() => {
@@ -308,39 +326,12 @@ fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<P
     choice.map(|choice| places.into_iter().map(|place| (place, choice.clone())).collect()).unwrap_or_default()
 }
 
-fn check_values(raw: &Raw, problems: &mut Vec<Problem>) {
-    let mut complain = |way: &[&str], message: &str| {
-        let path = way.iter().map(|&s| s.to_owned()).collect();
-        problems.push(Problem { path, message: message.to_owned(), known: Vec::new() });
-    };
+/// What the schema's pattern says of a run's name, in words.
+fn check_name(name: &str) -> Vec<Problem> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if raw.name.is_empty() || raw.name.starts_with('.') || !raw.name.chars().all(plain) {
-        complain(&["name"], "names a directory: use letters, digits, `-`, `_` and `.`");
+    if !name.is_empty() && !name.starts_with('.') && name.chars().all(plain) {
+        return Vec::new();
     }
-    if raw.federation.rounds == 0 {
-        complain(&["federation", "rounds"], "must be at least 1");
-    }
-    if raw.federation.local_epochs == 0 {
-        complain(&["federation", "local-epochs"], "must be at least 1");
-    }
-    if raw.federation.threads_per_client == 0 {
-        complain(&["federation", "threads-per-client"], "must be at least 1");
-    }
-    if !(raw.federation.fraction > 0.0 && raw.federation.fraction <= 1.0) {
-        complain(&["federation", "fraction"], "must be more than 0 and at most 1");
-    }
-    if raw.federation.min_clients == 0 {
-        complain(&["federation", "min-clients"], "must be at least 1");
-    }
-    if let Some(rule) = &raw.federation.early_stopping {
-        if rule.patience == 0 {
-            complain(&["federation", "early-stopping", "patience"], "must be at least 1");
-        }
-        if !(rule.min_delta >= 0.0 && rule.min_delta.is_finite()) {
-            complain(&["federation", "early-stopping", "min-delta"], "must be a number from 0 up");
-        }
-    }
-    if raw.federation.devices.is_empty() {
-        complain(&["federation", "devices"], "must name at least one device, such as `cpu`, `cuda:0` or `auto`");
-    }
+    let message = "names a directory: use letters, digits, `-`, `_` and `.`, which must not come first".to_owned();
+    vec![Problem { path: vec!["name".to_owned()], message, known: Vec::new() }]
 }

@@ -6,7 +6,8 @@ use plugin_api::{Evaluation, Params};
 
 use crate::error::Failure;
 use crate::federation::{Federation, bear};
-use crate::report::{mean_score, short};
+use crate::means::mean_score;
+use crate::report::short;
 use crate::workers::{ahead, in_order};
 
 /// The file in the run directory.

@@ -1,5 +1,6 @@
 //! A TOML file as a tree of values in which every key still knows its place in the text.
 
+mod set;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plugin_api::config::Problem;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use set::shown;
 use toml::de::DeTable;
 use walk::{Spot, Walk};
 
@@ -19,6 +21,8 @@ use crate::error::{Excerpt, Failure, Report};
 pub struct Document {
     path: String,
     text: Arc<str>,
+    /// Where each line begins.
+    lines: Arc<[usize]>,
     value: Value,
     /// Where each key, and each item of a list, stands in the text.
     places: BTreeMap<Vec<String>, Spot>,
@@ -60,55 +64,16 @@ impl Document {
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
             let report = |error: &toml::de::Error| {
-                let span = error.span().map(|span| Excerpt { path: path.clone(), text: text.clone(), span });
+                let span = error.span().map(|span| excerpt(&path, &text, span));
                 Report::new(format!("{path}: not valid TOML: {}", error.message().replace('\n', ", "))).excerpt(span)
             };
             return Err(Failure::usage(errors.iter().map(report).collect::<Vec<_>>()));
         }
         let mut walk = Walk::default();
         let value = Value::Object(walk.table(table.get_ref()));
-        let document = Self { path, text: text.clone(), value, places: walk.places, overrides: Vec::new() };
+        let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let document = Self { path, text: text.clone(), lines, value, places: walk.places, overrides: Vec::new() };
         if walk.problems.is_empty() { Ok(document) } else { Err(document.failure(&[], walk.problems)) }
-    }
-
-    /// Applies `KEY.KEY=VALUE`: the value is TOML, or else a plain text.
-    ///
-    /// # Errors
-    /// If there is no `=`, or the way to the key leads through something that is no table.
-    pub fn set(&mut self, argument: &str) -> Result<(), Failure> {
-        let wrong = |what: &str| {
-            let hint = "write it as in the file, with dots for tables: --set federation.rounds=10";
-            Failure::usage(Report::new(format!("--set {argument}: {what}")).hint(hint))
-        };
-        let (key, text) = argument.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
-        let way: Vec<String> = key.trim().split('.').map(|part| part.trim().trim_matches('"').to_owned()).collect();
-        if way.iter().any(String::is_empty) {
-            return Err(wrong("names no key"));
-        }
-        // What is not a TOML value is a text: --set name=trial, --set dataset.root=../data.
-        let (source, mut walk) = (format!("v = {text}"), Walk::default());
-        let parsed = DeTable::parse(&source).ok().map(|table| walk.table(table.get_ref()));
-        let value = parsed.and_then(|mut table| table.shift_remove("v")).unwrap_or_else(|| text.into());
-        if let Some(problem) = walk.problems.first() {
-            let report = Report::new(format!("--set {argument}: {}", problem.message));
-            let alone = problem.path.len() == 1;
-            let hint = format!("a text that reads as a number needs quotes of its own: --set '{key}=\"{text}\"'");
-            return Err(Failure::usage(if alone { report.hint(hint) } else { report }));
-        }
-        let mut place = &mut self.value;
-        for step in &way {
-            place = match place {
-                Value::Object(table) => table.entry(step).or_insert_with(|| Value::Object(Map::new())),
-                Value::Array(list) => {
-                    let index = step.parse::<usize>().ok().filter(|&i| i < list.len());
-                    &mut list[index.ok_or_else(|| wrong(&format!("`{step}` is no index of that list")))?]
-                }
-                _ => return Err(wrong(&format!("leads through `{step}`, whose parent is no table"))),
-            };
-        }
-        *place = value;
-        self.overrides.push((way, argument.to_owned()));
-        Ok(())
     }
 
     /// The whole tree.
@@ -156,15 +121,21 @@ impl Document {
     /// A report about a key, by its name, or without one about the table at the end of `way`: then an argument that
     /// changed one key of it may have nothing to do with it.
     fn placed(&self, way: &[String], name: Option<&str>, half: Half, message: &str) -> Report {
-        let to_blame = |path: &Vec<String>| way.starts_with(path) || (name.is_some() && path.starts_with(way));
+        let value = way.iter().try_fold(&self.value, |value, step| match value {
+            Value::Array(list) => step.parse::<usize>().ok().and_then(|index| list.get(index)),
+            other => other.get(step),
+        });
+        // What is wrong with a table is none of the key's that was set in it, and a list is what its items are.
+        let whole = name.is_some() && !matches!(value, Some(Value::Object(_)));
+        let to_blame = |path: &Vec<String>| way.starts_with(path) || (whole && path.starts_with(way));
         let name = name.unwrap_or_default();
         if let Some((_, argument)) = self.overrides.iter().rev().find(|(path, _)| to_blame(path)) {
-            return Report::new(format!("--set {argument}: {message}"));
+            return Report::new(format!("--set {}: {message}", shown(argument)));
         }
         match self.span(way, half) {
             Some(span) => {
-                let line = self.text[..span.start].matches('\n').count() + 1;
-                let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), span };
+                let line = self.lines.partition_point(|&start| start <= span.start);
+                let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), line, span };
                 Report::new(format!("{}:{line}: {name}{message}", self.path)).excerpt(Some(excerpt))
             }
             None => Report::new(format!("{}: {name}{message}", self.path)),
@@ -197,6 +168,11 @@ impl Document {
     }
 }
 
+fn excerpt(path: &str, text: &Arc<str>, span: Range<usize>) -> Excerpt {
+    let line = text[..span.start].matches('\n').count() + 1;
+    Excerpt { path: path.to_owned(), text: text.clone(), line, span }
+}
+
 /// The key before the message, unless the message names it already.
 fn named(key: &str, message: &str) -> String {
     let last = key.rsplit('.').next().unwrap_or_default();
@@ -215,19 +191,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn set_takes_toml_values_and_plain_texts() {
-        let mut document = Document::parse("x.toml".into(), "a = 1\n[t]\nlist = [{ k = 1 }]\n").unwrap();
-        for argument in ["a=2", "t.new.deep=[1, 2]", "t.text=../data", "t.list.0.k=true"] {
-            document.set(argument).unwrap();
-        }
-        let wanted = r#"{"a":2,"t":{"list":[{"k":true}],"new":{"deep":[1,2]},"text":"../data"}}"#;
-        assert_eq!(document.value().to_string(), wanted);
-        for argument in ["a", "a.b=1", "t.list.7.k=1", "=1"] {
-            assert!(document.set(argument).unwrap_err().to_string().contains("--set"), "{argument}");
-        }
-    }
-
-    #[test]
     fn an_argument_is_blamed_for_its_key_and_not_for_the_whole_table() {
         let mut document = Document::parse("x.toml".into(), "[t]\na = 1\nb = 2\n").unwrap();
         document.set("t.a=3").unwrap();
@@ -236,25 +199,6 @@ mod tests {
         assert_eq!(told(document.report(&way("t.a"), "is bad")), "--set t.a=3: is bad");
         assert_eq!(told(document.report(&way("t.b"), "is bad")), "x.toml:3: `t.b`: is bad");
         assert_eq!(told(document.place_table(Report::new("is bad"), &way("t"))), "x.toml:1: is bad");
-    }
-
-    #[test]
-    fn a_number_that_no_key_takes_is_told_as_it_was_written() {
-        let mut document = Document::parse("x.toml".into(), "a = 1\n").unwrap();
-        let hint = |text| format!("hint: a text that reads as a number needs quotes of its own: --set 'a=\"{text}\"'");
-        let digits = "99999999999999999999";
-        for (argument, what, hint) in [
-            ("a=nan", "must be a finite number", hint("nan")),
-            ("a=-inf", "must be a finite number", hint("-inf")),
-            ("a=[1, { b = +nan }]", "must be a finite number", String::new()),
-            ("a=99999999999999999999", "the number does not fit 64 bits", hint(digits)),
-        ] {
-            let told = document.set(argument).unwrap_err().to_string();
-            assert_eq!(told, format!("error: --set {argument}: {what}\n{hint}").trim_end());
-        }
-        document.set("a=\"nan\"").unwrap();
-        document.set("b=nano").unwrap();
-        assert_eq!(document.value().to_string(), r#"{"a":"nan","b":"nano"}"#);
     }
 
     #[test]

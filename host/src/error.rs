@@ -12,6 +12,9 @@ use std::sync::Arc;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+/// How many reports a person is shown at most.
+const SHOWN: usize = 100;
+
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -38,6 +41,8 @@ pub struct Excerpt {
     pub path: String,
     /// Its whole text.
     pub text: Arc<str>,
+    /// The number of the line that the span begins in, from one.
+    pub line: usize,
     /// The bytes to point at.
     pub span: Range<usize>,
 }
@@ -110,9 +115,15 @@ impl Report {
     fn render(&self, renderer: &Renderer) -> String {
         let mut text = match self.excerpt.as_deref() {
             None => renderer.render(&[Group::with_title(Level::ERROR.primary_title(&self.message))]),
-            Some(Excerpt { path, text, span }) => {
-                let snippet =
-                    Snippet::source(text.as_ref()).path(path).annotation(AnnotationKind::Primary.span(span.clone()));
+            Some(Excerpt { path, text, line, span }) => {
+                // The lines of the span alone: the renderer goes through all that it is given.
+                let begin = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+                let end = text[span.end..].find('\n').map_or(text.len(), |at| span.end + at);
+                let span = span.start - begin..span.end - begin;
+                let snippet = Snippet::source(&text[begin..end])
+                    .line_start(*line)
+                    .path(path)
+                    .annotation(AnnotationKind::Primary.span(span));
                 renderer.render(&[Level::ERROR.primary_title(&self.message).element(snippet)])
             }
         };
@@ -178,7 +189,13 @@ impl Failure {
     /// As a person reads it.
     pub fn to_text(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
-        self.reports.iter().map(|report| report.render(&renderer)).collect::<Vec<_>>().join("\n\n")
+        let mut texts: Vec<String> = self.reports.iter().take(SHOWN).map(|report| report.render(&renderer)).collect();
+        if self.reports.len() > SHOWN {
+            texts.push(
+                Report::new(format!("{} more errors are not shown", self.reports.len() - SHOWN)).render(&renderer),
+            );
+        }
+        texts.join("\n\n")
     }
 
     /// Writes it to stderr, with colours on a terminal that wants them.

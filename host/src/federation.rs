@@ -3,18 +3,21 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use plugin_api::{Aggregator, Cohort, Evaluation, Goal, Message, Stage, Update};
+use plugin_api::{Aggregator, Cohort, Evaluation, Message, Stage, Update};
 
-use crate::client::{Client, Order, Outcome};
-use crate::config::{self, OnClientFailure, SCORE};
+use crate::best::BestModels;
+use crate::client::{Client, Outcome};
+use crate::config::{self, LOCAL_SCORE, OnClientFailure};
 use crate::dialogue::{Asked, pick};
+use crate::document::nearest;
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
-use crate::idle::Waiting;
 use crate::link::{Fault, Line, Link};
+use crate::means::{Number, mean_score, numbers};
+use crate::orders::Orders;
 use crate::participation::select;
 use crate::predictions;
-use crate::report::{Record, mean_metrics, mean_score, short};
+use crate::report::{Record, short};
 use crate::run_dir::RunDir;
 use crate::stopping::Patience;
 use crate::summary::Time;
@@ -25,14 +28,11 @@ use crate::workers::{ahead, in_order};
 /// How long a run goes on without a checkpoint where the experiment does not say.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 
-/// A global model that did best so far.
-#[derive(Clone, Copy, Debug)]
-pub struct Best {
-    /// After how many rounds it was made.
-    pub rounds: u64,
-    /// The mean of the clients' scores.
-    pub score: f64,
-}
+/// What the clients of a round did, by their names, in their order.
+type Outcomes = Vec<(String, Outcome)>;
+
+/// How many tags a hint lists.
+const SHOWN_TAGS: usize = 8;
 
 /// The federation between two rounds.
 pub struct Federation<'a> {
@@ -46,10 +46,10 @@ pub struct Federation<'a> {
     pub global: Message,
     /// The mean of the clients' scores of the global model that was evaluated last.
     pub score: Option<f64>,
-    /// Which global model was the best so far.
-    pub best: Option<Best>,
-    /// That model.
-    pub best_model: Waiting,
+    /// The global models that were the best so far.
+    pub best: BestModels,
+    /// Whether the run has several tasks, whose metrics have units of their own.
+    pub several_tasks: bool,
     /// How the clients' models did so far.
     pub record: Record,
     /// How many rounds are done.
@@ -79,8 +79,8 @@ impl Federation<'_> {
         let mut checkpointed = Instant::now();
         while !self.is_over() {
             let begun = Instant::now();
-            let outcomes = self.round(self.done)?;
-            self.judge(self.done, &outcomes, begun)?;
+            let (outcomes, numbers) = self.round(self.done)?;
+            self.judge(self.done, &outcomes, numbers, begun)?;
             self.done += 1;
             let positions = self.tracker.sync()?;
             let due = match self.plan.checkpoint_every {
@@ -107,7 +107,7 @@ impl Federation<'_> {
     /// One round: clients are selected; each gets the global model through the filters, evaluates, trains and evaluates;
     /// its update comes back through the filters and is aggregated in the clients' order; the aggregate is the next
     /// global model. Before and after the clients' work the aggregator may ask them for more.
-    fn round(&mut self, round: u64) -> Result<Vec<(String, Outcome)>, Failure> {
+    fn round(&mut self, round: u64) -> Result<(Outcomes, Vec<Number>), Failure> {
         let link = self.link;
         let place = format!("round {}", round + 1);
         let mut chosen = select(self.clients.len(), self.plan.fraction, self.plan.min_clients, link.seed, round);
@@ -122,27 +122,29 @@ impl Federation<'_> {
         let policy = self.plan.on_client_failure;
         let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
         asked.dialogue(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed)?;
-        let orders = self.orders(round, &chosen)?;
 
         let aggregator = &mut self.aggregator.1;
         let mut outcomes = Vec::new();
         let mut heard = Vec::new();
+        let ([input, output], global) = (&mut self.server, &self.global);
+        let orders = Orders::new(round, self.plan.local_epochs, global, output, link);
         let work = |place: usize, client: &mut &mut Box<dyn Client>| {
-            let outcome = client.round(&orders[place], link);
+            let order = orders.order(place, (chosen[place], client.name()))?;
+            let outcome = client.round(&order, link);
             link.reporter.client_done(chosen[place]);
-            outcome
+            Ok(outcome)
         };
-        let (input, global) = (&mut self.server[0], &self.global);
         let mut at_work: Vec<_> = pick(&mut self.clients, &chosen);
         let names: Vec<String> = at_work.iter().map(|client| client.name().to_owned()).collect();
         let ahead = ahead(self.workers, global.bytes());
-        let taken = in_order((self.workers, ahead), &mut at_work, work, |index, outcome: Result<Outcome, Fault>| {
+        let taken = in_order((self.workers, ahead), &mut at_work, work, |index, outcome: Result<_, Failure>| {
             let client = &names[index];
             let line = Line::new(link, "server", Some((chosen[index], client)), Some(round));
-            let filtered = outcome.and_then(|mut outcome| {
-                let message = input.apply(std::mem::take(&mut outcome.message), global, &line)?;
-                Ok((message, outcome))
-            });
+            let filtered =
+                outcome.inspect_err(|_| link.stop.store(true, Ordering::Relaxed))?.and_then(|mut outcome| {
+                    let message = input.apply(std::mem::take(&mut outcome.message), global, &line)?;
+                    Ok((message, outcome))
+                });
             let (message, outcome) = match filtered {
                 Ok(filtered) => filtered,
                 Err(fault) => {
@@ -167,49 +169,44 @@ impl Federation<'_> {
         let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
         asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed)?;
         let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.global, next)).map_err(failed)?;
-        self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]))?;
+        let numbers = self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]))?;
         self.global = next;
-        self.best_model.rest();
-        Ok(outcomes)
+        self.best.rest();
+        Ok((outcomes, numbers))
     }
 
-    /// What each of these clients is told: the global model, through the server's filters.
-    fn orders(&mut self, round: u64, chosen: &[usize]) -> Result<Vec<Order>, Failure> {
-        let mut orders = Vec::new();
-        for &index in chosen {
-            let name = self.clients[index].name();
-            let line = Line::new(self.link, "server", Some((index, name)), Some(round));
-            let global = self.server[1]
-                .apply(self.global.clone(), &self.global, &line)
-                .map_err(|fault| Failure::run(fault.report(&format!("round {}, client `{name}`", round + 1))))?;
-            orders.push(Order { round, epochs: self.plan.local_epochs, global });
-        }
-        Ok(orders)
-    }
-
-    /// Takes down the score of the present global model, and keeps the model if it does better than any before.
+    /// Takes down how well the present global model does at these clients, and keeps it if it does better than any before.
     ///
     /// # Errors
-    /// If the best model before could not be written where it waits.
-    fn note_score<'e>(&mut self, rounds: u64, clients: impl Iterator<Item = &'e [Evaluation]>) -> Result<(), Failure> {
-        self.score = mean_score(clients);
-        let Some(score) = self.score else { return Ok(()) };
-        self.link.reporter.scalar(Scalar {
-            client: None,
-            round: rounds,
-            tag: SCORE.to_owned(),
-            step: rounds,
-            value: score,
-        });
-        if self.best.as_ref().is_none_or(|best| score > best.score) {
-            self.best = Some(Best { rounds, score });
-            self.best_model.put(self.global.clone())?;
+    /// If a model that was best before could not be written where it waits.
+    fn note_score<'e>(
+        &mut self,
+        rounds: u64,
+        clients: impl Iterator<Item = &'e [Evaluation]> + Clone,
+    ) -> Result<Vec<Number>, Failure> {
+        self.score = mean_score(clients.clone());
+        self.best.note(rounds, &self.global, clients.clone())?;
+        let numbers = numbers("global_test", self.several_tasks, clients);
+        self.report(rounds, &numbers);
+        Ok(numbers)
+    }
+
+    /// Reports the server's numbers; those that are not defined are no points of a curve.
+    fn report(&self, round: u64, numbers: &[Number]) {
+        for Number { tag, value, .. } in numbers.iter().filter(|number| number.value.is_finite()) {
+            let (tag, value) = (tag.clone(), *value);
+            self.link.reporter.scalar(Scalar { client: None, round, tag, step: round, value });
         }
-        Ok(())
     }
 
     /// Takes down what a round showed, and shows it.
-    fn judge(&mut self, round: u64, outcomes: &[(String, Outcome)], begun: Instant) -> Result<(), Failure> {
+    fn judge(
+        &mut self,
+        round: u64,
+        outcomes: &[(String, Outcome)],
+        mut all: Vec<Number>,
+        begun: Instant,
+    ) -> Result<(), Failure> {
         for (client, outcome) in outcomes {
             self.record.add_traffic(client, outcome.traffic);
             self.time.models.training += outcome.spent.training;
@@ -217,50 +214,39 @@ impl Federation<'_> {
             self.record.add_global(client, &outcome.global);
             outcome.local.iter().for_each(|evaluations| self.record.add_local(client, evaluations));
         }
-        let server = |tag: String, value: f64| {
-            self.link.reporter.scalar(Scalar { client: None, round, tag, step: round, value });
-        };
-        for (name, value) in mean_metrics(outcomes.iter().map(|(_, outcome)| &outcome.global[..])) {
-            server(format!("{name}/global_test"), value);
-        }
-        let local = mean_metrics(outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice)));
+        let last = outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice));
+        let local = numbers("local_test", self.several_tasks, last);
+        self.report(round, &local);
         let mut line = format!("round {}/{}", round + 1, self.plan.rounds);
-        for (name, value) in local {
-            line += &format!(", {name} {}", short(value));
-            server(format!("{name}/local_test"), value);
+        // Of several tasks the score alone: their metrics fill no line, and have no mean.
+        for Number { tag, value, .. } in local.iter().take(if self.several_tasks { 1 } else { local.len() }) {
+            let name = tag.strip_suffix("/local_test").unwrap_or(tag);
+            let name = if tag == LOCAL_SCORE { "score" } else { name };
+            let value = if value.is_finite() { short(*value) } else { "-".to_owned() };
+            line += &format!(", {name} {value}");
         }
         let seconds = begun.elapsed().as_secs_f64();
         self.time.rounds += seconds;
         self.link.console.round(&format!("{line} ({seconds:.1} s)"));
-        self.watch(outcomes)
+        all.extend(local);
+        self.watch(&all)
     }
 
     /// Notes the number that early stopping watches.
-    fn watch(&mut self, outcomes: &[(String, Outcome)]) -> Result<(), Failure> {
+    fn watch(&mut self, numbers: &[Number]) -> Result<(), Failure> {
         let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
-        if rule.metric == SCORE {
-            self.patience.note(self.score.unwrap_or(f64::NAN), Goal::Higher, rule);
-            return Ok(());
-        }
-        let global = || outcomes.iter().map(|(_, outcome)| &outcome.global[..]);
-        let local = || outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice));
-        let known = |at: &str| {
-            let metrics = || global().chain(local()).flatten().flat_map(|evaluation| &evaluation.metrics);
-            metrics().map(|metric| (format!("{}/{at}", metric.name), metric.goal)).collect::<Vec<_>>()
-        };
-        let all = [known("global_test"), known("local_test")].concat();
-        let Some((_, goal)) = all.iter().find(|(tag, _)| *tag == rule.metric) else {
-            let mut tags: Vec<&str> = [SCORE].into_iter().chain(all.iter().map(|(tag, _)| tag.as_str())).collect();
-            tags.sort_unstable();
-            tags.dedup();
+        let Some(Number { goal, value, .. }) = numbers.iter().find(|number| number.tag == rule.metric) else {
+            let mut tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
+            let near = nearest(&rule.metric, &tags).map(|near| format!("did you mean `{near}`?"));
+            let more = tags.len().saturating_sub(SHOWN_TAGS);
+            tags.truncate(SHOWN_TAGS);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
             let report =
-                Report::new(format!("`federation.early-stopping.metric`: the model reports no `{}`", rule.metric));
-            return Err(Failure::usage(report.hint(format!("there are: {}", tags.join(", ")))));
+                Report::new(format!("`federation.early-stopping.metric`: the run has no number `{}`", rule.metric));
+            let all = || format!("there are: {}{more}", tags.join(", "));
+            return Err(Failure::usage(report.hint(near.unwrap_or_else(all))));
         };
-        let means = if rule.metric.ends_with("/local_test") { mean_metrics(local()) } else { mean_metrics(global()) };
-        let value =
-            means.iter().find(|(name, _)| rule.metric.starts_with(&format!("{name}/"))).map(|(_, value)| *value);
-        self.patience.note(value.unwrap_or(f64::NAN), *goal, rule);
+        self.patience.note(*value, *goal, rule);
         Ok(())
     }
 
@@ -270,21 +256,21 @@ impl Federation<'_> {
     /// # Errors
     /// If a component fails, or metrics or predictions cannot be written.
     pub fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<(), Failure> {
-        let all: Vec<usize> = (0..self.clients.len()).collect();
-        let orders = self.orders(self.done, &all)?;
         let link = self.link;
+        let orders = Orders::new(self.done, self.plan.local_epochs, &self.global, &mut self.server[1], link);
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
         let work = |index: usize, client: &mut Box<dyn Client>| {
+            let order = orders.order(index, (index, client.name()))?;
             let own = client.predict(link);
-            let evaluations = client.evaluate(&orders[index], link);
+            let evaluations = client.evaluate(&order, link);
             let found = evaluations.map(|found| (found, own.and_then(|own| Ok((own, client.predict(link)?)))));
             client.retire(link);
             link.reporter.client_done(index);
-            found
+            Ok(found)
         };
         let (mut all, on_failure) = (Vec::new(), self.plan.on_client_failure);
         let ahead = ahead(self.workers, 0);
-        in_order((self.workers, ahead), &mut self.clients, work, |index, found| match found {
+        in_order((self.workers, ahead), &mut self.clients, work, |index, found: Result<_, Failure>| match found? {
             Ok((evaluations, predicted)) => {
                 all.push((names[index].clone(), evaluations));
                 let place = format!("predictions, client `{}`", names[index]);
@@ -303,10 +289,6 @@ impl Federation<'_> {
             self.record.add_global(client, evaluations);
         }
         self.note_score(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]))?;
-        for (name, value) in mean_metrics(all.iter().map(|(_, evaluations)| &evaluations[..])) {
-            let tag = format!("{name}/global_test");
-            link.reporter.scalar(Scalar { client: None, round: self.done, tag, step: self.done, value });
-        }
         self.tracker.sync().map(drop)
     }
 }

@@ -165,6 +165,20 @@ impl Waiting {
     }
 }
 
+impl Drop for Waiting {
+    /// Gives up its place, and its files.
+    fn drop(&mut self) {
+        let _ = self.arrive(); // Nobody asks any more whether it could be written.
+        match &self.at {
+            Whereabouts::Here(_, bytes) => self.store.give_back(*bytes),
+            Whereabouts::OnDisk(_) => {
+                let _ = self.files[0].parent().map(std::fs::remove_dir_all);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A client's model, wherever it is.
 pub struct Resident {
     recipe: Arc<Recipe>,

@@ -10,7 +10,7 @@ const DEPTH: usize = 6;
 pub struct Key {
     /// Its name, dotted where it stands in a table of the table.
     pub name: String,
-    /// What it takes, with its bounds: `integer from 1`, `text or list of text`.
+    /// What it takes, with its bounds: `whole number from 1`, `text or list of text`.
     pub takes: String,
     /// Its value where it is not given, as TOML; none where it has no default.
     pub default: Option<String>,
@@ -134,6 +134,7 @@ impl Reader<'_> {
                     }
                     _ => ("table".to_owned(), "", ""),
                 },
+                "integer" => ("whole number".to_owned(), "minimum", "maximum"),
                 other => (other.to_owned(), "minimum", "maximum"),
             };
             let bounds = if min == "minimum" { range(schema) } else { lengths(schema, min, max) };
@@ -284,11 +285,11 @@ mod tests {
             "name!: text",
             "method = \"fast\": \"fast\" or \"exact\"",
             "layers!: list of table",
-            "layers[].size!: integer from 1",
+            "layers[].size!: whole number from 1",
             "share: number from 0.0 to 1.0",
             "weights!: table of number",
             "from!: text or table",
-            "from.seed!: integer from 0",
+            "from.seed!: whole number from 0",
             "on = false: true or false",
         ];
         assert_eq!(told, wanted);

@@ -8,6 +8,7 @@
 #![warn(clippy::print_stderr)] // `error::tell` survives a closed stderr.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod best;
 pub mod bytes;
 pub mod checkpoint;
 pub mod cli;
@@ -27,8 +28,10 @@ pub mod inspect;
 pub mod keys;
 pub mod link;
 pub mod list;
+pub mod means;
 pub mod new;
 pub mod notes;
+pub mod orders;
 pub mod participation;
 pub mod placement;
 pub mod plot;

@@ -30,6 +30,8 @@ pub struct Options {
     pub input: PathBuf,
     /// The client whose own model predicts; the best global model without it.
     pub client: Option<String>,
+    /// The task whose best global model predicts, in the place of the one that is best over all tasks.
+    pub best_of: Option<String>,
     /// The tasks to predict; all that the model has without any.
     pub tasks: Vec<String>,
     /// The names that columns have in the input, by those that the dataset knows.
@@ -211,8 +213,15 @@ fn manifest(run: &Path) -> Result<Manifest, Failure> {
 /// The file of the model that is asked for, and the tasks that it has.
 fn chosen(options: &Options, manifest: &Manifest) -> Result<(PathBuf, Vec<String>), Failure> {
     let Some(name) = &options.client else {
-        let file = options.run.join("best").join("model.safetensors");
-        return Ok((file, manifest.tasks.iter().map(|task| task.name.clone()).collect()));
+        let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
+        let mut folder = options.run.join("best");
+        match &options.best_of {
+            Some(task) if !tasks.contains(task) => return Err(unknown("task", task, &tasks)),
+            // The best of the only task is the best.
+            Some(task) if tasks.len() > 1 => folder.extend(["tasks", task]),
+            _ => {}
+        }
+        return Ok((folder.join("model.safetensors"), tasks));
     };
     let client = manifest.clients.iter().find(|client| client.name == *name).ok_or_else(|| {
         let names: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();

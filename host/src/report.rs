@@ -8,6 +8,7 @@ use plugin_api::{Evaluation, Goal};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Traffic;
+use crate::means::mean;
 
 /// With more rows than this, a table shows the first ones alone.
 const MOST_ROWS: usize = 100;
@@ -44,19 +45,30 @@ impl Courses {
             let value = Some(metric.value).filter(|value| value.is_finite());
             let higher_is_better = metric.goal == Goal::Higher;
             match self.0.iter_mut().find(|course| course.name == metric.name) {
-                Some(course) => {
-                    let better = if higher_is_better { f64::max } else { f64::min };
-                    course.best = course.best.into_iter().chain(value).reduce(better);
-                    course.last = value;
-                }
-                None => self.0.push(Course {
-                    name: metric.name.clone(),
-                    first: value,
-                    best: value,
-                    last: value,
-                    higher_is_better,
-                }),
+                Some(course) => course.go_on(value),
+                None => self.0.push(Course::new(&metric.name, value, higher_is_better)),
             }
+        }
+    }
+}
+
+impl Course {
+    fn new(name: &str, value: Option<f64>, higher_is_better: bool) -> Self {
+        Self { name: name.to_owned(), first: value, best: value, last: value, higher_is_better }
+    }
+
+    fn go_on(&mut self, value: Option<f64>) {
+        let better = if self.higher_is_better { f64::max } else { f64::min };
+        self.best = self.best.into_iter().chain(value).reduce(better);
+        self.last = value;
+    }
+
+    /// A score that goes on, or begins with its first value.
+    fn score(course: &mut Option<Self>, value: f64) {
+        let value = Some(value).filter(|value| value.is_finite());
+        match course {
+            Some(course) => course.go_on(value),
+            None => *course = value.map(|value| Self::new("score", Some(value), true)),
         }
     }
 }
@@ -70,6 +82,13 @@ pub struct TaskRecord {
     pub global_test: Courses,
     /// The client's own model, after each epoch.
     pub local_test: Courses,
+    /// The score of the global model, which is scale-free: the one number here that may be compared between tasks. Absent
+    /// where it was never defined, and from runs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global_score: Option<Course>,
+    /// The score of the client's own model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_score: Option<Course>,
 }
 
 /// All clients over the rounds.
@@ -116,70 +135,96 @@ impl Record {
     /// Adds evaluations of the global model at a client.
     pub fn add_global(&mut self, client: &str, evaluations: &[Evaluation]) {
         for evaluation in evaluations {
-            self.task(client, &evaluation.task).global_test.add(evaluation);
+            let record = self.task(client, &evaluation.task);
+            record.global_test.add(evaluation);
+            Course::score(&mut record.global_score, evaluation.score);
         }
     }
 
     /// Adds evaluations of a client's own model.
     pub fn add_local(&mut self, client: &str, evaluations: &[Evaluation]) {
         for evaluation in evaluations {
-            self.task(client, &evaluation.task).local_test.add(evaluation);
+            let record = self.task(client, &evaluation.task);
+            record.local_test.add(evaluation);
+            Course::score(&mut record.local_score, evaluation.score);
         }
     }
 
-    /// The clients' own models: a row a client and task, the mean over all at the end. Of more than anybody reads, the
-    /// first ones stand for all.
+    /// The clients' own models: a row a client and task, and at the end the means over the clients of each task that
+    /// several have. Over tasks, whose units may differ, there is a mean of the scores alone. Of more rows than anybody
+    /// reads, the first ones stand for all.
     pub fn table(&self) -> String {
-        let mut rows: Vec<(&str, &str, &Courses)> = Vec::new();
+        let mut rows: Vec<(&str, &TaskRecord)> = Vec::new();
         for client in &self.order {
             let tasks = self.clients.get(client).into_iter().flatten();
-            rows.extend(tasks.map(|record| (client.as_str(), record.task.as_str(), &record.local_test)));
+            rows.extend(tasks.map(|record| (client.as_str(), record)));
         }
         let mut names: Vec<&str> = Vec::new();
-        for course in rows.iter().flat_map(|row| &row.2.0) {
-            if !names.contains(&course.name.as_str()) {
-                names.push(&course.name);
+        let mut tasks: Vec<&str> = Vec::new();
+        for (_, record) in &rows {
+            let courses = record.local_test.0.iter().map(|course| course.name.as_str());
+            for (list, name) in courses.map(|name| (true, name)).chain([(false, record.task.as_str())]) {
+                let list = if list { &mut names } else { &mut tasks };
+                if !list.contains(&name) {
+                    list.push(name);
+                }
             }
         }
-        let several = rows.iter().any(|(client, task, _)| client != task);
+        let several = rows.iter().any(|(client, record)| *client != record.task);
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
         let mut header = vec!["client".to_owned()];
         header.extend(several.then(|| "task".to_owned()));
-        header.extend(names.iter().flat_map(|name| ["first", "best", "last"].map(|when| format!("{when} {name}"))));
+        let columns = names.iter().copied().chain(["score"]);
+        header.extend(columns.clone().flat_map(|name| ["first", "best", "last"].map(|when| format!("{when} {name}"))));
         table.set_header(header);
-        let mut sums = vec![(0.0, 0_u32); names.len() * 3];
-        for (place, (client, task, courses)) in rows.iter().enumerate() {
+        let course = |record: &'_ TaskRecord, name: &str| match name {
+            "score" => record.local_score.clone(),
+            name => record.local_test.0.iter().find(|course| course.name == name).cloned(),
+        };
+        let row = |client: &str, task: &str, of: &dyn Fn(&str) -> [String; 3]| {
             let mut row = vec![Cell::new(client)];
             row.extend(several.then(|| Cell::new(task)));
-            for (index, name) in names.iter().enumerate() {
-                let course = courses.0.iter().find(|course| course.name == *name);
-                for (offset, value) in course.map_or([None; 3], |c| [c.first, c.best, c.last]).into_iter().enumerate() {
-                    row.push(number(value));
-                    if let Some(value) = value {
-                        sums[index * 3 + offset].0 += value;
-                        sums[index * 3 + offset].1 += 1;
-                    }
-                }
-            }
-            if rows.len() <= MOST_ROWS || place < SHOWN_ROWS {
-                table.add_row(row);
-            }
+            row.extend(columns.clone().flat_map(of).map(right));
+            row
+        };
+        let times = [|c: &Course| c.first, |c: &Course| c.best, |c: &Course| c.last];
+        let shown = if rows.len() > MOST_ROWS { SHOWN_ROWS } else { rows.len() };
+        for (client, record) in &rows[..shown] {
+            let of = |name: &str| {
+                let course = course(record, name);
+                times.map(|time| course.as_ref().and_then(time).map_or_else(|| UNDEFINED.to_owned(), short))
+            };
+            table.add_row(row(client, &record.task, &of));
         }
-        if rows.len() > MOST_ROWS {
-            table.add_row(vec![Cell::new(format!("… {} more", rows.len() - SHOWN_ROWS))]);
+        if rows.len() > shown {
+            table.add_row(vec![Cell::new(format!("… {} more", rows.len() - shown))]);
         }
-        let mut mean = vec![Cell::new("mean")];
-        mean.extend(several.then(|| Cell::new("")));
-        let all = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        mean.extend(sums.iter().map(|(sum, count)| right(mean_of(*sum, *count, all))));
-        table.add_row(mean);
+        for task in &tasks {
+            let of_task: Vec<&TaskRecord> =
+                rows.iter().map(|row| row.1).filter(|record| record.task == *task).collect();
+            if of_task.len() < 2 {
+                continue;
+            }
+            let of = |name: &str| {
+                let all: Vec<Option<Course>> = of_task.iter().map(|record| course(record, name)).collect();
+                times.map(|time| mean_text(all.iter().map(|course| course.as_ref().and_then(time))))
+            };
+            table.add_row(row("mean", task, &of));
+        }
+        if tasks.len() > 1 {
+            let of = |name: &str| match name {
+                "score" => times.map(|time| {
+                    mean_text(self.clients.values().map(|records| {
+                        mean(records.iter().filter_map(|record| record.local_score.as_ref().and_then(time)))
+                    }))
+                }),
+                _ => times.map(|_| UNDEFINED.to_owned()),
+            };
+            table.add_row(row("mean", if several { "all" } else { "" }, &of));
+        }
         table.to_string()
     }
-}
-
-fn number(value: Option<f64>) -> Cell {
-    right(value.map_or_else(|| UNDEFINED.to_owned(), short))
 }
 
 fn right(text: String) -> Cell {
@@ -189,12 +234,14 @@ fn right(text: String) -> Cell {
 /// What stands for a value that is not defined.
 pub const UNDEFINED: &str = "-";
 
-/// A mean as a table shows it, with how many values it is of where not all are defined.
-pub fn mean_of(sum: f64, count: u32, all: u32) -> String {
-    match count {
-        0 => UNDEFINED.to_owned(),
-        _ if count < all => format!("{} ({count} of {all})", short(sum / f64::from(count))),
-        _ => short(sum / f64::from(count)),
+/// The mean of the values that are defined, as a table shows it: with how many they are where not all are.
+pub fn mean_text(values: impl IntoIterator<Item = Option<f64>>) -> String {
+    let values: Vec<Option<f64>> = values.into_iter().collect();
+    let defined = values.iter().flatten().count();
+    match mean(values.iter().copied().flatten()) {
+        None => UNDEFINED.to_owned(),
+        Some(mean) if defined < values.len() => format!("{} ({defined} of {})", short(mean), values.len()),
+        Some(mean) => short(mean),
     }
 }
 
@@ -217,32 +264,6 @@ pub fn short(value: f64) -> String {
             }
         )
     }
-}
-
-/// The mean over the clients' scores, each the mean over its tasks. Tasks without data, whose score is NaN, count for
-/// nothing; `None` where nothing is left.
-pub fn mean_score<'a>(clients: impl IntoIterator<Item = &'a [Evaluation]>) -> Option<f64> {
-    mean(clients.into_iter().filter_map(|tasks| mean(tasks.iter().map(|e| e.score).filter(|score| score.is_finite()))))
-}
-
-/// The means over clients and tasks of each metric, for the round's line and the server's scalars.
-pub fn mean_metrics<'a>(clients: impl IntoIterator<Item = &'a [Evaluation]>) -> Vec<(String, f64)> {
-    let mut names: Vec<(String, Vec<f64>)> = Vec::new();
-    for metric in clients.into_iter().flatten().flat_map(|evaluation| &evaluation.metrics) {
-        let index = names.iter().position(|(name, _)| *name == metric.name).unwrap_or_else(|| {
-            names.push((metric.name.clone(), Vec::new()));
-            names.len() - 1
-        });
-        if metric.value.is_finite() {
-            names[index].1.push(metric.value);
-        }
-    }
-    names.into_iter().filter_map(|(name, values)| Some((name, mean(values)?))).collect()
-}
-
-fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.into_iter().fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
-    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// The most memory that this process has held, in bytes, where the system tells.
@@ -270,14 +291,14 @@ mod tests {
         }
         let course = &record.clients["a"][0].local_test.0[0];
         assert_eq!((course.first, course.best, course.last), (Some(3.0), Some(1.0), Some(2.0)));
-        assert!(record.table().contains("mean"));
+        assert!(!record.table().contains("mean"), "a mean of one");
     }
 
     #[test]
     fn what_is_not_defined_is_no_number() {
         let mut record = Record::new(vec!["a".to_owned(), "b".to_owned()]);
         for (client, rmse) in [("a", f64::NAN), ("a", 1.0), ("a", f64::NAN), ("b", 4.0)] {
-            record.add_local(client, &[evaluation("t", rmse, 0.0)]);
+            record.add_local(client, &[evaluation("t", rmse, -0.5)]);
         }
         let course = &record.clients["a"][0].local_test.0[0];
         assert_eq!((course.first, course.best, course.last), (None, Some(1.0), None));
@@ -289,21 +310,29 @@ mod tests {
             let line = table.lines().find(|line| line.contains(name)).unwrap();
             line.split(['│', '┆', '║']).map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
         };
-        assert_eq!(cells(" a "), ["a", "t", "-", "1.000", "-"]);
-        assert_eq!(cells(" mean "), ["mean", "4.000 (1 of 2)", "2.500", "4.000 (1 of 2)"]);
-    }
-
-    #[test]
-    fn scores_without_data_count_for_nothing() {
-        let (a, b) = ([evaluation("t", 1.0, -1.0), evaluation("u", f64::NAN, f64::NAN)], [evaluation("t", 3.0, -3.0)]);
-        assert_eq!(mean_score([&a[..], &b[..]]), Some(-2.0));
-        assert_eq!(mean_score([&a[1..]]), None);
-        assert_eq!(mean_metrics([&a[..], &b[..]]), [("RMSE".to_owned(), 2.0)]);
+        assert_eq!(cells(" a ")[..5], ["a", "t", "-", "1.000", "-"]);
+        assert_eq!(cells(" mean ")[..5], ["mean", "t", "4.000 (1 of 2)", "2.500", "4.000 (1 of 2)"]);
     }
 
     #[test]
     fn numbers_are_short() {
         let texts = [0.0, 0.12345, 12.345, 123.45, 1234.5, 1e-7, -2.5].map(short);
         assert_eq!(texts, ["0.000", "0.123", "12.35", "123.5", "1234", "1.000e-7", "-2.500"]);
+    }
+
+    #[test]
+    fn the_table_has_means_of_each_task_and_of_all_scores() {
+        let (a, b) = ([evaluation("kd", 1e-9, -0.5), evaluation("tm", 4.0, -0.9)], [evaluation("tm", 6.0, f64::NAN)]);
+        let mut record = Record::new(vec!["x".to_owned(), "y".to_owned()]);
+        record.add_local("x", &a);
+        record.add_local("y", &b);
+        let table = record.table();
+        let means: Vec<Vec<&str>> = table
+            .lines()
+            .filter(|line| line.contains(" mean "))
+            .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        let tm = ["mean", "tm", "5.000", "5.000", "5.000", "-0.900 (1 of 2)", "-0.900 (1 of 2)", "-0.900 (1 of 2)"];
+        assert_eq!(means, [&tm[..], &["mean", "all", "-", "-", "-", "-0.700 (1 of 2)", "-0.700 (1 of 2)", "-0.700 (1 of 2)"]]);
     }
 }

@@ -3,10 +3,11 @@
 use plugin_api::State;
 use serde::{Deserialize, Serialize};
 
+use crate::best::Ranking;
 use crate::checkpoint::{Reader, Writer};
 use crate::client::Saved;
 use crate::error::{Failure, Report};
-use crate::federation::{Best, Federation, bear};
+use crate::federation::{Federation, bear};
 use crate::link::{Fault, Line};
 use crate::notes::Note;
 use crate::report::Record;
@@ -23,7 +24,7 @@ pub struct Kept {
     record: Record,
     patience: Patience,
     notes: Vec<Note>,
-    best: Option<(u64, f64)>,
+    best: Ranking,
     clients: Vec<KeptClient>,
 }
 
@@ -48,9 +49,7 @@ impl Federation<'_> {
         let line = Line::new(self.link, "server", None, None);
         let ctx = line.context();
         writer.message("global", &self.global)?;
-        if let Some(best) = self.best_model.get()? {
-            writer.message("best", &best)?;
-        }
+        let best = self.best.save(&mut writer)?;
         let (plugin, aggregator) = &mut self.aggregator;
         let state = aggregator.state(&ctx).map_err(|e| told(Fault::new(format!("aggregator `{plugin}`"), e)))?;
         writer.state("aggregator", &state)?;
@@ -78,7 +77,6 @@ impl Federation<'_> {
             let filters = Some([saved.filters[0].len(), saved.filters[1].len()]);
             clients.push(KeptClient { name, position: saved.position, filters, changed: saved.model.is_some() });
         }
-        let best = self.best.as_ref().map(|best| (best.rounds, best.score));
         let (record, positions) = (self.record.clone(), positions.clone());
         let (patience, notes) = (self.patience.clone(), self.link.notes.list());
         writer.finish(&Kept { done: self.done, positions, record, patience, notes, best, clients })
@@ -97,11 +95,7 @@ impl Federation<'_> {
             return Err(Failure::usage(report.hint("has the data changed since? begin anew with --force")));
         }
         self.global = reader.message("global")?;
-        if let Some((rounds, score)) = kept.best {
-            self.best = Some(Best { rounds, score });
-            self.best_model.put(reader.message("best")?)?;
-            self.best_model.rest();
-        }
+        self.best.restore(reader, kept.best)?;
         let (plugin, aggregator) = &mut self.aggregator;
         let fault = |e| told(Fault::new(format!("aggregator `{plugin}`"), e));
         aggregator.restore(&reader.state("aggregator")?, &ctx).map_err(fault)?;

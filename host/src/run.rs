@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use plugin_api::{Level, Message, Seed};
 
+use crate::best::{Best, BestModels, Ranking};
 use crate::checkpoint::Reader;
 use crate::client::Client;
 use crate::config::Experiment;
@@ -14,7 +15,7 @@ use crate::console::Console;
 use crate::cross_site;
 use crate::error::{Failure, Report};
 use crate::federation::{Federation, bear};
-use crate::idle::{Store, Waiting};
+use crate::idle::Store;
 use crate::link::{Fault, Line, Link};
 use crate::notes::Notes;
 use crate::participation::select;
@@ -28,6 +29,9 @@ use crate::stopping::Patience;
 use crate::summary::{self, Judged, Summary, Time};
 use crate::tensors;
 use crate::tracking::Tracker;
+
+/// Of how many tasks the closing lines name the best model.
+const MOST_TASKS: usize = 12;
 
 /// How a run is to be made.
 #[derive(Clone, Debug)]
@@ -77,6 +81,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     let store = Arc::new(Store::new(run_dir.path().join("idle"), federation.idle_memory)?);
     let clients = setup.clients(&store, &link)?;
     let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
+    let tasks: Vec<String> = setup.plan.tasks.iter().map(|task| task.name.clone()).collect();
     let plan = federation;
     let mut federation = Federation {
         clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
@@ -84,8 +89,8 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
         server: setup.server,
         global: setup.initial.into(),
         score: None,
-        best: None,
-        best_model: Waiting::new(store, "best"),
+        best: BestModels::new(store, &tasks),
+        several_tasks: tasks.len() > 1,
         record: Record::new(names),
         done: 0,
         patience: Patience::default(),
@@ -109,12 +114,13 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
     console.stop();
 
     let seconds = begun.elapsed().as_secs_f64();
-    run_dir.write_json(summary::FILE, &summary(&federation, &setup.experiment.name, seconds))?;
+    let score_name = setup.model.component.profile().score.as_deref();
+    run_dir.write_json(summary::FILE, &summary(&federation, &setup.experiment.name, score_name, seconds))?;
     // The run is whole: there is nothing to go on with.
     for folder in ["checkpoint", "idle"] {
         let _ = std::fs::remove_dir_all(run_dir.path().join(folder));
     }
-    console.log(Level::Info, &closing(&federation, cross_site.as_deref(), &run_dir, seconds));
+    console.log(Level::Info, &closing(&federation, cross_site.as_deref(), score_name, &run_dir, seconds));
     drop(federation);
     drop(setup.dataset);
     let filters = setup.filters.iter().map(|(_, used)| used);
@@ -247,7 +253,7 @@ fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(),
     Ok(())
 }
 
-/// Writes the last and the best global model.
+/// Writes the last global model, the best, and of several tasks the best for each.
 fn save_globals(
     federation: &mut Federation<'_>,
     model: &Used,
@@ -255,31 +261,42 @@ fn save_globals(
     device: &str,
     run_dir: &RunDir,
 ) -> Result<(), Failure> {
-    let best_model = federation.best_model.get()?;
-    let federation = &*federation;
-    let write = |name: &str, rounds: u64, score: Option<f64>, global: &Message| {
+    let link = federation.link;
+    let write = |name: &Path, best: Best, global: &Message| {
+        let folder = run_dir.folder(name)?;
+        let score = if best.score.is_nan() { "none".to_owned() } else { best.score.to_string() };
+        let metadata = [("rounds", best.rounds.to_string()), ("score", score)];
+        tensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
+        Ok(folder)
+    };
+    let export_of = |name: &str, folder: &Path, global: &Message| {
         let told = |e| {
             Failure::run(
                 Fault::new(format!("model `{}`", model.choice.plugin), e).report(&format!("saving the {name} model")),
             )
         };
-        let folder = run_dir.folder(name)?;
-        let score = score.map_or_else(|| "none".to_owned(), |score| score.to_string());
-        let metadata = [("rounds", rounds.to_string()), ("score", score)];
-        tensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
-        let line = Line::new(federation.link, &model.choice.plugin, None, None).on(device);
+        let line = Line::new(link, &model.choice.plugin, None, None).on(device);
         let ctx = line.context();
-        export(&folder, |to| {
+        export(folder, |to| {
             let mut instance = model.component.new_model(&model.choice.config, plan, &ctx).map_err(told)?;
             instance.receive(global, &ctx).map_err(told)?;
             instance.export(to, &ctx).map_err(told)
         })
     };
-    write("global", federation.done, federation.score, &federation.global)?;
-    match (&federation.best, best_model) {
-        (Some(best), Some(model)) => write("best", best.rounds, Some(best.score), &model),
-        _ => Ok(()),
+    let last = Best { rounds: federation.done, score: federation.score.unwrap_or(f64::NAN) };
+    export_of("global", &write(Path::new("global"), last, &federation.global)?, &federation.global)?;
+    let Ranking { overall, tasks } = federation.best.ranking().clone();
+    if let Some((best, global)) =
+        overall.zip(overall.map(|best| federation.best.get(best.rounds)).transpose()?.flatten())
+    {
+        export_of("best", &write(Path::new("best"), best, &global)?, &global)?;
     }
+    for (task, best) in tasks {
+        if let Some(global) = federation.best.get(best.rounds)? {
+            write(&Path::new("best/tasks").join(task), best, &global)?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets a model write its field's formats into `folder/export`; no folder stays where it writes none.
@@ -292,12 +309,14 @@ fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, Failur
     Ok(())
 }
 
-fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Summary {
-    let best = federation.best.as_ref().map(|best| Judged { rounds: best.rounds, score: Some(best.score) });
+fn summary(federation: &Federation<'_>, name: &str, score_name: Option<&str>, seconds: f64) -> Summary {
+    let Ranking { overall, tasks } = federation.best.ranking().clone();
     Summary {
         name: name.to_owned(),
         rounds: federation.done,
-        best,
+        score_name: score_name.map(str::to_owned),
+        best: overall.map(Judged::from),
+        best_by_task: tasks.into_iter().map(|(task, best)| (task, best.into())).collect(),
         last: Judged { rounds: federation.done, score: federation.score },
         clients: federation.record.clients.clone(),
         traffic: federation.record.traffic.clone(),
@@ -308,7 +327,13 @@ fn summary(federation: &Federation<'_>, name: &str, seconds: f64) -> Summary {
     }
 }
 
-fn closing(federation: &Federation<'_>, cross_site: Option<&str>, run_dir: &RunDir, seconds: f64) -> String {
+fn closing(
+    federation: &Federation<'_>,
+    cross_site: Option<&str>,
+    score_name: Option<&str>,
+    run_dir: &RunDir,
+    seconds: f64,
+) -> String {
     let path = run_dir.path().display();
     let mut text = format!("{}\n", federation.record.table());
     if let Some(table) = cross_site {
@@ -317,7 +342,8 @@ fn closing(federation: &Federation<'_>, cross_site: Option<&str>, run_dir: &RunD
     for line in federation.link.notes.lines() {
         text += &format!("{line}\n");
     }
-    if let Some(best) = &federation.best {
+    let Ranking { overall, tasks } = federation.best.ranking();
+    if let Some(best) = overall {
         let last = federation.score.map_or_else(|| "none".to_owned(), short);
         text += &format!(
             "global model: score {} after round {}, the best; {last} after the last\n",
@@ -325,6 +351,15 @@ fn closing(federation: &Federation<'_>, cross_site: Option<&str>, run_dir: &RunD
             best.rounds
         );
     }
+    if tasks.len() > 1 {
+        let one = |(task, best): (&String, &Best)| format!("{task} {} after {}", short(best.score), best.rounds);
+        let shown: Vec<String> = tasks.iter().take(MOST_TASKS).map(one).collect();
+        let more = tasks.len().checked_sub(MOST_TASKS + 1).map(|more| format!(", … {} more", more + 1));
+        text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());
+    }
+    let name = score_name.unwrap_or("what the model says");
+    let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
+    text += &format!("score: {name}; higher is better, and a mean over {over}\n");
     text += &format!("models: {path}/global, {path}/best, {path}/clients\n");
     text += &format!("predictions of the test rows: {path}/{}\n", predictions::FILE);
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");

@@ -297,11 +297,15 @@ pub fn check_description(description: &Description) -> plugin_api::Result<()> {
     if description.clients.is_empty() {
         return wrong("there is no client".to_owned());
     }
+    let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+    // Of several tasks each has a folder for the model that is best for it.
+    if let Some(task) = description.tasks.iter().find(|task| description.tasks.len() > 1 && !plain(&task.name)) {
+        return wrong(format!("a task is named `{}`, which cannot name its folder", task.name));
+    }
     let mut seen = std::collections::BTreeSet::new();
     for client in &description.clients {
         let name = &client.name;
-        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-        if !plain || name == crate::tracking::SERVER {
+        if !plain(name) || name == crate::tracking::SERVER {
             return wrong(format!("a client is named `{name}`, which cannot name its folder"));
         }
         if !seen.insert(name) {

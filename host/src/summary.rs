@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::best::Best;
 use crate::client::{Spent, Traffic};
 use crate::error::{Failure, Report};
 use crate::notes::Note;
@@ -21,8 +22,14 @@ pub struct Summary {
     pub name: String,
     /// How many rounds it had.
     pub rounds: u64,
+    /// What the score is by which models are compared, where the model says it.
+    #[serde(default)]
+    pub score_name: Option<String>,
     /// The best global model.
     pub best: Option<Judged>,
+    /// The best global model for each task, in a run of several: `best/tasks/TASK/model.safetensors`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub best_by_task: BTreeMap<String, Judged>,
     /// The last global model.
     pub last: Judged,
     /// First, best and last value of each metric, of each client and task.
@@ -59,8 +66,14 @@ pub struct Time {
 pub struct Judged {
     /// After how many rounds it was made.
     pub rounds: u64,
-    /// The mean of the clients' scores.
+    /// The mean of the clients' scores; of a task's best model the mean over the clients that have the task.
     pub score: Option<f64>,
+}
+
+impl From<Best> for Judged {
+    fn from(Best { rounds, score }: Best) -> Self {
+        Self { rounds, score: Some(score) }
+    }
 }
 
 impl Summary {

@@ -154,12 +154,12 @@ impl Component {
         &self.profile
     }
 
-    /// What is wrong with a configuration for it, so far as its struct can tell.
+    /// What is wrong with a configuration for it, so far as its schema and its struct can tell: see [`config::check`].
     ///
     /// # Errors
     /// If the plugin fails to answer.
     pub fn check(&self, config: &Value) -> Result<Vec<Problem>> {
-        (self.check)(config)
+        config::check(&self.profile.schema, config, |rest| (self.check)(rest))
     }
 
     /// What went wrong in the component's library where no call could report it: panics while instances were dropped on
@@ -184,6 +184,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_model(&self, config: &Value, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Box<dyn Model>> {
+        config::fit(&self.profile.schema, config)?;
         match &self.maker {
             Maker::Model(make, _) => make(config, setup, ctx),
             _ => Err(self.is_no(Kind::Model)),
@@ -195,6 +196,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_dataset(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Dataset>> {
+        config::fit(&self.profile.schema, config)?;
         match &self.maker {
             Maker::Dataset(make) => make(config, ctx),
             _ => Err(self.is_no(Kind::Dataset)),
@@ -206,6 +208,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_aggregator(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Aggregator>> {
+        config::fit(&self.profile.schema, config)?;
         match &self.maker {
             Maker::Aggregator(make) => make(config, ctx),
             _ => Err(self.is_no(Kind::Aggregator)),
@@ -217,6 +220,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_filter(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Filter>> {
+        config::fit(&self.profile.schema, config)?;
         match &self.maker {
             Maker::Filter(make) => make(config, ctx),
             _ => Err(self.is_no(Kind::Filter)),
@@ -236,10 +240,7 @@ impl fmt::Debug for Component {
 
 fn typed<C: DeserializeOwned>(config: &Value) -> Result<C> {
     config::read(config).map_err(|problems| {
-        let first = problems.into_iter().next();
-        let (path, message) = first.map_or_else(Default::default, |p| (p.path.join("."), p.message));
-        let error = Error::config(message);
-        if path.is_empty() { error } else { error.at_key(path) }
+        problems.into_iter().next().map_or_else(|| Error::config("cannot be read"), config::refusal)
     })
 }
 

@@ -1,9 +1,16 @@
-//! Checking a configuration table against the struct that its owner reads it into.
+//! Checking a configuration table against its schema and against the struct that its owner reads it into.
 
+mod bounds;
+mod schema;
+mod words;
+
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
+
+use crate::{Error, Result};
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,13 +34,69 @@ fn unknown_key(name: &str) -> String {
     format!("unknown key `{name}`")
 }
 
+fn missing(name: &str) -> String {
+    format!("`{name}` is missing")
+}
+
+/// Everything that is wrong with `value`: by a JSON Schema, and then, of what is right by it, by the owner's own check.
+///
+/// Of the schema these keywords are checked: `$ref`, `type`, `enum`, `const`, the bounds of numbers and `multipleOf`,
+/// `format` where it names a type of Rust's, the lengths of text, lists and tables, `pattern`, `uniqueItems`, `items`,
+/// `prefixItems`, `properties`, `patternProperties`, `propertyNames`, `additionalProperties`, `required`, `allOf`,
+/// `anyOf`, `oneOf` and `not`.
+///
+/// # Errors
+/// Those of the owner's check.
+pub fn check(schema: &Value, value: &Value, own: impl FnOnce(&Value) -> Result<Vec<Problem>>) -> Result<Vec<Problem>> {
+    let found = schema::problems(schema, value);
+    let place = |problem: &Problem| match problem.message.strip_suffix("` is missing") {
+        Some(name) => problem.path.iter().cloned().chain([name.trim_start_matches('`').to_owned()]).collect(),
+        None => problem.path.clone(),
+    };
+    let sure: std::collections::BTreeSet<Vec<String>> =
+        found.iter().filter(|found| !found.vague).map(|found| place(&found.problem)).collect();
+    // What is known to be wrong is not shown to the owner, who would say it once more, and might say nothing else.
+    let mut rest = value.clone();
+    for place in &sure {
+        take_out(&mut rest, place);
+    }
+    let own = own(&rest)?;
+    let own: Vec<Problem> = own.into_iter().filter(|problem| !sure.contains(&place(problem))).collect();
+    let better = |vague: &Problem| own.iter().any(|own| own.path.starts_with(&vague.path));
+    let found = found.into_iter().filter(|found| !found.vague || !better(&found.problem));
+    let mut problems: Vec<Problem> = found.map(|found| found.problem).collect();
+    problems.extend(own);
+    Ok(problems)
+}
+
+/// Everything that is wrong with `value` as a `C`, by its schema and as it is read: what a host says of a table that a
+/// component with this configuration gets.
+pub fn problems<C: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<Problem> {
+    let own = |rest: &Value| Ok(read::<C>(rest).err().unwrap_or_default());
+    check(&schemars::schema_for!(C).to_value(), value, own).unwrap_or_default()
+}
+
+/// Refuses a value that is wrong by a JSON Schema, with the first thing that is.
+///
+/// # Errors
+/// If it is.
+pub(crate) fn fit(schema: &Value, value: &Value) -> Result<()> {
+    schema::problems(schema, value).into_iter().next().map_or(Ok(()), |found| Err(refusal(found.problem)))
+}
+
+/// A problem as an error.
+pub(crate) fn refusal(Problem { path, message, .. }: Problem) -> Error {
+    let error = Error::config(message);
+    if path.is_empty() { error } else { error.at_key(path.join(".")) }
+}
+
 /// Everything that is wrong with `value` as a `T`, and the `T` if nothing is.
 ///
 /// Serde stops at the first error. So the key at fault is taken out and the rest tried again, until nothing is wrong.
 ///
 /// # Errors
 /// The problems, in the order found.
-pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
+pub fn read<T: DeserializeOwned>(value: &Value) -> std::result::Result<T, Vec<Problem>> {
     let mut value = value.clone();
     let mut problems: Vec<Problem> = Vec::new();
     let mut removed: Vec<Vec<String>> = Vec::new();
@@ -46,37 +109,46 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Problem>> {
         let mut path: Vec<String> = error.path().iter().filter_map(segment).collect();
         let message = error.inner().to_string();
         if let Some(name) = quoted_after(&message, "missing field ") {
-            // Taking a bad key out makes it missing. That problem is noted already: go on without the table around it.
+            // Taking a bad key out makes it missing, and that problem is noted already.
             path.push(name.to_owned());
             let noted = removed.contains(&path);
             path.pop();
-            if noted && take_out(&mut value, &path) {
-                removed.push(path);
-                continue;
-            }
             if !noted {
-                problems.push(Problem { path, message: format!("`{name}` is missing"), known: Vec::new() });
+                problems.push(Problem { path: path.clone(), message: missing(name), known: Vec::new() });
             }
-            return Err(problems);
+            // Go on without the table around it, for what comes after.
+            let Some(taken) = take_out_around(&mut value, &path) else { return Err(problems) };
+            removed.push(taken);
+            continue;
         }
-        let mut known = Vec::new();
-        let mut text = message.clone();
+        let known = message.split_once("expected").map_or_else(Vec::new, |(_, names)| quoted(names));
         if let Some(name) = quoted_after(&message, "unknown field ") {
-            if path.last().is_none_or(|last| last != name) {
-                path.push(name.to_owned());
+            if path.last().is_some_and(|last| last == name) {
+                path.pop();
             }
-            known = message.split_once("expected").map_or_else(Vec::new, |(_, names)| quoted(names));
-            text = unknown_key(name);
-        } else if let Some(name) = quoted_after(&message, "unknown variant ") {
-            known = message.split_once("expected").map_or_else(Vec::new, |(_, names)| quoted(names));
-            text = format!("unknown value `{name}`");
+            // All of a table at once, since there may be thousands.
+            let mut unknown: Vec<String> = vec![name.to_owned()];
+            let table = at(&mut value, &path).and_then(|table| table.as_object_mut());
+            let others = table.map(|table| table.keys().filter(|key| *key != name && !known.contains(key)).cloned());
+            unknown.extend(others.into_iter().flatten());
+            let mut taken = false;
+            for name in unknown {
+                let path: Vec<String> = path.iter().cloned().chain([name.clone()]).collect();
+                taken |= take_out(&mut value, &path);
+                problems.push(Problem { path, message: unknown_key(&name), known: known.clone() });
+            }
+            if !taken {
+                return Err(problems);
+            }
+            continue;
         }
-        let taken = take_out(&mut value, &path);
-        removed.push(path.clone());
-        problems.push(Problem { path, message: text, known });
-        if !taken {
-            return Err(problems);
-        }
+        let problem = match quoted_after(&message, "unknown variant ") {
+            Some(name) => Problem { path: path.clone(), message: format!("unknown value `{name}`"), known },
+            None => Problem { path: path.clone(), message: words::plain(&message), known: Vec::new() },
+        };
+        problems.push(problem);
+        let Some(taken) = take_out_around(&mut value, &path) else { return Err(problems) };
+        removed.push(taken);
     }
 }
 
@@ -96,92 +168,27 @@ fn quoted(list: &str) -> Vec<String> {
     list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Takes the value at `path` out of its table or array; false where there is none to take.
+/// The value at the end of a way.
+fn at<'a>(value: &'a mut Value, way: &[String]) -> Option<&'a mut Value> {
+    way.iter().try_fold(value, |value, step| match value {
+        Value::Object(table) => table.get_mut(step),
+        Value::Array(list) => step.parse::<usize>().ok().and_then(|i| list.get_mut(i)),
+        _ => None,
+    })
+}
+
+/// Takes the value at `path` out of its table; false where there is none to take. The order of the others is lost.
 fn take_out(value: &mut Value, path: &[String]) -> bool {
     let Some((last, way)) = path.split_last() else { return false };
-    let mut value = value;
-    for step in way {
-        let next = match value {
-            Value::Object(table) => table.get_mut(step),
-            Value::Array(list) => step.parse::<usize>().ok().and_then(|i| list.get_mut(i)),
-            _ => None,
-        };
-        let Some(next) = next else { return false };
-        value = next;
-    }
-    match value {
-        Value::Object(table) => table.shift_remove(last).is_some(),
-        // Taking an element out would renumber the others: the whole array has been said to be wrong.
-        _ => false,
-    }
+    let table = at(value, way).and_then(Value::as_object_mut);
+    table.is_some_and(|table: &mut Map<String, Value>| table.swap_remove(last).is_some())
+}
+
+/// Takes out the value at `path`, or the list that it is an item of: without one item the others had other numbers. What
+/// was taken, if anything was.
+fn take_out_around(value: &mut Value, path: &[String]) -> Option<Vec<String>> {
+    (1..=path.len()).rev().map(|len| &path[..len]).find(|path| take_out(value, path)).map(<[String]>::to_vec)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-    #[expect(dead_code, reason = "only its reading is tested")]
-    struct Config {
-        rounds: u32,
-        #[serde(default)]
-        inner: Inner,
-        mode: Option<Mode>,
-    }
-    #[derive(Debug, Default, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its reading is tested")]
-    struct Inner {
-        #[serde(default)]
-        size: u8,
-    }
-    #[derive(Debug, Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    enum Mode {
-        Fast,
-    }
-
-    fn told(value: &Value) -> Vec<(String, String)> {
-        read::<Config>(value).unwrap_err().into_iter().map(|p| (p.path.join("."), p.message)).collect()
-    }
-
-    #[test]
-    fn all_problems_are_told_at_once() {
-        let found = told(&json!({"rounds": "ten", "inner": {"size": 300, "sise": 1}, "mode": "fats", "round": 1}));
-        let paths: Vec<_> = found.iter().map(|(path, _)| path.as_str()).collect();
-        for path in ["rounds", "inner.size", "inner.sise", "mode", "round"] {
-            assert!(paths.contains(&path), "{path} is not in {found:?}");
-        }
-        assert_eq!(paths.len(), 5, "{found:?}");
-    }
-
-    #[test]
-    fn a_bad_key_that_must_be_there_does_not_hide_what_comes_after_it() {
-        #[derive(Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        #[expect(dead_code, reason = "only its reading is tested")]
-        struct Outer {
-            inner: Needed,
-            number: u8,
-        }
-        #[derive(Debug, Deserialize)]
-        #[expect(dead_code, reason = "only its reading is tested")]
-        struct Needed {
-            alpha: u8,
-        }
-        let found = read::<Outer>(&json!({"inner": {"alpha": "x"}, "number": "y"})).unwrap_err();
-        assert_eq!(found.iter().map(|p| p.path.join(".")).collect::<Vec<_>>(), ["inner.alpha", "number"]);
-    }
-
-    #[test]
-    fn a_missing_key_is_told_and_an_unknown_one_lists_the_known() {
-        assert_eq!(told(&json!({})), [(String::new(), "`rounds` is missing".into())]);
-        let problems = read::<Config>(&json!({"rounds": 1, "modee": 1})).unwrap_err();
-        assert_eq!(problems[0].known, ["rounds", "inner", "mode"]);
-        assert!(problems[0].is_of_the_name());
-        let problems = read::<Config>(&json!({"rounds": 1, "mode": "fats"})).unwrap_err();
-        assert!(!problems[0].is_of_the_name());
-    }
-}
+mod tests;

@@ -5,6 +5,8 @@
 //! - `resume`: interrupted runs go on with the same bits.
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
 //! - `secure`: secure aggregation, and clients that are lost in it.
+//! - `best`: which models are the best, and that numbers of different units are not mixed.
+//! - `bounds`: what a schema says of a plugin's keys holds, and what `--set` says to write.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
 //! - `interfaces`: plugins of this interface in a later host, and the other way round.
 //! - `authoring`: what `plugin new` writes builds, passes its tests and runs.
@@ -25,6 +27,8 @@
 mod algorithms;
 mod amplify;
 mod authoring;
+mod best;
+mod bounds;
 mod containment;
 mod control;
 mod data;

@@ -75,6 +75,9 @@ fn two_runs_stand_in_one_picture_a_client() {
     for wanted in ["tm", "RMSE (units of fitness)", "optimiser steps", "local", "federated"] {
         assert!(texts.iter().any(|text| text == wanted), "no {wanted} in {texts:?}");
     }
+    // The server has the means over all tasks of the score alone.
+    let score = plotted(&bench, &[runs.to_str().unwrap(), "--tag", "Score/local_test", "--force"]);
+    assert_eq!(score, ["server.svg", "server.png"]);
     assert!(read_svg(&bench.path("figures/server.svg")).0.iter().any(|text| text == "round"));
     // A CSS pixel is two of the file's.
     assert_eq!(size(&bench.path("figures/tm.png")), (1280, 840));

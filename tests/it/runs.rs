@@ -51,7 +51,7 @@ fn metrics_have_a_line_for_each_scalar_in_client_order() {
     assert_eq!(steps.iter().map(|(round, _)| *round).collect::<Vec<_>>(), [0, 0, 1, 1]);
     assert!(steps.is_sorted_by_key(|(_, step)| *step) && steps[0].1 > 0);
     assert_eq!(of("tm", "RMSE/global_test").iter().map(|(round, _)| *round).collect::<Vec<_>>(), [0, 1, 2]);
-    assert_eq!(of("server", "RMSE/local_test"), [(0, 0), (1, 1)]);
+    assert_eq!(of("server", "Score/local_test"), [(0, 0), (1, 1)]);
     let first_round: Vec<_> =
         lines.iter().filter(|line| line["round"] == 0).map(|line| line["client"].as_str().unwrap()).collect();
     let mut clients = first_round.clone();

@@ -21,9 +21,6 @@ pub struct Clamp {
 impl Clamp {
     /// A filter with this limit.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
-        if !(config.limit > 0.0 && config.limit.is_finite()) {
-            return Err(Error::config("must be a number above 0").at_key("limit"));
-        }
         Ok(Self {
             limit: config.limit,
         })

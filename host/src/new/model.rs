@@ -31,9 +31,6 @@ pub struct Mean {
 impl Mean {
     /// A model that predicts 0.
     pub fn new(config: Config, setup: &ModelSetup, _: &Context<'_>) -> Result<Self> {
-        if !(config.learning_rate > 0.0 && config.learning_rate <= 1.0) {
-            return Err(Error::config("must be more than 0 and at most 1").at_key("learning-rate"));
-        }
         let zero = Tensor::from_slice(&[1], &[0.0_f32])?;
         let params = setup.held.iter().map(|task| (name(task), zero.clone()));
         Ok(Self {

@@ -2,29 +2,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::invalid;
 use super::subject::Subject;
 use super::verdict::{Found, Verdict, fail, skip};
-use crate::{ErrorKind, Result};
 
 /// A key that no component has.
 const UNKNOWN: &str = "no-such-key";
 
-/// Makes an instance of a subject.
-pub(crate) type Make<'a> = &'a dyn Fn(Subject) -> Result<()>;
-
-/// Makes the checks that all kinds have in common. Without `make` the component's struct alone is asked.
-pub(crate) fn check(subject: &Subject, make: Option<Make<'_>>, verdict: &mut Verdict) {
+/// Makes the checks that all kinds have in common. The component's schema and its struct are asked together, as a host
+/// does.
+pub(crate) fn check(subject: &Subject, verdict: &mut Verdict) {
     verdict
         .run("profile", "an experiment finds a component by its name, and a person by its line", || profile(subject));
     verdict.run("config-sample", "what the checks are made with must be a configuration", || {
         accepted(subject, &subject.config, "the sample configuration")
-    });
-    verdict.run("config-schema", "editors check experiments by the schema and would mark this one as wrong", || {
-        match invalid(subject.schema(), &subject.config) {
-            None => Ok(()),
-            Some(wrong) => fail("a schema by which the sample configuration is valid", wrong),
-        }
     });
     let why = "a mistyped key would be ignored, and the run would not be what its file says";
     verdict.run("config-unknown-key", why, || {
@@ -41,8 +31,6 @@ pub(crate) fn check(subject: &Subject, make: Option<Make<'_>>, verdict: &mut Ver
     verdict.run("config-required", why, || required(subject));
     let why = "a person copies the default from the schema into the file, and changes it from there";
     verdict.run("config-defaults", why, || defaults(subject));
-    let why = "editors would mark as wrong what the component takes";
-    verdict.run("config-agrees", why, || agrees(subject, make));
     verdict.run("config-described", "the schema is the manual that a person reads", || described(subject));
 }
 
@@ -108,39 +96,8 @@ fn defaults(subject: &Subject) -> Found {
     for (key, value) in defaults {
         let config = subject.with(&key, value.clone());
         accepted(subject, &config, &format!("`{key}` with its default {value}"))?;
-        if let Some(wrong) = invalid(subject.schema(), &config) {
-            return fail(format!("the default of `{key}` to be valid by the schema"), wrong);
-        }
     }
     Ok(())
-}
-
-fn agrees(subject: &Subject, make: Option<Make<'_>>) -> Found {
-    let candidates = [
-        json!(true),
-        json!(-1),
-        json!(0),
-        json!(1),
-        json!(0.5),
-        json!(1e9),
-        json!("no such word"),
-        json!([]),
-        json!({}),
-    ];
-    for (key, value) in properties(subject).flat_map(|(key, _)| candidates.iter().map(move |value| (key, value))) {
-        let config = subject.with(key, value.clone());
-        let Some(wrong) = invalid(subject.schema(), &config) else { continue };
-        if subject.component.check(&config)?.is_empty() && !refused(subject, config, make) {
-            return fail(format!("`{key} = {value}` to be refused, as by the schema: {wrong}"), "it was taken");
-        }
-    }
-    Ok(())
-}
-
-/// Whether the constructor refuses a configuration that the struct takes, and says so of the configuration.
-fn refused(subject: &Subject, config: Value, make: Option<Make<'_>>) -> bool {
-    let made = make.map(|make| make(subject.of(config)));
-    matches!(made, Some(Err(error)) if *error.kind() == ErrorKind::Config)
 }
 
 fn described(subject: &Subject) -> Found {

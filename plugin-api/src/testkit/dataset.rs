@@ -42,8 +42,7 @@ impl DatasetCheck {
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
-        let make = |subject| Self { subject, ..self.clone() }.make(SEED).map(drop);
-        configuration::check(&self.subject, Some(&make), &mut verdict);
+        configuration::check(&self.subject, &mut verdict);
         let made = "the host makes one instance";
         let works = verdict.run("new", made, || Ok(self.make(SEED).map(drop)?))
             && verdict

@@ -84,7 +84,6 @@ mod folder;
 mod memory;
 mod model;
 mod sample;
-mod schema;
 mod states;
 mod subject;
 mod verdict;
@@ -128,12 +127,11 @@ pub fn check_filter(component: &Component, config: &Value) -> Verdict {
     FilterCheck::new(component, config).check()
 }
 
-/// Checks of a component of any kind what it says of its configuration, and makes none: a bound that only its constructor
-/// keeps counts for nothing here.
+/// Checks of a component of any kind what it says of its configuration, and makes none.
 pub fn check_configuration(component: &Component, config: &Value) -> Verdict {
     let subject = subject::Subject::new(component, config);
     let mut verdict = Verdict::new(subject.title());
-    configuration::check(&subject, None, &mut verdict);
+    configuration::check(&subject, &mut verdict);
     verdict
 }
 

@@ -45,11 +45,6 @@ impl Subject {
         config
     }
 
-    /// The same component with another configuration.
-    pub(crate) fn of(&self, config: Value) -> Self {
-        Self { config, ..self.clone() }
-    }
-
     /// Whether nothing panicked while instances were dropped.
     pub(crate) fn drops_well(&self) -> Found {
         match self.component.mishaps().first() {

@@ -1,9 +1,9 @@
-//! The `[aggregator]` table. Values are checked where they are read; whether the optimiser uses a key is checked when it
+//! The `[aggregator]` table. Values keep to their bounds in the schema; whether the optimiser uses a key is checked when it
 //! is made.
 
 use plugin_api::{Error, Result, WeightBy};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use crate::rule::Rule;
 
@@ -15,24 +15,28 @@ pub struct Config {
     pub(crate) optimizer: Optimizer,
     /// The server's learning rate η, more than 0. With `adam`, `yogi` and `adagrad` it is about what an element moves by
     /// in a round; with `momentum`, 1 takes the clients' mean in full.
-    #[serde(deserialize_with = "positive")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     learning_rate: f64,
     /// For `adam`, `yogi`, `adagrad`: the decay β₁ of the first moment, at least 0 and below 1. 0.9 if not given, for
     /// `adagrad` 0: no momentum.
-    #[serde(default, deserialize_with = "decay")]
+    #[serde(default)]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     beta1: Option<f64>,
     /// For `adam`, `yogi`: the decay β₂ of the second moment, at least 0 and below 1; 0.99 if not given.
-    #[serde(default, deserialize_with = "decay")]
+    #[serde(default)]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     beta2: Option<f64>,
     /// For `adam`, `yogi`, `adagrad`: τ, more than 0, which is added to the root of the second moment; the larger, the
     /// less adaptive. 1e-3 if not given.
-    #[serde(default, deserialize_with = "some_positive")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     tau: Option<f64>,
     /// For `adam`, `yogi`: whether the moments are corrected for their start; false if not given, as in the paper.
     #[serde(default)]
     bias_correction: Option<bool>,
     /// For `momentum`: how much of the last direction is kept, at least 0 and below 1; 0.9 if not given.
-    #[serde(default, deserialize_with = "decay")]
+    #[serde(default)]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     momentum: Option<f64>,
     /// What a client's parameters are weighed by in the mean.
     #[serde(default)]
@@ -103,27 +107,5 @@ impl Config {
             Optimizer::Adagrad => Rule::Adagrad { rate, beta1: self.beta1.unwrap_or(0.0), tau },
             Optimizer::Momentum => Rule::Momentum { rate, momentum: self.momentum.unwrap_or(0.9) },
         })
-    }
-}
-
-fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if value.is_finite() && value > 0.0 {
-        Ok(value)
-    } else {
-        Err(de::Error::custom(format!("must be a finite number above 0, not {value}")))
-    }
-}
-
-fn some_positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    positive(deserializer).map(Some)
-}
-
-fn decay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if (0.0..1.0).contains(&value) {
-        Ok(Some(value))
-    } else {
-        Err(de::Error::custom(format!("must be at least 0 and below 1, not {value}")))
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use aggregator_fedopt::{Config, FedOpt};
-use plugin_api::config::read;
+use plugin_api::config::{problems, read};
 use plugin_api::context::Silent;
 use plugin_api::half::bf16;
 use plugin_api::{Aggregator, Cohort, Context, Element, Message, Params, Result, Tensor, Update};
@@ -252,8 +252,7 @@ fn errors_name_the_tensor_and_leave_no_trace() {
 #[test]
 fn bad_keys_are_told_with_their_names() {
     let told = |config: Value| {
-        let problems = read::<Config>(&config).unwrap_err();
-        problems.into_iter().map(|p| (p.path.join("."), p.message)).collect::<Vec<_>>()
+        problems::<Config>(&config).into_iter().map(|p| (p.path.join("."), p.message)).collect::<Vec<_>>()
     };
     let found = told(json!({
         "optimizer": "sgd", "learning-rate": 0.0, "beta1": 1.0, "beta2": -0.1, "tau": 0, "momentum": 1.5, "eta": 1,
@@ -261,11 +260,11 @@ fn bad_keys_are_told_with_their_names() {
     }));
     for (key, part) in [
         ("optimizer", "unknown value `sgd`"),
-        ("learning-rate", "above 0, not 0"),
-        ("beta1", "below 1, not 1"),
-        ("beta2", "at least 0 and below 1, not -0.1"),
-        ("tau", "above 0, not 0"),
-        ("momentum", "below 1, not 1.5"),
+        ("learning-rate", "more than 0, not 0"),
+        ("beta1", "less than 1, not 1"),
+        ("beta2", "at least 0 and less than 1, not -0.1"),
+        ("tau", "more than 0, not 0"),
+        ("momentum", "less than 1, not 1.5"),
         ("eta", "unknown key"),
         ("weight-by", "unknown value `size`"),
     ] {

@@ -1,11 +1,11 @@
-//! The `[aggregator]` table. Values are checked where they are read; whether the method uses a key is checked when it is
+//! The `[aggregator]` table. Values keep to their bounds in the schema; whether the method uses a key is checked when it is
 //! made.
 
 use std::num::NonZeroUsize;
 
 use plugin_api::{Error, Result};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use crate::method::Method;
 
@@ -17,7 +17,8 @@ pub struct Config {
     method: Name,
     /// For `trimmed-mean`, which needs it: the fraction of the values left out at either end, more than 0 and less than
     /// 0.5. So many of the clients may be byzantine.
-    #[serde(default, deserialize_with = "fraction")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 0.5))]
     trim: Option<f64>,
     /// For `krum` and `multi-krum`, which need it: how many clients may be byzantine, at least 1. The round needs twice
     /// as many and 3.
@@ -32,7 +33,8 @@ pub struct Config {
     iterations: Option<NonZeroUsize>,
     /// For `geometric-median`: the smoothing ν, more than 0, in the units of the parameters: a smaller distance counts
     /// as this one. 1e-6 if not given.
-    #[serde(default, deserialize_with = "positive")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     smoothing: Option<f64>,
 }
 
@@ -93,23 +95,5 @@ impl Config {
                 smoothing: self.smoothing.unwrap_or(1e-6),
             },
         })
-    }
-}
-
-fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if value > 0.0 && value < 0.5 {
-        Ok(Some(value))
-    } else {
-        Err(de::Error::custom(format!("must be above 0 and below 0.5, not {value}")))
-    }
-}
-
-fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if value.is_finite() && value > 0.0 {
-        Ok(Some(value))
-    } else {
-        Err(de::Error::custom(format!("must be a finite number above 0, not {value}")))
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use aggregator_robust::Config;
 use common::{Noting, aggregated, name, params, robust, tensor, told, w};
-use plugin_api::config::read;
+use plugin_api::config::problems;
 use plugin_api::half::{bf16, f16};
 use plugin_api::{Aggregator, Cohort, Context, Params, State, Tensor, Update};
 use serde_json::{Value, json};
@@ -284,18 +284,17 @@ fn a_failed_round_leaves_no_trace_and_nothing_is_saved() {
 
 #[test]
 fn bad_keys_are_told_with_their_names() {
-    let found = read::<Config>(&json!({
+    let found = problems::<Config>(&json!({
         "method": "mean", "trim": 0.5, "byzantine": 0, "keep": 0, "iterations": 0, "smoothing": 0.0, "weight-by": "steps",
-    }))
-    .unwrap_err();
+    }));
     let found: Vec<_> = found.into_iter().map(|p| (p.path.join("."), p.message)).collect();
     for (key, part) in [
         ("method", "unknown value `mean`"),
-        ("trim", "above 0 and below 0.5, not 0.5"),
-        ("byzantine", "nonzero"),
-        ("keep", "nonzero"),
-        ("iterations", "nonzero"),
-        ("smoothing", "above 0, not 0"),
+        ("trim", "more than 0 and less than 0.5, not 0.5"),
+        ("byzantine", "at least 1, not 0"),
+        ("keep", "at least 1, not 0"),
+        ("iterations", "at least 1, not 0"),
+        ("smoothing", "more than 0, not 0"),
         ("weight-by", "unknown key"),
     ] {
         assert!(found.iter().any(|(k, m)| k == key && m.contains(part)), "{key}: {part} in {found:#?}");

@@ -29,7 +29,7 @@ use plugin_api::{
     Aggregator, Cohort, Component, Context, Error, Message, Params, Result, Tensor, Update, WeightBy, WeightedMean,
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 /// What the names of control variates begin with.
 const CONTROL: &str = "scaffold.";
@@ -39,21 +39,13 @@ const CONTROL: &str = "scaffold.";
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     /// How far the global model goes towards the mean of the updates: 1 is all the way.
-    #[serde(default = "one", deserialize_with = "positive")]
+    #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub learning_rate: f32,
 }
 
 fn one() -> f32 {
     1.0
-}
-
-fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f32, D::Error> {
-    let value = f32::deserialize(deserializer)?;
-    if value.is_finite() && value > 0.0 {
-        Ok(value)
-    } else {
-        Err(serde::de::Error::custom(format!("must be a finite number above 0, not {value}")))
-    }
 }
 
 /// The mean of the updates, and the sum of the changes of control variates.

@@ -1,9 +1,8 @@
-//! The two tables. A configuration that could be read is a valid one; what depends on the number of clients is checked
+//! The two tables. Values keep to their bounds in the schema; what depends on the number of clients is checked
 //! when a round begins.
 
 use schemars::JsonSchema;
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 /// The keys of the filter's table.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -22,15 +21,16 @@ pub struct AggregatorConfig {
     /// How many clients it takes to unmask a sum, which is also how many have to finish the round: more than half of the
     /// round's clients. Fewer than so many that pool what they know with the server learn nothing of another. If not
     /// given, more than two thirds.
-    #[serde(default, deserialize_with = "threshold")]
+    #[serde(default)]
     #[schemars(range(min = 2, max = 255))]
     pub threshold: Option<usize>,
     /// The largest absolute change of a value in a round. A larger one is clamped, and counted under `Secure/clamped`.
-    #[serde(default = "default_clip", deserialize_with = "clip")]
+    #[serde(default = "default_clip")]
+    #[schemars(range(min = 1e-30, max = 1e30))] // So that neither a step nor a sum leaves the range of f64.
     pub clip: f64,
     /// Bits of a change's fixed-point number, its sign among them: a change is rounded to a multiple of `clip /
     /// 2^(bits - 1)`. The sum over all clients has to fit in 32 bits, so that 24 suit up to 255 clients, 28 up to 15.
-    #[serde(default = "default_bits", deserialize_with = "bits")]
+    #[serde(default = "default_bits")]
     #[schemars(range(min = 2, max = 30))]
     pub bits: u32,
 }
@@ -41,28 +41,4 @@ fn default_clip() -> f64 {
 
 fn default_bits() -> u32 {
     24
-}
-
-fn threshold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    let value = usize::deserialize(deserializer)?;
-    if (2..=255).contains(&value) {
-        Ok(Some(value))
-    } else {
-        Err(Error::custom(format!("must be from 2 to 255, not {value}")))
-    }
-}
-
-fn clip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    // So that neither a step nor a sum leaves the range of f64.
-    if (1e-30..=1e30).contains(&value) {
-        Ok(value)
-    } else {
-        Err(Error::custom(format!("must be from 1e-30 to 1e30, not {value}")))
-    }
-}
-
-fn bits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let value = u32::deserialize(deserializer)?;
-    if (2..=30).contains(&value) { Ok(value) } else { Err(Error::custom(format!("must be from 2 to 30, not {value}"))) }
 }

@@ -55,8 +55,7 @@ pub struct Config {
     pub group_by: Option<GroupBy>,
     /// The part of a client's rows that is kept for testing, met as closely as groups allow; 0.2 if nothing says which
     /// rows are.
-    #[serde(default, deserialize_with = "fedplug_tables::fraction")]
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub test_fraction: Option<f64>,
     /// The column that says `train` or `test` of each row; `0`, `no` and `false`, or `1`, `yes` and `true`, are read as
     /// these.
@@ -161,10 +160,6 @@ fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TaskTa
     if tasks.is_empty() { Err(D::Error::custom("an experiment needs at least one task")) } else { Ok(Some(tasks)) }
 }
 
-fn concentration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    fedplug_tables::concentration(deserializer).map(Some)
-}
-
 /// The ways in which a table can say who the clients are, of which it must use one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -172,7 +167,6 @@ struct Ways {
     column: Option<String>,
     pattern: Option<Pattern>,
     count: Option<NonZeroUsize>,
-    #[serde(default, deserialize_with = "concentration")]
     alpha: Option<f64>,
 }
 

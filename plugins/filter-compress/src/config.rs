@@ -1,10 +1,9 @@
-//! The filter's table. Each value is checked where it is read; what one key asks of another is checked in
+//! The filter's table. Values keep to their bounds in the schema; what one key asks of another is checked in
 //! [`Config::plan`].
 
 use plugin_api::{Error, Result};
 use schemars::JsonSchema;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::quantizer::{Quantizer, SMALLEST_BLOCK};
 
@@ -20,12 +19,12 @@ pub struct Config {
     pub of: Option<Of>,
     /// Of `int8` and `nf4`: how many elements share a scale, from 16 to 1048576, and for `nf4` an even number. The
     /// default is 4096 for `int8` and 64 for `nf4`.
-    #[serde(default, deserialize_with = "block_size")]
-    #[schemars(range(min = 16, max = 1_048_576))]
+    #[serde(default)]
+    #[schemars(range(min = SMALLEST_BLOCK, max = 1_048_576))]
     pub block_size: Option<usize>,
     /// Of `top-k`: the fraction of each tensor's elements that is sent, more than 0 and at most 1. The default is 0.01.
-    #[serde(default, deserialize_with = "keep")]
-    #[schemars(range(max = 1.0))]
+    #[serde(default)]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub keep: Option<f64>,
 }
 
@@ -115,23 +114,5 @@ impl Config {
         let quantizer = Quantizer::new(self.method, self.block_size).map_err(|e| e.at_key("block-size"))?;
         let default = if quantizer.is_half() { Of::Values } else { Of::Update };
         Ok(Plan::Quantize(quantizer, self.of.unwrap_or(default)))
-    }
-}
-
-fn block_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    let size = usize::deserialize(deserializer)?;
-    if (SMALLEST_BLOCK..=1 << 20).contains(&size) {
-        Ok(Some(size))
-    } else {
-        Err(D::Error::custom(format!("must be from {SMALLEST_BLOCK} to 1048576, not {size}")))
-    }
-}
-
-fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let keep = f64::deserialize(deserializer)?;
-    if keep > 0.0 && keep <= 1.0 {
-        Ok(Some(keep))
-    } else {
-        Err(D::Error::custom(format!("must be more than 0 and at most 1, not {keep}")))
     }
 }

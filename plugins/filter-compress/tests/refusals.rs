@@ -6,7 +6,7 @@ mod common;
 
 use common::{ALL, apply, at_client, at_server, config, model, start, tensor};
 use filter_compress::{Compress, Config, Method};
-use plugin_api::config::read;
+use plugin_api::config::{problems, read};
 use plugin_api::context::Silent;
 use plugin_api::{Context, Error, Message, WeightedMean};
 use serde_json::json;
@@ -139,12 +139,13 @@ fn what_is_not_finite_or_too_large_is_named() {
 
 #[test]
 fn bad_tables_are_told_with_their_keys() {
-    let table = |value: serde_json::Value| match read::<Config>(&value) {
-        Err(problems) => problems.into_iter().map(|p| format!("{}: {}", p.path.join("."), p.message)).collect(),
-        Ok(config) => match Compress::new(config, &Context::new(&Silent)) {
-            Ok(_) => Vec::new(),
-            Err(error) => vec![error.to_string()],
-        },
+    let table = |value: serde_json::Value| -> Vec<String> {
+        let problems = problems::<Config>(&value);
+        if !problems.is_empty() {
+            return problems.into_iter().map(|p| format!("{}: {}", p.path.join("."), p.message)).collect();
+        }
+        let made = Compress::new(read(&value).unwrap(), &Context::new(&Silent));
+        made.err().into_iter().map(|error| error.to_string()).collect()
     };
     let good = [
         json!({ "method": "fp16" }),
@@ -159,8 +160,11 @@ fn bad_tables_are_told_with_their_keys() {
     for (value, wanted) in [
         (json!({}), ": `method` is missing"),
         (json!({ "method": "int4" }), "method: unknown value `int4`"),
-        (json!({ "method": "nf4", "block-size": 15 }), "block-size: must be from 16 to 1048576, not 15"),
-        (json!({ "method": "nf4", "block-size": 2_000_000 }), "block-size: must be from 16 to 1048576, not 2000000"),
+        (json!({ "method": "nf4", "block-size": 15 }), "block-size: must be at least 16 and at most 1048576, not 15"),
+        (
+            json!({ "method": "nf4", "block-size": 2_000_000 }),
+            "block-size: must be at least 16 and at most 1048576, not 2000000",
+        ),
         (json!({ "method": "nf4", "block-size": 65 }), "`block-size`: must be even for `nf4`, not 65"),
         (
             json!({ "method": "fp16", "block-size": 64 }),

@@ -1,9 +1,8 @@
-//! The filter's table. Each value is checked where it is read; which keys go with which mechanism, by [`Config::plan`].
+//! The filter's table. Values keep to their bounds in the schema; which keys go with which mechanism, by [`Config::plan`].
 
 use plugin_api::Error;
 use schemars::JsonSchema;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::gaussian::Gaussian;
 use crate::percentile::Percentile;
@@ -21,32 +20,40 @@ pub struct Config {
     pub reproducible: Option<bool>,
 
     /// `gaussian`: the L2 norm that a client's whole update is clipped to; above 0.
-    #[serde(default, deserialize_with = "positive")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub clip: Option<f64>,
     /// `gaussian`: the noise's standard deviation on every element, in units of `clip`; 0 clips without noise.
-    #[serde(default, deserialize_with = "not_negative")]
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
     pub noise_multiplier: Option<f64>,
     /// `gaussian`: the delta of the account, between 0 and 1; much less than 1 / number of clients.
-    #[serde(default, deserialize_with = "between_0_and_1")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub delta: Option<f64>,
     /// `sparse-vector`: the share of the parameters to be shared; above 0, at most 1.
-    #[serde(default, deserialize_with = "share")]
+    #[serde(default)]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub fraction: Option<f64>,
     /// `sparse-vector`: the budget of which values are shared, in a round; `epsilon-of` says of what exactly.
-    #[serde(default, deserialize_with = "positive")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub epsilon: Option<f64>,
     /// `sparse-vector`: whether `epsilon` is the budget of the whole `selection`, if not given, or of its `threshold` alone.
     #[serde(default)]
     pub epsilon_of: Option<EpsilonOf>,
     /// `sparse-vector`: the budget of one shared value, whose noise has the scale `2 gamma / noise-var`. No variance: the
     /// name is the reference's.
-    #[serde(default, deserialize_with = "positive")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub noise_var: Option<f64>,
     /// `sparse-vector`, `percentile`: updates are clipped to this magnitude, each by itself; above 0.
-    #[serde(default, deserialize_with = "positive")]
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub gamma: Option<f64>,
     /// `sparse-vector`: the threshold before noise; at least 0, of the size of `gamma` at most.
-    #[serde(default, deserialize_with = "not_negative")]
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
     pub tau: Option<f64>,
     /// `sparse-vector`: whether the shared values are drawn with replacement from those above the threshold; then fewer
     /// are shared. True if not given, as in the reference.
@@ -54,7 +61,8 @@ pub struct Config {
     pub replace: Option<bool>,
 
     /// `percentile`: only updates whose magnitude reaches this percentile are shared; 0 to 100.
-    #[serde(default, deserialize_with = "percentage")]
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub percentile: Option<f64>,
 }
 
@@ -148,37 +156,4 @@ impl Config {
             }
         })
     }
-}
-
-fn checked<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    wanted: &str,
-    fits: impl FnOnce(f64) -> bool,
-) -> Result<Option<f64>, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if value.is_finite() && fits(value) {
-        Ok(Some(value))
-    } else {
-        Err(D::Error::custom(format!("must be {wanted}, not {value}")))
-    }
-}
-
-fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    checked(deserializer, "a finite number above 0", |value| value > 0.0)
-}
-
-fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    checked(deserializer, "a finite number of at least 0", |value| value >= 0.0)
-}
-
-fn between_0_and_1<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    checked(deserializer, "above 0 and below 1", |value| value > 0.0 && value < 1.0)
-}
-
-fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    checked(deserializer, "above 0 and at most 1", |value| value > 0.0 && value <= 1.0)
-}
-
-fn percentage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    checked(deserializer, "from 0 to 100", |value| (0.0..=100.0).contains(&value))
 }

@@ -52,7 +52,7 @@ use plugin_api::{Error, Result};
 pub use records::delimiter;
 pub use rows::RowFile;
 pub use scale::{note_scale, scale_of, standardised};
-pub use split::{Deal, Sites, concentration, fraction, shuffle};
+pub use split::{Deal, Sites, shuffle};
 pub use write::{Fields, write_csv};
 
 /// The part of the rows to test on where nobody says another.

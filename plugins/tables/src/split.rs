@@ -8,7 +8,6 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
 
 /// Clients `site-1`, `site-2`, …, each with a part of the training rows of every task and all of its test rows.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -18,40 +17,12 @@ pub struct Sites {
     pub count: NonZeroUsize,
     /// The concentration of the Dirichlet distribution that the parts' sizes are drawn from, for each task anew: the
     /// smaller, the more unequal.
-    #[serde(deserialize_with = "concentration")]
     #[schemars(range(min = MIN_ALPHA, max = MAX_ALPHA))]
     pub alpha: f64,
 }
 
 const MIN_ALPHA: f64 = 1e-6;
 const MAX_ALPHA: f64 = 1e6;
-
-/// Reads a concentration of [`Sites`].
-///
-/// # Errors
-/// If it is not a number between 1e-6 and 1e6.
-pub fn concentration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    let fits = (MIN_ALPHA..=MAX_ALPHA).contains(&value);
-    if fits {
-        Ok(value)
-    } else {
-        Err(D::Error::custom(format_args!("must lie between {MIN_ALPHA} and {MAX_ALPHA}, not {value}")))
-    }
-}
-
-/// Reads a part of the rows.
-///
-/// # Errors
-/// If it is not a number between 0 and 1.
-pub fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if value > 0.0 && value < 1.0 {
-        Ok(Some(value))
-    } else {
-        Err(D::Error::custom(format_args!("must be more than 0 and less than 1, not {value}")))
-    }
-}
 
 /// Where the rows of a task go, by their numbers.
 #[derive(Clone, Debug, PartialEq)]

@@ -48,8 +48,7 @@ impl AggregatorCheck {
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
-        let make = |subject| Self { subject, ..self.clone() }.make(SEED).map(drop);
-        configuration::check(&self.subject, Some(&make), &mut verdict);
+        configuration::check(&self.subject, &mut verdict);
         if !verdict.run("new", "the host makes one instance", || Ok(self.make(SEED).map(drop)?)) {
             verdict.skip(&behaviour::CALLS, "no instance could be made");
             verdict.skip(&behaviour::NAMES, "no instance could be made");

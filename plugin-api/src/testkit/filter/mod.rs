@@ -53,8 +53,7 @@ impl FilterCheck {
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
-        let make = |subject| Self { subject, ..self.clone() }.make().map(drop);
-        configuration::check(&self.subject, Some(&make), &mut verdict);
+        configuration::check(&self.subject, &mut verdict);
         if !verdict
             .run("new", "the host makes one at the server and one for each client", || Ok(self.make().map(drop)?))
         {

@@ -39,8 +39,7 @@ impl ModelCheck {
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
-        let make = |subject| Self { subject, ..self.clone() }.make(SEED).map(drop);
-        configuration::check(&self.subject, Some(&make), &mut verdict);
+        configuration::check(&self.subject, &mut verdict);
         let made = "the host makes an instance for the server and one for each client";
         if !verdict.run("new", made, || Ok(self.make(SEED).map(drop)?)) {
             verdict.skip(&calls::NAMES, "no instance could be made");

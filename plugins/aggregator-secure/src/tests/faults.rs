@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::letters::Question;
-use plugin_api::config::read;
+use plugin_api::config::{problems, read};
 
 fn begun(clients: usize, config: serde_json::Value) -> Result<()> {
     let ctx = Context::new(&Silent);
@@ -12,12 +12,12 @@ fn begun(clients: usize, config: serde_json::Value) -> Result<()> {
 
 #[test]
 fn a_table_is_checked_as_it_is_read() {
-    let problems = read::<AggregatorConfig>(&json!({ "threshold": 1, "clip": 0.0, "bits": 31, "bit": 3 })).unwrap_err();
+    let problems = problems::<AggregatorConfig>(&json!({ "threshold": 1, "clip": 0.0, "bits": 31, "bit": 3 }));
     let told: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.path.join("."), p.message)).collect();
     for line in [
-        "threshold: must be from 2 to 255, not 1",
-        "clip: must be from 1e-30 to 1e30, not 0",
-        "bits: must be from 2 to 30, not 31",
+        "threshold: must be at least 2 and at most 255, not 1",
+        "clip: must be at least 1e-30 and at most 1e30, not 0",
+        "bits: must be at least 2 and at most 30, not 31",
         "bit: unknown key `bit`",
     ] {
         assert!(told.iter().any(|told| told == line), "{line} is not in {told:?}");

@@ -1,0 +1,110 @@
+//! What a plugin's schema says of its keys holds, whatever the plugin does, and `--set` says what to write.
+
+use std::fmt::Write as _;
+
+use crate::support::{Bench, Told};
+
+/// An experiment with a filter whose struct and constructor check no bound of its schema.
+const GOOD: &str = r#"name = "good"
+
+[federation]
+rounds = 2
+
+[dataset]
+plugin = "flab"
+root = "configs/sample"
+
+[model]
+plugin = "linear"
+
+[aggregator]
+plugin = "fedavg"
+
+[[filter]]
+plugin = "bounded"
+at = "server-output"
+share = 0.5
+"#;
+
+fn check(text: &str, arguments: &[&str]) -> Told {
+    let bench = Bench::new();
+    let path = bench.write("bounds.toml", text);
+    bench.fedplug(&[&["check", path.to_str().unwrap()], arguments].concat())
+}
+
+fn refused(text: &str, arguments: &[&str]) -> String {
+    let told = check(text, arguments);
+    assert_eq!(told.code, 2, "{}", told.stderr);
+    told.stderr
+}
+
+#[test]
+fn a_plugins_schema_is_kept_by_the_host() {
+    let told = check(GOOD, &[]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    let keys = r#"share = 1.0
+copies = 300
+narrow = 1e300
+mode = "sideways"
+names = ["a", "b", "", 7]
+word = "Two words"
+layers = [{ width = 12 }, { width = 0 }, { widht = 8 }]
+limits = { low = -1.0 }
+colour = "red"
+"#;
+    insta::assert_snapshot!("a plugin's bounds", refused(&GOOD.replace("share = 0.5\n", keys), &[]));
+    insta::assert_snapshot!(
+        "types of TOML",
+        refused(&GOOD.replace("share = 0.5\n", "share = \"half\"\nnames = \"a\"\nlayers = { width = 8 }\ncopies = 1.5\nlimits = []\nmode = 3\nloud = 1\n"), &[])
+    );
+    // A dataset's bound, which once held by the dataset's doing alone.
+    insta::assert_snapshot!("a dataset's bound", refused(GOOD, &["--set", "dataset.test-fraction=7"]));
+}
+
+#[test]
+fn the_hosts_own_bounds_stand_in_its_schema() {
+    let keys = "rounds = 0\nlocal-epochs = -1\nthreads-per-client = 100_000\nfraction = 0\ndevices = []\nmin-clients = 1.5\n\
+                early-stopping = { patience = 0, min-delta = -1 }\non-client-failure = \"ignore\"\nidle-memory = 8";
+    insta::assert_snapshot!("the host's bounds", refused(&GOOD.replace("rounds = 2", keys), &[]));
+    let told = refused(&GOOD.replace("rounds = 2", "rounds = \"two\"").replace("\"server-output\"", "3"), &[]);
+    assert!(told.contains("must be a whole number, not the text `two`"), "{told}");
+    assert!(told.contains("`at` must name a place"), "{told}");
+}
+
+#[test]
+fn set_says_what_to_write() {
+    let told = |argument: &str| refused(GOOD, &["--set", argument]);
+    insta::assert_snapshot!("set a filter that is not there", told("filter.1.share=0.1"));
+    insta::assert_snapshot!("set an item of no list", told("model.layers.0=8"));
+    insta::assert_snapshot!("set through a value", told("federation.rounds.more=8"));
+    let deep = format!("{}b=1", "a.".repeat(30_000));
+    insta::assert_snapshot!("set thirty thousand tables deep", told(&deep));
+    // What the file lacks is not the argument's fault.
+    let lacking = GOOD.replace("[federation]\nrounds = 2\n", "");
+    insta::assert_snapshot!(
+        "set a key of a table that is not there",
+        refused(&lacking, &["--set", "federation.threads=1"])
+    );
+    let told = refused(GOOD, &["--set", "filter.0.share=2"]);
+    assert!(told.starts_with("error: --set filter.0.share=2: must be more than 0 and less than 1, not 2"), "{told}");
+}
+
+#[test]
+fn thousands_of_unknown_keys_end_in_a_page() {
+    let mut text = GOOD.to_owned();
+    for key in 0..20_000 {
+        let _ = writeln!(text, "key-{key} = 1");
+    }
+    let begun = std::time::Instant::now();
+    let told = refused(&text, &[]);
+    // It took minutes when each was found by a reading of its own.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(
+        told.contains("unknown key `key-0`") && told.ends_with("error: 19900 more errors are not shown\n"),
+        "{}",
+        &told[told.len() - 200..]
+    );
+    // A file whose tables lie deeper than anybody's ends in a sentence too.
+    let told = refused(&format!("{}b = 1\n", "a.".repeat(30_000)), &[]);
+    assert!(told.starts_with("error: BENCH/bounds.toml"), "{}", &told[..200]);
+}
