@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use plugin_api::{Aggregator, Cohort, Evaluation, Goal, Message, Stage, Update};
+use plugin_api::{Aggregator, Cohort, ErrorKind, Evaluation, Goal, Message, Stage, Update};
 
 use crate::client::{Client, Order, Outcome};
 use crate::config::{self, OnClientFailure, SCORE};
@@ -15,10 +15,10 @@ use crate::link::{Fault, Line, Link};
 use crate::participation::select;
 use crate::report::{Record, mean_metrics, mean_score, short};
 use crate::run_dir::RunDir;
-use crate::stopping::Patience;
+use crate::stopping::{self, Patience};
 use crate::summary::Time;
 use crate::tracking::{Scalar, Tracker};
-use crate::trust;
+use crate::trust::{self, Layout};
 use crate::workers::{ahead, in_order};
 
 /// How long a run goes on without a checkpoint where the experiment does not say.
@@ -45,6 +45,8 @@ pub struct Federation<'a> {
     pub global: Message,
     /// The mean of the clients' scores of the global model that was evaluated last.
     pub score: Option<f64>,
+    /// What updates and global models have to fit.
+    pub layout: Layout,
     /// Which global model was the best so far.
     pub best: Option<Best>,
     /// That model.
@@ -119,8 +121,9 @@ impl Federation<'_> {
         let failed = |error| Failure::run(Fault::new(format!("aggregator `{plugin}`"), error).report(&place));
         aggregator.begin(&self.global, &cohort, &ctx).map_err(failed)?;
         let policy = self.plan.on_client_failure;
-        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
-        asked.dialogue(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed)?;
+        let lost = |fault: Fault, client: &str| bear(&fault, &format!("{place}, client `{client}`"), policy, link);
+        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers };
+        let encoded = asked.dialogue(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed, &lost)?;
         let orders = self.orders(round, &chosen)?;
 
         let aggregator = &mut self.aggregator.1;
@@ -131,7 +134,7 @@ impl Federation<'_> {
             link.reporter.client_done(chosen[place]);
             outcome
         };
-        let (input, global) = (&mut self.server[0], &self.global);
+        let (input, global, layout) = (&mut self.server[0], &self.global, &self.layout);
         let mut at_work: Vec<_> = pick(&mut self.clients, &chosen);
         let names: Vec<String> = at_work.iter().map(|client| client.name().to_owned()).collect();
         let ahead = ahead(self.workers, global.bytes());
@@ -140,18 +143,21 @@ impl Federation<'_> {
             let line = Line::new(link, "server", Some((chosen[index], client)), Some(round));
             let filtered = outcome.and_then(|mut outcome| {
                 let message = input.apply(std::mem::take(&mut outcome.message), global, &line)?;
+                trust::update(layout, global, &message, encoded).map_err(|e| Fault::new("update".to_owned(), e))?;
                 Ok((message, outcome))
             });
             let (message, outcome) = match filtered {
                 Ok(filtered) => filtered,
-                Err(fault) => {
-                    bear(&fault, &format!("{place}, client `{client}`"), policy, link)?;
-                    return Ok(());
-                }
+                Err(fault) => return lost(fault, client),
             };
-            heard.push(chosen[index]);
             let update = Update { client: client.clone(), message, steps: outcome.steps, examples: outcome.examples };
-            aggregator.add(update, &ctx).map_err(failed)?;
+            match aggregator.add(update, &ctx) {
+                Ok(()) => {}
+                Err(error) if *error.kind() == ErrorKind::Panic => return Err(failed(error)),
+                // What it refuses leaves no trace, by its contract: it is the client that has failed.
+                Err(error) => return lost(Fault::new(format!("aggregator `{plugin}`"), error), client),
+            }
+            heard.push(chosen[index]);
             outcomes.push((client.clone(), outcome));
             Ok(())
         });
@@ -163,9 +169,9 @@ impl Federation<'_> {
             let report = Report::new(format!("{place}: only {} clients sent an update", outcomes.len()));
             return Err(Failure::run(report.hint(format!("`federation.min-clients` is {}", self.plan.min_clients))));
         }
-        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
-        asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed)?;
-        let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.global, next)).map_err(failed)?;
+        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers };
+        asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed, &lost)?;
+        let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.layout, next)).map_err(failed)?;
         self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]))?;
         self.global = next;
         self.best_model.rest();
@@ -243,23 +249,13 @@ impl Federation<'_> {
         }
         let global = || outcomes.iter().map(|(_, outcome)| &outcome.global[..]);
         let local = || outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice));
-        let known = |at: &str| {
-            let metrics = || global().chain(local()).flatten().flat_map(|evaluation| &evaluation.metrics);
-            metrics().map(|metric| (format!("{}/{at}", metric.name), metric.goal)).collect::<Vec<_>>()
-        };
-        let all = [known("global_test"), known("local_test")].concat();
-        let Some((_, goal)) = all.iter().find(|(tag, _)| *tag == rule.metric) else {
-            let mut tags: Vec<&str> = [SCORE].into_iter().chain(all.iter().map(|(tag, _)| tag.as_str())).collect();
-            tags.sort_unstable();
-            tags.dedup();
-            let report =
-                Report::new(format!("`federation.early-stopping.metric`: the model reports no `{}`", rule.metric));
-            return Err(Failure::usage(report.hint(format!("there are: {}", tags.join(", ")))));
-        };
+        let metrics = global().chain(local()).flatten().flat_map(|evaluation| &evaluation.metrics);
+        let goal = stopping::goal(rule, metrics)
+            .map_err(|report| Failure::run(report.within("`federation.early-stopping.metric`")))?;
         let means = if rule.metric.ends_with("/local_test") { mean_metrics(local()) } else { mean_metrics(global()) };
         let value =
             means.iter().find(|(name, _)| rule.metric.starts_with(&format!("{name}/"))).map(|(_, value)| *value);
-        self.patience.note(value.unwrap_or(f64::NAN), *goal, rule);
+        self.patience.note(value.unwrap_or(f64::NAN), goal, rule);
         Ok(())
     }
 

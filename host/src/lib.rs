@@ -9,6 +9,7 @@
 
 pub mod bytes;
 pub mod checkpoint;
+pub mod chosen;
 pub mod cli;
 pub mod client;
 pub mod compare;
@@ -34,6 +35,7 @@ pub mod plot;
 pub mod plugins;
 pub mod predict;
 pub mod prepare;
+pub mod rehearsal;
 pub mod report;
 pub mod resume;
 pub mod run;

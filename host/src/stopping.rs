@@ -1,9 +1,33 @@
 //! Whether a run has stopped getting better.
 
-use plugin_api::Goal;
+use plugin_api::{Goal, Metric};
 use serde::{Deserialize, Serialize};
 
-use crate::config::EarlyStopping;
+use crate::config::{EarlyStopping, SCORE};
+use crate::error::Report;
+
+/// What the tags of an evaluation's metrics end with: of the global model, and of the client's own.
+const PLACES: [&str; 2] = ["global_test", "local_test"];
+
+/// Which way the number that a rule watches is better, of a model with these metrics.
+///
+/// # Errors
+/// If the model reports no such number.
+pub fn goal<'m>(rule: &EarlyStopping, metrics: impl Iterator<Item = &'m Metric>) -> Result<Goal, Report> {
+    if rule.metric == SCORE {
+        return Ok(Goal::Higher);
+    }
+    let tags = |metric: &Metric| PLACES.map(|place| (format!("{}/{place}", metric.name), metric.goal));
+    let all: Vec<(String, Goal)> = metrics.flat_map(tags).collect();
+    if let Some((_, goal)) = all.iter().find(|(tag, _)| *tag == rule.metric) {
+        return Ok(*goal);
+    }
+    let mut tags: Vec<&str> = [SCORE].into_iter().chain(all.iter().map(|(tag, _)| tag.as_str())).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    let report = Report::new(format!("the model reports no `{}`", rule.metric));
+    Err(report.hint(format!("it reports: {}", tags.join(", "))))
+}
 
 /// How the watched number went so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

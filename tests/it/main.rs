@@ -6,6 +6,7 @@
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
 //! - `secure`: secure aggregation, and clients that are lost in it.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
+//! - `rehearsal`: what does not go together is found before training.
 //! - `interfaces`: plugins of this interface in a later host, and the other way round.
 //! - `authoring`: what `plugin new` writes builds, passes its tests and runs.
 //! - `search`: where plugins are looked for, which of several is used, and what `plugin list` says of it.
@@ -29,6 +30,7 @@ mod interfaces;
 mod plots;
 mod predictions;
 mod readers;
+mod rehearsal;
 mod resume;
 mod runs;
 mod schema;
