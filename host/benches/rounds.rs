@@ -125,7 +125,7 @@ fn filters(criterion: &mut Criterion) {
     for (place, component) in [("in process", here), ("across the boundary", there)] {
         let mut chain = Chain::default();
         for _ in 0..3 {
-            chain.push("private".to_owned(), component.new_filter(&Value::Null, &line.context()).unwrap());
+            chain.push("private".to_owned(), Vec::new(), component.new_filter(&Value::Null, &line.context()).unwrap());
         }
         criterion.bench_function(&format!("{TENSORS} tensors through three filters, {place}"), |bencher| {
             bencher.iter_with_large_drop(|| chain.apply(message.clone(), &message, &line).unwrap());

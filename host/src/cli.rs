@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use plugin_api::Level;
 
 use crate::compare;
-use crate::config::{Experiment, MOST_THREADS};
+use crate::config::{Draft, Experiment, MOST_THREADS};
 use crate::console::Console;
 use crate::error::{Failure, Report};
 use crate::plot::{self, Across, Size};
@@ -291,16 +291,16 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             let options = Options { existing, ..options(&args.experiment) };
             let mut overrides = args.experiment.overrides;
             overrides.extend(args.name.map(|name| format!("name={}", serde_json::Value::from(name))));
-            let mut experiment = Experiment::read(&args.experiment.file, &overrides)?;
+            let mut draft = Draft::read(&args.experiment.file, &overrides)?;
             if let Some(threads) = args.threads {
-                experiment.federation.threads = threads as usize;
+                draft.experiment.federation.threads = threads as usize;
             }
-            run::run(experiment, &Options { output: args.output, ..options })
+            run::run(draft, &Options { output: args.output, ..options })
         }
         Command::Predict(args) => predict(args, &Console::new(level)),
         Command::Check(args) => {
             let options = options(&args);
-            let text = run::check(Experiment::read(&args.file, &args.overrides)?, &options)?;
+            let text = run::check(Draft::read(&args.file, &args.overrides)?, &options)?;
             print(&text)
         }
         Command::Prepare(args) => {

@@ -99,11 +99,12 @@ pub trait Client: Send {
     /// # Errors
     /// If no filter of its has an answer.
     fn answer(&mut self, question: &Message, round: u64, link: &Link<'_>) -> Result<Message, Fault>;
-    /// Evaluates a complete model of another client on its own data, and goes back to its own.
+    /// Evaluates a complete model of another client on its own data, and goes back to its own. What else the last global
+    /// model holds comes with it, since a method may expect it.
     ///
     /// # Errors
     /// If the model does not fit its own.
-    fn judge(&mut self, params: &Params, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault>;
+    fn judge(&mut self, message: &Message, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault>;
     /// Its own complete model.
     ///
     /// # Errors
@@ -288,14 +289,14 @@ impl Client for LocalClient {
         self.output.answer(question, &me.line(link, Some(round)))
     }
 
-    fn judge(&mut self, params: &Params, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault> {
+    fn judge(&mut self, message: &Message, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault> {
         let me = self.identity.clone();
         let line = me.line(link, None);
         let ctx = line.context();
         // It is its own again at the end, so for its place on disk it has not changed.
         let model = self.model.look(&ctx).map_err(|e| me.fault(e))?;
         let own = model.state(&ctx).map_err(|e| me.fault(e))?;
-        model.receive(&params.clone().into(), &ctx).map_err(|e| me.fault(e))?;
+        model.receive(message, &ctx).map_err(|e| me.fault(e))?;
         let found = self.evaluation(&ctx);
         self.model.look(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
         found

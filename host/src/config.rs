@@ -100,6 +100,13 @@ pub struct Federation {
     pub idle_memory: Option<Bytes>,
 }
 
+impl Federation {
+    /// One round, and the defaults.
+    fn of_one_round() -> Self {
+        config::read(&serde_json::json!({ "rounds": 1 })).expect("only `rounds` has no default")
+    }
+}
+
 fn one() -> u64 {
     1
 }
@@ -213,25 +220,39 @@ pub struct Experiment {
     pub document: Document,
 }
 
-impl Experiment {
+/// An experiment as far as it can be read: what of the host's keys is wrong has its default, and is told. So what is
+/// wrong with the plugins' tables can be told as well.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The experiment.
+    pub experiment: Experiment,
+    /// What is wrong with the host's keys.
+    pub reports: Vec<Report>,
+}
+
+impl Draft {
     /// Reads a file and applies the `--set` arguments.
     ///
     /// # Errors
-    /// If the file cannot be read, or a key of the host's is wrong: all of them at once.
+    /// If the file cannot be read or is no TOML, or an argument is none.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, Failure> {
         let mut document = Document::read(path)?;
         for argument in overrides {
             document.set(argument)?;
         }
-        Self::from_document(document)
+        Ok(Self::of(document))
     }
 
-    /// Makes an experiment of a parsed file.
+    /// The experiment, if nothing of the host's keys is wrong.
     ///
     /// # Errors
-    /// If a key of the host's is wrong.
-    pub fn from_document(document: Document) -> Result<Self, Failure> {
-        let mut raw = None;
+    /// All that is wrong with them.
+    pub fn whole(self) -> Result<Experiment, Failure> {
+        if self.reports.is_empty() { Ok(self.experiment) } else { Err(Failure::usage(self.reports)) }
+    }
+
+    fn of(document: Document) -> Self {
+        let (mut raw, mut reports) = (None, Vec::new());
         let (schema, _) = schemas();
         let own = |rest: &Value| {
             Ok(config::read::<Raw>(rest).map_or_else(
@@ -243,8 +264,10 @@ impl Experiment {
                 },
             ))
         };
-        let mut problems =
-            config::check(&schema, document.value(), own).map_err(|error| Failure::usage(Report::from(error)))?;
+        let mut problems = config::check(&schema, document.value(), own).unwrap_or_else(|error| {
+            reports.push(Report::from(error));
+            Vec::new()
+        });
         // Even when something else is wrong, say what is wrong with the plugins' tables and the values too.
         let table = |key: &str| document.value().get(key).and_then(Value::as_object).cloned();
         let mut choose = |key: &str| {
@@ -252,17 +275,43 @@ impl Experiment {
         };
         let (dataset, model, aggregator) = (choose("dataset"), choose("model"), choose("aggregator"));
         let mut filters = Vec::new();
-        let tables = document.value().get("filter").and_then(Value::as_array).into_iter().flatten().enumerate();
-        for (index, table) in tables.filter_map(|(index, table)| Some((index, table.as_object()?.clone()))) {
-            filters.extend(take_filter(table, index, &mut problems));
+        let tables = document.value().get("filter").and_then(Value::as_array);
+        for (index, table) in tables.into_iter().flatten().enumerate() {
+            filters.extend(table.as_object().cloned().map(|table| take_filter(table, index, &mut problems)));
         }
-        match raw {
-            Some(raw) if problems.is_empty() => {
-                let Raw { name, seed, plugin_path, federation, .. } = raw;
-                Ok(Self { name, seed, plugin_path, federation, dataset, model, aggregator, filters, document })
+        let filters = filters.concat();
+        let (name, seed, plugin_path, federation) = match raw {
+            Some(Raw { name, seed, plugin_path, federation, .. }) => (name, seed, plugin_path, federation),
+            None => {
+                let plugin_path = document.value().get("plugin-path").and_then(|paths| config::read(paths).ok());
+                let federation = document.value().get("federation").and_then(|table| config::read(table).ok());
+                (String::new(), 0, plugin_path.unwrap_or_default(), federation.unwrap_or_else(Federation::of_one_round))
             }
-            _ => Err(document.failure(&[], problems)),
+        };
+        if !problems.is_empty() {
+            reports.extend(document.reports(&[], problems));
         }
+        let experiment =
+            Experiment { name, seed, plugin_path, federation, dataset, model, aggregator, filters, document };
+        Self { experiment, reports }
+    }
+}
+
+impl Experiment {
+    /// Reads a file and applies the `--set` arguments.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a key of the host's is wrong: all of them at once.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, Failure> {
+        Draft::read(path, overrides)?.whole()
+    }
+
+    /// Makes an experiment of a parsed file.
+    ///
+    /// # Errors
+    /// If a key of the host's is wrong.
+    pub fn from_document(document: Document) -> Result<Self, Failure> {
+        Draft::of(document).whole()
     }
 
     /// The experiment as it is run: with the command line's changes and the host's defaults written out, as TOML.

@@ -1,8 +1,9 @@
 //! What a person sees while a run goes on: log lines and progress, on stderr. Bars on a terminal, plain lines in a log.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -27,6 +28,8 @@ pub struct Console {
     /// All of this, and the epochs that are done. It is kept beside, so that a step with 10,000 clients costs no more.
     position: AtomicU64,
     last_line: Mutex<Instant>,
+    /// What was told before, where each line is shown for the first client alone.
+    told: Option<Mutex<BTreeSet<String>>>,
 }
 
 impl Console {
@@ -35,7 +38,13 @@ impl Console {
         let plain = !std::io::stderr().is_terminal();
         let last_line = Mutex::new(Instant::now());
         let (partial, position) = (Vec::new(), AtomicU64::new(0));
-        Self { level, bar: ProgressBar::hidden(), plain, partial, position, last_line }
+        Self { level, bar: ProgressBar::hidden(), plain, partial, position, last_line, told: None }
+    }
+
+    /// The same, but shows what components say for the first client alone that they say it of.
+    #[must_use]
+    pub fn without_repetition(self) -> Self {
+        Self { told: Some(Mutex::default()), ..self }
     }
 
     /// Begins to show the progress of a run with this many clients and epochs of clients, some of them done before.
@@ -98,6 +107,17 @@ impl Console {
     /// Whether a line of this level is shown.
     pub fn enabled(&self, level: Level) -> bool {
         level <= self.level
+    }
+
+    /// Shows what a component says, after whom it says it of.
+    pub fn tell(&self, level: Level, whom: &str, line: &str) {
+        if !self.enabled(level) {
+            return;
+        }
+        let told = self.told.as_ref().map(|told| told.lock().unwrap_or_else(PoisonError::into_inner));
+        if told.is_none_or(|mut told| told.insert(line.to_owned())) {
+            self.log(level, &format!("{whom}{line}"));
+        }
     }
 
     /// Shows a line.

@@ -2,7 +2,7 @@
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
-use plugin_api::{Evaluation, Params};
+use plugin_api::{Evaluation, Message, Params};
 
 use crate::error::Failure;
 use crate::federation::{Federation, bear};
@@ -48,6 +48,7 @@ pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, Failure> {
             },
             None => federation.global.params.clone(),
         };
+        let message = Message { params, ..federation.global.clone() };
         let model = model.unwrap_or_else(|| GLOBAL.to_owned());
         link.console.log(plugin_api::Level::Debug, &format!("cross-site evaluation of model `{model}`"));
         let policy = federation.plan.on_client_failure;
@@ -55,7 +56,7 @@ pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, Failure> {
             (federation.workers, ahead(federation.workers, 0)),
             &mut federation.clients,
             |_, client| {
-                let found = client.judge(&params, link);
+                let found = client.judge(&message, link);
                 let rested = client.rest(link);
                 found.and_then(|found| rested.map(|()| found))
             },

@@ -3,10 +3,7 @@
 use plugin_api::{Aggregator, Context, Letter, Message, Stage};
 
 use crate::client::Client;
-use crate::config::OnClientFailure;
-use crate::error::Failure;
-use crate::federation::bear;
-use crate::link::Link;
+use crate::link::{Fault, Link};
 use crate::workers::{ahead, in_order};
 
 /// How often an aggregator may ask in one stage of a round: more than any protocol, and less than for ever.
@@ -28,24 +25,23 @@ pub struct Asked<'c, 'a> {
     pub link: &'a Link<'a>,
     /// How many answer at the same time.
     pub workers: usize,
-    /// What becomes of the run when one fails.
-    pub policy: OnClientFailure,
 }
 
 impl Asked<'_, '_> {
     /// Carries questions and answers to and fro until the aggregator has nothing more to ask. Clients that fail are
-    /// `present` no more.
+    /// `present` no more, unless `lost` says that this is the end. Says whether anything was asked.
     ///
     /// # Errors
-    /// If the aggregator fails or asks a client that is not there, or a client's failure ends the run.
-    pub fn dialogue(
+    /// If the aggregator `failed` or asks a client that is not there, or a client's failure is the end.
+    pub fn dialogue<E>(
         &mut self,
         aggregator: &mut dyn Aggregator,
         stage: Stage,
         present: &mut Vec<usize>,
         ctx: &Context<'_>,
-        failed: &dyn Fn(plugin_api::Error) -> Failure,
-    ) -> Result<(), Failure> {
+        failed: &dyn Fn(plugin_api::Error) -> E,
+        lost: &dyn Fn(Fault, &str) -> Result<(), E>,
+    ) -> Result<bool, E> {
         let mut questions = aggregator.ask(stage, Vec::new(), ctx).map_err(failed)?;
         let mut exchanges = 0;
         while !questions.is_empty() {
@@ -67,8 +63,8 @@ impl Asked<'_, '_> {
             let mut asked = pick(self.clients, &places);
             let names: Vec<String> = asked.iter().map(|client| client.name().to_owned()).collect();
             let mut answers = Vec::new();
-            let (round, link, policy) = (self.round, self.link, self.policy);
-            let mut lost = Vec::new();
+            let (round, link) = (self.round, self.link);
+            let mut silent = Vec::new();
             in_order(
                 (self.workers, ahead(self.workers, 0)),
                 &mut asked,
@@ -79,14 +75,14 @@ impl Asked<'_, '_> {
                         Ok(())
                     }
                     Err(fault) => {
-                        lost.push(places[index]);
-                        bear(&fault, &format!("round {}, client `{}`", round + 1, names[index]), policy, link)
+                        silent.push(places[index]);
+                        lost(fault, &names[index])
                     }
                 },
             )?;
-            present.retain(|place| lost.binary_search(place).is_err());
+            present.retain(|place| silent.binary_search(place).is_err());
             questions = aggregator.ask(stage, answers, ctx).map_err(failed)?;
         }
-        Ok(())
+        Ok(exchanges > 0)
     }
 }

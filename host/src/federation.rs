@@ -3,13 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use plugin_api::{Aggregator, Cohort, Evaluation, Message, Stage, Update};
+use plugin_api::{Aggregator, Cohort, ErrorKind, Evaluation, Message, Stage, Update};
 
 use crate::best::BestModels;
 use crate::client::{Client, Outcome};
 use crate::config::{self, LOCAL_SCORE, OnClientFailure};
 use crate::dialogue::{Asked, pick};
-use crate::document::nearest;
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
 use crate::link::{Fault, Line, Link};
@@ -19,10 +18,10 @@ use crate::participation::select;
 use crate::predictions;
 use crate::report::{Record, short};
 use crate::run_dir::RunDir;
-use crate::stopping::Patience;
+use crate::stopping::{self, Patience};
 use crate::summary::Time;
 use crate::tracking::{Scalar, Tracker};
-use crate::trust;
+use crate::trust::{self, Layout};
 use crate::workers::{ahead, in_order};
 
 /// How long a run goes on without a checkpoint where the experiment does not say.
@@ -30,9 +29,6 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 
 /// What the clients of a round did, by their names, in their order.
 type Outcomes = Vec<(String, Outcome)>;
-
-/// How many tags a hint lists.
-const SHOWN_TAGS: usize = 8;
 
 /// The federation between two rounds.
 pub struct Federation<'a> {
@@ -46,6 +42,8 @@ pub struct Federation<'a> {
     pub global: Message,
     /// The mean of the clients' scores of the global model that was evaluated last.
     pub score: Option<f64>,
+    /// What updates and global models have to fit.
+    pub layout: Layout,
     /// The global models that were the best so far.
     pub best: BestModels,
     /// Whether the run has several tasks, whose metrics have units of their own.
@@ -120,8 +118,9 @@ impl Federation<'_> {
         let failed = |error| Failure::run(Fault::new(format!("aggregator `{plugin}`"), error).report(&place));
         aggregator.begin(&self.global, &cohort, &ctx).map_err(failed)?;
         let policy = self.plan.on_client_failure;
-        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
-        asked.dialogue(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed)?;
+        let lost = |fault: Fault, client: &str| bear(&fault, &format!("{place}, client `{client}`"), policy, link);
+        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers };
+        let encoded = asked.dialogue(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed, &lost)?;
 
         let aggregator = &mut self.aggregator.1;
         let mut outcomes = Vec::new();
@@ -134,6 +133,7 @@ impl Federation<'_> {
             link.reporter.client_done(chosen[place]);
             Ok(outcome)
         };
+        let layout = &self.layout;
         let mut at_work: Vec<_> = pick(&mut self.clients, &chosen);
         let names: Vec<String> = at_work.iter().map(|client| client.name().to_owned()).collect();
         let ahead = ahead(self.workers, global.bytes());
@@ -143,18 +143,21 @@ impl Federation<'_> {
             let filtered =
                 outcome.inspect_err(|_| link.stop.store(true, Ordering::Relaxed))?.and_then(|mut outcome| {
                     let message = input.apply(std::mem::take(&mut outcome.message), global, &line)?;
+                    trust::update(layout, global, &message, encoded).map_err(|e| Fault::new("update".to_owned(), e))?;
                     Ok((message, outcome))
                 });
             let (message, outcome) = match filtered {
                 Ok(filtered) => filtered,
-                Err(fault) => {
-                    bear(&fault, &format!("{place}, client `{client}`"), policy, link)?;
-                    return Ok(());
-                }
+                Err(fault) => return lost(fault, client),
             };
-            heard.push(chosen[index]);
             let update = Update { client: client.clone(), message, steps: outcome.steps, examples: outcome.examples };
-            aggregator.add(update, &ctx).map_err(failed)?;
+            match aggregator.add(update, &ctx) {
+                Ok(()) => {}
+                Err(error) if *error.kind() == ErrorKind::Panic => return Err(failed(error)),
+                // What it refuses leaves no trace, by its contract: it is the client that has failed.
+                Err(error) => return lost(Fault::new(format!("aggregator `{plugin}`"), error), client),
+            }
+            heard.push(chosen[index]);
             outcomes.push((client.clone(), outcome));
             Ok(())
         });
@@ -166,9 +169,9 @@ impl Federation<'_> {
             let report = Report::new(format!("{place}: only {} clients sent an update", outcomes.len()));
             return Err(Failure::run(report.hint(format!("`federation.min-clients` is {}", self.plan.min_clients))));
         }
-        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers, policy };
-        asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed)?;
-        let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.global, next)).map_err(failed)?;
+        let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers };
+        asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed, &lost)?;
+        let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.layout, next)).map_err(failed)?;
         let numbers = self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]))?;
         self.global = next;
         self.best.rest();
@@ -235,18 +238,9 @@ impl Federation<'_> {
     /// Notes the number that early stopping watches.
     fn watch(&mut self, numbers: &[Number]) -> Result<(), Failure> {
         let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
-        let Some(Number { goal, value, .. }) = numbers.iter().find(|number| number.tag == rule.metric) else {
-            let mut tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
-            let near = nearest(&rule.metric, &tags).map(|near| format!("did you mean `{near}`?"));
-            let more = tags.len().saturating_sub(SHOWN_TAGS);
-            tags.truncate(SHOWN_TAGS);
-            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            let report =
-                Report::new(format!("`federation.early-stopping.metric`: the run has no number `{}`", rule.metric));
-            let all = || format!("there are: {}{more}", tags.join(", "));
-            return Err(Failure::usage(report.hint(near.unwrap_or_else(all))));
-        };
-        self.patience.note(*value, *goal, rule);
+        let number = stopping::watched(rule, numbers)
+            .map_err(|report| Failure::run(report.within("`federation.early-stopping.metric`")))?;
+        self.patience.note(number.value, number.goal, rule);
         Ok(())
     }
 

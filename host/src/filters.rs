@@ -7,12 +7,25 @@ use crate::trust;
 
 /// The filters at one place, in the file's order.
 #[derive(Default)]
-pub struct Chain(Vec<(String, Box<dyn Filter>)>);
+pub struct Chain(Vec<Place>);
+
+/// A filter in its place: with its plugin's name, and the way to its table in the file.
+struct Place {
+    name: String,
+    table: Vec<String>,
+    filter: Box<dyn Filter>,
+}
+
+impl Place {
+    fn fault(&self, error: plugin_api::Error) -> Fault {
+        Fault::new(format!("filter `{}`", self.name), error).of_table(&self.table)
+    }
+}
 
 impl Chain {
-    /// Adds a filter, with the name to tell of it.
-    pub fn push(&mut self, name: String, filter: Box<dyn Filter>) {
-        self.0.push((name, filter));
+    /// Adds a filter, with the name to tell of it and the way to its table.
+    pub fn push(&mut self, name: String, table: Vec<String>, filter: Box<dyn Filter>) {
+        self.0.push(Place { name, table, filter });
     }
 
     /// Passes a message through, with the global model that it is relative to. If a filter fails the message is gone:
@@ -21,12 +34,13 @@ impl Chain {
     /// # Errors
     /// If a filter fails.
     pub fn apply(&mut self, mut message: Message, base: &Message, line: &Line<'_>) -> Result<Message, Fault> {
-        for (name, filter) in &mut self.0 {
+        for place in &mut self.0 {
             let was_empty = trust::is_empty(&message);
-            message = filter
-                .apply(message, base, &line.of(name).context())
+            message = place
+                .filter
+                .apply(message, base, &line.of(&place.name).context())
                 .and_then(|filtered| trust::filtered(was_empty, filtered))
-                .map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
+                .map_err(|e| place.fault(e))?;
         }
         Ok(message)
     }
@@ -36,11 +50,9 @@ impl Chain {
     /// # Errors
     /// If a filter fails, or none answers.
     pub fn answer(&mut self, question: &Message, line: &Line<'_>) -> Result<Message, Fault> {
-        for (name, filter) in &mut self.0 {
-            let answer = filter
-                .answer(question, &line.of(name).context())
-                .map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
-            if let Some(answer) = answer {
+        for place in &mut self.0 {
+            let answer = place.filter.answer(question, &line.of(&place.name).context());
+            if let Some(answer) = answer.map_err(|e| place.fault(e))? {
                 return Ok(answer);
             }
         }
@@ -54,8 +66,9 @@ impl Chain {
     /// # Errors
     /// If a filter cannot tell.
     pub fn states(&mut self, line: &Line<'_>) -> Result<Vec<State>, Fault> {
-        let state = |(name, filter): &mut (String, Box<dyn Filter>)| {
-            filter.state(&line.of(name).context()).map_err(|e| Fault::new(format!("filter `{name}`"), e))
+        let state = |place: &mut Place| {
+            let state = place.filter.state(&line.of(&place.name).context());
+            state.map_err(|e| place.fault(e))
         };
         self.0.iter_mut().map(state).collect()
     }
@@ -69,8 +82,9 @@ impl Chain {
             let message = format!("the checkpoint holds the states of {} filters, not {}", states.len(), self.0.len());
             return Err(Fault::new("filters".to_owned(), plugin_api::Error::config(message)));
         }
-        for ((name, filter), state) in self.0.iter_mut().zip(states) {
-            filter.restore(state, &line.of(name).context()).map_err(|e| Fault::new(format!("filter `{name}`"), e))?;
+        for (place, state) in self.0.iter_mut().zip(states) {
+            let restored = place.filter.restore(state, &line.of(&place.name).context());
+            restored.map_err(|e| place.fault(e))?;
         }
         Ok(())
     }

@@ -54,6 +54,11 @@ impl Store {
         }
     }
 
+    /// An empty store that never needs a folder.
+    pub fn in_memory() -> Self {
+        Self { folder: PathBuf::new(), limit: None, taken: Mutex::new(0) }
+    }
+
     /// Takes room for this many bytes, if there is any.
     fn take(&self, bytes: u64) -> bool {
         let limit = self.limit.map_or(u64::MAX, |Bytes(limit)| limit);
@@ -199,6 +204,12 @@ impl Resident {
     pub fn new(recipe: Arc<Recipe>, store: Arc<Store>, client: &str, held: Vec<String>) -> Self {
         let file = store.folder.join(format!("{client}.safetensors"));
         Self { recipe, store, held, file, model: None, changed: false, on_disk: None, place: None }
+    }
+
+    /// The same with a model that was made already.
+    #[must_use]
+    pub fn with(self, model: Box<dyn Model>) -> Self {
+        Self { model: Some(model), changed: true, ..self }
     }
 
     /// The model, for a call that leaves it as it is.

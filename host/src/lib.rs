@@ -11,6 +11,7 @@
 pub mod best;
 pub mod bytes;
 pub mod checkpoint;
+pub mod chosen;
 pub mod cli;
 pub mod client;
 pub mod compare;
@@ -39,6 +40,7 @@ pub mod plugins;
 pub mod predict;
 pub mod predictions;
 pub mod prepare;
+pub mod rehearsal;
 pub mod report;
 pub mod resume;
 pub mod run;

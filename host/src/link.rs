@@ -6,6 +6,7 @@ use plugin_api::context::Host;
 use plugin_api::{Context, Level, Seed};
 
 use crate::console::Console;
+use crate::document::Document;
 use crate::error::Report;
 use crate::notes::Notes;
 use crate::tracking::{Reporter, Scalar};
@@ -16,12 +17,30 @@ use crate::trust;
 pub struct Fault {
     who: String,
     error: plugin_api::Error,
+    /// The way to the component's table in the file, where it is known.
+    table: Vec<String>,
 }
 
 impl Fault {
     /// `who` failed.
     pub fn new(who: String, error: plugin_api::Error) -> Self {
-        Self { who, error }
+        Self { who, error, table: Vec::new() }
+    }
+
+    /// Says which table of the file the component is made of.
+    #[must_use]
+    pub fn of_table(self, table: &[String]) -> Self {
+        Self { table: table.to_vec(), ..self }
+    }
+
+    /// Which table of the file the component is made of; empty where that is not known.
+    pub fn table(&self) -> &[String] {
+        &self.table
+    }
+
+    /// What went wrong.
+    pub fn error(&self) -> &plugin_api::Error {
+        &self.error
     }
 
     /// Whether it did so because it was asked to stop.
@@ -38,6 +57,18 @@ impl Fault {
     pub fn report(&self, place: &str) -> Report {
         let comma = if place.is_empty() || self.who.is_empty() { "" } else { ", " };
         Report::from(self.error.clone()).within(&format!("{place}{comma}{}", self.who))
+    }
+
+    /// The same, shown at the key of the component's table that it speaks of, or at the table.
+    pub fn placed(&self, place: &str, document: &Document) -> Report {
+        let (report, mut way) = (self.report(place), self.table.clone());
+        match self.error.place() {
+            Some(plugin_api::Place::Key(key)) => {
+                way.extend(key.split('.').map(str::to_owned));
+                document.place(report, &way)
+            }
+            _ => document.place_table(report, &way),
+        }
     }
 }
 
@@ -115,7 +146,7 @@ impl Host for Line<'_> {
     }
     fn log(&self, level: Level, line: &str) {
         let client = self.client.map(|(_, name)| format!("client {name}, ")).unwrap_or_default();
-        self.link.console.log(level, &format!("{client}{}: {}", self.who, trust::line(line)));
+        self.link.console.tell(level, &client, &format!("{}: {}", self.who, trust::line(line)));
     }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
         let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());

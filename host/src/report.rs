@@ -333,6 +333,9 @@ mod tests {
             .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
             .collect();
         let tm = ["mean", "tm", "5.000", "5.000", "5.000", "-0.900 (1 of 2)", "-0.900 (1 of 2)", "-0.900 (1 of 2)"];
-        assert_eq!(means, [&tm[..], &["mean", "all", "-", "-", "-", "-0.700 (1 of 2)", "-0.700 (1 of 2)", "-0.700 (1 of 2)"]]);
+        assert_eq!(
+            means,
+            [&tm[..], &["mean", "all", "-", "-", "-", "-0.700 (1 of 2)", "-0.700 (1 of 2)", "-0.700 (1 of 2)"]]
+        );
     }
 }

@@ -10,7 +10,7 @@ use plugin_api::{Level, Message, Seed};
 use crate::best::{Best, BestModels, Ranking};
 use crate::checkpoint::Reader;
 use crate::client::Client;
-use crate::config::Experiment;
+use crate::config::{Draft, Experiment};
 use crate::console::Console;
 use crate::cross_site;
 use crate::error::{Failure, Report};
@@ -21,6 +21,7 @@ use crate::notes::Notes;
 use crate::participation::select;
 use crate::plugins::Finder;
 use crate::predictions;
+use crate::rehearsal;
 use crate::report::{Record, peak_memory, short};
 use crate::resume::Kept;
 use crate::run_dir::{Existing, RunDir};
@@ -29,6 +30,7 @@ use crate::stopping::Patience;
 use crate::summary::{self, Judged, Summary, Time};
 use crate::tensors;
 use crate::tracking::Tracker;
+use crate::trust::Layout;
 
 /// Of how many tasks the closing lines name the best model.
 const MOST_TASKS: usize = 12;
@@ -50,16 +52,18 @@ pub struct Options {
 ///
 /// # Errors
 /// If anything is wrong with the experiment, or goes wrong on the way.
-pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
+pub fn run(draft: Draft, options: &Options) -> Result<(), Failure> {
     let begun = Instant::now();
     let stop = stop_on_interrupt()?;
     let mut console = Console::new(options.level);
     let notes = Notes::default();
-    let finder = finder(&experiment, options);
+    let finder = finder(&draft.experiment, options);
     let mut setup = {
-        let silent = link(&console, &stop, None, &notes, &experiment);
-        Setup::new(experiment, &finder, &silent)?
+        let silent = link(&console, &stop, None, &notes, &draft.experiment);
+        Setup::new(draft, &finder, &silent)?
     };
+    // What components say of it they say again in the first round.
+    rehearse(&mut setup, &Console::new(Level::Error), &stop)?;
     let run_dir = RunDir::open(&options.output, &setup.experiment.name, options.existing)?;
     let resumed: Option<(Reader, Kept)> = match options.existing {
         Existing::Resume => resume(&run_dir, &setup, &console)?,
@@ -87,6 +91,7 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
         clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
         aggregator,
         server: setup.server,
+        layout: Layout::of(&setup.initial),
         global: setup.initial.into(),
         score: None,
         best: BestModels::new(store, &tasks),
@@ -137,13 +142,14 @@ pub fn run(experiment: Experiment, options: &Options) -> Result<(), Failure> {
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn check(experiment: Experiment, options: &Options) -> Result<String, Failure> {
+pub fn check(draft: Draft, options: &Options) -> Result<String, Failure> {
     let stop = AtomicBool::new(false);
     let console = Console::new(options.level);
-    let finder = finder(&experiment, options);
+    let finder = finder(&draft.experiment, options);
     let notes = Notes::default();
-    let link = link(&console, &stop, None, &notes, &experiment);
-    let setup = Setup::new(experiment, &finder, &link)?;
+    let link = link(&console, &stop, None, &notes, &draft.experiment);
+    let mut setup = Setup::new(draft, &finder, &link)?;
+    rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
     let mut text = opening(&setup, 0) + "\n";
     for (client, device) in setup.description.clients.iter().zip(&setup.placement.devices) {
         let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
@@ -154,6 +160,13 @@ pub fn check(experiment: Experiment, options: &Options) -> Result<String, Failur
 
 fn finder(experiment: &Experiment, options: &Options) -> Finder {
     Finder::new(&options.plugin_folders, &experiment.plugin_path)
+}
+
+/// One round with the untrained model, of which nothing stays.
+fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<(), Failure> {
+    let notes = Notes::default();
+    let link = link(console, stop, None, &notes, &setup.experiment);
+    rehearsal::rehearse(setup, &link)
 }
 
 fn link<'a>(
@@ -169,7 +182,7 @@ fn link<'a>(
         notes,
         stop,
         seed: Seed::new(u64::from(experiment.seed)),
-        threads: experiment.federation.threads_per_client,
+        threads: experiment.federation.threads_per_client.max(1),
     }
 }
 

@@ -2,31 +2,19 @@
 
 use std::sync::Arc;
 
-use plugin_api::{
-    Aggregator, ClientSpec, Component, Dataset, Description, Kind, Message, ModelSetup, Params, TaskSpec,
-};
-use serde_json::Value;
+use plugin_api::{Aggregator, ClientSpec, Dataset, Description, Message, ModelSetup, Params, Task, TaskSpec};
 
+use crate::chosen::Found;
+pub use crate::chosen::{Used, find, placed};
 use crate::client::{Identity, LocalClient, Spent};
-use crate::config::{Choice, Experiment, Place};
+use crate::config::{Draft, Experiment, Place};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
 use crate::idle::{Recipe, Resident, Store};
 use crate::link::{Fault, Line, Link};
 use crate::placement::Placement;
-use crate::plugins::{Finder, Library};
+use crate::plugins::Finder;
 use crate::trust;
-
-/// A plugin of the experiment, found and opened.
-#[derive(Clone, Debug)]
-pub struct Used {
-    /// What the experiment says of it.
-    pub choice: Choice,
-    /// Its library.
-    pub library: Library,
-    /// The component.
-    pub component: Component,
-}
 
 /// An experiment that is ready to run.
 pub struct Setup {
@@ -60,39 +48,47 @@ impl Setup {
     /// Finds the plugins, checks their configurations, reads the data, makes one instance of everything.
     ///
     /// # Errors
-    /// All that is wrong, so far as one thing can be checked without another.
-    pub fn new(experiment: Experiment, finder: &Finder, link: &Link<'_>) -> Result<Self, Failure> {
-        let found = find_all(&experiment, finder)?;
-        let Found { model, dataset: data, aggregator: aggregation, filters } = found;
-        let mut reports = Vec::new();
+    /// All that is wrong, in the host's part as well, so far as one thing can be checked without another.
+    pub fn new(draft: Draft, finder: &Finder, link: &Link<'_>) -> Result<Self, Failure> {
+        let Draft { experiment, mut reports } = draft;
+        let host_is_fine = reports.is_empty();
+        let Found { model, dataset: data, aggregator: aggregation, filters } =
+            Found::all(&experiment, finder, &mut reports);
         let mut note = |used: &Used, error: plugin_api::Error| reports.push(placed(&experiment, used, error));
 
         let federation = &experiment.federation;
-        let dataset = with_line(link, &data, |ctx| {
-            let mut dataset = data.component.new_dataset(&data.choice.config, ctx)?;
-            let description = dataset.describe(ctx)?;
-            check_description(&description)?;
-            tell_untested(&description, ctx);
-            Ok((dataset, description))
+        let dataset = data.as_ref().and_then(|data| {
+            let made = data.with_line(link, "cpu", |ctx| {
+                let mut dataset = data.component.new_dataset(&data.choice.config, ctx)?;
+                let description = dataset.describe(ctx)?;
+                check_description(&description)?;
+                tell_untested(&description, ctx);
+                Ok((dataset, description))
+            });
+            made.map_err(|e| note(data, e)).ok()
         });
-        let dataset = dataset.map_err(|e| note(&data, e)).ok();
-        let aggregator =
-            with_line(link, &aggregation, |ctx| aggregation.component.new_aggregator(&aggregation.choice.config, ctx));
-        let aggregator = aggregator.map_err(|e| note(&aggregation, e)).ok();
+        let aggregator = aggregation.as_ref().and_then(|used| {
+            let made = used.with_line(link, "cpu", |ctx| used.component.new_aggregator(&used.choice.config, ctx));
+            made.map_err(|e| note(used, e)).ok()
+        });
         let mut server = [Chain::default(), Chain::default()];
-        // A client's filters are made here for the first client, to see that they can be. What is wrong with a table is
-        // told once, at however many places it stands.
-        let first = dataset.as_ref().map(|(_, description)| (0, description.clients[0].name.as_str()));
+        // A client's filters are made here for the first client, to see that they can be, or for any where the dataset
+        // failed. What is wrong with a table is told once, at however many places it stands.
+        let first = dataset.as_ref().map_or("client", |(_, description)| description.clients[0].name.as_str());
         let mut faulty: Option<&[String]> = None;
         for (place, used) in &filters {
             let at_client = matches!(place, Place::ClientInput | Place::ClientOutput);
-            if faulty == Some(used.choice.table.as_slice()) || (at_client && first.is_none()) {
+            if faulty == Some(used.choice.table.as_slice()) {
                 continue;
             }
-            let line = Line::new(link, &used.choice.plugin, first.filter(|_| at_client), None);
-            match (used.component.new_filter(&used.choice.config, &line.context()), place) {
-                (Ok(filter), Place::ServerInput) => server[0].push(used.choice.plugin.clone(), filter),
-                (Ok(filter), Place::ServerOutput) => server[1].push(used.choice.plugin.clone(), filter),
+            let line = Line::new(link, &used.choice.plugin, at_client.then_some((0, first)), None);
+            let made = used.component.new_filter(&used.choice.config, &line.context());
+            let push = |chain: &mut Chain, filter| {
+                chain.push(used.choice.plugin.clone(), used.choice.table.clone(), filter);
+            };
+            match (made, place) {
+                (Ok(filter), Place::ServerInput) => push(&mut server[0], filter),
+                (Ok(filter), Place::ServerOutput) => push(&mut server[1], filter),
                 (Ok(_), _) => {}
                 (Err(error), _) => {
                     faulty = Some(used.choice.table.as_slice());
@@ -100,10 +96,10 @@ impl Setup {
                 }
             }
         }
-        let devices = model.component.devices().map_err(|e| note(&model, e)).ok();
+        let devices = model.as_ref().and_then(|model| model.component.devices().map_err(|e| note(model, e)).ok());
         // Even where the dataset failed, say what is wrong with the devices and the model.
         let clients = dataset.as_ref().map_or(1, |(_, description)| description.clients.len());
-        if dataset.is_some() && federation.min_clients > clients {
+        if dataset.is_some() && host_is_fine && federation.min_clients > clients {
             let report = Report::new(format!("there are only {clients} clients"));
             let way = ["federation".to_owned(), "min-clients".to_owned()];
             reports.push(experiment.document.place(report, &way));
@@ -117,32 +113,79 @@ impl Setup {
                 .ok()
         });
         let tasks = dataset.as_ref().map(|(_, description)| description.tasks.clone()).unwrap_or_default();
-        let plan = ModelSetup::new(tasks, federation.rounds, federation.local_epochs);
+        let plan = ModelSetup::new(tasks, federation.rounds.max(1), federation.local_epochs.max(1));
         let device = placement.as_ref().and_then(|placement| placement.devices.first()).map_or("cpu", String::as_str);
-        let initial = with_line_on(link, &model, device, |ctx| {
-            model.component.new_model(&model.choice.config, &plan, ctx)?.parameters(ctx)
+        let initial = model.as_ref().and_then(|model| {
+            let made = model.with_line(link, device, |ctx| {
+                model.component.new_model(&model.choice.config, &plan, ctx)?.parameters(ctx)
+            });
+            made.map_err(|e| reports.push(placed(&experiment, model, e))).ok()
         });
-        let initial = initial.map_err(|e| reports.push(placed(&experiment, &model, e))).ok();
 
-        match (dataset, aggregator, placement, initial) {
-            (Some((dataset, description)), Some(aggregator), Some(placement), Some(initial)) if reports.is_empty() => {
-                Ok(Self {
-                    experiment,
-                    model,
-                    data,
-                    aggregation,
-                    filters,
-                    dataset,
-                    description,
-                    aggregator,
-                    server,
-                    plan,
-                    placement,
-                    initial,
-                })
-            }
+        match (model, data, aggregation, dataset, aggregator, placement, initial) {
+            (
+                Some(model),
+                Some(data),
+                Some(aggregation),
+                Some((dataset, description)),
+                Some(aggregator),
+                Some(placement),
+                Some(initial),
+            ) if reports.is_empty() => Ok(Self {
+                experiment,
+                model,
+                data,
+                aggregation,
+                filters,
+                dataset,
+                description,
+                aggregator,
+                server,
+                plan,
+                placement,
+                initial,
+            }),
             _ => Err(Failure::usage(reports)),
         }
+    }
+
+    /// Makes the filters at two places anew: for a client, or without one for the server.
+    ///
+    /// # Errors
+    /// If one of them cannot be made.
+    pub fn chains(
+        &self,
+        places: [Place; 2],
+        client: Option<(usize, &str)>,
+        link: &Link<'_>,
+    ) -> Result<[Chain; 2], Fault> {
+        let device = client.map_or("cpu", |(index, _)| self.placement.devices[index].as_str());
+        let mut chains = [Chain::default(), Chain::default()];
+        for (place, used) in &self.filters {
+            let Some(chain) = places.iter().position(|at| at == place) else { continue };
+            let line = Line::new(link, &used.choice.plugin, client, None).on(device);
+            let filter = used.component.new_filter(&used.choice.config, &line.context()).map_err(|e| used.fault(e))?;
+            chains[chain].push(used.choice.plugin.clone(), used.choice.table.clone(), filter);
+        }
+        Ok(chains)
+    }
+
+    /// The data of a client, of the dataset.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not what was described.
+    pub fn tasks(&mut self, index: usize, link: &Link<'_>) -> Result<Vec<Task>, Fault> {
+        let spec = &self.description.clients[index];
+        let line = Line::new(link, &self.data.choice.plugin, Some((index, &spec.name)), None);
+        let line = line.on(&self.placement.devices[index]);
+        let loaded = self.dataset.load(&spec.name, &line.context()).and_then(|all| trust::loaded(spec, all));
+        loaded.map_err(|e| self.data.fault(e))
+    }
+
+    /// Who a client is.
+    pub fn identity(&self, index: usize) -> Arc<Identity> {
+        let (name, device) = (self.description.clients[index].name.clone(), self.placement.devices[index].clone());
+        Arc::new(Identity { index, name, device, plugin: self.model.choice.plugin.clone() })
     }
 
     /// Makes the clients: each with its data, its filters, and a place for its model in the store.
@@ -150,141 +193,27 @@ impl Setup {
     /// # Errors
     /// If one of them cannot be made.
     pub fn clients(&mut self, store: &Arc<Store>, link: &Link<'_>) -> Result<Vec<LocalClient>, Failure> {
-        let specs = self.description.clients.clone();
         let (component, config) = (self.model.component.clone(), self.model.choice.config.clone());
         let recipe = Arc::new(Recipe { component, config, plan: self.plan.clone() });
-        let model = |spec: &ClientSpec| {
-            let held = spec.tasks.iter().map(|task| task.name.clone()).collect();
-            Resident::new(recipe.clone(), store.clone(), &spec.name, held)
-        };
-        specs.iter().enumerate().map(|(index, spec)| self.client(index, spec, model(spec), link)).collect()
+        (0..self.description.clients.len()).map(|index| self.client(index, &recipe, store, link)).collect()
     }
 
     fn client(
         &mut self,
         index: usize,
-        spec: &ClientSpec,
-        model: Resident,
+        recipe: &Arc<Recipe>,
+        store: &Arc<Store>,
         link: &Link<'_>,
     ) -> Result<LocalClient, Failure> {
-        let place = format!("client `{}`", spec.name);
-        let failed = |used: &Used, error: plugin_api::Error| Failure::run(Fault::new(who(used), error).report(&place));
-        let device = self.placement.devices[index].clone();
-        let line = |used: &Used, act: &mut dyn FnMut(&plugin_api::Context<'_>) -> plugin_api::Result<()>| {
-            let line = Line::new(link, &used.choice.plugin, Some((index, &spec.name)), None).on(&device);
-            act(&line.context()).map_err(|e| failed(used, e))
-        };
-        let mut tasks = Vec::new();
-        line(&self.data, &mut |ctx| {
-            self.dataset.load(&spec.name, ctx).and_then(|all| trust::loaded(spec, all)).map(|all| tasks = all)
-        })?;
-        let mut chains = [Chain::default(), Chain::default()];
-        for (place, used) in &self.filters {
-            let chain = match place {
-                Place::ClientInput => &mut chains[0],
-                Place::ClientOutput => &mut chains[1],
-                Place::ServerInput | Place::ServerOutput => continue,
-            };
-            line(used, &mut |ctx| {
-                used.component
-                    .new_filter(&used.choice.config, ctx)
-                    .map(|filter| chain.push(used.choice.plugin.clone(), filter))
-            })?;
-        }
-        let [input, output] = chains;
-        let plugin = self.model.choice.plugin.clone();
-        let identity = Arc::new(Identity { index, name: spec.name.clone(), device, plugin });
+        let identity = self.identity(index);
+        let failed = |fault: Fault| Failure::run(fault.report(&format!("client `{}`", identity.name)));
+        let tasks = self.tasks(index, link).map_err(failed)?;
+        let places = [Place::ClientInput, Place::ClientOutput];
+        let [input, output] = self.chains(places, Some((index, &identity.name)), link).map_err(failed)?;
+        let held = tasks.iter().map(|task| task.spec.name.clone()).collect();
+        let model = Resident::new(recipe.clone(), store.clone(), &identity.name, held);
         let (base, spent) = (Message::default(), Spent::default());
         Ok(LocalClient { identity, model, tasks, input, output, position: 0, base, spent })
-    }
-}
-
-struct Found {
-    model: Used,
-    dataset: Used,
-    aggregator: Used,
-    filters: Vec<(Place, Used)>,
-}
-
-/// Finds and opens all plugins, and lets each check its table; everything that is wrong is told at once.
-fn find_all(experiment: &Experiment, finder: &Finder) -> Result<Found, Failure> {
-    let mut reports = Vec::new();
-    let mut note = |kind, choice| find(experiment, finder, kind, choice).map_err(|found| reports.extend(found)).ok();
-    let dataset = note(Kind::Dataset, &experiment.dataset);
-    let model = note(Kind::Model, &experiment.model);
-    let aggregator = note(Kind::Aggregator, &experiment.aggregator);
-    // A table that names several places is looked at once.
-    let mut last: Option<(&[String], Option<Used>)> = None;
-    let mut filters = Vec::new();
-    for (place, choice) in &experiment.filters {
-        if last.as_ref().is_none_or(|(table, _)| *table != choice.table.as_slice()) {
-            last = Some((choice.table.as_slice(), note(Kind::Filter, choice)));
-        }
-        filters.extend(last.as_ref().and_then(|(_, used)| used.clone()).map(|used| (*place, used)));
-    }
-    match (model, dataset, aggregator) {
-        (Some(model), Some(dataset), Some(aggregator)) if reports.is_empty() => {
-            Ok(Found { model, dataset, aggregator, filters })
-        }
-        _ => Err(Failure::usage(reports)),
-    }
-}
-
-/// Finds and opens one plugin, and lets it check its table.
-///
-/// # Errors
-/// All that is wrong with the choice, at its place in the file.
-pub fn find(experiment: &Experiment, finder: &Finder, kind: Kind, choice: &Choice) -> Result<Used, Vec<Report>> {
-    let document = &experiment.document;
-    let (library, component) = finder.find(kind, &choice.plugin).map_err(|report| {
-        let way: Vec<String> = choice.table.iter().cloned().chain(["plugin".to_owned()]).collect();
-        vec![document.place(report, &way)]
-    })?;
-    let used = Used { choice: choice.clone(), library, component };
-    let problems =
-        used.component.check(&choice.config).map_err(|error| vec![Report::from(error).within(&who(&used))])?;
-    if problems.is_empty() {
-        return Ok(used);
-    }
-    let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
-    Err(document.reports(&table, problems))
-}
-
-fn who(used: &Used) -> String {
-    format!("{} `{}`", used.component.profile().kind, used.choice.plugin)
-}
-
-fn with_line<R>(
-    link: &Link<'_>,
-    used: &Used,
-    act: impl FnOnce(&plugin_api::Context<'_>) -> plugin_api::Result<R>,
-) -> plugin_api::Result<R> {
-    with_line_on(link, used, "cpu", act)
-}
-
-fn with_line_on<R>(
-    link: &Link<'_>,
-    used: &Used,
-    device: &str,
-    act: impl FnOnce(&plugin_api::Context<'_>) -> plugin_api::Result<R>,
-) -> plugin_api::Result<R> {
-    act(&Line::new(link, &used.choice.plugin, None, None).on(device).context())
-}
-
-/// A plugin's error, shown at the key of its table that it speaks of, or at the table.
-pub fn placed(experiment: &Experiment, used: &Used, error: plugin_api::Error) -> Report {
-    let mut way = used.choice.table.clone();
-    let key = match error.place() {
-        Some(plugin_api::Place::Key(key)) => Some(key.clone()),
-        _ => None,
-    };
-    let report = Report::from(error).within(&who(used));
-    match key {
-        Some(key) => {
-            way.extend(key.split('.').map(str::to_owned));
-            experiment.document.place(report, &way)
-        }
-        None => experiment.document.place_table(report, &way),
     }
 }
 
@@ -337,18 +266,5 @@ fn tell_untested(description: &Description, ctx: &plugin_api::Context<'_>) {
             (false, more) => format!("at {names} and {more} more clients"),
         };
         ctx.warn(format_args!("task `{name}` has no row to test on {clients}"));
-    }
-}
-
-impl Used {
-    /// What a manifest tells of it.
-    pub fn manifest(&self) -> Value {
-        let profile = self.component.profile();
-        serde_json::json!({
-            "kind": profile.kind,
-            "name": profile.name,
-            "library": self.library.path,
-            "about": self.library.plugin.about,
-        })
     }
 }

@@ -4,6 +4,29 @@ use plugin_api::Goal;
 use serde::{Deserialize, Serialize};
 
 use crate::config::EarlyStopping;
+use crate::document::nearest;
+use crate::error::Report;
+use crate::means::Number;
+
+/// How many of a run's numbers an error names.
+const SHOWN: usize = 8;
+
+/// The number that a rule watches, among those that the server has of a round.
+///
+/// # Errors
+/// If there is no such number.
+pub fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Number, Report> {
+    let found = numbers.iter().find(|number| number.tag == rule.metric);
+    found.ok_or_else(|| {
+        let mut tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
+        let near = nearest(&rule.metric, &tags).map(|near| format!("did you mean `{near}`?"));
+        let more = tags.len().saturating_sub(SHOWN);
+        tags.truncate(SHOWN);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let report = Report::new(format!("the run has no number `{}`", rule.metric));
+        report.hint(near.unwrap_or_else(|| format!("there are: {}{more}", tags.join(", "))))
+    })
+}
 
 /// How the watched number went so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 //! the testkit; what slips through both ends here, with a sentence, and not in a file of results.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use plugin_api::{ClientSpec, Error, Evaluation, Message, Result, Table, Task, Trained};
+use plugin_api::{ClientSpec, DType, Error, Evaluation, Message, Params, Result, Table, Task, Tensor, Trained};
 
 /// The longest line and note that is shown, in bytes.
 const LONGEST_LINE: usize = 10_000;
@@ -65,8 +66,11 @@ pub fn predictions(task: &str, rows: &Table, found: Vec<f32>) -> Result<Vec<f32>
 /// What was trained so far and in one more epoch.
 ///
 /// # Errors
-/// If it is more than anybody can have trained.
+/// If it is more than anybody can have trained, or steps were taken on nothing.
 pub fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
+    if more.steps > 0 && more.examples == 0 {
+        return Err(Error::other(format!("`train` says that it took {} steps on no example", more.steps)));
+    }
     let sum = |a: u64, b: u64| a.checked_add(b).filter(|sum| *sum <= MOST);
     match (sum(so_far.steps, more.steps), sum(so_far.examples, more.examples)) {
         (Some(steps), Some(examples)) => Ok(Trained { steps, examples }),
@@ -94,18 +98,75 @@ pub fn is_empty(message: &Message) -> bool {
     message.params.is_empty() && message.extra.is_empty() && message.values.is_empty()
 }
 
+/// Types and shapes of the model's parameters, by name: what updates and global models have to fit in all rounds, also
+/// where a global model lacks what clients keep to themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Layout(BTreeMap<String, (DType, Vec<usize>)>);
+
+impl Layout {
+    /// That of a complete model.
+    pub fn of(params: &Params) -> Self {
+        Self(params.iter().map(|(name, tensor)| (name.to_owned(), (tensor.dtype(), tensor.shape().to_vec()))).collect())
+    }
+
+    /// An error unless the model has such a parameter.
+    fn check(&self, name: &str, tensor: &Tensor, any_type: bool) -> Result<()> {
+        match self.0.get(name) {
+            None => Err(Error::tensor(name, "the model has no such parameter")),
+            Some((dtype, shape)) => fits(name, tensor, (*dtype, shape), any_type),
+        }
+    }
+}
+
+fn fits(name: &str, tensor: &Tensor, (dtype, shape): (DType, &[usize]), any_type: bool) -> Result<()> {
+    if tensor.shape() == shape && (any_type || tensor.dtype() == dtype) {
+        return Ok(());
+    }
+    Err(Error::tensor(name, format!("is {tensor:?}, and {dtype}{shape:?} in the model")))
+}
+
+/// A client's update as the aggregator shall get it, after all filters. Where the aggregator's own filter may have
+/// `encoded` it, types are theirs to check.
+///
+/// # Errors
+/// If it has no parameter, one that the model lacks or has in another shape or type, another tensor that is not as in the
+/// global model, or a value that is not finite.
+pub fn update(layout: &Layout, global: &Message, message: &Message, encoded: bool) -> Result<()> {
+    if message.params.is_empty() {
+        return Err(Error::other("it has no parameter"));
+    }
+    let known = message.params.iter().try_for_each(|(name, tensor)| layout.check(name, tensor, encoded));
+    known.map_err(|e| {
+        e.help("a filter that encodes must stand at both ends of the way: at `client-output` and at `server-input`")
+    })?;
+    for (name, tensor) in message.extra.iter() {
+        if let Some(before) = global.extra.get(name) {
+            fits(name, tensor, (before.dtype(), before.shape()), encoded)?;
+        }
+    }
+    match message.params.not_finite().or_else(|| message.extra.not_finite()) {
+        None => Ok(()),
+        Some(name) => {
+            let error = Error::tensor(name, "it holds a value that is not finite");
+            Err(error.help("the training may have diverged: a lower learning rate may help"))
+        }
+    }
+}
+
 /// The next global model.
 ///
 /// # Errors
-/// If all of the one before is gone, or a value is not finite.
-pub fn aggregated(before: &Message, next: Message) -> Result<Message> {
-    if next.params.is_empty() && !before.params.is_empty() {
+/// If it has no parameter, one that the model lacks or has in another shape or type, or a value that is not finite.
+pub fn aggregated(layout: &Layout, next: Message) -> Result<Message> {
+    if next.params.is_empty() && !layout.0.is_empty() {
         return Err(Error::other("`finish` gives a global model without parameters"));
     }
-    if let Some((name, _)) = next.params.iter().chain(next.extra.iter()).find(|(_, tensor)| !tensor.is_finite()) {
-        return Err(Error::tensor(name, "`finish` gives a value that is not finite"));
+    let known = next.params.iter().try_for_each(|(name, tensor)| layout.check(name, tensor, false));
+    known.map_err(|e| e.because_of("`finish` gives a global model that does not fit the model"))?;
+    match next.params.not_finite().or_else(|| next.extra.not_finite()) {
+        None => Ok(next),
+        Some(name) => Err(Error::tensor(name, "`finish` gives a value that is not finite")),
     }
-    Ok(next)
 }
 
 /// A line as it is shown: cut if it is too long to be read.
@@ -149,8 +210,43 @@ mod tests {
     fn counts_that_nobody_can_have_trained_are_refused() {
         let count = |steps, examples| Trained { steps, examples };
         assert_eq!(trained(count(1, 10), count(2, 20)), Ok(count(3, 30)));
-        for more in [count(u64::MAX, 1), count(1, u64::MAX), count(MOST, 1)] {
+        for more in [count(u64::MAX, 1), count(1, u64::MAX), count(MOST, 1), count(1, 0)] {
             assert!(trained(count(1, 10), more).unwrap_err().message().starts_with("`train` says that it took"));
+        }
+    }
+
+    #[test]
+    fn an_update_fits_the_model_and_is_finite() {
+        let f32s = |values: &[f32]| Tensor::from_slice(&[values.len()], values).unwrap();
+        let params = |all: &[(&str, Tensor)]| all.iter().cloned().collect::<Params>();
+        let layout = Layout::of(&params(&[("w", f32s(&[0.0, 0.0])), ("head", f32s(&[0.0]))]));
+        let control = params(&[("c", f32s(&[0.0]))]);
+        // The global model lacks the head, and no control variate is known yet to the first one.
+        let global =
+            Message { params: params(&[("w", f32s(&[0.0, 0.0]))]), extra: control.clone(), ..Message::default() };
+        let whole = params(&[("w", f32s(&[1.0, 2.0])), ("head", f32s(&[3.0]))]);
+        let sent = |params: Params, extra: Params| Message { params, extra, ..Message::default() };
+        let told = |message: &Message, encoded: bool| {
+            update(&layout, &global, message, encoded).map_or_else(|e| e.to_string(), |()| String::new())
+        };
+        assert_eq!(told(&sent(whole.clone(), control), false), "");
+        assert_eq!(told(&sent(whole.clone(), params(&[("other", f32s(&[1.0; 9]))])), false), "");
+        let masked = Tensor::from_slice(&[2], &[1_i32, 2]).unwrap();
+        assert_eq!(told(&params(&[("w", masked.clone())]).into(), true), "");
+        for (bad, text) in [
+            (params(&[("w", masked)]).into(), "tensor `w`: is i32[2], and f32[2] in the model"),
+            (params(&[("w", f32s(&[1.0]))]).into(), "tensor `w`: is f32[1], and f32[2] in the model"),
+            (params(&[("head", f32s(&[1.0, 2.0]))]).into(), "tensor `head`: is f32[2], and f32[1] in the model"),
+            (params(&[("v", f32s(&[1.0]))]).into(), "tensor `v`: the model has no such parameter"),
+            (params(&[("w", f32s(&[0.0, f32::NAN]))]).into(), "tensor `w`: it holds a value that is not finite"),
+            (Message::default(), "it has no parameter"),
+            (
+                sent(whole.clone(), params(&[("c", f32s(&[1.0, 2.0]))])),
+                "tensor `c`: is f32[2], and f32[1] in the model",
+            ),
+            (sent(whole, params(&[("d", f32s(&[f32::INFINITY]))])), "tensor `d`: it holds a value that is not finite"),
+        ] {
+            assert_eq!(told(&bad, false), text);
         }
     }
 }

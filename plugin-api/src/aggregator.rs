@@ -3,9 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Message, Result, State};
+use crate::{Context, Error, Message, Result, State};
 
-/// What one client sends at the end of a round, after its filters.
+/// What one client sends at the end of a round, after all filters.
+///
+/// The host has checked it: it has parameters, each of which the model knows and which has the model's shape and type;
+/// other tensors that the global model has as well have its shapes and types; and every value is finite. Only where an
+/// aggregator [asks](Aggregator::ask) the clients before their work may types differ, since its filter may encode.
 #[derive(Clone, Debug)]
 pub struct Update {
     /// The client.
@@ -26,6 +30,21 @@ impl Update {
             WeightBy::Steps => self.steps as f64,
             WeightBy::Examples => self.examples as f64,
             WeightBy::Uniform => f64::from(u8::from(self.steps > 0)),
+        }
+    }
+
+    /// For an aggregator that has no use for tensors besides parameters: what a method sends there would be lost.
+    ///
+    /// # Errors
+    /// If there are such tensors.
+    pub fn expect_only_parameters(&self) -> Result<()> {
+        match self.message.extra.names().next() {
+            None => Ok(()),
+            Some(name) => {
+                let message = format!("client `{}` sends it besides its parameters, and it would be lost", self.client);
+                let error = Error::tensor(name, message);
+                Err(error.help("the method that the model follows takes an aggregator of its own"))
+            }
         }
     }
 }
@@ -99,10 +118,11 @@ pub trait Aggregator: Send {
         Ok(Vec::new())
     }
 
-    /// Takes one client's update.
+    /// Takes one client's update. What it refuses must leave no trace: the client has failed then, and with
+    /// `on-client-failure = "leave-out"` the round goes on without it.
     ///
     /// # Errors
-    /// If it does not fit the others.
+    /// If it does not fit the others, or is not of the method.
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()>;
 
     /// The next global model: what it does not hold has no global value any more.

@@ -125,7 +125,8 @@ impl Description {
     }
 }
 
-/// Data for an experiment. The host makes one instance, asks what it holds, and loads each client once.
+/// Data for an experiment. The host makes one instance, asks what it holds, and loads each client for the run; some of
+/// them also before it, for a rehearsal.
 ///
 /// ```no_run
 /// //! Random numbers, of which half the letters of a text are the target.

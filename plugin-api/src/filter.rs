@@ -6,8 +6,8 @@ use crate::{Context, Message, Result, State};
 /// one for all at the server's side; [`Context::client`] says whose message it is, [`Context::round`] when.
 ///
 /// The context of the constructor says for which client the instance is made, and names none where it is made for the
-/// server: so an instance knows its side from the start. Before a run the host makes one for the first client only to
-/// see that it can be made, and drops it.
+/// server: so an instance knows its side from the start. Before a run the host makes instances for a rehearsal: they get messages
+/// of two rounds with an untrained model, in which large tensors may be cut to their first rows, and are dropped.
 ///
 /// A filter that fails drops the message: nothing passes it unfiltered.
 ///

@@ -37,12 +37,20 @@ impl WeightedMean {
         Self::default()
     }
 
-    /// Adds what `client` sent, with a weight. What is refused leaves no trace: all tensors are checked before the first
-    /// is added. A weight of 0 adds nothing and checks nothing.
+    /// Whether what `client` sent can be added: for a method with several means, which adds to all of them or to none.
     ///
     /// # Errors
-    /// If the weight is negative or not finite, or a tensor differs in shape or type from what others sent, or holds a
-    /// value that is not finite.
+    /// If a tensor differs in shape or type from what others sent, or an integer tensor in its values.
+    pub fn check(&self, params: &Params, client: &str) -> Result<()> {
+        params.iter().try_for_each(|(name, tensor)| Mean::check(self.0.get(name), name, tensor, client))
+    }
+
+    /// Adds what `client` sent, with a weight. What is refused leaves no trace: all tensors are [checked](Self::check)
+    /// before the first is added. A weight of 0 adds nothing and checks nothing. That values are finite is not checked
+    /// here: the host refuses an update that holds others before an aggregator sees it.
+    ///
+    /// # Errors
+    /// If the weight is negative or not finite, or what was sent does not fit what others sent.
     pub fn add(&mut self, params: &Params, weight: f64, client: &str) -> Result<()> {
         if !(weight.is_finite() && weight >= 0.0) {
             return Err(Error::other(format!("client `{client}` has the weight {weight}")));
@@ -50,8 +58,7 @@ impl WeightedMean {
         if weight == 0.0 {
             return Ok(());
         }
-        let bytes = params.bytes();
-        parallel::check(params.iter(), bytes, |(name, tensor)| Mean::check(self.0.get(name), name, tensor, client))?;
+        self.check(params, client)?;
         // All at once, where this is the second client. All of it is written before it is read.
         let wants: Vec<usize> = params.names().filter_map(|name| self.0.get(name)).map(Mean::wants).collect();
         let mut room = if wants.iter().sum::<usize>() > 0 { Room::in_turns(wants) } else { Room::default() };
@@ -62,7 +69,7 @@ impl WeightedMean {
             }
         }
         let means = self.0.iter_mut().filter_map(|(name, mean)| Some((mean, params.get(name)?)));
-        parallel::each(means.collect(), bytes, |(mean, tensor)| mean.add(tensor, weight));
+        parallel::each(means.collect(), params.bytes(), |(mean, tensor)| mean.add(tensor, weight));
         Ok(())
     }
 
@@ -127,11 +134,7 @@ impl Mean {
                 );
             }
         }
-        if tensor.is_finite() {
-            return Ok(());
-        }
-        let message = format!("client `{client}` sends a value that is not finite");
-        Err(Error::tensor(name, message).help("its training may have diverged: a lower learning rate may help"))
+        Ok(())
     }
 
     /// Of no client yet; `client` is the first.

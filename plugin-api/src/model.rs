@@ -182,6 +182,8 @@ pub trait Model: Send {
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>>;
 
     /// What goes to the server at the end of a round, before filters: the parameters, unless a method has more to say.
+    /// A model that has not trained sends tensors of the same names and shapes as one that has, such as control variates
+    /// of zeros: before a run the host passes them through filters and aggregator, to see that these go together.
     ///
     /// # Errors
     /// As [`parameters`](Self::parameters).

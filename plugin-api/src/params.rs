@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use indexmap::IndexMap;
 
 use crate::abi::Buffer;
-use crate::{Error, Result};
+use crate::{Error, Result, parallel};
 
 /// The type of a tensor's elements, by DLPack's type codes and widths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -314,6 +314,12 @@ impl Params {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The name of the first tensor that holds a NaN or an infinity, if any does. Several threads read large tensors.
+    pub fn not_finite(&self) -> Option<&str> {
+        let check = |(name, tensor): (_, &Tensor)| if tensor.is_finite() { Ok(()) } else { Err(name) };
+        parallel::check(self.iter(), self.bytes(), check).err()
     }
 
     /// Bytes that all elements take together.

@@ -47,6 +47,26 @@ fn every_algorithm_runs() {
 }
 
 #[test]
+fn control_variates_bear_with_a_lost_client_and_go_to_every_site() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    // A filter that spoils one client's update in the third round.
+    let text = std::fs::read_to_string(root().join(file("scaffold"))).unwrap()
+        + "\n[[filter]]\nplugin = \"misbehaving\"\nhow = \"nan\"\nclient = \"site-2\"\nround = 2\nat = \"client-output\"\n";
+    let path = bench.write("scaffold.toml", &text);
+    let control = ["federation.rounds=4", "federation.on-client-failure=leave-out", "federation.cross-site=true"];
+    let control = control.iter().flat_map(|set| ["--set", set]);
+    let arguments: Vec<&str> = [path.to_str().unwrap()].into_iter().chain(control).chain(SMALL).collect();
+    let told = bench.run(&arguments);
+    let left_out = told.stderr.lines().filter(|line| line.contains("left out: ")).collect::<Vec<_>>();
+    assert_eq!(left_out.len(), 2, "{}", told.stderr);
+    assert!(left_out.iter().all(|line| line.contains("client `site-2`, update: tensor `")), "{left_out:?}");
+    assert!(told.stderr.contains("score of model"), "{}", told.stderr);
+}
+
+#[test]
 #[cfg(unix)]
 fn methods_with_a_memory_go_on_to_the_same_bits() {
     if !has_libtorch() {

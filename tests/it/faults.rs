@@ -138,7 +138,8 @@ fn clients() {
         ("fail-in-train", "a client fails"),
         ("answer-for-other-tasks", "a client answers nonsense"),
     ] {
-        let told = misbehave(how, &[]);
+        // Later than what is rehearsed.
+        let told = misbehave(how, &["--set", "federation.rounds=3", "--set", "model.round=2"]);
         assert_eq!(told.code, 1, "{}", told.stderr);
         insta::assert_snapshot!(name, told.stderr);
     }
@@ -149,12 +150,42 @@ fn clients() {
 }
 
 #[test]
-fn a_filter_that_matches_nothing_lets_nothing_out() {
-    let bench = Bench::new();
-    let path = bench.write("closed.toml", &broken("\"regressor\"", "\"no such name\""));
-    let told = bench.fedplug(&["run", path.to_str().unwrap(), "--quiet", "--threads", "1"]);
-    assert_eq!(told.code, 1);
-    insta::assert_snapshot!(told.stderr);
+fn an_update_that_is_none_is_left_out_with_every_aggregator() {
+    let mask = "\n[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n";
+    let robust = |keys: &str| format!("\"robust\"\n{keys}");
+    for (aggregator, filters) in [
+        ("\"fedavg\"".to_owned(), ""),
+        ("\"fedopt\"\noptimizer = \"momentum\"\nlearning-rate = 1.0\nmomentum = 0.0".to_owned(), ""),
+        (robust("method = \"median\""), ""),
+        (robust("method = \"trimmed-mean\"\ntrim = 0.2"), ""),
+        (robust("method = \"krum\"\nbyzantine = 1"), ""),
+        (robust("method = \"multi-krum\"\nbyzantine = 1\nkeep = 2"), ""),
+        (robust("method = \"geometric-median\""), ""),
+        ("\"secure\"\nclip = 2.0".to_owned(), mask),
+    ] {
+        for how in ["nan", "other-shapes"] {
+            let bench = Bench::new();
+            let model = format!("\"misbehaving\"\nhow = \"{how}\"\nclient = \"expression\"\nround = 2");
+            let text = broken("\"linear\"", &model).replace("rounds = 2", "rounds = 3");
+            let text = text.replace("\"fedavg\"", &aggregator);
+            let text = text.split("\n[[filter]]").next().unwrap().to_owned() + filters;
+            let path = bench.write("run.toml", &text);
+            let run = ["run", path.to_str().unwrap(), "--quiet", "--threads", "1"];
+            let stopped = bench.fedplug(&run);
+            assert_eq!(stopped.code, 1, "{aggregator}, {how}: {}", stopped.stderr);
+            assert!(stopped.stderr.starts_with("error: round 3, client `expression`, "), "{}", stopped.stderr);
+            let extra = ["--force", "--set", "federation.on-client-failure=leave-out"];
+            let told = bench.fedplug(&[&run[..], &extra].concat());
+            assert_eq!(told.code, 0, "{aggregator}, {how}: {}", told.stderr);
+            let lines: Vec<&str> = told.stderr.lines().filter(|line| line.contains("left out")).collect();
+            assert_eq!(lines.len(), 1, "{aggregator}, {how}: {}", told.stderr);
+            assert!(lines[0].starts_with("warning: left out: round 3, client `expression`, "), "{}", lines[0]);
+            // It begins with 1, and each of the others adds 1 in each of three rounds.
+            let global = bench.bytes("good", "global/model.safetensors");
+            let tensors = safetensors::SafeTensors::deserialize(&global).unwrap();
+            assert_eq!(tensors.tensor("weight").unwrap().data(), 4.0_f32.to_le_bytes(), "{aggregator}, {how}");
+        }
+    }
 }
 
 #[test]

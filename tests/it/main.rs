@@ -8,6 +8,7 @@
 //! - `best`: which models are the best, and that numbers of different units are not mixed.
 //! - `bounds`: what a schema says of a plugin's keys holds, and what `--set` says to write.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
+//! - `rehearsal`: what does not go together is found before training.
 //! - `interfaces`: plugins of this interface in a later host, and the other way round.
 //! - `authoring`: what `plugin new` writes builds, passes its tests and runs.
 //! - `search`: where plugins are looked for, which of several is used, and what `plugin list` says of it.
@@ -37,6 +38,7 @@ mod interfaces;
 mod plots;
 mod predictions;
 mod readers;
+mod rehearsal;
 mod resume;
 mod runs;
 mod schema;

@@ -79,7 +79,7 @@ weight-by = "examples"
 [[filter]]
 plugin = "exclude-params"
 at = "client-output"
-containing = "regressor"
+containing = "bias"
 
 [[filter]]
 plugin = "suite"

@@ -55,11 +55,6 @@ impl Watcher {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Whether a warning or an error line holds this text.
-    pub(crate) fn was_warned_of(&self, text: &str) -> bool {
-        self.account().warnings.contains(text)
-    }
-
     /// Fails if something that was said is out of bounds.
     pub(crate) fn was_moderate(&self, call: &str) -> Found {
         match self.account().beyond.take() {

@@ -5,8 +5,8 @@
 //! round. The paper weighs by examples; [`WeightBy`] has that, and the optimiser steps that are the default here.
 //!
 //! Each parameter has its own mean, over the clients that sent it, so a private head that nobody sends has no global
-//! value, and one that a single client sends comes back as it was. Clients of weight 0 count nothing. What a message
-//! holds besides parameters is not FedAvg's concern and is left out.
+//! value, and one that a single client sends comes back as it was. Clients of weight 0 count nothing. A client that sends
+//! tensors besides parameters is refused: they are of a method that takes another aggregator.
 //!
 //! ```toml
 //! [aggregator]
@@ -57,6 +57,7 @@ impl Aggregator for FedAvg {
     }
 
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
+        update.expect_only_parameters()?;
         self.updates += 1;
         let weight = update.weight(self.weight_by);
         if weight == 0.0 {

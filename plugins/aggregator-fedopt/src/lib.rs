@@ -30,7 +30,7 @@
 //!   forgotten: should it come back, it is a new one.
 //! - In a round in which *no client trained*, the global model and all moments stay as they are.
 //!
-//! What a message holds besides parameters is left out.
+//! A client that sends tensors besides parameters is refused: they are of a method that takes another aggregator.
 //!
 //! # Keys
 //! ```toml
@@ -105,10 +105,6 @@ impl FedOpt {
     /// The next value of a parameter, and its moments if it is optimised.
     fn next(&self, name: &str, old: Option<&Tensor>, mean: &Tensor) -> Result<(Tensor, Option<Moments>)> {
         let Some(old) = old else { return Ok((mean.clone(), None)) };
-        if (old.dtype(), old.shape()) != (mean.dtype(), mean.shape()) {
-            return Err(Error::tensor(name, format!("the clients send {mean:?}, and the global model has {old:?}"))
-                .help("a parameter keeps its shape and type from round to round"));
-        }
         if !old.is_float() {
             return Ok((mean.clone(), None));
         }
@@ -127,6 +123,7 @@ impl Aggregator for FedOpt {
     }
 
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
+        update.expect_only_parameters()?;
         self.updates += 1;
         let weight = update.weight(self.weight_by);
         if weight == 0.0 {

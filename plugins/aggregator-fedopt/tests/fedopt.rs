@@ -234,19 +234,12 @@ fn errors_name_the_tensor_and_leave_no_trace() {
     let mut server = adam();
     round(&mut server, &global, vec![(1, params(vec![v.clone(), w(1.0)]))]).unwrap();
     let before = server.state(&ctx).unwrap();
-    for (sent, told) in [
-        (w(f32::NAN), "tensor `w`: client `c0` sends a value that is not finite"),
-        (("w", tensor(&[1.0_f32, 2.0])), "tensor `w`: the clients send f32[2], and the global model has f32[1]"),
-        (("w", tensor(&[1.0_f64])), "tensor `w`: the clients send f64[1], and the global model has f32[1]"),
-        (("w", tensor(&[1_i64])), "tensor `w`: the clients send i64[1], and the global model has f32[1]"),
-        // Its square does not fit into the second moment.
-        (w(1e30), "tensor `w`: the server's step is not finite"),
-    ] {
-        let error = round(&mut server, &global, vec![(1, params(vec![("v", tensor(&[1.0_f32])), sent]))]).unwrap_err();
-        assert_eq!(error.to_string(), told);
-        let after = server.state(&ctx).unwrap();
-        assert_eq!((bits(&before.tensors), &before.values), (bits(&after.tensors), &after.values));
-    }
+    // Its square does not fit into the second moment.
+    let sent = params(vec![("v", tensor(&[1.0_f32])), w(1e30)]);
+    let error = round(&mut server, &global, vec![(1, sent)]).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `w`: the server's step is not finite");
+    let after = server.state(&ctx).unwrap();
+    assert_eq!((bits(&before.tensors), &before.values), (bits(&after.tensors), &after.values));
 }
 
 #[test]

@@ -29,15 +29,14 @@
 //! A round with too few clients for the guarantee is an error at the key that asks for it: when it begins, of all that
 //! shall take part, and when it ends, of those that trained and whose updates came.
 //!
-//! # Garbage
-//! An update that cannot be one is left out whole, with a warning that names the client, and counts as one of the `f`:
-//! - it holds a NaN or an infinity;
-//! - a parameter is of another shape or type than in the global model, or, where it has no global value, than most
-//!   clients send it;
-//! - for `krum`, `multi-krum` and `geometric-median`: it lacks a parameter that most send, or has one that most do not.
+//! A client that sends a NaN, an infinity or another shape has failed, and the host decides what becomes of the run: set
+//! `federation.on-client-failure = "leave-out"`, or one such client ends it. The round then has fewer clients. Where
+//! these are too few for the guarantee, the missing ones count as byzantine: `n` and `f` are those of the whole round, and
+//! of the updates that came `f` less the missing ones may be byzantine.
 //!
-//! The methods then go on with `n − g` updates and `f − g` byzantine. With more than `f` left out, the round fails: the
-//! assumption does not hold. How many it were is the scalar `Robust/left_out`.
+//! `krum`, `multi-krum` and `geometric-median` also leave out an update, with a warning that names the client, that lacks a
+//! parameter that most send, or has one that most do not. It counts as one of the `f`; with more of them the round fails.
+//! The scalar `Robust/left_out` is how many updates are missing or left out.
 //!
 //! # Which parameters
 //! *Median and trimmed mean* take each parameter by itself, over the clients that sent it, and hold for it with so many
@@ -91,14 +90,15 @@ mod received;
 use plugin_api::{Aggregator, Cohort, Component, Context, Error, Message, Params, Result, Tensor, Update, WeightBy};
 
 pub use config::Config;
-use method::Method;
-use received::Received;
+use method::{Bound, Method};
+use received::{Held, Received};
 
 /// Aggregates all updates of a round at its end.
 #[derive(Debug)]
 pub struct Robust {
     method: Method,
     global: Message,
+    cohort: usize,
     updates: usize,
     received: Received,
 }
@@ -109,17 +109,8 @@ impl Robust {
     /// # Errors
     /// If a key is missing, or one is given that the method does not use.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
-        Ok(Self { method: config.method()?, global: Message::default(), updates: 0, received: Received::default() })
-    }
-
-    /// An error if more clients are left out than may be byzantine.
-    fn bears(&self, received: &Received, left_out: usize, of: usize, tolerated: usize) -> Result<()> {
-        if left_out <= tolerated {
-            return Ok(());
-        }
-        let message =
-            format!("{left_out} of {of} clients sent garbage, and the {} bears with {tolerated}", self.method.name());
-        Err(received.explain(Error::other(message).at_key(self.method.key())))
+        let (method, global, received) = (config.method()?, Message::default(), Received::default());
+        Ok(Self { method, global, cohort: 0, updates: 0, received })
     }
 
     /// Each parameter by itself: median and trimmed mean.
@@ -127,16 +118,16 @@ impl Robust {
         &self,
         received: &Received,
         global: &Params,
-        tolerated: usize,
+        Bound { f, missing, .. }: Bound,
         ctx: &Context<'_>,
     ) -> Result<Params> {
         let clients = received.clients();
         let mut next = Params::new();
         for name in received.names() {
             ctx.check()?;
-            let (column, left_out) = (received.column(&name), received.left_out_of(&name));
-            let sent = column.len() + left_out;
-            if global.get(&name).is_none() && sent <= tolerated {
+            let (column, is_global) = (received.column(&name), global.get(&name).is_some());
+            let sent = column.len();
+            if !is_global && sent <= f {
                 let whom = received.held.iter().filter(|held| held.params.get(&name).is_some());
                 let whom: Vec<_> = whom.map(|held| format!("`{}`", held.client)).collect();
                 ctx.warn(format_args!(
@@ -145,14 +136,14 @@ impl Robust {
                 ));
                 continue;
             }
-            let tolerated = self.method.tolerates(sent).map_err(|e| {
+            // Whoever is missing would have sent what all know.
+            let bound = self.method.bound(sent, if is_global { missing } else { 0 }).map_err(|e| {
                 e.because_of(format!("`{name}` came from {sent} of {clients} clients"))
                     .help("what belongs to single clients must be kept private, by a filter such as `exclude-params`")
             })?;
-            self.bears(received, left_out, sent, tolerated)?;
             let tensor = match self.method {
-                _ if !column[0].is_float() => vote(&name, &column, sent)?,
-                Method::TrimmedMean { .. } => coordinates::trimmed_mean(&column, tolerated - left_out)?,
+                _ if !column[0].is_float() => vote(&name, &column, bound.n)?,
+                Method::TrimmedMean { .. } => coordinates::trimmed_mean(&column, bound.among_those_that_came())?,
                 _ => coordinates::median(&column)?,
             };
             next.insert(name, tensor);
@@ -161,7 +152,7 @@ impl Robust {
     }
 
     /// All parameters together: Krum and geometric median.
-    fn by_distance(&self, received: &Received, tolerated: usize, ctx: &Context<'_>) -> Result<Params> {
+    fn by_distance(&self, received: &Received, bound: Bound, ctx: &Context<'_>) -> Result<Params> {
         let (held, clients) = (&received.held, received.held.len());
         let names = received.names();
         let columns: Vec<_> =
@@ -175,7 +166,7 @@ impl Robust {
                 ((0..clients).collect(), weights)
             }
             Method::Krum { keep, .. } => {
-                let neighbours = received.clients() - tolerated - 2;
+                let neighbours = bound.n - bound.f - 2;
                 let kept = distances::krum(&columns, clients, neighbours, keep, ctx)?;
                 let whom: Vec<_> = kept.iter().map(|&i| format!("`{}`", held[i].client)).collect();
                 ctx.debug(format_args!("{} keeps {}", self.method.name(), whom.join(", ")));
@@ -187,7 +178,7 @@ impl Robust {
             ctx.check()?;
             let column = received.column(&name);
             let tensor = if !column[0].is_float() {
-                vote(&name, &column, received.clients())?
+                vote(&name, &column, bound.n)?
             } else if let [only] = chosen[..] {
                 column[only].clone()
             } else {
@@ -203,17 +194,18 @@ impl Aggregator for Robust {
     fn begin(&mut self, global: &Message, cohort: &Cohort, _: &Context<'_>) -> Result<()> {
         self.method.tolerates(cohort.clients.len())?;
         self.global = global.clone();
-        self.updates = 0;
+        (self.cohort, self.updates) = (cohort.clients.len(), 0);
         self.received = Received::default();
         Ok(())
     }
 
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
+        update.expect_only_parameters()?;
         self.updates += 1;
         if update.weight(WeightBy::Uniform) == 0.0 {
             ctx.debug(format_args!("client `{}` did not train in this round and counts nothing", update.client));
         } else {
-            self.received.add(update.client, update.message.params, &self.global.params, ctx);
+            self.received.held.push(Held { client: update.client, params: update.message.params });
         }
         Ok(())
     }
@@ -228,25 +220,24 @@ impl Aggregator for Robust {
             ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
             return Ok(global);
         }
-        let (method, tolerated) = (self.method.name(), self.method.tolerates(clients)?);
-        received.settle_shapes(&global.params, ctx);
-        self.bears(&received, received.left_out.len(), clients, tolerated)?;
+        let bound = self.method.bound(clients, self.cohort.saturating_sub(self.updates))?;
+        let method = self.method.name();
         let next = match self.method {
-            Method::Median | Method::TrimmedMean { .. } => {
-                self.by_coordinate(&received, &global.params, tolerated, ctx)?
-            }
+            Method::Median | Method::TrimmedMean { .. } => self.by_coordinate(&received, &global.params, bound, ctx)?,
             Method::Krum { .. } | Method::GeometricMedian { .. } => {
-                received.settle_names(tolerated, method, ctx)?;
-                self.by_distance(&received, tolerated, ctx)?
+                received.settle_names(bound.among_those_that_came(), method, ctx)?;
+                self.by_distance(&received, bound, ctx)?
             }
         };
-        ctx.scalar("Robust/left_out", ctx.round().unwrap_or_default(), received.left_out.len() as f64);
-        ctx.note("guarantee", format_args!("{method} of {clients} clients, of which {tolerated} may be byzantine"));
+        let missing = self.cohort.saturating_sub(self.updates) + received.left_out;
+        ctx.scalar("Robust/left_out", ctx.round().unwrap_or_default(), missing as f64);
+        let Bound { n, f, .. } = bound;
+        ctx.note("guarantee", format_args!("{method} of {n} clients, of which {f} may be byzantine"));
         Ok(next.into())
     }
 }
 
-/// The tensor that more than half of those clients sent that sent one, garbage or not.
+/// The tensor that more than half of so many clients sent.
 fn vote(name: &str, tensors: &[&Tensor], clients: usize) -> Result<Tensor> {
     let votes = |a: &Tensor| tensors.iter().filter(|b| a.buffer().as_slice() == b.buffer().as_slice()).count();
     let elected = tensors.iter().find(|tensor| 2 * votes(tensor) > clients);

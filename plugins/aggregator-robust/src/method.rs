@@ -20,6 +20,22 @@ pub(crate) enum Method {
     },
 }
 
+/// How many clients a guarantee is of, and how many of these may be byzantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) n: usize,
+    pub(crate) f: usize,
+    /// How many of them sent nothing and count as byzantine.
+    pub(crate) missing: usize,
+}
+
+impl Bound {
+    /// How many of the updates that came may be byzantine.
+    pub(crate) fn among_those_that_came(self) -> usize {
+        self.f - self.missing
+    }
+}
+
 impl Method {
     /// The name in a sentence.
     pub(crate) fn name(self) -> &'static str {
@@ -39,6 +55,19 @@ impl Method {
             Self::TrimmedMean { .. } => "trim",
             Self::Krum { .. } => "byzantine",
         }
+    }
+
+    /// What holds for a round in which so many updates came, and so many that should have come did not. Where those that
+    /// came suffice, it is of them alone; else the missing ones count as byzantine.
+    ///
+    /// # Errors
+    /// If there are too few for the guarantee either way, at the key that says so.
+    pub(crate) fn bound(self, came: usize, missing: usize) -> Result<Bound> {
+        self.tolerates(came).map(|f| Bound { n: came, f, missing: 0 }).or_else(|error| {
+            let n = came + missing;
+            let f = self.tolerates(n).ok().filter(|&f| missing > 0 && missing <= f);
+            f.map(|f| Bound { n, f, missing }).ok_or(error)
+        })
     }
 
     /// How many of `clients` may be byzantine: at least one.

@@ -87,11 +87,11 @@ impl Aggregator for Scaffold {
     }
 
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()> {
-        self.updates += 1;
         let Update { client, message, .. } = &update;
         let weight = update.weight(WeightBy::Uniform);
         if weight == 0.0 {
             ctx.debug(format_args!("client `{client}` did not train in this round and counts nothing"));
+            self.updates += 1;
             return Ok(());
         }
         if message.extra.is_empty() {
@@ -103,6 +103,8 @@ impl Aggregator for Scaffold {
         if let Some(name) = message.extra.names().find(|name| !name.starts_with(CONTROL)) {
             return Err(Error::tensor(name, format!("client `{client}` sends it, and SCAFFOLD does not know it")));
         }
+        self.mean.check(&message.params, client)?;
+        self.change.check(&message.extra, client)?;
         self.mean.add(&message.params, weight, client)?;
         self.change.add(&message.extra, weight, client)?;
         for name in message.extra.names() {
@@ -111,6 +113,7 @@ impl Aggregator for Scaffold {
                 None => self.senders.push((name.to_owned(), 1)),
             }
         }
+        self.updates += 1;
         Ok(())
     }
 
@@ -140,9 +143,6 @@ impl Aggregator for Scaffold {
             };
             let wrong = |e: Error| Error::tensor(name, e.message());
             let (old, new) = (before.to_f32().map_err(wrong)?, mean.to_f32().map_err(wrong)?);
-            if before.shape() != mean.shape() {
-                return Err(Error::tensor(name, format!("clients send {mean:?}, and the global model has {before:?}")));
-            }
             let moved: Vec<f32> = old.iter().zip(&*new).map(|(x, y)| x + self.learning_rate * (y - x)).collect();
             Ok((name.to_owned(), Tensor::from_f32(mean.dtype(), mean.shape(), &moved)?))
         };
@@ -158,9 +158,6 @@ fn moved(before: Option<&Tensor>, change: &Params, name: &str, share: f32) -> Re
     let Some(before) = before else {
         return Tensor::from_slice(change.shape(), &new.iter().map(|x| share * x).collect::<Vec<_>>());
     };
-    if before.shape() != change.shape() {
-        return Err(Error::tensor(name, format!("clients send {change:?}, and the server has {before:?}")));
-    }
     let old = before.elements::<f32>().map_err(|e| Error::tensor(name, e.message()))?;
     Tensor::from_slice(change.shape(), &old.iter().zip(new).map(|(c, x)| c + share * x).collect::<Vec<_>>())
 }

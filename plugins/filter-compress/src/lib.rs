@@ -80,8 +80,8 @@
 //! method = "int8"
 //! ```
 //!
-//! A message that is encoded and never restored is refused: its first parameter is a NaN whose name says what is missing,
-//! so that an aggregator that checks its numbers tells it, and encoded tensors are bytes, so that a model refuses them.
+//! A message that is encoded and never restored is refused: its first parameter is one that no model has, a NaN whose name
+//! says what is missing, and encoded tensors are bytes, so that a model refuses them. `fedplug check` finds that.
 //!
 //! # Messages
 //!

@@ -114,9 +114,18 @@ impl Drift {
         }
     }
 
-    /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps.
+    /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps. Of a
+    /// client that took none it is 0 for all, in memory that nobody touches.
     pub(crate) fn send(&mut self, place: &Place) -> Result<Params> {
         let _guard = tch::no_grad_guard();
+        if self.scaffold && self.slots.iter().all(|slot| slot.sum.is_none()) {
+            let zeros = |slot: &Slot| {
+                let shape: Vec<usize> =
+                    slot.parameter.size().iter().map(|&size| size.unsigned_abs() as usize).collect();
+                (format!("{CONTROL}{}", slot.name), plugin_api::Tensor::build::<f32>(&shape, |_| {}))
+            };
+            return Ok(self.slots.iter().map(zeros).collect());
+        }
         let (mut names, mut changes) = (Vec::new(), Vec::new());
         for slot in &mut self.slots {
             let Some((sum, count)) = slot.sum.take() else { continue };
