@@ -20,6 +20,7 @@
 mod audit;
 mod file;
 mod group;
+mod holdout;
 mod lines;
 mod per;
 mod rows;
