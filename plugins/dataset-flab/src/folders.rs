@@ -188,6 +188,23 @@ mod tests {
     }
 
     #[test]
+    fn what_single_files_were_prepared_to_is_found_unless_the_folders_are_there() {
+        let root = tempfile::tempdir().unwrap();
+        let found = |tasks: &[&str]| {
+            let tasks: Vec<String> = tasks.iter().map(|&task| task.to_owned()).collect();
+            of_prepared_files(root.path(), &tasks).unwrap().map(|(names, _)| names)
+        };
+        for name in ["tm-b", "tm-a", "binding-kd"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+            [TRAIN, TEST].iter().for_each(|file| std::fs::write(root.path().join(name).join(file), "").unwrap());
+        }
+        assert_eq!(found(&["tm", "binding"]).unwrap(), ["tm-a", "tm-b", "binding-kd"]);
+        assert_eq!(found(&["tm", "expression"]), None);
+        std::fs::create_dir(root.path().join("thermostability")).unwrap();
+        assert_eq!(found(&["tm", "binding"]), None);
+    }
+
+    #[test]
     fn all_missing_folders_are_told_at_once_with_a_near_name() {
         let root = tempfile::tempdir().unwrap();
         for name in ["binding", "expression", "thermostability"] {

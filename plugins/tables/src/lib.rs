@@ -24,6 +24,7 @@ mod chains;
 mod fasta;
 mod file;
 mod group;
+mod holdout;
 mod letters;
 mod number;
 mod open;

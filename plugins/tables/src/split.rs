@@ -9,6 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma};
 use serde::Deserialize;
 
+use crate::holdout::holdout;
+
 /// Clients `site-1`, `site-2`, …, each with a part of the training rows of every task and all of its test rows.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -98,101 +100,6 @@ fn rng(seed: Seed, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed.of(name).value())
 }
 
-/// Rows to train and to test on, each in random order.
-fn holdout(groups: &[usize], strata: &[usize], test_fraction: f64, rng: &mut impl Rng) -> (Vec<usize>, Vec<usize>) {
-    let mut order: Vec<usize> = (0..groups.len()).collect();
-    order.shuffle(rng);
-    let testing = Choice::new(groups, strata, test_fraction).made(order.iter().rev().map(|&row| groups[row]));
-    order.into_iter().partition(|&row| !testing[groups[row]])
-}
-
-/// Which groups are for testing.
-struct Choice {
-    /// The strata of each group, and how many of its rows are there.
-    groups: Vec<Vec<(usize, usize)>>,
-    testing: Vec<bool>,
-    strata: Vec<Stratum>,
-}
-
-#[derive(Clone, Default)]
-struct Stratum {
-    rows: usize,
-    groups: usize,
-    /// How many rows should be for testing, and how many are.
-    wanted: usize,
-    taken: usize,
-}
-
-impl Choice {
-    fn new(groups: &[usize], strata: &[usize], test_fraction: f64) -> Self {
-        let count = |numbers: &[usize]| numbers.iter().max().map_or(0, |largest| largest + 1);
-        let mut choice = Self {
-            groups: vec![Vec::new(); count(groups)],
-            testing: vec![false; count(groups)],
-            strata: vec![Stratum::default(); count(strata)],
-        };
-        for (&group, &stratum) in groups.iter().zip(strata) {
-            choice.strata[stratum].rows += 1;
-            match choice.groups[group].iter_mut().find(|(other, _)| *other == stratum) {
-                Some((_, rows)) => *rows += 1,
-                None => {
-                    choice.groups[group].push((stratum, 1));
-                    choice.strata[stratum].groups += 1;
-                }
-            }
-        }
-        for stratum in choice.strata.iter_mut().filter(|stratum| stratum.groups > 1) {
-            stratum.wanted = ((test_fraction * stratum.rows as f64).round() as usize).clamp(1, stratum.rows - 1);
-        }
-        choice
-    }
-
-    /// Takes groups in this order, in which they may come again: first all that fit, then those that come nearer to what
-    /// is wanted by going beyond it, then what it takes that no stratum goes without.
-    fn made(mut self, order: impl Iterator<Item = usize>) -> Vec<bool> {
-        let mut left = Vec::new();
-        let mut seen = vec![false; self.groups.len()];
-        for group in order.filter(|&group| !std::mem::replace(&mut seen[group], true)) {
-            let fits = |&(stratum, rows): &(usize, usize)| {
-                let Stratum { wanted, taken, .. } = self.strata[stratum];
-                taken + rows <= wanted
-            };
-            if self.groups[group].iter().all(fits) { self.take(group) } else { left.push(group) }
-        }
-        while let Some((_, group)) = self.nearest(&left, |_| true).filter(|(nearer, _)| *nearer > 0) {
-            self.take(group);
-        }
-        for stratum in 0..self.strata.len() {
-            if self.strata[stratum].wanted > 0 && self.strata[stratum].taken == 0 {
-                let of_it = |group: usize| self.groups[group].iter().any(|(other, _)| *other == stratum);
-                if let Some((_, group)) = self.nearest(&left, of_it) {
-                    self.take(group);
-                }
-            }
-        }
-        self.testing
-    }
-
-    fn take(&mut self, group: usize) {
-        self.testing[group] = true;
-        self.groups[group].iter().for_each(|&(stratum, rows)| self.strata[stratum].taken += rows);
-    }
-
-    /// The first of the groups that brings the strata nearest to what is wanted of them, by so many rows in all; none
-    /// that leaves one of them without rows to train on.
-    fn nearest(&self, left: &[usize], wanted: impl Fn(usize) -> bool) -> Option<(i64, usize)> {
-        let nearer = |&(stratum, rows): &(usize, usize)| {
-            let Stratum { rows: all, wanted, taken, .. } = self.strata[stratum];
-            let away = |taken: usize| taken.abs_diff(wanted) as i64;
-            (taken + rows < all).then(|| away(taken) - away(taken + rows))
-        };
-        let candidates = left.iter().filter(|&&group| !self.testing[group] && wanted(group));
-        let rated =
-            candidates.filter_map(|&group| Some((self.groups[group].iter().map(nearer).sum::<Option<i64>>()?, group)));
-        rated.reduce(|best, next| if next.0 > best.0 { next } else { best })
-    }
-}
-
 /// One draw of the symmetric Dirichlet distribution: independent Gamma(alpha) variables over their sum.
 ///
 /// A small alpha makes them underflow, so the work is done on logarithms: with `g` of Gamma(alpha + 1) and `e`
@@ -248,51 +155,6 @@ mod tests {
         let mut sorted = order(1);
         sorted.sort_unstable();
         assert_eq!(sorted, (0..50).collect::<Vec<_>>());
-    }
-
-    /// The split of rows that are all alone.
-    fn alone(rows: usize, fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
-        holdout(&(0..rows).collect::<Vec<_>>(), &vec![0; rows], fraction, &mut rng(seed))
-    }
-
-    #[test]
-    fn every_row_is_on_one_side_and_both_sides_have_some() {
-        for (rows, fraction, test) in
-            [(0, 0.2, 0), (1, 0.9, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.25, 3), (137, 0.2, 27)]
-        {
-            let (train, held) = alone(rows, fraction, 1);
-            assert_eq!(held.len(), test, "of {rows}");
-            let mut all = [train, held].concat();
-            all.sort_unstable();
-            assert_eq!(all, (0..rows).collect::<Vec<_>>());
-        }
-        assert_eq!(alone(50, 0.2, 1), alone(50, 0.2, 1));
-        assert_ne!(alone(50, 0.2, 1), alone(50, 0.2, 2));
-    }
-
-    #[test]
-    fn rows_that_are_alone_are_shuffled_and_cut() {
-        let mut order: Vec<usize> = (0..137).collect();
-        order.shuffle(&mut rng(3));
-        let test = order.split_off(137 - 27);
-        assert_eq!(alone(137, 0.2, 3), (order, test));
-    }
-
-    #[test]
-    fn groups_stay_whole_and_the_fraction_is_met_as_closely_as_they_allow() {
-        for seed in 0..200 {
-            let random = &mut rng(seed);
-            let groups: Vec<usize> = (0..100).map(|_| random.random_range(0..40)).collect();
-            let (train, test) = holdout(&groups, &[0; 100], 0.2, random);
-            assert!(train.iter().all(|&row| test.iter().all(|&other| groups[row] != groups[other])));
-            assert!(test.len().abs_diff(20) <= 1, "{} rows", test.len());
-        }
-        let test = |groups: &[usize], fraction| holdout(groups, &vec![0; groups.len()], fraction, &mut rng(1)).1.len();
-        // A group that is larger than what is wanted goes there if it must, the smallest one.
-        assert_eq!(test(&[0, 0, 0, 0, 1, 1, 1], 0.2), 3);
-        // And where going beyond is nearer.
-        assert_eq!(test(&[0, 0, 0, 0, 0, 0, 1, 1, 1, 1], 0.3), 4);
-        assert_eq!(test(&[0; 9], 0.5), 0, "one group is trained on");
     }
 
     #[test]
