@@ -297,13 +297,12 @@ fn the_weights_are_those_that_the_file_names() {
 }
 
 #[test]
-fn nothing_but_parameters_is_passed_on() {
+fn what_would_be_lost_is_refused() {
     let ctx = Context::new(&Silent);
     let w = params(vec![("w", tensor(&[1.0_f32]))]);
     let mut server = adam();
     server.begin(&w.clone().into(), &Cohort::default(), &ctx).unwrap();
     let message = Message { params: w.clone(), extra: w, ..Message::default() };
-    server.add(Update { client: "a".into(), message, steps: 1, examples: 1 }, &ctx).unwrap();
-    let next = server.finish(&ctx).unwrap();
-    assert!(next.extra.is_empty() && next.values.is_empty());
+    let error = server.add(Update { client: "a".into(), message, steps: 1, examples: 1 }, &ctx).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `w`: client `a` sends it besides its parameters, and it would be lost");
 }
