@@ -138,7 +138,8 @@ impl Model for Linear {
 
 /// What this plugin offers.
 pub fn component() -> Component {
-    Component::model("linear", "linear regression on letter or k-mer counts", Linear::new)
+    let component = Component::model("linear", "linear regression on letter or k-mer counts", Linear::new);
+    component.extendable::<bool>([])
 }
 
 plugin_api::export_plugin!(component());
