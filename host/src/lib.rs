@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bytes;
+pub mod changes;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;
@@ -26,6 +27,7 @@ pub mod inspect;
 pub mod keys;
 pub mod link;
 pub mod list;
+pub mod lock;
 pub mod new;
 pub mod notes;
 pub mod participation;
@@ -34,15 +36,19 @@ pub mod plot;
 pub mod plugins;
 pub mod predict;
 pub mod prepare;
+pub mod replaced;
 pub mod report;
 pub mod resume;
+pub mod round_state;
 pub mod run;
 pub mod run_dir;
 pub mod schema;
 pub mod setup;
+pub mod signals;
 pub mod stopping;
 pub mod summary;
 pub mod tensors;
+pub mod totals;
 pub mod tracking;
 pub mod trust;
 pub mod workers;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use plugin_api::{Aggregator, ClientSpec, Component, Dataset, Description, Kind, Message, ModelSetup, Params};
+use plugin_api::{Aggregator, ClientSpec, Component, Dataset, Description, Kind, ModelSetup, Params};
 use serde_json::Value;
 
-use crate::client::{Identity, LocalClient, Spent};
+use crate::client::{Identity, LocalClient};
 use crate::config::{Choice, Experiment, Place};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
@@ -154,14 +154,15 @@ impl Setup {
             let held = spec.tasks.iter().map(|task| task.name.clone()).collect();
             Resident::new(recipe.clone(), store.clone(), &spec.name, held)
         };
-        specs.iter().enumerate().map(|(index, spec)| self.client(index, spec, model(spec), link)).collect()
+        let client = |(index, spec)| self.client(index, spec, (model(spec), store.clone()), link);
+        specs.iter().enumerate().map(client).collect()
     }
 
     fn client(
         &mut self,
         index: usize,
         spec: &ClientSpec,
-        model: Resident,
+        (model, store): (Resident, Arc<Store>),
         link: &Link<'_>,
     ) -> Result<LocalClient, Failure> {
         let place = format!("client `{}`", spec.name);
@@ -188,11 +189,9 @@ impl Setup {
                     .map(|filter| chain.push(used.choice.plugin.clone(), filter))
             })?;
         }
-        let [input, output] = chains;
         let plugin = self.model.choice.plugin.clone();
         let identity = Arc::new(Identity { index, name: spec.name.clone(), device, plugin });
-        let (base, spent) = (Message::default(), Spent::default());
-        Ok(LocalClient { identity, model, tasks, input, output, position: 0, base, spent })
+        Ok(LocalClient::new(identity, model, tasks, chains, store))
     }
 }
 
