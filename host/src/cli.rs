@@ -43,7 +43,13 @@ enum Command {
     /// Run an experiment
     ///
     /// Leaves a directory OUTPUT/NAME with models, TensorBoard events, metrics.jsonl and summary.json. Progress and the
-    /// closing table go to stderr. Exit code 0: done, 1: the run failed, 2: the command or the file is wrong.
+    /// closing table go to stderr.
+    ///
+    /// Ctrl-C, SIGTERM and SIGHUP end the epochs that are under way, write a checkpoint and stop; a second one stops at
+    /// once. A process that is killed loses what it did since the last checkpoint. Either way --resume goes on to the
+    /// same results.
+    ///
+    /// Exit code 0: done, 1: the run failed, 2: the command or the file is wrong, 130: stopped on request, to be resumed.
     Run(RunArgs),
     /// Do everything but train: read the file, load the plugins, read the data, make a model
     Check(ExperimentArgs),
@@ -108,10 +114,10 @@ struct RunArgs {
     /// How many clients work at the same time; does not change the results [default: by the machine]
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_THREADS)))]
     threads: Option<u32>,
-    /// Replace an earlier run of this name
+    /// Replace an earlier run of this name; it waits in NAME.replaced~ until this one is done
     #[arg(long)]
     force: bool,
-    /// Go on with an interrupted run of this name, from its last checkpoint
+    /// Resume an interrupted run of this name, from its last checkpoint; all that its results depend on must be the same
     #[arg(long, conflicts_with = "force")]
     resume: bool,
 }
@@ -201,7 +207,7 @@ struct PrepareArgs {
     /// The folder to write into; made if it is not there
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Replace what was prepared there before
+    /// Replace what was prepared there before; other files stay
     #[arg(long)]
     force: bool,
 }
@@ -251,7 +257,7 @@ struct PlotArgs {
     /// What stands on the axis across
     #[arg(long, value_enum, default_value = "step")]
     x: Across,
-    /// Replace pictures that are there
+    /// Replace pictures that were drawn before; other files stay
     #[arg(long)]
     force: bool,
 }

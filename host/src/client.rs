@@ -3,18 +3,22 @@
 //! What crosses [`Client`] is plain data, so that a client in another process or on another machine can stand behind it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use plugin_api::{Context, Epoch, Evaluation, Message, Params, Received, State, Task, Trained};
+use plugin_api::{Context, Evaluation, Message, Params, State, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::filters::Chain;
-use crate::idle::Resident;
+use crate::idle::{Resident, Store, Waiting};
 use crate::link::{Fault, Line, Link};
 use crate::predictions::{Predicted, Rows};
-use crate::tracking::Scalar;
+use crate::round_state::{Progress, Trace};
+use crate::signals::Pause;
+use crate::tracking::{Scalar, now};
 use crate::trust;
+
+mod round;
 
 /// What a client is to do in a round.
 #[derive(Clone, Debug)]
@@ -69,21 +73,43 @@ pub struct Traffic {
 pub struct Saved {
     /// The model's state; none of a model that is as it was made.
     pub model: Option<State>,
-    /// The states of the filters on what it gets, and on what it sends.
+    /// The states of the filters on what it gets, and on what it sends; within a round, as they were at its beginning.
     pub filters: [Vec<State>; 2],
     /// Where it stands on the axis of its scalars.
     pub position: u64,
+    /// Within a round that it has begun: how far it is.
+    pub progress: Option<Progress>,
+    /// What its model sent in this round, before its filters, once it has done all epochs.
+    pub sent: Option<Message>,
+    /// How it failed, if it is out for this round or for good.
+    pub failed: Option<Failed>,
+}
+
+/// How a client failed.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// In which round; none outside of them.
+    pub round: Option<u64>,
+    /// Whether nothing can be had of it any more: an instance that panicked answers no call.
+    pub for_good: bool,
+    /// What happened.
+    pub fault: Fault,
 }
 
 /// A client of the federation.
 pub trait Client: Send {
     /// Its name.
     fn name(&self) -> &str;
-    /// Evaluates the global model, trains, evaluates, and gives its update.
+    /// A round begins in which it takes part.
+    fn open(&mut self, round: u64, link: &Link<'_>);
+    /// Evaluates the global model, trains, evaluates, and gives its update; nothing if it pauses before it is done, and
+    /// then the call is made again.
     ///
     /// # Errors
     /// If its model or one of its filters fails.
-    fn round(&mut self, order: &Order, link: &Link<'_>) -> Result<Outcome, Fault>;
+    fn round(&mut self, order: &Order, pause: &Pause, link: &Link<'_>) -> Result<Option<Outcome>, Fault>;
+    /// The round is over, and what was kept for the case that it would be interrupted goes.
+    fn close(&mut self);
     /// Evaluates a global model and does nothing else. Its own model is replaced by it where they meet.
     ///
     /// # Errors
@@ -159,64 +185,80 @@ impl Identity {
 
 /// A client in this process.
 pub struct LocalClient {
-    /// Who it is.
-    pub identity: Arc<Identity>,
-    /// Its model.
-    pub model: Resident,
-    /// Its data.
-    pub tasks: Vec<Task>,
+    identity: Arc<Identity>,
+    model: Resident,
+    tasks: Vec<Task>,
     /// What filters the messages that it gets.
-    pub input: Chain,
+    input: Chain,
     /// What filters the messages that it sends.
-    pub output: Chain,
+    output: Chain,
     /// Where it stands on the axis of its scalars: its optimiser steps, and one for each epoch without any, so that
     /// the curves of a client without data go on as well.
-    pub position: u64,
+    position: u64,
     /// The global model of the round, as its model received it.
-    pub base: Message,
+    base: Option<Message>,
+    /// Within a round: its filters' states at the beginning.
+    opening: Option<Result<[Vec<State>; 2], Fault>>,
+    /// Within a round: how far it is, but for the trace.
+    progress: Option<Progress>,
+    trace: Arc<Mutex<Trace>>,
+    /// What its model sent in this round.
+    sent: Waiting,
+    failed: Option<Failed>,
     /// How long its model computed in this round so far.
-    pub spent: Spent,
+    spent: Spent,
 }
 
 impl LocalClient {
-    fn receive(&mut self, order: &Order, line: &Line<'_>) -> Result<Received, Fault> {
-        self.base = self.input.apply(order.global.clone(), &order.global, line)?;
-        let ctx = line.context();
-        let model = self.model.change(&ctx);
-        let received = model.and_then(|model| model.receive(&self.base, &ctx)).map_err(|e| self.identity.fault(e))?;
-        ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
-        Ok(received)
+    /// A client that has done nothing yet.
+    pub fn new(
+        identity: Arc<Identity>,
+        model: Resident,
+        tasks: Vec<Task>,
+        [input, output]: [Chain; 2],
+        store: Arc<Store>,
+    ) -> Self {
+        Self {
+            sent: Waiting::new(store, &format!("sent/{}", identity.index)),
+            identity,
+            model,
+            tasks,
+            input,
+            output,
+            position: 0,
+            base: None,
+            opening: None,
+            progress: None,
+            trace: Arc::default(),
+            failed: None,
+            spent: Spent::default(),
+        }
     }
 
-    /// A round's work, before the rest.
-    fn work(&mut self, order: &Order, link: &Link<'_>) -> Result<Outcome, Fault> {
-        self.spent = Spent::default();
-        let global = self.evaluate(order, link)?;
-        let me = self.identity.clone();
-        let line = me.line(link, Some(order.round)).with_progress();
-        let ctx = line.context();
-        let (mut all, mut local) = (Trained::default(), Vec::new());
-        for epoch in 0..order.epochs {
-            let epoch = Epoch { round: order.round, epoch };
-            let model = self.model.change(&ctx).map_err(|e| me.fault(e))?;
-            let begun = Instant::now();
-            let trained = model.train(&self.tasks, epoch, &ctx).map_err(|e| me.fault(e))?;
-            self.spent.training += begun.elapsed().as_secs_f64();
-            all = trust::trained(all, trained).map_err(|e| me.fault(e))?;
-            self.position += trained.steps.max(1);
-            link.console.epoch_done(me.index);
-            let evaluations = self.evaluation(&me.line(link, Some(order.round)).context())?;
-            self.report(&evaluations, "local_test", order.round, link);
-            local.push(evaluations);
+    /// Lets the model take over a global one, as the filters left it.
+    fn receive(&mut self, base: &Message, ctx: &Context<'_>) -> Result<(), Fault> {
+        let model = self.model.change(ctx);
+        let received = model.and_then(|model| model.receive(base, ctx)).map_err(|e| self.identity.fault(e))?;
+        ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
+        Ok(())
+    }
+
+    /// An error if it was lost for good before this round.
+    fn lost_before(&self, round: Option<u64>) -> Result<(), Fault> {
+        match &self.failed {
+            Some(failed) if failed.for_good && (round.is_none() || failed.round != round) => Err(failed.fault.clone()),
+            _ => Ok(()),
         }
-        let message = self.model.change(&ctx).and_then(|model| model.send(&ctx)).map_err(|e| me.fault(e))?;
-        let message = self.output.apply(message, &std::mem::take(&mut self.base), &line)?;
-        let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
-        for (tag, bytes) in [("Bytes/received", traffic.received), ("Bytes/sent", traffic.sent)] {
-            ctx.scalar(tag, self.position, bytes as f64);
-        }
-        let Trained { steps, examples } = all;
-        Ok(Outcome { message, steps, examples, global, local, traffic, spent: self.spent })
+    }
+
+    /// Makes a call, unless the client is lost; one that panics loses it.
+    fn guarded<T>(&mut self, round: Option<u64>, call: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.lost_before(round)?;
+        call(self).inspect_err(|fault| {
+            if fault.is_panic() {
+                self.failed = Some(Failed { round, for_good: true, fault: fault.clone() });
+            }
+        })
     }
 
     fn evaluation(&mut self, ctx: &Context<'_>) -> Result<Vec<Evaluation>, Fault> {
@@ -234,8 +276,13 @@ impl LocalClient {
             let suffix = if several { format!("_{}", evaluation.task) } else { String::new() };
             let scalar = |name: &str, value: f64| {
                 let tag = trust::tag(&format!("{name}/{place}{suffix}")).into_owned();
-                let client = Some(self.identity.index);
-                link.reporter.scalar(Scalar { client, round, tag, step: self.position, value });
+                let (client, step, time) = (Some(self.identity.index), self.position, now());
+                // Outside of a round there is nobody to ask for it again.
+                if self.opening.is_some() {
+                    let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
+                    trace.push(&tag, step, value, time);
+                }
+                link.reporter.scalar_of(Scalar { client, round, tag, step, value }, time);
             };
             scalar("Loss", evaluation.loss);
             for metric in &evaluation.metrics {
@@ -250,24 +297,48 @@ impl Client for LocalClient {
         &self.identity.name
     }
 
-    fn round(&mut self, order: &Order, link: &Link<'_>) -> Result<Outcome, Fault> {
-        let outcome = self.work(order, link);
-        if outcome.as_ref().is_err_and(Fault::is_cancelled) {
-            return outcome; // The process is about to end, and goes on from its checkpoint.
+    fn open(&mut self, round: u64, link: &Link<'_>) {
+        self.begin(round, link);
+    }
+
+    fn round(&mut self, order: &Order, pause: &Pause, link: &Link<'_>) -> Result<Option<Outcome>, Fault> {
+        self.lost_before(Some(order.round))?;
+        if pause.is_due() {
+            return Ok(None);
+        }
+        let outcome = self.work(order, pause, link);
+        match &outcome {
+            Ok(None) => return outcome,
+            // The process is about to end, and goes on from its checkpoint.
+            Err(fault) if fault.is_cancelled() => return outcome,
+            Err(fault) => {
+                let (round, for_good) = (Some(order.round), fault.is_panic());
+                self.failed = Some(Failed { round, for_good, fault: fault.clone() });
+            }
+            Ok(Some(_)) => {}
         }
         // A client that failed rests as well, and its first fault is the one that is told.
         let rested = self.rest(link);
+        // The model finds its place first.
+        self.sent.rest();
         outcome.and_then(|outcome| rested.map(|()| outcome))
     }
 
+    fn close(&mut self) {
+        (self.opening, self.progress, self.trace) = (None, None, Arc::default());
+        self.sent.clear();
+    }
+
     fn evaluate(&mut self, order: &Order, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault> {
-        let me = self.identity.clone();
-        let line = me.line(link, Some(order.round));
-        let ctx = line.context();
-        self.receive(order, &line)?;
-        let global = self.evaluation(&ctx)?;
-        self.report(&global, "global_test", order.round, link);
-        Ok(global)
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let line = me.line(link, Some(order.round));
+            let base = client.input.apply(order.global.clone(), &order.global, &line)?;
+            client.receive(&base, &line.context())?;
+            let global = client.evaluation(&line.context())?;
+            client.report(&global, "global_test", order.round, link);
+            Ok(global)
+        })
     }
 
     fn predict(&mut self, link: &Link<'_>) -> Result<Vec<Predicted>, Fault> {
@@ -285,63 +356,62 @@ impl Client for LocalClient {
     }
 
     fn answer(&mut self, question: &Message, round: u64, link: &Link<'_>) -> Result<Message, Fault> {
-        let me = self.identity.clone();
-        self.output.answer(question, &me.line(link, Some(round)))
+        self.guarded(Some(round), |client| {
+            let me = client.identity.clone();
+            client.output.answer(question, &me.line(link, Some(round)))
+        })
     }
 
     fn judge(&mut self, message: &Message, link: &Link<'_>) -> Result<Vec<Evaluation>, Fault> {
-        let me = self.identity.clone();
-        let line = me.line(link, None);
-        let ctx = line.context();
-        // It is its own again at the end, so for its place on disk it has not changed.
-        let model = self.model.look(&ctx).map_err(|e| me.fault(e))?;
-        let own = model.state(&ctx).map_err(|e| me.fault(e))?;
-        model.receive(message, &ctx).map_err(|e| me.fault(e))?;
-        let found = self.evaluation(&ctx);
-        self.model.look(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
-        found
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let line = me.line(link, None);
+            let ctx = line.context();
+            // It is its own again at the end, so for its place on disk it has not changed.
+            let model = client.model.look(&ctx).map_err(|e| me.fault(e))?;
+            let own = model.state(&ctx).map_err(|e| me.fault(e))?;
+            model.receive(message, &ctx).map_err(|e| me.fault(e))?;
+            let found = client.evaluation(&ctx);
+            client.model.look(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
+            found
+        })
     }
 
     fn parameters(&mut self, link: &Link<'_>) -> Result<Params, Fault> {
-        let me = self.identity.clone();
-        let line = me.line(link, None);
-        let ctx = line.context();
-        self.model.look(&ctx).and_then(|model| model.parameters(&ctx)).map_err(|e| me.fault(e))
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let line = me.line(link, None);
+            let ctx = line.context();
+            client.model.look(&ctx).and_then(|model| model.parameters(&ctx)).map_err(|e| me.fault(e))
+        })
     }
 
     fn export(&mut self, folder: &Path, link: &Link<'_>) -> Result<Vec<String>, Fault> {
-        let me = self.identity.clone();
-        let line = me.line(link, None);
-        let ctx = line.context();
-        self.model.look(&ctx).and_then(|model| model.export(folder, &ctx)).map_err(|e| me.fault(e))
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let line = me.line(link, None);
+            let ctx = line.context();
+            client.model.look(&ctx).and_then(|model| model.export(folder, &ctx)).map_err(|e| me.fault(e))
+        })
     }
 
     fn save(&mut self, link: &Link<'_>) -> Result<Saved, Fault> {
-        let me = self.identity.clone();
-        let line = me.line(link, None);
-        let ctx = line.context();
-        let filters = [self.input.states(&line)?, self.output.states(&line)?];
-        Ok(Saved { model: self.model.state(&ctx).map_err(|e| me.fault(e))?, filters, position: self.position })
+        self.kept(link)
     }
 
     fn restore(&mut self, saved: Saved, link: &Link<'_>) -> Result<(), Fault> {
-        let me = self.identity.clone();
-        let line = me.line(link, None);
-        self.input.restore(&saved.filters[0], &line)?;
-        self.output.restore(&saved.filters[1], &line)?;
-        self.position = saved.position;
-        saved.model.map_or(Ok(()), |state| self.model.restore(state, &line)).map_err(|e| me.fault(e))
+        self.go_back(saved, link)
     }
 
     fn rest(&mut self, link: &Link<'_>) -> Result<(), Fault> {
         let me = self.identity.clone();
-        self.base = Message::default();
+        self.base = None;
         self.model.rest(&me.line(link, None)).map_err(|e| me.fault(e))
     }
 
     fn retire(&mut self, link: &Link<'_>) {
         let me = self.identity.clone();
-        self.base = Message::default();
+        self.base = None;
         self.model.retire(&me.line(link, None));
     }
 }

@@ -88,11 +88,16 @@ pub struct Federation {
     /// Whether every client evaluates the models of all at the end.
     #[serde(default)]
     pub cross_site: bool,
-    /// After how many rounds a checkpoint is written; 0 writes one after the first round that ends a minute or more
-    /// after the last.
+    /// After how many rounds a checkpoint is written; 0 goes by `checkpoint-after`. Results do not depend on it.
     #[serde(default)]
     #[schemars(range(max = MOST_ROUNDS))]
     pub checkpoint_every: u64,
+    /// After how many seconds a checkpoint is written where `checkpoint-every` is 0: at the end of the first round that
+    /// ends so long after the last one, and in a longer round between two epochs. There clients at work wait for the
+    /// slowest one's epoch, so if several work at a time, at least ten of the longest epochs lie between two checkpoints.
+    /// Results do not depend on it.
+    #[serde(default = "a_minute")]
+    pub checkpoint_after: u64,
     /// How much memory the models of clients that are not at work and the best global model may take together, such as
     /// `8 GiB`, by the bytes of their states. What finds no room waits on disk. Without a limit all stays in memory.
     /// Results do not depend on it.
@@ -109,6 +114,10 @@ impl Federation {
 
 fn one() -> u64 {
     1
+}
+
+fn a_minute() -> u64 {
+    60
 }
 
 fn one_thread() -> usize {
@@ -241,6 +250,11 @@ impl Draft {
             document.set(argument)?;
         }
         Ok(Self::of(document))
+    }
+
+    /// Whether nothing of the host's keys is wrong.
+    pub fn is_whole(&self) -> bool {
+        self.reports.is_empty()
     }
 
     /// The experiment, if nothing of the host's keys is wrong.

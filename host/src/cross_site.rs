@@ -33,6 +33,7 @@ pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, Failure> {
     let names: Vec<String> = federation.clients.iter().map(|client| client.name().to_owned()).collect();
     let mut visits = Vec::new();
     for (owner, model) in names.iter().cloned().map(Some).chain([None]).enumerate() {
+        federation.stop_if_asked()?;
         let params: Params = match &model {
             Some(name) => match federation.clients[owner].parameters(link) {
                 Ok(params) => params,

@@ -24,6 +24,8 @@ pub enum Exit {
     Failure = 1,
     /// The command or the file is wrong.
     Usage = 2,
+    /// Somebody asked the run to stop; it can be resumed.
+    Stopped = 130,
     /// Whoever read stdout has closed it: what a shell says of a process that SIGPIPE ended.
     ClosedPipe = 141,
 }
@@ -164,6 +166,20 @@ impl Failure {
     /// The run failed.
     pub fn run(report: impl Into<Report>) -> Self {
         Self { exit: Exit::Failure, reports: vec![report.into()] }
+    }
+
+    /// Somebody asked the run to stop.
+    pub fn stopped(report: Report) -> Self {
+        Self { exit: Exit::Stopped, reports: vec![report] }
+    }
+
+    /// The same with one more hint, behind all else.
+    #[must_use]
+    pub fn hint(mut self, hint: &str) -> Self {
+        if let Some(report) = self.reports.pop() {
+            self.reports.push(report.hint(hint));
+        }
+        self
     }
 
     /// A file or folder that the run needs cannot be read or written.

@@ -1,6 +1,8 @@
 //! The rounds.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plugin_api::{Aggregator, Cohort, ErrorKind, Evaluation, Message, Stage, Update};
@@ -17,15 +19,14 @@ use crate::orders::Orders;
 use crate::participation::select;
 use crate::predictions;
 use crate::report::{Record, short};
+use crate::round_state::Opening;
 use crate::run_dir::RunDir;
+use crate::signals::Pause;
 use crate::stopping::{self, Patience};
-use crate::summary::Time;
-use crate::tracking::{Scalar, Tracker};
+use crate::totals::Totals;
+use crate::tracking::{Positions, Scalar, Tracker};
 use crate::trust::{self, Layout};
 use crate::workers::{ahead, in_order};
-
-/// How long a run goes on without a checkpoint where the experiment does not say.
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 
 /// What the clients of a round did, by their names, in their order.
 type Outcomes = Vec<(String, Outcome)>;
@@ -58,8 +59,14 @@ pub struct Federation<'a> {
     pub plan: &'a config::Federation,
     /// How many clients work at the same time.
     pub workers: usize,
-    /// Where the time of the rounds went.
-    pub time: Time,
+    /// What the run took so far.
+    pub totals: Totals,
+    /// When clients pause within a round.
+    pub pause: Pause,
+    /// Within a round: the server's components as they were when it began.
+    pub opening: Option<Opening>,
+    /// How far the files of metrics were written when the last round ended.
+    pub positions: Positions,
     /// Where scalars go.
     pub tracker: &'a Tracker,
     /// What the components may call.
@@ -69,26 +76,30 @@ pub struct Federation<'a> {
 }
 
 impl Federation<'_> {
-    /// Runs all rounds that are left, then evaluates the last global model.
+    /// Runs all rounds that are left.
     ///
     /// # Errors
     /// If a component fails, a file cannot be written, or the run is asked to stop.
     pub fn run(&mut self) -> Result<(), Failure> {
         let mut checkpointed = Instant::now();
         while !self.is_over() {
-            let begun = Instant::now();
+            self.totals.round_begins();
+            self.pause.restart();
             let (outcomes, numbers) = self.round(self.done)?;
-            self.judge(self.done, &outcomes, numbers, begun)?;
+            self.judge(self.done, &outcomes, numbers)?;
+            self.opening = None;
+            self.clients.iter_mut().for_each(|client| client.close());
             self.done += 1;
-            let positions = self.tracker.sync()?;
+            self.positions = self.tracker.sync()?;
             let due = match self.plan.checkpoint_every {
-                0 => checkpointed.elapsed() >= CHECKPOINT_AFTER,
-                every => self.done.is_multiple_of(every),
+                0 => checkpointed.elapsed() >= Duration::from_secs(self.plan.checkpoint_after),
+                every => self.done.is_multiple_of(every) && !self.is_over(),
             };
-            if due && !self.is_over() {
-                self.save(&positions)?;
+            if due && !self.pause.is_stop() {
+                self.save()?;
                 checkpointed = Instant::now();
             }
+            self.stop_if_asked()?;
         }
         if let (true, Some(rule)) = (self.done < self.plan.rounds, &self.plan.early_stopping) {
             let line =
@@ -96,6 +107,22 @@ impl Federation<'_> {
             self.link.console.log(plugin_api::Level::Info, &line);
         }
         Ok(())
+    }
+
+    /// Where somebody asked the run to stop: writes a checkpoint, and ends it.
+    ///
+    /// # Errors
+    /// If so, or if the checkpoint cannot be written.
+    pub fn stop_if_asked(&mut self) -> Result<(), Failure> {
+        if !self.pause.is_stop() {
+            return Ok(());
+        }
+        self.save()?;
+        let place = match self.opening {
+            Some(_) => format!("in round {}", self.done + 1),
+            None => format!("after round {}", self.done),
+        };
+        Err(Failure::stopped(Report::new(format!("stopped on request {place}")).hint("resume it with --resume")))
     }
 
     fn is_over(&self) -> bool {
@@ -116,52 +143,93 @@ impl Federation<'_> {
         let at_server = Line::new(link, &plugin, None, Some(round));
         let ctx = at_server.context();
         let failed = |error| Failure::run(Fault::new(format!("aggregator `{plugin}`"), error).report(&place));
+        // If the round is interrupted it begins again from here.
+        let told = |fault: Fault| Failure::run(fault.report(&place));
+        let [input, output] = &mut self.server;
+        let server = [input.states(&at_server).map_err(told)?, output.states(&at_server).map_err(told)?];
+        self.opening = Some(Opening { aggregator: aggregator.state(&ctx).map_err(failed)?, server });
+        chosen.iter().for_each(|&place| self.clients[place].open(round, link));
         aggregator.begin(&self.global, &cohort, &ctx).map_err(failed)?;
         let policy = self.plan.on_client_failure;
         let lost = |fault: Fault, client: &str| bear(&fault, &format!("{place}, client `{client}`"), policy, link);
         let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers };
         let encoded = asked.dialogue(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed, &lost)?;
+        let names: Vec<String> = chosen.iter().map(|&place| self.clients[place].name().to_owned()).collect();
 
-        let aggregator = &mut self.aggregator.1;
         let mut outcomes = Vec::new();
         let mut heard = Vec::new();
-        let ([input, output], global) = (&mut self.server, &self.global);
-        let orders = Orders::new(round, self.plan.local_epochs, global, output, link);
-        let work = |place: usize, client: &mut &mut Box<dyn Client>| {
-            let order = orders.order(place, (chosen[place], client.name()))?;
-            let outcome = client.round(&order, link);
-            link.reporter.client_done(chosen[place]);
-            Ok(outcome)
-        };
-        let layout = &self.layout;
-        let mut at_work: Vec<_> = pick(&mut self.clients, &chosen);
-        let names: Vec<String> = at_work.iter().map(|client| client.name().to_owned()).collect();
-        let ahead = ahead(self.workers, global.bytes());
-        let taken = in_order((self.workers, ahead), &mut at_work, work, |index, outcome: Result<_, Failure>| {
-            let client = &names[index];
-            let line = Line::new(link, "server", Some((chosen[index], client)), Some(round));
-            let filtered =
-                outcome.inspect_err(|_| link.stop.store(true, Ordering::Relaxed))?.and_then(|mut outcome| {
+        // Places in `chosen`: of those that are not done, and of the next to be taken; and who is done before its turn.
+        let (mut pending, mut next) = ((0..chosen.len()).collect::<Vec<_>>(), 0);
+        let mut ready: BTreeMap<usize, Result<Outcome, Fault>> = BTreeMap::new();
+        // How many orders were made, and those of clients that have begun and are not done.
+        let (mut made, held) = (0, Mutex::new(BTreeMap::new()));
+        loop {
+            let (aggregator, pause) = (&mut self.aggregator.1, &self.pause);
+            let ([input, output], global, layout) = (&mut self.server, &self.global, &self.layout);
+            let orders = Orders::new(round, self.plan.local_epochs, global, output, link).after(made);
+            let held = || held.lock().unwrap_or_else(PoisonError::into_inner);
+            let work = |index: usize, client: &mut &mut Box<dyn Client>| {
+                let place = pending[index];
+                let before = held().remove(&place);
+                let order = match before {
+                    Some(order) => Some(order),
+                    None => orders.order(place, (chosen[place], client.name()), &|| pause.is_due())?,
+                };
+                let Some(order) = order else { return Ok(None) };
+                let outcome = client.round(&order, pause, link).transpose();
+                match &outcome {
+                    Some(_) => link.reporter.client_done(chosen[place]),
+                    None => drop(held().insert(place, order)),
+                }
+                Ok(outcome)
+            };
+            let mut take = |index: usize, outcome: Result<Outcome, Fault>| {
+                let client = &names[index];
+                let line = Line::new(link, "server", Some((chosen[index], client)), Some(round));
+                let filtered = outcome.and_then(|mut outcome| {
                     let message = input.apply(std::mem::take(&mut outcome.message), global, &line)?;
                     trust::update(layout, global, &message, encoded).map_err(|e| Fault::new("update".to_owned(), e))?;
                     Ok((message, outcome))
                 });
-            let (message, outcome) = match filtered {
-                Ok(filtered) => filtered,
-                Err(fault) => return lost(fault, client),
+                let (message, outcome) = match filtered {
+                    Ok(filtered) => filtered,
+                    Err(fault) => return lost(fault, client),
+                };
+                let update =
+                    Update { client: client.to_owned(), message, steps: outcome.steps, examples: outcome.examples };
+                match aggregator.add(update, &ctx) {
+                    Ok(()) => {}
+                    Err(error) if *error.kind() == ErrorKind::Panic => return Err(failed(error)),
+                    // What it refuses leaves no trace, by its contract: it is the client that has failed.
+                    Err(error) => return lost(Fault::new(format!("aggregator `{plugin}`"), error), client),
+                }
+                heard.push(chosen[index]);
+                outcomes.push((client.to_owned(), outcome));
+                Ok(())
             };
-            let update = Update { client: client.clone(), message, steps: outcome.steps, examples: outcome.examples };
-            match aggregator.add(update, &ctx) {
-                Ok(()) => {}
-                Err(error) if *error.kind() == ErrorKind::Panic => return Err(failed(error)),
-                // What it refuses leaves no trace, by its contract: it is the client that has failed.
-                Err(error) => return lost(Fault::new(format!("aggregator `{plugin}`"), error), client),
+            let places: Vec<usize> = pending.iter().map(|&place| chosen[place]).collect();
+            let mut at_work = pick(&mut self.clients, &places);
+            let mut paused = Vec::new();
+            let ahead = ahead(self.workers, global.bytes());
+            in_order((self.workers, ahead), &mut at_work, work, |index, outcome: Result<_, Failure>| {
+                match outcome.inspect_err(|_| link.stop.store(true, Ordering::Relaxed))? {
+                    Some(outcome) => drop(ready.insert(pending[index], outcome)),
+                    None => paused.push(pending[index]),
+                }
+                while let Some(outcome) = ready.remove(&next) {
+                    take(next, outcome)?;
+                    next += 1;
+                }
+                Ok(())
+            })?;
+            (pending, made) = (paused, orders.made());
+            if pending.is_empty() {
+                break;
             }
-            heard.push(chosen[index]);
-            outcomes.push((client.clone(), outcome));
-            Ok(())
-        });
-        taken?;
+            self.stop_if_asked()?;
+            self.save()?;
+            self.pause.restart();
+        }
         if outcomes.is_empty() {
             return Err(Failure::run(Report::new(format!("{place}: every client failed"))));
         }
@@ -169,6 +237,7 @@ impl Federation<'_> {
             let report = Report::new(format!("{place}: only {} clients sent an update", outcomes.len()));
             return Err(Failure::run(report.hint(format!("`federation.min-clients` is {}", self.plan.min_clients))));
         }
+        let aggregator = &mut self.aggregator.1;
         let mut asked = Asked { clients: &mut self.clients, round, link, workers: self.workers };
         asked.dialogue(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed, &lost)?;
         let next = aggregator.finish(&ctx).and_then(|next| trust::aggregated(&self.layout, next)).map_err(failed)?;
@@ -203,17 +272,10 @@ impl Federation<'_> {
     }
 
     /// Takes down what a round showed, and shows it.
-    fn judge(
-        &mut self,
-        round: u64,
-        outcomes: &[(String, Outcome)],
-        mut all: Vec<Number>,
-        begun: Instant,
-    ) -> Result<(), Failure> {
+    fn judge(&mut self, round: u64, outcomes: &[(String, Outcome)], mut all: Vec<Number>) -> Result<(), Failure> {
         for (client, outcome) in outcomes {
             self.record.add_traffic(client, outcome.traffic);
-            self.time.models.training += outcome.spent.training;
-            self.time.models.evaluation += outcome.spent.evaluation;
+            self.totals.computed(outcome.spent);
             self.record.add_global(client, &outcome.global);
             outcome.local.iter().for_each(|evaluations| self.record.add_local(client, evaluations));
         }
@@ -228,8 +290,7 @@ impl Federation<'_> {
             let value = if value.is_finite() { short(*value) } else { "-".to_owned() };
             line += &format!(", {name} {value}");
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        self.time.rounds += seconds;
+        let seconds = self.totals.round_ends();
         self.link.console.round(&format!("{line} ({seconds:.1} s)"));
         all.extend(local);
         self.watch(&all)
@@ -254,18 +315,19 @@ impl Federation<'_> {
         let orders = Orders::new(self.done, self.plan.local_epochs, &self.global, &mut self.server[1], link);
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
         let work = |index: usize, client: &mut Box<dyn Client>| {
-            let order = orders.order(index, (index, client.name()))?;
+            let Some(order) = orders.order(index, (index, client.name()), &|| false)? else { return Ok(None) };
             let own = client.predict(link);
             let evaluations = client.evaluate(&order, link);
             let found = evaluations.map(|found| (found, own.and_then(|own| Ok((own, client.predict(link)?)))));
             client.retire(link);
             link.reporter.client_done(index);
-            Ok(found)
+            Ok(Some(found))
         };
         let (mut all, on_failure) = (Vec::new(), self.plan.on_client_failure);
         let ahead = ahead(self.workers, 0);
         in_order((self.workers, ahead), &mut self.clients, work, |index, found: Result<_, Failure>| match found? {
-            Ok((evaluations, predicted)) => {
+            None => Ok(()),
+            Some(Ok((evaluations, predicted))) => {
                 all.push((names[index].clone(), evaluations));
                 let place = format!("predictions, client `{}`", names[index]);
                 match predicted {
@@ -277,7 +339,7 @@ impl Federation<'_> {
                     Err(fault) => bear(&fault, &place, on_failure, link),
                 }
             }
-            Err(fault) => bear(&fault, &format!("last evaluation, client `{}`", names[index]), on_failure, link),
+            Some(Err(fault)) => bear(&fault, &format!("last evaluation, client `{}`", names[index]), on_failure, link),
         })?;
         for (client, evaluations) in &all {
             self.record.add_global(client, evaluations);
@@ -300,8 +362,8 @@ pub fn bear(fault: &Fault, place: &str, policy: OnClientFailure, link: &Link<'_>
     // The others need not finish what nobody will take.
     let asked = link.stop.swap(true, Ordering::Relaxed);
     Err(if asked && fault.is_cancelled() {
-        let hint = "go on with --resume, from the last checkpoint if there is one";
-        Failure::run(Report::new("stopped on request").hint(hint))
+        let hint = "resume it with --resume, from the last checkpoint if there is one";
+        Failure::stopped(Report::new("stopped on request").hint(hint))
     } else {
         Failure::run(report)
     })

@@ -124,6 +124,17 @@ impl Waiting {
         Ok(())
     }
 
+    /// There is no message any more.
+    pub fn clear(&mut self) {
+        // Whether one that nobody asks for could be written matters to nobody.
+        let _ = self.arrive();
+        match std::mem::replace(&mut self.at, Whereabouts::Nowhere) {
+            Whereabouts::Here(_, bytes) => self.store.give_back(bytes),
+            Whereabouts::OnDisk(_) => self.files.iter().for_each(|file| drop(std::fs::remove_file(file))),
+            _ => {}
+        }
+    }
+
     /// Others hold the message no more: it finds a place in memory, or leaves for the disk.
     pub fn rest(&mut self) {
         self.at = match std::mem::replace(&mut self.at, Whereabouts::Nowhere) {
@@ -326,6 +337,6 @@ impl Resident {
 }
 
 /// A file's failure, as a component's error: it ends the same way.
-fn as_error(failure: Failure) -> Error {
+pub(crate) fn as_error(failure: Failure) -> Error {
     Error::other(failure.reports().iter().map(crate::error::Report::line).collect::<Vec<_>>().join("; "))
 }

@@ -1,6 +1,7 @@
 //! The host's end of what a component may call, and what is told of one that fails.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use plugin_api::context::Host;
 use plugin_api::{Context, Level, Seed};
@@ -9,7 +10,8 @@ use crate::console::Console;
 use crate::document::Document;
 use crate::error::Report;
 use crate::notes::Notes;
-use crate::tracking::{Reporter, Scalar};
+use crate::round_state::Trace;
+use crate::tracking::{Reporter, Scalar, now};
 use crate::trust;
 
 /// A component that failed, and how.
@@ -51,6 +53,16 @@ impl Fault {
     /// Whether it does not offer what it was asked for.
     pub fn is_unsupported(&self) -> bool {
         *self.error.kind() == plugin_api::ErrorKind::Unsupported
+    }
+
+    /// Whether a plugin panicked, after which its instance answers no call any more.
+    pub fn is_panic(&self) -> bool {
+        *self.error.kind() == plugin_api::ErrorKind::Panic
+    }
+
+    /// Which component failed, and how.
+    pub fn parts(&self) -> (&str, &plugin_api::Error) {
+        (&self.who, &self.error)
     }
 
     /// What a person reads: `round 3, client `tm`, model `amplify`: …`.
@@ -98,12 +110,13 @@ pub struct Line<'a> {
     round: Option<u64>,
     device: &'a str,
     progress: bool,
+    trace: Option<&'a Mutex<Trace>>,
 }
 
 impl<'a> Line<'a> {
     /// For the component `who`, called for a client or for the server, on the CPU.
     pub fn new(link: &'a Link<'a>, who: &'a str, client: Option<(usize, &'a str)>, round: Option<u64>) -> Self {
-        Self { link, who, client, round, device: "cpu", progress: false }
+        Self { link, who, client, round, device: "cpu", progress: false, trace: None }
     }
 
     /// The same on a device.
@@ -119,6 +132,12 @@ impl<'a> Line<'a> {
         'a: 'b,
     {
         Line { who, ..*self }
+    }
+
+    /// The same, whose scalars are also kept here, for a round that is resumed.
+    #[must_use]
+    pub fn recording(self, trace: &'a Mutex<Trace>) -> Self {
+        Self { trace: Some(trace), ..self }
     }
 
     /// The same, with progress that is shown.
@@ -150,7 +169,15 @@ impl Host for Line<'_> {
     }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
         let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());
-        self.link.reporter.scalar(Scalar { client, round, tag: trust::tag(tag).into_owned(), step, value });
+        let scalar = Scalar { client, round, tag: trust::tag(tag).into_owned(), step, value };
+        match self.trace {
+            None => self.link.reporter.scalar(scalar),
+            Some(trace) => {
+                let time = now();
+                trace.lock().unwrap_or_else(PoisonError::into_inner).push(&scalar.tag, step, value, time);
+                self.link.reporter.scalar_of(scalar, time);
+            }
+        }
     }
     fn progress(&self, done: u64, total: u64) {
         if let (true, Some((index, _))) = (self.progress, self.client) {

@@ -1,6 +1,7 @@
 //! What clients are told in a round, made when each begins: filters may give every client a message of its own, and of
 //! those no more should exist than clients are at work.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::client::Order;
@@ -19,30 +20,62 @@ pub struct Orders<'f> {
     /// Whose turn it is, and the filters.
     turn: Mutex<(usize, &'f mut Chain)>,
     next: Condvar,
+    paused: AtomicBool,
 }
 
 impl<'f> Orders<'f> {
     /// The orders to train so many epochs on this global model, which passes these filters first.
     pub fn new(round: u64, epochs: u64, global: &'f Message, filters: &'f mut Chain, link: &'f Link<'f>) -> Self {
-        Self { round, epochs, global, link, turn: Mutex::new((0, filters)), next: Condvar::new() }
+        Self {
+            round,
+            epochs,
+            global,
+            link,
+            turn: Mutex::new((0, filters)),
+            next: Condvar::new(),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// The same after so many that were made before.
+    #[must_use]
+    pub fn after(self, made: usize) -> Self {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).0 = made;
+        self
+    }
+
+    /// How many were made, those before included.
+    pub fn made(&self) -> usize {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// The order of the `place`-th client of the round, by its index among all and its name. It waits until all before it
-    /// were made: each place has to be asked for once, and none before the ones ahead of it are at least on their way.
+    /// were made: each place has to be asked for once, and none before the ones ahead of it are at least on their way. None
+    /// if the round pauses first; then there are none for those behind it either.
     ///
     /// # Errors
     /// If a filter fails. Then the round cannot be had.
-    pub fn order(&self, place: usize, (index, name): (usize, &str)) -> Result<Order, Failure> {
+    pub fn order(
+        &self,
+        place: usize,
+        (index, name): (usize, &str),
+        pauses: &dyn Fn() -> bool,
+    ) -> Result<Option<Order>, Failure> {
         // Declared first, so that it comes after the lock is released, and after a panic too.
         let _wake = Wake(&self.next);
         let held = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut held = self.next.wait_while(held, |(turn, _)| *turn != place).unwrap_or_else(PoisonError::into_inner);
+        let waits = |(turn, _): &mut (usize, _)| *turn != place && !self.paused.load(Ordering::Relaxed);
+        let mut held = self.next.wait_while(held, waits).unwrap_or_else(PoisonError::into_inner);
+        if self.paused.load(Ordering::Relaxed) || pauses() {
+            self.paused.store(true, Ordering::Relaxed);
+            return Ok(None);
+        }
         held.0 += 1;
         let line = Line::new(self.link, "server", Some((index, name)), Some(self.round));
         let global = held.1.apply(self.global.clone(), self.global, &line);
         let global = global
             .map_err(|fault| Failure::run(fault.report(&format!("round {}, client `{name}`", self.round + 1))))?;
-        Ok(Order { round: self.round, epochs: self.epochs, global })
+        Ok(Some(Order { round: self.round, epochs: self.epochs, global }))
     }
 }
 
@@ -88,7 +121,7 @@ mod tests {
 
     fn chain() -> Chain {
         let mut chain = Chain::default();
-        chain.push("counting".to_owned(), Box::new(Counting(0.0)));
+        chain.push("counting".to_owned(), Vec::new(), Box::new(Counting(0.0)));
         chain
     }
 
@@ -102,7 +135,7 @@ mod tests {
             link(|link| {
                 let orders = Orders::new(0, 1, &global, &mut chain, link);
                 let work = |place: usize, name: &mut String| {
-                    let order = orders.order(place, (place, name)).unwrap();
+                    let order = orders.order(place, (place, name), &|| false).unwrap().unwrap();
                     most.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     // The first take longest, so that later ones would overtake them.
                     std::thread::sleep(std::time::Duration::from_millis(if place < 3 { 20 } else { 1 }));
@@ -128,7 +161,7 @@ mod tests {
         let mut clients: Vec<String> = (0..40).map(|k| format!("c{k}")).collect();
         let found = link(|link| {
             let orders = Orders::new(4, 1, &global, &mut chain, link);
-            let work = |place: usize, name: &mut String| orders.order(place, (place, name));
+            let work = |place: usize, name: &mut String| orders.order(place, (place, name), &|| false);
             in_order((3, 30), &mut clients, work, |_, order| order.map(drop))
         });
         let told = found.unwrap_err().to_string();

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn lines_are_in_the_targets_own_units_and_the_file_appears_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let run_dir = RunDir::open(folder.path(), "x", crate::run_dir::Existing::Refuse).unwrap();
+        let run_dir = RunDir::claim(folder.path(), "x", crate::run_dir::Existing::Refuse, &mut |_| {}).unwrap();
         let scales = BTreeMap::from([("tm".to_owned(), Scale { mean: 60.0, deviation: 4.0 })]);
         let mut writer = Writer::new(&run_dir, &scales).unwrap();
         let two = |values: &[f32]| [predicted("tm", values), predicted("kd", values)];

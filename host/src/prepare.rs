@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::Experiment;
 use crate::console::Console;
-use crate::error::{Failure, Report};
+use crate::error::Failure;
 use crate::link::{Line, Link};
 use crate::notes::Notes;
 use crate::plot::bars::{self, Bars};
@@ -18,8 +18,9 @@ use crate::run::Options;
 use crate::setup::{self, Used};
 use crate::tracking::Reporter;
 
-/// The file that tells a folder of prepared data from any other.
-const MANIFEST: &str = "prepared.json";
+mod place;
+
+use self::place::Place;
 
 /// The name of the pictures, without what follows the dot.
 const PICTURE: &str = "client_sizes";
@@ -54,24 +55,23 @@ pub fn prepare(
     let description = dataset.describe(&ctx).map_err(placed)?;
     setup::check_description(&description).map_err(placed)?;
 
-    open(output, force)?;
-    write_manifest(output, experiment, &used, &description, &[])?;
+    let place = Place::open(output, force)?;
+    let manifest = |files: &[PathBuf]| manifest(experiment, &used, &description, files);
     let (stems, pictures): (Vec<PathBuf>, Vec<Svg>) =
         pictures(experiment, &description).into_iter().map(|(stem, bars)| (stem, bars.draw())).unzip();
-    // They are drawn while the dataset writes, and written after it: where it fails there shall be none.
+    // They are drawn while the dataset writes, and written after it.
     let (files, drawn) = std::thread::scope(|scope| {
         let drawing = scope.spawn(|| plot::draw_all(&pictures));
         // No client is at work meanwhile, so it may write on all cores.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let files = dataset.prepare(output, &ctx.clone().with_threads(cores));
+        let files = dataset.prepare(place.part(), &ctx.clone().with_threads(cores));
         (files, drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let mut files = files.map_err(placed).inspect_err(|_| discard(output))?;
+    let mut files = files.map_err(placed)?;
     for (stem, drawn) in stems.iter().zip(drawn) {
-        files.extend(plot::save(drawn, &output.join(stem))?);
+        files.extend(plot::save(drawn, &place.part().join(stem))?);
     }
-    write_manifest(output, experiment, &used, &description, &files)?;
-    files.push(output.join(MANIFEST));
+    let files = place.finish(files, &manifest)?;
     console.log(Level::Info, &format!("{}: {} files in {}", experiment.name, files.len(), output.display()));
     Ok(files)
 }
@@ -84,48 +84,9 @@ fn placed(experiment: &Experiment, used: &Used, error: plugin_api::Error) -> Fai
     Failure::usage(if unsupported { report.hint(hint) } else { report })
 }
 
-/// Makes the folder, or empties it if it holds what we prepared before and shall be replaced.
-fn open(folder: &Path, force: bool) -> Result<(), Failure> {
-    let shown = folder.display();
-    let empty = match std::fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-        Err(error) => return Err(Failure::io(folder, "read the folder", &error)),
-    };
-    if !empty && !folder.join(MANIFEST).is_file() {
-        let report = Report::new(format!("{shown}: holds other files, so nothing is written there"));
-        return Err(Failure::usage(report.hint("choose another folder with --output")));
-    }
-    if !empty && !force {
-        let report = Report::new(format!("{shown}: holds prepared data already"));
-        let hint = "choose another folder with --output, or replace them with --force";
-        return Err(Failure::usage(report.hint(hint)));
-    }
-    if !empty {
-        std::fs::remove_dir_all(folder).map_err(|e| Failure::io(folder, "remove what was prepared before", &e))?;
-    }
-    std::fs::create_dir_all(folder).map_err(|e| Failure::io(folder, "make the folder", &e))
-}
-
-/// Takes back a folder that nothing was prepared in; one with files stays, and its manifest with it.
-fn discard(folder: &Path) {
-    let entries = std::fs::read_dir(folder).map(Iterator::count).unwrap_or_default();
-    if entries == 1 {
-        let _ = std::fs::remove_file(folder.join(MANIFEST)).and_then(|()| std::fs::remove_dir(folder));
-    }
-}
-
-/// Writes what the data were made of. It is there before the data, so that what an interrupted command leaves can be
-/// replaced.
-fn write_manifest(
-    folder: &Path,
-    experiment: &Experiment,
-    used: &Used,
-    description: &Description,
-    files: &[PathBuf],
-) -> Result<(), Failure> {
-    let files: Vec<&Path> = files.iter().map(|path| path.strip_prefix(folder).unwrap_or(path)).collect();
-    let manifest = json!({
+/// What the data were made of.
+fn manifest(experiment: &Experiment, used: &Used, description: &Description, files: &[PathBuf]) -> Value {
+    json!({
         "fedplug": env!("CARGO_PKG_VERSION"),
         "interface": plugin_api::abi::root::INTERFACE,
         "name": experiment.name,
@@ -136,10 +97,7 @@ fn write_manifest(
         "clients": description.clients,
         "data": description.sources,
         "files": files,
-    });
-    let path = folder.join(MANIFEST);
-    // Not forced onto the disk: the data beside it are not either, and can be prepared again.
-    std::fs::write(&path, format!("{manifest:#}\n")).map_err(|e| Failure::io(&path, "write the file", &e))
+    })
 }
 
 /// The pictures with their places: one of each task, and one of all.
@@ -218,21 +176,5 @@ mod tests {
         assert!(text.starts_with("error: x.toml:8: "), "{text}");
         assert!(text.contains("dataset `bare`: this dataset has nothing to prepare"), "{text}");
         assert!(text.contains("hint: runs read its data as they are"), "{text}");
-    }
-
-    #[test]
-    fn a_folder_in_which_nothing_was_prepared_goes_and_one_with_files_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new");
-        open(&path, false).unwrap();
-        std::fs::write(path.join(MANIFEST), "{}").unwrap();
-        std::fs::write(path.join("data.csv"), "").unwrap();
-        discard(&path);
-        assert!(path.join("data.csv").exists() && path.join(MANIFEST).exists());
-        assert!(open(&path, false).is_err());
-        open(&path, true).unwrap();
-        std::fs::write(path.join(MANIFEST), "{}").unwrap();
-        discard(&path);
-        assert!(!path.exists());
     }
 }

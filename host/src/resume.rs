@@ -11,7 +11,9 @@ use crate::federation::{Federation, bear};
 use crate::link::{Fault, Line};
 use crate::notes::Note;
 use crate::report::Record;
+use crate::round_state::{KeptFailed, KeptProgress, Trace};
 use crate::stopping::Patience;
+use crate::totals::KeptTotals;
 use crate::tracking::Positions;
 
 /// What the host keeps in a checkpoint besides the components' states.
@@ -19,8 +21,9 @@ use crate::tracking::Positions;
 pub struct Kept {
     /// How many rounds are done.
     pub done: u64,
-    /// How far the files of metrics were written.
+    /// How far the files of metrics were written when the last of them ended.
     pub positions: Positions,
+    totals: KeptTotals,
     record: Record,
     patience: Patience,
     notes: Vec<Note>,
@@ -32,18 +35,37 @@ pub struct Kept {
 struct KeptClient {
     name: String,
     position: u64,
-    /// How many filters it has on what it gets and on what it sends; none for a client that failed and was left out.
-    filters: Option<[usize; 2]>,
+    /// How many states of filters there are on what it gets and on what it sends.
+    filters: [usize; 2],
     /// Whether it had changed its model; only then there is a state of it.
     changed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    progress: Option<KeptProgress>,
+    /// Whether its model has sent what it sends in this round.
+    #[serde(default)]
+    sent: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<KeptFailed>,
+}
+
+impl Kept {
+    /// How many rounds a run has at least that goes on from here: those that are done, and the one that was interrupted.
+    pub fn least_rounds(&self) -> u64 {
+        self.done + u64::from(self.clients.iter().any(|client| client.progress.is_some()))
+    }
+
+    /// How many epochs of clients are done in the round that was interrupted.
+    pub fn epochs(&self) -> u64 {
+        self.clients.iter().filter_map(|client| Some(client.progress.as_ref()?.epochs)).sum()
+    }
 }
 
 impl Federation<'_> {
-    /// Writes a checkpoint.
+    /// Writes a checkpoint. Within a round it holds the server as it was when the round began.
     ///
     /// # Errors
     /// If a component cannot tell its state, or a file cannot be written.
-    pub fn save(&mut self, positions: &Positions) -> Result<(), Failure> {
+    pub fn save(&mut self) -> Result<(), Failure> {
         let told = |fault: Fault| Failure::run(fault.report("checkpoint"));
         let mut writer = Writer::new(self.run_dir.path())?;
         let line = Line::new(self.link, "server", None, None);
@@ -51,35 +73,61 @@ impl Federation<'_> {
         writer.message("global", &self.global)?;
         let best = self.best.save(&mut writer)?;
         let (plugin, aggregator) = &mut self.aggregator;
-        let state = aggregator.state(&ctx).map_err(|e| told(Fault::new(format!("aggregator `{plugin}`"), e)))?;
-        writer.state("aggregator", &state)?;
-        for (side, chain) in self.server.iter_mut().enumerate() {
-            put_states(&mut writer, &format!("server.{side}"), &chain.states(&line).map_err(told)?)?;
+        let (aggregator, server) = match self.opening.clone() {
+            Some(opening) => (Ok(opening.aggregator), opening.server.map(Ok)),
+            None => (aggregator.state(&ctx), self.server.each_mut().map(|chain| chain.states(&line))),
+        };
+        let aggregator = aggregator.map_err(|e| told(Fault::new(format!("aggregator `{plugin}`"), e)))?;
+        writer.state("aggregator", &aggregator)?;
+        for (side, states) in server.into_iter().enumerate() {
+            put_states(&mut writer, &format!("server.{side}"), &states.map_err(told)?)?;
         }
         let mut clients = Vec::new();
-        for client in &mut self.clients {
+        for (number, client) in self.clients.iter_mut().enumerate() {
             let name = client.name().to_owned();
             // One after the other, so that no more than one client's state is held besides the models.
             let saved = match client.save(self.link) {
                 Ok(saved) => saved,
                 Err(fault) => {
-                    bear(&fault, &format!("checkpoint, client `{name}`"), self.plan.on_client_failure, self.link)?;
-                    clients.push(KeptClient { name, position: 0, filters: None, changed: false });
-                    continue;
+                    let place = format!("checkpoint, client `{name}`");
+                    bear(&fault, &place, self.plan.on_client_failure, self.link)?;
+                    client.save(self.link).map_err(told)?
                 }
             };
+            let name_of = |part: &str| format!("client.{number}.{part}");
             if let Some(state) = &saved.model {
-                writer.state(&format!("client.{name}"), state)?;
+                writer.state(&name_of("model"), state)?;
             }
             for (side, states) in saved.filters.iter().enumerate() {
-                put_states(&mut writer, &format!("client.{name}.{side}"), states)?;
+                put_states(&mut writer, &name_of(&side.to_string()), states)?;
             }
-            let filters = Some([saved.filters[0].len(), saved.filters[1].len()]);
-            clients.push(KeptClient { name, position: saved.position, filters, changed: saved.model.is_some() });
+            if let Some(progress) = &saved.progress {
+                let trace = progress.trace.state().map_err(|e| told(Fault::new("metrics".to_owned(), e)))?;
+                writer.state(&name_of("trace"), &trace)?;
+            }
+            if let Some(message) = &saved.sent {
+                writer.message(&name_of("sent"), message)?;
+            }
+            clients.push(KeptClient {
+                name,
+                position: saved.position,
+                filters: saved.filters.each_ref().map(Vec::len),
+                changed: saved.model.is_some(),
+                progress: saved.progress.as_ref().map(KeptProgress::of),
+                sent: saved.sent.is_some(),
+                failed: saved.failed.as_ref().map(KeptFailed::of),
+            });
         }
-        let (record, positions) = (self.record.clone(), positions.clone());
-        let (patience, notes) = (self.patience.clone(), self.link.notes.list());
-        writer.finish(&Kept { done: self.done, positions, record, patience, notes, best, clients })
+        writer.finish(&Kept {
+            done: self.done,
+            positions: self.positions.clone(),
+            totals: self.totals.keep(),
+            record: self.record.clone(),
+            patience: self.patience.clone(),
+            notes: self.link.notes.list(),
+            best,
+            clients,
+        })
     }
 
     /// Goes back to a checkpoint.
@@ -87,12 +135,12 @@ impl Federation<'_> {
     /// # Errors
     /// If it does not fit the experiment.
     pub fn restore(&mut self, reader: &Reader, kept: Kept) -> Result<(), Failure> {
-        let told = |fault: Fault| Failure::run(fault.report("going on from the checkpoint"));
+        let told = |fault: Fault| Failure::run(fault.report("resuming from the checkpoint"));
         let line = Line::new(self.link, "server", None, None);
         let ctx = line.context();
         if !kept.clients.iter().map(|client| client.name.as_str()).eq(self.clients.iter().map(|client| client.name())) {
             let report = Report::new("the checkpoint is of a run with other clients");
-            return Err(Failure::usage(report.hint("has the data changed since? begin anew with --force")));
+            return Err(Failure::usage(report.hint("has the data changed since? start over with --force")));
         }
         self.global = reader.message("global")?;
         self.best.restore(reader, kept.best)?;
@@ -103,14 +151,28 @@ impl Federation<'_> {
             let count = chain.states(&line).map_err(told)?.len();
             chain.restore(&get_states(reader, &format!("server.{side}"), count)?, &line).map_err(told)?;
         }
-        for (client, KeptClient { name, position, filters, changed }) in self.clients.iter_mut().zip(kept.clients) {
-            let Some(filters) = filters else { continue };
-            let states = |side: usize| get_states(reader, &format!("client.{name}.{side}"), filters[side]);
-            let model = changed.then(|| reader.state(&format!("client.{name}"))).transpose()?;
-            let saved = Saved { model, filters: [states(0)?, states(1)?], position };
+        for (number, (client, kept)) in self.clients.iter_mut().zip(kept.clients).enumerate() {
+            let KeptClient { position, filters, changed, progress, sent, failed, .. } = kept;
+            let name_of = |part: &str| format!("client.{number}.{part}");
+            let states = |side: usize| get_states(reader, &name_of(&side.to_string()), filters[side]);
+            let trace = |state| Trace::read(&state).map_err(|e| told(Fault::new("metrics".to_owned(), e)));
+            let progress = match progress {
+                Some(progress) => Some(progress.with(reader.state(&name_of("trace")).and_then(trace)?)),
+                None => None,
+            };
+            let saved = Saved {
+                model: changed.then(|| reader.state(&name_of("model"))).transpose()?,
+                filters: [states(0)?, states(1)?],
+                position,
+                progress,
+                sent: sent.then(|| reader.message(&name_of("sent"))).transpose()?,
+                failed: failed.map(KeptFailed::whole),
+            };
             client.restore(saved, self.link).map_err(told)?;
         }
         self.done = kept.done;
+        self.totals.resume(kept.totals);
+        self.positions = kept.positions;
         self.record = kept.record;
         self.patience = kept.patience;
         kept.notes.iter().for_each(|note| self.link.notes.set(&note.client, &note.who, &note.key, &note.text));

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use plugin_api::{Level, Message, Seed};
+use serde_json::Value;
 
 use crate::best::{Best, BestModels, Ranking};
+use crate::changes;
 use crate::checkpoint::Reader;
 use crate::client::Client;
-use crate::config::{Draft, Experiment};
+use crate::config::{self, Draft, Experiment};
 use crate::console::Console;
 use crate::cross_site;
 use crate::error::{Failure, Report};
@@ -22,13 +24,16 @@ use crate::participation::select;
 use crate::plugins::Finder;
 use crate::predictions;
 use crate::rehearsal;
-use crate::report::{Record, peak_memory, short};
+use crate::replaced::IDLE;
+use crate::report::{Record, short};
 use crate::resume::Kept;
-use crate::run_dir::{Existing, RunDir};
+use crate::run_dir::{self, Existing, RunDir};
 use crate::setup::{Setup, Used};
+use crate::signals::{Pause, Stop};
 use crate::stopping::Patience;
-use crate::summary::{self, Judged, Summary, Time};
+use crate::summary::{self, Judged, Summary};
 use crate::tensors;
+use crate::totals::Totals;
 use crate::tracking::Tracker;
 use crate::trust::Layout;
 
@@ -54,35 +59,59 @@ pub struct Options {
 /// If anything is wrong with the experiment, or goes wrong on the way.
 pub fn run(draft: Draft, options: &Options) -> Result<(), Failure> {
     let begun = Instant::now();
-    let stop = stop_on_interrupt()?;
-    let mut console = Console::new(options.level);
+    let stop = Stop::on_signals()?;
+    let console = Console::new(options.level);
+    let mut warn = |line: &str| console.log(Level::Warn, line);
+    if !draft.is_whole() {
+        // All that is wrong with it is reported together, and nothing is touched.
+        return check(draft, options).map(drop);
+    }
+    let mut run_dir = RunDir::claim(&options.output, &draft.experiment.name, options.existing, &mut warn)?;
+    let outcome = run_in(&mut run_dir, draft, options, (begun, &stop, console));
+    outcome.map_err(|failure| match run_dir.replaces() {
+        Some(aside) => failure.hint(&format!("the run that this one replaces is still there: {}", aside.display())),
+        None => failure,
+    })
+}
+
+/// The same in a directory that is this process's.
+fn run_in(
+    run_dir: &mut RunDir,
+    draft: Draft,
+    options: &Options,
+    (begun, stop, mut console): (Instant, &Stop, Console),
+) -> Result<(), Failure> {
     let notes = Notes::default();
     let finder = finder(&draft.experiment, options);
     let mut setup = {
-        let silent = link(&console, &stop, None, &notes, &draft.experiment);
-        Setup::new(draft, &finder, &silent)?
+        let silent = link(&console, &stop.cancel, None, &notes, &draft.experiment);
+        let setup = Setup::new(draft, &finder, &silent).and_then(|mut setup| {
+            // What components say of it they say again in the first round.
+            rehearse(&mut setup, &Console::new(Level::Error), &stop.cancel)?;
+            Ok(setup)
+        });
+        setup.map_err(|failure| match stop.asked() {
+            true => Failure::stopped(Report::new("stopped on request before the run began")),
+            false => failure,
+        })?
     };
-    // What components say of it they say again in the first round.
-    rehearse(&mut setup, &Console::new(Level::Error), &stop)?;
-    let run_dir = RunDir::open(&options.output, &setup.experiment.name, options.existing)?;
-    let resumed: Option<(Reader, Kept)> = match options.existing {
-        Existing::Resume => resume(&run_dir, &setup, &console)?,
-        _ => None,
-    };
-    if options.existing != Existing::Resume {
-        run_dir.begin(&setup)?;
-    }
+    let manifest = run_dir::manifest(&setup)?;
+    let resumed = resume(run_dir, &setup, &manifest, &console)?;
+    run_dir.begin(&setup, manifest)?;
+    let run_dir = &*run_dir;
+    stop.begin();
 
     let names: Vec<String> = setup.description.clients.iter().map(|client| client.name.clone()).collect();
     let federation = setup.experiment.federation.clone();
     let done = resumed.as_ref().map_or(0, |(_, kept)| kept.done);
+    let within = resumed.as_ref().map_or(0, |(_, kept)| kept.epochs());
     let at_work = select(names.len(), federation.fraction, federation.min_clients, Seed::new(0), 0).len();
     let per_round = at_work as u64 * federation.local_epochs;
-    console.start(names.len(), federation.rounds * per_round, done * per_round);
-    console.log(Level::Info, &opening(&setup, done));
+    console.start(names.len(), federation.rounds * per_round, done * per_round + within);
+    console.log(Level::Info, &opening(&setup, resumed.as_ref().map(|(_, kept)| kept)));
     let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
-    let link = link(&console, &stop, Some(&tracker), &notes, &setup.experiment);
-    let store = Arc::new(Store::new(run_dir.path().join("idle"), federation.idle_memory)?);
+    let link = link(&console, &stop.cancel, Some(&tracker), &notes, &setup.experiment);
+    let store = Arc::new(Store::new(run_dir.path().join(IDLE), federation.idle_memory)?);
     let clients = setup.clients(&store, &link)?;
     let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
     let tasks: Vec<String> = setup.plan.tasks.iter().map(|task| task.name.clone()).collect();
@@ -101,31 +130,33 @@ pub fn run(draft: Draft, options: &Options) -> Result<(), Failure> {
         patience: Patience::default(),
         plan: &plan,
         workers: setup.placement.workers,
-        time: Time { workers: setup.placement.workers, ..Time::default() },
+        totals: Totals::new(begun, setup.placement.workers),
+        pause: Pause::new(stop.clone(), pause_after(&plan), setup.placement.workers),
+        opening: None,
+        positions: tracker.sync()?,
         tracker: &tracker,
         link: &link,
-        run_dir: &run_dir,
+        run_dir,
     };
     if let Some((reader, kept)) = resumed {
         federation.restore(&reader, kept)?;
     }
     federation.run()?;
-    save_clients(&mut federation, &run_dir)?;
+    save_clients(&mut federation, run_dir)?;
     let cross_site = plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose()?;
-    let mut predictions = predictions::Writer::new(&run_dir, &setup.description.scales)?;
+    // From here on clients give up what a checkpoint would hold, so it comes to its end.
+    federation.stop_if_asked()?;
+    let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
     federation.evaluate(&mut predictions)?;
     predictions.finish()?;
-    save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], &run_dir)?;
+    save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], run_dir)?;
     console.stop();
 
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = federation.totals.seconds();
     let score_name = setup.model.component.profile().score.as_deref();
     run_dir.write_json(summary::FILE, &summary(&federation, &setup.experiment.name, score_name, seconds))?;
-    // The run is whole: there is nothing to go on with.
-    for folder in ["checkpoint", "idle"] {
-        let _ = std::fs::remove_dir_all(run_dir.path().join(folder));
-    }
-    console.log(Level::Info, &closing(&federation, cross_site.as_deref(), score_name, &run_dir, seconds));
+    run_dir.finish(&mut |line| console.log(Level::Warn, line))?;
+    console.log(Level::Info, &closing(&federation, cross_site.as_deref(), score_name, run_dir, seconds));
     drop(federation);
     drop(setup.dataset);
     let filters = setup.filters.iter().map(|(_, used)| used);
@@ -150,7 +181,7 @@ pub fn check(draft: Draft, options: &Options) -> Result<String, Failure> {
     let link = link(&console, &stop, None, &notes, &draft.experiment);
     let mut setup = Setup::new(draft, &finder, &link)?;
     rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
-    let mut text = opening(&setup, 0) + "\n";
+    let mut text = opening(&setup, None) + "\n";
     for (client, device) in setup.description.clients.iter().zip(&setup.placement.devices) {
         let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
         text += &format!("  {} on {device}: {}\n", client.name, tasks.collect::<Vec<_>>().join(", "));
@@ -186,47 +217,41 @@ fn link<'a>(
     }
 }
 
-/// A flag that the first interrupt sets; the second ends the process.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        crate::error::tell("stopping after the present step; once more to stop at once");
-    };
-    match ctrlc::set_handler(handler) {
-        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(stop),
-        Err(error) => Err(Failure::run(Report::new("cannot watch for interrupts").cause(error))),
-    }
+/// After how long clients pause within a round, where the experiment does not count rounds.
+fn pause_after(plan: &config::Federation) -> Option<Duration> {
+    (plan.checkpoint_every == 0).then(|| Duration::from_secs(plan.checkpoint_after))
 }
 
-/// The checkpoint to go on from, if the run had come so far; the experiment must be the one that it was begun with.
-fn resume(run_dir: &RunDir, setup: &Setup, console: &Console) -> Result<Option<(Reader, Kept)>, Failure> {
+/// The checkpoint to go on from, if a run is to be resumed and had come so far; it must be the run that was begun.
+fn resume(
+    run_dir: &RunDir,
+    setup: &Setup,
+    manifest: &Value,
+    console: &Console,
+) -> Result<Option<(Reader, Kept)>, Failure> {
+    let Some(then) = run_dir.to_resume() else { return Ok(None) };
     if run_dir.path().join(summary::FILE).is_file() {
-        let report =
-            Report::new(format!("{}: the run is done, there is nothing to go on with", run_dir.path().display()));
-        return Err(Failure::usage(report));
-    }
-    let (then, now) = (run_dir.experiment()?, setup.experiment.resolved());
-    if then != now {
-        let line = then.lines().zip(now.lines()).find(|(then, now)| then != now);
-        let mut report = Report::new("this is not the experiment that the run was begun with");
-        if let Some((then, now)) = line {
-            report = report.cause(format!("then `{then}`, now `{now}`"));
-        }
-        let hint = format!("go on with {}", run_dir.path().join("experiment.toml").display());
+        let report = Report::new(format!("{}: the run is finished; nothing to resume", run_dir.path().display()));
+        let hint = "a finished run keeps no checkpoint: for more rounds, start one with another name";
         return Err(Failure::usage(report.hint(hint)));
     }
-    let found = Reader::open(run_dir.path())?;
-    if found.is_none() {
-        console.log(Level::Warn, "the run had not come to a checkpoint, so it begins anew");
+    if let Some(experiment) = run_dir.experiment()? {
+        changes::check(&experiment, then, setup, manifest)?;
+    }
+    let found = Reader::open::<Kept>(run_dir.path(), &mut |line| console.log(Level::Warn, line))?;
+    let rounds = setup.experiment.federation.rounds;
+    match &found {
+        None => console.log(Level::Warn, "no checkpoint yet; starting over"),
+        Some((_, kept)) if kept.least_rounds() > rounds => {
+            let report = Report::new(format!("`{}`: {rounds}, and more are done or begun", "federation.rounds"));
+            return Err(Failure::usage(report.hint(format!("at least {}", kept.least_rounds()))));
+        }
+        Some(_) => {}
     }
     Ok(found)
 }
 
-fn opening(setup: &Setup, done: u64) -> String {
+fn opening(setup: &Setup, resumed: Option<&Kept>) -> String {
     let Setup { experiment, plan, .. } = setup;
     let clients = setup.description.clients.len();
     let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
@@ -238,8 +263,12 @@ fn opening(setup: &Setup, done: u64) -> String {
         plural(plan.local_epochs, "epoch"),
         setup.placement.workers,
     );
-    if done > 0 {
-        text += &format!(", going on after round {done}");
+    match resumed {
+        Some(kept) if kept.least_rounds() > kept.done => {
+            text += &format!(", resuming in round {} with {} done", kept.done + 1, plural(kept.epochs(), "epoch"));
+        }
+        Some(kept) => text += &format!(", resuming after round {}", kept.done),
+        None => {}
     }
     text
 }
@@ -247,7 +276,9 @@ fn opening(setup: &Setup, done: u64) -> String {
 /// Writes each client's own complete model, before the last global one replaces the shared part.
 fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(), Failure> {
     let (link, policy) = (federation.link, federation.plan.on_client_failure);
-    for client in &mut federation.clients {
+    for place in 0..federation.clients.len() {
+        federation.stop_if_asked()?;
+        let client = &mut federation.clients[place];
         let name = client.name().to_owned();
         let place = format!("saving client `{name}`");
         let params = match client.parameters(link) {
@@ -335,8 +366,8 @@ fn summary(federation: &Federation<'_>, name: &str, score_name: Option<&str>, se
         traffic: federation.record.traffic.clone(),
         notes: federation.link.notes.list(),
         seconds,
-        time: Some(federation.time),
-        peak_memory_bytes: peak_memory(),
+        time: Some(federation.totals.time()),
+        peak_memory_bytes: federation.totals.peak_memory(),
     }
 }
 
@@ -378,7 +409,7 @@ fn closing(
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
     let traffic = federation.record.all_traffic();
     text += &format!("{seconds:.1} s, {} sent to clients and {} by them", size(traffic.received), size(traffic.sent));
-    if let Some(bytes) = peak_memory() {
+    if let Some(bytes) = federation.totals.peak_memory() {
         text += &format!(", at most {} MiB of memory", bytes >> 20);
     }
     text

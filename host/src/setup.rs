@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use plugin_api::{Aggregator, ClientSpec, Dataset, Description, Message, ModelSetup, Params, Task, TaskSpec};
+use plugin_api::{Aggregator, ClientSpec, Dataset, Description, ModelSetup, Params, Task, TaskSpec};
 
 use crate::chosen::Found;
 pub use crate::chosen::{Used, find, placed};
-use crate::client::{Identity, LocalClient, Spent};
+use crate::client::{Identity, LocalClient};
 use crate::config::{Draft, Experiment, Place};
 use crate::error::{Failure, Report};
 use crate::filters::Chain;
@@ -212,8 +212,7 @@ impl Setup {
         let [input, output] = self.chains(places, Some((index, &identity.name)), link).map_err(failed)?;
         let held = tasks.iter().map(|task| task.spec.name.clone()).collect();
         let model = Resident::new(recipe.clone(), store.clone(), &identity.name, held);
-        let (base, spent) = (Message::default(), Spent::default());
-        Ok(LocalClient { identity, model, tasks, input, output, position: 0, base, spent })
+        Ok(LocalClient::new(identity, model, tasks, [input, output], store.clone()))
     }
 }
 

@@ -40,11 +40,11 @@ pub struct Summary {
     /// What components have to say.
     #[serde(default)]
     pub notes: Vec<Note>,
-    /// How long it took.
+    /// How long it took, over all processes that worked on it.
     pub seconds: f64,
-    /// Where the time of the rounds went, of this process. Absent from runs of earlier versions.
+    /// Where the time of the rounds went. Absent from runs of earlier versions.
     pub time: Option<Time>,
-    /// The most memory that the process held, where the system tells.
+    /// The most memory that a process of it held, where the system tells.
     pub peak_memory_bytes: Option<u64>,
 }
 

@@ -5,7 +5,7 @@
 //! client's file as they come. `metrics.jsonl` has all clients in one file and must not depend on who was
 //! faster: within a round it takes one client after the other, and what comes from later ones waits.
 
-mod event_file;
+pub(crate) mod event_file;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -56,9 +56,15 @@ pub struct Positions {
 }
 
 enum Entry {
-    Scalar(Scalar),
+    /// With its time.
+    Scalar(Scalar, f64),
     ClientDone(usize),
     Sync(Sender<Result<Positions, Failure>>),
+}
+
+/// Seconds since 1970.
+pub fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Takes scalars and writes them.
@@ -80,7 +86,12 @@ impl Reporter {
 
     /// Reports a number. It never waits; whether it could be written is told by [`Tracker::sync`].
     pub fn scalar(&self, scalar: Scalar) {
-        let _ = self.0.send(Entry::Scalar(scalar));
+        self.scalar_of(scalar, now());
+    }
+
+    /// Reports a number of another time.
+    pub fn scalar_of(&self, scalar: Scalar, time: f64) {
+        let _ = self.0.send(Entry::Scalar(scalar, time));
     }
 
     /// Says that a client has reported all that it has to say in this round.
@@ -102,6 +113,7 @@ impl Tracker {
             let path = run.join(path);
             open(&path, *len).map_err(|e| Failure::io(&path, "go on with the events", &e))?;
         }
+        event_file::remove_others(run, &kept.events)?;
         let writer = Writer {
             run: run.to_owned(),
             names: clients.to_vec(),
@@ -157,6 +169,11 @@ impl Drop for Tracker {
 fn open(path: &Path, len: u64) -> std::io::Result<File> {
     let mut file = OpenOptions::new().write(true).create(len == 0).truncate(len == 0).open(path)?;
     if len > 0 {
+        let found = file.metadata()?.len();
+        if found < len {
+            let what = format!("it has {found} bytes, and had {len} at the checkpoint");
+            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
+        }
         file.set_len(len)?;
         file.seek(SeekFrom::End(0))?;
     }
@@ -198,7 +215,7 @@ impl Writer {
             };
             let outcome = match entry {
                 _ if failure.is_some() && !matches!(entry, Entry::Sync(_)) => Ok(()),
-                Entry::Scalar(scalar) => self.scalar(&scalar),
+                Entry::Scalar(scalar, time) => self.scalar(&scalar, time),
                 Entry::ClientDone(client) => self.client_done(client),
                 Entry::Sync(answer) => {
                     let outcome = match &failure {
@@ -216,8 +233,7 @@ impl Writer {
         }
     }
 
-    fn scalar(&mut self, scalar: &Scalar) -> Result<(), Failure> {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    fn scalar(&mut self, scalar: &Scalar, time: f64) -> Result<(), Failure> {
         let name = scalar.client.map_or(SERVER, |client| self.names[client].as_str());
         if !self.events.contains_key(&scalar.client) {
             let folder = self.run.join("events").join(name);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::config::{self, Problem};
 use crate::{Aggregator, Context, Dataset, Error, Filter, Model, ModelSetup, Result};
@@ -50,6 +50,11 @@ pub struct Profile {
     /// Of a model: what the [score](crate::Evaluation::score) of its evaluations is, as tables and logs name it.
     #[serde(default)]
     pub score: Option<String>,
+    /// Of a model: the keys of its table, with the values, under which what it has learnt after a round does not depend
+    /// on how many [rounds](ModelSetup::rounds) the run has; none where it always does. Then an interrupted run may be
+    /// resumed with more rounds.
+    #[serde(default)]
+    pub extendable: Option<Map<String, Value>>,
 }
 
 type Check = dyn Fn(&Value) -> Result<Vec<Problem>> + Send + Sync;
@@ -80,7 +85,8 @@ pub struct Component {
 impl Component {
     fn of<C: DeserializeOwned + JsonSchema>(kind: Kind, name: &str, about: &str, maker: Maker) -> Self {
         let schema = schemars::schema_for!(C).to_value();
-        let profile = Profile { kind, name: name.to_owned(), about: about.to_owned(), schema, score: None };
+        let profile =
+            Profile { kind, name: name.to_owned(), about: about.to_owned(), schema, score: None, extendable: None };
         let check = Arc::new(|value: &Value| Ok(config::read::<C>(value).err().unwrap_or_default()));
         Self { profile, check, maker, library: None }
     }
@@ -146,6 +152,15 @@ impl Component {
     #[must_use]
     pub fn scored_by(mut self, score: &str) -> Self {
         self.profile.score = Some(score.to_owned());
+        self
+    }
+
+    /// For a model: what it has learnt after a round does not depend on how many [rounds](ModelSetup::rounds) the run has,
+    /// where these keys of its table have these values: `[("schedule", "constant")]`. Without keys it never does.
+    #[must_use]
+    pub fn extendable<V: Into<Value>>(mut self, when: impl IntoIterator<Item = (&'static str, V)>) -> Self {
+        let when = when.into_iter().map(|(key, value)| (key.to_owned(), value.into()));
+        self.profile.extendable = Some(when.collect());
         self
     }
 

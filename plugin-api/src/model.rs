@@ -209,8 +209,10 @@ pub trait Model: Send {
         Ok(Vec::new())
     }
 
-    /// All that [`restore`](Self::restore) needs to go on as if nothing had happened: parameters, optimiser, step. By
-    /// default the parameters alone, which is right for a model that keeps nothing else between two epochs.
+    /// All that [`restore`](Self::restore) needs to go on as if nothing had happened: parameters, optimiser, step. A run
+    /// may be interrupted between two epochs of a round, so within a round it is also what the rest of the round needs of
+    /// the message that it began with. By default the parameters alone, which is right for a model that keeps nothing
+    /// else between two epochs.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -83,7 +83,7 @@ fn methods_with_a_memory_go_on_to_the_same_bits() {
         let mut resumed = arguments("killed");
         resumed.retain(|argument| *argument != "--force");
         let told = bench.run(&[&resumed[..], &["--resume"]].concat());
-        assert!(told.stderr.contains("going on after round"), "{}", told.stderr);
+        assert!(told.stderr.contains("resuming after round"), "{}", told.stderr);
         assert!(bench.results("killed") == bench.results("whole"), "{name} differs");
     }
 }

@@ -61,15 +61,7 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     ];
     bench.run(&[&arguments[..], &["--name", "whole"]].concat());
     // What a process killed after the last checkpoint leaves: no models, no summary, metrics beyond the checkpoint.
-    let told = bench.command(&[&["run"], &arguments[..], &["--name", "cut"]].concat()).spawn().and_then(|mut child| {
-        let index = bench.path("runs/cut/checkpoint/index.json");
-        while !index.exists() && child.try_wait()?.is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        child.kill()?;
-        child.wait()
-    });
-    assert!(!told.unwrap().success());
+    crate::resume::interrupt(&bench, &[&arguments[..], &["--name", "cut"]].concat(), "cut", "-KILL");
     bench.run(&[&arguments[..], &["--name", "cut", "--resume"]].concat());
     assert!(bench.results("cut") == bench.results("whole"));
 }

@@ -2,7 +2,7 @@
 //!
 //! - `support`: builds the plugins once, makes folders, runs the binary.
 //! - `runs`: what a run leaves, and that it is the same each time.
-//! - `resume`: interrupted runs go on with the same bits.
+//! - `resume`: interrupted runs go on with the same bits, and are what they were; one process a directory.
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
 //! - `secure`: secure aggregation, and clients that are lost in it.
 //! - `best`: which models are the best, and that numbers of different units are not mixed.

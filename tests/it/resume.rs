@@ -1,26 +1,86 @@
-//! Interrupted runs go on with the same bits.
+//! Interrupted runs go on with the same bits, and are what they were.
 
-use std::process::Stdio;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Bench, Told};
+use crate::support::{Bench, Told, files};
 
 const LINEAR: &str = "configs/linear.toml";
 
-/// Kills a run with `signal` once it has a checkpoint.
-pub fn interrupt(bench: &Bench, arguments: &[&str], name: &str, signal: &str) -> Told {
-    let mut child =
-        bench.command(&[&["run"], arguments].concat()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let index = bench.path("runs").join(name).join("checkpoint/index.json");
+/// Starts `fedplug run ARGUMENTS`.
+pub fn start(bench: &Bench, arguments: &[&str]) -> Child {
+    let mut command = bench.command(&[&["run"], arguments].concat());
+    command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until something is so while a run goes on.
+pub fn wait(child: &mut Child, until: impl Fn() -> bool) {
     let begun = Instant::now();
-    while !index.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
+    while !until() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it does not come to it");
         assert!(child.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Sends a signal to a run and waits for its end.
+pub fn signal(bench: &Bench, child: Child, signal: &str) -> Told {
     let killed = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     Told::new(bench, child.wait_with_output().unwrap())
+}
+
+/// How many rounds the last whole checkpoint of a run has, if there is one.
+pub fn checkpointed(bench: &Bench, name: &str) -> Option<u64> {
+    let folder = bench.path("runs").join(name).join("checkpoint");
+    let mut whole: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.map(|entry| entry.unwrap().path()).collect();
+    whole.retain(|folder| folder.join("SHA256SUMS").is_file());
+    let text = std::fs::read_to_string(whole.into_iter().max()?.join("index.json")).ok()?;
+    serde_json::from_str::<serde_json::Value>(&text).ok()?["run"]["done"].as_u64()
+}
+
+/// Kills a run with a signal once it has a checkpoint.
+pub fn interrupt(bench: &Bench, arguments: &[&str], name: &str, with: &str) -> Told {
+    let mut child = start(bench, arguments);
+    wait(&mut child, || checkpointed(bench, name).is_some());
+    signal(bench, child, with)
+}
+
+/// Every scalar in a run's event files, one file after the other, so that one that stands there twice is seen.
+fn events(bench: &Bench, name: &str) -> BTreeMap<String, Vec<(i64, u64)>> {
+    let mut scalars = BTreeMap::<_, Vec<_>>::new();
+    for file in files(&bench.path("runs").join(name).join("events")) {
+        let mut warnings = Vec::new();
+        for (tag, points) in fedplug::events::read_files(&[file], &mut warnings).unwrap() {
+            scalars.entry(tag).or_default().extend(points.iter().map(|point| (point.step, point.value.to_bits())));
+        }
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+    scalars
+}
+
+/// The summary without what differs from one process to another.
+fn summary(bench: &Bench, name: &str) -> serde_json::Value {
+    let mut summary = bench.summary(name);
+    for key in ["name", "seconds", "time", "peak-memory-bytes"] {
+        summary[key].take();
+    }
+    summary
+}
+
+/// Asserts that a run left what another left, to the bit.
+pub fn same(bench: &Bench, name: &str, wanted: &str) {
+    for ((path, bytes), (other, others)) in bench.results(name).iter().zip(&bench.results(wanted)) {
+        assert!(path == other && bytes == others, "{name}: {} is not that of {wanted}", path.display());
+    }
+    assert_eq!(bench.results(name).len(), bench.results(wanted).len());
+    assert_eq!(events(bench, name), events(bench, wanted), "events of {name}");
+    assert_eq!(summary(bench, name), summary(bench, wanted), "summary of {name}");
+    for left in ["checkpoint", "idle", "run.lock"] {
+        assert!(!bench.path("runs").join(name).join(left).exists(), "{name} leaves {left}");
+    }
 }
 
 #[test]
@@ -30,30 +90,298 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     let arguments = [LINEAR, "--set", "federation.rounds=200", "--set", "federation.checkpoint-every=3"];
     let named = |name: &'static str| [&arguments[..], &["--name", name]].concat();
     bench.run(&named("whole"));
-    for (name, signal) in [("killed", "-KILL"), ("asked", "-INT")] {
-        let told = interrupt(&bench, &named(name), name, signal);
-        assert_ne!(told.code, 0, "{}", told.stderr);
+    for (name, with) in [("killed", "-KILL"), ("asked", "-INT"), ("terminated", "-TERM"), ("hung", "-HUP")] {
+        let told = interrupt(&bench, &named(name), name, with);
+        assert_eq!(told.code, if with == "-KILL" { -1 } else { 130 }, "{}", told.stderr);
         assert!(!bench.path("runs").join(name).join("summary.json").exists());
+        if with != "-KILL" {
+            assert!(told.stderr.contains("stopping after this epoch, with a checkpoint"), "{}", told.stderr);
+            assert!(told.stderr.contains("stopped on request"), "{}", told.stderr);
+            assert!(told.stderr.contains("hint: resume it with --resume"), "{}", told.stderr);
+        }
         let told = bench.run(&[&named(name)[..], &["--resume"]].concat());
-        assert!(told.stderr.contains("going on after round"), "{}", told.stderr);
-        assert!(bench.results(name) == bench.results("whole"), "{name} differs");
+        assert!(told.stderr.contains("resuming"), "{}", told.stderr);
+        same(&bench, name, "whole");
+    }
+}
+
+/// Interrupts a run again and again, a little later each time, until it is done.
+fn interrupt_often(bench: &Bench, arguments: &[&str], with: &str, after: impl Fn(u32) -> Duration) -> Vec<Told> {
+    let mut all = Vec::new();
+    for time in 0.. {
+        assert!(time < 100, "it never comes to its end");
+        let resume: &[&str] = if time == 0 { &[] } else { &["--resume"] };
+        let mut child = start(bench, &[arguments, resume].concat());
+        let begun = Instant::now();
+        while begun.elapsed() < after(time) && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let told = match child.try_wait().unwrap() {
+            Some(_) => Told::new(bench, child.wait_with_output().unwrap()),
+            None => signal(bench, child, with),
+        };
+        if told.code == 0 {
+            return all;
+        }
+        // Killed, stopped, or hit before it watched for signals.
+        assert!([-1, 130].contains(&told.code), "{}: {}", told.code, told.stderr);
+        all.push(told);
+    }
+    all
+}
+
+/// One round of many epochs, as a client alone has it, whose checkpoints all stand within the round.
+#[test]
+#[cfg(unix)]
+fn a_round_of_many_epochs_goes_on_at_its_epoch() {
+    let bench = Bench::new();
+    let round = ["--set", "federation.rounds=1", "--set", "federation.local-epochs=300"];
+    let arguments = [&[LINEAR, "--set", "federation.checkpoint-after=0"], &round[..]].concat();
+    let named = |name: &'static str| [&arguments[..], &["--name", name]].concat();
+    bench.run(&[&[LINEAR, "--name", "whole"], &round[..]].concat());
+    for (name, with, threads) in [("killed", "-KILL", "1"), ("stopped", "-TERM", "2")] {
+        let all = [&named(name)[..], &["--threads", threads]].concat();
+        let told = interrupt_often(&bench, &all, with, |time| Duration::from_millis(300 + 150 * u64::from(time)));
+        assert!(told.iter().any(|told| told.stderr.contains("resuming in round 1 with")), "{told:?}");
+        same(&bench, name, "whole");
+    }
+    // Pauses alone change nothing.
+    bench.run(&named("paused"));
+    same(&bench, "paused", "whole");
+}
+
+/// Secure aggregation agrees on masks before the clients' work and takes them off after it: an interrupted round agrees
+/// on others, and what clients did is not lost.
+#[test]
+#[cfg(unix)]
+fn methods_that_ask_within_a_round_go_on_as_well() {
+    let bench = Bench::new();
+    let filters = "[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n";
+    let top_k = "[[filter]]\nplugin = \"compress\"\nmethod = \"top-k\"\nkeep = 0.1\nat = [\"client-output\", \"server-input\"]\n";
+    let moments = "plugin = \"fedopt\"\noptimizer = \"adam\"\nlearning-rate = 0.01\n";
+    let secure = "plugin = \"secure\"\nclip = 2.0\n";
+    for (method, aggregator, filters) in [("secure", secure, filters), ("memory", moments, top_k)] {
+        let text = std::fs::read_to_string(crate::support::root().join(LINEAR)).unwrap();
+        let text = text.replace("plugin = \"fedavg\"\n", aggregator) + filters;
+        let text = text.replace("rounds = 20", "rounds = 3\nlocal-epochs = 60\ncheckpoint-after = 0");
+        let file = bench.write(&format!("{method}.toml"), &text).display().to_string();
+        let named = |name: &str| [&file[..], "--name", name, "--threads", "2"].map(str::to_owned);
+        let (whole, cut) = (format!("{method}-whole"), format!("{method}-cut"));
+        bench.run(&named(&whole).each_ref().map(String::as_str));
+        let told = interrupt_often(&bench, &named(&cut).each_ref().map(String::as_str), "-TERM", |time| {
+            Duration::from_millis(300 + 100 * u64::from(time))
+        });
+        assert!(told.iter().any(|told| told.stderr.contains("resuming in round")), "{told:?}");
+        same(&bench, &cut, &whole);
     }
 }
 
 #[test]
-fn going_on_asks_for_the_same_experiment() {
+#[cfg(unix)]
+fn a_client_that_is_lost_stays_lost() {
+    let bench = Bench::new();
+    let text = std::fs::read_to_string(crate::support::root().join(LINEAR)).unwrap();
+    let text = text.replace(
+        "plugin = \"linear\"",
+        "plugin = \"misbehaving\"\nhow = \"panic-in-train\"\nclient = \"tm\"\nround = 1",
+    );
+    let text = text.replace("rounds = 20", "rounds = 300\non-client-failure = \"leave-out\"\ncheckpoint-every = 5");
+    let text = text.split("[[filter]]").next().unwrap();
+    let file = bench.write("lost.toml", text).display().to_string();
+    bench.run(&[&file, "--name", "whole"]);
+    let arguments = [&file[..], "--name", "cut"];
+    interrupt(&bench, &arguments, "cut", "-KILL");
+    let told = bench.run(&[&arguments[..], &["--resume"]].concat());
+    assert!(told.stderr.contains("left out: round 7, client `tm`"), "{}", told.stderr);
+    same(&bench, "cut", "whole");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_that_is_killed_before_its_first_checkpoint_leaves_nothing_twice() {
+    let bench = Bench::new();
+    let arguments = [LINEAR, "--set", "federation.rounds=100", "--set", "federation.checkpoint-every=1000"];
+    bench.run(&[&arguments[..], &["--name", "whole"]].concat());
+    let all = [&arguments[..], &["--name", "cut"]].concat();
+    for resume in [&[][..], &["--resume"]] {
+        let mut child = start(&bench, &[&all[..], resume].concat());
+        let events = bench.path("runs/cut/events/tm");
+        wait(&mut child, || {
+            events.is_dir() && std::fs::metadata(bench.path("runs/cut/metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+        });
+        signal(&bench, child, "-KILL");
+    }
+    let told = bench.run(&[&all[..], &["--resume"]].concat());
+    assert!(told.stderr.contains("no checkpoint yet; starting over"), "{}", told.stderr);
+    same(&bench, "cut", "whole");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_damaged_checkpoint_is_passed_over() {
+    let bench = Bench::new();
+    let arguments = [LINEAR, "--set", "federation.rounds=200", "--set", "federation.checkpoint-every=3"];
+    bench.run(&[&arguments[..], &["--name", "whole"]].concat());
+    let all = [&arguments[..], &["--name", "cut"]].concat();
+    let mut child = start(&bench, &all);
+    wait(&mut child, || checkpointed(&bench, "cut").is_some_and(|done| done >= 6));
+    signal(&bench, child, "-KILL");
+    let folders = || {
+        let folders = std::fs::read_dir(bench.path("runs/cut/checkpoint")).unwrap();
+        let mut folders: Vec<_> = folders.map(|entry| entry.unwrap().path()).collect();
+        folders.retain(|folder| folder.join("SHA256SUMS").is_file());
+        folders.sort();
+        folders
+    };
+    // One bit of one model.
+    let file = folders().last().unwrap().join("2.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let told = bench.run(&[&all[..], &["--resume"]].concat());
+    assert!(
+        told.stderr.contains("a damaged checkpoint: 2.safetensors: not the file that was written"),
+        "{}",
+        told.stderr
+    );
+    same(&bench, "cut", "whole");
+}
+
+#[test]
+#[cfg(unix)]
+fn resuming_asks_for_the_same_experiment_data_and_plugins() {
     let bench = Bench::new();
     let told = bench.fedplug(&["run", LINEAR, "--resume"]);
     assert_eq!(told.code, 2);
-    insta::assert_snapshot!("nothing to go on with", told.stderr);
+    insta::assert_snapshot!("nothing to resume", told.stderr);
     bench.run(&[LINEAR, "--set", "federation.rounds=1"]);
     let told = bench.fedplug(&["run", LINEAR, "--set", "federation.rounds=1", "--resume"]);
     assert_eq!(told.code, 2);
-    insta::assert_snapshot!("already done", told.stderr);
-    std::fs::remove_file(bench.path("runs/linear/summary.json")).unwrap();
-    let told = bench.fedplug(&["run", LINEAR, "--set", "federation.rounds=2", "--resume"]);
+    insta::assert_snapshot!("finished", told.stderr);
+
+    // The data are a copy, so that they can change.
+    let sample = crate::support::root().join("configs/sample");
+    for file in files(&sample) {
+        bench.write(
+            &format!("data/{}", file.strip_prefix(&sample).unwrap().display()),
+            &std::fs::read_to_string(&file).unwrap(),
+        );
+    }
+    let root = format!("dataset.root={}", bench.path("data").display());
+    let arguments = [LINEAR, "--set", &root, "--set", "federation.checkpoint-every=2", "--name", "cut"];
+    interrupt(&bench, &[&arguments[..], &["--set", "federation.rounds=200"]].concat(), "cut", "-KILL");
+    let resume = |changes: &[&str]| {
+        let sets: Vec<&str> = changes.iter().flat_map(|change| ["--set", change]).collect();
+        bench.fedplug(&[&["run"], &arguments[..], &["--resume"], &sets[..]].concat())
+    };
+    let told = resume(&["federation.rounds=200", "seed=1", "federation.local-epochs=2", "model.learning-rate=0.5"]);
     assert_eq!(told.code, 2);
     insta::assert_snapshot!("another experiment", told.stderr);
+    // One measurement less, and its place is dealt to another row.
+    let changed =
+        files(&bench.path("data/tm")).into_iter().find(|file| file.extension().is_some_and(|e| e == "csv")).unwrap();
+    let text = std::fs::read_to_string(&changed).unwrap();
+    let shorter: Vec<&str> =
+        text.lines().enumerate().filter(|(number, _)| *number != 4).map(|(_, line)| line).collect();
+    std::fs::write(&changed, shorter.join("\n") + "\n").unwrap();
+    let told = resume(&["federation.rounds=200"]);
+    assert_eq!(told.code, 2);
+    assert!(
+        told.stderr.contains(
+            &format!("{}: has changed", changed.display()).replace(&bench.path("").display().to_string(), "BENCH/")
+        ),
+        "{}",
+        told.stderr
+    );
+    std::fs::write(&changed, text).unwrap();
+    // Another library under the same name.
+    let manifest = bench.path("runs/cut/manifest.json");
+    let written = std::fs::read_to_string(&manifest).unwrap();
+    let mut other: serde_json::Value = serde_json::from_str(&written).unwrap();
+    other["plugins"][1]["sha256"] = "0123456789abcdef".into();
+    std::fs::write(&manifest, other.to_string()).unwrap();
+    let told = resume(&["federation.rounds=200"]);
+    assert!(
+        told.stderr.contains("the library of model `linear`: version 0.1.0 (SHA-256 0123456789ab…) then"),
+        "{}",
+        told.stderr
+    );
+    std::fs::write(&manifest, written).unwrap();
+    // What changes nothing may change, and of a model that allows it the rounds.
+    let free = [
+        "federation.threads=2",
+        "federation.checkpoint-every=7",
+        "federation.idle-memory=\"1 kB\"",
+        "plugin-path=[\"nowhere\"]",
+    ];
+    let told = resume(&[&["federation.rounds=210"], &free[..]].concat());
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    bench.run(&[&arguments[..5], &["--set", "federation.rounds=210", "--name", "whole"]].concat());
+    same(&bench, "cut", "whole");
+    let manifest: serde_json::Value = serde_json::from_str(&bench.text("cut", "manifest.json")).unwrap();
+    assert_eq!(manifest["resumed"].as_array().map(Vec::len), Some(1));
+    assert!(bench.text("cut", "experiment.toml").contains("rounds = 210"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_model_that_does_not_say_so_has_no_more_rounds() {
+    let bench = Bench::new();
+    let text = std::fs::read_to_string(crate::support::root().join(LINEAR)).unwrap();
+    let text = text.replace("plugin = \"linear\"", "plugin = \"misbehaving\"\nhow = \"behave\"");
+    let text = text.replace("rounds = 20", "rounds = 300\ncheckpoint-every = 2");
+    let file = bench.write("other.toml", text.split("[[filter]]").next().unwrap()).display().to_string();
+    interrupt(&bench, &[&file, "--name", "cut"], "cut", "-KILL");
+    let told = bench.fedplug(&["run", &file, "--name", "cut", "--resume", "--set", "federation.rounds=301"]);
+    assert_eq!(told.code, 2);
+    let text = "`federation.rounds`: 300 then, 301 now: model `misbehaving` does not say";
+    assert!(told.stderr.contains(text), "{}", told.stderr);
+}
+
+#[test]
+#[cfg(unix)]
+fn one_process_at_a_time_works_in_a_directory() {
+    let bench = Bench::new();
+    let arguments = [LINEAR, "--set", "federation.rounds=100000", "--set", "federation.checkpoint-every=5"];
+    let mut child = start(&bench, &arguments);
+    wait(&mut child, || checkpointed(&bench, "linear").is_some());
+    for more in [&[][..], &["--resume"], &["--force"]] {
+        let told = bench.fedplug(&[&["run"], &arguments[..], more].concat());
+        assert_eq!(told.code, 2);
+        let text = format!("BENCH/runs/linear: process {} is running this experiment", child.id());
+        assert!(told.stderr.contains(&text), "{}", told.stderr);
+    }
+    // The one that works is not disturbed, and the lock ends with it.
+    assert_eq!(signal(&bench, child, "-TERM").code, 130);
+    let rest = start(&bench, &[&arguments[..], &["--resume"]].concat());
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(signal(&bench, rest, "-KILL").code, -1);
+    assert!(bench.text("linear", "metrics.jsonl").lines().count() > 100);
+    for line in bench.text("linear", "metrics.jsonl").lines().rev().skip(1) {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn time_and_bytes_add_up_over_interruptions() {
+    let bench = Bench::new();
+    let arguments =
+        [LINEAR, "--set", "federation.rounds=100", "--set", "federation.checkpoint-every=1", "--name", "cut"];
+    bench.run(&[&arguments[..5], &["--name", "whole"]].concat());
+    let begun = Instant::now();
+    let mut child = start(&bench, &arguments);
+    wait(&mut child, || checkpointed(&bench, "cut").is_some_and(|done| done >= 20));
+    assert_eq!(signal(&bench, child, "-TERM").code, 130);
+    let first = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    bench.run(&[&arguments[..], &["--resume"]].concat());
+    let (summary, second) = (bench.summary("cut"), begun.elapsed().as_secs_f64());
+    let seconds = summary["seconds"].as_f64().unwrap();
+    assert!(seconds <= first + second && seconds > second.max(first * 0.2), "{first} + {second}, not {seconds}");
+    let rounds = summary["time"]["rounds"].as_f64().unwrap();
+    assert!(rounds > 0.0 && rounds < seconds, "{summary}");
+    assert_eq!(summary["traffic"], bench.summary("whole")["traffic"]);
 }
 
 /// What a limit of the idle clients' memory must not change: the models, the metrics, a run that goes on.

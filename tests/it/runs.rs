@@ -100,6 +100,44 @@ fn an_earlier_run_is_not_lost() {
     let told = bench.fedplug(&[&["run"], &one_round[..], &["--name", "precious", "--force"]].concat());
     assert_eq!(told.code, 2, "{}", told.stderr);
     assert!(bench.path("runs/precious/thesis.txt").exists());
+    // Nor is what has a manifest of somebody else's, such as a browser's extension.
+    bench.write("runs/extension/manifest.json", r#"{"manifest_version": 3}"#);
+    bench.write("runs/extension/thesis.txt", "years of work");
+    let told = bench.fedplug(&[&["run"], &one_round[..], &["--name", "extension", "--force"]].concat());
+    assert_eq!(told.code, 2, "{}", told.stderr);
+    insta::assert_snapshot!("not a run", told.stderr);
+    assert_eq!(files(&bench.path("runs/extension")).len(), 2);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_that_is_replaced_waits_until_the_new_one_is_done() {
+    let bench = Bench::new();
+    bench.run(&[LINEAR, "--set", "federation.rounds=1"]);
+    let before = bench.results("linear");
+    bench.write("runs/linear/notes.txt", "mine");
+    let outside = bench.write("outside/thesis.txt", "precious");
+    std::os::unix::fs::symlink(outside.parent().unwrap(), bench.path("runs/linear/best/link")).unwrap();
+    // A new one with a mistake changes nothing.
+    let told = bench.fedplug(&["run", LINEAR, "--force", "--set", "model.hidden=1"]);
+    assert_eq!(told.code, 2, "{}", told.stderr);
+    assert!(bench.results("linear").iter().zip(&before).all(|(now, then)| now == then));
+    // One that is stopped tells where the old one is, and so does one that fails after that.
+    let long = ["run", LINEAR, "--force", "--set", "federation.rounds=100000"];
+    for _ in 0..2 {
+        let mut child = crate::resume::start(&bench, &long[1..]);
+        crate::resume::wait(&mut child, || bench.path("runs/linear/events/tm").is_dir());
+        let told = crate::resume::signal(&bench, child, "-TERM");
+        let text = "the run that this one replaces is still there: BENCH/runs/linear.replaced~";
+        assert!(told.code == 130 && told.stderr.contains(text), "{}", told.stderr);
+        assert_eq!(bench.results("linear.replaced~"), before);
+    }
+    // With one that is done it goes, and what fedplug did not write stays.
+    bench.run(&[LINEAR, "--force", "--set", "federation.rounds=2"]);
+    assert!(!bench.path("runs/linear.replaced~").exists());
+    assert!(bench.path("runs/linear/best/link").is_symlink() && outside.exists());
+    assert_eq!(std::fs::read_to_string(bench.path("runs/linear/notes.txt")).unwrap(), "mine");
+    assert_eq!(bench.summary("linear")["rounds"], 2);
 }
 
 #[test]

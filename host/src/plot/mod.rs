@@ -31,6 +31,7 @@ use crate::console::Console;
 use crate::document::nearest;
 use crate::error::{Failure, Report};
 use crate::events::Point;
+use crate::tensors;
 
 /// Pixels of a PNG to a CSS pixel: sharp on today's screens, and 192 to the inch on paper.
 const PIXELS: u32 = 2;
@@ -87,6 +88,10 @@ pub fn plot(options: &Options, console: &Console) -> Result<Vec<PathBuf>, Failur
         let report = Report::new(format!("{}: there is a picture already", path.display()));
         return Err(Failure::usage(report.hint("choose another folder with --output, or replace it with --force")));
     }
+    if let Some(path) = pictures.iter().find_map(|(stem, _)| foreign(&options.output.join(stem))) {
+        let report = Report::new(format!("{}: is not a picture that fedplug drew, so it stays", path.display()));
+        return Err(Failure::usage(report.hint("choose another folder with --output")));
+    }
     let (stems, pictures): (Vec<String>, Vec<Svg>) = pictures.into_iter().unzip();
     for (stem, drawn) in stems.iter().zip(draw_all(&pictures)) {
         save(drawn, &options.output.join(stem))?;
@@ -137,9 +142,23 @@ pub(crate) fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf
     if let Some(folder) = stem.parent() {
         std::fs::create_dir_all(folder).map_err(|e| Failure::io(folder, "make the folder", &e))?;
     }
-    std::fs::write(&vector, drawn.svg).map_err(|e| Failure::io(&vector, "write the picture", &e))?;
-    std::fs::write(&pixels, drawn.png).map_err(|e| Failure::io(&pixels, "write the picture", &e))?;
+    for (path, bytes) in [(&vector, drawn.svg.as_bytes()), (&pixels, &drawn.png)] {
+        // A file beside it takes its place, so that nothing is written through a link.
+        let part = tensors::partial(path);
+        std::fs::write(&part, bytes)
+            .and_then(|()| std::fs::rename(&part, path))
+            .map_err(|e| Failure::io(path, "write the picture", &e))?;
+    }
     Ok([vector, pixels])
+}
+
+/// The first of a picture's two files that is there and was not drawn by fedplug: the SVG shows it for both.
+fn foreign(stem: &Path) -> Option<PathBuf> {
+    let there = |path: &PathBuf| path.symlink_metadata().ok();
+    let files = files(stem);
+    let ours = there(&files[0]).is_some_and(|data| data.is_file())
+        && std::fs::read_to_string(&files[0]).is_ok_and(|text| svg::is_ours(&text));
+    files.into_iter().find(|path| there(path).is_some_and(|data| !ours || !data.is_file()))
 }
 
 fn files(stem: &Path) -> [PathBuf; 2] {

@@ -11,6 +11,12 @@ pub(super) const GREY: &str = "#666666";
 /// The colour of grid lines.
 pub(super) const GRID: &str = "#e4e4e4";
 
+/// Whether a file is a picture that [`Svg::text`] gave.
+pub(super) fn is_ours(text: &str) -> bool {
+    let first = text.lines().next().unwrap_or_default();
+    first.starts_with("<svg xmlns=") && first.ends_with(&format!("font-family=\"{FAMILY}\">"))
+}
+
 /// An upright rectangle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Area {

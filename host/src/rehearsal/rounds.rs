@@ -7,7 +7,7 @@ use plugin_api::{Cohort, Context, Message, Params, Stage as At, Update};
 
 use super::understudy::{Understudy, cut};
 use super::{Faults, Parts};
-use crate::client::{Client, LocalClient, Order, Spent};
+use crate::client::{Client, LocalClient, Order};
 use crate::config::Place;
 use crate::dialogue::Asked;
 use crate::filters::Chain;
@@ -15,6 +15,7 @@ use crate::idle::{Recipe, Resident, Store};
 use crate::link::{Fault, Line, Link};
 use crate::participation::select;
 use crate::setup::Setup;
+use crate::signals::Pause;
 use crate::trust::{self, Layout};
 
 /// How many rounds are drawn to find one with other clients than the first.
@@ -81,6 +82,7 @@ impl Stage<'_> {
                 (format!("{place}, client `{client}`"), fault)
             };
             let lost = |fault, client: &str| Err(of_client(fault, client));
+            chosen.iter().for_each(|&k| clients[k].open(round, link));
             let mut asked = Asked { clients: &mut clients, round, link, workers: placement.workers };
             let opened = aggregator
                 .begin(&server.global, &cohort, &ctx)
@@ -141,10 +143,11 @@ impl Stage<'_> {
         let order = Order { round, epochs: 0, global: output.apply(global.clone(), global, &line)? };
         // What the understudy cannot take is what the filters on its way made of it.
         let at = |places| self.last_filter(places);
-        let received = client.round(&order, link).map_err(|fault| match fault.table() {
+        let received = client.round(&order, &Pause::never(), link).map_err(|fault| match fault.table() {
             [] => fault.of_table(at([Place::ClientInput, Place::ServerOutput])),
             _ => fault,
         })?;
+        let received = received.ok_or_else(|| Fault::new("rehearsal".to_owned(), plugin_api::Error::cancelled()))?;
         let message = input.apply(received.message, global, &line)?;
         trust::update(layout, global, &message, encoded).map(|()| message).map_err(|error| {
             Fault::new("update".to_owned(), error).of_table(at([Place::ServerInput, Place::ClientOutput]))
@@ -180,8 +183,7 @@ impl Stage<'_> {
             let understudy = Understudy::new(parts[self.parts.of_client[index]].clone(), super::MOST);
             let model = Resident::new(recipe.clone(), store.clone(), &identity.name, Vec::new());
             let (model, tasks) = (model.with(Box::new(understudy)), Vec::new());
-            let (base, spent) = (Message::default(), Spent::default());
-            Ok(Box::new(LocalClient { identity, model, tasks, input, output, position: 0, base, spent }))
+            Ok(Box::new(LocalClient::new(identity, model, tasks, [input, output], store.clone())))
         };
         (0..description.clients.len()).map(client).collect()
     }

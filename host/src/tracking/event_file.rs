@@ -1,5 +1,6 @@
 //! A TensorBoard event file that is written.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,40 @@ use std::path::{Path, PathBuf};
 use protobuf::Message as _;
 use tensorboard_proto::event::Event;
 
+use crate::error::Failure;
 use crate::events::masked;
 
 /// How many bytes of a client's events are put together before they are written.
 const PIECE: usize = 1 << 16;
+
+/// Removes the event files of a run that were written after the checkpoint that it goes on from, which names the others.
+pub(super) fn remove_others(run: &Path, kept: &BTreeMap<PathBuf, u64>) -> Result<(), Failure> {
+    let failed = |path: &Path, e: std::io::Error| Failure::io(path, "remove events that come again", &e);
+    let events = run.join("events");
+    let list = |path: &Path| match std::fs::read_dir(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
+    };
+    for client in list(&events).map_err(|e| failed(&events, e))? {
+        let folder = client.path();
+        if !client.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        for file in list(&folder).map_err(|e| failed(&folder, e))? {
+            let path = file.path();
+            let within = path.strip_prefix(run).unwrap_or(&path);
+            if is_ours(&file.file_name().to_string_lossy()) && !kept.contains_key(within) {
+                std::fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is the name of an event file that a run wrote.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.starts_with("events.out.tfevents.") && name.contains(".fedplug.")
+}
 
 /// A TensorBoard event file. It is open only while a piece is written: there may be more clients than files that a
 /// process may hold open.

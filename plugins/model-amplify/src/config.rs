@@ -105,7 +105,7 @@ pub enum Schedule {
     /// Constant in the first round, then linear to 0 over the steps of all later rounds.
     #[default]
     Linear,
-    /// Always the same.
+    /// Always the same. A run that is resumed may then have more rounds than it was begun with.
     Constant,
 }
 

@@ -15,6 +15,8 @@
 //! A parameter that did not come with the message, such as a private head, has no anchor and no control variate of the
 //! server, and its gradient stays as it is.
 
+use std::collections::BTreeMap;
+
 use plugin_api::{Error, Message, Params, Result, State};
 use tch::Tensor;
 
@@ -25,6 +27,10 @@ use crate::device::Place;
 const CONTROL: &str = "scaffold.";
 /// Names of a client's own ones in its state.
 const OWN: &str = "scaffold.own.";
+/// Names of what lives within a round alone, in a state between two of its epochs.
+const ANCHOR: &str = "drift.anchor.";
+const SERVER: &str = "scaffold.server.";
+const SUM: &str = "scaffold.sum.";
 
 /// The corrections of a client's gradients.
 #[derive(Debug)]
@@ -137,31 +143,75 @@ impl Drift {
         Ok(names.into_iter().zip(bridge::fetch(changes.iter(), place)?).collect())
     }
 
-    /// Adds the client's control variates to a state.
+    /// Ends a round: what came with its message counts no more.
+    pub(crate) fn close(&mut self) {
+        self.slots.iter_mut().for_each(|slot| (slot.anchor, slot.server, slot.sum) = (None, None, None));
+    }
+
+    /// Adds the client's control variates to a state, and within a round what came with its message.
     pub(crate) fn save(&self, place: &Place, state: &mut State) -> Result<()> {
-        let there = || self.slots.iter().filter_map(|slot| Some((&slot.name, slot.own.as_ref()?)));
-        for ((name, _), own) in there().zip(bridge::fetch(there().map(|(_, own)| own), place)?) {
-            state.tensors.insert(format!("{OWN}{name}"), own);
+        let mut all: Vec<(String, &Tensor)> = Vec::new();
+        let mut counts = serde_json::Map::new();
+        for slot in &self.slots {
+            let sum = slot.sum.as_ref().map(|(sum, _)| sum);
+            for (prefix, tensor) in
+                [(OWN, slot.own.as_ref()), (ANCHOR, slot.anchor.as_ref()), (SERVER, slot.server.as_ref()), (SUM, sum)]
+            {
+                all.extend(tensor.map(|tensor| (format!("{prefix}{}", slot.name), tensor)));
+            }
+            counts.extend(slot.sum.as_ref().map(|(_, count)| (slot.name.clone(), (*count).into())));
+        }
+        let (names, tensors): (Vec<String>, Vec<&Tensor>) = all.into_iter().unzip();
+        for (name, tensor) in names.into_iter().zip(bridge::fetch(tensors.into_iter(), place)?) {
+            state.tensors.insert(name, tensor);
+        }
+        if !counts.is_empty() {
+            state.values.insert(SUM.to_owned(), counts.into());
         }
         Ok(())
     }
 
     /// Reads those of a state, for [`Drift::restore`].
-    pub(crate) fn read(&self, state: &State) -> Result<Vec<Option<Tensor>>> {
+    pub(crate) fn read(&self, state: &State) -> Result<Vec<Held>> {
+        let counts: BTreeMap<String, u32> =
+            if state.values.contains_key(SUM) { state.value(SUM)? } else { BTreeMap::new() };
         let read = |slot: &Slot| {
-            let name = format!("{OWN}{}", slot.name);
-            let there = self.scaffold && state.tensors.get(&name).is_some();
-            there.then(|| bridge::fresh_like(&state.tensors, &name, &slot.parameter)).transpose()
+            let tensor = |wanted: bool, prefix: &str| {
+                let name = format!("{prefix}{}", slot.name);
+                let there = wanted && state.tensors.get(&name).is_some();
+                there.then(|| bridge::fresh_like(&state.tensors, &name, &slot.parameter)).transpose()
+            };
+            let sum = tensor(self.scaffold, SUM)?;
+            let sum = match (sum, counts.get(&slot.name)) {
+                (Some(sum), Some(count)) => Some((sum, *count)),
+                (None, None) => None,
+                _ => {
+                    return Err(Error::tensor(
+                        format!("{SUM}{}", slot.name),
+                        "stands without its count, or the count without it",
+                    ));
+                }
+            };
+            let (own, server) = (tensor(self.scaffold, OWN)?, tensor(self.scaffold, SERVER)?);
+            Ok(Held { own, anchor: tensor(self.proximal > 0.0, ANCHOR)?, server, sum })
         };
         self.slots.iter().map(read).collect()
     }
 
-    /// Goes on from there, between two rounds.
-    pub(crate) fn restore(&mut self, own: Vec<Option<Tensor>>) {
-        for (slot, own) in self.slots.iter_mut().zip(own) {
-            (slot.own, slot.sum, slot.anchor, slot.server) = (own, None, None, None);
+    /// Goes on from there, between two rounds or two epochs.
+    pub(crate) fn restore(&mut self, held: Vec<Held>) {
+        for (slot, Held { own, anchor, server, sum }) in self.slots.iter_mut().zip(held) {
+            (slot.own, slot.anchor, slot.server, slot.sum) = (own, anchor, server, sum);
         }
     }
+}
+
+/// What a state holds for one parameter.
+pub(crate) struct Held {
+    own: Option<Tensor>,
+    anchor: Option<Tensor>,
+    server: Option<Tensor>,
+    sum: Option<(Tensor, u32)>,
 }
 
 #[cfg(test)]
@@ -221,8 +271,31 @@ mod tests {
                 own[i] = next;
             }
         }
-        let mut state = State::default();
-        drift.save(&Place::cpu(), &mut state).unwrap();
+        // Between two epochs a state holds what the round is about, and after it no more.
+        drift.receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }).unwrap();
+        drift.correct(0, &mut Tensor::from_slice(&[1.0_f32, 2.0]));
+        let state_of = |drift: &Drift| {
+            let mut state = State::default();
+            drift.save(&Place::cpu(), &mut state).unwrap();
+            state
+        };
+        let within = state_of(&drift);
+        let mut other = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let held = other.read(&within).unwrap();
+        other.restore(held);
+        let [mine, others] = [&mut drift, &mut other].map(|drift| {
+            let mut gradient = Tensor::from_slice(&[4.0_f32, 4.0]);
+            drift.correct(0, &mut gradient);
+            (
+                values(&gradient),
+                drift.send(&Place::cpu()).unwrap().elements::<f32>("scaffold.w", &[2]).unwrap().to_vec(),
+            )
+        });
+        assert_eq!(mine, others);
+        drift.close();
+        let state = state_of(&drift);
+        assert_eq!(state.tensors.names().collect::<Vec<_>>(), ["scaffold.own.w"]);
+        own.iter_mut().zip(mine.1).for_each(|(own, change)| *own += change);
         let saved = state.tensors.elements::<f32>("scaffold.own.w", &[2]).unwrap();
         assert!(saved.iter().zip(own).all(|(a, b)| (a - b).abs() < 2e-5));
         let error = drift.receive(&named("w", &[0.0, 0.0]).into()).unwrap_err();

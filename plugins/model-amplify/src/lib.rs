@@ -149,7 +149,9 @@ pub use model::Amplify;
 /// What this plugin offers.
 pub fn component() -> Component {
     let about = "the AMPLIFY protein language model with a regression head for each task";
-    Component::model("amplify", about, Amplify::new).on_devices(device::devices).scored_by(metrics::SCORE)
+    let component = Component::model("amplify", about, Amplify::new).on_devices(device::devices);
+    // The linear schedule's rates fall to 0 over the steps of all rounds.
+    component.scored_by(metrics::SCORE).extendable([("schedule", "constant")])
 }
 
 plugin_api::export_plugin!(component());

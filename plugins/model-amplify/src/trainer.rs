@@ -93,6 +93,11 @@ impl Trainer {
         self.drift.send(self.network.parameters.place())
     }
 
+    /// Ends a round.
+    pub(crate) fn close(&mut self) {
+        self.drift.close();
+    }
+
     /// Ends an epoch.
     ///
     /// # Errors

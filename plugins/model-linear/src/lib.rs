@@ -136,7 +136,8 @@ impl Model for Linear {
 
 /// What this plugin offers.
 pub fn component() -> Component {
-    Component::model("linear", "linear regression on letter or k-mer counts", Linear::new).scored_by(metrics::SCORE)
+    let component = Component::model("linear", "linear regression on letter or k-mer counts", Linear::new);
+    component.scored_by(metrics::SCORE).extendable::<bool>([])
 }
 
 plugin_api::export_plugin!(component());

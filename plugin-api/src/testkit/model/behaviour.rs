@@ -106,7 +106,26 @@ impl ModelCheck {
         let expected = "a restored instance to have the state that it got, bit for bit";
         same(expected, compare::states(&before.state, &resumed.state(&ctx)?))?;
         let resumed = self.round(&mut *resumed, &self.global(Some(&before.sent))?, 1)?;
-        same("a restored instance to go on as the one whose state it got, bit for bit", straight.difference(&resumed))
+        same("a restored instance to go on as the one whose state it got, bit for bit", straight.difference(&resumed))?;
+        self.state_between_epochs()
+    }
+
+    /// In the second round, so that a method has what it learns in the first.
+    fn state_between_epochs(&self) -> Found {
+        let watcher = Watcher::new();
+        let ctx = self.ctx(&watcher, 1);
+        let mut model = self.make(SEED)?;
+        let first = self.round(&mut *model, &self.global(None)?, 0)?;
+        model.receive(&self.global(Some(&first.sent))?, &ctx)?;
+        model.train(&self.tasks, Epoch { round: 1, epoch: 0 }, &ctx)?;
+        let mut resumed = self.make(OTHER_SEED)?;
+        resumed.restore(&model.state(&ctx)?, &ctx)?;
+        let rest = |model: &mut dyn Model| -> Result<Message> {
+            model.train(&self.tasks, Epoch { round: 1, epoch: 1 }, &ctx)?;
+            model.send(&ctx)
+        };
+        let difference = compare::messages(&rest(&mut *model)?, &rest(&mut *resumed)?);
+        same("an instance that was restored between two epochs to end the round in the same way", difference)
     }
 
     fn state_misfit(&self) -> Found {

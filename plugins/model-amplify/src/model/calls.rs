@@ -80,7 +80,10 @@ impl Model for Amplify {
     fn send(&mut self, _: &Context<'_>) -> Result<Message> {
         let _on = self.begin()?;
         let params = self.trainer.network.parameters.snapshot()?;
-        Ok(Message { params, extra: self.trainer.extra()?, ..Message::default() })
+        let extra = self.trainer.extra()?;
+        self.trainer.close();
+        self.personal.iter_mut().for_each(Trainer::close);
+        Ok(Message { params, extra, ..Message::default() })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
