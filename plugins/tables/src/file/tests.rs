@@ -2,7 +2,9 @@ use super::*;
 use crate::testing::Told;
 
 /// The first fields of a file's rows with their lines, what was skipped, and the warnings.
-fn read(name: &str, bytes: &[u8]) -> (Vec<(u64, String)>, Vec<(String, usize)>, Vec<String>) {
+type Read = (Vec<(u64, String)>, Vec<(String, usize)>, Vec<String>);
+
+fn read(name: &str, bytes: &[u8]) -> Read {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
