@@ -35,6 +35,15 @@ fn a_row_comes_with_the_line_on_which_it_begins() {
 }
 
 #[test]
+fn separators_too_many_cost_no_row() {
+    for text in ["h,n\na,1,\nb,2\n", "h,n,\na,1\nb,2,\n", "h,n,,\na,1,,,\nb,2\n"] {
+        let (rows, skipped, _) = read("a.csv", text.as_bytes());
+        assert_eq!((rows.len(), skipped.len()), (2, 0), "{text}");
+    }
+    assert_eq!(read("a.csv", b"h,n\na,1,000\nb\n").1, [("wrong number of columns".to_owned(), 2)]);
+}
+
+#[test]
 fn a_quote_that_nothing_closes_is_told() {
     let rows = "x,1,n\n".repeat(20);
     for (text, skipped, line) in [
