@@ -115,19 +115,35 @@ impl Chains {
 
     /// What a model reads of a field that holds chains with a `|` between them. One without `|` is a single chain.
     pub(crate) fn split(self, combined: &str) -> Result<Combined<'_>, NoChain> {
-        match (combined.split_once('|'), self) {
-            (Some((heavy, light)), _) => self.combine(heavy, light),
-            (None, Self::Light) => self.combine("", combined),
-            (None, _) => self.combine(combined, ""),
-        }
+        let (heavy, light) = self.halves(combined);
+        self.combine(heavy, light)
+    }
+
+    fn halves(self, combined: &str) -> (&str, &str) {
+        combined.split_once('|').unwrap_or(if self == Self::Light { ("", combined) } else { (combined, "") })
     }
 
     /// What a model reads of a row whose chains stand there.
     pub(crate) fn read<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> Result<Combined<'a>, NoChain> {
+        let (heavy, light) = self.pair(place, field);
+        self.combine(heavy, light)
+    }
+
+    /// The chains that are read of a row, as they stand in the file; those that are missing are not among them.
+    pub(crate) fn fields<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> impl Iterator<Item = &'a str> {
+        let (heavy, light) = self.pair(place, field);
+        let fields = [(heavy, Self::Light), (light, Self::Heavy)];
+        fields
+            .into_iter()
+            .filter(move |(field, other)| self != *other && text::chain(field).is_some())
+            .map(|pair| pair.0)
+    }
+
+    fn pair<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> (&'a str, &'a str) {
         let at = |place: Option<usize>| place.map_or("", &field);
         match place {
-            Place::Combined(combined) => self.split(field(combined)),
-            Place::Apart { heavy, light } => self.combine(at(heavy), at(light)),
+            Place::Combined(combined) => self.halves(field(combined)),
+            Place::Apart { heavy, light } => (at(heavy), at(light)),
         }
     }
 }

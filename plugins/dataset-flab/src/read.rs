@@ -72,7 +72,7 @@ pub(crate) fn read(
     let source = file.rows(rules, ctx, |record| {
         let used = columns.antibody(record, config, |antibody| row(record, names.len(), Some(antibody)));
         match used {
-            Ok(()) => letters.add(columns.chains(record)),
+            Ok(()) => letters.add(config.chains.fields(columns.chains, |place| record.get(place).unwrap_or_default())),
             Err(_) if whole => row(record, names.len(), None),
             Err(_) => {}
         }
@@ -100,15 +100,6 @@ impl Columns {
                 Err(chains.err().unwrap_or_default().into_iter().chain(target).collect())
             }
         }
-    }
-
-    /// The fields with the chains.
-    fn chains<'a>(&self, record: &'a StringRecord) -> impl Iterator<Item = &'a str> {
-        let places = match self.chains {
-            Place::Combined(combined) => [Some(combined), None],
-            Place::Apart { heavy, light } => [heavy, light],
-        };
-        places.into_iter().flatten().filter_map(|place| record.get(place))
     }
 
     /// Gives what a model would read of a row to `give`; an error is the number of the reason why the row is of no use.

@@ -192,6 +192,20 @@ fn letters_are_read_in_upper_case_and_unusual_ones_reported() {
 }
 
 #[test]
+fn letters_are_those_of_chains_that_are_read() {
+    let text = "heavy,light,fitness\nEVQ,nan,1\nQVQ,x*,2\n";
+    assert_eq!(file_with(json!({ "chains": "heavy" }), text).2, Vec::<String>::new());
+    let lines = file_with(json!({ "chains": "any" }), text).2;
+    assert_eq!(
+        lines,
+        [
+            "a.csv: 1 of 2 rows have lower-case letters; read as upper case",
+            "a.csv: 1 of 2 rows have letters other than the 20 amino acids and `B`: `*` (12.50%), `X` (12.50%) of all letters"
+        ]
+    );
+}
+
+#[test]
 fn another_delimiter_is_read_where_it_is_asked_for_and_named_where_it_is_not() {
     let semicolons = "\u{feff}\"heavy\";\"light\";fitness\r\nA;B;\"7,25\"\r\nC;D;8\r\n";
     let (rows, skipped, lines) = file(semicolons);

@@ -2,7 +2,9 @@ use super::*;
 use crate::testing::Told;
 
 /// The first fields of a file's rows with their lines, what was skipped, and the warnings.
-fn read(name: &str, bytes: &[u8]) -> (Vec<(u64, String)>, Vec<(String, usize)>, Vec<String>) {
+type Read = (Vec<(u64, String)>, Vec<(String, usize)>, Vec<String>);
+
+fn read(name: &str, bytes: &[u8]) -> Read {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -30,6 +32,15 @@ fn a_row_comes_with_the_line_on_which_it_begins() {
     // The same in an encoding that is decoded first.
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert_eq!(read("a.csv", &utf16).0, rows);
+}
+
+#[test]
+fn separators_too_many_cost_no_row() {
+    for text in ["h,n\na,1,\nb,2\n", "h,n,\na,1\nb,2,\n", "h,n,,\na,1,,,\nb,2\n"] {
+        let (rows, skipped, _) = read("a.csv", text.as_bytes());
+        assert_eq!((rows.len(), skipped.len()), (2, 0), "{text}");
+    }
+    assert_eq!(read("a.csv", b"h,n\na,1,000\nb\n").1, [("wrong number of columns".to_owned(), 2)]);
 }
 
 #[test]
