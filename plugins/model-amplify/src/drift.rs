@@ -126,8 +126,7 @@ impl Drift {
         let _guard = tch::no_grad_guard();
         if self.scaffold && self.slots.iter().all(|slot| slot.sum.is_none()) {
             let zeros = |slot: &Slot| {
-                let shape: Vec<usize> =
-                    slot.parameter.size().iter().map(|&size| size.unsigned_abs() as usize).collect();
+                let shape = bridge::shape_of(&slot.parameter);
                 (format!("{CONTROL}{}", slot.name), plugin_api::Tensor::build::<f32>(&shape, |_| {}))
             };
             return Ok(self.slots.iter().map(zeros).collect());
