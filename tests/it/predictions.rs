@@ -84,7 +84,7 @@ fn fasta_records_are_paired_by_name() {
     let strangers: String = (0..4).map(|k| format!(">ab{k}\nEVQLVESGG\n")).collect();
     let strangers = bench.write("strangers.fa", &strangers);
     let told = predict(&bench, &[strangers.to_str().unwrap(), "--client", "tm"]);
-    assert_eq!((told.code, told.stdout.as_str()), (1, ""), "{}", told.stderr);
+    assert_eq!((told.code, told.stdout.as_str()), (2, ""), "{}", told.stderr);
     insta::assert_snapshot!(told.stderr);
 }
 
