@@ -276,8 +276,13 @@ impl Federation<'_> {
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
         let work = |index: usize, client: &mut Box<dyn Client>| {
             let own = client.predict(link);
-            let evaluations = client.evaluate(&orders[index], link);
-            let found = evaluations.map(|found| (found, own.and_then(|own| Ok((own, client.predict(link)?)))));
+            let found = match (own, client.evaluate(&orders[index], link)) {
+                (Ok(own), Ok(found)) => Ok((found, client.predict(link).map(|global| (own, global)))),
+                (Err(fault), Ok(found)) => Ok((found, Err(fault))),
+                // A model that panicked answers nothing more, and the first fault is the one to tell.
+                (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
+                (_, Err(fault)) => Err(fault),
+            };
             client.retire(link);
             link.reporter.client_done(index);
             found
