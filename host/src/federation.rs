@@ -317,8 +317,13 @@ impl Federation<'_> {
         let work = |index: usize, client: &mut Box<dyn Client>| {
             let Some(order) = orders.order(index, (index, client.name()), &|| false)? else { return Ok(None) };
             let own = client.predict(link);
-            let evaluations = client.evaluate(&order, link);
-            let found = evaluations.map(|found| (found, own.and_then(|own| Ok((own, client.predict(link)?)))));
+            let found = match (own, client.evaluate(&order, link)) {
+                (Ok(own), Ok(found)) => Ok((found, client.predict(link).map(|global| (own, global)))),
+                (Err(fault), Ok(found)) => Ok((found, Err(fault))),
+                // A model that panicked answers nothing more, and the first fault is the one to tell.
+                (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
+                (_, Err(fault)) => Err(fault),
+            };
             client.retire(link);
             link.reporter.client_done(index);
             Ok(Some(found))

@@ -123,7 +123,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
     dataset.open_rows(&options.input, &ctx).map_err(|e| Failure::usage(Report::from(e)))?;
     let mut next = || dataset.next_rows(ROWS, &ctx).map_err(Failure::run);
     let wrong = |error| Failure::run(Report::from(error).within(&format!("model `{}`", experiment.model.plugin)));
-    let mut predict = |task: &str, rows: &Table| {
+    let predict = |task: &str, rows: &Table| {
         let found =
             model.predict(task, rows, &ctx).and_then(|found| trust::predictions(task, rows, found)).map_err(wrong)?;
         if let Some(value) = found.iter().find(|value| !value.is_finite()) {
@@ -132,7 +132,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
         let scale = scales.get(task);
         Ok(found.into_iter().map(|value| restored(value, scale)).collect())
     };
-    write(&tasks, &mut next, &mut predict, output)
+    write(&tasks, &mut next, predict, output)
 }
 
 /// A value in the target's own unit.
@@ -151,7 +151,7 @@ fn renamed(columns: &[(String, String)]) -> Vec<String> {
 fn write(
     tasks: &[String],
     next: &mut dyn FnMut() -> Result<Table, Failure>,
-    predict: &mut dyn FnMut(&str, &Table) -> Result<Vec<f32>, Failure>,
+    mut predict: impl FnMut(&str, &Table) -> Result<Vec<f32>, Failure>,
     output: &mut dyn Write,
 ) -> Result<u64, Failure> {
     let failed = |e: csv::Error| Failure::run(Report::new("cannot write the predictions").cause(e));
@@ -186,13 +186,16 @@ fn write(
     Ok(count)
 }
 
+/// Columns by their names in the file.
+type Cells<'a> = Vec<(&'a str, &'a Column)>;
+
 /// What the model reads, and what is written before the predictions: the file's own columns, or else the inputs.
-fn apart(table: &Table) -> Result<(Table, Vec<(&str, &Column)>), Failure> {
+fn apart(table: &Table) -> Result<(Table, Cells<'_>), Failure> {
     let mut inputs = Table::new();
     for (name, column) in table.columns().filter(|(name, _)| cell_name(name).is_none()) {
         inputs = inputs.with(name, column.clone()).map_err(Failure::run)?;
     }
-    let cells: Vec<_> = table.columns().filter_map(|(name, column)| Some((cell_name(name)?, column))).collect();
+    let cells: Cells<'_> = table.columns().filter_map(|(name, column)| Some((cell_name(name)?, column))).collect();
     Ok((inputs, if cells.is_empty() { table.columns().collect() } else { cells }))
 }
 
