@@ -21,13 +21,18 @@ pub(crate) fn fetch<'a>(
     let begun = |tensor: &Tensor| tensor.f_contiguous()?.f_to_device_(tch::Device::Cpu, Kind::Float, true, true);
     let copies: Vec<Tensor> = tensors.map(begun).collect::<Result<_, _>>().map_err(torch)?;
     place.wait()?;
-    Ok(copies.into_iter().map(hand_out).collect::<Vec<_>>().into_iter())
+    // SAFETY: each copy is new, so this is the only handle of its memory.
+    Ok(copies.into_iter().map(|copy| unsafe { hand_out(copy) }).collect::<Vec<_>>().into_iter())
 }
 
-/// A tensor's memory as the contract's, for ever: whoever hands it out writes to it no more.
-fn hand_out(tensor: Tensor) -> plugin_api::Tensor {
+/// A contiguous fp32 tensor's memory on the CPU as the contract's.
+///
+/// # Safety
+/// There must be no other handle of the tensor's memory: what is handed out is written to by nobody any more.
+unsafe fn hand_out(tensor: Tensor) -> plugin_api::Tensor {
     let shape = shape_of(&tensor);
-    let numbers = slice(&tensor);
+    // SAFETY: nobody else has the memory, and nobody writes to it here.
+    let numbers = unsafe { slice(&tensor) };
     let (data, bytes) = (numbers.as_ptr().cast::<u8>(), size_of_val(numbers));
     if !data.addr().is_multiple_of(plugin_api::abi::ALIGNMENT) {
         return plugin_api::Tensor::from_slice(&shape, numbers).expect("its shape is that of its numbers");
@@ -59,8 +64,9 @@ pub(crate) fn copy_into(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) 
 /// Writes as many numbers as a tensor has into it, on whatever device it is. Those for a GPU are put into pinned memory,
 /// from where they go on by themselves while the next ones are put there.
 pub(crate) fn write_to(ours: &Tensor, numbers: &[f32]) -> Result<()> {
-    // SAFETY: the view is only read, and is gone when this function returns.
-    let view = unsafe { view(numbers, &ours.size()) }.map_err(torch)?;
+    // SAFETY: the view is only read, and is gone when this function returns: a copy on the CPU is done then, and one to a GPU
+    // begins from other memory, which libtorch keeps as long as it needs.
+    let view = unsafe { view_of(numbers, &ours.size()) }.map_err(torch)?;
     match ours.device() {
         device @ tch::Device::Cuda(_) => native::begin_copy(ours, &view.f_pin_memory(device).map_err(torch)?),
         _ => native::begin_copy(ours, &view),
@@ -70,25 +76,36 @@ pub(crate) fn write_to(ours: &Tensor, numbers: &[f32]) -> Result<()> {
 /// Lets a tensor, and every handle of it, point to these numbers. They are not copied.
 ///
 /// # Safety
-/// They must stay where they are as long as the tensor points to them, and may be written only when nobody reads or writes
-/// the tensor.
+/// As long as the tensor points there, the numbers must stay where they are, nobody may write to them while somebody reads
+/// the tensor, and nobody may write to the tensor unless the numbers are his to write.
 pub(crate) unsafe fn point(tensor: &Tensor, numbers: &[f32]) -> Result<()> {
     let _guard = tch::no_grad_guard();
     // SAFETY: as asked of the caller.
-    let view = unsafe { view(numbers, &tensor.size()) };
+    let view = unsafe { view_of(numbers, &tensor.size()) };
     view.and_then(|view| tensor.shallow_clone().f_set_data(&view)).map_err(torch)
 }
 
 /// Numbers as a tensor of this shape.
 ///
 /// # Safety
-/// As in [`point`].
-unsafe fn view(numbers: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
+/// As in [`view`], for as many numbers as the slice has.
+unsafe fn view_of(numbers: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
     assert_eq!(numbers.len() as i64, shape.iter().product::<i64>(), "as many numbers as the shape {shape:?} has");
     let strides = shape.iter().rev().scan(1, |all, &n| Some(std::mem::replace(all, *all * n)));
     let strides: Vec<i64> = strides.collect::<Vec<_>>().into_iter().rev().collect();
-    // SAFETY: the shape has as many fp32 numbers as the slice.
-    unsafe { Tensor::f_from_blob(numbers.as_ptr().cast(), shape, &strides, Kind::Float, tch::Device::Cpu) }
+    // SAFETY: the shape has as many numbers as the slice; the rest is asked of the caller.
+    unsafe { view(numbers.as_ptr(), shape, &strides) }
+}
+
+/// Memory of another owner as a tensor.
+///
+/// # Safety
+/// As long as there is a handle of the tensor, every number that shape and strides reach from `data` must be there. Nobody
+/// may write to them while somebody reads them, through the tensor or otherwise, and nobody may write through the tensor
+/// to what was borrowed for reading alone.
+pub(crate) unsafe fn view(data: *const f32, shape: &[i64], strides: &[i64]) -> Result<Tensor, TchError> {
+    // SAFETY: as asked of the caller.
+    unsafe { Tensor::f_from_blob(data.cast(), shape, strides, Kind::Float, tch::Device::Cpu) }
 }
 
 /// The tensor of this name, which is like `ours`.
@@ -110,19 +127,32 @@ pub(crate) fn matrix(numbers: &[f32], rows: usize) -> Tensor {
     Tensor::from_slice(numbers).reshape([rows as i64, -1])
 }
 
-/// The numbers of a contiguous fp32 tensor on the CPU. They must not be written through another handle meanwhile.
-pub(crate) fn slice(tensor: &Tensor) -> &[f32] {
+/// The numbers of a contiguous fp32 tensor on the CPU.
+///
+/// # Safety
+/// As long as the slice is used, nobody may write to the tensor's memory, through whatever handle.
+pub(crate) unsafe fn slice(tensor: &Tensor) -> &[f32] {
     let len = plain(tensor);
-    // SAFETY: the memory is that of `len` fp32 numbers, as `plain` asserts, and lives as long as the tensor. Whoever
-    // writes to parameters, `slice_mut` and libtorch alike, does so between two passes that read them.
+    // SAFETY: the memory is that of `len` fp32 numbers, as `plain` asserts, and lives as long as the tensor; the rest is
+    // asked of the caller.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) }
 }
 
-/// The same, to be written to. Nobody else may read or write them meanwhile.
-pub(crate) fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
+/// The same, to be written to.
+///
+/// # Safety
+/// As long as the slice is used, nobody else may read or write the tensor's memory, through whatever handle.
+pub(crate) unsafe fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
     let len = plain(tensor);
-    // SAFETY: as in `slice`; each caller either made the tensor itself or holds the only slice of a parameter.
+    // SAFETY: as in `slice`.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
+}
+
+/// A copy of the numbers of an fp32 tensor.
+pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    let mut numbers = vec![0.0; tensor.numel()];
+    tensor.f_contiguous().and_then(|tensor| tensor.f_copy_data(&mut numbers, tensor.numel())).map_err(torch)?;
+    Ok(numbers)
 }
 
 fn plain(tensor: &Tensor) -> usize {

@@ -8,6 +8,7 @@ use crate::architecture::Architecture;
 use crate::config::Pretrained;
 use crate::heads::number;
 use crate::hub::{self, HubName};
+use crate::impostor;
 use crate::parameters::Parameters;
 use crate::tokenize::Tokenizer;
 use crate::weights::{self, Found, Weights};
@@ -16,7 +17,8 @@ use crate::weights::{self, Found, Weights};
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// What other programs want beside those, besides the published code.
-pub(crate) const SETTINGS: [&str; 2] = ["special_tokens_map.json", "tokenizer_config.json"];
+pub(crate) const SETTINGS: [&str; 2] = ["special_tokens_map.json", TOKENIZER_CONFIG];
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Before the names of the trunk's parameters, which are published without it.
 const TRUNK: &str = "trunk.";
 /// Where our own export puts the heads.
@@ -65,7 +67,7 @@ impl Checkpoint {
 
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CONFIG);
-        let text = std::fs::read(&path).map_err(|e| Error::io(&path, &e))?;
+        let text = impostor::read(&path)?;
         let damaged = |message: String| Error::data(message).in_file(&path, None);
         let architecture: Architecture = serde_json::from_slice(&text)
             .map_err(|e| damaged("is no configuration of an AMPLIFY trunk".to_owned()).because(&e))?;

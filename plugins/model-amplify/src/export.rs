@@ -1,13 +1,17 @@
 //! Writing a model in the published formats, so that other programs, and `pretrained` itself, can read it.
 //!
-//! The trunk stands in `config.json`, `model.safetensors` and `tokenizer.json`, under its published names. Hugging
-//! Face's `AutoModel` needs besides the modelling code that `auto_map` in `config.json` names. That code is not ours to
-//! give: where the trunk came with it, it is carried along, and `AutoModel.from_pretrained(folder,
+//! The trunk is in `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`, under its published
+//! names. Hugging Face's `AutoModel` also needs the modelling code that `auto_map` in `config.json` names. That code is not
+//! ours to give: where the trunk came with it, it is carried along, and `AutoModel.from_pretrained(folder,
 //! trust_remote_code=True)` loads the folder; a trunk that started at random has no `auto_map`, and its tensors are
 //! loaded by the code of one's choice.
 //!
 //! The heads stand in `regressors.safetensors`, and `fedplug.json` says what each of them predicts. A head that holds
 //! nothing but its first random values is not among them (`heads.rs` says when); without any, both files are left out.
+//!
+//! `README.md` says the same to whoever finds the folder.
+
+mod readme;
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +22,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::architecture::Architecture;
-use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER};
+use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER, TOKENIZER_CONFIG};
 use crate::config::Config;
 use crate::heads::Heads;
 use crate::tokenize::Tokenizer;
@@ -26,6 +30,13 @@ use crate::weights;
 
 /// What the heads are: the file beside them that says what `regressors.T` predicts.
 const HEADS: &str = "fedplug.json";
+
+const README: &str = "README.md";
+
+/// Whether a file is modelling code.
+fn is_code(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "py")
+}
 
 /// A folder that is being filled.
 pub(crate) struct Folder<'a> {
@@ -59,7 +70,19 @@ impl<'a> Folder<'a> {
         self.json(CONFIG, &json!(architecture))?;
         self.tensors(weights::SINGLE, params, "trunk.")?;
         self.bytes(TOKENIZER, tokenizer.json())?;
-        companions.iter().try_for_each(|(name, bytes)| self.bytes(name, bytes))
+        companions.iter().try_for_each(|(name, bytes)| self.bytes(name, bytes))?;
+        let came_with_it = companions.iter().any(|(name, _)| name == TOKENIZER_CONFIG);
+        match tokenizer.settings().filter(|_| !came_with_it) {
+            Some(settings) => self.json(TOKENIZER_CONFIG, &settings),
+            None => Ok(()),
+        }
+    }
+
+    /// A word on the folder for whoever finds it.
+    pub(crate) fn readme(&mut self, architecture: &Architecture) -> Result<()> {
+        let has = |name: &str| self.written.iter().any(|written| written == name);
+        let code = architecture.others.contains_key("auto_map") && self.written.iter().any(|name| is_code(name));
+        self.bytes(README, readme::text(has(REGRESSORS), code).as_bytes())
     }
 
     /// The heads that are known, and what each predicts.

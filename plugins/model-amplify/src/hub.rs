@@ -75,7 +75,7 @@ pub(crate) fn fetch(name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let hub = Hub::from_env()?;
-    let cached = hub.cached(name);
+    let cached = hub.cached(name, ctx)?;
     let lacking = lacking(&cached);
     if lacking.is_empty() {
         return Ok(cached);
@@ -121,12 +121,19 @@ impl Hub {
     }
 
     /// Where the cache has, or would have, the files of a revision.
-    fn cached(&self, name: &HubName) -> PathBuf {
+    ///
+    /// # Errors
+    /// If the hub may not be asked which of several commits is meant.
+    fn cached(&self, name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
         let repo = self.cache.path().join(name.repo(MAIN).folder_name());
-        let reference = repo.join("refs").join(name.revision());
-        // A commit needs no reference.
-        let commit = fs::read_to_string(reference).unwrap_or_else(|_| name.revision().to_owned());
-        repo.join("snapshots").join(commit.trim())
+        let snapshots = repo.join("snapshots");
+        match fs::read_to_string(repo.join("refs").join(name.revision())) {
+            Ok(commit) => Ok(snapshots.join(commit.trim())),
+            // A cache that was copied without its references, or filled by commit.
+            Err(_) if self.offline && name.revision.is_none() => only_one(&snapshots, name, ctx),
+            // A commit needs no reference.
+            Err(_) => Ok(snapshots.join(name.revision())),
+        }
     }
 
     fn download(&self, name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
@@ -152,6 +159,34 @@ impl Hub {
         // Only now may another run find them under the branch's name.
         self.cache.repo(branch).create_ref(&info.sha).map_err(|e| Error::io(&folder, &e))?;
         Ok(folder)
+    }
+}
+
+/// The only commit of a cache that does not say which one the branch is at.
+fn only_one(snapshots: &Path, name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
+    let mut commits: Vec<String> = match fs::read_dir(snapshots) {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
+            .collect(),
+        // Nothing of the model is there, and whoever looks for its files will say so.
+        Err(_) => Vec::new(),
+    };
+    commits.sort();
+    match &commits[..] {
+        [] => Ok(snapshots.join(MAIN)),
+        [commit] => {
+            ctx.info(format_args!("the cache does not say which commit `{name}` is at; using {commit}, its only one"));
+            Ok(snapshots.join(commit))
+        }
+        [first, ..] => {
+            let message = format!(
+                "the cache holds {} commits of `{name}` and does not say which one is meant, and `HF_HUB_OFFLINE` is set",
+                commits.len()
+            );
+            let error = Error::config(message).at_key("pretrained");
+            let error = commits.iter().fold(error, |error, commit| error.because_of(format!("it holds `{commit}`")));
+            Err(error.help(format!("name one: `{name}@{first}`")))
+        }
     }
 }
 

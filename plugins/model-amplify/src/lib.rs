@@ -39,28 +39,51 @@
 //! Certificates are checked against the roots that Mozilla trusts, not the machine's. Behind a proxy that puts its own in
 //! their place, copy the cache of another machine, or give a folder.
 //!
+//! A cache that lacks the reference, as one that was copied in part does, is used with `HF_HUB_OFFLINE` if it holds a single
+//! commit of the model; of several, the name has to say which.
+//!
+//! # Letters
+//! The published tokenizer knows the twenty amino acids, `B`, and `|` between chains, in upper case. What it does not know
+//! becomes `<unk>`; a warning names the letters, how often each stands in the task's sequences, and their share.
+//!
 //! # Exports
 //! An export holds the trunk and the heads in the published formats, for `pretrained` and `regressors` of another run
-//! and for other programs. Hugging Face's `AutoModel` loads its trunk where the modelling code came with it, from the hub
-//! or a folder; that code is not ours to add, so a trunk that started at random is loaded with `safetensors` into code
-//! of one's choice. Only heads that mean something are written: those that this instance trained, and those that came
-//! whole with the last global model (before the first one: from `regressors`). A head that is private to the clients is
-//! therefore in their exports and not in the server's.
+//! and for other programs; its `README.md` says how they load it. Hugging Face's `AutoTokenizer` always does. `AutoModel` does
+//! where the modelling code came with the trunk, from the hub or a folder; that code is not ours to add, so a trunk that
+//! started at random is loaded with `safetensors` into code of one's choice. Only heads that mean something are written:
+//! those that this instance trained, and those that came whole with the last global model (before the first one: from
+//! `regressors`). A head that is private to the clients is therefore in their exports and not in the server's.
 //!
-//! # Agreement with the published code
-//! `tests/parity.rs` compares hidden states, logits, pooled vectors and predictions (to 1e-4), and losses, gradient norms
-//! and final parameters of a few training steps (to 1e-3) with what the published code computed. The one exception is
-//! a head with a hidden layer so narrow that the groups of its norm have one feature, or two. The norm of a single number
-//! is its bias whatever the number, so every gradient before it is rounding noise, which AdamW turns into steps of the
-//! full learning rate; and of two numbers it keeps little more than which is larger. There the published code differs
-//! as much from itself between one thread and two, and the test only bounds how far the noise can go. Layers of 24
-//! features and more, the default ones among them, have no such groups.
+//! # Agreement with other implementations
+//! `tests/parity.rs` compares hidden states, logits, pooled vectors and predictions (to 1e-4), and losses, gradient norms,
+//! learning rates and final parameters of training steps (to 1e-3) with what an independent program computed
+//! (`tests/parity/reference.py`), and with what the published code computed. That program also trains with 28 deliberate
+//! mistakes, such as an optimiser that is reset in each round; each of them is farther from our numbers than the tolerance.
+//!
+//! A head with a hidden layer of fewer than 24 features compares with nothing. The groups of its norm have one feature, or
+//! two. The norm of a single number is its bias whatever the number, so every gradient before it is rounding noise, which
+//! AdamW turns into steps of the full learning rate; and of two numbers it keeps little more than which is larger. There
+//! the published code differs as much from itself between one thread and two.
+//!
+//! # What numbers mean
+//! Some numbers of the published fine-tuning job, NVIDIA FLARE's AMPLIFY example, go by the same name and mean another thing:
+//!
+//! | number | here | there |
+//! |---|---|---|
+//! | a client's weight in the mean, `weight-by = "steps"` | the steps of all its tasks | of the first task alone, where a client has several |
+//! | the steps over which the learning rates fall to 0 | those of all tasks | those of the first task, so that they reach 0 too early |
+//! | `LR/trunk`, `LR/regressor` | the rate that the step took | the rate of the next step, which ends at 0 |
+//! | `Loss/train` | the loss of the step's batch | the mean over the epoch so far |
+//! | `RMSE/…` | the root of the mean over all samples | of the mean of the batches' means, in which a short last batch counts as a whole one |
+//! | `Pearson/…` of constant predictions or targets, or of one row | undefined: NaN | NaN or an error |
+//! | predictions and metrics with `pooling = "all-positions"` | depend on the padding of their batch, which has `evaluation-batch-size` rows of like lengths | the same, with batches in the file's order |
+//! | the score that the best model is chosen by | `-RMSE/SD` ([`plugin_api::metrics`]) | `-RMSE` |
 //!
 //! # Devices and bits
-//! In fp32 on the CPU the same experiment gives the same bits on every run, for any number of threads. In bf16 it does for
-//! the same number of threads, since libtorch's products add up in an order that depends on it. On a GPU libtorch adds the
-//! embedding's gradient in the order in which its threads come, so two runs may differ in the last digits from the first
-//! step on.
+//! On the CPU the same experiment gives the same bits on every run, for any number of threads, with every trunk and every
+//! precision. The published arrangement computes on all of a client's threads; every other one is left to libtorch, whose
+//! sums depend on how many threads share them, and computes on one. On a GPU libtorch adds the embedding's gradient in the
+//! order in which its threads come, so two runs may differ in the last digits from the first step on.
 //!
 //! Each client on a GPU has a stream of its own and waits for nobody else's work. Parameters come and go through pinned
 //! memory, all copies of a message at once. The scalars `Memory/client`, the bytes of a client's parameters and moments on
@@ -71,7 +94,8 @@
 //! with its derivative. [`batch`] makes tensors of
 //! token ids, [`trainer`] takes an optimiser step with [`optimizer`], and [`model`] is the plugin: the loop over
 //! epochs, tasks and batches. [`parameters`] holds the named tensors, whose `numbers` are shared until a step changes them,
-//! [`checkpoint`] and [`export`] their files, which `hub` brings here. `native` is what tch has no call for.
+//! [`checkpoint`] and [`export`] their files, which `hub` brings here. `native` is what tch has no call for, and `bridge` where
+//! memory passes between Rust and libtorch.
 //!
 //! # Randomness
 //! All of it comes from the experiment's seed through ChaCha8 on the CPU (see [`noise`]); libtorch's own generator,
@@ -94,6 +118,7 @@ mod drift;
 pub mod export;
 mod heads;
 mod hub;
+mod impostor;
 pub mod model;
 mod native;
 #[doc(hidden)]

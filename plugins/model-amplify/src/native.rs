@@ -42,11 +42,14 @@ unsafe extern "C" {
 }
 
 /// What a function of `native.cpp` told.
-fn heard(told: Told) -> Result<()> {
+///
+/// # Safety
+/// It must be what such a function returned, and be heard once.
+unsafe fn heard(told: Told) -> Result<()> {
     if told.is_null() {
         return Ok(());
     }
-    // SAFETY: a message of `native.cpp` is a string that ends with a zero, and is given back once.
+    // SAFETY: a message of `native.cpp` is a string that ends with a zero, and is given back here, once.
     let message = unsafe {
         let message = CStr::from_ptr(told).to_string_lossy().into_owned();
         amplify_free(told);
@@ -59,7 +62,7 @@ fn heard(told: Told) -> Result<()> {
 /// Lets products of this process's GPUs read 19 of 32 bits.
 pub(crate) fn allow_tf32() -> Result<()> {
     // SAFETY: it takes nothing.
-    heard(unsafe { amplify_allow_tf32() })
+    unsafe { heard(amplify_allow_tf32()) }
 }
 
 /// The numbers of a step of AdamW that are the same for all of its parameters.
@@ -81,8 +84,8 @@ pub(crate) fn adamw(all: &[Learning<'_>], step: Step) -> Result<()> {
     let [p, g, m, v] = [0, 1, 2, 3].map(|which| all.iter().map(|one| one[which].as_ptr()).collect::<Vec<_>>());
     let [beta1, beta2] = step.betas;
     // SAFETY: four lists of as many tensors, which live until it returns.
-    heard(unsafe {
-        amplify_adamw(
+    unsafe {
+        heard(amplify_adamw(
             p.as_ptr(),
             g.as_ptr(),
             m.as_ptr(),
@@ -94,15 +97,15 @@ pub(crate) fn adamw(all: &[Learning<'_>], step: Step) -> Result<()> {
             beta2,
             step.decay,
             step.eps,
-        )
-    })
+        ))
+    }
 }
 
 /// Copies a tensor into another of its shape. Between a GPU and pinned memory it only begins to, on the thread's stream.
 pub(crate) fn begin_copy(to: &Tensor, from: &Tensor) -> Result<()> {
     let _guard = tch::no_grad_guard();
     // SAFETY: two tensors, which live until it returns; libtorch keeps pinned memory until the copy is done.
-    heard(unsafe { amplify_begin_copy(to.shallow_clone().as_mut_ptr(), from.as_ptr()) })
+    unsafe { heard(amplify_begin_copy(to.shallow_clone().as_mut_ptr(), from.as_ptr())) }
 }
 
 impl Stream {
@@ -111,27 +114,27 @@ impl Stream {
         let device = i8::try_from(number).map_err(|e| Error::other(format!("there is no GPU {number}")).because(&e))?;
         let mut stream = Self::default();
         // SAFETY: it writes a stream.
-        heard(unsafe { amplify_new_stream(device, &raw mut stream) }).map(|()| stream)
+        unsafe { heard(amplify_new_stream(device, &raw mut stream)) }.map(|()| stream)
     }
 
     /// Lets this thread's work go to the stream until what is returned is dropped, which waits for the work.
     pub(crate) fn enter(self) -> Result<OnStream> {
         let mut before = Self::default();
         // SAFETY: it takes a stream that libtorch gave, and writes another.
-        heard(unsafe { amplify_enter_stream(self, &raw mut before) }).map(|()| OnStream { own: self, before })
+        unsafe { heard(amplify_enter_stream(self, &raw mut before)) }.map(|()| OnStream { own: self, before })
     }
 
     /// Waits until all is done that was begun on it.
     pub(crate) fn wait(self) -> Result<()> {
         // SAFETY: it takes a stream that libtorch gave.
-        heard(unsafe { amplify_wait(self) })
+        unsafe { heard(amplify_wait(self)) }
     }
 
     /// The most bytes of its GPU that this process's tensors had at a time.
     pub(crate) fn peak_bytes(self) -> Result<i64> {
         let mut bytes = 0;
         // SAFETY: it writes a number.
-        heard(unsafe { amplify_peak_bytes(self.device, &raw mut bytes) }).map(|()| bytes)
+        unsafe { heard(amplify_peak_bytes(self.device, &raw mut bytes)) }.map(|()| bytes)
     }
 }
 
@@ -148,7 +151,7 @@ impl Drop for OnStream {
         let _ = self.own.wait();
         let mut own = Stream::default();
         // SAFETY: as in `enter`.
-        let _ = heard(unsafe { amplify_enter_stream(self.before, &raw mut own) });
+        let _ = unsafe { heard(amplify_enter_stream(self.before, &raw mut own)) };
     }
 }
 

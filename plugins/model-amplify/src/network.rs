@@ -100,6 +100,38 @@ impl Network {
         &self.layers
     }
 
+    /// The last block's output of whichever trunk trains, (batch, length, hidden size).
+    ///
+    /// # Errors
+    /// If a parameter has no values.
+    pub fn hidden(&self, batch: &Batch, work: &mut Work) -> Result<Tensor> {
+        match self.layers.by_hand(batch, Pooling::AllPositions) {
+            Some((weights, pack)) => {
+                let hidden = weights.hidden(&self.parameters, &pack, &work.team, &mut work.space)?;
+                let shape = [batch.ids.size()[0], batch.ids.size()[1], -1];
+                Ok(bridge::matrix(&hidden, pack.positions()).reshape(shape))
+            }
+            None => Ok(self.layers.trunk.forward(batch, &mut Noise::none())),
+        }
+    }
+
+    /// The sequences' vectors, (batch, hidden size).
+    ///
+    /// # Errors
+    /// If a parameter has no values.
+    pub fn pooled(&self, batch: &Batch, pooling: Pooling, work: &mut Work) -> Result<Tensor> {
+        self.layers.pooled(&self.parameters, batch, pooling, (&work.team, &mut work.space))
+    }
+
+    /// One number for each sequence.
+    ///
+    /// # Errors
+    /// If there is no head for the task, or a parameter has no values.
+    pub fn predict(&self, task: &str, batch: &Batch, work: &mut Work) -> Result<Tensor> {
+        let pooled = self.pooled(batch, self.layers.pooling, work)?;
+        self.layers.of_pooled(task, &pooled, &mut Noise::none())
+    }
+
     /// The layers, and the parameters to be changed.
     pub(crate) fn parts(&mut self) -> (&Layers, &mut Parameters) {
         (&self.layers, &mut self.parameters)
@@ -117,10 +149,9 @@ impl Layers {
         self.heads.iter().any(|head| head.task == task)
     }
 
-    /// How many of a client's threads libtorch gets: one where only the heads are left to it, which are too small for more,
-    /// so that the number changes no bit.
-    pub fn libtorch_threads(&self, threads: usize) -> usize {
-        if self.weights.as_ref().is_some_and(|weights| !weights.half) { 1 } else { threads.max(1) }
+    /// Whether [`crate::cpu`] computes the encoder, and not libtorch.
+    pub fn are_by_hand(&self) -> bool {
+        self.weights.is_some()
     }
 
     /// What [`crate::cpu`] needs for a batch, unless that is left to libtorch.
@@ -134,14 +165,18 @@ impl Layers {
     }
 
     /// The sequences' vectors, (batch, hidden size).
-    pub fn pooled(&self, batch: &Batch, pooling: Pooling, work: &mut Work) -> Tensor {
-        self.vectors(batch, pooling, &work.team, &mut work.space)
-    }
-
-    fn vectors(&self, batch: &Batch, pooling: Pooling, team: &Team, space: &mut Workspace) -> Tensor {
+    fn pooled(
+        &self,
+        parameters: &Parameters,
+        batch: &Batch,
+        pooling: Pooling,
+        (team, space): (&Team, &mut Workspace),
+    ) -> Result<Tensor> {
         match self.by_hand(batch, pooling) {
-            Some((weights, pack)) => bridge::matrix(&weights.forward(&pack, team, space, false), batch.rows()),
-            None => pool(&self.trunk.forward(batch, &mut Noise::none()), batch, pooling),
+            Some((weights, pack)) => {
+                Ok(bridge::matrix(&weights.forward(parameters, &pack, team, space, false)?, batch.rows()))
+            }
+            None => Ok(pool(&self.trunk.forward(batch, &mut Noise::none()), batch, pooling)),
         }
     }
 
@@ -169,25 +204,18 @@ impl Layers {
     /// If there is no head for the task.
     pub(crate) fn forward(
         &self,
+        parameters: &Parameters,
         task: &str,
         batch: &Batch,
         noise: &mut Noise,
-        (team, space): (&Team, &mut Workspace),
+        work: (&Team, &mut Workspace),
     ) -> Result<Tensor> {
         let pooled = if self.frozen {
             let _guard = tch::no_grad_guard();
-            self.vectors(batch, self.pooling, team, space)
+            self.pooled(parameters, batch, self.pooling, work)?
         } else {
             pool(&self.trunk.forward(batch, noise), batch, self.pooling)
         };
         self.of_pooled(task, &pooled, noise)
-    }
-
-    /// One number for each sequence.
-    ///
-    /// # Errors
-    /// If there is no head for the task.
-    pub fn predict(&self, task: &str, batch: &Batch, work: &mut Work) -> Result<Tensor> {
-        self.of_pooled(task, &self.pooled(batch, self.pooling, work), &mut Noise::none())
     }
 }

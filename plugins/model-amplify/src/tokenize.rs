@@ -1,5 +1,6 @@
 //! From amino-acid letters to token ids.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use plugin_api::{Context, Error, Result, Table, TaskSpec, TextColumn};
 use serde_json::{Map, Value, json};
 
 use crate::architecture::Architecture;
+use crate::impostor;
 
 /// Between the inputs of a task that has several, such as a heavy and a light chain.
 const CHAIN_BREAK: &str = "|";
@@ -14,6 +16,8 @@ const UNKNOWN: &str = "<unk>";
 /// The published vocabulary, in the order of the ids.
 const SPECIAL: [&str; 5] = ["<pad>", UNKNOWN, "<mask>", "<bos>", "<eos>"];
 const LETTERS: &str = "|LAGVSERTIDPKQNFYMHWCB";
+/// How many unknown letters a line names.
+const NAMED: usize = 12;
 /// Tables whose tokens are kept. A run has a train and a test table for each task.
 const KEPT: usize = 64;
 
@@ -28,6 +32,8 @@ pub struct Tokenizer {
     unknown: Option<u32>,
     longest: usize,
     kept: Vec<(Vec<TextColumn>, Tokens)>,
+    /// Tasks and letters that were reported as unknown.
+    reported: BTreeSet<(String, String)>,
 }
 
 impl Tokenizer {
@@ -36,7 +42,7 @@ impl Tokenizer {
     /// # Errors
     /// If the file cannot be read, or knows more tokens than the trunk.
     pub fn read(path: &Path, architecture: &Architecture) -> Result<Self> {
-        let json = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
+        let json = impostor::read(path)?;
         Self::new(json, architecture).map_err(|e| e.in_file(path, None))
     }
 
@@ -59,7 +65,14 @@ impl Tokenizer {
             return Err(Error::data(message).help("do `config.json` and `tokenizer.json` belong together?"));
         }
         let unknown = inner.token_to_id(UNKNOWN);
-        Ok(Self { inner, json, unknown, longest: architecture.max_length as usize, kept: Vec::new() })
+        Ok(Self {
+            inner,
+            json,
+            unknown,
+            longest: architecture.max_length as usize,
+            kept: Vec::new(),
+            reported: BTreeSet::new(),
+        })
     }
 
     /// The file that it was read from.
@@ -72,11 +85,23 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot split it.
     pub fn encode(&self, sequence: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(sequence, true);
-        Ok(encoding
-            .map_err(|e| Error::data("a sequence could not be split into tokens").because(&*e))?
-            .get_ids()
-            .to_vec())
+        let encoding = self.inner.encode_fast(sequence, true).map_err(|e| not_split(&*e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// What programs that read `tokenizer.json` want to know besides: which tokens stand for padding and the like. None
+    /// if it knows no token by a published name.
+    pub(crate) fn settings(&self) -> Option<Value> {
+        let mut settings = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.longest,
+            "clean_up_tokenization_spaces": false,
+        });
+        let known = SPECIAL.into_iter().filter(|token| self.inner.token_to_id(token).is_some());
+        for token in known.clone() {
+            settings[format!("{}_token", token.trim_matches(['<', '>']))] = token.into();
+        }
+        (known.count() > 0).then_some(settings)
     }
 
     /// The ids of a table's rows, of which none is longer than the trunk can take. Asked again for the same columns,
@@ -100,19 +125,24 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    fn encode_rows(&self, task: &TaskSpec, columns: &[TextColumn], ctx: &Context<'_>) -> Result<Vec<Vec<u32>>> {
+    fn encode_rows(&mut self, task: &TaskSpec, columns: &[TextColumn], ctx: &Context<'_>) -> Result<Vec<Vec<u32>>> {
         let Some(first) = columns.first() else {
             return Err(Error::data(format!(
                 "task `{}` names no input column, and there is nothing to read",
                 task.name
             )));
         };
-        let (mut cut, mut unknown) = (0_usize, 0_usize);
+        let (mut cut, mut unknown) = (0_usize, Unknown::default());
         let mut rows = Vec::with_capacity(first.len());
         for row in 0..first.len() {
             let parts: Vec<&str> = columns.iter().map(|column| column.get(row)).collect();
-            let mut ids = self.encode(&parts.join(CHAIN_BREAK))?;
-            unknown += ids.iter().filter(|&&id| Some(id) == self.unknown).count();
+            let sequence = parts.join(CHAIN_BREAK);
+            let mut ids = self.encode(&sequence)?;
+            unknown.all += sequence.chars().count();
+            if ids.iter().any(|&id| Some(id) == self.unknown) {
+                unknown.sequences += 1;
+                self.count_unknown(&sequence, &mut unknown)?;
+            }
             if ids.len() > self.longest {
                 // The last token is `<eos>` and stays.
                 ids.drain(self.longest - 1..ids.len() - 1);
@@ -127,14 +157,68 @@ impl Tokenizer {
                 task.name, self.longest
             ));
         }
-        if unknown > 0 {
-            ctx.warn(format_args!(
-                "task `{}`: {unknown} characters in {count} sequences are not in the vocabulary and became `{UNKNOWN}`",
-                task.name
-            ));
+        // Each table of a task is read once; what it adds to the letters reported before is news.
+        let letters = unknown.letters.keys().map(|letter| (task.name.clone(), letter.clone()));
+        let before = self.reported.len();
+        self.reported.extend(letters);
+        if self.reported.len() > before {
+            ctx.warn(format_args!("task `{}`: {}", task.name, self.describe(&unknown, count)));
         }
         Ok(rows)
     }
+
+    /// Adds what the tokenizer does not know of a sequence.
+    fn count_unknown(&self, sequence: &str, unknown: &mut Unknown) -> Result<()> {
+        // This call costs more than `encode`, and says where each token stands.
+        let encoding = self.inner.encode(sequence, true).map_err(|e| not_split(&*e))?;
+        for (&id, &(from, to)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            if Some(id) == self.unknown {
+                let letter = sequence.get(from..to).unwrap_or(UNKNOWN);
+                *unknown.letters.entry(letter.to_owned()).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self, unknown: &Unknown, sequences: usize) -> String {
+        let total: usize = unknown.letters.values().sum();
+        let share = 100.0 * total as f64 / unknown.all as f64;
+        let mut letters: Vec<_> = unknown.letters.iter().collect();
+        letters.sort_by_key(|&(letter, count)| (std::cmp::Reverse(count), letter));
+        let mut named: Vec<_> =
+            letters.iter().take(NAMED).map(|(letter, count)| format!("`{}` {count}", letter.escape_debug())).collect();
+        if letters.len() > NAMED {
+            named.push(format!("{} others", letters.len() - NAMED));
+        }
+        let known_in_upper_case = |letter: &String| {
+            let upper = letter.to_uppercase();
+            upper != *letter && self.inner.token_to_id(&upper).is_some()
+        };
+        let case =
+            if unknown.letters.keys().any(known_in_upper_case) { "; it knows letters in upper case" } else { "" };
+        format!(
+            "the tokenizer does not know {total} of {} letters ({share:.2}%), in {} of {sequences} sequences, and reads \
+             them as `{UNKNOWN}`: {}{case}",
+            unknown.all,
+            unknown.sequences,
+            named.join(", "),
+        )
+    }
+}
+
+/// What a table holds that the tokenizer does not know.
+#[derive(Default)]
+struct Unknown {
+    /// Letters, and how often each stands there.
+    letters: BTreeMap<String, usize>,
+    /// Sequences with such letters.
+    sequences: usize,
+    /// Letters of any kind.
+    all: usize,
+}
+
+fn not_split(cause: &(dyn std::error::Error + 'static)) -> Error {
+    Error::data("a sequence could not be split into tokens").because(cause)
 }
 
 fn published_json() -> Value {
@@ -235,7 +319,43 @@ mod tests {
         let lines = lines.0.into_inner().unwrap();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].contains("1 of 3 sequences are longer than 5 tokens"));
-        assert!(lines[1].contains("2 characters in 3 sequences"));
+        let expected = "task `tm`: the tokenizer does not know 2 of 12 letters (16.67%), in 1 of 3 sequences, and reads them \
+                        as `<unk>`: `X` 1, `x` 1";
+        assert_eq!(lines[1], expected);
+    }
+
+    #[test]
+    fn unknown_letters_are_named_once_a_task() {
+        let mut tokenizer = Tokenizer::published(&Architecture::published()).unwrap();
+        let lines = Lines::default();
+        let mut rows = |name: &str, sequences: &[&str]| {
+            let table = Table::new().with("s", Column::text(sequences)).unwrap();
+            tokenizer.rows(&TaskSpec { name: name.into(), ..task(&["s"]) }, &table, &Context::new(&lines)).unwrap();
+        };
+        rows("tm", &["lag", "LAG"]);
+        rows("tm", &["gal"]); // nothing new
+        rows("tm", &["LA*é"]);
+        rows("tm", &["LAGV"]);
+        rows("binding", &["ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:;\t"]);
+        let lines = lines.0.into_inner().unwrap();
+        let begin = "the tokenizer does not know";
+        assert_eq!(
+            lines,
+            [
+                format!(
+                    "task `tm`: {begin} 3 of 6 letters (50.00%), in 1 of 2 sequences, and reads them as `<unk>`: `a` 1, \
+                     `g` 1, `l` 1; it knows letters in upper case"
+                ),
+                format!(
+                    "task `tm`: {begin} 2 of 4 letters (50.00%), in 1 of 1 sequences, and reads them as `<unk>`: `*` 1, \
+                     `é` 1"
+                ),
+                format!(
+                    "task `binding`: {begin} 21 of 42 letters (50.00%), in 1 of 1 sequences, and reads them as `<unk>`: \
+                     `\\t` 1, `-` 1, `.` 1, `0` 1, `1` 1, `2` 1, `3` 1, `4` 1, `5` 1, `6` 1, `7` 1, `8` 1, 9 others"
+                ),
+            ]
+        );
     }
 
     #[test]

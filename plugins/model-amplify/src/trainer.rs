@@ -140,23 +140,23 @@ impl Trainer {
         };
         let loss = match layers.learns_by_hand(batch) {
             Some((weights, pack)) => {
-                let pooled = bridge::matrix(&weights.forward(&pack, team, space, true), batch.rows());
+                let pooled = bridge::matrix(&weights.forward(parameters, &pack, team, space, true)?, batch.rows());
                 let pooled = pooled.set_requires_grad(true);
                 let loss = compare(&layers.of_pooled(task, &pooled, noise)?, targets);
                 let (slots, places): (Vec<usize>, Vec<usize>) = optimizer.heads().unzip();
                 let heads = places.iter().map(|&place| &parameters.at(place).tensor);
                 let mut by = gradients(&loss, &std::iter::once(&pooled).chain(heads).collect::<Vec<_>>())?;
-                let by_pooled = by.remove(0).contiguous();
+                let by_pooled = bridge::numbers(&by.remove(0))?;
                 for (slot, gradient) in slots.into_iter().zip(by).filter(|(_, gradient)| gradient.defined()) {
                     take(optimizer, parameters, slot, gradient)?;
                 }
-                weights.backward(&pack, team, space, bridge::slice(&by_pooled), |place, gradient| {
+                weights.backward(parameters, &pack, team, space, &by_pooled, |parameters, place, gradient| {
                     optimizer.slot(place).map_or(Ok(()), |slot| take(optimizer, parameters, slot, gradient))
                 })?;
                 loss
             }
             None => {
-                let loss = compare(&layers.forward(task, batch, noise, (team, space))?, targets);
+                let loss = compare(&layers.forward(parameters, task, batch, noise, (team, space))?, targets);
                 let learning = optimizer.learning().map(|place| &parameters.at(place).tensor);
                 let by = gradients(&loss, &learning.collect::<Vec<_>>())?;
                 for (slot, gradient) in by.into_iter().enumerate().filter(|(_, gradient)| gradient.defined()) {

@@ -273,7 +273,7 @@ impl Trunk {
         Some(Weights {
             embedding: self.encoder.again(),
             blocks: self.transformer_encoder.iter().map(block).collect::<Option<_>>()?,
-            turns: bridge::slice(&self.rotary.turns.view_as_real().contiguous()).to_vec(),
+            turns: bridge::numbers(&self.rotary.turns.view_as_real()).ok()?,
             heads: usize::try_from(first.attention.heads).ok()?,
             half: first.attention.q.kind == Kind::BFloat16,
             eps: first.attention_norm.eps as f32,

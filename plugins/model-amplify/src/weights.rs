@@ -1,7 +1,7 @@
 //! Weights in safetensors files: one, or several that an index lists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,8 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
+
+use crate::impostor;
 
 /// The file of a checkpoint that fits into one.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -54,6 +56,9 @@ impl Weights {
         for (number, path) in self.files.iter().enumerate() {
             let mut file = File::open(path).map_err(|e| Error::io(path, &e))?;
             let (start, header) = header(&mut file).map_err(|broken| {
+                if let Some(error) = impostor::impostor(path, &beginning(&mut file)) {
+                    return error;
+                }
                 let error = Error::data("is damaged, or no safetensors file").because_of(broken).in_file(path, None);
                 error.help("if it was downloaded, delete it and fetch it again")
             })?;
@@ -146,6 +151,14 @@ fn header(file: &mut File) -> Result<(u64, Metadata), String> {
     if whole == size { Ok((before + length, metadata)) } else { Err(format!("it has {size} of {whole} bytes")) }
 }
 
+/// The first bytes of a file that could not be used, as far as they can be read.
+fn beginning(file: &mut File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = file.rewind().and_then(|()| file.take(512).read_to_end(&mut bytes));
+    // What cannot be read begins with nothing known.
+    read.map_or_else(|_| Vec::new(), |_| bytes)
+}
+
 /// The names of the files that an index lists, each once.
 ///
 /// # Errors
@@ -155,7 +168,7 @@ pub(crate) fn shards(index: &Path) -> Result<Vec<String>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = fs::read(index).map_err(|e| Error::io(index, &e))?;
+    let text = impostor::read(index)?;
     let unusable = |message: String| Error::data(message).in_file(index, None);
     let Index { weight_map } =
         serde_json::from_slice(&text).map_err(|e| unusable("is no index of shards".to_owned()).because(&e))?;
@@ -191,6 +204,7 @@ fn kind(dtype: Dtype) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn an_index_names_each_shard_once_and_nothing_outside_its_folder() {

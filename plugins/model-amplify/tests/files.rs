@@ -20,7 +20,8 @@ fn an_exported_model_is_loaded_again() {
     let folder = exported(&mut model);
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     files.sort();
-    assert_eq!(files, ["config.json", "fedplug.json", "model.safetensors", "regressors.safetensors", "tokenizer.json"]);
+    let expected = ["README.md", "config.json", "fedplug.json", "model.safetensors", "regressors.safetensors"];
+    assert_eq!(files, [&expected[..], &["tokenizer.json", "tokenizer_config.json"]].concat());
     let changes = json!({ "pretrained": folder.path(), "regressors": folder.path().join("regressors.safetensors") });
     let mut loaded = amplify(changes.clone());
     assert_same(&model.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap());
@@ -127,6 +128,38 @@ fn damaged_and_absent_files_are_named() {
     }
 }
 
+/// What a download leaves in a file's place when it goes wrong.
+#[test]
+fn pointers_and_pages_in_place_of_files_are_recognised() {
+    const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 123\n";
+    const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n";
+    let mut model = amplify(json!({}));
+    train(&mut model, 0..1);
+    let folder = exported(&mut model);
+    let path = |file: &str| folder.path().join(file);
+    let changes = json!({ "pretrained": folder.path(), "regressors": path("regressors.safetensors") });
+    for file in ["model.safetensors", "config.json", "tokenizer.json", "regressors.safetensors"] {
+        let whole = fs::read(path(file)).unwrap();
+        for (content, what, hint) in [
+            (POINTER, "is a Git LFS pointer, not the file that it stands for", "git lfs pull"),
+            (PAGE, "is a web page, not the file that it is named after", "download the file itself"),
+        ] {
+            fs::write(path(file), content).unwrap();
+            let error = failure(changes.clone());
+            assert_eq!(error.to_string(), format!("{}: {what}", path(file).display()));
+            assert!(error.hint().unwrap().contains(hint), "{error:?}");
+        }
+        fs::write(path(file), whole).unwrap();
+    }
+    shard(folder.path());
+    for file in ["model-00002-of-00002.safetensors", "model.safetensors.index.json"] {
+        fs::write(path(file), POINTER).unwrap();
+        assert!(
+            failure(changes.clone()).to_string().ends_with("is a Git LFS pointer, not the file that it stands for")
+        );
+    }
+}
+
 #[test]
 fn heads_of_another_shape_are_refused() {
     let mut model = amplify(json!({}));
@@ -175,6 +208,30 @@ fn a_checkpoint_in_shards_is_loaded() {
     assert!(error.causes().iter().any(|cause| cause.ends_with("is missing")), "{:?}", error.causes());
     fs::remove_file(&second).unwrap();
     assert!(failure(changes).to_string().contains("model-00002-of-00002.safetensors"));
+}
+
+#[test]
+fn an_export_says_what_other_programs_need() {
+    let mut model = amplify(json!({}));
+    let folder = exported(&mut model);
+    let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+    let settings: Value = serde_json::from_str(&read("tokenizer_config.json")).unwrap();
+    assert_eq!((&settings["pad_token"], &settings["model_max_length"]), (&json!("<pad>"), &json!(2048)));
+    let readme = read("README.md");
+    assert!(readme.contains("no regression heads") && !readme.contains("fedplug.json"), "{readme}");
+    assert!(readme.contains("copy the `.py` files") && readme.contains("trust_remote_code=True"), "{readme}");
+
+    // A trunk that came with its code and settings keeps them.
+    let config = read("config.json").replacen('{', r#"{ "auto_map": { "AutoModel": "amplify.AMPLIFY" },"#, 1);
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    fs::write(folder.path().join("amplify.py"), "# code").unwrap();
+    fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
+    let mut model = amplify(json!({ "pretrained": folder.path() }));
+    train(&mut model, 0..1);
+    let again = exported(&mut model);
+    assert_eq!(fs::read_to_string(again.path().join("tokenizer_config.json")).unwrap(), "{}");
+    let readme = fs::read_to_string(again.path().join("README.md")).unwrap();
+    assert!(readme.contains("The modelling code came with") && readme.contains("`fedplug.json`"), "{readme}");
 }
 
 /// The tasks whose heads an export holds, by its tensors and by what it says of them.

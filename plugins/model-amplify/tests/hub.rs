@@ -165,6 +165,30 @@ fn a_trunk_is_downloaded_once_and_then_taken_from_the_cache() {
     scene.loads(ID, &[OFFLINE, ("HF_HOME", "/nowhere"), ("HF_HUB_CACHE", elsewhere.to_str().unwrap())], FIRST);
 }
 
+/// A cache that was copied without `refs` from a machine with a network.
+#[test]
+fn a_cache_without_references_is_used_where_it_leaves_no_choice() {
+    let scene = Scene::new();
+    scene.loads(ID, &[], FIRST);
+    fs::remove_dir_all(scene.home.path().join("hub/models--lab--tiny/refs")).unwrap();
+    let outcome = scene.loads(ID, &[OFFLINE], FIRST);
+    let line = format!("the cache does not say which commit `lab/tiny` is at; using {FIRST}, its only one");
+    assert!(outcome["lines"].to_string().contains(&line), "{outcome:#}");
+    // What was asked for by name is not guessed.
+    scene.fails(&format!("{ID}@v2"), &[OFFLINE], &["`lab/tiny@v2` is not complete in the cache"]);
+    scene.loads(&format!("{ID}@{FIRST}"), &[OFFLINE], FIRST);
+
+    scene.loads(&format!("{ID}@{SECOND}"), &[], SECOND);
+    fs::remove_dir_all(scene.home.path().join("hub/models--lab--tiny/refs")).unwrap();
+    let parts = ["the cache holds 2 commits of `lab/tiny`", FIRST, SECOND, &format!("name one: `lab/tiny@{FIRST}`")];
+    scene.fails(ID, &[OFFLINE], &parts);
+    scene.loads(&format!("{ID}@{SECOND}"), &[OFFLINE], SECOND);
+    assert!(!scene.hub.asked().is_empty());
+    // With a network the hub is asked.
+    scene.loads(ID, &[], FIRST);
+    assert!(scene.hub.asked().iter().any(|line| line.contains("/revision/main")));
+}
+
 #[test]
 fn a_revision_is_a_branch_a_tag_or_a_commit() {
     let scene = Scene::new();

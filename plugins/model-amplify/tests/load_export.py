@@ -2,7 +2,8 @@
 
     python load_export.py FOLDER [PREDICTIONS]
 
-Reads the tensors with `safetensors`, checks their names and shapes against `config.json` and `fedplug.json`, and, where
+Reads the tensors with `safetensors`, checks their names and shapes against `config.json` and `fedplug.json`, the tokenizer's
+settings against the tokenizer, and, where
 `torch` can be imported, rebuilds trunk and heads from these two files and compares with the predictions of a JSON file:
 `{"TASK": {"sequences": [...], "predictions": [...]}}`. Exits with 1 if anything differs.
 """
@@ -63,6 +64,30 @@ def head_shapes(config, heads):
                 shapes[f"{name}.{4 * layer + 1}.weight"] = shapes[f"{name}.{4 * layer + 1}.bias"] = (size,)
             width = size
     return shapes
+
+
+def check_tokenizer(folder, read):
+    """Whether the settings beside the tokenizer name tokens that it knows, and, where there are `transformers`, whether these
+    load both and pad."""
+    if not (folder / "tokenizer_config.json").exists():
+        sys.exit("tokenizer_config.json: is missing")
+    vocabulary, settings = read("tokenizer.json")["model"]["vocab"], read("tokenizer_config.json")
+    tokens = {name: token for name, token in settings.items() if name.endswith("_token")}
+    unknown = sorted(name for name, token in tokens.items() if token not in vocabulary)
+    if unknown or "pad_token" not in tokens:
+        sys.exit(f"tokenizer_config.json: no pad_token, or tokens that the tokenizer does not know: {unknown}")
+    print(f"tokenizer_config.json: {len(tokens)} tokens")
+    try:
+        import transformers
+    except ImportError:
+        return
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = tokenizer(["LAG", "V|"], padding=True, pad_to_multiple_of=8)["input_ids"]
+    word = lambda sequence: [vocabulary[token] for token in ("<bos>", *sequence, "<eos>")]
+    expected = [word(sequence) + [vocabulary["<pad>"]] * (6 - len(sequence)) for sequence in ("LAG", "V|")]
+    if rows != expected:
+        sys.exit(f"transformers {transformers.__version__}: token ids are {rows}, not {expected}")
+    print(f"transformers {transformers.__version__}: loads the tokenizer")
 
 
 def check(file, tensors, expected):
@@ -139,6 +164,7 @@ def main(folder, predictions=None):
         return json.loads((folder / name).read_text())
 
     config = read("config.json")
+    check_tokenizer(folder, read)
     trunk = load_file(folder / "model.safetensors")
     check("model.safetensors", trunk, trunk_shapes(config))
     if not (folder / "regressors.safetensors").exists():

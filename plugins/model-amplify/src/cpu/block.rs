@@ -7,8 +7,8 @@ use super::attention::{self, Shape};
 use super::product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
 use super::space::{Kept, Scratch};
 use super::{BlockWeights, Pack, Team, Weights, half, kernels};
-use crate::bridge::{slice, slice_mut};
-use crate::parameters::Handle;
+use crate::bridge;
+use crate::parameters::{Handle, Parameters};
 
 /// The products of a linear layer with its weight of (outputs, inputs).
 #[derive(Clone, Copy)]
@@ -37,16 +37,24 @@ impl Pass<'_> {
     }
 
     /// One block: from `kept.x` to `out`.
-    pub(super) fn block(&mut self, w: &BlockWeights, kept: &mut Kept, out: &mut [f32], scratch: &mut Scratch) {
+    pub(super) fn block(
+        &mut self,
+        w: &BlockWeights,
+        parameters: &Parameters,
+        kept: &mut Kept,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let Self { pack, team, .. } = *self;
         let (n, size, inner, heads) = self.sizes();
         let (normed, gated) = (some(&mut scratch.rows, n * size), some(&mut scratch.wide, n * inner));
         let x = &kept.x.as_slice()[..n * size];
-        self.norm(normed, some(&mut kept.r, n), x, &w.attention_norm);
+        self.norm(normed, some(&mut kept.r, n), x, parameters.numbers(&w.attention_norm)?);
         let qkv = some(&mut kept.qkv, n * 3 * size);
         for (part, weight) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
             let to = RowsMut::within(&mut qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
-            self.linear(Layer::Forward, to, Into::Set, Rows::new(normed, size), Rows::new(slice(weight), size));
+            let weight = Rows::new(parameters.numbers(weight)?, size);
+            self.linear(Layer::Forward, to, Into::Set, Rows::new(normed, size), weight);
         }
         self.turn(qkv, false);
         let attended = some(&mut kept.attended, n * size);
@@ -59,29 +67,31 @@ impl Pass<'_> {
         });
         let middle = some(&mut kept.middle, n * size);
         middle.copy_from_slice(x);
-        let wo = Rows::new(slice(&w.wo), size);
+        let wo = Rows::new(parameters.numbers(&w.wo)?, size);
         self.linear(Layer::Forward, RowsMut::new(middle, size), Into::Add, Rows::new(attended, size), wo);
 
-        self.norm(normed, some(&mut kept.r_middle, n), middle, &w.ffn_norm);
+        self.norm(normed, some(&mut kept.r_middle, n), middle, parameters.numbers(&w.ffn_norm)?);
         let up = some(&mut kept.up, n * 2 * inner);
-        let w12 = Rows::new(slice(&w.w12), size);
+        let w12 = Rows::new(parameters.numbers(&w.w12)?, size);
         self.linear(Layer::Forward, RowsMut::new(up, 2 * inner), Into::Set, Rows::new(normed, size), w12);
         team.rows((&mut *gated, inner), |first, (gated, _)| {
             kernels::gate(gated, &up[first * 2 * inner..][..gated.len() * 2], inner);
         });
         out.copy_from_slice(middle);
-        let w3 = Rows::new(slice(&w.w3), inner);
+        let w3 = Rows::new(parameters.numbers(&w.w3)?, inner);
         self.linear(Layer::Forward, RowsMut::new(out, size), Into::Add, Rows::new(gated, inner), w3);
+        Ok(())
     }
 
     /// One block: from `dx`, the derivative by its output, to that by its input in the same place.
     pub(super) fn block_backward(
         &mut self,
         w: &BlockWeights,
+        parameters: &mut Parameters,
         kept: &mut Kept,
         dx: &mut [f32],
         scratch: &mut Scratch,
-        give: &mut impl FnMut(usize, Tensor) -> Result<()>,
+        give: &mut impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let Self { pack, team, .. } = *self;
         let (n, size, inner, heads) = self.sizes();
@@ -93,17 +103,17 @@ impl Pass<'_> {
         let up = some(&mut kept.up, n * 2 * inner);
 
         // The feed-forward half.
-        let w3 = Rows::new(slice(&w.w3), inner);
+        let w3 = Rows::new(parameters.numbers(&w.w3)?, inner);
         self.linear(Layer::Input, RowsMut::new(gated, inner), Into::Set, Rows::new(dx, size), w3);
         team.rows(((&mut *up, 2 * inner), (&mut *gated, inner)), |_, ((up, _), (gated, _))| {
             kernels::gate_backward(up, gated, inner);
         });
-        self.weight(&w.w3, Rows::new(dx, size), Rows::new(gated, inner), give)?;
-        self.norm_again(rows, r_middle, middle, &w.ffn_norm);
-        let w12 = Rows::new(slice(&w.w12), size);
+        self.weight(parameters, &w.w3, Rows::new(dx, size), Rows::new(gated, inner), give)?;
+        self.norm_again(rows, r_middle, middle, parameters.numbers(&w.ffn_norm)?);
+        let w12 = Rows::new(parameters.numbers(&w.w12)?, size);
         self.linear(Layer::Input, RowsMut::new(back, size), Into::Set, Rows::new(up, 2 * inner), w12);
-        self.weight(&w.w12, Rows::new(up, 2 * inner), Rows::new(rows, size), give)?;
-        self.norm_backward(dx, back, r_middle, middle, &w.ffn_norm, give)?;
+        self.weight(parameters, &w.w12, Rows::new(up, 2 * inner), Rows::new(rows, size), give)?;
+        self.norm_backward(parameters, dx, back, (r_middle, middle), &w.ffn_norm, give)?;
 
         // Attention.
         self.linear(
@@ -111,9 +121,9 @@ impl Pass<'_> {
             RowsMut::new(back, size),
             Into::Set,
             Rows::new(dx, size),
-            Rows::new(slice(&w.wo), size),
+            Rows::new(parameters.numbers(&w.wo)?, size),
         );
-        self.weight(&w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
+        self.weight(parameters, &w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
         let alone = Team::alone();
         team.each(pack.cut((&mut *by_qkv, 3 * size)), |(sequence, (by, _))| {
             let own = |width: usize| sequence.start * width..sequence.end() * width;
@@ -122,21 +132,21 @@ impl Pass<'_> {
             attention::backward(&shape, &alone, by, qkv, attended, back, &logs[own(heads)]);
         });
         self.turn(by_qkv, true);
-        self.norm_again(rows, r, x, &w.attention_norm);
+        self.norm_again(rows, r, x, parameters.numbers(&w.attention_norm)?);
         for (part, w) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
             let by = Rows::within(&by_qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
             let into = if part == 0 { Into::Set } else { Into::Add };
-            self.linear(Layer::Input, RowsMut::new(back, size), into, by, Rows::new(slice(w), size));
-            self.weight(w, by, Rows::new(rows, size), give)?;
+            self.linear(Layer::Input, RowsMut::new(back, size), into, by, Rows::new(parameters.numbers(w)?, size));
+            self.weight(parameters, w, by, Rows::new(rows, size), give)?;
         }
-        self.norm_backward(dx, back, r, x, &w.attention_norm, give)
+        self.norm_backward(parameters, dx, back, (r, x), &w.attention_norm, give)
     }
 
     /// A product of a linear layer.
     fn linear(&mut self, layer: Layer, out: RowsMut<'_>, into: Into, a: Rows<'_>, b: Rows<'_>) {
         let team = self.team;
         match (self.weights.half, layer) {
-            (true, _) => self.halves.product(layer, out, into, &a, &b),
+            (true, _) => self.halves.product(team, layer, out, into, &a, &b),
             (false, Layer::Forward) => by_transpose(team, out, into, 1.0, a, b),
             (false, Layer::Input) => plain(team, out, into, 1.0, a, b),
             (false, Layer::Weight) => of_transpose(team, out, into, 1.0, a, b),
@@ -146,16 +156,18 @@ impl Pass<'_> {
     /// Gives away the gradient of a linear layer's weight.
     fn weight(
         &mut self,
+        parameters: &mut Parameters,
         weight: &Handle,
         by_output: Rows<'_>,
         input: Rows<'_>,
-        give: &mut impl FnMut(usize, Tensor) -> Result<()>,
+        give: &mut impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let mut gradient = gradient_like(weight, self.gradient)?;
         let width = weight.size()[1] as usize;
-        let out = RowsMut::new(slice_mut(&mut gradient), width);
+        // SAFETY: the memory is the workspace's own; who got the gradient that was there before reads it while `give` runs.
+        let out = RowsMut::new(unsafe { bridge::slice_mut(&mut gradient) }, width);
         self.linear(Layer::Weight, out, Into::Set, by_output, input);
-        give(weight.place, gradient)
+        give(parameters, weight.place, gradient)
     }
 
     /// Turns queries and keys by their positions.
@@ -170,15 +182,15 @@ impl Pass<'_> {
         });
     }
 
-    fn norm(&self, y: &mut [f32], r: &mut [f32], x: &[f32], weight: &Tensor) {
-        let (size, weight, eps) = (self.weights.size(), slice(weight), self.weights.eps);
+    fn norm(&self, y: &mut [f32], r: &mut [f32], x: &[f32], weight: &[f32]) {
+        let (size, eps) = (self.weights.size(), self.weights.eps);
         self.team.rows(((y, size), (r, 1)), |first, ((y, _), (r, _))| {
             kernels::norm(y, r, &x[first * size..][..y.len()], weight, eps);
         });
     }
 
-    fn norm_again(&self, y: &mut [f32], r: &[f32], x: &[f32], weight: &Tensor) {
-        let (size, weight) = (self.weights.size(), slice(weight));
+    fn norm_again(&self, y: &mut [f32], r: &[f32], x: &[f32], weight: &[f32]) {
+        let size = self.weights.size();
         self.team.rows((y, size), |first, (y, _)| {
             kernels::norm_again(y, &r[first..], &x[first * size..][..y.len()], weight);
         });
@@ -187,14 +199,14 @@ impl Pass<'_> {
     /// Adds to `dx` the derivative through a norm, and gives away that of its weight.
     fn norm_backward(
         &mut self,
+        parameters: &mut Parameters,
         dx: &mut [f32],
         dy: &[f32],
-        r: &[f32],
-        x: &[f32],
+        (r, x): (&[f32], &[f32]),
         weight: &Handle,
-        give: &mut impl FnMut(usize, Tensor) -> Result<()>,
+        give: &mut impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
     ) -> Result<()> {
-        let (size, values, team) = (self.weights.size(), slice(weight), self.team);
+        let (size, values, team) = (self.weights.size(), parameters.numbers(weight)?, self.team);
         let by_weight = team.sum(dx.len() / size, size, |row, sum| {
             let at = row * size..(row + 1) * size;
             kernels::norm_weight(sum, &dy[at.clone()], &x[at], r[row]);
@@ -204,8 +216,9 @@ impl Pass<'_> {
             kernels::norm_backward(dx, &dy[at.clone()], &x[at], &r[first..], values);
         });
         let mut gradient = gradient_like(weight, self.gradient)?;
-        slice_mut(&mut gradient).copy_from_slice(&by_weight);
-        give(weight.place, gradient)
+        // SAFETY: as in `weight`.
+        unsafe { bridge::slice_mut(&mut gradient) }.copy_from_slice(&by_weight);
+        give(parameters, weight.place, gradient)
     }
 }
 
@@ -219,9 +232,9 @@ pub(super) fn gradient_like(parameter: &Tensor, memory: &mut Option<Tensor>) -> 
     let len = parameter.numel() as i64;
     if memory.as_ref().is_none_or(|memory| memory.size()[0] < len) {
         *memory = None;
-        let new = Tensor::f_empty([len], (tch::Kind::Float, tch::Device::Cpu)).map_err(crate::bridge::torch)?;
+        let new = Tensor::f_empty([len], (tch::Kind::Float, tch::Device::Cpu)).map_err(bridge::torch)?;
         *memory = Some(new);
     }
     let memory = memory.as_ref().expect("made above");
-    memory.f_narrow(0, 0, len).and_then(|part| part.f_reshape(parameter.size())).map_err(crate::bridge::torch)
+    memory.f_narrow(0, 0, len).and_then(|part| part.f_reshape(parameter.size())).map_err(bridge::torch)
 }

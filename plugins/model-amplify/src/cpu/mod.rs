@@ -2,8 +2,8 @@
 //! with its derivative written out.
 //!
 //! It computes what tokens there are and no padding, keeps of each block what the derivative needs and not each step in
-//! between, and gives each parameter's gradient away as soon as it is there, so that at no time all gradients exist. In fp32
-//! any number of threads computes the same bits.
+//! between, and gives each parameter's gradient away as soon as it is there, so that at no time all gradients exist. Any
+//! number of threads computes the same bits.
 //!
 //! It serves the arrangement of the published checkpoints: RMSNorm, SwiGLU, no biases, no norm after the embedding, no
 //! dropout within the trunk. Everything else, and every other device, is left to [`crate::trunk`] and libtorch.
@@ -23,8 +23,8 @@ mod team;
 use plugin_api::Result;
 use tch::Tensor;
 
-use crate::bridge::{slice, slice_mut};
-use crate::parameters::Handle;
+use crate::bridge;
+use crate::parameters::{Handle, Parameters};
 
 pub(crate) use pack::Pack;
 pub(crate) use space::{Spaces, Workspace};
@@ -35,7 +35,7 @@ use block::{Pass, gradient_like};
 /// Shorter vectors are not made longer when positions are pooled, as in `functional.normalize`.
 const LEAST_LENGTH: f32 = 1e-12;
 
-/// The weights of a block. The layers hold the same memory.
+/// The weights of a block.
 #[derive(Debug)]
 pub(crate) struct BlockWeights {
     pub(crate) q: Handle,
@@ -48,7 +48,8 @@ pub(crate) struct BlockWeights {
     pub(crate) ffn_norm: Handle,
 }
 
-/// The weights of a trunk of the published arrangement, on the CPU.
+/// The weights of a trunk of the published arrangement, on the CPU: which of the parameters they are. Their numbers are
+/// read from the parameters, which are lent to each pass.
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: Handle,
@@ -74,14 +75,60 @@ impl Weights {
     }
 
     /// The vectors of a batch's sequences, (sequences, size). `keep` tells whether [`Self::backward`] is to follow.
-    pub(crate) fn forward(&self, pack: &Pack, team: &Team, space: &mut Workspace, keep: bool) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If a parameter has no values.
+    pub(crate) fn forward(
+        &self,
+        parameters: &Parameters,
+        pack: &Pack,
+        team: &Team,
+        space: &mut Workspace,
+        keep: bool,
+    ) -> Result<Vec<f32>> {
+        self.last_block(parameters, pack, team, space, keep)?;
+        let (size, hidden) = (self.size(), space.hidden.as_slice());
+        let mut pooled = vec![0.0; pack.sequences() * size];
+        for (sequence, out) in pack.iter().zip(pooled.chunks_exact_mut(size)) {
+            for row in hidden[sequence.start * size..][..sequence.counted * size].chunks_exact(size) {
+                kernels::add_direction(out, row, LEAST_LENGTH);
+            }
+            out.iter_mut().for_each(|x| *x /= sequence.counted as f32);
+        }
+        Ok(pooled)
+    }
+
+    /// The last block's output, (positions, size).
+    ///
+    /// # Errors
+    /// If a parameter has no values.
+    pub(crate) fn hidden(
+        &self,
+        parameters: &Parameters,
+        pack: &Pack,
+        team: &Team,
+        space: &mut Workspace,
+    ) -> Result<Vec<f32>> {
+        self.last_block(parameters, pack, team, space, false)?;
+        Ok(space.hidden.as_slice()[..pack.positions() * self.size()].to_vec())
+    }
+
+    /// Leaves the last block's output in the workspace.
+    fn last_block(
+        &self,
+        parameters: &Parameters,
+        pack: &Pack,
+        team: &Team,
+        space: &mut Workspace,
+        keep: bool,
+    ) -> Result<()> {
         let size = self.size();
         let len = pack.positions() * size;
         space.fit(self, pack, keep);
         let Workspace { kept: all_kept, hidden, scratch, gradient, halves, .. } = space;
         let mut pass = Pass { weights: self, pack, team, gradient, halves };
         let mut x = std::mem::take(hidden);
-        let embedding = slice(&self.embedding);
+        let embedding = parameters.numbers(&self.embedding)?;
         team.rows((&mut x.as_mut_slice()[..len], size), |first, (rows, _)| {
             for (row, &id) in rows.chunks_exact_mut(size).zip(&pack.ids()[first..]) {
                 row.copy_from_slice(&embedding[id as usize * size..][..size]);
@@ -90,32 +137,25 @@ impl Weights {
         for (i, block) in self.blocks.iter().enumerate() {
             let kept = &mut all_kept[if keep { i } else { 0 }];
             std::mem::swap(&mut kept.x, &mut x);
-            pass.block(block, kept, &mut x.as_mut_slice()[..len], scratch);
+            pass.block(block, parameters, kept, &mut x.as_mut_slice()[..len], scratch)?;
         }
         *hidden = x;
-        let hidden = hidden.as_slice();
-        let mut pooled = vec![0.0; pack.sequences() * size];
-        for (sequence, out) in pack.iter().zip(pooled.chunks_exact_mut(size)) {
-            for row in hidden[sequence.start * size..][..sequence.counted * size].chunks_exact(size) {
-                kernels::add_direction(out, row, LEAST_LENGTH);
-            }
-            out.iter_mut().for_each(|x| *x /= sequence.counted as f32);
-        }
-        pooled
+        Ok(())
     }
 
     /// Gives away the gradient of each parameter under its place, from the derivative by what [`Self::forward`] returned.
-    /// A parameter may be changed once its gradient was given away.
+    /// Whoever gets it may change that parameter and no other. The next gradient takes the memory of the one before.
     ///
     /// # Errors
     /// If libtorch has no memory for a gradient, or that of `give`.
     pub(crate) fn backward(
         &self,
+        parameters: &mut Parameters,
         pack: &Pack,
         team: &Team,
         space: &mut Workspace,
         by_pooled: &[f32],
-        mut give: impl FnMut(usize, Tensor) -> Result<()>,
+        mut give: impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let size = self.size();
         let len = pack.positions() * size;
@@ -132,16 +172,17 @@ impl Weights {
             }
         });
         for (block, kept) in self.blocks.iter().zip(kept).rev() {
-            pass.block_backward(block, kept, dx, scratch, &mut give)?;
+            pass.block_backward(block, parameters, kept, dx, scratch, &mut give)?;
         }
         let mut gradient = gradient_like(&self.embedding, pass.gradient)?;
-        let sums = slice_mut(&mut gradient);
+        // SAFETY: the memory is the workspace's own; who got the gradient that was there before reads it while `give` runs.
+        let sums = unsafe { bridge::slice_mut(&mut gradient) };
         sums.fill(0.0);
         for (dx, &id) in dx.chunks_exact(size).zip(pack.ids()).filter(|&(_, &id)| id != self.pad) {
             kernels::add(&mut sums[id as usize * size..][..size], dx);
         }
         scratch.dx = buffer;
-        give(self.embedding.place, gradient)
+        give(parameters, self.embedding.place, gradient)
     }
 }
 

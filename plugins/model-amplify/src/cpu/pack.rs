@@ -59,7 +59,7 @@ impl Pack {
     }
 
     /// How many rows there are.
-    pub(super) fn positions(&self) -> usize {
+    pub(crate) fn positions(&self) -> usize {
         self.ids.len()
     }
 

@@ -38,11 +38,11 @@ impl<'a> Rows<'a> {
         (self.data.as_ptr(), [self.count() as i64, self.width as i64], [self.stride as i64, 1])
     }
 
-    fn plain(&self) -> Operand {
-        Operand { data: self.data.as_ptr(), rows: self.count(), columns: self.width, down: self.stride, along: 1 }
+    fn plain(&self) -> Operand<'a> {
+        Operand { data: self.data, rows: self.count(), columns: self.width, down: self.stride, along: 1 }
     }
 
-    fn turned(&self) -> Operand {
+    fn turned(&self) -> Operand<'a> {
         let Operand { data, rows, columns, down, along } = self.plain();
         Operand { data, rows: columns, columns: rows, down: along, along: down }
     }
@@ -72,8 +72,8 @@ fn count(len: usize, width: usize, stride: usize) -> usize {
 }
 
 /// A matrix that is read, perhaps as its own transpose.
-struct Operand {
-    data: *const f32,
+struct Operand<'a> {
+    data: &'a [f32],
     rows: usize,
     columns: usize,
     down: usize,
@@ -105,13 +105,13 @@ pub(super) fn of_transpose(team: &Team, out: RowsMut<'_>, into: Into, scale: f32
 }
 
 /// A matrix, and which way round it is read.
-type Read<'a> = (Rows<'a>, fn(&Rows<'a>) -> Operand);
+type Read<'a> = (Rows<'a>, fn(&Rows<'a>) -> Operand<'a>);
 
 fn product(team: &Team, out: RowsMut<'_>, into: Into, scale: f32, a: Read<'_>, b: Read<'_>) {
     team.run(move || one_product(team.threads(), out, into, scale, &a.1(&a.0), &b.1(&b.0)));
 }
 
-fn one_product(threads: usize, out: RowsMut<'_>, into: Into, scale: f32, a: &Operand, b: &Operand) {
+fn one_product(threads: usize, out: RowsMut<'_>, into: Into, scale: f32, a: &Operand<'_>, b: &Operand<'_>) {
     let (rows, columns, inner) = (a.rows, b.columns, a.columns);
     assert_eq!(inner, b.rows, "the inner sizes of a product");
     assert_eq!((count(out.data.len(), out.width, out.stride), out.width), (rows, columns), "the sizes of a product");
@@ -121,8 +121,9 @@ fn one_product(threads: usize, out: RowsMut<'_>, into: Into, scale: f32, a: &Ope
     };
     let (previous, add) = if into == Into::Add { (1.0, true) } else { (0.0, false) };
     let step = |n: usize| n as isize;
-    // SAFETY: `Rows` and `RowsMut` hold slices with room for their counted rows, as asserted in `count`; the result's
-    // is borrowed for writing, so it overlaps neither operand; the three sizes fit one another, as asserted above.
+    // SAFETY: operands and result are slices with room for their rows, which `count` counts so that the last number of the
+    // last row is within; the result is borrowed for writing, so it overlaps neither operand; the three sizes fit one
+    // another, as asserted above.
     unsafe {
         gemm::gemm(
             rows,
@@ -132,10 +133,10 @@ fn one_product(threads: usize, out: RowsMut<'_>, into: Into, scale: f32, a: &Ope
             1,
             step(out.stride),
             add,
-            a.data,
+            a.data.as_ptr(),
             step(a.along),
             step(a.down),
-            b.data,
+            b.data.as_ptr(),
             step(b.along),
             step(b.down),
             previous,

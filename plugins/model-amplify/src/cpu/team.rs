@@ -22,7 +22,9 @@ impl Team {
     /// # Errors
     /// If they cannot be started.
     pub(crate) fn new(threads: usize) -> Result<Self> {
-        let start = || rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        // What libtorch computes in one of these threads, it computes in that thread alone.
+        let alone = |_| tch::set_num_threads(1);
+        let start = || rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(alone).build();
         let pool = (threads > 1).then(start).transpose();
         let pool = pool.map_err(|e| Error::other(format!("cannot start {threads} threads")).because(&e))?;
         Ok(Self { threads: threads.max(1), pool })

@@ -18,13 +18,13 @@ use crate::trainer::{Lesson, Trainer, decay_steps};
 const PERSONAL: &str = "personal.";
 
 impl Model for Amplify {
-    fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params> {
-        let _on = self.begin(ctx)?;
+    fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
+        let _on = self.begin()?;
         self.snapshot()
     }
 
-    fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
-        let _on = self.enter(ctx)?;
+    fn receive(&mut self, global: &Message, _: &Context<'_>) -> Result<Received> {
+        let _on = self.enter()?;
         let received = self.trainer.receive(global)?;
         if let Some(personal) = &mut self.personal {
             personal.anchor(global)?;
@@ -35,7 +35,7 @@ impl Model for Amplify {
     }
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
-        let _on = self.begin(ctx)?;
+        let _on = self.begin()?;
         let size = self.config.batch_size;
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
         let decay = decay_steps(total, &self.setup);
@@ -77,14 +77,14 @@ impl Model for Amplify {
     }
 
     /// The shared model, and what SCAFFOLD has to say.
-    fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
-        let _on = self.begin(ctx)?;
+    fn send(&mut self, _: &Context<'_>) -> Result<Message> {
+        let _on = self.begin()?;
         let params = self.trainer.network.parameters.snapshot()?;
         Ok(Message { params, extra: self.trainer.extra()?, ..Message::default() })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        let _on = self.begin(ctx)?;
+        let _on = self.begin()?;
         let mut evaluations = Vec::with_capacity(tasks.len());
         for task in tasks {
             self.must_hold(&task.spec.name)?;
@@ -96,15 +96,15 @@ impl Model for Amplify {
     }
 
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>> {
-        let _on = self.begin(ctx)?;
+        let _on = self.begin()?;
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
         self.predictions(task, &rows, ctx)
     }
 
-    fn export(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<String>> {
-        let _on = self.begin(ctx)?;
+    fn export(&mut self, folder: &Path, _: &Context<'_>) -> Result<Vec<String>> {
+        let _on = self.begin()?;
         let mut trunk = self.snapshot()?;
         let mut regressors = trunk.clone();
         trunk.retain(|name, _| name.starts_with("trunk."));
@@ -113,11 +113,12 @@ impl Model for Amplify {
         let mut folder = Folder::new(folder);
         folder.trunk(&trunk, architecture, tokenizer, companions)?;
         folder.regressors(&regressors, &self.heads, &self.config, &self.setup)?;
+        folder.readme(architecture)?;
         Ok(folder.finish())
     }
 
-    fn state(&mut self, ctx: &Context<'_>) -> Result<State> {
-        let _on = self.begin(ctx)?;
+    fn state(&mut self, _: &Context<'_>) -> Result<State> {
+        let _on = self.begin()?;
         let mut state = self.trainer.state()?;
         if let Some(personal) = &mut self.personal {
             let State { tensors, values } = personal.state()?;
@@ -131,8 +132,8 @@ impl Model for Amplify {
         Ok(state)
     }
 
-    fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
-        let _on = self.enter(ctx)?;
+    fn restore(&mut self, state: &State, _: &Context<'_>) -> Result<()> {
+        let _on = self.enter()?;
         let (heads, is_own) = (Heads::read(state)?, state.value("is-own")?);
         let personal = match &self.personal {
             Some(_) => {

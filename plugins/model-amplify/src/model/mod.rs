@@ -8,6 +8,7 @@ use plugin_api::{Context, Epoch, Error, ModelSetup, Params, Result, Seed, Table,
 use tch::Device;
 
 use crate::batch::{Batch, by_length};
+use crate::bridge;
 use crate::checkpoint::{Checkpoint, load_regressors, regressors_fit};
 use crate::config::{Config, Precision};
 use crate::cpu::Spaces;
@@ -114,8 +115,8 @@ impl Amplify {
     }
 
     /// What every call begins with that computes with the parameters or hands them out.
-    fn begin(&mut self, ctx: &Context<'_>) -> Result<Option<OnStream>> {
-        let on = self.enter(ctx)?;
+    fn begin(&mut self) -> Result<Option<OnStream>> {
+        let on = self.enter()?;
         self.complete().map(|()| on)
     }
 
@@ -130,11 +131,11 @@ impl Amplify {
         own.unwrap_or(&mut self.trainer).network.parameters.snapshot()
     }
 
-    /// Lets this thread compute as the instance does: with its threads, which libtorch keeps for each calling thread, and on
-    /// its stream. An instance may be called from another thread each time.
-    fn enter(&self, ctx: &Context<'_>) -> Result<Option<OnStream>> {
-        let threads = self.trainer.network.layers().libtorch_threads(ctx.threads());
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    /// Lets this thread compute as the instance does: on its stream, and libtorch in this thread alone, since its sums would
+    /// depend on the number of threads, which it keeps for each calling thread. An instance may be called from another
+    /// thread each time.
+    fn enter(&self) -> Result<Option<OnStream>> {
+        tch::set_num_threads(1);
         self.place.enter()
     }
 
@@ -169,10 +170,8 @@ impl Amplify {
         for picked in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
             let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
-            let predicted = self.network().layers().predict(task, &batch, &mut work)?;
-            let mut values = vec![0.0; picked.len()];
-            predicted.f_copy_data(&mut values, picked.len()).map_err(crate::bridge::torch)?;
-            for (i, value) in picked.into_iter().zip(values) {
+            let predicted = self.network().predict(task, &batch, &mut work)?;
+            for (i, value) in picked.into_iter().zip(bridge::numbers(&predicted)?) {
                 all[i] = value;
             }
         }

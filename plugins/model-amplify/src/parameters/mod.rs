@@ -58,7 +58,8 @@ impl Parameter {
 
     /// Takes over numbers that others hold as well. Tells whether others keep the memory of those before.
     fn replace(&mut self, tensor: &plugin_api::Tensor) -> Result<bool> {
-        // Nobody reads the tensor before it points to the new ones.
+        // SAFETY: as in `point`; the numbers are those that `values` holds from here on.
+        unsafe { bridge::point(&self.tensor, tensor.elements()?) }?;
         let (numbers, lost) = match std::mem::replace(&mut self.values, Values::Missing) {
             Values::Here(numbers) => {
                 let numbers = numbers.replace(tensor);
@@ -67,13 +68,15 @@ impl Parameter {
             }
             Values::Missing | Values::OnDevice => (Numbers::of(tensor), false),
         };
-        self.point(numbers).map(|()| lost)
+        self.values = Values::Here(numbers);
+        Ok(lost)
     }
 
     /// Lets the tensor point to where its numbers lie, before any other memory of it goes.
     fn point(&mut self, numbers: Numbers) -> Result<()> {
-        // SAFETY: the numbers stand in `values` as long as the tensor points to them, are as many as it has elements, and
-        // are written by nobody but who holds the only slice of them.
+        // SAFETY: the numbers stand in `values` as long as the tensor points to them, and are as many as it has elements.
+        // `write` alone writes to them, with the parameters borrowed for writing; libtorch reads the tensor in calls that
+        // end before, and writes to none on the CPU.
         unsafe { bridge::point(&self.tensor, numbers.read()) }?;
         self.values = Values::Here(numbers);
         Ok(())
@@ -134,6 +137,18 @@ impl Parameters {
     /// The one at a place.
     pub(crate) fn at(&self, place: usize) -> &Parameter {
         &self.all[place]
+    }
+
+    /// The numbers of one, which lie in this process's memory.
+    ///
+    /// # Errors
+    /// If it has no values, or they lie on another device.
+    pub(crate) fn numbers(&self, handle: &Handle) -> Result<&[f32]> {
+        let parameter = &self.all[handle.place];
+        match &parameter.values {
+            Values::Here(numbers) => Ok(numbers.read()),
+            Values::Missing | Values::OnDevice => Err(Error::tensor(&parameter.name, "has no values here")),
+        }
     }
 
     /// The one with this name.

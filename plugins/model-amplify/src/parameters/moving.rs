@@ -49,9 +49,11 @@ impl Parameters {
             write(memory, None);
             return Ok(());
         };
-        write(memory, Some(before.elements()?));
-        // SAFETY: as in `point`; what the tensor pointed to goes at the end of this function, or stays after an error.
-        unsafe { bridge::point(&parameter.tensor, numbers.read()) }.inspect_err(|_| *numbers = Numbers::of(&before))
+        let written = before.elements().map(|old| write(memory, Some(old)));
+        // SAFETY: as in `Parameter::point`; what the tensor pointed to goes at the end of this function.
+        let moved = written.and_then(|()| unsafe { bridge::point(&parameter.tensor, numbers.read()) });
+        // After an error the tensor points to where it did.
+        moved.inspect_err(|_| *numbers = Numbers::of(&before))
     }
 
     /// Moves what no step wrote to, such as the decoder, after what steps did write to: a few tensors of a message would
