@@ -300,14 +300,14 @@ fn an_epoch_takes_batches_in_an_order_of_its_own() {
     let data = tasks(&["tm"]);
     let losses = |round, epoch| {
         let host = Recorder { stop_after: u64::MAX, ..Recorder::default() };
-        let mut model = amplify(json!({ "dropout": 0.0, "trunk-lr": 0.0, "regressor-lr": 0.0 }));
+        let mut model = published(json!({ "dropout": 0.0, "trunk-lr": 0.0, "regressor-lr": 0.0 }));
         let ctx = Context::new(&host).with_seed(Seed::new(42)).with_round(round);
         model.train(&data, Epoch { round, epoch }, &ctx).unwrap();
         let scalars = host.scalars.into_inner().unwrap();
         scalars.into_iter().filter(|s| s.0.starts_with("Loss/train")).map(|s| s.2).collect::<Vec<_>>()
     };
     let in_order = {
-        let mut model = amplify(json!({ "dropout": 0.0 }));
+        let mut model = published(json!({ "dropout": 0.0 }));
         let rows: Vec<usize> = (0..9).collect();
         let loss = |rows: &[usize]| {
             let test = data[0].train.select(rows);

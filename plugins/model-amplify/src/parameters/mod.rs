@@ -28,8 +28,8 @@ pub struct Parameter {
     /// Its published name, with `trunk.` before the trunk's.
     pub name: String,
     /// Its values as libtorch sees them. The layers hold handles of the same tensor, so whoever changes its values, or
-    /// where they lie, changes the layer.
-    pub tensor: Tensor,
+    /// where they lie, changes the layer. On the CPU libtorch only reads it: the memory is Rust's, and others may share it.
+    pub(crate) tensor: Tensor,
     init: Init,
     values: Values,
 }
@@ -152,7 +152,7 @@ impl Parameters {
     }
 
     /// The one with this name.
-    pub fn find(&self, name: &str) -> Option<&Tensor> {
+    fn find(&self, name: &str) -> Option<&Tensor> {
         self.all.iter().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
     }
 
