@@ -139,6 +139,7 @@ pub mod tokenize;
 pub mod trainer;
 #[doc(hidden)]
 pub mod trunk;
+mod unknown;
 mod weights;
 
 use plugin_api::{Component, metrics};

@@ -1,6 +1,6 @@
 //! From amino-acid letters to token ids.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use serde_json::{Map, Value, json};
 
 use crate::architecture::Architecture;
 use crate::impostor;
+use crate::unknown::Unknown;
 
 /// Between the inputs of a task that has several, such as a heavy and a light chain.
 const CHAIN_BREAK: &str = "|";
-const UNKNOWN: &str = "<unk>";
+pub(crate) const UNKNOWN: &str = "<unk>";
 /// The published vocabulary, in the order of the ids.
 const SPECIAL: [&str; 5] = ["<pad>", UNKNOWN, "<mask>", "<bos>", "<eos>"];
 const LETTERS: &str = "|LAGVSERTIDPKQNFYMHWCB";
-/// How many unknown letters a line names.
-const NAMED: usize = 12;
 /// Tables whose tokens are kept. A run has a train and a test table for each task.
 const KEPT: usize = 64;
 
@@ -162,7 +161,8 @@ impl Tokenizer {
         let before = self.reported.len();
         self.reported.extend(letters);
         if self.reported.len() > before {
-            ctx.warn(format_args!("task `{}`: {}", task.name, self.describe(&unknown, count)));
+            let knows = |letter: &str| self.inner.token_to_id(letter).is_some();
+            ctx.warn(format_args!("task `{}`: {}", task.name, unknown.describe(count, knows)));
         }
         Ok(rows)
     }
@@ -179,42 +179,6 @@ impl Tokenizer {
         }
         Ok(())
     }
-
-    fn describe(&self, unknown: &Unknown, sequences: usize) -> String {
-        let total: usize = unknown.letters.values().sum();
-        let share = 100.0 * total as f64 / unknown.all as f64;
-        let mut letters: Vec<_> = unknown.letters.iter().collect();
-        letters.sort_by_key(|&(letter, count)| (std::cmp::Reverse(count), letter));
-        let mut named: Vec<_> =
-            letters.iter().take(NAMED).map(|(letter, count)| format!("`{}` {count}", letter.escape_debug())).collect();
-        if letters.len() > NAMED {
-            named.push(format!("{} others", letters.len() - NAMED));
-        }
-        let known_in_upper_case = |letter: &String| {
-            let upper = letter.to_uppercase();
-            upper != *letter && self.inner.token_to_id(&upper).is_some()
-        };
-        let case =
-            if unknown.letters.keys().any(known_in_upper_case) { "; it knows letters in upper case" } else { "" };
-        format!(
-            "the tokenizer does not know {total} of {} letters ({share:.2}%), in {} of {sequences} sequences, and reads \
-             them as `{UNKNOWN}`: {}{case}",
-            unknown.all,
-            unknown.sequences,
-            named.join(", "),
-        )
-    }
-}
-
-/// What a table holds that the tokenizer does not know.
-#[derive(Default)]
-struct Unknown {
-    /// Letters, and how often each stands there.
-    letters: BTreeMap<String, usize>,
-    /// Sequences with such letters.
-    sequences: usize,
-    /// Letters of any kind.
-    all: usize,
 }
 
 fn not_split(cause: &(dyn std::error::Error + 'static)) -> Error {

@@ -3,9 +3,12 @@
 
 pub(crate) mod hub;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use model_amplify::Amplify;
 use model_amplify::config::Config;
-use plugin_api::context::Silent;
+use plugin_api::context::{Host, Silent};
 use plugin_api::{Column, Context, Epoch, Error, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor};
 use serde_json::{Value, json};
 
@@ -90,6 +93,39 @@ pub(crate) fn exported(model: &mut Amplify) -> tempfile::TempDir {
     let files = model.export(folder.path(), &ctx()).unwrap();
     assert!(files.iter().all(|file| folder.path().join(file).is_file()));
     folder
+}
+
+/// A trunk of the published arrangement, which is computed by hand on the CPU.
+pub(crate) fn published(changes: Value) -> Amplify {
+    let trunk = json!({ "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24 });
+    let mut all = json!({ "pretrained": trunk });
+    all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    amplify(all)
+}
+
+/// Keeps scalars, and asks to stop after some steps.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) scalars: Mutex<Vec<(String, u64, f64)>>,
+    pub(crate) stop_after: u64,
+    pub(crate) steps: AtomicU64,
+}
+
+impl Host for Recorder {
+    fn enabled(&self, _: plugin_api::Level) -> bool {
+        false
+    }
+    fn log(&self, _: plugin_api::Level, _: &str) {}
+    fn scalar(&self, tag: &str, step: u64, value: f64) {
+        self.scalars.lock().unwrap().push((tag.to_owned(), step, value));
+    }
+    fn progress(&self, done: u64, total: u64) {
+        assert!(done <= total);
+        self.steps.store(done, Ordering::Relaxed);
+    }
+    fn cancelled(&self) -> bool {
+        self.steps.load(Ordering::Relaxed) >= self.stop_after
+    }
 }
 
 /// Where the tests compute: on the CPU, or on what `FEDPLUG_TEST_DEVICE` names (`cuda:0`).
