@@ -105,6 +105,8 @@ pub struct Pause {
     workers: usize,
     since: Mutex<Instant>,
     longest: AtomicU64,
+    /// Whether an epoch was done since then, so that a run with a pause after every one comes to its end.
+    moved: AtomicBool,
     due: AtomicBool,
 }
 
@@ -112,7 +114,8 @@ impl Pause {
     /// Pauses for `stop`, and after `every` so much time, with so many clients at a time.
     pub fn new(stop: Stop, every: Option<Duration>, workers: usize) -> Self {
         let since = Mutex::new(Instant::now());
-        Self { stop, every, workers, since, longest: AtomicU64::new(0), due: AtomicBool::new(false) }
+        let (longest, moved, due) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        Self { stop, every, workers, since, longest, moved, due }
     }
 
     /// No pauses: of a round that nobody waits for.
@@ -128,6 +131,7 @@ impl Pause {
     /// A client has ended an epoch.
     pub fn epoch_took(&self, time: Duration) {
         self.longest.fetch_max(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.moved.store(true, Ordering::Relaxed);
     }
 
     /// Whether clients shall pause. It stays so until [`restart`](Self::restart).
@@ -135,7 +139,7 @@ impl Pause {
         if self.is_stop() || self.due.load(Ordering::Relaxed) {
             return true;
         }
-        let Some(every) = self.every else { return false };
+        let Some(every) = self.every.filter(|_| self.moved.load(Ordering::Relaxed)) else { return false };
         let longest = if self.workers > 1 { self.longest.load(Ordering::Relaxed) } else { 0 };
         let every = every.max(Duration::from_millis(longest.saturating_mul(EPOCHS_PER_PAUSE)));
         let due = self.since.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= every;
@@ -148,6 +152,7 @@ impl Pause {
     /// A round begins, or a checkpoint was written in it: time counts from here.
     pub fn restart(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.moved.store(false, Ordering::Relaxed);
         self.due.store(false, Ordering::Relaxed);
     }
 }
@@ -166,8 +171,11 @@ mod tests {
     #[test]
     fn a_pause_is_due_after_its_time_and_not_before_ten_of_the_longest_epochs() {
         let pause = Pause::new(Stop::default(), Some(Duration::ZERO), 2);
+        assert!(!pause.is_due(), "nothing was done yet");
+        pause.epoch_took(Duration::ZERO);
         assert!(pause.is_due());
         pause.restart();
+        assert!(!pause.is_due());
         pause.epoch_took(Duration::from_secs(60));
         assert!(!pause.is_due());
         // One client alone waits for nobody.
