@@ -113,12 +113,6 @@ impl Chains {
         }
     }
 
-    /// What a model reads of a field that holds chains with a `|` between them. One without `|` is a single chain.
-    pub(crate) fn split(self, combined: &str) -> Result<Combined<'_>, NoChain> {
-        let (heavy, light) = self.halves(combined);
-        self.combine(heavy, light)
-    }
-
     fn halves(self, combined: &str) -> (&str, &str) {
         combined.split_once('|').unwrap_or(if self == Self::Light { ("", combined) } else { (combined, "") })
     }
@@ -175,7 +169,7 @@ mod tests {
         ] {
             let combined = format!("{heavy}|{light}");
             for (chains, wanted) in [Paired, Heavy, Light, Any].into_iter().zip(wanted) {
-                for read in [chains.combine(heavy, light), chains.split(&combined)] {
+                for read in [chains.combine(heavy, light), chains.read(Place::Combined(0), |_| &combined)] {
                     assert_eq!(read.map(|combined| combined.parts().concat()), wanted.map(str::to_owned), "{chains:?}");
                 }
             }
@@ -184,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_field_without_a_bar_is_a_single_chain() {
-        let read = |chains: Chains, text| chains.split(text).map(|combined| combined.parts().concat());
+        let read = |chains: Chains, text| chains.read(Place::Combined(0), |_| text).map(|combined| combined.parts().concat());
         assert_eq!(read(Chains::Paired, "EVQ"), Err(NoChain::Light));
         for chains in [Chains::Heavy, Chains::Light, Chains::Any] {
             assert_eq!(read(chains, "EVQ"), Ok("EVQ".to_owned()));
