@@ -30,8 +30,8 @@ pub(crate) use self::svg::Svg;
 use crate::console::Console;
 use crate::document::nearest;
 use crate::error::{Failure, Report};
-use crate::tensors;
 use crate::events::Point;
+use crate::tensors;
 
 /// Pixels of a PNG to a CSS pixel: sharp on today's screens, and 192 to the inch on paper.
 const PIXELS: u32 = 2;
