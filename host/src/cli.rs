@@ -24,7 +24,7 @@ mod plugin;
 #[command(
     version,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command or the file is wrong, 130 interrupted twice, 141 whoever read \
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command or the file is wrong, 130 stopped on request, 141 whoever read \
                   stdout closed it"
 )]
 pub struct Cli {

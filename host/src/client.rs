@@ -246,7 +246,11 @@ impl LocalClient {
     /// An error if it was lost for good before this round.
     fn lost_before(&self, round: Option<u64>) -> Result<(), Fault> {
         match &self.failed {
-            Some(failed) if failed.for_good && (round.is_none() || failed.round != round) => Err(failed.fault.clone()),
+            Some(failed) if failed.for_good && (round.is_none() || failed.round != round) => {
+                let (who, error) = failed.fault.parts();
+                let message = format!("it is not called any more, since {error}");
+                Err(Fault::new(who.to_owned(), plugin_api::Error::new(error.kind().clone(), message)))
+            }
             _ => Ok(()),
         }
     }

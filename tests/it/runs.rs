@@ -123,10 +123,13 @@ fn a_run_that_is_replaced_waits_until_the_new_one_is_done() {
     assert_eq!(told.code, 2, "{}", told.stderr);
     assert!(bench.results("linear").iter().zip(&before).all(|(now, then)| now == then));
     // One that is stopped tells where the old one is, and so does one that fails after that.
-    let long = ["run", LINEAR, "--force", "--set", "federation.rounds=100000"];
+    let long = ["run", LINEAR, "--force", "--quiet", "--set", "federation.rounds=100000"];
     for _ in 0..2 {
+        let manifest = || std::fs::read_to_string(bench.path("runs/linear/manifest.json")).unwrap_or_default();
+        let earlier = manifest();
         let mut child = crate::resume::start(&bench, &long[1..]);
-        crate::resume::wait(&mut child, || bench.path("runs/linear/events/tm").is_dir());
+        let events = bench.path("runs/linear/events/tm");
+        crate::resume::wait(&mut child, || manifest() != earlier && events.is_dir());
         let told = crate::resume::signal(&bench, child, "-TERM");
         let text = "the run that this one replaces is still there: BENCH/runs/linear.replaced~";
         assert!(told.code == 130 && told.stderr.contains(text), "{}", told.stderr);

@@ -284,9 +284,10 @@ fn the_component_names_every_problem_of_its_table() {
         json!({ "pretrained": { "hidden-size": 16, "layers": 0, "heads": 2, "intermediate-size": 8 }, "trunk_lr": 1 });
     let problems = component.check(&wrong).unwrap();
     assert_eq!(problems.len(), 2, "{problems:?}");
+    // Unknown keys come first: the schema knows them.
+    assert!(problems[0].known.contains(&"trunk-lr".to_owned()), "{problems:?}");
     assert!(
-        problems[0].message.contains("`num_hidden_layers` must be") && problems[0].path == ["pretrained"],
+        problems[1].message.contains("`num_hidden_layers` must be") && problems[1].path == ["pretrained"],
         "{problems:?}"
     );
-    assert!(problems[1].known.contains(&"trunk-lr".to_owned()), "{problems:?}");
 }

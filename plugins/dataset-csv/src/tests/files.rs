@@ -76,7 +76,7 @@ fn why_a_number_is_none_is_told() {
 fn sequences_are_read_in_upper_case_and_their_letters_reported() {
     let root = folder(&[("a.csv", "seq,y\nev q,1\nEVX,2\n0,3\nEVQ,4\n")]);
     for (text, expected, told) in
-        [("sequence", vec!["EVQ", "EVQ", "EVX"], 3), ("plain", vec!["0", "EVQ", "EVX", "ev q"], 0)]
+        [("sequence", vec!["EVQ", "EVQ", "EVX"], 4), ("plain", vec!["0", "EVQ", "EVX", "ev q"], 0)]
     {
         let lines = Lines::default();
         let keys = json!({ "files": "ROOT/a.csv", "clients": "by-task", "text": text });
@@ -85,6 +85,7 @@ fn sequences_are_read_in_upper_case_and_their_letters_reported() {
         let mut all = [texts(&task.train, "seq"), texts(&task.test, "seq")].concat();
         all.sort_unstable();
         assert_eq!(all, expected);
+        // Lower case, letters, a row without a chain; and that one sequence then has two values.
         assert_eq!(lines.0.into_inner().unwrap().len(), told);
     }
 }
