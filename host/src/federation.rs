@@ -306,11 +306,12 @@ impl Federation<'_> {
     }
 
     /// Evaluates the last global model at every client, in the clients' order, and writes what it and the clients' own
-    /// models predict. It is the last that they do.
+    /// models predict. It is the last that they do. Predictions are an extra: where a model fails to give them the rest goes
+    /// on, and what is returned says so.
     ///
     /// # Errors
-    /// If a component fails, or metrics or predictions cannot be written.
-    pub fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<(), Failure> {
+    /// If a component fails to evaluate, or metrics or predictions cannot be written.
+    pub fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<Option<Failure>, Failure> {
         let link = self.link;
         let orders = Orders::new(self.done, self.plan.local_epochs, &self.global, &mut self.server[1], link);
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
@@ -328,7 +329,7 @@ impl Federation<'_> {
             link.reporter.client_done(index);
             Ok(Some(found))
         };
-        let (mut all, on_failure) = (Vec::new(), self.plan.on_client_failure);
+        let (mut all, mut late, on_failure) = (Vec::new(), None, self.plan.on_client_failure);
         let ahead = ahead(self.workers, 0);
         in_order((self.workers, ahead), &mut self.clients, work, |index, found: Result<_, Failure>| match found? {
             None => Ok(()),
@@ -341,7 +342,11 @@ impl Federation<'_> {
                         link.console.log(plugin_api::Level::Warn, fault.report(&place).message());
                         Ok(())
                     }
-                    Err(fault) => bear(&fault, &place, on_failure, link),
+                    Err(fault) if on_failure == OnClientFailure::LeaveOut => bear(&fault, &place, on_failure, link),
+                    Err(fault) => {
+                        late.get_or_insert_with(|| Failure::run(fault.report(&place)));
+                        Ok(())
+                    }
                 }
             }
             Some(Err(fault)) => bear(&fault, &format!("last evaluation, client `{}`", names[index]), on_failure, link),
@@ -350,7 +355,7 @@ impl Federation<'_> {
             self.record.add_global(client, evaluations);
         }
         self.note_score(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]))?;
-        self.tracker.sync().map(drop)
+        self.tracker.sync().map(|_| late)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use plugin_api::{Level, Message, Seed};
@@ -143,12 +143,26 @@ fn run_in(
     }
     federation.run()?;
     save_clients(&mut federation, run_dir)?;
-    let cross_site = plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose()?;
+    // What goes wrong with an extra is told when all else is saved.
+    let (cross_site, mut late) = match plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose() {
+        Ok(table) => (table, None),
+        Err(failure) if stop.asked() => return Err(failure),
+        Err(failure) => {
+            stop.cancel.store(false, Ordering::Relaxed);
+            (None, Some(failure))
+        }
+    };
     // From here on clients give up what a checkpoint would hold, so it comes to its end.
     federation.stop_if_asked()?;
     let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
-    federation.evaluate(&mut predictions)?;
-    predictions.finish()?;
+    match federation.evaluate(&mut predictions)? {
+        None => predictions.finish()?,
+        // A file that lacks a client would look whole.
+        Some(failure) => {
+            drop(predictions);
+            late = late.or(Some(failure));
+        }
+    }
     save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], run_dir)?;
     console.stop();
 
@@ -166,7 +180,7 @@ fn run_in(
             console.log(Level::Warn, &format!("{component:?}: {}", crate::trust::line(&mishap)));
         }
     }
-    Ok(())
+    late.map_or(Ok(()), |failure| Err(failure.hint("everything else of the run is done and saved")))
 }
 
 /// Checks an experiment without training, and tells what would be run.

@@ -136,12 +136,15 @@ fn what_harms_nobody_goes_on() {
 
 #[test]
 fn predictions_that_are_none_are_not_written() {
-    for (how, sentence) in [
-        ("few-predictions", "model `misbehaving`, task `tm`: 1 predictions for 2 rows"),
-        ("nan-predictions", "model `misbehaving`, task `tm`: a prediction is NaN"),
+    for (how, code, sentence) in [
+        ("few-predictions", 1, "model `misbehaving`: task `tm`: 1 predictions for 2 rows"),
+        ("nan-predictions", 0, "model `misbehaving`: task `tm`: a prediction is NaN"),
     ] {
         let bench = Bench::new();
-        assert_eq!(run(&bench, MODEL, &format!("{how:?}")).code, 0);
+        let told = run(&bench, MODEL, &format!("{how:?}"));
+        // A run that lacks predictions has failed, and has lost nothing else.
+        assert_eq!(told.code, code, "{}", told.stderr);
+        assert!(bench.path("runs/run/summary.json").is_file() && bench.path("runs/run/best").is_dir());
         let rows = bench.write("rows.csv", "heavy,light\nEVQ,DIQ\nQVQ,EIV\n");
         let output = bench.path("out.csv");
         let [run, rows, out] = [&bench.path("runs/run"), &rows, &output].map(|path| path.to_str().unwrap().to_owned());

@@ -139,7 +139,11 @@ fn runs_stand_side_by_side() {
     let told = bench.fedplug(&["compare", &runs[0], &runs[1], "--format", "csv"]);
     assert_eq!(told.code, 0, "{}", told.stderr);
     // Six tasks in units of their own: the score alone has a mean over them.
-    assert!(told.stdout.contains("score (-RMSE/SD), global") && !told.stdout.contains("RMSE, global"), "{}", told.stdout);
+    assert!(
+        told.stdout.contains("score (-RMSE/SD), global") && !told.stdout.contains("RMSE, global"),
+        "{}",
+        told.stdout
+    );
     let told = bench.fedplug(&["compare", &runs[0], &runs[1], "--format", "csv", "--task", "tm"]);
     assert_eq!(told.code, 0, "{}", told.stderr);
     let rows: Vec<Vec<&str>> = told.stdout.lines().map(|line| line.split(',').collect()).collect();

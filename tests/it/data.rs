@@ -94,5 +94,5 @@ fn nanobodies_are_trained_on_and_predicted_where_the_experiment_says_so() {
     assert!(csv.stdout.contains("nan,QVQGG,") && csv.stdout.contains(",qvqg,"), "{}", csv.stdout);
     assert_eq!(predicted("rows.fasta", ">1\nQVQGG\n>2\nQVQG\n").code, 0);
     let none = predicted("none.csv", "heavy\nQVQ\nNA\n");
-    assert!(none.stderr.contains("none.csv:3: no heavy chain"), "{}", none.stderr);
+    assert!(none.stderr.contains("none.csv:3: no `heavy`, only `NA`"), "{}", none.stderr);
 }

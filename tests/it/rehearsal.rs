@@ -147,7 +147,7 @@ fn numbers_that_the_model_does_not_report() {
         )])
     };
     refused_snapshot!("an unknown metric", &stopping("RMSE/test"));
-    for metric in ["RMSE/local_test", "Pearson/global_test", "Score/global_test"] {
+    for metric in ["RMSE/local_test_tm", "Pearson/global_test_binding", "Score/global_test"] {
         assert_eq!(accepted(&stopping(metric)), "");
     }
 }

@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_field_without_a_bar_is_a_single_chain() {
-        let read = |chains: Chains, text| chains.read(Place::Combined(0), |_| text).map(|combined| combined.parts().concat());
+        let read =
+            |chains: Chains, text| chains.read(Place::Combined(0), |_| text).map(|combined| combined.parts().concat());
         assert_eq!(read(Chains::Paired, "EVQ"), Err(NoChain::Light));
         for chains in [Chains::Heavy, Chains::Light, Chains::Any] {
             assert_eq!(read(chains, "EVQ"), Ok("EVQ".to_owned()));
