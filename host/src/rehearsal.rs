@@ -3,10 +3,10 @@
 //! All components but the dataset are made anew, do their part, and are dropped. Nothing is trained, so a rehearsal costs
 //! next to nothing where the run's first round may take hours:
 //!
-//! - For each set of tasks that clients hold, one model is made ([`Parts`]). It gets the first global model, evaluates two
+//! - For each set of tasks that clients hold, one model is made (`Parts`). It gets the first global model, evaluates two
 //!   rows of one client's data, and says what it sends.
-//! - Each client's filters and the aggregator then work on that ([`rounds`]), with values moved a little, as by training.
-//!   Tensors of more than [`MOST`] elements are cut to their first rows, the same at both ends of every way. If that fails,
+//! - Each client's filters and the aggregator then work on that (`rounds`), with values moved a little, as by training.
+//!   Tensors of more than `MOST` elements are cut to their first rows, the same at both ends of every way. If that fails,
 //!   it is repeated with whole tensors, which decides: so nobody is told of a shape that no tensor has.
 //! - Clients with the same tasks send the same, so only the first of them goes through its filters, unless the aggregator
 //!   asks the clients.
