@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use plugin_api::context::Host;
-use plugin_api::{Context, Level, Seed};
+use plugin_api::{Context, Level, Sampling, Seed};
+use serde_json::Value;
 
+use crate::config::Place;
 use crate::console::Console;
 use crate::document::Document;
 use crate::error::Report;
@@ -109,6 +111,7 @@ pub struct Line<'a> {
     client: Option<(usize, &'a str)>,
     round: Option<u64>,
     device: &'a str,
+    position: Option<Place>,
     progress: bool,
     trace: Option<&'a Mutex<Trace>>,
 }
@@ -116,13 +119,19 @@ pub struct Line<'a> {
 impl<'a> Line<'a> {
     /// For the component `who`, called for a client or for the server, on the CPU.
     pub fn new(link: &'a Link<'a>, who: &'a str, client: Option<(usize, &'a str)>, round: Option<u64>) -> Self {
-        Self { link, who, client, round, device: "cpu", progress: false, trace: None }
+        Self { link, who, client, round, device: "cpu", position: None, progress: false, trace: None }
     }
 
     /// The same on a device.
     #[must_use]
     pub fn on(self, device: &'a str) -> Self {
         Self { device, ..self }
+    }
+
+    /// The same for a filter that is applied there.
+    #[must_use]
+    pub fn at(self, position: Place) -> Self {
+        Self { position: Some(position), ..self }
     }
 
     /// The same for another component.
@@ -187,6 +196,13 @@ impl Host for Line<'_> {
     fn note(&self, key: &str, text: &str) {
         let client = self.client.map_or(crate::tracking::SERVER, |(_, name)| name);
         self.link.notes.set(client, self.who, &trust::tag(key), &trust::line(text));
+    }
+    fn property(&self, key: &str) -> Option<Value> {
+        match key {
+            "filter.position" => self.position.and_then(|position| serde_json::to_value(position).ok()),
+            "sampling" => serde_json::to_value(Sampling::Fixed).ok(),
+            _ => None,
+        }
     }
     fn cancelled(&self) -> bool {
         self.link.stop.load(Ordering::Relaxed)

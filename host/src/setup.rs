@@ -81,7 +81,7 @@ impl Setup {
             if faulty == Some(used.choice.table.as_slice()) {
                 continue;
             }
-            let line = Line::new(link, &used.choice.plugin, at_client.then_some((0, first)), None);
+            let line = Line::new(link, &used.choice.plugin, at_client.then_some((0, first)), None).at(*place);
             let made = used.component.new_filter(&used.choice.config, &line.context());
             let push = |chain: &mut Chain, filter| {
                 chain.push(used.choice.plugin.clone(), used.choice.table.clone(), filter);
@@ -163,7 +163,7 @@ impl Setup {
         let mut chains = [Chain::default(), Chain::default()];
         for (place, used) in &self.filters {
             let Some(chain) = places.iter().position(|at| at == place) else { continue };
-            let line = Line::new(link, &used.choice.plugin, client, None).on(device);
+            let line = Line::new(link, &used.choice.plugin, client, None).on(device).at(*place);
             let filter = used.component.new_filter(&used.choice.config, &line.context()).map_err(|e| used.fault(e))?;
             chains[chain].push(used.choice.plugin.clone(), used.choice.table.clone(), filter);
         }

@@ -160,9 +160,8 @@ impl<'a> Context<'a> {
     ///
     /// | key | type | meaning |
     /// |---|---|---|
-    /// | `filter.position` | `String` | of a filter: where it is applied, as in the experiment's `at` |
+    /// | `filter.position` | `String` | to a filter's constructor: where it is applied, as in the experiment's `at` |
     /// | `sampling` | [`Sampling`] | how the clients of a round are selected |
-    /// | `attempts` | `u64` | how often this client has begun this round, this time included: more than 1 after a resume |
     ///
     /// # Errors
     /// If the host knows the key and its value is of another type.

@@ -192,3 +192,9 @@ fn a_warning_is_shown_once_and_no_trace_is_left() {
     let told = bench.metrics("rehearsed").iter().filter(|line| line.contains("Privacy/norm")).count();
     assert_eq!(told, 6 * 3);
 }
+
+/// Where no client's update passes, noise protects nothing, and an account of it would say that it does.
+#[test]
+fn noise_where_no_update_passes() {
+    refused_snapshot!("noise where no update passes", &shared(&NOISE.replace("client-output", "server-output")));
+}

@@ -37,8 +37,7 @@
 //! **The account.** It is exact but for rounding: as many rounds as this client has sent in, with multiplier σ, are one
 //! Gaussian mechanism with multiplier `σ / √rounds` (Dong, Roth and Su, *Gaussian Differential Privacy*, JRSS B 2022), whose
 //! epsilon at `delta` is known in closed form (Balle and Wang, *Improving the Gaussian Mechanism for Differential Privacy*,
-//! ICML 2018, Theorem 8). A round that is begun again after an interruption counts once for each beginning, whether or not
-//! its message was seen.
+//! ICML 2018, Theorem 8).
 //!
 //! **No amplification by sampling.** That a fraction of the clients takes part in a round makes this account no better.
 //! Each client adds noise of its own and sends it under its own name, so whoever sees the messages knows when it was
@@ -111,6 +110,8 @@
 //!   Differential Privacy*, CCS 2012) are not guarded against.
 //! - Numbers of steps and examples, metrics, scalars, the names and shapes of parameters, whether a client failed, and how
 //!   long it took leave the client by other ways.
+//! - A run that is resumed repeats the rounds since its checkpoint. If their messages were seen, those of the repeated rounds,
+//!   with new noise, are further ones that the account, which comes from the checkpoint, does not count.
 //!
 //! # State and memory
 //!
@@ -179,8 +180,6 @@ impl Filter for Privacy {
         };
         let update = Update::of(&message, base)?;
         let before = self.rounds.get(client).copied().unwrap_or_default();
-        // A round that an interruption made the client begin again may have sent a message each time.
-        let attempts = ctx.property::<u64>("attempts")?.unwrap_or(1).max(1);
         let share = |shared: usize| {
             let count = update.len();
             ctx.debug(format_args!("round {}: {shared} of {count} updates are shared", round + 1));
@@ -191,7 +190,7 @@ impl Filter for Privacy {
         let params = match &self.plan {
             Plan::Gaussian(gaussian) => {
                 let (params, norm) = gaussian.apply(&update, self.noise.generator(ctx), ctx)?;
-                let (clipped, rounds) = (gaussian.clips(norm), before + attempts);
+                let (clipped, rounds) = (gaussian.clips(norm), before + 1);
                 let epsilon = gaussian.epsilon(rounds);
                 self.rounds.insert(client.to_owned(), rounds);
                 ctx.scalar("Privacy/norm", round, norm);
@@ -207,9 +206,9 @@ impl Filter for Privacy {
             }
             Plan::SparseVector(sparse_vector) => {
                 let (params, shared) = sparse_vector.apply(&update, self.noise.generator(ctx), ctx)?;
-                self.rounds.insert(client.to_owned(), before + attempts);
+                self.rounds.insert(client.to_owned(), before + 1);
                 let epsilon = sparse_vector.textbook_epsilon(share(shared));
-                let rounds = before + attempts;
+                let rounds = before + 1;
                 let plural = if rounds == 1 { "" } else { "s" };
                 let text = format!(
                     "no proven guarantee after {rounds} round{plural}; a textbook sparse vector with this noise would have \

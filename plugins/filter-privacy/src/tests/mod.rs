@@ -23,7 +23,6 @@ struct Recorder {
     notes: Mutex<Vec<(String, String)>>,
     stop: AtomicBool,
     position: Option<&'static str>,
-    attempts: Option<u64>,
 }
 
 impl Host for Recorder {
@@ -43,7 +42,6 @@ impl Host for Recorder {
     fn property(&self, key: &str) -> Option<Value> {
         match key {
             "filter.position" => self.position.map(Value::from),
-            "attempts" => self.attempts.map(Value::from),
             _ => None,
         }
     }

@@ -188,19 +188,6 @@ fn each_round_is_told_and_counted() {
 }
 
 #[test]
-fn a_round_that_was_begun_again_counts_once_for_each_beginning() {
-    let config = json!({ "mechanism": "gaussian", "clip": 1.0, "noise-multiplier": 1.0, "delta": 1e-5 });
-    let mut filter = privacy(config).unwrap();
-    let base = message([("w", tensor(&[0.0_f32]))]);
-    let epsilon = |rounds| crate::accountant::Accountant::new(1.0, 1.0, 1e-5).epsilon(rounds);
-    for (round, attempts, rounds) in [(0, None, 1), (1, Some(3), 4), (2, Some(1), 5)] {
-        let host = Recorder { attempts, ..Recorder::default() };
-        filter.apply(base.clone(), &base, &host.ctx("tm", round)).unwrap();
-        assert_eq!(host.scalars("Privacy/epsilon"), [(round, epsilon(rounds))]);
-    }
-}
-
-#[test]
 fn a_restored_filter_goes_on_with_the_same_bits_and_account() {
     let base = message([("w", tensor(&[1.0_f32; 16]))]);
     let go = |filter: &mut Privacy, rounds: std::ops::Range<u64>, host: &Recorder| -> Vec<Vec<f64>> {
