@@ -17,6 +17,9 @@ use crate::error::{Exit, Failure, Report};
 /// How soon a signal is answered with a line.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Signals that come closer together than this are one: `timeout` and terminals send theirs to a process and to its group.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Whether the run shall stop.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
@@ -24,6 +27,8 @@ pub struct Stop {
     /// Whether plugins shall stop within their calls.
     pub cancel: Arc<AtomicBool>,
     begun: Arc<AtomicBool>,
+    /// Whether the next signal ends the process.
+    armed: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -35,8 +40,7 @@ impl Stop {
         let stop = Self::default();
         let failed = |e| Failure::run(Report::new("cannot watch for signals").cause(e));
         for signal in signals() {
-            // The order matters: what is registered first sees the flag as it was before this signal.
-            signal_hook::flag::register_conditional_shutdown(signal, Exit::Stopped as i32, stop.asked.clone())
+            signal_hook::flag::register_conditional_shutdown(signal, Exit::Stopped as i32, stop.armed.clone())
                 .and_then(|_| signal_hook::flag::register(signal, stop.asked.clone()))
                 .map_err(failed)?;
         }
@@ -56,6 +60,8 @@ impl Stop {
                 "stopping; press Ctrl-C again to stop now"
             };
             let _ = writeln!(std::io::stderr(), "{line}");
+            std::thread::sleep(ONE_SIGNAL);
+            watched.armed.store(true, Ordering::SeqCst);
         };
         std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(failed)?;
         Ok(stop)
