@@ -66,6 +66,11 @@ pub(crate) fn told(name: &str) -> Option<Told> {
     };
     // A word for one chain and a letter for the other.
     let chain = chain.filter(|chain| place > 0 || letters[0].is_none_or(|letter| letter == *chain))?;
+    // `ab0_H light chain`; further behind, a description may speak of the other chain.
+    let next = fields.get(1).and_then(words).flatten().filter(|next| *next != chain);
+    if next.is_some() && fields.get(2).is_some_and(|field| field.eq_ignore_ascii_case("chain")) {
+        return None;
+    }
     let rest = |range: std::ops::Range<usize>| {
         let named = range.map(|at| antibody(fields[at], by_letter && at == place));
         named.collect::<Vec<_>>().join(" ").trim().to_owned()
@@ -179,7 +184,7 @@ mod tests {
         for name in ["ab0", "1", "seq 17", "10E8", "HIV1", "Hal", "ab0_HL", "sp|P01857|HUMAN"] {
             assert_eq!(told(name), Some(Told { antibody: name.to_lowercase(), chain: None }), "{name}");
         }
-        for name in ["ab0_VH_VL", "ab0 kappa-heavy", "L-19_heavy"] {
+        for name in ["ab0_VH_VL", "ab0 kappa-heavy", "L-19_heavy", "ab0_H light chain", "ab0_L heavy chain"] {
             assert_eq!(told(name), None, "{name}");
         }
     }
