@@ -1,14 +1,14 @@
 //! A whole run: from an experiment to a directory of results.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use plugin_api::{Level, Message, Seed};
+use plugin_api::{Level, Seed};
 use serde_json::Value;
 
-use crate::best::{Best, BestModels, Ranking};
+use crate::best::BestModels;
 use crate::changes;
 use crate::checkpoint::Reader;
 use crate::client::Client;
@@ -16,29 +16,28 @@ use crate::config::{self, Draft, Experiment};
 use crate::console::Console;
 use crate::cross_site;
 use crate::error::{Failure, Report};
-use crate::federation::{Federation, bear};
+use crate::federation::Federation;
 use crate::idle::Store;
-use crate::link::{Fault, Line, Link};
+use crate::link::Link;
 use crate::notes::Notes;
 use crate::participation::select;
 use crate::plugins::Finder;
 use crate::predictions;
 use crate::rehearsal;
 use crate::replaced::IDLE;
-use crate::report::{Record, short};
+use crate::report::Record;
 use crate::resume::Kept;
 use crate::run_dir::{self, Existing, RunDir};
 use crate::setup::{Setup, Used};
 use crate::signals::{Pause, Stop};
 use crate::stopping::Patience;
-use crate::summary::{self, Judged, Summary};
-use crate::tensors;
+use crate::summary;
 use crate::totals::Totals;
 use crate::tracking::Tracker;
 use crate::trust::Layout;
+use results::{closing, save_clients, save_globals, summary as summarize};
 
-/// Of how many tasks the closing lines name the best model.
-const MOST_TASKS: usize = 12;
+mod results;
 
 /// How a run is to be made.
 #[derive(Clone, Debug)]
@@ -168,7 +167,7 @@ fn run_in(
 
     let seconds = federation.totals.seconds();
     let score_name = setup.model.component.profile().score.as_deref();
-    run_dir.write_json(summary::FILE, &summary(&federation, &setup.experiment.name, score_name, seconds))?;
+    run_dir.write_json(summary::FILE, &summarize(&federation, &setup.experiment.name, score_name, seconds))?;
     run_dir.finish(&mut |line| console.log(Level::Warn, line))?;
     console.log(Level::Info, &closing(&federation, cross_site.as_deref(), score_name, run_dir, seconds));
     drop(federation);
@@ -285,151 +284,4 @@ fn opening(setup: &Setup, resumed: Option<&Kept>) -> String {
         None => {}
     }
     text
-}
-
-/// Writes each client's own complete model, before the last global one replaces the shared part.
-fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(), Failure> {
-    let (link, policy) = (federation.link, federation.plan.on_client_failure);
-    for place in 0..federation.clients.len() {
-        federation.stop_if_asked()?;
-        let client = &mut federation.clients[place];
-        let name = client.name().to_owned();
-        let place = format!("saving client `{name}`");
-        let params = match client.parameters(link) {
-            Ok(params) => params,
-            Err(fault) => {
-                bear(&fault, &place, policy, link)?;
-                continue;
-            }
-        };
-        let folder = run_dir.folder(Path::new("clients").join(&name))?;
-        tensors::write(&folder.join("model.safetensors"), &params, &[("client", name)])?;
-        drop(params);
-        export(&folder, |to| client.export(to, link).map_err(|fault| Failure::run(fault.report(&place))))?;
-        client.rest(link).or_else(|fault| bear(&fault, &place, policy, link))?;
-    }
-    Ok(())
-}
-
-/// Writes the last global model, the best, and of several tasks the best for each.
-fn save_globals(
-    federation: &mut Federation<'_>,
-    model: &Used,
-    plan: &plugin_api::ModelSetup,
-    device: &str,
-    run_dir: &RunDir,
-) -> Result<(), Failure> {
-    let link = federation.link;
-    let write = |name: &Path, best: Best, global: &Message| {
-        let folder = run_dir.folder(name)?;
-        let score = if best.score.is_nan() { "none".to_owned() } else { best.score.to_string() };
-        let metadata = [("rounds", best.rounds.to_string()), ("score", score)];
-        tensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
-        Ok(folder)
-    };
-    let export_of = |name: &str, folder: &Path, global: &Message| {
-        let told = |e| {
-            Failure::run(
-                Fault::new(format!("model `{}`", model.choice.plugin), e).report(&format!("saving the {name} model")),
-            )
-        };
-        let line = Line::new(link, &model.choice.plugin, None, None).on(device);
-        let ctx = line.context();
-        export(folder, |to| {
-            let mut instance = model.component.new_model(&model.choice.config, plan, &ctx).map_err(told)?;
-            instance.receive(global, &ctx).map_err(told)?;
-            instance.export(to, &ctx).map_err(told)
-        })
-    };
-    let last = Best { rounds: federation.done, score: federation.score.unwrap_or(f64::NAN) };
-    export_of("global", &write(Path::new("global"), last, &federation.global)?, &federation.global)?;
-    let Ranking { overall, tasks } = federation.best.ranking().clone();
-    if let Some((best, global)) =
-        overall.zip(overall.map(|best| federation.best.get(best.rounds)).transpose()?.flatten())
-    {
-        export_of("best", &write(Path::new("best"), best, &global)?, &global)?;
-    }
-    for (task, best) in tasks {
-        if let Some(global) = federation.best.get(best.rounds)? {
-            write(&Path::new("best/tasks").join(task), best, &global)?;
-        }
-    }
-    Ok(())
-}
-
-/// Lets a model write its field's formats into `folder/export`; no folder stays where it writes none.
-fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, Failure>) -> Result<(), Failure> {
-    let to = folder.join("export");
-    std::fs::create_dir_all(&to).map_err(|e| Failure::io(&to, "make the folder", &e))?;
-    if write(&to)?.is_empty() {
-        let _ = std::fs::remove_dir(&to);
-    }
-    Ok(())
-}
-
-fn summary(federation: &Federation<'_>, name: &str, score_name: Option<&str>, seconds: f64) -> Summary {
-    let Ranking { overall, tasks } = federation.best.ranking().clone();
-    Summary {
-        name: name.to_owned(),
-        rounds: federation.done,
-        score_name: score_name.map(str::to_owned),
-        best: overall.map(Judged::from),
-        best_by_task: tasks.into_iter().map(|(task, best)| (task, best.into())).collect(),
-        last: Judged { rounds: federation.done, score: federation.score },
-        clients: federation.record.clients.clone(),
-        traffic: federation.record.traffic.clone(),
-        notes: federation.link.notes.list(),
-        seconds,
-        time: Some(federation.totals.time()),
-        peak_memory_bytes: federation.totals.peak_memory(),
-    }
-}
-
-fn closing(
-    federation: &Federation<'_>,
-    cross_site: Option<&str>,
-    score_name: Option<&str>,
-    run_dir: &RunDir,
-    seconds: f64,
-) -> String {
-    let path = run_dir.path().display();
-    let mut text = format!("{}\n", federation.record.table());
-    if let Some(table) = cross_site {
-        text += &format!("{table}\nevery metric of every pair: {path}/{}\n", cross_site::FILE);
-    }
-    for line in federation.link.notes.lines() {
-        text += &format!("{line}\n");
-    }
-    let Ranking { overall, tasks } = federation.best.ranking();
-    if let Some(best) = overall {
-        let last = federation.score.map_or_else(|| "none".to_owned(), short);
-        text += &format!(
-            "global model: score {} after round {}, the best; {last} after the last\n",
-            short(best.score),
-            best.rounds
-        );
-    }
-    if tasks.len() > 1 {
-        let one = |(task, best): (&String, &Best)| format!("{task} {} after {}", short(best.score), best.rounds);
-        let shown: Vec<String> = tasks.iter().take(MOST_TASKS).map(one).collect();
-        let more = tasks.len().checked_sub(MOST_TASKS + 1).map(|more| format!(", … {} more", more + 1));
-        text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());
-    }
-    let name = score_name.unwrap_or("what the model says");
-    let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
-    text += &format!("score: {name}; higher is better, and a mean over {over}\n");
-    text += &format!("models: {path}/global, {path}/best, {path}/clients\n");
-    text += &format!("predictions of the test rows: {path}/{}\n", predictions::FILE);
-    text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
-    let traffic = federation.record.all_traffic();
-    text += &format!("{seconds:.1} s, {} sent to clients and {} by them", size(traffic.received), size(traffic.sent));
-    if let Some(bytes) = federation.totals.peak_memory() {
-        text += &format!(", at most {} MiB of memory", bytes >> 20);
-    }
-    text
-}
-
-/// Bytes as a person reads them.
-fn size(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
 }
