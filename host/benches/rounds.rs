@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fedplug::console::Console;
-use fedplug::filters::Chain;
-use fedplug::link::{Line, Link};
-use fedplug::notes::Notes;
-use fedplug::tensors;
-use fedplug::tracking::{Reporter, Tracker};
+use fedplug::artefacts::safetensors;
+use fedplug::artefacts::tracking::{Reporter, Tracker};
+use fedplug::federation::filters::FilterChain;
+use fedplug::federation::notes::Notes;
+use fedplug::federation::services::{CallScope, HostServices};
+use fedplug::terminal::console::Console;
 use plugin_api::abi::crossing::crossed;
 use plugin_api::{Component, Context, Filter, Level, Message, Params, Result, Seed, Tensor};
 use serde_json::Value;
@@ -29,13 +29,13 @@ impl Parts {
     fn new() -> Self {
         Self(Console::new(Level::Warn), Notes::default(), AtomicBool::new(false))
     }
-    fn link(&self, reporter: Reporter) -> Link<'_> {
-        Link { console: &self.0, reporter, notes: &self.1, stop: &self.2, seed: Seed::new(42), threads: 1 }
+    fn link(&self, reporter: Reporter) -> HostServices<'_> {
+        HostServices { console: &self.0, reporter, notes: &self.1, stop: &self.2, seed: Seed::new(42), threads: 1 }
     }
 }
 
-fn line<'a>(link: &'a Link<'a>) -> Line<'a> {
-    Line::new(link, "model `amplify`", Some((0, "tm")), Some(3))
+fn line<'a>(link: &'a HostServices<'a>) -> CallScope<'a> {
+    CallScope::new(link, "model `amplify`", Some((0, "tm")), Some(3))
 }
 
 fn tracker() -> (Tracker, TempDir) {
@@ -100,8 +100,8 @@ fn files(criterion: &mut Criterion) {
     let params = params(|out| out.fill(0.5));
     let mut group = criterion.benchmark_group("safetensors of 64 MB");
     group.sample_size(20).throughput(Throughput::Bytes(params.bytes() as u64));
-    group.bench_function("write", |bencher| bencher.iter(|| tensors::write(&path, &params, &[]).unwrap()));
-    group.bench_function("read", |bencher| bencher.iter_with_large_drop(|| tensors::read(&path).unwrap()));
+    group.bench_function("write", |bencher| bencher.iter(|| safetensors::write(&path, &params, &[]).unwrap()));
+    group.bench_function("read", |bencher| bencher.iter_with_large_drop(|| safetensors::read(&path).unwrap()));
     group.finish();
 }
 
@@ -123,7 +123,7 @@ fn filters(criterion: &mut Criterion) {
     let here = Component::filter("private", "Keeps some parameters", |_: Value, _| Ok(Private));
     let there = crossed(&here);
     for (place, component) in [("in process", here), ("across the boundary", there)] {
-        let mut chain = Chain::default();
+        let mut chain = FilterChain::default();
         for _ in 0..3 {
             chain.push("private".to_owned(), Vec::new(), component.new_filter(&Value::Null, &line.context()).unwrap());
         }

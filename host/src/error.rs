@@ -21,7 +21,7 @@ pub enum Exit {
     /// Done.
     Success = 0,
     /// The run failed.
-    Failure = 1,
+    CliError = 1,
     /// The command or the file is wrong.
     Usage = 2,
     /// Somebody asked the run to stop; it can be resumed.
@@ -36,7 +36,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A piece of a text file that a [`Report`] shows.
+/// A piece of a text file that a [`Diagnostic`] shows.
 #[derive(Clone, Debug)]
 pub struct Excerpt {
     /// The file, as the user named it.
@@ -51,14 +51,14 @@ pub struct Excerpt {
 
 /// One thing that went wrong.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub struct Diagnostic {
     message: String,
     excerpt: Option<Box<Excerpt>>,
     causes: Vec<String>,
     hints: Vec<String>,
 }
 
-impl Report {
+impl Diagnostic {
     /// A report in one line.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), ..Self::default() }
@@ -139,7 +139,7 @@ impl Report {
     }
 }
 
-impl From<plugin_api::Error> for Report {
+impl From<plugin_api::Error> for Diagnostic {
     fn from(error: plugin_api::Error) -> Self {
         let report = Self { causes: error.causes().to_vec(), ..Self::new(error.to_string()) };
         match error.hint() {
@@ -152,24 +152,24 @@ impl From<plugin_api::Error> for Report {
 /// Why a command did not do what it was asked: all that is known to be wrong, and the exit code.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", self.to_text(false))]
-pub struct Failure {
+pub struct CliError {
     exit: Exit,
-    reports: Vec<Report>,
+    reports: Vec<Diagnostic>,
 }
 
-impl Failure {
+impl CliError {
     /// The command or the file is wrong.
-    pub fn usage(reports: impl Into<Vec<Report>>) -> Self {
+    pub fn usage(reports: impl Into<Vec<Diagnostic>>) -> Self {
         Self { exit: Exit::Usage, reports: reports.into() }
     }
 
     /// The run failed.
-    pub fn run(report: impl Into<Report>) -> Self {
-        Self { exit: Exit::Failure, reports: vec![report.into()] }
+    pub fn run(report: impl Into<Diagnostic>) -> Self {
+        Self { exit: Exit::CliError, reports: vec![report.into()] }
     }
 
     /// Somebody asked the run to stop.
-    pub fn stopped(report: Report) -> Self {
+    pub fn stopped(report: Diagnostic) -> Self {
         Self { exit: Exit::Stopped, reports: vec![report] }
     }
 
@@ -184,7 +184,7 @@ impl Failure {
 
     /// A file or folder that the run needs cannot be read or written.
     pub fn io(path: &std::path::Path, doing: &str, cause: &std::io::Error) -> Self {
-        Self::run(Report::new(format!("{}: cannot {doing}", path.display())).cause(cause))
+        Self::run(Diagnostic::new(format!("{}: cannot {doing}", path.display())).cause(cause))
     }
 
     /// Whoever read stdout has closed it, which is no fault: there is nothing to tell.
@@ -198,7 +198,7 @@ impl Failure {
     }
 
     /// All that is known to be wrong.
-    pub fn reports(&self) -> &[Report] {
+    pub fn reports(&self) -> &[Diagnostic] {
         &self.reports
     }
 
@@ -208,7 +208,7 @@ impl Failure {
         let mut texts: Vec<String> = self.reports.iter().take(SHOWN).map(|report| report.render(&renderer)).collect();
         if self.reports.len() > SHOWN {
             texts.push(
-                Report::new(format!("{} more errors are not shown", self.reports.len() - SHOWN)).render(&renderer),
+                Diagnostic::new(format!("{} more errors are not shown", self.reports.len() - SHOWN)).render(&renderer),
             );
         }
         texts.join("\n\n")
@@ -230,8 +230,8 @@ pub fn tell(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-impl From<Report> for Vec<Report> {
-    fn from(report: Report) -> Self {
+impl From<Diagnostic> for Vec<Diagnostic> {
+    fn from(report: Diagnostic) -> Self {
         vec![report]
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use fedplug::cli::{self, Cli};
+use fedplug::commands::{self, Cli};
 use fedplug::error::Exit;
 
 fn main() -> ExitCode {
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    match cli::execute(cli) {
+    match commands::execute(cli) {
         Ok(()) => Exit::Success.into(),
         Err(failure) => {
             failure.print();

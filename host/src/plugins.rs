@@ -7,6 +7,9 @@
 //! asked folder by folder, in each as model, dataset, aggregator, filter, and the first that offers it is taken. A path
 //! leads to the library's only component of the kind. Libraries stay open until the process ends.
 
+pub mod config_keys;
+pub mod validate;
+
 use std::collections::BTreeMap;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fmt;
@@ -15,11 +18,11 @@ use std::sync::Mutex;
 
 use plugin_api::{Component, Kind};
 
-use crate::document::nearest;
-use crate::error::Report;
+use crate::error::Diagnostic;
+use crate::experiment::document::nearest;
 
+mod elf;
 mod library;
-mod whole;
 
 pub use library::Library;
 
@@ -96,7 +99,7 @@ impl Finder {
     ///
     /// # Errors
     /// If nothing is found, or what is found is not such a plugin.
-    pub fn find(&self, kind: Kind, name: &str) -> Result<(Library, Component), Report> {
+    pub fn find(&self, kind: Kind, name: &str) -> Result<(Library, Component), Diagnostic> {
         if is_path(name) {
             return offered(self.open_named(name)?, kind, None);
         }
@@ -114,7 +117,7 @@ impl Finder {
     ///
     /// # Errors
     /// If there is none, or one of them is not a plugin.
-    pub fn named(&self, name: &str) -> Result<Vec<Library>, Report> {
+    pub fn named(&self, name: &str) -> Result<Vec<Library>, Diagnostic> {
         if is_path(name) {
             return Ok(vec![self.open_named(name)?]);
         }
@@ -124,7 +127,7 @@ impl Finder {
             return Ok(found);
         }
         let known = self.names(&KINDS);
-        let report = Report::new(format!("there is no plugin `{name}`"))
+        let report = Diagnostic::new(format!("there is no plugin `{name}`"))
             .cause(format!("no library of this name in {}", self.looked()));
         Err(report.hint(match nearest(name, &known) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -148,8 +151,8 @@ impl Finder {
         self.folders.iter().map(|folder| folder.path.join(&file)).find(|path| path.is_file())
     }
 
-    fn unknown(&self, kind: Kind, name: &str) -> Report {
-        let report = Report::new(format!("there is no {kind} plugin `{name}`")).cause(format!(
+    fn unknown(&self, kind: Kind, name: &str) -> Diagnostic {
+        let report = Diagnostic::new(format!("there is no {kind} plugin `{name}`")).cause(format!(
             "no `{}` in {}",
             file_name(kind, name),
             self.looked()
@@ -192,9 +195,9 @@ impl Finder {
         names
     }
 
-    fn open_named(&self, path: &str) -> Result<Library, Report> {
+    fn open_named(&self, path: &str) -> Result<Library, Diagnostic> {
         if !Path::new(path).is_file() {
-            return Err(Report::new(format!("`{path}`: there is no such file")));
+            return Err(Diagnostic::new(format!("`{path}`: there is no such file")));
         }
         self.open(Path::new(path))
     }
@@ -203,10 +206,11 @@ impl Finder {
     ///
     /// # Errors
     /// If it is not a plugin for this host.
-    pub fn open(&self, path: &Path) -> Result<Library, Report> {
+    pub fn open(&self, path: &Path) -> Result<Library, Diagnostic> {
         let shown = path.display();
         // Without a folder in its name the dynamic loader would search its own list.
-        let path = path.canonicalize().map_err(|e| Report::new(format!("{shown}: cannot open the plugin")).cause(e))?;
+        let path =
+            path.canonicalize().map_err(|e| Diagnostic::new(format!("{shown}: cannot open the plugin")).cause(e))?;
         let mut opened = self.opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(library) = opened.get(&path) {
             return Ok(library.clone());
@@ -223,7 +227,7 @@ fn is_path(name: &str) -> bool {
 }
 
 /// The component of this kind and name; without a name, the only one of its kind.
-fn offered(library: Library, kind: Kind, name: Option<&str>) -> Result<(Library, Component), Report> {
+fn offered(library: Library, kind: Kind, name: Option<&str>) -> Result<(Library, Component), Diagnostic> {
     if let Some(component) = library.plugin.find(kind, name).cloned() {
         return Ok((library, component));
     }
@@ -233,12 +237,12 @@ fn offered(library: Library, kind: Kind, name: Option<&str>) -> Result<(Library,
     if let (None, [.., last]) = (name, &several[..]) {
         let names: Vec<_> = several.iter().map(|profile| format!("`{}`", profile.name)).collect();
         let link = file_name(kind, &last.name);
-        return Err(Report::new(format!("{shown}: offers more than one {kind}, so that its path names none"))
+        return Err(Diagnostic::new(format!("{shown}: offers more than one {kind}, so that its path names none"))
             .cause(format!("it offers {}", names.join(", ")))
             .hint(format!("name the {kind}; for `{}` put a link `{link}` to it into a folder of plugins", last.name)));
     }
     let offers: Vec<_> = components.iter().map(|c| format!("{c:?}")).collect();
-    Err(Report::new(format!("{shown}: offers no {kind} of this name"))
+    Err(Diagnostic::new(format!("{shown}: offers no {kind} of this name"))
         .hint(format!("it offers: {}", offers.join(", "))))
 }
 

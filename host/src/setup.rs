@@ -1,33 +1,38 @@
 //! An experiment and the plugins that it names, brought together: all that can be checked without training.
 
+pub mod changes;
+pub mod dry_run;
+pub mod placement;
+pub mod selection;
+
 use std::sync::Arc;
 
 use plugin_api::{Aggregator, ClientSpec, Dataset, Description, ModelSetup, Params, Task, TaskSpec};
 
-use crate::chosen::Found;
-pub use crate::chosen::{Used, find, placed};
-use crate::client::{Identity, LocalClient};
-use crate::config::{Draft, Experiment, Place};
-use crate::error::{Failure, Report};
-use crate::filters::Chain;
-use crate::idle::{Recipe, Resident, Store};
-use crate::link::{Fault, Line, Link};
-use crate::placement::Placement;
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::{Draft, Experiment, FilterPosition};
+use crate::federation::client::{Identity, LocalClient};
+use crate::federation::filters::FilterChain;
+use crate::federation::model_store::{ModelFactory, ModelHandle, Store};
+use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::plugins::Finder;
-use crate::trust;
+use crate::plugins::validate;
+use crate::setup::placement::Placement;
+use crate::setup::selection::Found;
+pub use crate::setup::selection::{LoadedPlugin, find, placed};
 
 /// An experiment that is ready to run.
 pub struct Setup {
     /// The experiment.
     pub experiment: Experiment,
     /// The model's plugin.
-    pub model: Used,
+    pub model: LoadedPlugin,
     /// The dataset's plugin.
-    pub data: Used,
+    pub data: LoadedPlugin,
     /// The aggregator's plugin.
-    pub aggregation: Used,
+    pub aggregation: LoadedPlugin,
     /// The filters' plugins with their places.
-    pub filters: Vec<(Place, Used)>,
+    pub filters: Vec<(FilterPosition, LoadedPlugin)>,
     /// The dataset.
     pub dataset: Box<dyn Dataset>,
     /// What the dataset holds.
@@ -35,7 +40,7 @@ pub struct Setup {
     /// The aggregator.
     pub aggregator: Box<dyn Aggregator>,
     /// The server's filters: on what it gets, and on what it sends.
-    pub server: [Chain; 2],
+    pub server: [FilterChain; 2],
     /// What the models are made for.
     pub plan: ModelSetup,
     /// Which client computes where.
@@ -49,16 +54,16 @@ impl Setup {
     ///
     /// # Errors
     /// All that is wrong, in the host's part as well, so far as one thing can be checked without another.
-    pub fn new(draft: Draft, finder: &Finder, link: &Link<'_>) -> Result<Self, Failure> {
+    pub fn new(draft: Draft, finder: &Finder, services: &HostServices<'_>) -> Result<Self, CliError> {
         let Draft { experiment, mut reports } = draft;
         let host_is_fine = reports.is_empty();
         let Found { model, dataset: data, aggregator: aggregation, filters } =
             Found::all(&experiment, finder, &mut reports);
-        let mut note = |used: &Used, error: plugin_api::Error| reports.push(placed(&experiment, used, error));
+        let mut note = |used: &LoadedPlugin, error: plugin_api::Error| reports.push(placed(&experiment, used, error));
 
         let federation = &experiment.federation;
         let dataset = data.as_ref().and_then(|data| {
-            let made = data.with_line(link, "cpu", |ctx| {
+            let made = data.with_line(services, "cpu", |ctx| {
                 let mut dataset = data.component.new_dataset(&data.choice.config, ctx)?;
                 let description = dataset.describe(ctx)?;
                 check_description(&description)?;
@@ -68,27 +73,27 @@ impl Setup {
             made.map_err(|e| note(data, e)).ok()
         });
         let aggregator = aggregation.as_ref().and_then(|used| {
-            let made = used.with_line(link, "cpu", |ctx| used.component.new_aggregator(&used.choice.config, ctx));
+            let made = used.with_line(services, "cpu", |ctx| used.component.new_aggregator(&used.choice.config, ctx));
             made.map_err(|e| note(used, e)).ok()
         });
-        let mut server = [Chain::default(), Chain::default()];
+        let mut server = [FilterChain::default(), FilterChain::default()];
         // A client's filters are made here for the first client, to see that they can be, or for any where the dataset
         // failed. What is wrong with a table is told once, at however many places it stands.
         let first = dataset.as_ref().map_or("client", |(_, description)| description.clients[0].name.as_str());
         let mut faulty: Option<&[String]> = None;
         for (place, used) in &filters {
-            let at_client = matches!(place, Place::ClientInput | Place::ClientOutput);
+            let at_client = matches!(place, FilterPosition::ClientInput | FilterPosition::ClientOutput);
             if faulty == Some(used.choice.table.as_slice()) {
                 continue;
             }
-            let line = Line::new(link, &used.choice.plugin, at_client.then_some((0, first)), None).at(*place);
-            let made = used.component.new_filter(&used.choice.config, &line.context());
-            let push = |chain: &mut Chain, filter| {
+            let scope = CallScope::new(services, &used.choice.plugin, at_client.then_some((0, first)), None).at(*place);
+            let made = used.component.new_filter(&used.choice.config, &scope.context());
+            let push = |chain: &mut FilterChain, filter| {
                 chain.push(used.choice.plugin.clone(), used.choice.table.clone(), filter);
             };
             match (made, place) {
-                (Ok(filter), Place::ServerInput) => push(&mut server[0], filter),
-                (Ok(filter), Place::ServerOutput) => push(&mut server[1], filter),
+                (Ok(filter), FilterPosition::ServerInput) => push(&mut server[0], filter),
+                (Ok(filter), FilterPosition::ServerOutput) => push(&mut server[1], filter),
                 (Ok(_), _) => {}
                 (Err(error), _) => {
                     faulty = Some(used.choice.table.as_slice());
@@ -100,7 +105,7 @@ impl Setup {
         // Even where the dataset failed, say what is wrong with the devices and the model.
         let clients = dataset.as_ref().map_or(1, |(_, description)| description.clients.len());
         if dataset.is_some() && host_is_fine && federation.min_clients > clients {
-            let report = Report::new(format!("there are only {clients} clients"));
+            let report = Diagnostic::new(format!("there are only {clients} clients"));
             let way = ["federation".to_owned(), "min-clients".to_owned()];
             reports.push(experiment.document.place(report, &way));
         }
@@ -116,7 +121,7 @@ impl Setup {
         let plan = ModelSetup::new(tasks, federation.rounds.max(1), federation.local_epochs.max(1));
         let device = placement.as_ref().and_then(|placement| placement.devices.first()).map_or("cpu", String::as_str);
         let initial = model.as_ref().and_then(|model| {
-            let made = model.with_line(link, device, |ctx| {
+            let made = model.with_line(services, device, |ctx| {
                 model.component.new_model(&model.choice.config, &plan, ctx)?.parameters(ctx)
             });
             made.map_err(|e| reports.push(placed(&experiment, model, e))).ok()
@@ -145,7 +150,7 @@ impl Setup {
                 placement,
                 initial,
             }),
-            _ => Err(Failure::usage(reports)),
+            _ => Err(CliError::usage(reports)),
         }
     }
 
@@ -155,16 +160,16 @@ impl Setup {
     /// If one of them cannot be made.
     pub fn chains(
         &self,
-        places: [Place; 2],
+        places: [FilterPosition; 2],
         client: Option<(usize, &str)>,
-        link: &Link<'_>,
-    ) -> Result<[Chain; 2], Fault> {
+        services: &HostServices<'_>,
+    ) -> Result<[FilterChain; 2], ComponentError> {
         let device = client.map_or("cpu", |(index, _)| self.placement.devices[index].as_str());
-        let mut chains = [Chain::default(), Chain::default()];
+        let mut chains = [FilterChain::default(), FilterChain::default()];
         for (place, used) in &self.filters {
             let Some(chain) = places.iter().position(|at| at == place) else { continue };
-            let line = Line::new(link, &used.choice.plugin, client, None).on(device).at(*place);
-            let filter = used.component.new_filter(&used.choice.config, &line.context()).map_err(|e| used.fault(e))?;
+            let scope = CallScope::new(services, &used.choice.plugin, client, None).on(device).at(*place);
+            let filter = used.component.new_filter(&used.choice.config, &scope.context()).map_err(|e| used.fault(e))?;
             chains[chain].push(used.choice.plugin.clone(), used.choice.table.clone(), filter);
         }
         Ok(chains)
@@ -174,11 +179,11 @@ impl Setup {
     ///
     /// # Errors
     /// If it cannot be read, or is not what was described.
-    pub fn tasks(&mut self, index: usize, link: &Link<'_>) -> Result<Vec<Task>, Fault> {
+    pub fn tasks(&mut self, index: usize, services: &HostServices<'_>) -> Result<Vec<Task>, ComponentError> {
         let spec = &self.description.clients[index];
-        let line = Line::new(link, &self.data.choice.plugin, Some((index, &spec.name)), None);
-        let line = line.on(&self.placement.devices[index]);
-        let loaded = self.dataset.load(&spec.name, &line.context()).and_then(|all| trust::loaded(spec, all));
+        let scope = CallScope::new(services, &self.data.choice.plugin, Some((index, &spec.name)), None);
+        let scope = scope.on(&self.placement.devices[index]);
+        let loaded = self.dataset.load(&spec.name, &scope.context()).and_then(|all| validate::loaded(spec, all));
         loaded.map_err(|e| self.data.fault(e))
     }
 
@@ -192,26 +197,26 @@ impl Setup {
     ///
     /// # Errors
     /// If one of them cannot be made.
-    pub fn clients(&mut self, store: &Arc<Store>, link: &Link<'_>) -> Result<Vec<LocalClient>, Failure> {
+    pub fn clients(&mut self, store: &Arc<Store>, services: &HostServices<'_>) -> Result<Vec<LocalClient>, CliError> {
         let (component, config) = (self.model.component.clone(), self.model.choice.config.clone());
-        let recipe = Arc::new(Recipe { component, config, plan: self.plan.clone() });
-        (0..self.description.clients.len()).map(|index| self.client(index, &recipe, store, link)).collect()
+        let recipe = Arc::new(ModelFactory { component, config, plan: self.plan.clone() });
+        (0..self.description.clients.len()).map(|index| self.client(index, &recipe, store, services)).collect()
     }
 
     fn client(
         &mut self,
         index: usize,
-        recipe: &Arc<Recipe>,
+        recipe: &Arc<ModelFactory>,
         store: &Arc<Store>,
-        link: &Link<'_>,
-    ) -> Result<LocalClient, Failure> {
+        services: &HostServices<'_>,
+    ) -> Result<LocalClient, CliError> {
         let identity = self.identity(index);
-        let failed = |fault: Fault| Failure::run(fault.report(&format!("client `{}`", identity.name)));
-        let tasks = self.tasks(index, link).map_err(failed)?;
-        let places = [Place::ClientInput, Place::ClientOutput];
-        let [input, output] = self.chains(places, Some((index, &identity.name)), link).map_err(failed)?;
+        let failed = |fault: ComponentError| CliError::run(fault.report(&format!("client `{}`", identity.name)));
+        let tasks = self.tasks(index, services).map_err(failed)?;
+        let places = [FilterPosition::ClientInput, FilterPosition::ClientOutput];
+        let [input, output] = self.chains(places, Some((index, &identity.name)), services).map_err(failed)?;
         let held = tasks.iter().map(|task| task.spec.name.clone()).collect();
-        let model = Resident::new(recipe.clone(), store.clone(), &identity.name, held);
+        let model = ModelHandle::new(recipe.clone(), store.clone(), &identity.name, held);
         Ok(LocalClient::new(identity, model, tasks, [input, output], store.clone()))
     }
 }
@@ -233,7 +238,7 @@ pub fn check_description(description: &Description) -> plugin_api::Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     for client in &description.clients {
         let name = &client.name;
-        if !plain(name) || name == crate::tracking::SERVER {
+        if !plain(name) || name == crate::artefacts::tracking::SERVER {
             return wrong(format!("a client is named `{name}`, which cannot name its folder"));
         }
         if !seen.insert(name) {

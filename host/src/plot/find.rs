@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::natural::Natural;
-use crate::error::{Failure, Report};
-use crate::events::{self, Curves, Point};
-use crate::tracking::SERVER;
+use crate::artefacts::events::{self, Curves, Point};
+use crate::artefacts::tracking::SERVER;
+use crate::error::{CliError, Diagnostic};
 
 /// Folders that programs put around event files and that name neither client nor run.
 const PLAIN: [&str; 8] = ["events", "tb_events", "tensorboard", "tb_logs", "logs", "simulate_job", "workspace", "app"];
@@ -46,7 +46,7 @@ pub(super) struct Run {
 ///
 /// # Errors
 /// If a folder is missing or has no event files, or nothing has the tag.
-pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> Result<Vec<Run>, Failure> {
+pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> Result<Vec<Run>, CliError> {
     let folders = event_folders(roots)?;
     let mut pieces = Vec::new();
     let mut tags = BTreeSet::new();
@@ -178,20 +178,20 @@ fn joined(earlier: &[Point], later: &[Point]) -> Vec<Point> {
 }
 
 /// All folders with event files, in the order of their names.
-fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Failure> {
+fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, CliError> {
     let (mut folders, mut reports) = (Vec::new(), Vec::new());
     for (index, root) in roots.iter().enumerate() {
         let shown = root.display();
         if !root.is_dir() {
             let hint = "give run directories, or folders that hold some";
-            reports.push(Report::new(format!("{shown}: there is no such folder")).hint(hint));
+            reports.push(Diagnostic::new(format!("{shown}: there is no such folder")).hint(hint));
             continue;
         }
-        let full = root.canonicalize().map_err(|e| Failure::io(root, "read the folder", &e))?;
+        let full = root.canonicalize().map_err(|e| CliError::io(root, "read the folder", &e))?;
         let mut found = Vec::new();
         walk(&full, &mut BTreeSet::new(), &mut found)?;
         if found.is_empty() {
-            let report = Report::new(format!("{shown}: no event files here, nor in the folders below"));
+            let report = Diagnostic::new(format!("{shown}: no event files here, nor in the folders below"));
             reports.push(report.hint("TensorBoard's event files have `tfevents` in their names"));
         }
         folders.extend(found.into_iter().map(|(folder, files)| Folder {
@@ -201,11 +201,11 @@ fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Failure> {
             files,
         }));
     }
-    if reports.is_empty() { Ok(folders) } else { Err(Failure::usage(reports)) }
+    if reports.is_empty() { Ok(folders) } else { Err(CliError::usage(reports)) }
 }
 
-fn walk(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<(PathBuf, Vec<PathBuf>)>) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::io(folder, "read the folder", &e);
+fn walk(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<(PathBuf, Vec<PathBuf>)>) -> Result<(), CliError> {
+    let failed = |e: std::io::Error| CliError::io(folder, "read the folder", &e);
     // A link may lead back to where we are.
     if !seen.insert(folder.canonicalize().map_err(failed)?) {
         return Ok(());
@@ -251,18 +251,18 @@ fn names(paths: &[&[String]]) -> Vec<String> {
     paths.iter().map(name).collect()
 }
 
-fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> Failure {
+fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> CliError {
     let mut tags: Vec<String> = tags.into_iter().collect();
     tags.sort_by_key(|other| strsim::damerau_levenshtein(tag, other));
-    let report = Report::new(format!("no run has scalars with the tag `{tag}`"));
+    let report = Diagnostic::new(format!("no run has scalars with the tag `{tag}`"));
     if tags.is_empty() {
-        return Failure::usage(report.cause("the event files hold no scalars at all"));
+        return CliError::usage(report.cause("the event files hold no scalars at all"));
     }
     let mut list = tags.iter().take(LISTED).map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(", ");
     if tags.len() > LISTED {
         list += &format!(" and {} more", tags.len() - LISTED);
     }
-    Failure::usage(report.hint(format!("the tags there are, the nearest first: {list}")))
+    CliError::usage(report.hint(format!("the tags there are, the nearest first: {list}")))
 }
 
 #[cfg(test)]

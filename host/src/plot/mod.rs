@@ -27,11 +27,11 @@ use self::find::Run;
 use self::natural::Natural;
 pub use self::svg::Size;
 pub(crate) use self::svg::Svg;
-use crate::console::Console;
-use crate::document::nearest;
-use crate::error::{Failure, Report};
-use crate::events::Point;
-use crate::tensors;
+use crate::artefacts::events::Point;
+use crate::artefacts::safetensors;
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::document::nearest;
+use crate::terminal::console::Console;
 
 /// Pixels of a PNG to a CSS pixel: sharp on today's screens, and 192 to the inch on paper.
 const PIXELS: u32 = 2;
@@ -76,7 +76,7 @@ pub struct Options {
 ///
 /// # Errors
 /// If there is no such tag, or a picture exists already or cannot be written.
-pub fn plot(options: &Options, console: &Console) -> Result<Vec<PathBuf>, Failure> {
+pub fn plot(options: &Options, console: &Console) -> Result<Vec<PathBuf>, CliError> {
     let mut warnings = Vec::new();
     let runs = find::runs(&options.runs, &options.tag, &mut warnings);
     warnings.iter().for_each(|warning| console.log(Level::Warn, warning));
@@ -85,12 +85,12 @@ pub fn plot(options: &Options, console: &Console) -> Result<Vec<PathBuf>, Failur
     let pictures = pictures(options, &runs);
     let paths: Vec<PathBuf> = pictures.iter().flat_map(|(stem, _)| files(&options.output.join(stem))).collect();
     if let Some(path) = paths.iter().find(|path| path.exists() && !options.force) {
-        let report = Report::new(format!("{}: there is a picture already", path.display()));
-        return Err(Failure::usage(report.hint("choose another folder with --output, or replace it with --force")));
+        let report = Diagnostic::new(format!("{}: there is a picture already", path.display()));
+        return Err(CliError::usage(report.hint("choose another folder with --output, or replace it with --force")));
     }
     if let Some(path) = pictures.iter().find_map(|(stem, _)| foreign(&options.output.join(stem))) {
-        let report = Report::new(format!("{}: is not a picture that fedplug drew, so it stays", path.display()));
-        return Err(Failure::usage(report.hint("choose another folder with --output")));
+        let report = Diagnostic::new(format!("{}: is not a picture that fedplug drew, so it stays", path.display()));
+        return Err(CliError::usage(report.hint("choose another folder with --output")));
     }
     let (stems, pictures): (Vec<String>, Vec<Svg>) = pictures.into_iter().unzip();
     for (stem, drawn) in stems.iter().zip(draw_all(&pictures)) {
@@ -135,19 +135,20 @@ pub(crate) fn draw_all(pictures: &[Svg]) -> Vec<Result<Drawn, String>> {
 ///
 /// # Errors
 /// If it could not be drawn, or they cannot be written.
-pub(crate) fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf; 2], Failure> {
+pub(crate) fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf; 2], CliError> {
     let [vector, pixels] = files(stem);
-    let drawn = drawn
-        .map_err(|e| Failure::run(Report::new(format!("{}: cannot draw the picture", pixels.display())).cause(e)))?;
+    let drawn = drawn.map_err(|e| {
+        CliError::run(Diagnostic::new(format!("{}: cannot draw the picture", pixels.display())).cause(e))
+    })?;
     if let Some(folder) = stem.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| Failure::io(folder, "make the folder", &e))?;
+        std::fs::create_dir_all(folder).map_err(|e| CliError::io(folder, "make the folder", &e))?;
     }
     for (path, bytes) in [(&vector, drawn.svg.as_bytes()), (&pixels, &drawn.png)] {
         // A file beside it takes its place, so that nothing is written through a link.
-        let part = tensors::partial(path);
+        let part = safetensors::partial(path);
         std::fs::write(&part, bytes)
             .and_then(|()| std::fs::rename(&part, path))
-            .map_err(|e| Failure::io(path, "write the picture", &e))?;
+            .map_err(|e| CliError::io(path, "write the picture", &e))?;
     }
     Ok([vector, pixels])
 }
@@ -171,11 +172,11 @@ fn files(stem: &Path) -> [PathBuf; 2] {
 }
 
 /// The runs with the names that the command line gives them.
-fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Failure> {
+fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, CliError> {
     if !labels.is_empty() && labels.len() != runs.len() {
         let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-        let report = Report::new(format!("--label is given {} times for {} runs", labels.len(), runs.len()));
-        return Err(Failure::usage(report.hint(format!("once for each, in this order: {}", names.join(", ")))));
+        let report = Diagnostic::new(format!("--label is given {} times for {} runs", labels.len(), runs.len()));
+        return Err(CliError::usage(report.hint(format!("once for each, in this order: {}", names.join(", ")))));
     }
     for (run, label) in runs.iter_mut().zip(labels) {
         run.name.clone_from(label);
@@ -184,11 +185,11 @@ fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Failure> {
 }
 
 /// The runs with the curves of these clients alone.
-fn only(mut runs: Vec<Run>, clients: &[String]) -> Result<Vec<Run>, Failure> {
+fn only(mut runs: Vec<Run>, clients: &[String]) -> Result<Vec<Run>, CliError> {
     let known: Vec<String> = runs.iter().flat_map(|run| run.curves.keys()).map(|client| client.0.clone()).collect();
     if let Some(name) = clients.iter().find(|name| !known.contains(name)) {
-        let report = Report::new(format!("no run has a client `{name}` with this tag"));
-        return Err(Failure::usage(match nearest(name, &known) {
+        let report = Diagnostic::new(format!("no run has a client `{name}` with this tag"));
+        return Err(CliError::usage(match nearest(name, &known) {
             Some(near) => report.hint(format!("did you mean `{near}`?")),
             None => report.hint(format!(
                 "there are: {}",

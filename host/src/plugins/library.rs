@@ -6,8 +6,8 @@ use std::sync::Arc;
 use plugin_api::Plugin;
 use plugin_api::abi::root::{self, LoadError};
 
-use super::whole;
-use crate::error::Report;
+use super::elf;
+use crate::error::Diagnostic;
 
 /// A library that was opened.
 #[derive(Clone, Debug)]
@@ -20,15 +20,15 @@ pub struct Library {
 
 impl Library {
     /// Opens the library at an absolute path. The report does not name it.
-    pub(super) fn open(path: &Path) -> Result<Self, Report> {
-        whole::check(path)?;
+    pub(super) fn open(path: &Path) -> Result<Self, Diagnostic> {
+        elf::check(path)?;
         let stamp = hold(path).map_err(|e| {
             let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
-            Report::new("the library cannot be opened").cause(whole)
+            Diagnostic::new("the library cannot be opened").cause(whole)
         })?;
         // SAFETY: as in `hold`.
         let plugin = unsafe { root::load(path) }.map_err(|error| {
-            let report = Report::new(error.to_string());
+            let report = Diagnostic::new(error.to_string());
             match error {
                 LoadError::NotAPlugin => report.hint("a plugin's crate calls `plugin_api::export_plugin!` once"),
                 LoadError::Interface => {

@@ -1,0 +1,9 @@
+//! Files that a run leaves: its folder, checkpoints, tensors, metrics.
+
+pub mod checkpoint;
+pub mod events;
+pub mod lock;
+pub mod replaced;
+pub mod run_dir;
+pub mod safetensors;
+pub mod tracking;

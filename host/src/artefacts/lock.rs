@@ -1,0 +1,115 @@
+//! One process a run directory.
+//!
+//! The lock is the operating system's, on the file `run.lock`, so it ends with the process however that ends; the file
+//! says whose it is. Network file systems pass such locks on where they are set up for it (NFS: a lock daemon, and not
+//! `nolock` or `local_lock`); where they are not, processes on two machines do not see each other's.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{CliError, Diagnostic};
+
+/// The file in the run directory.
+pub const FILE: &str = "run.lock";
+
+/// A directory that belongs to this process. The file goes when it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+    /// Why there is no lock, where the file system has none.
+    pub missing: Option<String>,
+}
+
+impl Lock {
+    /// Takes the lock of an existing directory.
+    ///
+    /// # Errors
+    /// If another process has it, or its file cannot be written.
+    pub fn take(folder: &Path) -> Result<Self, CliError> {
+        let path = folder.join(FILE);
+        let failed = |e: std::io::Error| CliError::io(&path, "lock the run's directory", &e);
+        if std::fs::symlink_metadata(&path).is_ok_and(|data| !data.is_file()) {
+            return Err(CliError::usage(Diagnostic::new(format!("{}: is not a file of fedplug's", path.display()))));
+        }
+        loop {
+            let mut options = OpenOptions::new();
+            let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            let missing = match file.try_lock() {
+                Ok(()) => None,
+                Err(TryLockError::WouldBlock) => return Err(taken(folder, &path)),
+                Err(TryLockError::Error(error)) => Some(error.to_string()),
+            };
+            // Whoever had it may have removed the file between the two calls.
+            if missing.is_none() && !is_at(&file, &path) {
+                continue;
+            }
+            file.set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| writeln!(file, "{}", std::process::id()))
+                .and_then(|()| file.flush())
+                .map_err(failed)?;
+            return Ok(Self { file, path, missing });
+        }
+    }
+
+    /// Follows the file to another place.
+    pub fn moved(&mut self, folder: &Path) {
+        self.path = folder.join(FILE);
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is locked, so that nobody else's file is removed.
+        if is_at(&self.file, &self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether this is the file that lies there now.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let id = |data: std::io::Result<std::fs::Metadata>| data.map(|data| (data.dev(), data.ino())).ok();
+        let here = id(file.metadata());
+        here.is_some() && here == id(std::fs::symlink_metadata(path))
+    }
+    #[cfg(not(unix))]
+    {
+        // A file that is open cannot be removed there.
+        let _ = file;
+        path.is_file()
+    }
+}
+
+fn taken(folder: &Path, path: &Path) -> CliError {
+    let pid = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let report = Diagnostic::new(format!("{}: {who} is running this experiment", folder.display()));
+    CliError::usage(report.hint("wait for it, stop it, or give this run another name with --name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_owner_who_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = Lock::take(folder.path()).unwrap();
+        assert!(lock.missing.is_none());
+        let text = Lock::take(folder.path()).unwrap_err().to_string();
+        assert!(text.contains(&format!("process {} is running", std::process::id())), "{text}");
+        drop(lock);
+        assert!(!folder.path().join(FILE).exists());
+        // What a killed process left is no lock.
+        std::fs::write(folder.path().join(FILE), "1\n").unwrap();
+        let lock = Lock::take(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(folder.path().join(FILE)).unwrap(), format!("{}\n", std::process::id()));
+        drop(lock);
+    }
+}

@@ -1,0 +1,330 @@
+//! The directory that a run leaves, and the care not to lose an earlier one.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::artefacts::checkpoint;
+use crate::artefacts::lock::Lock;
+use crate::artefacts::replaced::{self, EXPERIMENT, IDLE, MANIFEST};
+use crate::artefacts::safetensors::write_text;
+use crate::error::{CliError, Diagnostic};
+use crate::setup::{LoadedPlugin, Setup};
+
+/// What to do where the directory exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse.
+    Refuse,
+    /// Replace it, if it is a run's.
+    Replace,
+    /// Go on from its checkpoint.
+    Resume,
+}
+
+/// What a directory holds before a run begins in it.
+#[derive(Debug, PartialEq)]
+enum Found {
+    /// Nothing, or no directory.
+    Nothing,
+    /// What a process left that ended before it had written a manifest.
+    Leftovers,
+    /// A run, by its manifest.
+    Run(Value),
+    /// Anything else.
+    Others,
+}
+
+impl Found {
+    fn at(path: &Path) -> Result<Self, CliError> {
+        let names = match std::fs::read_dir(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::Nothing),
+            entries => entries.and_then(|entries| {
+                entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+            }),
+        };
+        let names: Vec<String> = names.map_err(|e| CliError::io(path, "read the directory", &e))?;
+        Ok(match replaced::manifest(path) {
+            Some(manifest) => Self::Run(manifest),
+            None if names.is_empty() => Self::Nothing,
+            None if names.iter().all(|name| replaced::is_leftover(name)) => Self::Leftovers,
+            None => Self::Others,
+        })
+    }
+}
+
+/// A run's directory, which no other process works in.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    existing: Existing,
+    /// The manifest of the run that is there.
+    manifest: Option<Value>,
+    /// What goes again if no run begins: the directory, and the one around it.
+    made: Vec<PathBuf>,
+    lock: Option<Lock>,
+}
+
+impl RunDir {
+    /// Takes `parent/name` for this process, and makes it if it is not there. Nothing in it changes yet. What the user
+    /// should know goes to `warn`.
+    ///
+    /// # Errors
+    /// If another process works in it, if it exists and should not, or should and does not, or cannot be made.
+    pub fn claim(parent: &Path, name: &str, existing: Existing, warn: &mut dyn FnMut(&str)) -> Result<Self, CliError> {
+        let path = parent.join(name);
+        // What can be told without a trace in somebody's folder is told first.
+        let found = Found::at(&path)?;
+        if !matches!(found, Found::Run(_)) {
+            may_begin(&path, &found, existing)?;
+        }
+        let made: Vec<PathBuf> =
+            [path.as_path(), parent].iter().filter(|p| !p.exists()).map(|p| p.to_path_buf()).collect();
+        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "make the run's directory", &e))?;
+        let lock = Lock::take(&path)?;
+        if let Some(why) = &lock.missing {
+            let what = "the file system has no locks, so a second process would not be stopped";
+            warn(&format!("{}: {what}: {why}", path.display()));
+        }
+        let mut claimed = Self { path, existing, manifest: None, made, lock: Some(lock) };
+        // Another process may have begun and ended between the two looks.
+        let found = Found::at(&claimed.path)?;
+        may_begin(&claimed.path, &found, existing)?;
+        if let Found::Run(manifest) = found {
+            claimed.manifest = Some(manifest);
+        }
+        Ok(claimed)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a run is there that shall go on, and its manifest.
+    pub fn to_resume(&self) -> Option<&Value> {
+        self.manifest.as_ref().filter(|_| self.existing == Existing::Resume)
+    }
+
+    /// A folder within, made if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn folder(&self, name: impl AsRef<Path>) -> Result<PathBuf, CliError> {
+        let path = self.path.join(name);
+        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "make the folder", &e))?;
+        Ok(path)
+    }
+
+    /// Writes what the run is made of, by its [`manifest`]: `manifest.json` and `experiment.toml`. A run that it replaces is put aside before;
+    /// one that it resumes keeps when and how it was begun.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn begin(&mut self, setup: &Setup, mut new: Value) -> Result<(), CliError> {
+        if self.existing == Existing::Replace {
+            if self.manifest.is_some() {
+                replaced::set_aside(&self.path)?;
+            }
+            let aside = replaced::aside(&self.path);
+            if replaced::manifest(&aside).is_some() {
+                new["replaces"] = aside.file_name().unwrap_or_default().to_string_lossy().into();
+            }
+        }
+        if let Some(old) = self.to_resume() {
+            let mut resumed = old["resumed"].as_array().cloned().unwrap_or_default();
+            resumed.push(json!({"begun": new["begun"], "command": new["command"]}));
+            for key in ["begun", "command", "replaces"] {
+                if let Some(value) = old.get(key) {
+                    new[key] = value.clone();
+                }
+            }
+            new["resumed"] = resumed.into();
+        }
+        // The manifest comes first: with it the directory is a run's, whatever happens.
+        self.write_json(MANIFEST, &new)?;
+        self.made.clear();
+        self.manifest = Some(new);
+        write_text(&self.path.join(EXPERIMENT), &setup.experiment.resolved())
+    }
+
+    /// The run is whole: what was kept for the case that it would not be goes.
+    ///
+    /// # Errors
+    /// If the run that it replaces cannot be removed.
+    pub fn finish(&self, warn: &mut dyn FnMut(&str)) -> Result<(), CliError> {
+        for folder in [checkpoint::FOLDER, IDLE] {
+            let _ = std::fs::remove_dir_all(self.path.join(folder));
+        }
+        if self.replaces().is_some() {
+            let stays = replaced::remove_aside(&self.path)?;
+            if let Some(first) = stays.first() {
+                let (count, first) = (stays.len(), first.display());
+                warn(&format!("not removed, since fedplug did not write it: {first} ({count} in all)"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the run waits that this one replaces, if it replaces one.
+    pub fn replaces(&self) -> Option<PathBuf> {
+        let aside = replaced::aside(&self.path);
+        let said = self.manifest.as_ref().is_some_and(|manifest| manifest.get("replaces").is_some());
+        (said && replaced::manifest(&aside).is_some()).then_some(aside)
+    }
+
+    /// The experiment as the run in this directory was begun with, if its process came so far.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn experiment(&self) -> Result<Option<String>, CliError> {
+        let path = self.path.join(EXPERIMENT);
+        match std::fs::read_to_string(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            text => text.map(Some).map_err(|e| CliError::io(&path, "read the run's experiment", &e)),
+        }
+    }
+
+    /// Writes a JSON file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), CliError> {
+        let path = self.path.join(name);
+        let text = serde_json::to_string_pretty(value).map_err(|e| CliError::io(&path, "write", &e.into()))?;
+        write_text(&path, &format!("{text}\n"))
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        self.lock = None;
+        for folder in &self.made {
+            // Only an empty one goes.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Whether a run may begin where this was found.
+fn may_begin(path: &Path, found: &Found, existing: Existing) -> Result<(), CliError> {
+    let shown = path.display();
+    let (message, hint) = match (found, existing) {
+        (Found::Run(_), Existing::Resume) | (Found::Leftovers, _) => return Ok(()),
+        (Found::Nothing, Existing::Refuse | Existing::Replace) => return Ok(()),
+        (Found::Run(_), Existing::Replace) if path.is_symlink() => {
+            ("is a link, which --force does not follow", "give the directory itself with --output and --name")
+        }
+        (Found::Run(_), Existing::Replace) => return Ok(()),
+        (Found::Run(_), Existing::Refuse) => (
+            "there is a run in this directory already",
+            "give this one another name with --name, resume the old one with --resume, or replace it with --force",
+        ),
+        (Found::Nothing | Found::Others, Existing::Resume) => {
+            ("there is no run to resume", "start it without --resume")
+        }
+        (Found::Others, Existing::Refuse | Existing::Replace) => (
+            "holds files that are not of a run of fedplug, so nothing is written there",
+            "choose another place with --output or another name with --name",
+        ),
+    };
+    Err(CliError::usage(Diagnostic::new(format!("{shown}: {message}")).hint(hint)))
+}
+
+/// What a run is made of, as far as results may depend on it, and what tells it from others.
+///
+/// # Errors
+/// If a plugin's library cannot be read.
+pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
+    let used = [&setup.data, &setup.model, &setup.aggregation].into_iter();
+    let plugins = used.chain(setup.filters.iter().map(|(_, used)| used)).map(plugin).collect::<Result<Vec<_>, _>>()?;
+    let clients = setup.description.clients.iter().zip(&setup.placement.devices);
+    let clients: Vec<Value> =
+        clients.map(|(client, device)| json!({"name": client.name, "device": device, "tasks": client.tasks})).collect();
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(json!({
+        "fedplug": env!("CARGO_PKG_VERSION"),
+        "interface": plugin_api::abi::root::INTERFACE,
+        "name": setup.experiment.name,
+        "seed": setup.experiment.seed,
+        "begun": begun,
+        "command": std::env::args().collect::<Vec<_>>(),
+        "machine": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "threads-per-client": setup.experiment.federation.threads_per_client,
+        "plugins": plugins,
+        "tasks": setup.description.tasks,
+        "clients": clients,
+        "scales": setup.description.scales,
+        "data": setup.description.sources,
+    }))
+}
+
+/// A plugin's part of the manifest, with the SHA-256 of its library.
+fn plugin(used: &LoadedPlugin) -> Result<Value, CliError> {
+    let path = &used.library.path;
+    let sum = checkpoint::sha256(path).map_err(|e| CliError::io(path, "read the plugin's library", &e))?;
+    let mut plugin = used.manifest();
+    plugin["sha256"] = sum.into();
+    Ok(plugin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(parent: &Path, existing: Existing) -> Result<RunDir, CliError> {
+        RunDir::claim(parent, "r", existing, &mut |_| ())
+    }
+
+    #[test]
+    fn what_a_process_left_before_its_manifest_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r");
+        for left in [&["run.lock"][..], &["run.lock", "manifest.json.part"], &["experiment.toml.part"]] {
+            for existing in [Existing::Refuse, Existing::Replace, Existing::Resume] {
+                std::fs::create_dir_all(&path).unwrap();
+                left.iter().for_each(|name| std::fs::write(path.join(name), "").unwrap());
+                assert!(claim(folder.path(), existing).unwrap().to_resume().is_none());
+                std::fs::remove_dir_all(&path).unwrap();
+            }
+        }
+        assert!(claim(folder.path(), Existing::Resume).unwrap_err().to_string().contains("there is no run to resume"));
+    }
+
+    #[test]
+    fn a_claim_that_comes_to_nothing_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let parent = folder.path().join("runs");
+        let claimed = claim(&parent, Existing::Refuse).unwrap();
+        assert!(claim(&parent, Existing::Refuse).unwrap_err().to_string().contains("is running this experiment"));
+        drop(claimed);
+        assert!(!parent.exists());
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r");
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("manifest.json"), r#"{"manifest_version": 3}"#).unwrap();
+        for existing in [Existing::Refuse, Existing::Replace, Existing::Resume] {
+            claim(folder.path(), existing).unwrap_err();
+        }
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().join("real");
+        std::fs::create_dir_all(&real).unwrap();
+        std::fs::write(real.join(MANIFEST), r#"{"fedplug": "0", "interface": "1.0.0", "plugins": []}"#).unwrap();
+        std::os::unix::fs::symlink(&real, folder.path().join("r")).unwrap();
+        let failure = claim(folder.path(), Existing::Replace).unwrap_err();
+        assert!(failure.to_string().contains("is a link"), "{failure}");
+        assert!(claim(folder.path(), Existing::Resume).is_ok());
+    }
+}

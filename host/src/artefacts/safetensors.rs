@@ -1,0 +1,170 @@
+//! Parameters as safetensors files, and files that appear whole or not at all.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use plugin_api::{DType, Params, Room, Tensor};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, View};
+
+use crate::error::{CliError, Diagnostic};
+
+struct Viewed<'a>(&'a Tensor);
+
+impl View for Viewed<'_> {
+    fn dtype(&self) -> Dtype {
+        names().iter().find(|(ours, _)| *ours == self.0.dtype()).map_or(Dtype::U8, |&(_, theirs)| theirs)
+    }
+    fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.0.buffer().as_slice().into()
+    }
+    fn data_len(&self) -> usize {
+        self.0.buffer().len()
+    }
+}
+
+const fn names() -> &'static [(DType, Dtype)] {
+    &[
+        (DType::F32, Dtype::F32),
+        (DType::F64, Dtype::F64),
+        (DType::F16, Dtype::F16),
+        (DType::BF16, Dtype::BF16),
+        (DType::I64, Dtype::I64),
+        (DType::I32, Dtype::I32),
+        (DType::I8, Dtype::I8),
+        (DType::U8, Dtype::U8),
+    ]
+}
+
+/// Writes parameters as a safetensors file. The file's order of tensors is by type and name; `metadata` goes into its
+/// header, and so does the parameters' own order, under `order`.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(path: &Path, params: &Params, metadata: &[(&str, String)]) -> Result<(), CliError> {
+    let order = serde_json::to_string(&params.names().collect::<Vec<_>>()).unwrap_or_default();
+    // One entry alone: the format keeps metadata in a hash map, whose order changes from run to run.
+    let mut entries: serde_json::Map<String, serde_json::Value> =
+        metadata.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
+    entries.insert("order".to_owned(), order.into());
+    let header = HashMap::from([("fedplug".to_owned(), serde_json::Value::Object(entries).to_string())]);
+    let views = params.iter().map(|(name, tensor)| (name, Viewed(tensor)));
+    let part = partial(path);
+    safetensors::serialize_to_file(views, Some(header), &part).map_err(|e| {
+        CliError::run(Diagnostic::new(format!("{}: cannot write the parameters", path.display())).cause(e))
+    })?;
+    std::fs::rename(&part, path).map_err(|e| CliError::io(path, "write the parameters", &e))
+}
+
+/// Reads parameters from a file that [`write`](write()) made, in their own order.
+///
+/// # Errors
+/// If the file cannot be read, or is not such a file.
+pub fn read(path: &Path) -> Result<Params, CliError> {
+    let mut file = File::open(path).map_err(|e| CliError::io(path, "read the parameters", &e))?;
+    parse(&mut file).map_err(|what| {
+        CliError::run(Diagnostic::new(format!("{}: not a whole safetensors file", path.display())).cause(what))
+    })
+}
+
+/// Tensors are read into pieces of memory of this many bytes: large enough that a piece costs little, small enough that
+/// whoever takes tensors over one by one gives memory back on the way.
+const PIECE: usize = 32 << 20;
+
+/// Reads one tensor after the other into the memory where it stays, so that nothing is held twice.
+fn parse(file: &mut File) -> Result<Params, String> {
+    let told = |e: std::io::Error| e.to_string();
+    let all = file.metadata().map_err(told)?.len();
+    let mut head = vec![0; 8];
+    file.read_exact(&mut head).map_err(told)?;
+    let length = u64::from_le_bytes(head[..8].try_into().unwrap_or_default());
+    if length > all.saturating_sub(8) {
+        return Err("it ends within its header".to_owned());
+    }
+    file.take(length).read_to_end(&mut head).map_err(told)?;
+    // Offsets and sizes are checked by this type as it is read.
+    let header: Metadata = serde_json::from_slice(&head[8..]).map_err(|e| e.to_string())?;
+    let data = head.len() as u64;
+    if data + header.data_len() as u64 != all {
+        return Err(format!("it has {all} bytes, and its header speaks of {}", data + header.data_len() as u64));
+    }
+    let ours = header.metadata().as_ref().and_then(|entries| entries.get("fedplug"));
+    let ours: Option<serde_json::Value> = ours.and_then(|text| serde_json::from_str(text).ok());
+    let order = ours.as_ref().and_then(|entries| entries.get("order")?.as_str());
+    let order: Vec<String> = match order {
+        Some(text) => serde_json::from_str(text).map_err(|e| e.to_string())?,
+        None => header.offset_keys(),
+    };
+    let mut params = Params::new();
+    let (mut room, mut left) = (Room::default(), header.data_len());
+    for name in order {
+        let info = header.info(&name).ok_or_else(|| format!("there is no tensor `{name}`"))?;
+        let dtype = names().iter().find(|(_, theirs)| *theirs == info.dtype).map(|&(ours, _)| ours);
+        let dtype = dtype.ok_or_else(|| format!("tensor `{name}` has elements of type {:?}", info.dtype))?;
+        let (start, end) = info.data_offsets;
+        if room.left() < Room::bytes::<u8>(end - start) {
+            room = Room::of([left.min(PIECE).max(end - start)]);
+        }
+        left -= (end - start).min(left);
+        let mut bytes = room.draft::<u8>(end - start);
+        file.seek(SeekFrom::Start(data + start as u64)).map_err(told)?;
+        file.read_exact(bytes.as_mut_slice()).map_err(told)?;
+        params.insert(name, Tensor::new(dtype, &info.shape, bytes.into_buffer()).map_err(|e| e.to_string())?);
+    }
+    Ok(params)
+}
+
+/// Writes a text file that appears whole or not at all.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
+    let part = partial(path);
+    let written = std::fs::File::create(&part)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&part, path));
+    written.map_err(|e| CliError::io(path, "write the file", &e))
+}
+
+/// The name of a file that is being written and takes the place of `path` when it is whole.
+pub fn partial(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_come_back_in_their_order_and_the_file_is_the_same_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let params: Params = [
+            ("z", Tensor::from_slice(&[2], &[1.5_f32, f32::NAN]).unwrap()),
+            ("a", Tensor::from_slice::<i64>(&[0, 3], &[]).unwrap()),
+            ("m", Tensor::from_slice(&[], &[7_u8]).unwrap()),
+        ]
+        .into_iter()
+        .collect();
+        let paths = ["one", "two"].map(|name| folder.path().join(name));
+        for path in &paths {
+            write(path, &params, &[("round", "3".to_owned()), ("score", "1".to_owned())]).unwrap();
+        }
+        assert_eq!(std::fs::read(&paths[0]).unwrap(), std::fs::read(&paths[1]).unwrap());
+        let back = read(&paths[0]).unwrap();
+        assert_eq!(back.names().collect::<Vec<_>>(), ["z", "a", "m"]);
+        for (name, tensor) in params.iter() {
+            let other = back.get(name).unwrap();
+            assert_eq!((tensor.shape(), tensor.buffer().as_slice()), (other.shape(), other.buffer().as_slice()));
+        }
+        std::fs::write(&paths[1], b"junk").unwrap();
+        assert!(read(&paths[1]).unwrap_err().to_string().contains("not a whole safetensors file"));
+    }
+}

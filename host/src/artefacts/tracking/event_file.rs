@@ -1,0 +1,96 @@
+//! A TensorBoard event file that is written.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use protobuf::Message as _;
+use tensorboard_proto::event::Event;
+
+use crate::artefacts::events::masked;
+use crate::error::CliError;
+
+/// How many bytes of a client's events are put together before they are written.
+const PIECE: usize = 1 << 16;
+
+/// Removes the event files of a run that were written after the checkpoint that it goes on from, which names the others.
+pub(super) fn remove_others(run: &Path, kept: &BTreeMap<PathBuf, u64>) -> Result<(), CliError> {
+    let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove events that come again", &e);
+    let events = run.join("events");
+    let list = |path: &Path| match std::fs::read_dir(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
+    };
+    for client in list(&events).map_err(|e| failed(&events, e))? {
+        let folder = client.path();
+        if !client.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        for file in list(&folder).map_err(|e| failed(&folder, e))? {
+            let path = file.path();
+            let within = path.strip_prefix(run).unwrap_or(&path);
+            if is_ours(&file.file_name().to_string_lossy()) && !kept.contains_key(within) {
+                std::fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is the name of an event file that a run wrote.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.starts_with("events.out.tfevents.") && name.contains(".fedplug.")
+}
+
+/// A TensorBoard event file. It is open only while a piece is written: there may be more clients than files that a
+/// process may hold open.
+pub(super) struct EventFile {
+    /// Where it lies.
+    pub(super) path: PathBuf,
+    /// Records that are not in the file yet.
+    waiting: Vec<u8>,
+    /// With those that wait.
+    pub(super) len: u64,
+}
+
+impl EventFile {
+    pub(super) fn new(folder: &Path, time: f64) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        // TensorBoard reads the files of a folder in the order of their names; a resumed run's comes later.
+        let mut number = 0;
+        let path = loop {
+            let path = folder.join(format!("events.out.tfevents.{:010}.fedplug.{number:04}", time as u64));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(_) => break path,
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                Err(e) => return Err(e),
+            }
+        };
+        let mut file = Self { path, waiting: Vec::new(), len: 0 };
+        let mut version = Event::new();
+        version.set_wall_time(time);
+        version.set_file_version("brain.Event:2".to_owned());
+        file.write(&version)?;
+        Ok(file)
+    }
+
+    pub(super) fn write(&mut self, event: &Event) -> std::io::Result<()> {
+        let data = event.write_to_bytes().map_err(std::io::Error::other)?;
+        let length = (data.len() as u64).to_le_bytes();
+        let before = self.waiting.len();
+        for part in [&length[..], &masked(&length).to_le_bytes(), &data, &masked(&data).to_le_bytes()] {
+            self.waiting.extend_from_slice(part);
+        }
+        self.len += (self.waiting.len() - before) as u64;
+        if self.waiting.len() < PIECE { Ok(()) } else { self.flush() }
+    }
+
+    pub(super) fn flush(&mut self) -> std::io::Result<()> {
+        if !self.waiting.is_empty() {
+            OpenOptions::new().append(true).open(&self.path)?.write_all(&self.waiting)?;
+            self.waiting.clear();
+        }
+        Ok(())
+    }
+}

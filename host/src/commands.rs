@@ -1,0 +1,369 @@
+//! The command line: arguments as they are typed, and what they start.
+
+pub mod compare;
+pub mod predict;
+pub mod prepare;
+pub mod run;
+pub mod schema;
+
+use std::io::{ErrorKind, StdoutLock, Write};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use plugin_api::Level;
+
+use crate::artefacts::run_dir::Existing;
+use crate::artefacts::safetensors;
+use crate::commands::run::Options;
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::{Draft, Experiment, MOST_THREADS};
+use crate::plot::{self, Across, Size};
+use crate::terminal::console::Console;
+
+mod plugin;
+
+/// Federated learning with plugins: one TOML file, one command.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command or the file is wrong, 130 stopped on request, 141 whoever read \
+                  stdout closed it"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Show more: plugins' debug lines (-v), everything (-vv)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Show warnings and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an experiment
+    ///
+    /// Leaves a directory OUTPUT/NAME with models, TensorBoard events, metrics.jsonl and summary.json. Progress and the
+    /// closing table go to stderr.
+    ///
+    /// Ctrl-C, SIGTERM and SIGHUP end the epochs that are under way, write a checkpoint and stop; a second one stops at
+    /// once. A process that is killed loses what it did since the last checkpoint. Either way --resume goes on to the
+    /// same results.
+    ///
+    /// Exit code 0: done, 1: the run failed, 2: the command or the file is wrong, 130: stopped on request, to be resumed.
+    Run(RunArgs),
+    /// Do everything but train: read the file, load the plugins, read the data, make a model
+    Check(ExperimentArgs),
+    /// Predict the tasks' values for rows of a CSV or FASTA file with a trained model
+    ///
+    /// Writes CSV: all columns of the input (of FASTA: names and sequences), then TASK_predicted for each task, in the
+    /// target's own unit; a line for each row, in the input's order.
+    Predict(PredictArgs),
+    /// Write the data as an experiment will use it, and pictures of the clients' sizes
+    ///
+    /// Needs only the dataset's plugin. The paths of all files go to stdout.
+    Prepare(PrepareArgs),
+    /// Compare runs that are done: metrics, time, bytes, memory
+    ///
+    /// A row a run, with the last values as means over clients. The score has no unit and is a mean over tasks as well;
+    /// metrics are of one task: the only one, or that of --task. The table goes to stdout.
+    Compare(CompareArgs),
+    /// Draw curves from TensorBoard event files
+    ///
+    /// A picture a client with one curve a run, as SVG and as PNG (two pixels to each of the size's). Behind each curve
+    /// its values stand faint; of many values, the most extreme one in 200 at either end may lie outside. The paths of
+    /// the pictures go to stdout.
+    Plot(PlotArgs),
+    /// Write, list and inspect plugins
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Write an experiment's JSON Schema, for editors that complete and check TOML
+    ///
+    /// It has the keys of the plugins that the experiment names, and goes to stdout:
+    /// fedplug schema experiment.toml > experiment.schema.json. Editors with Taplo (Even Better TOML in VS Code) use it
+    /// when the experiment's first line is #:schema experiment.schema.json, a path seen from the experiment. Write it
+    /// anew when another plugin is named: a table admits the plugin that it named then, and that plugin's keys. A table
+    /// that names no plugin yet admits anything.
+    Schema(plugin::Schema),
+}
+
+#[derive(Debug, Args)]
+struct ExperimentArgs {
+    /// The experiment, a TOML file; paths in it are seen from the current directory
+    file: PathBuf,
+    /// Change a key of the file: --set federation.rounds=10 --set dataset.root=../data
+    ///
+    /// Filters are numbered from 0: --set filter.0.at=client-input. A table or a list is set whole, in quotes:
+    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. What is no TOML value is text.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Look for plugins here first
+    #[arg(long = "plugin-dir", value_name = "DIR")]
+    plugin_dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    experiment: ExperimentArgs,
+    /// The folder for run directories
+    #[arg(short, long, default_value = "runs")]
+    output: PathBuf,
+    /// Name the run otherwise than the file does
+    #[arg(long)]
+    name: Option<String>,
+    /// How many clients work at the same time; does not change the results [default: by the machine]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_THREADS)))]
+    threads: Option<u32>,
+    /// Replace an earlier run of this name; it waits in NAME.replaced~ until this one is done
+    #[arg(long)]
+    force: bool,
+    /// Resume an interrupted run of this name, from its last checkpoint; all that its results depend on must be the same
+    #[arg(long, conflicts_with = "force")]
+    resume: bool,
+}
+
+#[derive(Debug, Args)]
+struct PredictArgs {
+    /// The directory of a run that is done, such as runs/quickstart
+    run: PathBuf,
+    /// The rows, in a form that the run's dataset reads: a CSV with the columns that the model was trained on, or FASTA
+    ///
+    /// Where the model reads heavy and light chains, FASTA records are paired by their names: ab0_H and ab0_L, ab0|VH and
+    /// ab0|VL, ab0 heavy and ab0 kappa. A record may also hold both chains, as HEAVY|LIGHT.
+    input: PathBuf,
+    /// Predict with this client's own model [default: the best global model]
+    #[arg(long)]
+    client: Option<String>,
+    /// Predict with the global model that was best for this task [default: the one that was best over all tasks]
+    #[arg(long, value_name = "TASK", conflicts_with = "client")]
+    best_of: Option<String>,
+    /// Predict this task only; may be given several times [default: all that the model has]
+    #[arg(long = "task")]
+    tasks: Vec<String>,
+    /// Read a column by another name, such as --column heavy=VH; may be given several times
+    #[arg(long = "column", value_name = "NAME=OTHER", value_parser = column)]
+    columns: Vec<(String, String)>,
+    /// The file to write [default: stdout]
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Where to compute: cpu, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// How many threads compute
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
+    threads: u32,
+    /// Look for plugins here first
+    #[arg(long = "plugin-dir", value_name = "DIR")]
+    plugin_dirs: Vec<PathBuf>,
+}
+
+/// Reads `heavy=VH`.
+fn column(text: &str) -> Result<(String, String), String> {
+    let sides = text.split_once('=').filter(|(ours, theirs)| !ours.is_empty() && !theirs.is_empty());
+    let (ours, theirs) =
+        sides.ok_or("the column's usual name and the one that it has in the file, with a `=` between them")?;
+    Ok((ours.to_owned(), theirs.to_owned()))
+}
+
+fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
+    let options = predict::Options {
+        run: args.run,
+        input: args.input,
+        client: args.client,
+        best_of: args.best_of,
+        tasks: args.tasks,
+        columns: args.columns,
+        device: args.device,
+        threads: args.threads as usize,
+        plugin_folders: args.plugin_dirs,
+    };
+    let Some(path) = args.output else {
+        let mut output = Piped { stdout: std::io::stdout().lock(), closed: false };
+        let outcome = predict::predict(&options, console, &mut output);
+        return outcome.map(drop).map_err(|failure| if output.closed { CliError::closed_pipe() } else { failure });
+    };
+    if path.exists() && !args.force {
+        let report = Diagnostic::new(format!("{}: the file exists", path.display()));
+        return Err(CliError::usage(report.hint("choose another with --output, or replace it with --force")));
+    }
+    // A file beside it takes its place when it is whole.
+    let part = safetensors::partial(&path);
+    let mut file = std::fs::File::create(&part).map_err(|e| CliError::io(&part, "write the predictions", &e))?;
+    let count = predict::predict(&options, console, &mut file).inspect_err(|_| {
+        let _ = std::fs::remove_file(&part);
+    })?;
+    std::fs::rename(&part, &path).map_err(|e| CliError::io(&path, "write the predictions", &e))?;
+    console.log(Level::Info, &format!("{count} rows predicted: {}", path.display()));
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+struct PrepareArgs {
+    #[command(flatten)]
+    experiment: ExperimentArgs,
+    /// The folder to write into; made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Replace what was prepared there before; other files stay
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct CompareArgs {
+    /// Run directories
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// Show the metrics of this task
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// How the table is written
+    #[arg(long, value_enum, default_value = "table")]
+    format: compare::Format,
+}
+
+#[derive(Debug, Args)]
+struct PlotArgs {
+    /// Run directories, folders that hold several, or any folders with event files below
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The scalars to draw, without the client: RMSE/local_test, Pearson/local_test_expression
+    #[arg(long)]
+    tag: String,
+    /// The folder for the pictures
+    #[arg(short, long, value_name = "DIR", default_value = "figures")]
+    output: PathBuf,
+    /// Draw at each value the mean of it and those before it, at most so many in all; 1 draws the values alone
+    #[arg(long, value_name = "VALUES", default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// A title in the place of the client's name, or before it; an empty one leaves it away
+    #[arg(long)]
+    title: Option<String>,
+    /// The size of each picture, in pixels of which 96 are an inch [default: 640x420; by the clients with --together]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
+    size: Option<Size>,
+    /// A name for a run in the legend, once for each, in their order
+    #[arg(long = "label", value_name = "NAME")]
+    labels: Vec<String>,
+    /// Draw this client only, or `server`; may be given several times [default: all]
+    #[arg(long = "client", value_name = "NAME")]
+    clients: Vec<String>,
+    /// Put all clients side by side into one picture
+    #[arg(long)]
+    together: bool,
+    /// What stands on the axis across
+    #[arg(long, value_enum, default_value = "step")]
+    x: Across,
+    /// Replace pictures that were drawn before; other files stay
+    #[arg(long)]
+    force: bool,
+}
+
+/// Reads `640x420`.
+fn size(text: &str) -> Result<Size, String> {
+    let side = |text: &str| text.parse().ok().filter(|side| (200..=10_000).contains(side));
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    let (width, height) = sides.ok_or("two numbers from 200 to 10000 with an `x` between them")?;
+    Ok(Size { width, height })
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// If it cannot be done.
+pub fn execute(cli: Cli) -> Result<(), CliError> {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => Level::Warn,
+        (_, 0) => Level::Info,
+        (_, 1) => Level::Debug,
+        _ => Level::Trace,
+    };
+    let options = |args: &ExperimentArgs| Options {
+        output: PathBuf::new(),
+        existing: Existing::Refuse,
+        plugin_folders: args.plugin_dirs.clone(),
+        level,
+    };
+    match cli.command {
+        Command::Run(args) => {
+            let existing = match (args.force, args.resume) {
+                (true, _) => Existing::Replace,
+                (_, true) => Existing::Resume,
+                _ => Existing::Refuse,
+            };
+            let options = Options { existing, ..options(&args.experiment) };
+            let mut overrides = args.experiment.overrides;
+            overrides.extend(args.name.map(|name| format!("name={}", serde_json::Value::from(name))));
+            let mut draft = Draft::read(&args.experiment.file, &overrides)?;
+            if let Some(threads) = args.threads {
+                draft.experiment.federation.threads = threads as usize;
+            }
+            run::run(draft, &Options { output: args.output, ..options })
+        }
+        Command::Predict(args) => predict(args, &Console::new(level)),
+        Command::Check(args) => {
+            let options = options(&args);
+            let text = run::check(Draft::read(&args.file, &args.overrides)?, &options)?;
+            print(&text)
+        }
+        Command::Prepare(args) => {
+            let options = options(&args.experiment);
+            let experiment = Experiment::read(&args.experiment.file, &args.experiment.overrides)?;
+            print(&lines(&prepare::prepare(&experiment, &args.output, args.force, &options)?))
+        }
+        Command::Plugin(command) => print(&command.execute()?),
+        Command::Schema(args) => print(&args.execute()?),
+        Command::Compare(args) => print(&compare::compare(&args.runs, args.task.as_deref(), args.format)?),
+        Command::Plot(args) => {
+            let options = plot::Options {
+                runs: args.runs,
+                tag: args.tag,
+                output: args.output,
+                window: args.window as usize,
+                title: args.title,
+                size: args.size,
+                labels: args.labels,
+                clients: args.clients,
+                together: args.together,
+                across: args.x,
+                force: args.force,
+            };
+            print(&lines(&plot::plot(&options, &Console::new(level))?))
+        }
+    }
+}
+
+fn lines(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("{}\n", path.display())).collect()
+}
+
+fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|e| match e.kind() {
+        ErrorKind::BrokenPipe => CliError::closed_pipe(),
+        _ => CliError::run(Diagnostic::new("cannot write to stdout").cause(e)),
+    })
+}
+
+/// Stdout, and whether its reader has closed it.
+struct Piped {
+    stdout: StdoutLock<'static>,
+    closed: bool,
+}
+
+impl Write for Piped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stdout.write(bytes).inspect_err(|e| self.closed |= e.kind() == ErrorKind::BrokenPipe)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stdout.flush().inspect_err(|e| self.closed |= e.kind() == ErrorKind::BrokenPipe)
+    }
+}

@@ -1,0 +1,123 @@
+//! What a plugin tells of itself: `fedplug plugin inspect`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use plugin_api::abi::root;
+use plugin_api::component::Profile;
+use plugin_api::{Component, Kind};
+use serde_json::json;
+
+use crate::error::{CliError, Diagnostic};
+use crate::plugins::config_keys::{Key, keys};
+use crate::plugins::{Finder, Library};
+
+/// Columns of a description.
+const WIDTH: usize = 100;
+
+/// For whom it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For other programs, with each component's JSON Schema
+    Json,
+}
+
+/// Tells what the library is that a name or a path leads to, and what it offers, of one kind or of all.
+///
+/// # Errors
+/// If there is no such library, it cannot be opened, or the name alone does not say which of several is meant.
+pub fn inspect(name: &str, kind: Option<Kind>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
+    let finder = Finder::new(folders, &[]);
+    let library = match kind {
+        Some(kind) => finder.find(kind, name).map(|(library, _)| library),
+        None => finder.named(name).and_then(|libraries| one(name, libraries)),
+    };
+    let library = library.map_err(CliError::usage)?;
+    let wanted = |profile: &&Profile| kind.is_none_or(|kind| kind == profile.kind);
+    let components: Vec<&Profile> = library.plugin.components.iter().map(Component::profile).filter(wanted).collect();
+    Ok(match format {
+        Format::Json => {
+            let told = json!({ "library": library.path, "about": library.plugin.about, "components": components });
+            format!("{told:#}\n")
+        }
+        Format::Text => text(&library, &components),
+    })
+}
+
+fn one(name: &str, mut libraries: Vec<Library>) -> Result<Library, Diagnostic> {
+    if let ([_, _, ..], Some(last)) = (&libraries[..], libraries.last()) {
+        let known =
+            libraries.iter().map(|library| format!("{} ({})", library.plugin.about.package, library.path.display()));
+        let report = Diagnostic::new(format!("{} plugins are named `{name}`", libraries.len()))
+            .cause(known.collect::<Vec<_>>().join(", "));
+        let kind = last.plugin.components.first().map_or(Kind::Model, |component| component.profile().kind);
+        return Err(report.hint(format!("say which with --kind, such as --kind {kind}, or give the library's path")));
+    }
+    libraries.pop().ok_or_else(|| Diagnostic::new(format!("there is no plugin `{name}`")))
+}
+
+fn text(library: &Library, components: &[&Profile]) -> String {
+    let about = &library.plugin.about;
+    let interface = if about.interface == root::INTERFACE {
+        format!("plugin-api {}, as this host", about.interface)
+    } else {
+        format!("plugin-api {}; this host has {}", about.interface, root::INTERFACE)
+    };
+    let facts = [
+        ("library", library.path.display().to_string()),
+        ("authors", about.authors.replace(':', ", ")),
+        ("licence", about.license.clone()),
+        ("build", about.build.clone()),
+        ("interface", interface),
+    ];
+    let mut text = format!("{} {}\n", about.package, about.version);
+    for (what, fact) in facts {
+        let fact = if fact.is_empty() { "not told".to_owned() } else { fact };
+        let _ = writeln!(text, "  {what:<10} {fact}");
+    }
+    for profile in components {
+        let _ = writeln!(text, "\n{} `{}`: {}", profile.kind, profile.name, profile.about);
+        let keys = keys(&profile.schema);
+        if keys.is_empty() {
+            text.push_str("\n  It has no keys of its own.\n");
+        }
+        keys.iter().for_each(|key| tell(key, &mut text));
+    }
+    text
+}
+
+fn tell(key: &Key, text: &mut String) {
+    let default = match &key.default {
+        Some(default) => format!(", default {default}"),
+        None if key.required => ", required".to_owned(),
+        None => ", optional".to_owned(),
+    };
+    let _ = writeln!(text, "\n  {}: {}{default}", key.name, key.takes);
+    wrap(&key.about, "      ", text);
+    let widest = key.words.iter().map(|(word, _)| word.chars().count()).max().unwrap_or_default();
+    for (word, about) in &key.words {
+        let mut lines = String::new();
+        wrap(about, &" ".repeat(8 + widest), &mut lines);
+        let _ = writeln!(text, "      {word:<widest$}  {}", lines.trim());
+    }
+}
+
+/// Breaks the lines of a text at words, each with an indent.
+fn wrap(lines: &str, indent: &str, text: &mut String) {
+    for line in lines.lines() {
+        let mut width = 0;
+        for word in line.split(' ') {
+            let length = word.chars().count();
+            if width > 0 && width + 1 + length > WIDTH - indent.len() {
+                text.push('\n');
+                width = 0;
+            }
+            text.push_str(if width == 0 { indent } else { " " });
+            text.push_str(word);
+            width += length + usize::from(width > 0);
+        }
+        text.push('\n');
+    }
+}

@@ -1,0 +1,166 @@
+//! The crate of a new plugin: `fedplug plugin new`.
+//!
+//! The files are templates beside this one, in which `{{name}}` and the like stand for what is chosen.
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::Kind;
+use plugin_api::abi::root;
+use serde_json::Value;
+
+use crate::artefacts::safetensors::write_text;
+use crate::error::{CliError, Diagnostic};
+
+const MANIFEST: &str = include_str!("new/manifest.toml");
+const CONFORMANCE: &str = include_str!("new/conformance.rs");
+const README: &str = include_str!("new/readme.md");
+const IGNORE: &str = include_str!("new/ignore");
+const EXPERIMENT: &str = include_str!("new/experiment.toml");
+const DATA: &str = include_str!("new/data.csv");
+
+/// The plugin to make.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// The folder that its folder will stand in.
+    pub output: PathBuf,
+    /// The folder of plugin-api; the published one without it.
+    pub plugin_api: Option<PathBuf>,
+}
+
+/// Makes the folder `<kind>-<name>` with a small whole plugin. Returns what there is to tell: the files, and what to do
+/// with them.
+///
+/// # Errors
+/// If the name cannot name a plugin, the folder is there already, or a file cannot be written.
+pub fn new(options: &Options) -> Result<String, CliError> {
+    let Options { kind, name, output, .. } = options;
+    check_name(*kind, name).map_err(CliError::usage)?;
+    let dependency = dependency(options.plugin_api.as_deref()).map_err(CliError::usage)?;
+    let folder = output.join(format!("{kind}-{name}"));
+    std::fs::create_dir_all(output).map_err(|e| CliError::io(output, "make the folder", &e))?;
+    std::fs::create_dir(&folder).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => CliError::usage(
+            Diagnostic::new(format!("{}: is there already, and stays as it is", folder.display()))
+                .hint("choose another name, or another folder with --output"),
+        ),
+        _ => CliError::io(&folder, "make the folder", &error),
+    })?;
+
+    let code = match kind {
+        Kind::Model => include_str!("new/model.rs"),
+        Kind::Dataset => include_str!("new/dataset.rs"),
+        Kind::Aggregator => include_str!("new/aggregator.rs"),
+        Kind::Filter => include_str!("new/filter.rs"),
+    };
+    let words = [
+        ("kind", kind.to_string()),
+        ("name", name.clone()),
+        ("plugin-api", dependency),
+        ("crate", format!("{kind}_{}", name.replace('-', "_"))),
+        ("check", check(*kind).to_owned()),
+    ];
+    let filled = |text: &str| words.iter().fold(text.to_owned(), |text, (word, with)| put(&text, word, with));
+    let mut files = vec![
+        ("Cargo.toml", filled(MANIFEST)),
+        ("src/lib.rs", filled(code)),
+        ("tests/conformance.rs", filled(CONFORMANCE)),
+        ("experiment.toml", filled(&experiment(*kind))),
+        ("README.md", filled(README)),
+        (".gitignore", IGNORE.to_owned()),
+    ];
+    if *kind != Kind::Dataset {
+        files.push(("data/binding/made-up.csv", DATA.to_owned()));
+    }
+    let mut told = format!("{}:", folder.display());
+    for (file, text) in files {
+        let path = folder.join(file);
+        let parent = path.parent().unwrap_or(&folder);
+        std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "make the folder", &e))?;
+        write_text(&path, &text)?;
+        told.push_str(&format!(" {file}"));
+    }
+    let commands = "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release";
+    let from = match &options.plugin_api {
+        Some(_) => "",
+        None => {
+            "\nIt takes plugin-api from the registry. Should that have none, put `plugin-api = { path = \"…\" }` into its \
+             Cargo.toml, with the folder `plugin-api` of a checkout; or begin with `--plugin-api PATH`.\n"
+        }
+    };
+    Ok(format!("{told}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n{from}", folder.display()))
+}
+
+fn put(text: &str, word: &str, with: &str) -> String {
+    text.replace(&format!("{{{{{word}}}}}"), with)
+}
+
+/// A name that can name a crate, and a library's file that leads back to it.
+fn check_name(kind: Kind, name: &str) -> Result<(), Diagnostic> {
+    let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.split('-').all(part) {
+        return Err(Diagnostic::new(format!("`{name}`: cannot name a plugin"))
+            .hint("use lowercase letters, digits and single hyphens, a letter first: my-median"));
+    }
+    match name.strip_prefix(&format!("{kind}-")) {
+        Some(rest) => Err(Diagnostic::new(format!("`{name}`: the kind comes before the name by itself"))
+            .hint(format!("fedplug plugin new {kind} {rest}"))),
+        None => Ok(()),
+    }
+}
+
+/// Where the manifest takes plugin-api from.
+fn dependency(folder: Option<&Path>) -> Result<String, Diagnostic> {
+    let Some(folder) = folder else { return Ok(format!("version = \"{}\"", root::INTERFACE)) };
+    let not = || Diagnostic::new(format!("{}: is not the folder of plugin-api", folder.display()));
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).map_err(|e| not().cause(e))?;
+    let named = toml::from_str::<Value>(&manifest).is_ok_and(|manifest| manifest["package"]["name"] == "plugin-api");
+    let folder = folder.canonicalize().map_err(|e| not().cause(e))?;
+    let Some(path) = folder.to_str().filter(|_| named) else { return Err(not()) };
+    Ok(format!("path = {}", Value::from(path)))
+}
+
+/// The check of the new plugin by the test kit.
+fn check(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Model => "testkit::check_model(&component(), &json!({}), &testkit::tasks(&[\"a\", \"b\"])).assert();",
+        Kind::Dataset => "testkit::check_dataset(&component(), &json!({ \"rows\": 8 })).assert();",
+        Kind::Aggregator => "testkit::check_aggregator(&component(), &json!({})).assert();",
+        Kind::Filter => "testkit::check_filter(&component(), &json!({ \"limit\": 1.0 })).assert();",
+    }
+}
+
+/// An experiment with the new plugin among those that come with fedplug.
+fn experiment(new: Kind) -> String {
+    let flab = "plugin = \"flab\"\nroot = \"data\"\ntasks = [\"binding\"]\nclients = { count = 3, alpha = 10.0 }";
+    let tables = [
+        (Kind::Dataset, flab, "plugin = \"{{name}}\"\nrows = 64"),
+        (Kind::Model, "plugin = \"linear\"", "plugin = \"{{name}}\"\nlearning-rate = 0.5"),
+        (Kind::Aggregator, "plugin = \"fedavg\"", "plugin = \"{{name}}\"\nweight-by = \"steps\""),
+        (Kind::Filter, "", "\n[[filter]]\nplugin = \"{{name}}\"\nat = \"client-output\"\nlimit = 1.0"),
+    ];
+    let fill = |text: String, (kind, usual, own): (Kind, &str, &str)| {
+        put(&text, &kind.to_string(), if kind == new { own } else { usual })
+    };
+    tables.into_iter().fold(EXPERIMENT.to_owned(), fill).trim_end().to_owned() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_that_a_crate_and_a_library_can_have() {
+        for name in ["my-median", "a", "krum2", "fed-avg-2"] {
+            assert!(check_name(Kind::Aggregator, name).is_ok(), "{name}");
+        }
+        for name in ["", "My-median", "my_median", "2nd", "-a", "a-", "a--b", "a/b", "..", "über", "aggregator-x"] {
+            assert!(check_name(Kind::Aggregator, name).is_err(), "{name}");
+        }
+        // No other kind's word is in the way.
+        assert!(check_name(Kind::Filter, "model-size").is_ok());
+    }
+}

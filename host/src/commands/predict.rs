@@ -1,0 +1,252 @@
+//! Predictions of a trained model: rows in, the same rows with a column more for each task out.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use plugin_api::{ClientTask, Column, Kind, Level, Message, ModelSetup, Scale, Seed, Table, TaskSpec, cell_name};
+use serde::Deserialize;
+
+use crate::artefacts::safetensors;
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::Experiment;
+use crate::experiment::document::nearest;
+use crate::federation::notes::Notes;
+use crate::federation::services::{CallScope, HostServices};
+use crate::plugins::Finder;
+use crate::plugins::validate;
+use crate::setup::placement::Placement;
+use crate::terminal::console::Console;
+
+/// How many rows are held at a time. Predictions do not depend on it.
+const ROWS: u64 = 1024;
+
+/// What is to be predicted, with what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory of a run that is done.
+    pub run: PathBuf,
+    /// The rows.
+    pub input: PathBuf,
+    /// The client whose own model predicts; the best global model without it.
+    pub client: Option<String>,
+    /// The task whose best global model predicts, in the place of the one that is best over all tasks.
+    pub best_of: Option<String>,
+    /// The tasks to predict; all that the model has without any.
+    pub tasks: Vec<String>,
+    /// The names that columns have in the input, by those that the dataset knows.
+    pub columns: Vec<(String, String)>,
+    /// Where to compute.
+    pub device: String,
+    /// How many threads may compute.
+    pub threads: usize,
+    /// Folders to look for plugins in before all others.
+    pub plugin_folders: Vec<PathBuf>,
+}
+
+/// What of a run's manifest predictions need.
+#[derive(Deserialize)]
+struct Manifest {
+    tasks: Vec<TaskSpec>,
+    clients: Vec<Client>,
+    /// Absent from runs of earlier versions.
+    scales: Option<BTreeMap<String, Scale>>,
+}
+
+#[derive(Deserialize)]
+struct Client {
+    name: String,
+    tasks: Vec<ClientTask>,
+}
+
+/// Predicts each row of the input and writes all that it says and the predictions as CSV, in the input's order. Predictions
+/// are in the targets' own units.
+///
+/// # Errors
+/// If the run, the rows or the output cannot be used.
+pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> Result<u64, CliError> {
+    let file = options.run.join("experiment.toml");
+    let experiment = Experiment::read(&file, &renamed(&options.columns)).map_err(|failure| {
+        let report = Diagnostic::new(format!("{}: not the directory of a run", options.run.display()));
+        CliError::usage(failure.reports().iter().fold(report, |report, inner| report.cause(inner.message())))
+    })?;
+    let manifest = manifest(&options.run)?;
+    let (file, held) = chosen(options, &manifest)?;
+    let tasks = wanted(options, &held)?;
+    let params = safetensors::read(&file)?;
+    if manifest.scales.is_none() {
+        let line =
+            "the run's manifest does not say whether targets were standardised; predictions are in the model's unit";
+        console.log(Level::Warn, line);
+    }
+    let scales = manifest.scales.unwrap_or_default();
+
+    let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
+    let find = |kind, name: &str| finder.find(kind, name).map_err(CliError::usage);
+    let (_, model) = find(Kind::Model, &experiment.model.plugin)?;
+    let (_, dataset) = find(Kind::Dataset, &experiment.dataset.plugin)?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let notes = Notes::default();
+    let services = HostServices {
+        console,
+        reporter: crate::artefacts::tracking::Reporter::nowhere(),
+        notes: &notes,
+        stop: &stop,
+        seed: Seed::new(u64::from(experiment.seed)),
+        threads: options.threads,
+    };
+    let devices = model.devices().map_err(CliError::run)?;
+    let place = Placement::new(std::slice::from_ref(&options.device), &devices, 1, 1).map_err(CliError::usage)?;
+    let scope = CallScope::new(&services, &experiment.model.plugin, None, None).on(&place.devices[0]);
+    let ctx = scope.context();
+
+    let federation = &experiment.federation;
+    let setup = ModelSetup::new(manifest.tasks.clone(), federation.rounds, federation.local_epochs).holding(held);
+    let mut model = model.new_model(&experiment.model.config, &setup, &ctx).map_err(CliError::run)?;
+    let received = model.receive(&Message::from(params), &ctx).map_err(CliError::run)?;
+    if let Some(first) = received.missing.first() {
+        let clients: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();
+        let count = received.missing.len();
+        let what = format!("{count} tensors, such as `{first}`, were kept by each client and are not in this model");
+        let report = Diagnostic::new(format!("{}: {what}", file.display()));
+        return Err(CliError::usage(
+            report.hint(format!("choose a client's own model with --client: {}", clients.join(", "))),
+        ));
+    }
+    let mut dataset =
+        dataset.new_dataset(&experiment.dataset.config, &ctx).map_err(|error| match &options.columns[..] {
+            [] => CliError::run(error),
+            _ => CliError::usage(
+                Diagnostic::from(error).hint("--column needs a dataset that has the key `predict-columns`"),
+            ),
+        })?;
+    dataset.open_rows(&options.input, &ctx).map_err(|e| CliError::usage(Diagnostic::from(e)))?;
+    let mut next = || dataset.next_rows(ROWS, &ctx).map_err(CliError::run);
+    let wrong = |error| CliError::run(Diagnostic::from(error).within(&format!("model `{}`", experiment.model.plugin)));
+    let predict = |task: &str, rows: &Table| {
+        let found = model
+            .predict(task, rows, &ctx)
+            .and_then(|found| validate::predictions(task, rows, found))
+            .map_err(wrong)?;
+        if let Some(value) = found.iter().find(|value| !value.is_finite()) {
+            return Err(wrong(plugin_api::Error::other(format!("task `{task}`: a prediction is {value}"))));
+        }
+        let scale = scales.get(task);
+        Ok(found.into_iter().map(|value| restored(value, scale)).collect())
+    };
+    write(&tasks, &mut next, predict, output)
+}
+
+/// A value in the target's own unit.
+pub fn restored(value: f32, scale: Option<&Scale>) -> f32 {
+    scale.map_or(value, |scale| scale.restore(value.into()) as f32)
+}
+
+/// The key of the dataset that says which columns have other names, for [`Experiment::read`].
+fn renamed(columns: &[(String, String)]) -> Vec<String> {
+    let text = |text: &String| serde_json::Value::from(text.as_str());
+    let pairs: Vec<String> =
+        columns.iter().map(|(ours, theirs)| format!("{} = {}", text(ours), text(theirs))).collect();
+    if pairs.is_empty() { Vec::new() } else { vec![format!("dataset.predict-columns={{ {} }}", pairs.join(", "))] }
+}
+
+fn write(
+    tasks: &[String],
+    next: &mut dyn FnMut() -> Result<Table, CliError>,
+    mut predict: impl FnMut(&str, &Table) -> Result<Vec<f32>, CliError>,
+    output: &mut dyn Write,
+) -> Result<u64, CliError> {
+    let failed = |e: csv::Error| CliError::run(Diagnostic::new("cannot write the predictions").cause(e));
+    let mut writer = csv::Writer::from_writer(BufWriter::new(output));
+    let (mut count, mut begun) = (0, false);
+    loop {
+        let table = next()?;
+        let (inputs, cells) = apart(&table)?;
+        if !std::mem::replace(&mut begun, true) {
+            let header: Vec<&str> = cells.iter().map(|(name, _)| *name).collect();
+            let predicted: Vec<String> = tasks.iter().map(|task| format!("{task}_predicted")).collect();
+            if let Some(twice) = predicted.iter().find(|name| header.contains(&name.as_str())) {
+                let report = Diagnostic::new(format!(
+                    "the input has a column `{twice}` already, and predictions would be in another"
+                ));
+                return Err(CliError::usage(report.hint("give it another name, or choose other tasks with --task")));
+            }
+            writer.write_record(header.into_iter().chain(predicted.iter().map(String::as_str))).map_err(failed)?;
+        }
+        if table.rows() == 0 {
+            break;
+        }
+        let predictions = tasks.iter().map(|task| predict(task, &inputs)).collect::<Result<Vec<_>, _>>()?;
+        for row in 0..table.rows() {
+            let kept = cells.iter().map(|(_, column)| cell(column, row));
+            let predicted = predictions.iter().map(|column| column[row].to_string());
+            writer.write_record(kept.chain(predicted)).map_err(failed)?;
+        }
+        count += table.rows() as u64;
+    }
+    writer.flush().map_err(|e| failed(e.into()))?;
+    Ok(count)
+}
+
+/// Columns by their names in the file.
+type Cells<'a> = Vec<(&'a str, &'a Column)>;
+
+/// What the model reads, and what is written before the predictions: the file's own columns, or else the inputs.
+fn apart(table: &Table) -> Result<(Table, Cells<'_>), CliError> {
+    let mut inputs = Table::new();
+    for (name, column) in table.columns().filter(|(name, _)| cell_name(name).is_none()) {
+        inputs = inputs.with(name, column.clone()).map_err(CliError::run)?;
+    }
+    let cells: Cells<'_> = table.columns().filter_map(|(name, column)| Some((cell_name(name)?, column))).collect();
+    Ok((inputs, if cells.is_empty() { table.columns().collect() } else { cells }))
+}
+
+fn cell(column: &Column, row: usize) -> String {
+    match column {
+        Column::Text(column) => column.get(row).to_owned(),
+        other => other.select(&[row]).numbers().first().copied().unwrap_or(f64::NAN).to_string(),
+    }
+}
+
+fn manifest(run: &Path) -> Result<Manifest, CliError> {
+    let path = run.join("manifest.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| CliError::io(&path, "read the run's manifest", &e))?;
+    serde_json::from_str(&text)
+        .map_err(|e| CliError::usage(Diagnostic::new(format!("{}: not a manifest of a run", path.display())).cause(e)))
+}
+
+/// The file of the model that is asked for, and the tasks that it has.
+fn chosen(options: &Options, manifest: &Manifest) -> Result<(PathBuf, Vec<String>), CliError> {
+    let Some(name) = &options.client else {
+        let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
+        let mut folder = options.run.join("best");
+        match &options.best_of {
+            Some(task) if !tasks.contains(task) => return Err(unknown("task", task, &tasks)),
+            // The best of the only task is the best.
+            Some(task) if tasks.len() > 1 => folder.extend(["tasks", task]),
+            _ => {}
+        }
+        return Ok((folder.join("model.safetensors"), tasks));
+    };
+    let client = manifest.clients.iter().find(|client| client.name == *name).ok_or_else(|| {
+        let names: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();
+        unknown("client", name, &names)
+    })?;
+    let file = options.run.join("clients").join(name).join("model.safetensors");
+    Ok((file, client.tasks.iter().map(|task| task.name.clone()).collect()))
+}
+
+fn wanted(options: &Options, held: &[String]) -> Result<Vec<String>, CliError> {
+    if let Some(name) = options.tasks.iter().find(|name| !held.contains(name)) {
+        return Err(unknown("task", name, held));
+    }
+    Ok(if options.tasks.is_empty() { held.to_vec() } else { options.tasks.clone() })
+}
+
+fn unknown<S: AsRef<str>>(what: &str, name: &str, known: &[S]) -> CliError {
+    let report = Diagnostic::new(format!("the model has no {what} `{name}`"));
+    CliError::usage(match nearest(name, known) {
+        Some(near) => report.hint(format!("did you mean `{near}`?")),
+        None => report.hint(format!("it has: {}", known.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "))),
+    })
+}

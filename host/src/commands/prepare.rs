@@ -1,0 +1,181 @@
+//! The data of an experiment as files, with pictures of how the clients share it: `fedplug prepare`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
+use serde_json::{Value, json};
+
+use crate::artefacts::tracking::Reporter;
+use crate::commands::run::Options;
+use crate::error::CliError;
+use crate::experiment::config::Experiment;
+use crate::federation::notes::Notes;
+use crate::federation::services::{CallScope, HostServices};
+use crate::plot::bars::{self, Bars};
+use crate::plot::{self, Svg, file_name};
+use crate::plugins::Finder;
+use crate::setup::{self, LoadedPlugin};
+use crate::terminal::console::Console;
+
+mod output_folder;
+
+use self::output_folder::OutputFolder;
+
+/// The name of the pictures, without what follows the dot.
+const PICTURE: &str = "client_sizes";
+
+/// Lets the dataset write its data into a folder, and draws the clients' sizes beside them. Returns the files.
+///
+/// # Errors
+/// If the dataset's part of the experiment is wrong, the folder is in use, or a file cannot be written.
+pub fn prepare(
+    experiment: &Experiment,
+    output: &Path,
+    force: bool,
+    options: &Options,
+) -> Result<Vec<PathBuf>, CliError> {
+    let console = Console::new(options.level);
+    let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
+    let used = setup::find(experiment, &finder, Kind::Dataset, &experiment.dataset).map_err(CliError::usage)?;
+    let placed = |error| placed(experiment, &used, error);
+    let stop = AtomicBool::new(false);
+    let notes = Notes::default();
+    let services = HostServices {
+        console: &console,
+        reporter: Reporter::nowhere(),
+        notes: &notes,
+        stop: &stop,
+        seed: Seed::new(u64::from(experiment.seed)),
+        threads: experiment.federation.threads_per_client,
+    };
+    let scope = CallScope::new(&services, &used.choice.plugin, None, None);
+    let ctx = scope.context();
+    let mut dataset = used.component.new_dataset(&used.choice.config, &ctx).map_err(placed)?;
+    let description = dataset.describe(&ctx).map_err(placed)?;
+    setup::check_description(&description).map_err(placed)?;
+
+    let place = OutputFolder::open(output, force)?;
+    let manifest = |files: &[PathBuf]| manifest(experiment, &used, &description, files);
+    let (stems, pictures): (Vec<PathBuf>, Vec<Svg>) =
+        pictures(experiment, &description).into_iter().map(|(stem, bars)| (stem, bars.draw())).unzip();
+    // They are drawn while the dataset writes, and written after it.
+    let (files, drawn) = std::thread::scope(|scope| {
+        let drawing = scope.spawn(|| plot::draw_all(&pictures));
+        // No client is at work meanwhile, so it may write on all cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let files = dataset.prepare(place.part(), &ctx.clone().with_threads(cores));
+        (files, drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let mut files = files.map_err(placed)?;
+    for (stem, drawn) in stems.iter().zip(drawn) {
+        files.extend(plot::save(drawn, &place.part().join(stem))?);
+    }
+    let files = place.finish(files, &manifest)?;
+    console.log(Level::Info, &format!("{}: {} files in {}", experiment.name, files.len(), output.display()));
+    Ok(files)
+}
+
+/// A dataset's error, shown at its place, and for a dataset that prepares nothing what there is instead.
+fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> CliError {
+    let unsupported = *error.kind() == ErrorKind::Unsupported;
+    let report = setup::placed(experiment, used, error);
+    let hint = "runs read its data as they are; `fedplug check` tells how many rows each client has";
+    CliError::usage(if unsupported { report.hint(hint) } else { report })
+}
+
+/// What the data were made of.
+fn manifest(experiment: &Experiment, used: &LoadedPlugin, description: &Description, files: &[PathBuf]) -> Value {
+    json!({
+        "fedplug": env!("CARGO_PKG_VERSION"),
+        "interface": plugin_api::abi::root::INTERFACE,
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "command": std::env::args().collect::<Vec<_>>(),
+        "plugin": used.manifest(),
+        "config": used.choice.config,
+        "clients": description.clients,
+        "data": description.sources,
+        "files": files,
+    })
+}
+
+/// The pictures with their places: one of each task, and one of all.
+fn pictures(experiment: &Experiment, description: &Description) -> Vec<(PathBuf, Bars)> {
+    let bars = |title: String, clients: Vec<&plugin_api::ClientSpec>, tasks: &[&str]| {
+        let rows = |client: &plugin_api::ClientSpec, task: &str| {
+            client.tasks.iter().filter(|held| held.name == task).map(|held| held.train).sum()
+        };
+        let kind = |task: &&str| bars::Kind {
+            name: (*task).to_owned(),
+            counts: clients.iter().map(|client| rows(client, task)).collect(),
+        };
+        Bars {
+            title,
+            subtitle: format!("{}, seed {}", experiment.name, experiment.seed),
+            across: "client".to_owned(),
+            upright: "training rows".to_owned(),
+            places: clients.iter().map(|client| client.name.clone()).collect(),
+            kinds: tasks.iter().map(kind).collect(),
+        }
+    };
+    let tasks: Vec<&str> = description.tasks.iter().map(|task| task.name.as_str()).collect();
+    let of_task = |&task: &&str| {
+        let holds = |client: &&plugin_api::ClientSpec| client.tasks.iter().any(|held| held.name == task);
+        let clients = description.clients.iter().filter(holds).collect();
+        (
+            Path::new(&file_name(task)).join(PICTURE),
+            bars(format!("{task}: training rows of each client"), clients, &[task]),
+        )
+    };
+    let all = bars("Training rows of each client".to_owned(), description.clients.iter().collect(), &tasks);
+    tasks.iter().map(of_task).chain([(PICTURE.into(), all)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::component::About;
+    use plugin_api::{Component, Plugin};
+
+    use super::*;
+    use crate::experiment::document::Document;
+    use crate::plugins::Library;
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Empty {}
+
+    /// A dataset that prepares nothing, as the contract's defaults leave it.
+    struct Bare;
+
+    impl plugin_api::Dataset for Bare {
+        fn describe(&mut self, _: &plugin_api::Context<'_>) -> plugin_api::Result<Description> {
+            Ok(Description::default())
+        }
+        fn load(&mut self, _: &str, _: &plugin_api::Context<'_>) -> plugin_api::Result<Vec<plugin_api::Task>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_dataset_that_prepares_nothing_says_so_at_its_place() {
+        let console = Console::new(Level::Warn);
+        let stop = AtomicBool::new(false);
+        let (notes, reporter) = (Notes::default(), Reporter::nowhere());
+        let services =
+            HostServices { console: &console, reporter, notes: &notes, stop: &stop, seed: Seed::new(1), threads: 1 };
+        let scope = CallScope::new(&services, "bare", None, None);
+        let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &scope.context()).unwrap_err();
+        let tables = "name = \"x\"\n[federation]\nrounds = 1\n[model]\nplugin = \"m\"\n[aggregator]\nplugin = \"a\"\n";
+        let text = format!("{tables}[dataset]\nplugin = \"bare\"\n");
+        let experiment = Experiment::from_document(Document::parse("x.toml".to_owned(), &text).unwrap()).unwrap();
+        let new = |_: Empty, _: &plugin_api::Context<'_>| Ok(Bare);
+        let component = Component::dataset("bare", "Prepares nothing", new);
+        let plugin = Plugin { about: About::default(), components: vec![component.clone()] };
+        let library = Library { path: PathBuf::new(), plugin: plugin.into() };
+        let used = LoadedPlugin { choice: experiment.dataset.clone(), library, component };
+        let text = placed(&experiment, &used, error).to_string();
+        assert!(text.starts_with("error: x.toml:8: "), "{text}");
+        assert!(text.contains("dataset `bare`: this dataset has nothing to prepare"), "{text}");
+        assert!(text.contains("hint: runs read its data as they are"), "{text}");
+    }
+}

@@ -1,0 +1,287 @@
+//! A whole run: from an experiment to a directory of results.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use plugin_api::{Level, Seed};
+use serde_json::Value;
+
+use crate::artefacts::checkpoint::Reader;
+use crate::artefacts::replaced::IDLE;
+use crate::artefacts::run_dir::{self, Existing, RunDir};
+use crate::artefacts::tracking::Tracker;
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::{self, Draft, Experiment};
+use crate::federation::best_models::BestModels;
+use crate::federation::client::Client;
+use crate::federation::cross_site;
+use crate::federation::early_stopping::Patience;
+use crate::federation::history::History;
+use crate::federation::model_store::Store;
+use crate::federation::notes::Notes;
+use crate::federation::predictions;
+use crate::federation::resume::CheckpointIndex;
+use crate::federation::rounds::Federation;
+use crate::federation::sampling::select;
+use crate::federation::services::HostServices;
+use crate::federation::summary;
+use crate::federation::totals::Totals;
+use crate::plugins::Finder;
+use crate::plugins::validate::Layout;
+use crate::setup::changes;
+use crate::setup::dry_run;
+use crate::setup::{LoadedPlugin, Setup};
+use crate::terminal::console::Console;
+use crate::terminal::signals::{Pause, Stop};
+use results::{closing, save_clients, save_globals, summary as summarize};
+
+mod results;
+
+/// How a run is to be made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder that run directories stand in.
+    pub output: PathBuf,
+    /// What to do with a directory that exists.
+    pub existing: Existing,
+    /// Folders to look for plugins in before all others.
+    pub plugin_folders: Vec<PathBuf>,
+    /// How much is shown.
+    pub level: Level,
+}
+
+/// Runs an experiment, and writes the table of results to stderr.
+///
+/// # Errors
+/// If anything is wrong with the experiment, or goes wrong on the way.
+pub fn run(draft: Draft, options: &Options) -> Result<(), CliError> {
+    let begun = Instant::now();
+    let stop = Stop::on_signals()?;
+    let console = Console::new(options.level);
+    let mut warn = |line: &str| console.log(Level::Warn, line);
+    if !draft.is_whole() {
+        // All that is wrong with it is reported together, and nothing is touched.
+        return check(draft, options).map(drop);
+    }
+    let mut run_dir = RunDir::claim(&options.output, &draft.experiment.name, options.existing, &mut warn)?;
+    let outcome = run_in(&mut run_dir, draft, options, (begun, &stop, console));
+    outcome.map_err(|failure| match run_dir.replaces() {
+        Some(aside) => failure.hint(&format!("the run that this one replaces is still there: {}", aside.display())),
+        None => failure,
+    })
+}
+
+/// The same in a directory that is this process's.
+fn run_in(
+    run_dir: &mut RunDir,
+    draft: Draft,
+    options: &Options,
+    (begun, stop, mut console): (Instant, &Stop, Console),
+) -> Result<(), CliError> {
+    let notes = Notes::default();
+    let finder = finder(&draft.experiment, options);
+    let mut setup = {
+        let silent = services(&console, &stop.cancel, None, &notes, &draft.experiment);
+        let setup = Setup::new(draft, &finder, &silent).and_then(|mut setup| {
+            // What components say of it they say again in the first round.
+            rehearse(&mut setup, &Console::new(Level::Error), &stop.cancel)?;
+            Ok(setup)
+        });
+        setup.map_err(|failure| match stop.asked() {
+            true => CliError::stopped(Diagnostic::new("stopped on request before the run began")),
+            false => failure,
+        })?
+    };
+    let manifest = run_dir::manifest(&setup)?;
+    let resumed = resume(run_dir, &setup, &manifest, &console)?;
+    run_dir.begin(&setup, manifest)?;
+    let run_dir = &*run_dir;
+    stop.begin();
+
+    let names: Vec<String> = setup.description.clients.iter().map(|client| client.name.clone()).collect();
+    let federation = setup.experiment.federation.clone();
+    let done = resumed.as_ref().map_or(0, |(_, kept)| kept.done);
+    let within = resumed.as_ref().map_or(0, |(_, kept)| kept.epochs());
+    let at_work = select(names.len(), federation.fraction, federation.min_clients, Seed::new(0), 0).len();
+    let per_round = at_work as u64 * federation.local_epochs;
+    console.start(names.len(), federation.rounds * per_round, done * per_round + within);
+    console.log(Level::Info, &opening(&setup, resumed.as_ref().map(|(_, kept)| kept)));
+    let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
+    let services = services(&console, &stop.cancel, Some(&tracker), &notes, &setup.experiment);
+    let store = Arc::new(Store::new(run_dir.path().join(IDLE), federation.idle_memory)?);
+    let clients = setup.clients(&store, &services)?;
+    let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
+    let tasks: Vec<String> = setup.plan.tasks.iter().map(|task| task.name.clone()).collect();
+    let plan = federation;
+    let mut federation = Federation {
+        clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
+        aggregator,
+        server: setup.server,
+        layout: Layout::of(&setup.initial),
+        global: setup.initial.into(),
+        score: None,
+        best: BestModels::new(store, &tasks),
+        several_tasks: tasks.len() > 1,
+        record: History::new(names),
+        done: 0,
+        patience: Patience::default(),
+        plan: &plan,
+        workers: setup.placement.workers,
+        totals: Totals::new(begun, setup.placement.workers),
+        pause: Pause::new(stop.clone(), pause_after(&plan), setup.placement.workers),
+        opening: None,
+        positions: tracker.sync()?,
+        tracker: &tracker,
+        services: &services,
+        run_dir,
+    };
+    if let Some((reader, kept)) = resumed {
+        federation.restore(&reader, kept)?;
+    }
+    federation.run()?;
+    save_clients(&mut federation, run_dir)?;
+    // What goes wrong with an extra is told when all else is saved.
+    let (cross_site, mut late) = match plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose() {
+        Ok(table) => (table, None),
+        Err(failure) if stop.asked() => return Err(failure),
+        Err(failure) => {
+            stop.cancel.store(false, Ordering::Relaxed);
+            (None, Some(failure))
+        }
+    };
+    // From here on clients give up what a checkpoint would hold, so it comes to its end.
+    federation.stop_if_asked()?;
+    let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
+    match federation.evaluate(&mut predictions)? {
+        None => predictions.finish()?,
+        // A file that lacks a client would look whole.
+        Some(failure) => {
+            drop(predictions);
+            late = late.or(Some(failure));
+        }
+    }
+    save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], run_dir)?;
+    console.stop();
+
+    let seconds = federation.totals.seconds();
+    let score_name = setup.model.component.profile().score.as_deref();
+    run_dir.write_json(summary::FILE, &summarize(&federation, &setup.experiment.name, score_name, seconds))?;
+    run_dir.finish(&mut |line| console.log(Level::Warn, line))?;
+    console.log(Level::Info, &closing(&federation, cross_site.as_deref(), score_name, run_dir, seconds));
+    drop(federation);
+    drop(setup.dataset);
+    let filters = setup.filters.iter().map(|(_, used)| used);
+    for LoadedPlugin { component, .. } in [&setup.model, &setup.data, &setup.aggregation].into_iter().chain(filters) {
+        // The results are written; whoever wrote the plugin may want to know.
+        for mishap in component.mishaps() {
+            console.log(Level::Warn, &format!("{component:?}: {}", crate::plugins::validate::line(&mishap)));
+        }
+    }
+    late.map_or(Ok(()), |failure| Err(failure.hint("everything else of the run is done and saved")))
+}
+
+/// Checks an experiment without training, and tells what would be run.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn check(draft: Draft, options: &Options) -> Result<String, CliError> {
+    let stop = AtomicBool::new(false);
+    let console = Console::new(options.level);
+    let finder = finder(&draft.experiment, options);
+    let notes = Notes::default();
+    let services = services(&console, &stop, None, &notes, &draft.experiment);
+    let mut setup = Setup::new(draft, &finder, &services)?;
+    rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
+    let mut text = opening(&setup, None) + "\n";
+    for (client, device) in setup.description.clients.iter().zip(&setup.placement.devices) {
+        let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
+        text += &format!("  {} on {device}: {}\n", client.name, tasks.collect::<Vec<_>>().join(", "));
+    }
+    Ok(text)
+}
+
+fn finder(experiment: &Experiment, options: &Options) -> Finder {
+    Finder::new(&options.plugin_folders, &experiment.plugin_path)
+}
+
+/// One round with the untrained model, of which nothing stays.
+fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<(), CliError> {
+    let notes = Notes::default();
+    let services = services(console, stop, None, &notes, &setup.experiment);
+    dry_run::rehearse(setup, &services)
+}
+
+fn services<'a>(
+    console: &'a Console,
+    stop: &'a AtomicBool,
+    tracker: Option<&Tracker>,
+    notes: &'a Notes,
+    experiment: &Experiment,
+) -> HostServices<'a> {
+    HostServices {
+        console,
+        reporter: tracker.map_or_else(crate::artefacts::tracking::Reporter::nowhere, Tracker::reporter),
+        notes,
+        stop,
+        seed: Seed::new(u64::from(experiment.seed)),
+        threads: experiment.federation.threads_per_client.max(1),
+    }
+}
+
+/// After how long clients pause within a round, where the experiment does not count rounds.
+fn pause_after(plan: &config::Federation) -> Option<Duration> {
+    (plan.checkpoint_every == 0).then(|| Duration::from_secs(plan.checkpoint_after))
+}
+
+/// The checkpoint to go on from, if a run is to be resumed and had come so far; it must be the run that was begun.
+fn resume(
+    run_dir: &RunDir,
+    setup: &Setup,
+    manifest: &Value,
+    console: &Console,
+) -> Result<Option<(Reader, CheckpointIndex)>, CliError> {
+    let Some(then) = run_dir.to_resume() else { return Ok(None) };
+    if run_dir.path().join(summary::FILE).is_file() {
+        let report = Diagnostic::new(format!("{}: the run is finished; nothing to resume", run_dir.path().display()));
+        let hint = "a finished run keeps no checkpoint: for more rounds, start one with another name";
+        return Err(CliError::usage(report.hint(hint)));
+    }
+    if let Some(experiment) = run_dir.experiment()? {
+        changes::check(&experiment, then, setup, manifest)?;
+    }
+    let found = Reader::open::<CheckpointIndex>(run_dir.path(), &mut |line| console.log(Level::Warn, line))?;
+    let rounds = setup.experiment.federation.rounds;
+    match &found {
+        None => console.log(Level::Warn, "no checkpoint yet; starting over"),
+        Some((_, kept)) if kept.least_rounds() > rounds => {
+            let report = Diagnostic::new(format!("`{}`: {rounds}, and more are done or begun", "federation.rounds"));
+            return Err(CliError::usage(report.hint(format!("at least {}", kept.least_rounds()))));
+        }
+        Some(_) => {}
+    }
+    Ok(found)
+}
+
+fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {
+    let Setup { experiment, plan, .. } = setup;
+    let clients = setup.description.clients.len();
+    let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let mut text = format!(
+        "{}: {}, {} of {}, {} at a time",
+        experiment.name,
+        plural(clients as u64, "client"),
+        plural(plan.rounds, "round"),
+        plural(plan.local_epochs, "epoch"),
+        setup.placement.workers,
+    );
+    match resumed {
+        Some(kept) if kept.least_rounds() > kept.done => {
+            text += &format!(", resuming in round {} with {} done", kept.done + 1, plural(kept.epochs(), "epoch"));
+        }
+        Some(kept) => text += &format!(", resuming after round {}", kept.done),
+        None => {}
+    }
+    text
+}

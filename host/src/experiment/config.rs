@@ -1,0 +1,404 @@
+//! An experiment: what the TOML file says, read and checked so far as the host can.
+
+use std::path::{Path, PathBuf};
+
+use plugin_api::config::{self, Problem};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::byte_size::ByteSize;
+use crate::experiment::document::Document;
+
+/// The host's own keys, as they stand in the file. The plugins' tables stay values until the plugins read them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Raw {
+    /// Names the run and its directory: letters, digits, `-`, `_` and `.`.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"))]
+    name: String,
+    /// The seed of all randomness.
+    #[serde(default)]
+    seed: u32,
+    /// Folders to look for plugins in, before the usual ones.
+    #[serde(default)]
+    plugin_path: Vec<PathBuf>,
+    /// Rounds, epochs, devices.
+    federation: Federation,
+    /// Which clients there are, and what data each has.
+    #[expect(dead_code, reason = "only that it is a table; read on its own, so that its faults are told with others")]
+    dataset: Map<String, Value>,
+    /// What the clients train.
+    #[expect(dead_code, reason = "as above")]
+    model: Map<String, Value>,
+    /// How the clients' updates become the next global model.
+    #[expect(dead_code, reason = "as above")]
+    aggregator: Map<String, Value>,
+    /// What changes messages on their way, in order.
+    #[serde(default)]
+    #[expect(dead_code, reason = "as above")]
+    filter: Vec<Map<String, Value>>,
+}
+
+/// More rounds, or epochs in one, are a slip of the hand.
+const MOST_ROUNDS: u64 = 1_000_000_000;
+
+/// More threads than any machine has.
+pub const MOST_THREADS: u32 = 4096;
+
+/// The table `[federation]`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Federation {
+    /// How many rounds.
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub rounds: u64,
+    /// How many epochs each client trains in a round.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub local_epochs: u64,
+    /// Where the clients compute: client k gets entry k modulo the list's length. `auto` stands for the GPUs that the
+    /// model finds, or else the CPU.
+    #[serde(default = "auto")]
+    #[schemars(length(min = 1))]
+    pub devices: Vec<String>,
+    /// How many clients work at the same time; 0 chooses by the machine. Results do not depend on it.
+    #[serde(default)]
+    #[schemars(range(max = MOST_THREADS))]
+    pub threads: usize,
+    /// How many threads each client computes with. Results may depend on it.
+    #[serde(default = "one_thread")]
+    #[schemars(range(min = 1, max = MOST_THREADS))]
+    pub threads_per_client: usize,
+    /// What happens when a client fails.
+    #[serde(default)]
+    pub on_client_failure: OnClientFailure,
+    /// Which share of the clients takes part in a round: drawn anew for each, from the seed.
+    #[serde(default = "all")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub fraction: f64,
+    /// At least so many clients take part in a round, and a round with fewer updates than this ends the run.
+    #[serde(default = "one_client")]
+    #[schemars(range(min = 1))]
+    pub min_clients: usize,
+    /// When to stop before the last round; never where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// Whether every client evaluates the models of all at the end.
+    #[serde(default)]
+    pub cross_site: bool,
+    /// After how many rounds a checkpoint is written; 0 goes by `checkpoint-after`. Results do not depend on it.
+    #[serde(default)]
+    #[schemars(range(max = MOST_ROUNDS))]
+    pub checkpoint_every: u64,
+    /// After how many seconds a checkpoint is written where `checkpoint-every` is 0: at the end of the first round that
+    /// ends so long after the last one, and in a longer round between two epochs. There clients at work wait for the
+    /// slowest one's epoch, so if several work at a time, at least ten of the longest epochs lie between two checkpoints.
+    /// Results do not depend on it.
+    #[serde(default = "a_minute")]
+    pub checkpoint_after: u64,
+    /// How much memory the models of clients that are not at work and the best global model may take together, such as
+    /// `8 GiB`, by the bytes of their states. What finds no room waits on disk. Without a limit all stays in memory.
+    /// Results do not depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_memory: Option<ByteSize>,
+}
+
+impl Federation {
+    /// One round, and the defaults.
+    fn of_one_round() -> Self {
+        config::read(&serde_json::json!({ "rounds": 1 })).expect("only `rounds` has no default")
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn a_minute() -> u64 {
+    60
+}
+
+fn one_thread() -> usize {
+    1
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn one_client() -> usize {
+    1
+}
+
+fn auto() -> Vec<String> {
+    vec!["auto".to_owned()]
+}
+
+/// The table `[federation.early-stopping]`: the run stops after `patience` rounds without a better number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EarlyStopping {
+    /// How many rounds.
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub patience: u64,
+    /// Which of the server's numbers is watched, by its tag. `Score/global_test`, the default, and `Score/local_test` are
+    /// the means of the score over clients and tasks, of the global model and of the clients' own: it has no unit, higher
+    /// is better, and each model says what it is. Metrics have units, so of these there are means over the clients of one
+    /// task alone: `RMSE/local_test` in a run of one task, `RMSE/local_test_TASK` in a run of several.
+    #[serde(default = "score")]
+    pub metric: String,
+    /// By how much a number must be better than the best before to count.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub min_delta: f64,
+}
+
+/// The tag of the global model's score among the server's numbers.
+pub const SCORE: &str = "Score/global_test";
+
+/// That of the clients' own models.
+pub const LOCAL_SCORE: &str = "Score/local_test";
+
+fn score() -> String {
+    SCORE.to_owned()
+}
+
+/// What happens when a client fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnClientFailure {
+    /// The run ends.
+    #[default]
+    Stop,
+    /// The round goes on without it, with a warning.
+    LeaveOut,
+}
+
+/// Where a filter stands on a message's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FilterPosition {
+    /// At a client, on what it sends.
+    ClientOutput,
+    /// At the server, on what a client sent.
+    ServerInput,
+    /// At the server, on what it sends to a client.
+    ServerOutput,
+    /// At a client, on what the server sent.
+    ClientInput,
+}
+
+/// The JSON Schemas of the host's own keys, in which the plugins' tables are any tables, and of a filter's place.
+pub fn schemas() -> (Value, Value) {
+    (schemars::schema_for!(Raw).to_value(), schemars::schema_for!(FilterPosition).to_value())
+}
+
+/// A plugin that the experiment names, with its own table.
+#[derive(Clone, Debug)]
+pub struct PluginRef {
+    /// The name, or the path of a library.
+    pub plugin: String,
+    /// The plugin's own keys.
+    pub config: Value,
+    /// The way to its table in the file.
+    pub table: Vec<String>,
+}
+
+/// An experiment whose host keys are in order.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// Names the run.
+    pub name: String,
+    /// The seed of all randomness.
+    pub seed: u32,
+    /// Folders to look for plugins in.
+    pub plugin_path: Vec<PathBuf>,
+    /// Rounds, epochs, devices.
+    pub federation: Federation,
+    /// The dataset.
+    pub dataset: PluginRef,
+    /// The model.
+    pub model: PluginRef,
+    /// The aggregator.
+    pub aggregator: PluginRef,
+    /// The filters with their places, in the file's order.
+    pub filters: Vec<(FilterPosition, PluginRef)>,
+    /// The file, for errors about the plugins' tables.
+    pub document: Document,
+}
+
+/// An experiment as far as it can be read: what of the host's keys is wrong has its default, and is told. So what is
+/// wrong with the plugins' tables can be told as well.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The experiment.
+    pub experiment: Experiment,
+    /// What is wrong with the host's keys.
+    pub reports: Vec<Diagnostic>,
+}
+
+impl Draft {
+    /// Reads a file and applies the `--set` arguments.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is no TOML, or an argument is none.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, CliError> {
+        let mut document = Document::read(path)?;
+        for argument in overrides {
+            document.set(argument)?;
+        }
+        Ok(Self::of(document))
+    }
+
+    /// Whether nothing of the host's keys is wrong.
+    pub fn is_whole(&self) -> bool {
+        self.reports.is_empty()
+    }
+
+    /// The experiment, if nothing of the host's keys is wrong.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn whole(self) -> Result<Experiment, CliError> {
+        if self.reports.is_empty() { Ok(self.experiment) } else { Err(CliError::usage(self.reports)) }
+    }
+
+    fn of(document: Document) -> Self {
+        let (mut raw, mut reports) = (None, Vec::new());
+        let (schema, _) = schemas();
+        let own = |rest: &Value| {
+            Ok(config::read::<Raw>(rest).map_or_else(
+                |problems| problems,
+                |read| {
+                    let problems = check_name(&read.name);
+                    raw = Some(read);
+                    problems
+                },
+            ))
+        };
+        let mut problems = config::check(&schema, document.value(), own).unwrap_or_else(|error| {
+            reports.push(Diagnostic::from(error));
+            Vec::new()
+        });
+        // Even when something else is wrong, say what is wrong with the plugins' tables and the values too.
+        let table = |key: &str| document.value().get(key).and_then(Value::as_object).cloned();
+        let mut choose = |key: &str| {
+            table(key).and_then(|table| take_plugin(table, vec![key.to_owned()], &mut problems)).unwrap_or_else(nothing)
+        };
+        let (dataset, model, aggregator) = (choose("dataset"), choose("model"), choose("aggregator"));
+        let mut filters = Vec::new();
+        let tables = document.value().get("filter").and_then(Value::as_array);
+        for (index, table) in tables.into_iter().flatten().enumerate() {
+            filters.extend(table.as_object().cloned().map(|table| take_filter(table, index, &mut problems)));
+        }
+        let filters = filters.concat();
+        let (name, seed, plugin_path, federation) = match raw {
+            Some(Raw { name, seed, plugin_path, federation, .. }) => (name, seed, plugin_path, federation),
+            None => {
+                let plugin_path = document.value().get("plugin-path").and_then(|paths| config::read(paths).ok());
+                let federation = document.value().get("federation").and_then(|table| config::read(table).ok());
+                (String::new(), 0, plugin_path.unwrap_or_default(), federation.unwrap_or_else(Federation::of_one_round))
+            }
+        };
+        if !problems.is_empty() {
+            reports.extend(document.reports(&[], problems));
+        }
+        let experiment =
+            Experiment { name, seed, plugin_path, federation, dataset, model, aggregator, filters, document };
+        Self { experiment, reports }
+    }
+}
+
+impl Experiment {
+    /// Reads a file and applies the `--set` arguments.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a key of the host's is wrong: all of them at once.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, CliError> {
+        Draft::read(path, overrides)?.whole()
+    }
+
+    /// Makes an experiment of a parsed file.
+    ///
+    /// # Errors
+    /// If a key of the host's is wrong.
+    pub fn from_document(document: Document) -> Result<Self, CliError> {
+        Draft::of(document).whole()
+    }
+
+    /// The experiment as it is run: with the command line's changes and the host's defaults written out, as TOML.
+    pub fn resolved(&self) -> String {
+        let mut value = self.document.value().clone();
+        value["seed"] = self.seed.into();
+        value["federation"] = serde_json::to_value(&self.federation).unwrap_or_default();
+        toml::to_string_pretty(&value).unwrap_or_default()
+    }
+}
+
+fn nothing() -> PluginRef {
+    PluginRef { plugin: String::new(), config: Value::Null, table: Vec::new() }
+}
+
+fn take_plugin(mut table: Map<String, Value>, way: Vec<String>, problems: &mut Vec<Problem>) -> Option<PluginRef> {
+    let complaint = match table.shift_remove("plugin") {
+        Some(Value::String(plugin)) if !plugin.is_empty() => {
+            return Some(PluginRef { plugin, config: Value::Object(table), table: way });
+        }
+        Some(_) => (way.into_iter().chain(["plugin".to_owned()]).collect(), "`plugin` must be a name or a path"),
+        None => (way, "`plugin` is missing: the name of a plugin, or the path of its library"),
+    };
+    problems.push(Problem { path: complaint.0, message: complaint.1.to_owned(), known: Vec::new() });
+    None
+}
+
+/// A filter at each of the places that its table names.
+fn take_filter(
+    mut table: Map<String, Value>,
+    index: usize,
+    problems: &mut Vec<Problem>,
+) -> Vec<(FilterPosition, PluginRef)> {
+    let way = vec!["filter".to_owned(), index.to_string()];
+    let at = table.shift_remove("at");
+    let choice = take_plugin(table, way.clone(), problems);
+    let known = || ["client-output", "server-input", "server-output", "client-input"].map(str::to_owned).to_vec();
+    let mut complain = |message: String| {
+        let key = at.is_some().then(|| "at".to_owned());
+        problems.push(Problem { path: way.iter().cloned().chain(key).collect(), message, known: known() });
+    };
+    let named: &[Value] = match &at {
+        Some(Value::Array(places)) if !places.is_empty() => places,
+        Some(place @ Value::String(_)) => std::slice::from_ref(place),
+        Some(_) => {
+            complain("`at` must name a place, or a list of places".to_owned());
+            return Vec::new();
+        }
+        None => {
+            complain("`at` is missing: where the filter stands".to_owned());
+            return Vec::new();
+        }
+    };
+    let mut places = Vec::new();
+    for value in named {
+        match config::read::<FilterPosition>(value) {
+            Ok(place) if places.contains(&place) => complain("`at` names a place twice".to_owned()),
+            Ok(place) => places.push(place),
+            Err(found) if value.is_string() => {
+                complain(found.into_iter().next().map(|p| p.message).unwrap_or_default());
+            }
+            Err(_) => complain("`at` must name a place, or a list of places".to_owned()),
+        }
+    }
+    choice.map(|choice| places.into_iter().map(|place| (place, choice.clone())).collect()).unwrap_or_default()
+}
+
+/// What the schema's pattern says of a run's name, in words.
+fn check_name(name: &str) -> Vec<Problem> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && !name.starts_with('.') && name.chars().all(plain) {
+        return Vec::new();
+    }
+    let message = "names a directory: use letters, digits, `-`, `_` and `.`, which must not come first".to_owned();
+    vec![Problem { path: vec!["name".to_owned()], message, known: Vec::new() }]
+}

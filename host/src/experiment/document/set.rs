@@ -1,0 +1,121 @@
+//! `--set KEY=VALUE`: the command line's changes to the file.
+
+use serde_json::{Map, Value};
+use toml::de::DeTable;
+
+use super::Document;
+use super::walk::Walk;
+use crate::error::{CliError, Diagnostic};
+
+/// How many keys deep an argument may lead. No table of an experiment comes near it.
+const DEEPEST: usize = 32;
+
+/// What helps where an argument cannot be read.
+const HOW_TO_SET: [&str; 2] = [
+    "write it as in the file, with dots for tables: --set federation.rounds=10",
+    "filters are numbered from 0: --set filter.0.at=client-input; a table or a list is set whole with quotes: \
+     --set 'dataset.clients={ count = 6, alpha = 1.0 }'",
+];
+
+impl Document {
+    /// Applies `KEY.KEY=VALUE`: the value is TOML, or else a plain text.
+    ///
+    /// # Errors
+    /// If there is no `=`, or the way to the key leads through something that is no table.
+    pub fn set(&mut self, argument: &str) -> Result<(), CliError> {
+        let wrong = |what: &str| {
+            let report = Diagnostic::new(format!("--set {}: {what}", shown(argument)));
+            CliError::usage(HOW_TO_SET.iter().fold(report, |report, hint| report.hint(*hint)))
+        };
+        let (key, text) = argument.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
+        let way: Vec<String> = key.trim().split('.').map(|part| part.trim().trim_matches('"').to_owned()).collect();
+        if way.iter().any(String::is_empty) {
+            return Err(wrong("names no key"));
+        }
+        if way.len() > DEEPEST {
+            return Err(wrong(&format!(
+                "leads through {} tables, and no key lies deeper than {DEEPEST}",
+                way.len() - 1
+            )));
+        }
+        // What is not a TOML value is a text: --set name=trial, --set dataset.root=../data.
+        let (source, mut walk) = (format!("v = {text}"), Walk::default());
+        let parsed = DeTable::parse(&source).ok().map(|table| walk.table(table.get_ref()));
+        let value = parsed.and_then(|mut table| table.shift_remove("v")).unwrap_or_else(|| text.into());
+        if let Some(problem) = walk.problems.first() {
+            let report = Diagnostic::new(format!("--set {argument}: {}", problem.message));
+            let alone = problem.path.len() == 1;
+            let hint = format!("a text that reads as a number needs quotes of its own: --set '{key}=\"{text}\"'");
+            return Err(CliError::usage(if alone { report.hint(hint) } else { report }));
+        }
+        let mut place = &mut self.value;
+        for (depth, step) in way.iter().enumerate() {
+            place = match place {
+                Value::Object(table) => {
+                    let number = way.get(depth + 1).filter(|next| next.bytes().all(|c| c.is_ascii_digit()));
+                    if let (Some(number), None) = (number, table.get(step)) {
+                        let list = way[..=depth].join(".");
+                        return Err(wrong(&format!("there is no `{list}` whose item `{number}` could be set")));
+                    }
+                    table.entry(step).or_insert_with(|| Value::Object(Map::new()))
+                }
+                Value::Array(list) => {
+                    let (count, list_at) = (list.len(), way[..depth].join("."));
+                    let index = step.parse::<usize>().ok().filter(|&i| i < count);
+                    let items = if count == 1 { "1 item" } else { &format!("{count} items") };
+                    let told = || wrong(&format!("`{list_at}` has {items}, numbered from 0, and no `{step}`"));
+                    &mut list[index.ok_or_else(told)?]
+                }
+                _ => return Err(wrong(&format!("leads through `{}`, which is no table", way[..depth].join(".")))),
+            };
+        }
+        *place = value;
+        self.overrides.push((way, argument.to_owned()));
+        Ok(())
+    }
+}
+
+/// An argument, cut where nobody would read on.
+pub(super) fn shown(argument: &str) -> std::borrow::Cow<'_, str> {
+    match argument.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &argument[..end]).into(),
+        None => argument.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_takes_toml_values_and_plain_texts() {
+        let mut document = Document::parse("x.toml".into(), "a = 1\n[t]\nlist = [{ k = 1 }]\n").unwrap();
+        for argument in ["a=2", "t.new.deep=[1, 2]", "t.text=../data", "t.list.0.k=true"] {
+            document.set(argument).unwrap();
+        }
+        let wanted = r#"{"a":2,"t":{"list":[{"k":true}],"new":{"deep":[1,2]},"text":"../data"}}"#;
+        assert_eq!(document.value().to_string(), wanted);
+        for argument in ["a", "a.b=1", "t.list.7.k=1", "=1"] {
+            assert!(document.set(argument).unwrap_err().to_string().contains("--set"), "{argument}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_no_key_takes_is_told_as_it_was_written() {
+        let mut document = Document::parse("x.toml".into(), "a = 1\n").unwrap();
+        let hint = |text| format!("hint: a text that reads as a number needs quotes of its own: --set 'a=\"{text}\"'");
+        let digits = "99999999999999999999";
+        for (argument, what, hint) in [
+            ("a=nan", "must be a finite number", hint("nan")),
+            ("a=-inf", "must be a finite number", hint("-inf")),
+            ("a=[1, { b = +nan }]", "must be a finite number", String::new()),
+            ("a=99999999999999999999", "the number does not fit 64 bits", hint(digits)),
+        ] {
+            let told = document.set(argument).unwrap_err().to_string();
+            assert_eq!(told, format!("error: --set {argument}: {what}\n{hint}").trim_end());
+        }
+        document.set("a=\"nan\"").unwrap();
+        document.set("b=nano").unwrap();
+        assert_eq!(document.value().to_string(), r#"{"a":"nan","b":"nano"}"#);
+    }
+}

@@ -1,0 +1,171 @@
+//! A client's round: from the global model to its update, with pauses, and what a checkpoint keeps of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use plugin_api::{Context, Epoch, Message};
+
+use super::{Client as _, ClientState, Failed, LocalClient, Order, Outcome, Spent, Traffic};
+use crate::artefacts::tracking::Scalar;
+use crate::federation::model_store::as_error;
+use crate::federation::round_progress::Progress;
+use crate::federation::services::{CallScope, ComponentError, HostServices};
+use crate::plugins::validate;
+use crate::terminal::signals::Pause;
+
+impl LocalClient {
+    /// A round begins.
+    pub(super) fn begin(&mut self, round: u64, services: &HostServices<'_>) {
+        // In a round that goes on from a checkpoint, what is there is of this round.
+        if self.progress.as_ref().is_none_or(|progress| progress.round != round) {
+            self.close();
+        }
+        if self.failed.as_ref().is_some_and(|failed| !failed.for_good && failed.round != Some(round)) {
+            self.failed = None;
+        }
+        let me = self.identity.clone();
+        let scope = me.scope(services, None);
+        let states = self.input.states(&scope);
+        self.opening = Some(states.and_then(|input| Ok([input, self.output.states(&scope)?])));
+    }
+
+    /// A round's work, before the rest.
+    pub(super) fn work(
+        &mut self,
+        order: &Order,
+        pause: &Pause,
+        services: &HostServices<'_>,
+    ) -> Result<Option<Outcome>, ComponentError> {
+        let (me, trace, round) = (self.identity.clone(), self.trace.clone(), order.round);
+        let scope = me.scope(services, Some(round)).with_progress();
+        if self.base.is_none() {
+            self.base = Some(self.input.apply(order.global.clone(), &order.global, &scope)?);
+            // Of a round that goes on from a checkpoint: what its model reported before.
+            for (tag, step, value, time) in trace.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                let scalar = Scalar { client: Some(me.index), round, tag: tag.to_owned(), step, value };
+                services.reporter.scalar_of(scalar, time);
+            }
+        }
+        if let Some(failed) = &self.failed {
+            return Err(failed.fault.clone());
+        }
+        // What a model reports is kept; filters do their part of a resumed round again.
+        let quiet = me.scope(services, Some(round)).recording(&trace);
+        let mut progress = self.progress.take().unwrap_or_else(|| Progress::new(round));
+        let done = self.train(&mut progress, order, pause, (&quiet, services));
+        self.progress = Some(progress);
+        if !done? {
+            return Ok(None);
+        }
+        let message = self.send(&quiet.with_progress().context()).map_err(|e| me.fault(e))?;
+        let message = self.output.apply(message, &self.base.take().unwrap_or_default(), &scope)?;
+        let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
+        for (tag, bytes) in [("ByteSize/received", traffic.received), ("ByteSize/sent", traffic.sent)] {
+            scope.context().scalar(tag, self.position, bytes as f64);
+        }
+        let Progress { trained, global, local, .. } = self.progress.clone().unwrap_or_else(|| Progress::new(round));
+        let (global, spent) = (global.unwrap_or_default(), self.spent);
+        Ok(Some(Outcome { message, steps: trained.steps, examples: trained.examples, global, local, traffic, spent }))
+    }
+
+    /// What the model sends in this round, which it is asked for once.
+    fn send(&mut self, ctx: &Context<'_>) -> plugin_api::Result<Message> {
+        if let Some(message) = self.sent.get().map_err(as_error)? {
+            return Ok(message);
+        }
+        let message = self.model.get_mut(ctx)?.send(ctx)?;
+        self.sent.put(message.clone()).map_err(as_error)?;
+        Ok(message)
+    }
+
+    /// The epochs that are left; whether it came to the end, or pauses before.
+    fn train(
+        &mut self,
+        progress: &mut Progress,
+        order: &Order,
+        pause: &Pause,
+        (quiet, services): (&CallScope<'_>, &HostServices<'_>),
+    ) -> Result<bool, ComponentError> {
+        let (me, round) = (self.identity.clone(), order.round);
+        if progress.global.is_none() {
+            self.spent = Spent::default();
+            let base = self.base.clone().unwrap_or_default();
+            self.receive(&base, &quiet.context())?;
+            let global = self.evaluation(&quiet.context())?;
+            self.report(&global, "global_test", round, services);
+            progress.global = Some(global);
+        }
+        let scope = quiet.with_progress();
+        let ctx = scope.context();
+        while progress.epochs < order.epochs {
+            if pause.is_due() {
+                return Ok(false);
+            }
+            let model = self.model.get_mut(&ctx).map_err(|e| me.fault(e))?;
+            let begun = Instant::now();
+            let trained = model.train(&self.tasks, Epoch { round, epoch: progress.epochs }, &ctx);
+            let trained = trained.map_err(|e| me.fault(e))?;
+            self.spent.training += begun.elapsed().as_secs_f64();
+            progress.trained = validate::trained(progress.trained, trained).map_err(|e| me.fault(e))?;
+            self.position += trained.steps.max(1);
+            services.console.epoch_done(me.index);
+            let evaluations = self.evaluation(&quiet.context())?;
+            self.report(&evaluations, "local_test", round, services);
+            progress.local.push(evaluations);
+            progress.epochs += 1;
+            pause.epoch_took(begun.elapsed());
+        }
+        Ok(true)
+    }
+
+    /// All that a resumed run needs of it.
+    pub(super) fn kept(&mut self, services: &HostServices<'_>) -> Result<ClientState, ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, None);
+        let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let progress = self.progress.clone().map(|progress| Progress { trace, spent: self.spent, ..progress });
+        let saved =
+            ClientState { progress, position: self.position, failed: self.failed.clone(), ..ClientState::default() };
+        if self.lost_before(None).is_err() {
+            let filters = self.opening.clone().and_then(Result::ok).unwrap_or_default();
+            return Ok(ClientState { filters, ..saved });
+        }
+        let all = |client: &mut Self| {
+            let filters = match client.opening.clone() {
+                Some(states) => states?,
+                None => [client.input.states(&scope)?, client.output.states(&scope)?],
+            };
+            let model = client.model.state(&scope.context()).map_err(|e| me.fault(e))?;
+            let sent = client.sent.get().map_err(|e| me.fault(as_error(e)))?;
+            Ok(ClientState { model, filters, sent, ..saved })
+        };
+        // One that cannot be saved would come back as another, so it does not come back.
+        all(self).inspect_err(|fault: &ComponentError| {
+            self.failed = Some(Failed { round: None, for_good: true, fault: fault.clone() });
+        })
+    }
+
+    /// Goes back to where it was.
+    pub(super) fn go_back(&mut self, saved: ClientState, services: &HostServices<'_>) -> Result<(), ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, None);
+        self.failed = saved.failed;
+        let lost = self.lost_before(None).is_err();
+        for (chain, states) in [&mut self.input, &mut self.output].into_iter().zip(&saved.filters) {
+            if !lost || !states.is_empty() {
+                chain.restore(states, &scope)?;
+            }
+        }
+        self.position = saved.position;
+        if let Some(mut progress) = saved.progress {
+            self.spent = progress.spent;
+            self.trace = Arc::new(Mutex::new(std::mem::take(&mut progress.trace)));
+            self.progress = Some(progress);
+        }
+        if let Some(message) = saved.sent {
+            self.sent.put(message).map_err(|e| me.fault(as_error(e)))?;
+            self.sent.release();
+        }
+        saved.model.map_or(Ok(()), |state| self.model.restore(state, &scope)).map_err(|e| me.fault(e))
+    }
+}

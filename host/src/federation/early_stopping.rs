@@ -1,0 +1,78 @@
+//! Whether a run has stopped getting better.
+
+use plugin_api::Goal;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Diagnostic;
+use crate::experiment::config::EarlyStopping;
+use crate::experiment::document::nearest;
+use crate::federation::means::Number;
+
+/// How many of a run's numbers an error names.
+const SHOWN: usize = 8;
+
+/// The number that a rule watches, among those that the server has of a round.
+///
+/// # Errors
+/// If there is no such number.
+pub fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Number, Diagnostic> {
+    let found = numbers.iter().find(|number| number.tag == rule.metric);
+    found.ok_or_else(|| {
+        let mut tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
+        let near = nearest(&rule.metric, &tags).map(|near| format!("did you mean `{near}`?"));
+        let more = tags.len().saturating_sub(SHOWN);
+        tags.truncate(SHOWN);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let report = Diagnostic::new(format!("the run has no number `{}`", rule.metric));
+        report.hint(near.unwrap_or_else(|| format!("there are: {}{more}", tags.join(", "))))
+    })
+}
+
+/// How the watched number went so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Patience {
+    best: Option<f64>,
+    since: u64,
+}
+
+impl Patience {
+    /// Takes down the number of a round. A NaN is no better than anything.
+    pub fn note(&mut self, value: f64, goal: Goal, rule: &EarlyStopping) {
+        let better = match (self.best, goal) {
+            (None, _) => !value.is_nan(),
+            (Some(best), Goal::Higher) => value > best + rule.min_delta,
+            (Some(best), Goal::Lower) => value < best - rule.min_delta,
+        };
+        self.since += 1;
+        if better {
+            (self.best, self.since) = (Some(value), 0);
+        }
+    }
+
+    /// Whether the last so many rounds brought nothing better.
+    pub fn is_over(&self, rule: Option<&EarlyStopping>) -> bool {
+        rule.is_some_and(|rule| self.since >= rule.patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_ends_after_so_many_rounds_without_a_better_value() {
+        let rule = EarlyStopping { patience: 2, metric: String::new(), min_delta: 0.1 };
+        let ends = |goal, values: &[f64]| {
+            let mut patience = Patience::default();
+            values.iter().position(|&value| {
+                patience.note(value, goal, &rule);
+                patience.is_over(Some(&rule))
+            })
+        };
+        assert_eq!(ends(Goal::Higher, &[1.0, 2.0, 2.05, 2.11, 1.0, 2.0, 9.0]), Some(5));
+        assert_eq!(ends(Goal::Lower, &[1.0, 0.95, 0.92, 0.5]), Some(2));
+        assert_eq!(ends(Goal::Lower, &[f64::NAN, f64::NAN, 1.0]), Some(1));
+        assert_eq!(ends(Goal::Lower, &[3.0, 2.0, 1.0]), None);
+        assert!(!Patience { best: None, since: 99 }.is_over(None));
+    }
+}

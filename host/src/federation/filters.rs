@@ -1,0 +1,96 @@
+//! Chains of filters at the four places of a message's way.
+
+use plugin_api::{Filter, Message, State};
+
+use crate::federation::services::{CallScope, ComponentError};
+use crate::plugins::validate;
+
+/// The filters at one place, in the file's order.
+#[derive(Default)]
+pub struct FilterChain(Vec<PlacedFilter>);
+
+/// A filter in its place: with its plugin's name, and the way to its table in the file.
+struct PlacedFilter {
+    name: String,
+    table: Vec<String>,
+    filter: Box<dyn Filter>,
+}
+
+impl PlacedFilter {
+    fn fault(&self, error: plugin_api::Error) -> ComponentError {
+        ComponentError::new(format!("filter `{}`", self.name), error).of_table(&self.table)
+    }
+}
+
+impl FilterChain {
+    /// Adds a filter, with the name to tell of it and the way to its table.
+    pub fn push(&mut self, name: String, table: Vec<String>, filter: Box<dyn Filter>) {
+        self.0.push(PlacedFilter { name, table, filter });
+    }
+
+    /// Passes a message through, with the global model that it is relative to. If a filter fails the message is gone:
+    /// nothing passes unfiltered.
+    ///
+    /// # Errors
+    /// If a filter fails.
+    pub fn apply(
+        &mut self,
+        mut message: Message,
+        base: &Message,
+        scope: &CallScope<'_>,
+    ) -> Result<Message, ComponentError> {
+        for place in &mut self.0 {
+            let was_empty = validate::is_empty(&message);
+            message = place
+                .filter
+                .apply(message, base, &scope.of(&place.name).context())
+                .and_then(|filtered| validate::filtered(was_empty, filtered))
+                .map_err(|e| place.fault(e))?;
+        }
+        Ok(message)
+    }
+
+    /// The answer of the first filter that has one.
+    ///
+    /// # Errors
+    /// If a filter fails, or none answers.
+    pub fn answer(&mut self, question: &Message, scope: &CallScope<'_>) -> Result<Message, ComponentError> {
+        for place in &mut self.0 {
+            let answer = place.filter.answer(question, &scope.of(&place.name).context());
+            if let Some(answer) = answer.map_err(|e| place.fault(e))? {
+                return Ok(answer);
+            }
+        }
+        let error = plugin_api::Error::config("no filter answers what the aggregator asks the clients")
+            .help("an aggregator that asks comes with a filter: a `[[filter]]` table with its name and `at = \"client-output\"`");
+        Err(ComponentError::new("filters".to_owned(), error))
+    }
+
+    /// The filters' states, in order.
+    ///
+    /// # Errors
+    /// If a filter cannot tell.
+    pub fn states(&mut self, scope: &CallScope<'_>) -> Result<Vec<State>, ComponentError> {
+        let state = |place: &mut PlacedFilter| {
+            let state = place.filter.state(&scope.of(&place.name).context());
+            state.map_err(|e| place.fault(e))
+        };
+        self.0.iter_mut().map(state).collect()
+    }
+
+    /// Takes the filters back to their states.
+    ///
+    /// # Errors
+    /// If there are not as many states as filters, or one does not fit.
+    pub fn restore(&mut self, states: &[State], scope: &CallScope<'_>) -> Result<(), ComponentError> {
+        if states.len() != self.0.len() {
+            let message = format!("the checkpoint holds the states of {} filters, not {}", states.len(), self.0.len());
+            return Err(ComponentError::new("filters".to_owned(), plugin_api::Error::config(message)));
+        }
+        for (place, state) in self.0.iter_mut().zip(states) {
+            let restored = place.filter.restore(state, &scope.of(&place.name).context());
+            restored.map_err(|e| place.fault(e))?;
+        }
+        Ok(())
+    }
+}

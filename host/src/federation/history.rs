@@ -1,0 +1,341 @@
+//! How good the clients' models were over the rounds, as a table and as `summary.json`.
+
+use std::collections::BTreeMap;
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, Table};
+use plugin_api::{Evaluation, Goal};
+use serde::{Deserialize, Serialize};
+
+use crate::federation::client::Traffic;
+use crate::federation::means::mean;
+
+/// With more rows than this, a table shows the first ones alone.
+const MOST_ROWS: usize = 100;
+const SHOWN_ROWS: usize = 20;
+
+/// A metric over the rounds: its first, best and last value; none where it was not defined, as Pearson's correlation is on a
+/// constant target. The best is that of the values that were.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricHistory {
+    /// The metric.
+    pub name: String,
+    /// The first value.
+    pub first: Option<f64>,
+    /// The best value.
+    pub best: Option<f64>,
+    /// The last value.
+    pub last: Option<f64>,
+    /// Whether higher is better.
+    pub higher_is_better: bool,
+}
+
+/// What the evaluations at one place (`global_test`, `local_test`) showed of one task at one client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricHistories(Vec<MetricHistory>);
+
+impl MetricHistories {
+    /// One for each metric, in their order.
+    pub fn all(&self) -> &[MetricHistory] {
+        &self.0
+    }
+
+    fn add(&mut self, evaluation: &Evaluation) {
+        for metric in &evaluation.metrics {
+            let value = Some(metric.value).filter(|value| value.is_finite());
+            let higher_is_better = metric.goal == Goal::Higher;
+            match self.0.iter_mut().find(|course| course.name == metric.name) {
+                Some(course) => course.go_on(value),
+                None => self.0.push(MetricHistory::new(&metric.name, value, higher_is_better)),
+            }
+        }
+    }
+}
+
+impl MetricHistory {
+    fn new(name: &str, value: Option<f64>, higher_is_better: bool) -> Self {
+        Self { name: name.to_owned(), first: value, best: value, last: value, higher_is_better }
+    }
+
+    fn go_on(&mut self, value: Option<f64>) {
+        let better = if self.higher_is_better { f64::max } else { f64::min };
+        self.best = self.best.into_iter().chain(value).reduce(better);
+        self.last = value;
+    }
+
+    /// A score that goes on, or begins with its first value.
+    fn score(course: &mut Option<Self>, value: f64) {
+        let value = Some(value).filter(|value| value.is_finite());
+        match course {
+            Some(course) => course.go_on(value),
+            None => *course = value.map(|value| Self::new("score", Some(value), true)),
+        }
+    }
+}
+
+/// One client's task over the rounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskHistory {
+    /// The task.
+    pub task: String,
+    /// The global model at the client, before training.
+    pub global_test: MetricHistories,
+    /// The client's own model, after each epoch.
+    pub local_test: MetricHistories,
+    /// The score of the global model, which is scale-free: the one number here that may be compared between tasks. Absent
+    /// where it was never defined, and from runs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global_score: Option<MetricHistory>,
+    /// The score of the client's own model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_score: Option<MetricHistory>,
+}
+
+/// All clients over the rounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Of each client, by name, its tasks.
+    pub clients: BTreeMap<String, Vec<TaskHistory>>,
+    /// The clients' names in their order.
+    pub order: Vec<String>,
+    /// Bytes of tensors that each client got and sent, over all rounds.
+    pub traffic: BTreeMap<String, Traffic>,
+}
+
+impl History {
+    /// A record of nothing yet.
+    pub fn new(order: Vec<String>) -> Self {
+        Self { order, ..Self::default() }
+    }
+
+    fn task(&mut self, client: &str, task: &str) -> &mut TaskHistory {
+        let tasks = self.clients.entry(client.to_owned()).or_default();
+        let index = tasks.iter().position(|record| record.task == task).unwrap_or_else(|| {
+            tasks.push(TaskHistory { task: task.to_owned(), ..TaskHistory::default() });
+            tasks.len() - 1
+        });
+        &mut tasks[index]
+    }
+
+    /// Adds what crossed in a round.
+    pub fn add_traffic(&mut self, client: &str, traffic: Traffic) {
+        let all = self.traffic.entry(client.to_owned()).or_default();
+        all.received += traffic.received;
+        all.sent += traffic.sent;
+    }
+
+    /// What crossed over all rounds and clients.
+    pub fn all_traffic(&self) -> Traffic {
+        self.traffic.values().fold(Traffic::default(), |all, one| Traffic {
+            received: all.received + one.received,
+            sent: all.sent + one.sent,
+        })
+    }
+
+    /// Adds evaluations of the global model at a client.
+    pub fn add_global(&mut self, client: &str, evaluations: &[Evaluation]) {
+        for evaluation in evaluations {
+            let record = self.task(client, &evaluation.task);
+            record.global_test.add(evaluation);
+            MetricHistory::score(&mut record.global_score, evaluation.score);
+        }
+    }
+
+    /// Adds evaluations of a client's own model.
+    pub fn add_local(&mut self, client: &str, evaluations: &[Evaluation]) {
+        for evaluation in evaluations {
+            let record = self.task(client, &evaluation.task);
+            record.local_test.add(evaluation);
+            MetricHistory::score(&mut record.local_score, evaluation.score);
+        }
+    }
+
+    /// The clients' own models: a row a client and task, and at the end the means over the clients of each task that
+    /// several have. Over tasks, whose units may differ, there is a mean of the scores alone. Of more rows than anybody
+    /// reads, the first ones stand for all.
+    pub fn table(&self) -> String {
+        let mut rows: Vec<(&str, &TaskHistory)> = Vec::new();
+        for client in &self.order {
+            let tasks = self.clients.get(client).into_iter().flatten();
+            rows.extend(tasks.map(|record| (client.as_str(), record)));
+        }
+        let mut names: Vec<&str> = Vec::new();
+        let mut tasks: Vec<&str> = Vec::new();
+        for (_, record) in &rows {
+            let courses = record.local_test.0.iter().map(|course| course.name.as_str());
+            for (list, name) in courses.map(|name| (true, name)).chain([(false, record.task.as_str())]) {
+                let list = if list { &mut names } else { &mut tasks };
+                if !list.contains(&name) {
+                    list.push(name);
+                }
+            }
+        }
+        let several = rows.iter().any(|(client, record)| *client != record.task);
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        let mut header = vec!["client".to_owned()];
+        header.extend(several.then(|| "task".to_owned()));
+        let columns = names.iter().copied().chain(["score"]);
+        header.extend(columns.clone().flat_map(|name| ["first", "best", "last"].map(|when| format!("{when} {name}"))));
+        table.set_header(header);
+        let course = |record: &'_ TaskHistory, name: &str| match name {
+            "score" => record.local_score.clone(),
+            name => record.local_test.0.iter().find(|course| course.name == name).cloned(),
+        };
+        let row = |client: &str, task: &str, of: &dyn Fn(&str) -> [String; 3]| {
+            let mut row = vec![Cell::new(client)];
+            row.extend(several.then(|| Cell::new(task)));
+            row.extend(columns.clone().flat_map(of).map(right));
+            row
+        };
+        let times = [|c: &MetricHistory| c.first, |c: &MetricHistory| c.best, |c: &MetricHistory| c.last];
+        let shown = if rows.len() > MOST_ROWS { SHOWN_ROWS } else { rows.len() };
+        for (client, record) in &rows[..shown] {
+            let of = |name: &str| {
+                let course = course(record, name);
+                times.map(|time| course.as_ref().and_then(time).map_or_else(|| UNDEFINED.to_owned(), short))
+            };
+            table.add_row(row(client, &record.task, &of));
+        }
+        if rows.len() > shown {
+            table.add_row(vec![Cell::new(format!("… {} more", rows.len() - shown))]);
+        }
+        for task in &tasks {
+            let of_task: Vec<&TaskHistory> =
+                rows.iter().map(|row| row.1).filter(|record| record.task == *task).collect();
+            if of_task.len() < 2 {
+                continue;
+            }
+            let of = |name: &str| {
+                let all: Vec<Option<MetricHistory>> = of_task.iter().map(|record| course(record, name)).collect();
+                times.map(|time| mean_text(all.iter().map(|course| course.as_ref().and_then(time))))
+            };
+            table.add_row(row("mean", task, &of));
+        }
+        if tasks.len() > 1 {
+            let of = |name: &str| match name {
+                "score" => times.map(|time| {
+                    mean_text(self.clients.values().map(|records| {
+                        mean(records.iter().filter_map(|record| record.local_score.as_ref().and_then(time)))
+                    }))
+                }),
+                _ => times.map(|_| UNDEFINED.to_owned()),
+            };
+            table.add_row(row("mean", if several { "all" } else { "" }, &of));
+        }
+        table.to_string()
+    }
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// What stands for a value that is not defined.
+pub const UNDEFINED: &str = "-";
+
+/// The mean of the values that are defined, as a table shows it: with how many they are where not all are.
+pub fn mean_text(values: impl IntoIterator<Item = Option<f64>>) -> String {
+    let values: Vec<Option<f64>> = values.into_iter().collect();
+    let defined = values.iter().flatten().count();
+    match mean(values.iter().copied().flatten()) {
+        None => UNDEFINED.to_owned(),
+        Some(mean) if defined < values.len() => format!("{} ({defined} of {})", short(mean), values.len()),
+        Some(mean) => short(mean),
+    }
+}
+
+/// A number with four significant digits or so.
+pub fn short(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(0.001..100_000.0).contains(&size) {
+        format!("{value:.3e}")
+    } else {
+        format!(
+            "{value:.0$}",
+            if size >= 1000.0 {
+                0
+            } else if size >= 100.0 {
+                1
+            } else if size >= 10.0 {
+                2
+            } else {
+                3
+            }
+        )
+    }
+}
+
+/// The most memory that this process has held, in bytes, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_api::Metric;
+
+    fn evaluation(task: &str, rmse: f64, score: f64) -> Evaluation {
+        let metrics = vec![Metric { name: "RMSE".to_owned(), value: rmse, goal: Goal::Lower }];
+        Evaluation { task: task.to_owned(), examples: 1, loss: rmse * rmse, score, metrics }
+    }
+
+    #[test]
+    fn a_course_keeps_first_best_and_last() {
+        let mut record = History::new(vec!["a".to_owned()]);
+        for rmse in [3.0, f64::NAN, 1.0, 2.0] {
+            record.add_local("a", &[evaluation("t", rmse, -rmse)]);
+        }
+        let course = &record.clients["a"][0].local_test.0[0];
+        assert_eq!((course.first, course.best, course.last), (Some(3.0), Some(1.0), Some(2.0)));
+        assert!(!record.table().contains("mean"), "a mean of one");
+    }
+
+    #[test]
+    fn what_is_not_defined_is_no_number() {
+        let mut record = History::new(vec!["a".to_owned(), "b".to_owned()]);
+        for (client, rmse) in [("a", f64::NAN), ("a", 1.0), ("a", f64::NAN), ("b", 4.0)] {
+            record.add_local(client, &[evaluation("t", rmse, -0.5)]);
+        }
+        let course = &record.clients["a"][0].local_test.0[0];
+        assert_eq!((course.first, course.best, course.last), (None, Some(1.0), None));
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(text.contains(r#""first":null,"best":1.0,"last":null"#), "{text}");
+        assert_eq!(serde_json::from_str::<History>(&text).unwrap(), record);
+        let table = record.table();
+        let cells = |name: &str| -> Vec<String> {
+            let line = table.lines().find(|line| line.contains(name)).unwrap();
+            line.split(['│', '┆', '║']).map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+        };
+        assert_eq!(cells(" a ")[..5], ["a", "t", "-", "1.000", "-"]);
+        assert_eq!(cells(" mean ")[..5], ["mean", "t", "4.000 (1 of 2)", "2.500", "4.000 (1 of 2)"]);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let texts = [0.0, 0.12345, 12.345, 123.45, 1234.5, 1e-7, -2.5].map(short);
+        assert_eq!(texts, ["0.000", "0.123", "12.35", "123.5", "1234", "1.000e-7", "-2.500"]);
+    }
+
+    #[test]
+    fn the_table_has_means_of_each_task_and_of_all_scores() {
+        let (a, b) = ([evaluation("kd", 1e-9, -0.5), evaluation("tm", 4.0, -0.9)], [evaluation("tm", 6.0, f64::NAN)]);
+        let mut record = History::new(vec!["x".to_owned(), "y".to_owned()]);
+        record.add_local("x", &a);
+        record.add_local("y", &b);
+        let table = record.table();
+        let means: Vec<Vec<&str>> = table
+            .lines()
+            .filter(|line| line.contains(" mean "))
+            .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        let tm = ["mean", "tm", "5.000", "5.000", "5.000", "-0.900 (1 of 2)", "-0.900 (1 of 2)", "-0.900 (1 of 2)"];
+        assert_eq!(
+            means,
+            [&tm[..], &["mean", "all", "-", "-", "-", "-0.700 (1 of 2)", "-0.700 (1 of 2)", "-0.700 (1 of 2)"]]
+        );
+    }
+}

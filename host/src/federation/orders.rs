@@ -1,0 +1,183 @@
+//! What clients are told in a round, made when each begins: filters may give every client a message of its own, and of
+//! those no more should exist than clients are at work.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::error::CliError;
+use crate::federation::client::Order;
+use crate::federation::filters::FilterChain;
+use crate::federation::services::{CallScope, HostServices};
+use plugin_api::Message;
+
+/// The orders of one round. The server's filters are one instance for all clients and get their messages in the clients'
+/// order, whichever worker asks first, so that results do not depend on the workers.
+pub struct Orders<'f> {
+    round: u64,
+    epochs: u64,
+    global: &'f Message,
+    services: &'f HostServices<'f>,
+    /// Whose turn it is, and the filters.
+    turn: Mutex<(usize, &'f mut FilterChain)>,
+    next: Condvar,
+    paused: AtomicBool,
+}
+
+impl<'f> Orders<'f> {
+    /// The orders to train so many epochs on this global model, which passes these filters first.
+    pub fn new(
+        round: u64,
+        epochs: u64,
+        global: &'f Message,
+        filters: &'f mut FilterChain,
+        services: &'f HostServices<'f>,
+    ) -> Self {
+        Self {
+            round,
+            epochs,
+            global,
+            services,
+            turn: Mutex::new((0, filters)),
+            next: Condvar::new(),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// The same after so many that were made before.
+    #[must_use]
+    pub fn after(self, made: usize) -> Self {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).0 = made;
+        self
+    }
+
+    /// How many were made, those before included.
+    pub fn made(&self) -> usize {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The order of the `place`-th client of the round, by its index among all and its name. It waits until all before it
+    /// were made: each place has to be asked for once, and none before the ones ahead of it are at least on their way. None
+    /// if the round pauses first; then there are none for those behind it either.
+    ///
+    /// # Errors
+    /// If a filter fails. Then the round cannot be had.
+    pub fn order(
+        &self,
+        place: usize,
+        (index, name): (usize, &str),
+        pauses: &dyn Fn() -> bool,
+    ) -> Result<Option<Order>, CliError> {
+        // Declared first, so that it comes after the lock is released, and after a panic too.
+        let _wake = Wake(&self.next);
+        let held = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |(turn, _): &mut (usize, _)| *turn != place && !self.paused.load(Ordering::Relaxed);
+        let mut held = self.next.wait_while(held, waits).unwrap_or_else(PoisonError::into_inner);
+        if self.paused.load(Ordering::Relaxed) || pauses() {
+            self.paused.store(true, Ordering::Relaxed);
+            return Ok(None);
+        }
+        held.0 += 1;
+        let scope = CallScope::new(self.services, "server", Some((index, name)), Some(self.round));
+        let global = held.1.apply(self.global.clone(), self.global, &scope);
+        let global = global
+            .map_err(|fault| CliError::run(fault.report(&format!("round {}, client `{name}`", self.round + 1))))?;
+        Ok(Some(Order { round: self.round, epochs: self.epochs, global }))
+    }
+}
+
+struct Wake<'a>(&'a Condvar);
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        self.0.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use plugin_api::{Context, Filter, Level, Params, Seed, Tensor};
+
+    use super::*;
+    use crate::artefacts::tracking::Reporter;
+    use crate::federation::notes::Notes;
+    use crate::federation::ordered_pool::in_order;
+    use crate::terminal::console::Console;
+
+    /// Gives each message a tensor of its own with the number of the call.
+    struct Counting(f32);
+
+    impl Filter for Counting {
+        fn apply(&mut self, _: Message, _: &Message, _: &Context<'_>) -> plugin_api::Result<Message> {
+            self.0 += 1.0;
+            if self.0 > 30.0 {
+                return Err(plugin_api::Error::other("enough"));
+            }
+            let call = Tensor::from_slice(&[1], &[self.0])?;
+            Ok(Message::from([("call", call)].into_iter().collect::<Params>()))
+        }
+    }
+
+    fn services<R>(act: impl FnOnce(&HostServices<'_>) -> R) -> R {
+        let (console, notes, stop) = (Console::new(Level::Error), Notes::default(), AtomicBool::new(false));
+        let seed = Seed::new(1);
+        act(&HostServices {
+            console: &console,
+            reporter: Reporter::nowhere(),
+            notes: &notes,
+            stop: &stop,
+            seed,
+            threads: 1,
+        })
+    }
+
+    fn chain() -> FilterChain {
+        let mut chain = FilterChain::default();
+        chain.push("counting".to_owned(), Vec::new(), Box::new(Counting(0.0)));
+        chain
+    }
+
+    #[test]
+    fn no_more_messages_live_than_workers_and_each_client_gets_its_own() {
+        for workers in [1, 3] {
+            let (mut chain, global) = (chain(), Message::default());
+            let (live, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let mut clients: Vec<String> = (0..30).map(|k| format!("c{k}")).collect();
+            let mut calls = Vec::new();
+            services(|services| {
+                let orders = Orders::new(0, 1, &global, &mut chain, services);
+                let work = |place: usize, name: &mut String| {
+                    let order = orders.order(place, (place, name), &|| false).unwrap().unwrap();
+                    most.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    // The first take longest, so that later ones would overtake them.
+                    std::thread::sleep(std::time::Duration::from_millis(if place < 3 { 20 } else { 1 }));
+                    let call = order.global.params.elements::<f32>("call", &[1]).unwrap()[0];
+                    drop(order);
+                    live.fetch_sub(1, Ordering::SeqCst);
+                    call
+                };
+                let taken: Result<(), ()> = in_order((workers, 30), &mut clients, work, |_, call| {
+                    calls.push(call);
+                    Ok(())
+                });
+                taken.unwrap();
+            });
+            assert_eq!(calls, (1..=30).map(|call| call as f32).collect::<Vec<_>>());
+            assert!(most.into_inner() <= workers);
+        }
+    }
+
+    #[test]
+    fn a_filter_that_fails_is_told_with_round_and_client_and_holds_nobody_up() {
+        let (mut chain, global) = (chain(), Message::default());
+        let mut clients: Vec<String> = (0..40).map(|k| format!("c{k}")).collect();
+        let found = services(|services| {
+            let orders = Orders::new(4, 1, &global, &mut chain, services);
+            let work = |place: usize, name: &mut String| orders.order(place, (place, name), &|| false);
+            in_order((3, 30), &mut clients, work, |_, order| order.map(drop))
+        });
+        let told = found.unwrap_err().to_string();
+        assert_eq!(told, "error: round 5, client `c30`, filter `counting`: enough");
+    }
+}

@@ -1,0 +1,266 @@
+//! How far a client is in a round that is not over: what a checkpoint within a round keeps of it.
+//!
+//! A resumed round begins again, at the aggregator, in what it asks, and in every filter, all of which go back to their
+//! states at the round's beginning. Only the models' work is not done again: a client's model goes on with its next
+//! epoch, or, if it had done all, what it sent is taken from the checkpoint. What it reported so far is reported anew.
+
+use std::collections::BTreeMap;
+
+use plugin_api::{Evaluation, Goal, Metric, Params, Result, State, Tensor, Trained};
+use serde::{Deserialize, Serialize};
+
+use crate::federation::client::{Failed, Spent};
+use crate::federation::services::ComponentError;
+
+/// How far a client is in a round.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The round.
+    pub round: u64,
+    /// How many epochs are done.
+    pub epochs: u64,
+    /// What they did.
+    pub trained: Trained,
+    /// How good the global model is; none before the client's model has it.
+    pub global: Option<Vec<Evaluation>>,
+    /// How good the client's own is after each epoch.
+    pub local: Vec<Vec<Evaluation>>,
+    /// How long the model computed.
+    pub spent: Spent,
+    /// What the model reported.
+    pub trace: Trace,
+}
+
+impl Progress {
+    /// Of a client that has done nothing yet.
+    pub fn new(round: u64) -> Self {
+        let (trained, spent) = (Trained::default(), Spent::default());
+        Self { round, epochs: 0, trained, global: None, local: Vec::new(), spent, trace: Trace::default() }
+    }
+}
+
+/// [`Progress`] as it stands in a checkpoint's index, but for the trace.
+#[derive(Serialize, Deserialize)]
+pub struct ProgressEntry {
+    round: u64,
+    /// How many epochs are done.
+    pub epochs: u64,
+    steps: u64,
+    examples: u64,
+    spent: Spent,
+    global: Option<Vec<EvaluationEntry>>,
+    local: Vec<Vec<EvaluationEntry>>,
+}
+
+impl ProgressEntry {
+    /// What the index keeps.
+    pub fn of(progress: &Progress) -> Self {
+        let Progress { round, epochs, trained: Trained { steps, examples }, spent, .. } = *progress;
+        let kept = |all: &Vec<Evaluation>| all.iter().map(EvaluationEntry::of).collect();
+        let (global, local) = (progress.global.as_ref().map(kept), progress.local.iter().map(kept).collect());
+        Self { round, epochs, steps, examples, spent, global, local }
+    }
+
+    /// The progress again.
+    pub fn with(self, trace: Trace) -> Progress {
+        let Self { round, epochs, steps, examples, spent, global, local } = self;
+        let whole = |all: Vec<EvaluationEntry>| all.into_iter().map(EvaluationEntry::whole).collect();
+        let (global, local) = (global.map(whole), local.into_iter().map(whole).collect());
+        Progress { round, epochs, trained: Trained { steps, examples }, global, local, spent, trace }
+    }
+}
+
+/// An evaluation with its numbers as bits, since JSON has no NaN.
+#[derive(Serialize, Deserialize)]
+struct EvaluationEntry {
+    task: String,
+    examples: u64,
+    loss: u64,
+    score: u64,
+    /// Name, value, and whether higher is better.
+    metrics: Vec<(String, u64, bool)>,
+}
+
+impl EvaluationEntry {
+    fn of(evaluation: &Evaluation) -> Self {
+        let metric = |metric: &Metric| (metric.name.clone(), metric.value.to_bits(), metric.goal == Goal::Higher);
+        Self {
+            task: evaluation.task.clone(),
+            examples: evaluation.examples,
+            loss: evaluation.loss.to_bits(),
+            score: evaluation.score.to_bits(),
+            metrics: evaluation.metrics.iter().map(metric).collect(),
+        }
+    }
+
+    fn whole(self) -> Evaluation {
+        let metric = |(name, value, higher): (String, u64, bool)| {
+            let goal = if higher { Goal::Higher } else { Goal::Lower };
+            Metric { name, value: f64::from_bits(value), goal }
+        };
+        Evaluation {
+            task: self.task,
+            examples: self.examples,
+            loss: f64::from_bits(self.loss),
+            score: f64::from_bits(self.score),
+            metrics: self.metrics.into_iter().map(metric).collect(),
+        }
+    }
+}
+
+/// [`Failed`] as it stands in a checkpoint's index.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailureEntry {
+    round: Option<u64>,
+    for_good: bool,
+    who: String,
+    kind: String,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+impl FailureEntry {
+    /// What the index keeps.
+    pub fn of(failed: &Failed) -> Self {
+        let (who, error) = failed.fault.parts();
+        Self {
+            round: failed.round,
+            for_good: failed.for_good,
+            who: who.to_owned(),
+            kind: error.kind().as_str().to_owned(),
+            message: error.to_string(),
+            causes: error.causes().to_vec(),
+            hint: error.hint().map(str::to_owned),
+        }
+    }
+
+    /// The failure again.
+    pub fn whole(self) -> Failed {
+        let error = plugin_api::Error::new(self.kind.as_str().into(), self.message);
+        let error = self.causes.into_iter().fold(error, |error, cause| error.because_of(cause));
+        let error = self.hint.into_iter().fold(error, |error, hint| error.help(hint));
+        Failed { round: self.round, for_good: self.for_good, fault: ComponentError::new(self.who, error) }
+    }
+}
+
+/// What a client's model reported in a round, with the times.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trace {
+    tags: Vec<String>,
+    numbers: BTreeMap<String, i32>,
+    tag: Vec<i32>,
+    step: Vec<i64>,
+    value: Vec<f64>,
+    time: Vec<f64>,
+}
+
+impl Trace {
+    /// Adds a scalar.
+    pub fn push(&mut self, tag: &str, step: u64, value: f64, time: f64) {
+        let number = self.numbers.get(tag).copied().unwrap_or_else(|| {
+            let number = i32::try_from(self.tags.len()).unwrap_or(i32::MAX);
+            self.tags.push(tag.to_owned());
+            self.numbers.insert(tag.to_owned(), number);
+            number
+        });
+        self.tag.push(number);
+        self.step.push(step.cast_signed());
+        self.value.push(value);
+        self.time.push(time);
+    }
+
+    /// Tag, step, value and time of each, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64, f64, f64)> {
+        let tag = |number: &i32| usize::try_from(*number).ok().and_then(|number| self.tags.get(number));
+        let scalars = self.tag.iter().zip(&self.step).zip(&self.value).zip(&self.time);
+        scalars.filter_map(move |(((number, step), value), time)| {
+            Some((tag(number)?.as_str(), step.cast_unsigned(), *value, *time))
+        })
+    }
+
+    /// As a state: tensors of all scalars, and the list of tags.
+    ///
+    /// # Errors
+    /// Never; tensors ask for a result.
+    pub fn state(&self) -> Result<State> {
+        let length = [self.tag.len()];
+        let tensors: Params = [
+            ("tag", Tensor::from_slice(&length, &self.tag)?),
+            ("step", Tensor::from_slice(&length, &self.step)?),
+            ("value", Tensor::from_slice(&length, &self.value)?),
+            ("time", Tensor::from_slice(&length, &self.time)?),
+        ]
+        .into_iter()
+        .collect();
+        Ok(State { tensors, values: [("tags".to_owned(), self.tags.clone().into())].into_iter().collect() })
+    }
+
+    /// Of such a state.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn read(state: &State) -> Result<Self> {
+        let tags: Vec<String> = state.value("tags")?;
+        let length = state.tensors.get("tag").map_or(0, |tensor| tensor.shape().iter().product());
+        let numbers = tags.iter().cloned().zip(0..).collect();
+        Ok(Self {
+            numbers,
+            tag: state.tensors.elements("tag", &[length])?.to_vec(),
+            step: state.tensors.elements("step", &[length])?.to_vec(),
+            value: state.tensors.elements("value", &[length])?.to_vec(),
+            time: state.tensors.elements("time", &[length])?.to_vec(),
+            tags,
+        })
+    }
+}
+
+/// What a checkpoint within a round keeps of the server: its components as they were when the round began.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// The aggregator.
+    pub aggregator: State,
+    /// The filters on what the server gets, and on what it sends.
+    pub server: [Vec<State>; 2],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_comes_back_to_the_bit() {
+        let mut trace = Trace::default();
+        for (tag, value) in [("a", 1.5), ("b", f64::NAN), ("a", f64::INFINITY)] {
+            trace.push(tag, u64::MAX, value, 12.25);
+        }
+        let metrics = vec![Metric { name: "RMSE".to_owned(), value: f64::NAN, goal: Goal::Lower }];
+        let evaluation =
+            Evaluation { task: "tm".to_owned(), examples: 3, loss: 0.1, score: f64::NEG_INFINITY, metrics };
+        let (global, local) = (Some(vec![evaluation.clone()]), vec![vec![evaluation]]);
+        let progress = Progress { global, local, trace, epochs: 1, ..Progress::new(7) };
+        let text = serde_json::to_string(&ProgressEntry::of(&progress)).unwrap();
+        let kept: ProgressEntry = serde_json::from_str(&text).unwrap();
+        let back = kept.with(Trace::read(&progress.trace.state().unwrap()).unwrap());
+        assert_eq!(format!("{back:?}"), format!("{progress:?}"));
+        let scalars: Vec<_> = back.trace.iter().map(|(tag, step, value, _)| (tag, step, value.to_bits())).collect();
+        assert_eq!(scalars[1], ("b", u64::MAX, f64::NAN.to_bits()));
+        assert_eq!(scalars.len(), 3);
+    }
+
+    #[test]
+    fn an_empty_trace_comes_back() {
+        assert_eq!(Trace::read(&Trace::default().state().unwrap()).unwrap(), Trace::default());
+    }
+
+    #[test]
+    fn a_failure_comes_back() {
+        let error = plugin_api::Error::new(plugin_api::ErrorKind::Panic, "`train` panicked").because_of("at lib.rs:3");
+        let fault = ComponentError::new("model `x`".to_owned(), error.help("mend it"));
+        let failed = Failed { round: Some(3), for_good: true, fault };
+        let text = serde_json::to_string(&FailureEntry::of(&failed)).unwrap();
+        let back = serde_json::from_str::<FailureEntry>(&text).unwrap().whole();
+        assert!(back.fault.is_panic());
+        assert_eq!(format!("{back:?}"), format!("{failed:?}"));
+    }
+}

@@ -1,0 +1,395 @@
+//! The rounds.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use plugin_api::{Aggregator, Cohort, ErrorKind, Evaluation, Message, Stage, Update};
+
+use crate::artefacts::run_dir::RunDir;
+use crate::artefacts::tracking::{Positions, Scalar, Tracker};
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::{self, LOCAL_SCORE, OnClientFailure};
+use crate::federation::best_models::BestModels;
+use crate::federation::client::{Client, Outcome};
+use crate::federation::early_stopping::{self, Patience};
+use crate::federation::exchange::{Exchange, pick};
+use crate::federation::filters::FilterChain;
+use crate::federation::history::{History, short};
+use crate::federation::means::{Number, mean_score, numbers};
+use crate::federation::ordered_pool::{ahead, in_order};
+use crate::federation::orders::Orders;
+use crate::federation::predictions;
+use crate::federation::round_progress::Opening;
+use crate::federation::sampling::select;
+use crate::federation::services::{CallScope, ComponentError, HostServices};
+use crate::federation::totals::Totals;
+use crate::plugins::validate::{self, Layout};
+use crate::terminal::signals::Pause;
+
+/// What the clients of a round did, by their names, in their order.
+type Outcomes = Vec<(String, Outcome)>;
+
+/// The federation between two rounds.
+pub struct Federation<'a> {
+    /// The clients, in the order of aggregation.
+    pub clients: Vec<Box<dyn Client>>,
+    /// The aggregator and its plugin's name.
+    pub aggregator: (String, Box<dyn Aggregator>),
+    /// The server's filters: on what it gets, and on what it sends.
+    pub server: [FilterChain; 2],
+    /// The global model.
+    pub global: Message,
+    /// The mean of the clients' scores of the global model that was evaluated last.
+    pub score: Option<f64>,
+    /// What updates and global models have to fit.
+    pub layout: Layout,
+    /// The global models that were the best so far.
+    pub best: BestModels,
+    /// Whether the run has several tasks, whose metrics have units of their own.
+    pub several_tasks: bool,
+    /// How the clients' models did so far.
+    pub record: History,
+    /// How many rounds are done.
+    pub done: u64,
+    /// Whether it still gets better.
+    pub patience: Patience,
+    /// What the experiment says of rounds and clients.
+    pub plan: &'a config::Federation,
+    /// How many clients work at the same time.
+    pub workers: usize,
+    /// What the run took so far.
+    pub totals: Totals,
+    /// When clients pause within a round.
+    pub pause: Pause,
+    /// Within a round: the server's components as they were when it began.
+    pub opening: Option<Opening>,
+    /// How far the files of metrics were written when the last round ended.
+    pub positions: Positions,
+    /// Where scalars go.
+    pub tracker: &'a Tracker,
+    /// What the components may call.
+    pub services: &'a HostServices<'a>,
+    /// Where checkpoints go.
+    pub run_dir: &'a RunDir,
+}
+
+impl Federation<'_> {
+    /// Runs all rounds that are left.
+    ///
+    /// # Errors
+    /// If a component fails, a file cannot be written, or the run is asked to stop.
+    pub fn run(&mut self) -> Result<(), CliError> {
+        let mut checkpointed = Instant::now();
+        while !self.is_over() {
+            self.totals.round_begins();
+            self.pause.restart();
+            let (outcomes, numbers) = self.round(self.done)?;
+            self.judge(self.done, &outcomes, numbers)?;
+            self.opening = None;
+            self.clients.iter_mut().for_each(|client| client.close());
+            self.done += 1;
+            self.positions = self.tracker.sync()?;
+            let due = match self.plan.checkpoint_every {
+                0 => checkpointed.elapsed() >= Duration::from_secs(self.plan.checkpoint_after),
+                every => self.done.is_multiple_of(every) && !self.is_over(),
+            };
+            if due && !self.pause.is_stop() {
+                self.save()?;
+                checkpointed = Instant::now();
+            }
+            self.stop_if_asked()?;
+        }
+        if let (true, Some(rule)) = (self.done < self.plan.rounds, &self.plan.early_stopping) {
+            let line =
+                format!("stopped after round {}: {} rounds without a better {}", self.done, rule.patience, rule.metric);
+            self.services.console.log(plugin_api::Level::Info, &line);
+        }
+        Ok(())
+    }
+
+    /// Where somebody asked the run to stop: writes a checkpoint, and ends it.
+    ///
+    /// # Errors
+    /// If so, or if the checkpoint cannot be written.
+    pub fn stop_if_asked(&mut self) -> Result<(), CliError> {
+        if !self.pause.is_stop() {
+            return Ok(());
+        }
+        self.save()?;
+        let place = match self.opening {
+            Some(_) => format!("in round {}", self.done + 1),
+            None => format!("after round {}", self.done),
+        };
+        Err(CliError::stopped(Diagnostic::new(format!("stopped on request {place}")).hint("resume it with --resume")))
+    }
+
+    fn is_over(&self) -> bool {
+        self.done >= self.plan.rounds || self.patience.is_over(self.plan.early_stopping.as_ref())
+    }
+
+    /// One round: clients are selected; each gets the global model through the filters, evaluates, trains and evaluates;
+    /// its update comes back through the filters and is aggregated in the clients' order; the aggregate is the next
+    /// global model. Before and after the clients' work the aggregator may ask them for more.
+    fn round(&mut self, round: u64) -> Result<(Outcomes, Vec<Number>), CliError> {
+        let services = self.services;
+        let place = format!("round {}", round + 1);
+        let mut chosen = select(self.clients.len(), self.plan.fraction, self.plan.min_clients, services.seed, round);
+        let cohort =
+            Cohort::new(chosen.iter().map(|&k| self.clients[k].name().to_owned()).collect(), self.clients.len());
+        let plugin = self.aggregator.0.clone();
+        let aggregator = &mut self.aggregator.1;
+        let at_server = CallScope::new(services, &plugin, None, Some(round));
+        let ctx = at_server.context();
+        let failed = |error| CliError::run(ComponentError::new(format!("aggregator `{plugin}`"), error).report(&place));
+        // If the round is interrupted it begins again from here.
+        let told = |fault: ComponentError| CliError::run(fault.report(&place));
+        let [input, output] = &mut self.server;
+        let server = [input.states(&at_server).map_err(told)?, output.states(&at_server).map_err(told)?];
+        self.opening = Some(Opening { aggregator: aggregator.state(&ctx).map_err(failed)?, server });
+        chosen.iter().for_each(|&place| self.clients[place].open(round, services));
+        aggregator.begin(&self.global, &cohort, &ctx).map_err(failed)?;
+        let policy = self.plan.on_client_failure;
+        let lost = |fault: ComponentError, client: &str| {
+            handle_client_failure(&fault, &format!("{place}, client `{client}`"), policy, services)
+        };
+        let mut asked = Exchange { clients: &mut self.clients, round, services, workers: self.workers };
+        let encoded = asked.run_queries(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed, &lost)?;
+        let names: Vec<String> = chosen.iter().map(|&place| self.clients[place].name().to_owned()).collect();
+
+        let mut outcomes = Vec::new();
+        let mut heard = Vec::new();
+        // Places in `chosen`: of those that are not done, and of the next to be taken; and who is done before its turn.
+        let (mut pending, mut next) = ((0..chosen.len()).collect::<Vec<_>>(), 0);
+        let mut ready: BTreeMap<usize, Result<Outcome, ComponentError>> = BTreeMap::new();
+        // How many orders were made, and those of clients that have begun and are not done.
+        let (mut made, held) = (0, Mutex::new(BTreeMap::new()));
+        loop {
+            let (aggregator, pause) = (&mut self.aggregator.1, &self.pause);
+            let ([input, output], global, layout) = (&mut self.server, &self.global, &self.layout);
+            let orders = Orders::new(round, self.plan.local_epochs, global, output, services).after(made);
+            let held = || held.lock().unwrap_or_else(PoisonError::into_inner);
+            let work = |index: usize, client: &mut &mut Box<dyn Client>| {
+                let place = pending[index];
+                let before = held().remove(&place);
+                let order = match before {
+                    Some(order) => Some(order),
+                    None => orders.order(place, (chosen[place], client.name()), &|| pause.is_due())?,
+                };
+                let Some(order) = order else { return Ok(None) };
+                let outcome = client.round(&order, pause, services).transpose();
+                match &outcome {
+                    Some(_) => services.reporter.client_done(chosen[place]),
+                    None => drop(held().insert(place, order)),
+                }
+                Ok(outcome)
+            };
+            let mut take = |index: usize, outcome: Result<Outcome, ComponentError>| {
+                let client = &names[index];
+                let scope = CallScope::new(services, "server", Some((chosen[index], client)), Some(round));
+                let filtered = outcome.and_then(|mut outcome| {
+                    let message = input.apply(std::mem::take(&mut outcome.message), global, &scope)?;
+                    validate::update(layout, global, &message, encoded)
+                        .map_err(|e| ComponentError::new("update".to_owned(), e))?;
+                    Ok((message, outcome))
+                });
+                let (message, outcome) = match filtered {
+                    Ok(filtered) => filtered,
+                    Err(fault) => return lost(fault, client),
+                };
+                let update =
+                    Update { client: client.to_owned(), message, steps: outcome.steps, examples: outcome.examples };
+                match aggregator.add(update, &ctx) {
+                    Ok(()) => {}
+                    Err(error) if *error.kind() == ErrorKind::Panic => return Err(failed(error)),
+                    // What it refuses leaves no trace, by its contract: it is the client that has failed.
+                    Err(error) => return lost(ComponentError::new(format!("aggregator `{plugin}`"), error), client),
+                }
+                heard.push(chosen[index]);
+                outcomes.push((client.to_owned(), outcome));
+                Ok(())
+            };
+            let places: Vec<usize> = pending.iter().map(|&place| chosen[place]).collect();
+            let mut at_work = pick(&mut self.clients, &places);
+            let mut paused = Vec::new();
+            let ahead = ahead(self.workers, global.bytes());
+            in_order((self.workers, ahead), &mut at_work, work, |index, outcome: Result<_, CliError>| {
+                match outcome.inspect_err(|_| services.stop.store(true, Ordering::Relaxed))? {
+                    Some(outcome) => drop(ready.insert(pending[index], outcome)),
+                    None => paused.push(pending[index]),
+                }
+                while let Some(outcome) = ready.remove(&next) {
+                    take(next, outcome)?;
+                    next += 1;
+                }
+                Ok(())
+            })?;
+            (pending, made) = (paused, orders.made());
+            if pending.is_empty() {
+                break;
+            }
+            self.stop_if_asked()?;
+            self.save()?;
+            self.pause.restart();
+        }
+        if outcomes.is_empty() {
+            return Err(CliError::run(Diagnostic::new(format!("{place}: every client failed"))));
+        }
+        if outcomes.len() < self.plan.min_clients {
+            let report = Diagnostic::new(format!("{place}: only {} clients sent an update", outcomes.len()));
+            return Err(CliError::run(report.hint(format!("`federation.min-clients` is {}", self.plan.min_clients))));
+        }
+        let aggregator = &mut self.aggregator.1;
+        let mut asked = Exchange { clients: &mut self.clients, round, services, workers: self.workers };
+        asked.run_queries(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed, &lost)?;
+        let next = aggregator.finish(&ctx).and_then(|next| validate::aggregated(&self.layout, next)).map_err(failed)?;
+        let numbers = self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]))?;
+        self.global = next;
+        self.best.release();
+        Ok((outcomes, numbers))
+    }
+
+    /// Takes down how well the present global model does at these clients, and keeps it if it does better than any before.
+    ///
+    /// # Errors
+    /// If a model that was best before could not be written where it waits.
+    fn note_score<'e>(
+        &mut self,
+        rounds: u64,
+        clients: impl Iterator<Item = &'e [Evaluation]> + Clone,
+    ) -> Result<Vec<Number>, CliError> {
+        self.score = mean_score(clients.clone());
+        self.best.note(rounds, &self.global, clients.clone())?;
+        let numbers = numbers("global_test", self.several_tasks, clients);
+        self.report(rounds, &numbers);
+        Ok(numbers)
+    }
+
+    /// Reports the server's numbers; those that are not defined are no points of a curve.
+    fn report(&self, round: u64, numbers: &[Number]) {
+        for Number { tag, value, .. } in numbers.iter().filter(|number| number.value.is_finite()) {
+            let (tag, value) = (tag.clone(), *value);
+            self.services.reporter.scalar(Scalar { client: None, round, tag, step: round, value });
+        }
+    }
+
+    /// Takes down what a round showed, and shows it.
+    fn judge(&mut self, round: u64, outcomes: &[(String, Outcome)], mut all: Vec<Number>) -> Result<(), CliError> {
+        for (client, outcome) in outcomes {
+            self.record.add_traffic(client, outcome.traffic);
+            self.totals.computed(outcome.spent);
+            self.record.add_global(client, &outcome.global);
+            outcome.local.iter().for_each(|evaluations| self.record.add_local(client, evaluations));
+        }
+        let last = outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice));
+        let local = numbers("local_test", self.several_tasks, last);
+        self.report(round, &local);
+        let mut line = format!("round {}/{}", round + 1, self.plan.rounds);
+        // Of several tasks the score alone: their metrics fill no line, and have no mean.
+        for Number { tag, value, .. } in local.iter().take(if self.several_tasks { 1 } else { local.len() }) {
+            let name = tag.strip_suffix("/local_test").unwrap_or(tag);
+            let name = if tag == LOCAL_SCORE { "score" } else { name };
+            let value = if value.is_finite() { short(*value) } else { "-".to_owned() };
+            line += &format!(", {name} {value}");
+        }
+        let seconds = self.totals.round_ends();
+        self.services.console.round(&format!("{line} ({seconds:.1} s)"));
+        all.extend(local);
+        self.watch(&all)
+    }
+
+    /// Notes the number that early stopping watches.
+    fn watch(&mut self, numbers: &[Number]) -> Result<(), CliError> {
+        let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
+        let number = early_stopping::watched(rule, numbers)
+            .map_err(|report| CliError::run(report.within("`federation.early-stopping.metric`")))?;
+        self.patience.note(number.value, number.goal, rule);
+        Ok(())
+    }
+
+    /// Evaluates the last global model at every client, in the clients' order, and writes what it and the clients' own
+    /// models predict. It is the last that they do. Predictions are an extra: where a model fails to give them the rest goes
+    /// on, and what is returned says so.
+    ///
+    /// # Errors
+    /// If a component fails to evaluate, or metrics or predictions cannot be written.
+    pub fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<Option<CliError>, CliError> {
+        let services = self.services;
+        let orders = Orders::new(self.done, self.plan.local_epochs, &self.global, &mut self.server[1], services);
+        let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
+        let work = |index: usize, client: &mut Box<dyn Client>| {
+            let Some(order) = orders.order(index, (index, client.name()), &|| false)? else { return Ok(None) };
+            let own = client.predict(services);
+            let found = match (own, client.evaluate(&order, services)) {
+                (Ok(own), Ok(found)) => Ok((found, client.predict(services).map(|global| (own, global)))),
+                (Err(fault), Ok(found)) => Ok((found, Err(fault))),
+                // A model that panicked answers nothing more, and the first fault is the one to tell.
+                (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
+                (_, Err(fault)) => Err(fault),
+            };
+            client.retire(services);
+            services.reporter.client_done(index);
+            Ok(Some(found))
+        };
+        let (mut all, mut late, on_failure) = (Vec::new(), None, self.plan.on_client_failure);
+        let ahead = ahead(self.workers, 0);
+        in_order((self.workers, ahead), &mut self.clients, work, |index, found: Result<_, CliError>| match found? {
+            None => Ok(()),
+            Some(Ok((evaluations, predicted))) => {
+                all.push((names[index].clone(), evaluations));
+                let place = format!("predictions, client `{}`", names[index]);
+                match predicted {
+                    Ok((own, global)) => predictions.add(&names[index], &own, &global),
+                    Err(fault) if fault.is_unsupported() => {
+                        services.console.log(plugin_api::Level::Warn, fault.report(&place).message());
+                        Ok(())
+                    }
+                    Err(fault) if on_failure == OnClientFailure::LeaveOut => {
+                        handle_client_failure(&fault, &place, on_failure, services)
+                    }
+                    Err(fault) => {
+                        late.get_or_insert_with(|| CliError::run(fault.report(&place)));
+                        Ok(())
+                    }
+                }
+            }
+            Some(Err(fault)) => handle_client_failure(
+                &fault,
+                &format!("last evaluation, client `{}`", names[index]),
+                on_failure,
+                services,
+            ),
+        })?;
+        for (client, evaluations) in &all {
+            self.record.add_global(client, evaluations);
+        }
+        self.note_score(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]))?;
+        self.tracker.sync().map(|_| late)
+    }
+}
+
+/// What becomes of the run when a client fails: it goes on without the client, with a warning, or it ends.
+///
+/// # Errors
+/// If it ends.
+pub fn handle_client_failure(
+    fault: &ComponentError,
+    place: &str,
+    policy: OnClientFailure,
+    services: &HostServices<'_>,
+) -> Result<(), CliError> {
+    let report = fault.report(place);
+    if policy == OnClientFailure::LeaveOut && !fault.is_cancelled() {
+        services.console.log(plugin_api::Level::Warn, &format!("left out: {}", report.message()));
+        return Ok(());
+    }
+    // The others need not finish what nobody will take.
+    let asked = services.stop.swap(true, Ordering::Relaxed);
+    Err(if asked && fault.is_cancelled() {
+        let hint = "resume it with --resume, from the last checkpoint if there is one";
+        CliError::stopped(Diagnostic::new("stopped on request").hint(hint))
+    } else {
+        CliError::run(report)
+    })
+}

@@ -1,0 +1,218 @@
+//! The host's end of what a component may call, and what is told of one that fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use plugin_api::context::Host;
+use plugin_api::{Context, Level, Sampling, Seed};
+use serde_json::Value;
+
+use crate::artefacts::tracking::{Reporter, Scalar, now};
+use crate::error::Diagnostic;
+use crate::experiment::config::FilterPosition;
+use crate::experiment::document::Document;
+use crate::federation::notes::Notes;
+use crate::federation::round_progress::Trace;
+use crate::plugins::validate;
+use crate::terminal::console::Console;
+
+/// A component that failed, and how.
+#[derive(Clone, Debug)]
+pub struct ComponentError {
+    who: String,
+    error: plugin_api::Error,
+    /// The way to the component's table in the file, where it is known.
+    table: Vec<String>,
+}
+
+impl ComponentError {
+    /// `who` failed.
+    pub fn new(who: String, error: plugin_api::Error) -> Self {
+        Self { who, error, table: Vec::new() }
+    }
+
+    /// Says which table of the file the component is made of.
+    #[must_use]
+    pub fn of_table(self, table: &[String]) -> Self {
+        Self { table: table.to_vec(), ..self }
+    }
+
+    /// Which table of the file the component is made of; empty where that is not known.
+    pub fn table(&self) -> &[String] {
+        &self.table
+    }
+
+    /// What went wrong.
+    pub fn error(&self) -> &plugin_api::Error {
+        &self.error
+    }
+
+    /// Whether it did so because it was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        *self.error.kind() == plugin_api::ErrorKind::Cancelled
+    }
+
+    /// Whether it does not offer what it was asked for.
+    pub fn is_unsupported(&self) -> bool {
+        *self.error.kind() == plugin_api::ErrorKind::Unsupported
+    }
+
+    /// Whether a plugin panicked, after which its instance answers no call any more.
+    pub fn is_panic(&self) -> bool {
+        *self.error.kind() == plugin_api::ErrorKind::Panic
+    }
+
+    /// Which component failed, and how.
+    pub fn parts(&self) -> (&str, &plugin_api::Error) {
+        (&self.who, &self.error)
+    }
+
+    /// What a person reads: `round 3, client `tm`, model `amplify`: …`.
+    pub fn report(&self, place: &str) -> Diagnostic {
+        let comma = if place.is_empty() || self.who.is_empty() { "" } else { ", " };
+        Diagnostic::from(self.error.clone()).within(&format!("{place}{comma}{}", self.who))
+    }
+
+    /// The same, shown at the key of the component's table that it speaks of, or at the table.
+    pub fn placed(&self, place: &str, document: &Document) -> Diagnostic {
+        let (report, mut way) = (self.report(place), self.table.clone());
+        match self.error.place() {
+            Some(plugin_api::Place::Key(key)) => {
+                way.extend(key.split('.').map(str::to_owned));
+                document.place(report, &way)
+            }
+            _ => document.place_table(report, &way),
+        }
+    }
+}
+
+/// The host's end of what a client may call: lines, scalars, progress, and whether to stop.
+#[derive(Clone, Debug)]
+pub struct HostServices<'a> {
+    /// Where lines and progress go.
+    pub console: &'a Console,
+    /// Where scalars go.
+    pub reporter: Reporter,
+    /// Where sentences for the summary go.
+    pub notes: &'a Notes,
+    /// Whether the run shall stop.
+    pub stop: &'a AtomicBool,
+    /// The experiment's seed.
+    pub seed: Seed,
+    /// How many threads a client may compute with.
+    pub threads: usize,
+}
+
+/// The host behind one component's calls: it knows whose they are.
+#[derive(Clone, Copy)]
+pub struct CallScope<'a> {
+    services: &'a HostServices<'a>,
+    who: &'a str,
+    client: Option<(usize, &'a str)>,
+    round: Option<u64>,
+    device: &'a str,
+    position: Option<FilterPosition>,
+    progress: bool,
+    trace: Option<&'a Mutex<Trace>>,
+}
+
+impl<'a> CallScope<'a> {
+    /// For the component `who`, called for a client or for the server, on the CPU.
+    pub fn new(
+        services: &'a HostServices<'a>,
+        who: &'a str,
+        client: Option<(usize, &'a str)>,
+        round: Option<u64>,
+    ) -> Self {
+        Self { services, who, client, round, device: "cpu", position: None, progress: false, trace: None }
+    }
+
+    /// The same on a device.
+    #[must_use]
+    pub fn on(self, device: &'a str) -> Self {
+        Self { device, ..self }
+    }
+
+    /// The same for a filter that is applied there.
+    #[must_use]
+    pub fn at(self, position: FilterPosition) -> Self {
+        Self { position: Some(position), ..self }
+    }
+
+    /// The same for another component.
+    #[must_use]
+    pub fn of<'b>(&self, who: &'b str) -> CallScope<'b>
+    where
+        'a: 'b,
+    {
+        CallScope { who, ..*self }
+    }
+
+    /// The same, whose scalars are also kept here, for a round that is resumed.
+    #[must_use]
+    pub fn recording(self, trace: &'a Mutex<Trace>) -> Self {
+        Self { trace: Some(trace), ..self }
+    }
+
+    /// The same, with progress that is shown.
+    #[must_use]
+    pub fn with_progress(self) -> Self {
+        Self { progress: true, ..self }
+    }
+
+    /// Shows a line of the host's own.
+    pub fn tell(&self, level: Level, line: &str) {
+        self.services.console.log(level, line);
+    }
+
+    /// The context of a call on this line.
+    pub fn context(&self) -> Context<'_> {
+        let ctx = Context::new(self)
+            .with_seed(self.services.seed)
+            .with_threads(self.services.threads)
+            .with_device(self.device);
+        let ctx = self.client.map_or(ctx.clone(), |(_, name)| ctx.with_client(name));
+        self.round.map_or(ctx.clone(), |round| ctx.with_round(round))
+    }
+}
+
+impl Host for CallScope<'_> {
+    fn enabled(&self, level: Level) -> bool {
+        self.services.console.enabled(level)
+    }
+    fn log(&self, level: Level, line: &str) {
+        let client = self.client.map(|(_, name)| format!("client {name}, ")).unwrap_or_default();
+        self.services.console.tell(level, &client, &format!("{}: {}", self.who, validate::line(line)));
+    }
+    fn scalar(&self, tag: &str, step: u64, value: f64) {
+        let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());
+        let scalar = Scalar { client, round, tag: validate::tag(tag).into_owned(), step, value };
+        match self.trace {
+            None => self.services.reporter.scalar(scalar),
+            Some(trace) => {
+                let time = now();
+                trace.lock().unwrap_or_else(PoisonError::into_inner).push(&scalar.tag, step, value, time);
+                self.services.reporter.scalar_of(scalar, time);
+            }
+        }
+    }
+    fn progress(&self, done: u64, total: u64) {
+        if let (true, Some((index, _))) = (self.progress, self.client) {
+            self.services.console.progress(index, done, total);
+        }
+    }
+    fn note(&self, key: &str, text: &str) {
+        let client = self.client.map_or(crate::artefacts::tracking::SERVER, |(_, name)| name);
+        self.services.notes.set(client, self.who, &validate::tag(key), &validate::line(text));
+    }
+    fn property(&self, key: &str) -> Option<Value> {
+        match key {
+            "filter.position" => self.position.and_then(|position| serde_json::to_value(position).ok()),
+            "sampling" => serde_json::to_value(Sampling::Fixed).ok(),
+            _ => None,
+        }
+    }
+    fn cancelled(&self) -> bool {
+        self.services.stop.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,107 @@
+//! What a run took, over all the processes that worked on it.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::federation::client::Spent;
+use crate::federation::history::peak_memory;
+use crate::federation::summary::Time;
+
+/// Time and memory of a run so far.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    begun: Instant,
+    round: Option<Instant>,
+    before: TotalsEntry,
+    time: Time,
+}
+
+/// What a checkpoint keeps of them.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct TotalsEntry {
+    seconds: f64,
+    rounds: f64,
+    models: Spent,
+    peak_memory: Option<u64>,
+}
+
+impl Totals {
+    /// Of a run that began then, with so many clients at a time.
+    pub fn new(begun: Instant, workers: usize) -> Self {
+        let time = Time { workers, ..Time::default() };
+        Self { begun, round: None, before: TotalsEntry::default(), time }
+    }
+
+    /// Adds what the processes before took.
+    pub fn resume(&mut self, before: TotalsEntry) {
+        self.before = before;
+        (self.time.rounds, self.time.models) = (before.rounds, before.models);
+    }
+
+    /// A round begins.
+    pub fn round_begins(&mut self) {
+        self.round = Some(Instant::now());
+    }
+
+    /// A round has ended, which took so many seconds in this process.
+    pub fn round_ends(&mut self) -> f64 {
+        let seconds = self.round.take().map_or(0.0, |round| round.elapsed().as_secs_f64());
+        self.time.rounds += seconds;
+        seconds
+    }
+
+    /// Models computed for so long.
+    pub fn computed(&mut self, spent: Spent) {
+        self.time.models.training += spent.training;
+        self.time.models.evaluation += spent.evaluation;
+    }
+
+    /// For a checkpoint.
+    pub fn keep(&self) -> TotalsEntry {
+        let round = self.round.map_or(0.0, |round| round.elapsed().as_secs_f64());
+        TotalsEntry {
+            seconds: self.seconds(),
+            rounds: self.time.rounds + round,
+            models: self.time.models,
+            peak_memory: self.peak_memory(),
+        }
+    }
+
+    /// How long the run worked.
+    pub fn seconds(&self) -> f64 {
+        self.before.seconds + self.begun.elapsed().as_secs_f64()
+    }
+
+    /// Where the time of the rounds went.
+    pub fn time(&self) -> Time {
+        self.time
+    }
+
+    /// The most memory that a process of it held, where the system tells.
+    pub fn peak_memory(&self) -> Option<u64> {
+        self.before.peak_memory.max(peak_memory())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_processes_took_is_added() {
+        let mut totals = Totals::new(Instant::now(), 2);
+        let models = Spent { training: 5.0, evaluation: 1.0 };
+        totals.resume(TotalsEntry { seconds: 100.0, rounds: 90.0, models, peak_memory: Some(u64::MAX) });
+        totals.round_begins();
+        totals.computed(Spent { training: 1.0, evaluation: 1.0 });
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        // Within the round as well as after it.
+        assert!(totals.keep().rounds > 90.0);
+        let round = totals.round_ends();
+        assert!(round > 0.0 && totals.seconds() > 100.0);
+        let kept = totals.keep();
+        assert_eq!((kept.rounds, kept.models.training, kept.models.evaluation), (90.0 + round, 6.0, 2.0));
+        assert_eq!((kept.peak_memory, totals.time().workers), (Some(u64::MAX), 2));
+    }
+}

@@ -1,0 +1,152 @@
+//! Rounds before the first one: what does not go together is found before anything is trained.
+//!
+//! All components but the dataset are made anew, do their part, and are dropped. Nothing is trained, so a rehearsal costs
+//! next to nothing where the run's first round may take hours:
+//!
+//! - For each set of tasks that clients hold, one model is made (`Parts`). It gets the first global model, evaluates two
+//!   rows of one client's data, and says what it sends.
+//! - Each client's filters and the aggregator then work on that (`rounds`), with values moved a little, as by training.
+//!   Tensors of more than `MOST` elements are cut to their first rows, the same at both ends of every way. If that fails,
+//!   it is repeated with whole tensors, which decides: so nobody is told of a shape that no tensor has.
+//! - Clients with the same tasks send the same, so only the first of them goes through its filters, unless the aggregator
+//!   asks the clients.
+//! - There are two rounds, since the second one begins with what the aggregator made: the first round of the run, and the
+//!   first with other clients.
+//!
+//! No scalar, note or progress is kept, and nothing is written. Where one part fails, those that do not depend on it go on.
+
+mod rounds;
+mod understudy;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use plugin_api::{Evaluation, Message, Task};
+
+use crate::error::{CliError, Diagnostic};
+use crate::federation::early_stopping;
+use crate::federation::means::numbers;
+use crate::federation::services::{CallScope, ComponentError, HostServices};
+use crate::plugins::validate::{self, Layout};
+use crate::setup::Setup;
+use rounds::Stage;
+
+/// A tensor of more elements is cut.
+const MOST: usize = 256;
+
+/// How many rows a model evaluates.
+const ROWS: usize = 2;
+
+/// Rehearses an experiment.
+///
+/// # Errors
+/// All that went wrong, at its places in the file.
+pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<(), CliError> {
+    let mut faults = Faults::default();
+    let parts = Parts::new(setup, services, &mut faults);
+    let mut played = Stage { setup, parts: &parts, most: MOST }.play(services);
+    if !played.is_empty() && setup.initial.iter().any(|(_, tensor)| tensor.len() > MOST) {
+        played = Stage { setup, parts: &parts, most: usize::MAX }.play(services);
+    }
+    if services.stop.load(Ordering::Relaxed) {
+        return Err(CliError::run(Diagnostic::new("stopped on request")));
+    }
+    let (document, federation) = (&setup.experiment.document, &setup.experiment.federation);
+    let mut reports: Vec<Diagnostic> = Vec::new();
+    if let (Some(rule), false) = (&federation.early_stopping, parts.evaluations.is_empty()) {
+        let way = ["federation", "early-stopping", "metric"].map(str::to_owned);
+        let of = |place| numbers(place, setup.description.tasks.len() > 1, parts.evaluations.iter().map(Vec::as_slice));
+        let all = [of("global_test"), of("local_test")].concat();
+        reports.extend(early_stopping::watched(rule, &all).err().map(|report| document.place(report, &way)));
+    }
+    let all = faults.0.iter().chain(&played.0);
+    reports.extend(all.map(|(place, fault)| fault.placed(place, document)));
+    if reports.is_empty() { Ok(()) } else { Err(CliError::usage(reports)) }
+}
+
+/// What went wrong, and where: each thing once, for the first client that it happens to.
+#[derive(Default)]
+struct Faults(Vec<(String, ComponentError)>);
+
+impl Faults {
+    fn add(&mut self, place: String, fault: ComponentError) {
+        let same = |(_, known): &(String, ComponentError)| {
+            known.table() == fault.table() && known.error().message() == fault.error().message()
+        };
+        if !self.0.iter().any(same) {
+            self.0.push((place, fault));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What the clients' models do in a round.
+struct Parts {
+    /// For each client, the number of its set of tasks.
+    of_client: Vec<usize>,
+    /// For each set of tasks, what a model that holds it sends; nothing of one that failed.
+    sent: Vec<Option<Message>>,
+    /// What each of these models reports, but of those that failed.
+    evaluations: Vec<Vec<Evaluation>>,
+}
+
+impl Parts {
+    fn new(setup: &mut Setup, services: &HostServices<'_>, faults: &mut Faults) -> Self {
+        let (mut numbers, mut of_client) = (BTreeMap::new(), Vec::new());
+        let (mut sent, mut reported) = (Vec::new(), Vec::new());
+        for index in 0..setup.description.clients.len() {
+            let client = &setup.description.clients[index];
+            let held: Vec<String> = client.tasks.iter().map(|task| task.name.clone()).collect();
+            let place = format!("rehearsal, client `{}`", client.name);
+            let number = *numbers.entry(held.clone()).or_insert(sent.len());
+            of_client.push(number);
+            if number < sent.len() {
+                continue;
+            }
+            sent.push(match lead(setup, index, held, services) {
+                Ok((message, evaluations)) => {
+                    reported.push(evaluations);
+                    Some(message)
+                }
+                Err(fault) => {
+                    faults.add(place, fault);
+                    None
+                }
+            });
+        }
+        Self { of_client, sent, evaluations: reported }
+    }
+}
+
+/// What a client's model sends and reports before it has trained.
+fn lead(
+    setup: &mut Setup,
+    index: usize,
+    held: Vec<String>,
+    services: &HostServices<'_>,
+) -> Result<(Message, Vec<Evaluation>), ComponentError> {
+    let tasks: Vec<Task> = setup.tasks(index, services)?.into_iter().map(sample).collect();
+    let (model, identity) = (&setup.model, setup.identity(index));
+    let scope =
+        CallScope::new(services, &model.choice.plugin, Some((index, &identity.name)), Some(0)).on(&identity.device);
+    let (ctx, global) = (scope.context(), Message::from(setup.initial.clone()));
+    let act = || {
+        let mut instance = model.component.new_model(&model.choice.config, &setup.plan.holding(held), &ctx)?;
+        instance.receive(&global, &ctx)?;
+        let evaluations = validate::evaluations(&tasks, instance.evaluate(&tasks, &ctx)?)?;
+        let sent = instance.send(&ctx)?;
+        validate::update(&Layout::of(&setup.initial), &global, &sent, false)?;
+        Ok((sent, evaluations))
+    };
+    act().map_err(|e| model.fault(e))
+}
+
+/// A few rows to evaluate: of those to test on, or where there are none of those to train on.
+fn sample(Task { spec, train, test }: Task) -> Task {
+    let from = if test.rows() > 0 { &test } else { &train };
+    let rows: Vec<usize> = (0..from.rows().min(ROWS)).collect();
+    Task { spec, test: from.select(&rows), train: train.select(&[]) }
+}

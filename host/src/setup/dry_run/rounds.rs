@@ -1,0 +1,192 @@
+//! Filters and aggregator, with what the models send.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plugin_api::{Cohort, Context, Message, Params, Stage as At, Update};
+
+use super::understudy::{StandIn, cut};
+use super::{Faults, Parts};
+use crate::experiment::config::FilterPosition;
+use crate::federation::client::{Client, LocalClient, Order};
+use crate::federation::exchange::Exchange;
+use crate::federation::filters::FilterChain;
+use crate::federation::model_store::{ModelFactory, ModelHandle, Store};
+use crate::federation::sampling::select;
+use crate::federation::services::{CallScope, ComponentError, HostServices};
+use crate::plugins::validate::{self, Layout};
+use crate::setup::Setup;
+use crate::terminal::signals::Pause;
+
+/// How many rounds are drawn to find one with other clients than the first.
+const DRAWS: u64 = 1000;
+
+/// An experiment, and what its models do.
+pub(super) struct Stage<'s> {
+    pub(super) setup: &'s Setup,
+    pub(super) parts: &'s Parts,
+    /// Elements of a tensor that is not cut.
+    pub(super) most: usize,
+}
+
+/// A fault, and where.
+type Placed = (String, ComponentError);
+
+/// A round's global model, and what it is passed through.
+struct Server {
+    layout: Layout,
+    global: Message,
+    input: FilterChain,
+    output: FilterChain,
+}
+
+impl Stage<'_> {
+    /// All that goes wrong in some rounds.
+    pub(super) fn play(&self, services: &HostServices<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if let Err((place, fault)) = self.rounds(services, &mut faults) {
+            faults.add(place, fault);
+        }
+        faults
+    }
+
+    fn rounds(&self, services: &HostServices<'_>, faults: &mut Faults) -> Result<(), Placed> {
+        let Setup { aggregation, experiment, plan, placement, description, .. } = self.setup;
+        let at_server = |fault| ("rehearsal".to_owned(), fault);
+        let by_aggregator = |e| at_server(aggregation.fault(e));
+        let whole = cut(&self.setup.initial, self.most).map_err(by_aggregator)?;
+        let make = |ctx: &Context<'_>| aggregation.component.new_aggregator(&aggregation.choice.config, ctx);
+        let mut aggregator = aggregation.with_line(services, "cpu", make).map_err(by_aggregator)?;
+        let places = [FilterPosition::ServerInput, FilterPosition::ServerOutput];
+        let [input, output] = self.setup.chains(places, None, services).map_err(at_server)?;
+        let mut clients = self.clients(&whole, services)?;
+        let mut server = Server { layout: Layout::of(&whole), global: whole.into(), input, output };
+        let federation = &experiment.federation;
+        let draw = |round| select(clients.len(), federation.fraction, federation.min_clients, services.seed, round);
+        // The second round that is rehearsed has other clients than the first, where a round has: then the global model
+        // may lack what these send.
+        let (first, later) = (draw(0), 1..plan.rounds.min(DRAWS));
+        let others =
+            if first.len() == clients.len() { None } else { later.clone().find(|&round| draw(round) != first) };
+        let rounds: Vec<(u64, Vec<usize>)> =
+            [Some(0), others.or(later.min())].into_iter().flatten().map(|round| (round, draw(round))).collect();
+        for (round, mut chosen) in rounds {
+            let place = format!("rehearsal of round {}", round + 1);
+            let names = chosen.iter().map(|&k| description.clients[k].name.clone());
+            let cohort = Cohort::new(names.collect(), clients.len());
+            let scope = CallScope::new(services, &aggregation.choice.plugin, None, Some(round));
+            let ctx = scope.context();
+            let failed = |e| (place.clone(), aggregation.fault(e));
+            let of_client = |fault: ComponentError, client: &str| {
+                let fault = if fault.table().is_empty() { fault.of_table(&aggregation.choice.table) } else { fault };
+                (format!("{place}, client `{client}`"), fault)
+            };
+            let lost = |fault, client: &str| Err(of_client(fault, client));
+            chosen.iter().for_each(|&k| clients[k].open(round, services));
+            let mut asked = Exchange { clients: &mut clients, round, services, workers: placement.workers };
+            let opened = aggregator
+                .begin(&server.global, &cohort, &ctx)
+                .map_err(failed)
+                .and_then(|()| asked.run_queries(&mut *aggregator, At::Opening, &mut chosen, &ctx, &failed, &lost));
+            // Without the aggregator's part only what is wrong by itself can be told: at a key of the filter's own.
+            let opened = opened.map_err(|(place, fault)| faults.add(place, fault)).ok();
+            let mut sent: BTreeMap<usize, Option<Message>> = BTreeMap::new();
+            let mut updates = Vec::new();
+            for &k in &chosen {
+                let part = self.parts.of_client[k];
+                if self.parts.sent[part].is_none() {
+                    continue;
+                }
+                if opened == Some(true) || !sent.contains_key(&part) {
+                    let update = self.update(&mut *clients[k], k, round, &mut server, opened.unwrap_or(true), services);
+                    let update = update.map_err(|fault| {
+                        if opened.is_some() || matches!(fault.error().place(), Some(plugin_api::Place::Key(_))) {
+                            let (place, fault) = of_client(fault, &description.clients[k].name);
+                            faults.add(place, fault);
+                        }
+                    });
+                    sent.insert(part, update.ok());
+                }
+                updates.extend(sent.get(&part).cloned().flatten().map(|message| (k, message)));
+            }
+            if opened.is_none() || updates.len() < chosen.len() {
+                return Ok(());
+            }
+            for (k, message) in updates {
+                let spec = &description.clients[k];
+                let examples = spec.tasks.iter().map(|task| task.train as u64).sum();
+                let client = spec.name.clone();
+                let update = Update { client, message, steps: u64::from(examples > 0), examples };
+                aggregator.add(update, &ctx).map_err(failed)?;
+            }
+            let mut asked = Exchange { clients: &mut clients, round, services, workers: placement.workers };
+            asked.run_queries(&mut *aggregator, At::Closing, &mut chosen, &ctx, &failed, &lost)?;
+            let next = aggregator.finish(&ctx).and_then(|next| validate::aggregated(&server.layout, next));
+            server.global = next.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// What a client sends, as the aggregator gets it.
+    fn update(
+        &self,
+        client: &mut dyn Client,
+        index: usize,
+        round: u64,
+        server: &mut Server,
+        encoded: bool,
+        services: &HostServices<'_>,
+    ) -> Result<Message, ComponentError> {
+        let name = client.name().to_owned();
+        let scope = CallScope::new(services, "server", Some((index, &name)), Some(round));
+        let Server { layout, global, input, output } = server;
+        let order = Order { round, epochs: 0, global: output.apply(global.clone(), global, &scope)? };
+        // What the understudy cannot take is what the filters on its way made of it.
+        let at = |places| self.last_filter(places);
+        let received = client.round(&order, &Pause::never(), services).map_err(|fault| match fault.table() {
+            [] => fault.of_table(at([FilterPosition::ClientInput, FilterPosition::ServerOutput])),
+            _ => fault,
+        })?;
+        let received =
+            received.ok_or_else(|| ComponentError::new("rehearsal".to_owned(), plugin_api::Error::cancelled()))?;
+        let message = input.apply(received.message, global, &scope)?;
+        validate::update(layout, global, &message, encoded).map(|()| message).map_err(|error| {
+            ComponentError::new("update".to_owned(), error)
+                .of_table(at([FilterPosition::ServerInput, FilterPosition::ClientOutput]))
+        })
+    }
+
+    /// The table of the last filter at one of these places, the first before the second; else that of the model.
+    fn last_filter(&self, places: [FilterPosition; 2]) -> &[String] {
+        let last = |wanted| self.setup.filters.iter().rev().find(|(place, _)| *place == wanted);
+        let filter = places.into_iter().find_map(last).map(|(_, used)| &used.choice.table);
+        filter.unwrap_or(&self.setup.model.choice.table)
+    }
+
+    /// The clients, each with new filters and an understudy.
+    fn clients(&self, whole: &Params, services: &HostServices<'_>) -> Result<Vec<Box<dyn Client>>, Placed> {
+        let Setup { model, plan, description, .. } = self.setup;
+        let of_model = |e| ("rehearsal".to_owned(), model.fault(e));
+        let part = |sent: &Option<Message>| -> plugin_api::Result<Arc<Message>> {
+            let sent = sent.clone().unwrap_or_default();
+            // Untrained, it has the global model's values, whose memory can be shared.
+            let params = sent.params.names().filter_map(|name| Some((name, whole.get(name)?.clone()))).collect();
+            Ok(Arc::new(Message { params, extra: cut(&sent.extra, self.most)?, values: sent.values }))
+        };
+        let parts = self.parts.sent.iter().map(part).collect::<plugin_api::Result<Vec<_>>>().map_err(of_model)?;
+        let (component, config) = (model.component.clone(), model.choice.config.clone());
+        let recipe = Arc::new(ModelFactory { component, config, plan: plan.clone() });
+        let store = Arc::new(Store::in_memory());
+        let client = |index: usize| -> Result<Box<dyn Client>, Placed> {
+            let identity = self.setup.identity(index);
+            let places = [FilterPosition::ClientInput, FilterPosition::ClientOutput];
+            let chains = self.setup.chains(places, Some((index, &identity.name)), services);
+            let [input, output] = chains.map_err(|fault| (format!("rehearsal, client `{}`", identity.name), fault))?;
+            let understudy = StandIn::new(parts[self.parts.of_client[index]].clone(), super::MOST);
+            let model = ModelHandle::new(recipe.clone(), store.clone(), &identity.name, Vec::new());
+            let (model, tasks) = (model.with(Box::new(understudy)), Vec::new());
+            Ok(Box::new(LocalClient::new(identity, model, tasks, [input, output], store.clone())))
+        };
+        (0..description.clients.len()).map(client).collect()
+    }
+}

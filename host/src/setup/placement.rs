@@ -1,0 +1,74 @@
+//! Which client computes where, and how many at once.
+
+use crate::error::Diagnostic;
+
+/// Where the clients of a run compute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The device of each client.
+    pub devices: Vec<String>,
+    /// How many clients work at the same time.
+    pub workers: usize,
+}
+
+impl Placement {
+    /// Gives client k entry k of `wanted` modulo its length, where `auto` stands for the GPUs among `found`, or else
+    /// the CPU. `threads` is how many clients may work at the same time, 0 for what the machine can carry.
+    ///
+    /// # Errors
+    /// If a device is not among those that the model found.
+    pub fn new(wanted: &[String], found: &[String], clients: usize, threads: usize) -> Result<Self, Vec<Diagnostic>> {
+        let gpus: Vec<&String> = found.iter().filter(|device| *device != "cpu").collect();
+        let mut list: Vec<&str> = Vec::new();
+        let mut reports = Vec::new();
+        for (index, device) in wanted.iter().enumerate() {
+            match device.as_str() {
+                "auto" if gpus.is_empty() => list.push("cpu"),
+                "auto" => list.extend(gpus.iter().map(|gpu| gpu.as_str())),
+                known if found.iter().any(|device| device == known) => list.push(known),
+                unknown if !wanted[..index].contains(device) => reports.push(
+                    Diagnostic::new(format!("there is no device `{unknown}`"))
+                        .hint(format!("the model finds: {}; `auto` takes the best of them", found.join(", "))),
+                ),
+                _ => {}
+            }
+        }
+        if !reports.is_empty() || list.is_empty() {
+            return Err(reports);
+        }
+        let devices: Vec<String> = (0..clients).map(|client| list[client % list.len()].to_owned()).collect();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // A client on a GPU keeps a core busy only in between; a client on the CPU takes one for itself.
+        let carried =
+            if devices.iter().all(|device| device == "cpu") { cores } else { list.len().max(cores.min(clients)) };
+        let workers = if threads == 0 { carried } else { threads }.clamp(1, clients.max(1));
+        Ok(Self { devices, workers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&s| s.to_owned()).collect()
+    }
+
+    #[test]
+    fn clients_take_the_list_in_turn() {
+        let found = texts(&["cpu", "cuda:0", "cuda:1", "cuda:2"]);
+        let placement = Placement::new(&texts(&["cuda:0", "cuda:1", "cuda:2", "cuda:0"]), &found, 6, 4).unwrap();
+        assert_eq!(placement.devices, ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:0", "cuda:1"]);
+        assert_eq!(placement.workers, 4);
+        assert_eq!(Placement::new(&texts(&["auto"]), &found, 2, 0).unwrap().devices, ["cuda:0", "cuda:1"]);
+        assert_eq!(Placement::new(&texts(&["auto"]), &texts(&["cpu"]), 2, 9).unwrap().workers, 2);
+    }
+
+    #[test]
+    fn every_unknown_device_is_told_once() {
+        let wanted = texts(&["cuda:0", "cpu", "cuda:7", "cuda:0"]);
+        let reports = Placement::new(&wanted, &texts(&["cpu"]), 2, 0).unwrap_err();
+        let messages: Vec<_> = reports.iter().map(Diagnostic::message).collect();
+        assert_eq!(messages, ["there is no device `cuda:0`", "there is no device `cuda:7`"]);
+    }
+}

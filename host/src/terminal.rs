@@ -1,0 +1,4 @@
+//! The terminal: lines, progress, signals.
+
+pub mod console;
+pub mod signals;
