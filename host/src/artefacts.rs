@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod events;
 pub mod lock;
+pub mod names;
 pub mod replaced;
 pub mod run_dir;
 pub mod safetensors;

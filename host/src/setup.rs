@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod dry_run;
+pub mod manifest;
 pub mod placement;
 pub mod selection;
 

@@ -17,11 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::artefacts::names;
 use crate::artefacts::safetensors;
 use crate::error::{CliError, Diagnostic};
 
-/// The folder of a run's checkpoints.
-pub const FOLDER: &str = "checkpoint";
 const INDEX: &str = "index.json";
 const SUMS: &str = "SHA256SUMS";
 
@@ -59,7 +58,7 @@ impl Writer {
     /// # Errors
     /// If its folder cannot be made.
     pub fn new(run: &Path) -> Result<Self, CliError> {
-        let place = run.join(FOLDER);
+        let place = run.join(names::CHECKPOINT);
         let failed = |path: &Path, e: std::io::Error| CliError::io(path, "begin a checkpoint", &e);
         let all = numbered(&place).map_err(|e| failed(&place, e))?;
         let last = all.iter().rfind(|(_, folder)| folder.join(SUMS).is_file());
@@ -178,7 +177,7 @@ impl Reader {
     /// # Errors
     /// If there are some, and none of them can be used.
     pub fn open<T: DeserializeOwned>(run: &Path, warn: &mut dyn FnMut(&str)) -> Result<Option<(Self, T)>, CliError> {
-        let place = run.join(FOLDER);
+        let place = run.join(names::CHECKPOINT);
         if place.join(INDEX).is_file() {
             let report = Diagnostic::new(format!("{}: a checkpoint of an earlier version of fedplug", place.display()));
             return Err(CliError::run(report.hint("start over with --force, or use the version that wrote it")));
@@ -317,7 +316,7 @@ mod tests {
         (1..=3).for_each(|number| write(folder.path(), f64::from(number)));
         assert_eq!(open(folder.path()).0.unwrap().1, 3.0);
         let names = || -> Vec<String> {
-            let entries = std::fs::read_dir(folder.path().join(FOLDER)).unwrap();
+            let entries = std::fs::read_dir(folder.path().join(names::CHECKPOINT)).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             names
@@ -335,7 +334,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), 1.0);
         write(folder.path(), 2.0);
-        let last = folder.path().join(FOLDER).join("00000002");
+        let last = folder.path().join(names::CHECKPOINT).join("00000002");
         for entry in std::fs::read_dir(&last).unwrap() {
             let path = entry.unwrap().path();
             let bytes = std::fs::read(&path).unwrap();
@@ -355,7 +354,7 @@ mod tests {
         let bytes = std::fs::read(&one).unwrap();
         std::fs::write(&two, [bytes, vec![0]].concat()).unwrap();
         assert_eq!(open(folder.path()).0.unwrap().1, 1.0);
-        std::fs::remove_dir_all(folder.path().join(FOLDER).join("00000001")).unwrap();
+        std::fs::remove_dir_all(folder.path().join(names::CHECKPOINT).join("00000001")).unwrap();
         std::fs::rename(last.with_extension("damaged"), &last).unwrap();
         let failure = Reader::open::<f64>(folder.path(), &mut |_| ()).unwrap_err();
         assert!(failure.to_string().contains("every checkpoint is damaged"), "{failure}");

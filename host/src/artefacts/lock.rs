@@ -8,10 +8,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
-
-/// The file in the run directory.
-pub const FILE: &str = "run.lock";
 
 /// A directory that belongs to this process. The file goes when it is dropped.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ impl Lock {
     /// # Errors
     /// If another process has it, or its file cannot be written.
     pub fn take(folder: &Path) -> Result<Self, CliError> {
-        let path = folder.join(FILE);
+        let path = folder.join(names::LOCK);
         let failed = |e: std::io::Error| CliError::io(&path, "lock the run's directory", &e);
         if std::fs::symlink_metadata(&path).is_ok_and(|data| !data.is_file()) {
             return Err(CliError::usage(Diagnostic::new(format!("{}: is not a file of fedplug's", path.display()))));
@@ -56,7 +54,7 @@ impl Lock {
 
     /// Follows the file to another place.
     pub fn moved(&mut self, folder: &Path) {
-        self.path = folder.join(FILE);
+        self.path = folder.join(names::LOCK);
     }
 }
 
@@ -105,11 +103,14 @@ mod tests {
         let text = Lock::take(folder.path()).unwrap_err().to_string();
         assert!(text.contains(&format!("process {} is running", std::process::id())), "{text}");
         drop(lock);
-        assert!(!folder.path().join(FILE).exists());
+        assert!(!folder.path().join(names::LOCK).exists());
         // What a killed process left is no lock.
-        std::fs::write(folder.path().join(FILE), "1\n").unwrap();
+        std::fs::write(folder.path().join(names::LOCK), "1\n").unwrap();
         let lock = Lock::take(folder.path()).unwrap();
-        assert_eq!(std::fs::read_to_string(folder.path().join(FILE)).unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join(names::LOCK)).unwrap(),
+            format!("{}\n", std::process::id())
+        );
         drop(lock);
     }
 }

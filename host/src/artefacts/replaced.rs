@@ -7,31 +7,26 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::artefacts::checkpoint;
-use crate::artefacts::lock;
+use crate::artefacts::names;
 use crate::artefacts::tracking::event_file;
 use crate::error::{CliError, Diagnostic};
-use crate::federation::cross_site;
-use crate::federation::summary;
 
-/// The file that tells a run's directory from any other.
-pub const MANIFEST: &str = "manifest.json";
-
-/// The experiment that a run was begun with.
-pub const EXPERIMENT: &str = "experiment.toml";
-
-/// The folder of models that wait on disk.
-pub const IDLE: &str = "idle";
-
-const FILES: [&str; 7] =
-    [EXPERIMENT, "metrics.jsonl", summary::FILE, cross_site::FILE, "predictions.csv", lock::FILE, MANIFEST];
+const FILES: [&str; 7] = [
+    names::EXPERIMENT,
+    names::METRICS,
+    names::SUMMARY,
+    names::CROSS_SITE,
+    names::PREDICTIONS,
+    names::LOCK,
+    names::MANIFEST,
+];
 
 /// The suffix of a folder that an earlier run waits in. No run has a name with this sign.
 const ASIDE: &str = ".replaced~";
 
 /// The manifest of the run in a directory, if it is one that fedplug wrote.
 pub fn manifest(run: &Path) -> Option<Value> {
-    let text = std::fs::read_to_string(run.join(MANIFEST)).ok()?;
+    let text = std::fs::read_to_string(run.join(names::MANIFEST)).ok()?;
     let value: Value = serde_json::from_str(&text).ok()?;
     let ours = value["fedplug"].is_string() && value["interface"].is_string() && value["plugins"].is_array();
     ours.then_some(value)
@@ -46,13 +41,16 @@ pub fn aside(run: &Path) -> PathBuf {
 
 /// The names in a directory that a run may have written before its manifest.
 pub fn is_leftover(name: &str) -> bool {
-    name == lock::FILE || [MANIFEST, EXPERIMENT].iter().any(|file| name.strip_suffix(".part") == Some(file))
+    name == names::LOCK
+        || [names::MANIFEST, names::EXPERIMENT].iter().any(|file| name.strip_suffix(".part") == Some(file))
 }
 
 /// Whether a run writes a file or folder of this name.
 fn is_ours(name: &str) -> bool {
     let whole = name.strip_suffix(".part").unwrap_or(name);
-    FILES.contains(&whole) || ["events", "clients", "global", checkpoint::FOLDER, IDLE].contains(&name) || is_best(name)
+    FILES.contains(&whole)
+        || ["events", "clients", "global", names::CHECKPOINT, names::IDLE].contains(&name)
+        || is_best(name)
 }
 
 fn is_best(name: &str) -> bool {
@@ -72,7 +70,7 @@ pub fn set_aside(run: &Path) -> Result<(), CliError> {
     }
     if manifest(&aside).is_some() {
         // A run that was to replace one, but ended early or whose last step was interrupted.
-        if !run.join(summary::FILE).is_file() {
+        if !run.join(names::SUMMARY).is_file() {
             remove(run)?;
             return Ok(());
         }
@@ -81,8 +79,8 @@ pub fn set_aside(run: &Path) -> Result<(), CliError> {
     std::fs::create_dir_all(&aside).map_err(|e| failed(&aside, e))?;
     let mut names: Vec<_> = names(run).map_err(|e| failed(run, e))?;
     // The manifest goes last: as long as it is here, this is to be done.
-    names.sort_by_key(|name| name == MANIFEST);
-    for name in names.iter().filter(|name| is_ours(name) && **name != lock::FILE) {
+    names.sort_by_key(|name| name == names::MANIFEST);
+    for name in names.iter().filter(|name| is_ours(name) && **name != names::LOCK) {
         std::fs::rename(run.join(name), aside.join(name)).map_err(|e| failed(&run.join(name), e))?;
     }
     Ok(())
@@ -96,12 +94,12 @@ pub fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut stays = Vec::new();
     let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove the earlier run", &e);
     let mut all = names(run).map_err(|e| failed(run, e))?;
-    all.sort_by_key(|name| name == MANIFEST);
+    all.sort_by_key(|name| name == names::MANIFEST);
     for name in all {
         let path = run.join(&name);
         let ours: fn(&str) -> bool = match name.as_str() {
-            lock::FILE => continue,
-            checkpoint::FOLDER | IDLE => |_| true,
+            names::LOCK => continue,
+            names::CHECKPOINT | names::IDLE => |_| true,
             "events" => event_file::is_ours,
             "clients" | "global" => is_model,
             best if is_best(best) => is_model,
@@ -110,7 +108,7 @@ pub fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
         };
         clear(&path, ours, &mut stays).map_err(|e| failed(&path, e))?;
     }
-    if stays.is_empty() && !run.join(lock::FILE).exists() {
+    if stays.is_empty() && !run.join(names::LOCK).exists() {
         std::fs::remove_dir(run).map_err(|e| failed(run, e))?;
     }
     Ok(stays)
@@ -183,7 +181,7 @@ mod tests {
     const OURS: &str = r#"{"fedplug": "0.1.0", "interface": "1.0.0", "plugins": []}"#;
 
     fn run(path: &Path, mark: &str) {
-        write(&path.join(MANIFEST), OURS);
+        write(&path.join(names::MANIFEST), OURS);
         for file in ["experiment.toml", "metrics.jsonl", "best/model.safetensors", "clients/a/export/x/any.bin"] {
             write(&path.join(file), mark);
         }
@@ -194,7 +192,7 @@ mod tests {
     fn a_manifest_of_somebody_else_is_not_ours() {
         let folder = tempfile::tempdir().unwrap();
         for (text, ours) in [(OURS, true), (r#"{"manifest_version": 3}"#, false), ("{", false), ("[]", false)] {
-            write(&folder.path().join(MANIFEST), text);
+            write(&folder.path().join(names::MANIFEST), text);
             assert_eq!(manifest(folder.path()).is_some(), ours, "{text}");
         }
     }

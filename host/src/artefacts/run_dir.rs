@@ -1,17 +1,15 @@
 //! The directory that a run leaves, and the care not to lose an earlier one.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::artefacts::checkpoint;
 use crate::artefacts::lock::Lock;
-use crate::artefacts::replaced::{self, EXPERIMENT, IDLE, MANIFEST};
+use crate::artefacts::names;
+use crate::artefacts::replaced;
 use crate::artefacts::safetensors::write_text;
 use crate::error::{CliError, Diagnostic};
-use crate::setup::{LoadedPlugin, Setup};
 
 /// What to do where the directory exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,12 +116,12 @@ impl RunDir {
         Ok(path)
     }
 
-    /// Writes what the run is made of, by its [`manifest`]: `manifest.json` and `experiment.toml`. A run that it replaces is put aside before;
+    /// Writes what the run is made of, by its manifest: `manifest.json` and `experiment.toml`. A run that it replaces is put aside before;
     /// one that it resumes keeps when and how it was begun.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn begin(&mut self, setup: &Setup, mut new: Value) -> Result<(), CliError> {
+    pub fn begin(&mut self, experiment: &str, mut new: Value) -> Result<(), CliError> {
         if self.existing == Existing::Replace {
             if self.manifest.is_some() {
                 replaced::set_aside(&self.path)?;
@@ -144,10 +142,10 @@ impl RunDir {
             new["resumed"] = resumed.into();
         }
         // The manifest comes first: with it the directory is a run's, whatever happens.
-        self.write_json(MANIFEST, &new)?;
+        self.write_json(names::MANIFEST, &new)?;
         self.made.clear();
         self.manifest = Some(new);
-        write_text(&self.path.join(EXPERIMENT), &setup.experiment.resolved())
+        write_text(&self.path.join(names::EXPERIMENT), experiment)
     }
 
     /// The run is whole: what was kept for the case that it would not be goes.
@@ -155,7 +153,7 @@ impl RunDir {
     /// # Errors
     /// If the run that it replaces cannot be removed.
     pub fn finish(&self, warn: &mut dyn FnMut(&str)) -> Result<(), CliError> {
-        for folder in [checkpoint::FOLDER, IDLE] {
+        for folder in [names::CHECKPOINT, names::IDLE] {
             let _ = std::fs::remove_dir_all(self.path.join(folder));
         }
         if self.replaces().is_some() {
@@ -180,7 +178,7 @@ impl RunDir {
     /// # Errors
     /// If it cannot be read.
     pub fn experiment(&self) -> Result<Option<String>, CliError> {
-        let path = self.path.join(EXPERIMENT);
+        let path = self.path.join(names::EXPERIMENT);
         match std::fs::read_to_string(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             text => text.map(Some).map_err(|e| CliError::io(&path, "read the run's experiment", &e)),
@@ -231,43 +229,6 @@ fn may_begin(path: &Path, found: &Found, existing: Existing) -> Result<(), CliEr
         ),
     };
     Err(CliError::usage(Diagnostic::new(format!("{shown}: {message}")).hint(hint)))
-}
-
-/// What a run is made of, as far as results may depend on it, and what tells it from others.
-///
-/// # Errors
-/// If a plugin's library cannot be read.
-pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
-    let used = [&setup.data, &setup.model, &setup.aggregation].into_iter();
-    let plugins = used.chain(setup.filters.iter().map(|(_, used)| used)).map(plugin).collect::<Result<Vec<_>, _>>()?;
-    let clients = setup.description.clients.iter().zip(&setup.placement.devices);
-    let clients: Vec<Value> =
-        clients.map(|(client, device)| json!({"name": client.name, "device": device, "tasks": client.tasks})).collect();
-    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(json!({
-        "fedplug": env!("CARGO_PKG_VERSION"),
-        "interface": plugin_api::abi::root::INTERFACE,
-        "name": setup.experiment.name,
-        "seed": setup.experiment.seed,
-        "begun": begun,
-        "command": std::env::args().collect::<Vec<_>>(),
-        "machine": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-        "threads-per-client": setup.experiment.federation.threads_per_client,
-        "plugins": plugins,
-        "tasks": setup.description.tasks,
-        "clients": clients,
-        "scales": setup.description.scales,
-        "data": setup.description.sources,
-    }))
-}
-
-/// A plugin's part of the manifest, with the SHA-256 of its library.
-fn plugin(used: &LoadedPlugin) -> Result<Value, CliError> {
-    let path = &used.library.path;
-    let sum = checkpoint::sha256(path).map_err(|e| CliError::io(path, "read the plugin's library", &e))?;
-    let mut plugin = used.manifest();
-    plugin["sha256"] = sum.into();
-    Ok(plugin)
 }
 
 #[cfg(test)]
@@ -321,7 +282,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let real = folder.path().join("real");
         std::fs::create_dir_all(&real).unwrap();
-        std::fs::write(real.join(MANIFEST), r#"{"fedplug": "0", "interface": "1.0.0", "plugins": []}"#).unwrap();
+        std::fs::write(real.join(names::MANIFEST), r#"{"fedplug": "0", "interface": "1.0.0", "plugins": []}"#).unwrap();
         std::os::unix::fs::symlink(&real, folder.path().join("r")).unwrap();
         let failure = claim(folder.path(), Existing::Replace).unwrap_err();
         assert!(failure.to_string().contains("is a link"), "{failure}");

@@ -1,8 +1,8 @@
 //! `fedplug plugin` and `fedplug schema`: what writes, lists and shows plugins.
 
-pub mod inspect;
-pub mod list;
-pub mod new;
+pub(super) mod inspect;
+pub(super) mod list;
+pub(super) mod new;
 
 use std::path::PathBuf;
 

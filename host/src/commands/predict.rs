@@ -12,6 +12,7 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Experiment;
 use crate::experiment::document::nearest;
 use crate::federation::notes::Notes;
+use crate::federation::predictions::restored;
 use crate::federation::services::{CallScope, HostServices};
 use crate::plugins::Finder;
 use crate::plugins::validate;
@@ -135,11 +136,6 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
         Ok(found.into_iter().map(|value| restored(value, scale)).collect())
     };
     write(&tasks, &mut next, predict, output)
-}
-
-/// A value in the target's own unit.
-pub fn restored(value: f32, scale: Option<&Scale>) -> f32 {
-    scale.map_or(value, |scale| scale.restore(value.into()) as f32)
 }
 
 /// The key of the dataset that says which columns have other names, for [`Experiment::read`].

@@ -9,8 +9,8 @@ use plugin_api::{Level, Seed};
 use serde_json::Value;
 
 use crate::artefacts::checkpoint::Reader;
-use crate::artefacts::replaced::IDLE;
-use crate::artefacts::run_dir::{self, Existing, RunDir};
+use crate::artefacts::names::{self, IDLE};
+use crate::artefacts::run_dir::{Existing, RunDir};
 use crate::artefacts::tracking::Tracker;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, Draft, Experiment};
@@ -26,12 +26,12 @@ use crate::federation::resume::CheckpointIndex;
 use crate::federation::rounds::Federation;
 use crate::federation::sampling::select;
 use crate::federation::services::HostServices;
-use crate::federation::summary;
 use crate::federation::totals::Totals;
 use crate::plugins::Finder;
 use crate::plugins::validate::Layout;
 use crate::setup::changes;
 use crate::setup::dry_run;
+use crate::setup::manifest;
 use crate::setup::{LoadedPlugin, Setup};
 use crate::terminal::console::Console;
 use crate::terminal::signals::{Pause, Stop};
@@ -94,9 +94,9 @@ fn run_in(
             false => failure,
         })?
     };
-    let manifest = run_dir::manifest(&setup)?;
+    let manifest = manifest::manifest(&setup)?;
     let resumed = resume(run_dir, &setup, &manifest, &console)?;
-    run_dir.begin(&setup, manifest)?;
+    run_dir.begin(&setup.experiment.resolved(), manifest)?;
     let run_dir = &*run_dir;
     stop.begin();
 
@@ -167,7 +167,7 @@ fn run_in(
 
     let seconds = federation.totals.seconds();
     let score_name = setup.model.component.profile().score.as_deref();
-    run_dir.write_json(summary::FILE, &summarize(&federation, &setup.experiment.name, score_name, seconds))?;
+    run_dir.write_json(names::SUMMARY, &summarize(&federation, &setup.experiment.name, score_name, seconds))?;
     run_dir.finish(&mut |line| console.log(Level::Warn, line))?;
     console.log(Level::Info, &closing(&federation, cross_site.as_deref(), score_name, run_dir, seconds));
     drop(federation);
@@ -243,7 +243,7 @@ fn resume(
     console: &Console,
 ) -> Result<Option<(Reader, CheckpointIndex)>, CliError> {
     let Some(then) = run_dir.to_resume() else { return Ok(None) };
-    if run_dir.path().join(summary::FILE).is_file() {
+    if run_dir.path().join(names::SUMMARY).is_file() {
         let report = Diagnostic::new(format!("{}: the run is finished; nothing to resume", run_dir.path().display()));
         let hint = "a finished run keeps no checkpoint: for more rounds, start one with another name";
         return Err(CliError::usage(report.hint(hint)));

@@ -4,14 +4,12 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use plugin_api::{Evaluation, Message, Params};
 
+use crate::artefacts::names;
 use crate::error::CliError;
 use crate::federation::history::short;
 use crate::federation::means::mean_score;
 use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::rounds::{Federation, handle_client_failure};
-
-/// The file in the run directory.
-pub const FILE: &str = "cross_site.csv";
 
 /// The name under which the global model stands among the clients' models.
 const GLOBAL: &str = "global";
@@ -24,7 +22,7 @@ struct Visit {
 }
 
 /// Lets each client evaluate the models of all, and the global one where it is complete or the client's own heads fill
-/// it up; writes [`FILE`] and gives a table of the scores: a row a model, a column a client.
+/// it up; writes `cross_site.csv` and gives a table of the scores: a row a model, a column a client.
 ///
 /// # Errors
 /// If a component fails, or the file cannot be written.
@@ -81,7 +79,7 @@ pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
 
 /// A line a model, client, task and number: `model,client,task,examples,metric,value`.
 fn write(federation: &Federation<'_>, visits: &[Visit]) -> Result<(), CliError> {
-    let path = federation.run_dir.path().join(FILE);
+    let path = federation.run_dir.path().join(names::CROSS_SITE);
     let mut lines = csv::Writer::from_writer(Vec::new());
     let mut rows = vec![["model", "client", "task", "examples", "metric", "value"].map(str::to_owned)];
     for Visit { model, site, evaluations } in visits {

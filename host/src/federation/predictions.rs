@@ -15,13 +15,10 @@ use std::path::PathBuf;
 
 use plugin_api::{Column, ORIGIN, Scale, Table};
 
+use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors::partial;
-use crate::commands::predict::restored;
 use crate::error::CliError;
-
-/// The file in the run directory.
-pub const FILE: &str = "predictions.csv";
 
 /// What a model predicts of a task at a client.
 #[derive(Clone, Debug)]
@@ -65,6 +62,11 @@ impl Rows {
     }
 }
 
+/// A value in the target's own unit.
+pub fn restored(value: f32, scale: Option<&Scale>) -> f32 {
+    scale.map_or(value, |scale| scale.restore(value.into()) as f32)
+}
+
 /// The file while it is written. Under its name it appears when it is whole.
 pub struct Writer<'a> {
     path: PathBuf,
@@ -79,7 +81,7 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// If it cannot be written.
     pub fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Result<Self, CliError> {
-        let path = run_dir.path().join(FILE);
+        let path = run_dir.path().join(names::PREDICTIONS);
         let part = partial(&path);
         let file = File::create(&part).map_err(|e| CliError::io(&part, "write the predictions", &e))?;
         let lines = csv::Writer::from_writer(BufWriter::new(file));
@@ -160,13 +162,13 @@ mod tests {
         };
         assert_eq!(files(), ["predictions.csv.part"]);
         writer.finish().unwrap();
-        assert_eq!(files(), [FILE]);
-        let text = std::fs::read_to_string(run_dir.path().join(FILE)).unwrap();
+        assert_eq!(files(), [names::PREDICTIONS]);
+        let text = std::fs::read_to_string(run_dir.path().join(names::PREDICTIONS)).unwrap();
         let wanted = "client,task,row,split,measured,global_predicted,own_predicted\n\
             c,tm,1,train,62,,\nc,tm,2,train,56,,\nc,tm,a b.csv:2,test,64,54,61\nc,tm,\"a,b.csv:9\",test,NaN,NaN,68\n\
             c,kd,1,train,0.5,,\nc,kd,2,train,-1,,\nc,kd,a b.csv:2,test,1,-1.5,0.25\nc,kd,\"a,b.csv:9\",test,NaN,NaN,2\n";
         assert_eq!(text, wanted);
         drop(Writer::new(&run_dir, &scales).unwrap());
-        assert_eq!(files(), [FILE], "a part was left");
+        assert_eq!(files(), [names::PREDICTIONS], "a part was left");
     }
 }

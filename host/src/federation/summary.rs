@@ -5,14 +5,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
 use crate::federation::best_models::Best;
 use crate::federation::client::{Spent, Traffic};
 use crate::federation::history::TaskHistory;
 use crate::federation::notes::Note;
-
-/// The file in the run directory.
-pub const FILE: &str = "summary.json";
 
 /// What a run came to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,10 +80,10 @@ impl Summary {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn read(run: &Path) -> Result<Self, CliError> {
-        let path = run.join(FILE);
+        let path = run.join(names::SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(|error| {
             let report = Diagnostic::new(format!("{}: no run that is done", run.display())).cause(error);
-            CliError::usage(report.hint(format!("a run writes `{FILE}` at its end")))
+            CliError::usage(report.hint(format!("a run writes `{}` at its end", names::SUMMARY)))
         })?;
         serde_json::from_str(&text).map_err(|error| {
             CliError::usage(Diagnostic::new(format!("{}: cannot be read", path.display())).cause(error))

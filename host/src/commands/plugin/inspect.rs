@@ -17,7 +17,7 @@ const WIDTH: usize = 100;
 
 /// For whom it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people
     Text,
     /// For other programs, with each component's JSON Schema
@@ -28,7 +28,7 @@ pub enum Format {
 ///
 /// # Errors
 /// If there is no such library, it cannot be opened, or the name alone does not say which of several is meant.
-pub fn inspect(name: &str, kind: Option<Kind>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
+pub(crate) fn inspect(name: &str, kind: Option<Kind>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
     let finder = Finder::new(folders, &[]);
     let library = match kind {
         Some(kind) => finder.find(kind, name).map(|(library, _)| library),

@@ -16,7 +16,7 @@ use crate::plugins::{self, Finder, Library, named_by};
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people
     Table,
     /// For other programs
@@ -66,7 +66,7 @@ struct Offer {
 ///
 /// # Errors
 /// If the experiment cannot be read. A library that cannot be loaded is told in its place.
-pub fn list(file: Option<&Path>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
+pub(crate) fn list(file: Option<&Path>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
     let of_file = file.map(|file| Experiment::read(file, &[])).transpose()?.map(|read| read.plugin_path);
     let finder = Finder::new(folders, &of_file.unwrap_or_default());
     let mut seen = Vec::new();

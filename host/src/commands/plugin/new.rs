@@ -20,7 +20,7 @@ const DATA: &str = include_str!("new/data.csv");
 
 /// The plugin to make.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// What it is.
     pub kind: Kind,
     /// Its name.
@@ -36,7 +36,7 @@ pub struct Options {
 ///
 /// # Errors
 /// If the name cannot name a plugin, the folder is there already, or a file cannot be written.
-pub fn new(options: &Options) -> Result<String, CliError> {
+pub(crate) fn new(options: &Options) -> Result<String, CliError> {
     let Options { kind, name, output, .. } = options;
     check_name(*kind, name).map_err(CliError::usage)?;
     let dependency = dependency(options.plugin_api.as_deref()).map_err(CliError::usage)?;

@@ -4,13 +4,12 @@ use std::path::Path;
 
 use plugin_api::Message;
 
+use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors;
 use crate::error::CliError;
 use crate::federation::best_models::{Best, Ranking};
-use crate::federation::cross_site;
 use crate::federation::history::short;
-use crate::federation::predictions;
 use crate::federation::rounds::{Federation, handle_client_failure};
 use crate::federation::services::{CallScope, ComponentError};
 use crate::federation::summary::{ScoredModel, Summary};
@@ -130,7 +129,7 @@ pub(super) fn closing(
     let path = run_dir.path().display();
     let mut text = format!("{}\n", federation.record.table());
     if let Some(table) = cross_site {
-        text += &format!("{table}\nevery metric of every pair: {path}/{}\n", cross_site::FILE);
+        text += &format!("{table}\nevery metric of every pair: {path}/{}\n", names::CROSS_SITE);
     }
     for line in federation.services.notes.lines() {
         text += &format!("{line}\n");
@@ -156,8 +155,8 @@ pub(super) fn closing(
     // A run without a defined score has no best model, and one whose models failed to predict no predictions.
     let best = overall.as_ref().map_or_else(String::new, |_| format!("{path}/best, "));
     text += &format!("models: {path}/global, {best}{path}/clients\n");
-    if run_dir.path().join(predictions::FILE).is_file() {
-        text += &format!("predictions of the test rows: {path}/{}\n", predictions::FILE);
+    if run_dir.path().join(names::PREDICTIONS).is_file() {
+        text += &format!("predictions of the test rows: {path}/{}\n", names::PREDICTIONS);
     }
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
     let traffic = federation.record.all_traffic();

@@ -1,0 +1,20 @@
+//! The names of the files and folders in a run's directory.
+
+/// Tells a run's directory from any other; what the run was made of.
+pub const MANIFEST: &str = "manifest.json";
+/// The experiment that the run was started with, with defaults written out.
+pub const EXPERIMENT: &str = "experiment.toml";
+/// All scalars of all clients.
+pub const METRICS: &str = "metrics.jsonl";
+/// The run's results.
+pub const SUMMARY: &str = "summary.json";
+/// Every client's model on every client's data.
+pub const CROSS_SITE: &str = "cross_site.csv";
+/// Predictions of the clients' test rows.
+pub const PREDICTIONS: &str = "predictions.csv";
+/// Held by the process that works in the directory.
+pub const LOCK: &str = "run.lock";
+/// Models that wait on disk.
+pub const IDLE: &str = "idle";
+/// The checkpoint that a stopped run resumes from.
+pub const CHECKPOINT: &str = "checkpoint";

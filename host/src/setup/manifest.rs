@@ -1,0 +1,47 @@
+//! What a run is made of: `manifest.json` in its directory.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::artefacts::checkpoint::sha256;
+use crate::error::CliError;
+use crate::setup::Setup;
+use crate::setup::selection::LoadedPlugin;
+
+/// What a run is made of, as far as results may depend on it, and what tells it from others.
+///
+/// # Errors
+/// If a plugin's library cannot be read.
+pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
+    let used = [&setup.data, &setup.model, &setup.aggregation].into_iter();
+    let plugins = used.chain(setup.filters.iter().map(|(_, used)| used)).map(plugin).collect::<Result<Vec<_>, _>>()?;
+    let clients = setup.description.clients.iter().zip(&setup.placement.devices);
+    let clients: Vec<Value> =
+        clients.map(|(client, device)| json!({"name": client.name, "device": device, "tasks": client.tasks})).collect();
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(json!({
+        "fedplug": env!("CARGO_PKG_VERSION"),
+        "interface": plugin_api::abi::root::INTERFACE,
+        "name": setup.experiment.name,
+        "seed": setup.experiment.seed,
+        "begun": begun,
+        "command": std::env::args().collect::<Vec<_>>(),
+        "machine": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "threads-per-client": setup.experiment.federation.threads_per_client,
+        "plugins": plugins,
+        "tasks": setup.description.tasks,
+        "clients": clients,
+        "scales": setup.description.scales,
+        "data": setup.description.sources,
+    }))
+}
+
+/// A plugin's part of the manifest, with the SHA-256 of its library.
+fn plugin(used: &LoadedPlugin) -> Result<Value, CliError> {
+    let path = &used.library.path;
+    let sum = sha256(path).map_err(|e| CliError::io(path, "read the plugin's library", &e))?;
+    let mut plugin = used.manifest();
+    plugin["sha256"] = sum.into();
+    Ok(plugin)
+}
