@@ -21,7 +21,7 @@ pub enum Exit {
     /// Done.
     Success = 0,
     /// The run failed.
-    CliError = 1,
+    Failure = 1,
     /// The command or the file is wrong.
     Usage = 2,
     /// Somebody asked the run to stop; it can be resumed.
@@ -165,7 +165,7 @@ impl CliError {
 
     /// The run failed.
     pub fn run(report: impl Into<Diagnostic>) -> Self {
-        Self { exit: Exit::CliError, reports: vec![report.into()] }
+        Self { exit: Exit::Failure, reports: vec![report.into()] }
     }
 
     /// Somebody asked the run to stop.

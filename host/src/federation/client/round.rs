@@ -60,7 +60,7 @@ impl LocalClient {
         let message = self.send(&quiet.with_progress().context()).map_err(|e| me.fault(e))?;
         let message = self.output.apply(message, &self.base.take().unwrap_or_default(), &scope)?;
         let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
-        for (tag, bytes) in [("ByteSize/received", traffic.received), ("ByteSize/sent", traffic.sent)] {
+        for (tag, bytes) in [("Bytes/received", traffic.received), ("Bytes/sent", traffic.sent)] {
             scope.context().scalar(tag, self.position, bytes as f64);
         }
         let Progress { trained, global, local, .. } = self.progress.clone().unwrap_or_else(|| Progress::new(round));
