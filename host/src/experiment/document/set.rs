@@ -1,7 +1,7 @@
 //! `--set KEY=VALUE`: the command line's changes to the file.
 
 use serde_json::{Map, Value};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::Document;
 use super::walk::Walk;
@@ -28,10 +28,7 @@ impl Document {
             CliError::usage(HOW_TO_SET.iter().fold(report, |report, hint| report.hint(*hint)))
         };
         let (key, text) = argument.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
-        let way: Vec<String> = key.trim().split('.').map(|part| part.trim().trim_matches('"').to_owned()).collect();
-        if way.iter().any(String::is_empty) {
-            return Err(wrong("names no key"));
-        }
+        let way = key_path(key).ok_or_else(|| wrong("names no key"))?;
         if way.len() > DEEPEST {
             return Err(wrong(&format!(
                 "leads through {} tables, and no key lies deeper than {DEEPEST}",
@@ -75,6 +72,22 @@ impl Document {
     }
 }
 
+/// The parts of a dotted key, as TOML reads it: bare or quoted. None if it is not a key.
+fn key_path(key: &str) -> Option<Vec<String>> {
+    let source = format!("{key} = 0");
+    let mut table = DeTable::parse(&source).ok()?.into_inner();
+    let mut path = Vec::new();
+    loop {
+        let mut entries = std::mem::take(&mut table).into_iter();
+        let (Some((key, value)), None) = (entries.next(), entries.next()) else { return None };
+        path.push(key.into_inner().into_owned());
+        match value.into_inner() {
+            DeValue::Table(inner) => table = inner,
+            _ => return Some(path),
+        }
+    }
+}
+
 /// An argument, cut where nobody would read on.
 pub(super) fn shown(argument: &str) -> std::borrow::Cow<'_, str> {
     match argument.char_indices().nth(200) {
@@ -97,6 +110,28 @@ mod tests {
         assert_eq!(document.value().to_string(), wanted);
         for argument in ["a", "a.b=1", "t.list.7.k=1", "=1"] {
             assert!(document.set(argument).unwrap_err().to_string().contains("--set"), "{argument}");
+        }
+    }
+
+    #[test]
+    fn set_and_the_file_read_keys_and_values_alike() {
+        for line in [
+            "a = 1",
+            "a.b.c = \"x\"",
+            "a . b = 1.5e3",
+            "\"a.b\".c = [1, 2]",
+            "'a b' = { c = 1, d.e = true }",
+            "a.0x1f = 0x1f",
+            "a = 1979-05-27",
+            "a = 1_000",
+        ] {
+            let mut document = Document::parse("x.toml".into(), "").unwrap();
+            document.set(line).unwrap();
+            assert_eq!(document.value(), Document::parse("x.toml".into(), line).unwrap().value(), "{line}");
+        }
+        let mut document = Document::parse("x.toml".into(), "").unwrap();
+        for line in ["a..b=1", ".a=1", "a.=1", "[a]=1", "a\nb=1", "# a=1", " =1"] {
+            assert!(document.set(line).is_err(), "{line}");
         }
     }
 
