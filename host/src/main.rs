@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use fedplug::commands::{self, Cli};
 use fedplug::error::Exit;
+use fedplug::terminal::crash;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -15,11 +16,13 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    match commands::execute(cli) {
-        Ok(()) => Exit::Success.into(),
-        Err(failure) => {
-            failure.print();
-            failure.exit().into()
+    let exit = match crash::watch().and_then(|_watch| commands::execute(cli)) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            error.print();
+            error.exit()
         }
-    }
+    };
+    crash::finished();
+    exit.into()
 }

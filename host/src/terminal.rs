@@ -1,4 +1,5 @@
 //! The terminal: lines, progress, signals.
 
 pub mod console;
+pub mod crash;
 pub mod signals;

@@ -154,3 +154,45 @@ fn predictions_that_are_none_are_not_written() {
         assert!(!output.exists());
     }
 }
+
+/// Native code can end the process. What can be done is to say who was called, and not to call it a success.
+#[test]
+#[cfg(unix)]
+fn a_plugin_that_ends_the_process_is_named() {
+    for (how, code, sentence) in [
+        ("exit", 1, "ended by a call of `exit`"),
+        ("abort", -1, "killed by signal 6"),
+        ("segfault", -1, "killed by signal 11"),
+        ("overflow-stack", -1, "killed by signal"),
+    ] {
+        let bench = Bench::new();
+        let told = run(&bench, MODEL, &format!("\"{how}\"\nround = 1\nclient = \"tm\""));
+        assert_eq!(told.code, code, "{how}: {}", told.stderr);
+        let wanted =
+            format!("{sentence}; the last component called on this thread: `misbehaving` for client `tm` in round 2");
+        let told = &told.stderr;
+        assert!(told.contains("error: the process was ") && told.contains(sentence), "{how}: {told}");
+        assert!(how == "overflow-stack" || told.contains(&wanted), "{how}: {told}");
+        assert!(told.contains("`misbehaving` for client `tm` in round 2"), "{how}: {told}");
+    }
+}
+
+/// An argument may be any bytes: a path is taken as it is, anything else is an error.
+#[test]
+#[cfg(unix)]
+fn an_argument_that_is_not_unicode_is_a_path_or_an_error() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let bench = Bench::new();
+    let odd = OsStr::from_bytes(b"od\xffd");
+    for arguments in
+        [&[odd][..], &[OsStr::new("run"), odd], &[OsStr::new("run"), OsStr::new("x.toml"), OsStr::new("--name"), odd]]
+    {
+        assert_eq!(bench.fedplug(arguments).code, 2, "{arguments:?}");
+    }
+    let file = bench.path(odd);
+    std::fs::write(&file, FILE).unwrap();
+    let told = bench.fedplug(&[OsStr::new("run"), file.as_os_str()]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+}

@@ -1,5 +1,6 @@
 //! Builds the plugins once, makes folders, runs the binary.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -81,10 +82,10 @@ impl Bench {
     }
 
     /// `fedplug ARGUMENTS`, seen from the repository; runs go into this bench.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(root());
-        if arguments.first() == Some(&"run") {
+        if arguments.first().is_some_and(|first| first.as_ref() == "run") {
             command.arg("--output").arg(self.path("runs"));
         }
         command.env_remove("FEDPLUG_PLUGIN_PATH").env_remove("RUST_BACKTRACE");
@@ -92,7 +93,7 @@ impl Bench {
     }
 
     /// Runs `fedplug ARGUMENTS` to its end.
-    pub fn fedplug(&self, arguments: &[&str]) -> Told {
+    pub fn fedplug(&self, arguments: &[impl AsRef<OsStr>]) -> Told {
         Told::new(self, self.command(arguments).output().unwrap())
     }
 

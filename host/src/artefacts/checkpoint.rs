@@ -48,7 +48,7 @@ pub struct Writer {
     folder: PathBuf,
     entries: BTreeMap<String, Entry>,
     files: usize,
-    /// Hashes the files while others are written.
+    /// Forces the files to the disk and hashes them, while others are written.
     hashing: (Sender<PathBuf>, JoinHandle<std::io::Result<String>>),
 }
 
@@ -120,8 +120,18 @@ impl Writer {
         let _ = sender.send(path);
         drop(sender);
         let sums = thread.join().expect("hashing does not panic").map_err(|e| failed(&e))?;
-        safetensors::write_text(&folder.join(SUMS), &sums)
+        // All names but that of the sums are on the disk before it is, so a power loss leaves no whole one half empty.
+        sync_folder(&folder).map_err(|e| failed(&e))?;
+        safetensors::write_text(&folder.join(SUMS), &sums)?;
+        let above = [Some(folder.as_path()), folder.parent()];
+        above.into_iter().flatten().try_for_each(sync_folder).map_err(|e| failed(&e))
     }
+}
+
+/// Forces the names in a folder to the disk.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    // Only on Unix can a folder be opened as a file.
+    if cfg!(unix) { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// The numbered folders, in their order.
@@ -141,8 +151,9 @@ fn numbered(place: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// A file's line in `SHA256SUMS`.
+/// A file's line in `SHA256SUMS`, once the file is on the disk.
 fn line(path: &Path) -> std::io::Result<String> {
+    std::fs::File::open(path)?.sync_all()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(format!("{}  {name}\n", sha256(path)?))
 }

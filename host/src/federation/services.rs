@@ -15,6 +15,7 @@ use crate::federation::notes::Notes;
 use crate::federation::round_progress::Trace;
 use crate::plugins::validate;
 use crate::terminal::console::Console;
+use crate::terminal::crash;
 
 /// A component that failed, and how.
 #[derive(Clone, Debug)]
@@ -167,6 +168,7 @@ impl<'a> CallScope<'a> {
 
     /// The context of a call on this line.
     pub fn context(&self) -> Context<'_> {
+        crash::note_call(self.who, self.client.map(|(_, name)| name), self.round);
         let ctx = Context::new(self)
             .with_seed(self.services.seed)
             .with_threads(self.services.threads)

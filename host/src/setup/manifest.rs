@@ -26,7 +26,7 @@ pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
         "name": setup.experiment.name,
         "seed": setup.experiment.seed,
         "begun": begun,
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         "machine": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "threads-per-client": setup.experiment.federation.threads_per_client,
         "plugins": plugins,
