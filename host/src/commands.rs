@@ -91,7 +91,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ExperimentArgs {
-    /// The experiment, a TOML file; paths in it are seen from the current directory
+    /// The experiment, a TOML file; paths in it are relative to the current directory
     file: PathBuf,
     /// Change a key of the file: --set federation.rounds=10 --set dataset.root=../data
     ///

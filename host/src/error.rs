@@ -1,7 +1,7 @@
-//! What a person reads when something went wrong, and the exit code.
+//! Errors as the user reads them, and exit codes.
 //!
-//! `error:` lines come first, lowercase and without a final period, the place before the message; then a piece of the
-//! file where that helps, the causes, and a `hint:` line.
+//! An `error:` line, lowercase and without a final period, starts with the file or component it is about. An excerpt of the
+//! file, the causes and `hint:` lines follow.
 
 use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal as _, Write as _};
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-/// How many reports a person is shown at most.
+/// How many diagnostics are printed at most.
 const SHOWN: usize = 100;
 
-/// How the process ends.
+/// The exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
@@ -24,9 +24,9 @@ pub enum Exit {
     Failure = 1,
     /// The command or the file is wrong.
     Usage = 2,
-    /// Somebody asked the run to stop; it can be resumed.
+    /// The run was asked to stop and can be resumed.
     Stopped = 130,
-    /// Whoever read stdout has closed it: what a shell says of a process that SIGPIPE ended.
+    /// The reader of stdout closed it: the code that a shell reports for SIGPIPE.
     ClosedPipe = 141,
 }
 
@@ -36,14 +36,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A piece of a text file that a [`Diagnostic`] shows.
+/// An excerpt of a text file in a [`Diagnostic`].
 #[derive(Clone, Debug)]
 pub struct Excerpt {
     /// The file, as the user named it.
     pub path: String,
     /// Its whole text.
     pub text: Arc<str>,
-    /// The number of the line that the span begins in, from one.
+    /// The line in which the span starts, from 1.
     pub line: usize,
     /// The bytes to point at.
     pub span: Range<usize>,
@@ -59,12 +59,12 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A report in one line.
+    /// A diagnostic that is one line so far.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), ..Self::default() }
     }
 
-    /// Shows a piece of a file.
+    /// Adds an excerpt of a file.
     #[must_use]
     pub fn excerpt(mut self, excerpt: Option<Excerpt>) -> Self {
         self.excerpt = excerpt.map(Box::new);
@@ -85,7 +85,7 @@ impl Diagnostic {
         self
     }
 
-    /// Puts where it happened before the message.
+    /// Prefixes the message with where it happened.
     #[must_use]
     pub fn within(mut self, place: &str) -> Self {
         if !place.is_empty() {
@@ -94,7 +94,7 @@ impl Diagnostic {
         self
     }
 
-    /// Takes over another report's causes and hints.
+    /// Appends the causes and hints of another diagnostic.
     #[must_use]
     pub fn with_details_of(mut self, other: Self) -> Self {
         self.causes.extend(other.causes);
@@ -118,7 +118,7 @@ impl Diagnostic {
         let mut text = match self.excerpt.as_deref() {
             None => renderer.render(&[Group::with_title(Level::ERROR.primary_title(&self.message))]),
             Some(Excerpt { path, text, line, span }) => {
-                // The lines of the span alone: the renderer goes through all that it is given.
+                // Only the lines of the span: the renderer walks through everything it is given.
                 let begin = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
                 let end = text[span.end..].find('\n').map_or(text.len(), |at| span.end + at);
                 let span = span.start - begin..span.end - begin;
@@ -149,7 +149,7 @@ impl From<plugin_api::Error> for Diagnostic {
     }
 }
 
-/// Why a command did not do what it was asked: all that is known to be wrong, and the exit code.
+/// Why a command failed: everything known to be wrong, and the exit code.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", self.to_text(false))]
 pub struct CliError {
@@ -168,12 +168,12 @@ impl CliError {
         Self { exit: Exit::Failure, reports: vec![report.into()] }
     }
 
-    /// Somebody asked the run to stop.
+    /// The run was asked to stop.
     pub fn stopped(report: Diagnostic) -> Self {
         Self { exit: Exit::Stopped, reports: vec![report] }
     }
 
-    /// The same with one more hint, behind all else.
+    /// Adds a last hint.
     #[must_use]
     pub fn hint(mut self, hint: &str) -> Self {
         if let Some(report) = self.reports.pop() {
@@ -187,22 +187,22 @@ impl CliError {
         Self::run(Diagnostic::new(format!("{}: cannot {doing}", path.display())).cause(cause))
     }
 
-    /// Whoever read stdout has closed it, which is no fault: there is nothing to tell.
+    /// The reader of stdout closed it. That is no error, so nothing is printed.
     pub fn closed_pipe() -> Self {
         Self { exit: Exit::ClosedPipe, reports: Vec::new() }
     }
 
-    /// How the process shall end.
+    /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// All that is known to be wrong.
+    /// Everything known to be wrong.
     pub fn reports(&self) -> &[Diagnostic] {
         &self.reports
     }
 
-    /// As a person reads it.
+    /// The text that is printed.
     pub fn to_text(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
         let mut texts: Vec<String> = self.reports.iter().take(SHOWN).map(|report| report.render(&renderer)).collect();
@@ -214,7 +214,7 @@ impl CliError {
         texts.join("\n\n")
     }
 
-    /// Writes it to stderr, with colours on a terminal that wants them.
+    /// Prints it to stderr, in colour on a terminal unless `NO_COLOR` is set.
     pub fn print(&self) {
         if self.reports.is_empty() {
             return;
@@ -224,8 +224,7 @@ impl CliError {
     }
 }
 
-/// Writes a line to stderr. If stderr is closed or full there is nobody to be told, and work goes on: `eprintln!` would
-/// panic.
+/// Prints a line to stderr. A closed or full stderr is ignored, where `eprintln!` would panic.
 pub fn tell(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

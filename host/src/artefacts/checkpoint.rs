@@ -1,9 +1,9 @@
-//! A run's state on disk: what it takes to go on as if nothing had happened.
+//! Checkpoints: the state that a run is resumed from.
 //!
-//! A checkpoint is a folder `checkpoint/NUMBER`. Its tensors are numbered safetensors files; small values and all else
-//! are `index.json`; `SHA256SUMS`, which `sha256sum -c` reads, is written last and makes it whole. Nothing is renamed or
-//! removed to make room for it: the one before stays until the next is begun. So a process may be killed at any moment,
-//! and a checkpoint whose files are not what they were is passed over for the one before.
+//! A checkpoint is a folder `checkpoint/NUMBER`: numbered safetensors files, `index.json` with all other values, and
+//! `SHA256SUMS`, which `sha256sum -c` reads. The sums are written last and make the checkpoint complete. The previous
+//! checkpoint stays until the next one is started, so the process may be killed at any moment, and a damaged checkpoint is
+//! skipped for the previous one.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -24,14 +24,14 @@ use crate::error::{CliError, Diagnostic};
 const INDEX: &str = "index.json";
 const SUMS: &str = "SHA256SUMS";
 
-/// What stands in `index.json`: what the host wants to keep, and each component's part by its name.
+/// `index.json`: the host's part, and an entry for each component by name.
 #[derive(Serialize, Deserialize)]
 struct Index<T> {
     run: T,
     entries: BTreeMap<String, Entry>,
 }
 
-/// A state or a message: small values, and the names of the files with its tensors, where it has any.
+/// A state or a message: small values, and the files of its tensors, if any.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Entry {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -42,7 +42,7 @@ struct Entry {
     extra: Option<String>,
 }
 
-/// A checkpoint that is being written.
+/// A checkpoint being written.
 #[derive(Debug)]
 pub struct Writer {
     folder: PathBuf,
@@ -53,21 +53,21 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a checkpoint of the run in this directory. All but the last whole one are removed.
+    /// Starts a checkpoint of the run in this directory. All earlier ones but the last complete one are removed.
     ///
     /// # Errors
-    /// If its folder cannot be made.
+    /// If its folder cannot be created.
     pub fn new(run: &Path) -> Result<Self, CliError> {
-        let place = run.join(names::CHECKPOINT);
+        let parent = run.join(names::CHECKPOINT);
         let failed = |path: &Path, e: std::io::Error| CliError::io(path, "begin a checkpoint", &e);
-        let all = numbered(&place).map_err(|e| failed(&place, e))?;
+        let all = numbered(&parent).map_err(|e| failed(&parent, e))?;
         let last = all.iter().rfind(|(_, folder)| folder.join(SUMS).is_file());
         for (number, folder) in &all {
             if last.is_none_or(|(last, _)| last != number) {
                 std::fs::remove_dir_all(folder).map_err(|e| failed(folder, e))?;
             }
         }
-        let folder = place.join(format!("{:08}", all.last().map_or(1, |(number, _)| number + 1)));
+        let folder = parent.join(format!("{:08}", all.last().map_or(1, |(number, _)| number + 1)));
         std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, e))?;
         let (sender, files) = channel::<PathBuf>();
         let thread = std::thread::spawn(move || files.iter().map(|path| line(&path)).collect());
@@ -82,7 +82,7 @@ impl Writer {
         let name = format!("{}.safetensors", self.files);
         let path = self.folder.join(&name);
         safetensors::write(&path, params, &[])?;
-        // Whether it ended early is told when it is joined.
+        // If the thread ended early, joining it says so.
         let _ = self.hashing.0.send(path);
         Ok(Some(name))
     }
@@ -107,7 +107,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the checkpoint whole.
+    /// Completes the checkpoint.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -120,7 +120,7 @@ impl Writer {
         let _ = sender.send(path);
         drop(sender);
         let sums = thread.join().expect("hashing does not panic").map_err(|e| failed(&e))?;
-        // All names but that of the sums are on the disk before it is, so a power loss leaves no whole one half empty.
+        // Everything else is on the disk before the sums are, so that a complete checkpoint survives a power loss.
         sync_folder(&folder).map_err(|e| failed(&e))?;
         safetensors::write_text(&folder.join(SUMS), &sums)?;
         let above = [Some(folder.as_path()), folder.parent()];
@@ -134,9 +134,9 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// The numbered folders, in their order.
-fn numbered(place: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
-    let entries = match std::fs::read_dir(place) {
+/// The numbered folders, in ascending order.
+fn numbered(parent: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let entries = match std::fs::read_dir(parent) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -174,7 +174,7 @@ pub fn sha256(path: &Path) -> std::io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A checkpoint that is there.
+/// A checkpoint on disk.
 #[derive(Debug)]
 pub struct Reader {
     folder: PathBuf,
@@ -182,31 +182,32 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the last checkpoint of the run in this directory that is what it was when it was written, if there is one,
-    /// with what the host kept in it. What is wrong with later ones goes to `warn`.
+    /// Opens the last undamaged checkpoint of the run in this directory, if there is one, with the host's part of it. Later,
+    /// damaged ones are reported to `warn`.
     ///
     /// # Errors
-    /// If there are some, and none of them can be used.
+    /// If all checkpoints are damaged.
     pub fn open<T: DeserializeOwned>(run: &Path, warn: &mut dyn FnMut(&str)) -> Result<Option<(Self, T)>, CliError> {
-        let place = run.join(names::CHECKPOINT);
-        if place.join(INDEX).is_file() {
-            let report = Diagnostic::new(format!("{}: a checkpoint of an earlier version of fedplug", place.display()));
+        let parent = run.join(names::CHECKPOINT);
+        if parent.join(INDEX).is_file() {
+            let report =
+                Diagnostic::new(format!("{}: a checkpoint of an earlier version of fedplug", parent.display()));
             return Err(CliError::run(report.hint("start over with --force, or use the version that wrote it")));
         }
-        let all = numbered(&place).map_err(|e| CliError::io(&place, "read the checkpoints", &e))?;
+        let all = numbered(&parent).map_err(|e| CliError::io(&parent, "read the checkpoints", &e))?;
         let mut damaged: Vec<(PathBuf, String)> = Vec::new();
         for (_, folder) in all.into_iter().rev().filter(|(_, folder)| folder.join(SUMS).is_file()) {
             match whole(&folder).and_then(|text| serde_json::from_str::<Index<T>>(&text).map_err(|e| e.to_string())) {
                 Ok(Index { run, entries }) => {
                     if let Some((damaged, _)) = damaged.last() {
-                        warn(&format!("resuming from the checkpoint before: {}", folder.display()));
-                        // Out of the way of the next one; the run's end removes it.
+                        warn(&format!("resuming from the previous checkpoint: {}", folder.display()));
+                        // Out of the way of the next checkpoint; removed at the end of the run.
                         set_aside(damaged)?;
                     }
                     return Ok(Some((Self { folder, entries }, run)));
                 }
                 Err(what) => {
-                    warn(&format!("{}: a damaged checkpoint: {what}", folder.display()));
+                    warn(&format!("{}: damaged checkpoint: {what}", folder.display()));
                     damaged.push((folder, what));
                 }
             }
@@ -214,7 +215,7 @@ impl Reader {
         if damaged.is_empty() {
             return Ok(None);
         }
-        let report = Diagnostic::new(format!("{}: every checkpoint is damaged", place.display()));
+        let report = Diagnostic::new(format!("{}: every checkpoint is damaged", parent.display()));
         let report = damaged.iter().fold(report, |report, (folder, what)| {
             report.cause(format!("{}: {what}", folder.file_name().unwrap_or_default().display()))
         });
@@ -234,7 +235,7 @@ impl Reader {
     /// A component's state.
     ///
     /// # Errors
-    /// If it is not there or cannot be read.
+    /// If it is missing or cannot be read.
     pub fn state(&self, name: &str) -> Result<State, CliError> {
         let entry = self.entry(name)?;
         Ok(State { tensors: self.tensors(entry.tensors.as_ref())?, values: entry.values.clone() })
@@ -243,7 +244,7 @@ impl Reader {
     /// A message.
     ///
     /// # Errors
-    /// If it is not there or cannot be read.
+    /// If it is missing or cannot be read.
     pub fn message(&self, name: &str) -> Result<Message, CliError> {
         let entry = self.entry(name)?;
         let (params, extra) = (self.tensors(entry.tensors.as_ref())?, self.tensors(entry.extra.as_ref())?);
@@ -257,7 +258,7 @@ fn set_aside(folder: &Path) -> Result<(), CliError> {
     std::fs::rename(folder, to).map_err(|e| CliError::io(folder, "set the damaged checkpoint aside", &e))
 }
 
-/// The index of a checkpoint, each of whose files is what its sum says.
+/// Verifies all files of a checkpoint and returns its index.
 fn whole(folder: &Path) -> Result<String, String> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).map_err(|e| format!("{name}: {e}"));
     let mut sums: BTreeMap<String, String> = BTreeMap::new();
@@ -268,7 +269,7 @@ fn whole(folder: &Path) -> Result<String, String> {
     for (name, sum) in &sums {
         let found = sha256(&folder.join(name)).map_err(|e| format!("{name}: {e}"))?;
         if found != *sum {
-            return Err(format!("{name}: not the file that was written"));
+            return Err(format!("{name}: changed since it was written"));
         }
     }
     let text = read(INDEX)?;
@@ -355,12 +356,12 @@ mod tests {
                 std::fs::write(&path, changed).unwrap();
                 let (found, warnings) = open(folder.path());
                 assert_eq!(found.unwrap().1, 1.0, "{} at {at}", path.display());
-                assert!(warnings[0].contains("a damaged checkpoint"), "{warnings:?}");
+                assert!(warnings[0].contains("damaged checkpoint"), "{warnings:?}");
                 std::fs::rename(last.with_extension("damaged"), &last).unwrap();
             }
             std::fs::write(&path, bytes).unwrap();
         }
-        // Two files in each other's place.
+        // Two files in each other's parent.
         let [one, two] = ["1.safetensors", "4.safetensors"].map(|name| last.join(name));
         let bytes = std::fs::read(&one).unwrap();
         std::fs::write(&two, [bytes, vec![0]].concat()).unwrap();

@@ -1,8 +1,8 @@
-//! One process a run directory.
+//! One process per run directory.
 //!
-//! The lock is the operating system's, on the file `run.lock`, so it ends with the process however that ends; the file
-//! says whose it is. Network file systems pass such locks on where they are set up for it (NFS: a lock daemon, and not
-//! `nolock` or `local_lock`); where they are not, processes on two machines do not see each other's.
+//! An operating system lock on the file `run.lock`, which holds the process id. It is released however the process ends.
+//! Over NFS it works if the mount supports locks (a lock daemon, no `nolock` or `local_lock`); otherwise processes on two
+//! machines do not see each other.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek as _, Write as _};
@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
 
-/// A directory that belongs to this process. The file goes when it is dropped.
+/// A directory locked by this process. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
     path: PathBuf,
-    /// Why there is no lock, where the file system has none.
+    /// Why there is no lock, if the file system does not support them.
     pub missing: Option<String>,
 }
 
 impl Lock {
-    /// Takes the lock of an existing directory.
+    /// Locks an existing directory.
     ///
     /// # Errors
-    /// If another process has it, or its file cannot be written.
+    /// If another process holds the lock, or the file cannot be written.
     pub fn take(folder: &Path) -> Result<Self, CliError> {
         let path = folder.join(names::LOCK);
         let failed = |e: std::io::Error| CliError::io(&path, "lock the run's directory", &e);

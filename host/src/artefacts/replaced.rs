@@ -1,7 +1,6 @@
-//! What of a run's directory is fedplug's, and how `--force` puts it aside until the new run is done.
+//! `--force`: sets an earlier run aside until the new one is done, then removes it.
 //!
-//! Only names that a run writes are moved or removed, links are never followed, and whatever else lies in the directory
-//! stays where it is.
+//! Only files that a run writes are moved or removed. Links are never followed, and other files stay.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +20,10 @@ const FILES: [&str; 7] = [
     names::MANIFEST,
 ];
 
-/// The suffix of a folder that an earlier run waits in. No run has a name with this sign.
+/// The suffix of the folder of an earlier run. No run's name contains `~`.
 const ASIDE: &str = ".replaced~";
 
-/// The manifest of the run in a directory, if it is one that fedplug wrote.
+/// The manifest of the run in a directory, if fedplug wrote it.
 pub fn manifest(run: &Path) -> Option<Value> {
     let text = std::fs::read_to_string(run.join(names::MANIFEST)).ok()?;
     let value: Value = serde_json::from_str(&text).ok()?;
@@ -32,14 +31,14 @@ pub fn manifest(run: &Path) -> Option<Value> {
     ours.then_some(value)
 }
 
-/// Where the earlier run of this directory waits.
+/// The folder of the earlier run of this directory.
 pub fn aside(run: &Path) -> PathBuf {
     let mut path = run.as_os_str().to_owned();
     path.push(ASIDE);
     path.into()
 }
 
-/// The names in a directory that a run may have written before its manifest.
+/// Whether a run may write a file of this name before its manifest.
 pub fn is_leftover(name: &str) -> bool {
     name == names::LOCK
         || [names::MANIFEST, names::EXPERIMENT].iter().any(|file| name.strip_suffix(".part") == Some(file))
@@ -57,7 +56,7 @@ fn is_best(name: &str) -> bool {
     name == "best" || name.starts_with("best-")
 }
 
-/// Puts the run in a directory aside. A process that is killed meanwhile leaves what another one finishes.
+/// Moves the run in a directory aside. If the process is killed meanwhile, the next one finishes the move.
 ///
 /// # Errors
 /// If something cannot be moved.
@@ -69,7 +68,7 @@ pub fn set_aside(run: &Path) -> Result<(), CliError> {
         return Err(CliError::usage(report));
     }
     if manifest(&aside).is_some() {
-        // A run that was to replace one, but ended early or whose last step was interrupted.
+        // A run that was replacing another, but ended early or was interrupted in its last step.
         if !run.join(names::SUMMARY).is_file() {
             remove(run)?;
             return Ok(());
@@ -78,7 +77,7 @@ pub fn set_aside(run: &Path) -> Result<(), CliError> {
     }
     std::fs::create_dir_all(&aside).map_err(|e| failed(&aside, e))?;
     let mut names: Vec<_> = names(run).map_err(|e| failed(run, e))?;
-    // The manifest goes last: as long as it is here, this is to be done.
+    // The manifest last: while it is here, the move is not finished.
     names.sort_by_key(|name| name == names::MANIFEST);
     for name in names.iter().filter(|name| is_ours(name) && **name != names::LOCK) {
         std::fs::rename(run.join(name), aside.join(name)).map_err(|e| failed(&run.join(name), e))?;
@@ -86,12 +85,12 @@ pub fn set_aside(run: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Removes what a run wrote into a directory, and the directory if nothing else is in it. Returns what stays.
+/// Removes what a run wrote into a directory, and the directory if it is then empty. Returns the files that stay.
 ///
 /// # Errors
 /// If something cannot be removed.
 pub fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let mut stays = Vec::new();
+    let mut left = Vec::new();
     let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove the earlier run", &e);
     let mut all = names(run).map_err(|e| failed(run, e))?;
     all.sort_by_key(|name| name == names::MANIFEST);
@@ -106,66 +105,66 @@ pub fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
             file if is_ours(file) => |_| true,
             _ => |_| false,
         };
-        clear(&path, ours, &mut stays).map_err(|e| failed(&path, e))?;
+        clear(&path, ours, &mut left).map_err(|e| failed(&path, e))?;
     }
-    if stays.is_empty() && !run.join(names::LOCK).exists() {
+    if left.is_empty() && !run.join(names::LOCK).exists() {
         std::fs::remove_dir(run).map_err(|e| failed(run, e))?;
     }
-    Ok(stays)
+    Ok(left)
 }
 
-/// Removes the run that a new one replaces; what others put into its folders goes to those of the new one. Returns what
-/// finds no place there.
+/// Removes the run that a new one replaces. Files that others put into its folders move to the new run's; returns those
+/// whose name is taken there.
 ///
 /// # Errors
 /// If something cannot be moved or removed.
 pub fn remove_aside(run: &Path) -> Result<Vec<PathBuf>, CliError> {
     let aside = aside(run);
-    let mut stays = Vec::new();
+    let mut left = Vec::new();
     for path in remove(&aside)? {
         let within = path.strip_prefix(&aside).unwrap_or(&path);
         let to = run.join(within);
         if to.symlink_metadata().is_ok() {
-            stays.push(path);
+            left.push(path);
             continue;
         }
         to.parent()
             .map_or(Ok(()), std::fs::create_dir_all)
             .and_then(|()| std::fs::rename(&path, &to))
             .map_err(|e| CliError::io(&path, "move the file to the new run", &e))?;
-        // Only empty ones go.
+        // Only empty folders are removed.
         let above = within.ancestors().skip(1);
         let _ = above.map(|above| std::fs::remove_dir(aside.join(above))).find(Result::is_err);
     }
-    Ok(stays)
+    Ok(left)
 }
 
 fn is_model(name: &str) -> bool {
     matches!(name.strip_suffix(".part").unwrap_or(name), "model.safetensors" | "predictions.csv")
 }
 
-/// Removes the files below a path whose names are ours, and the folders that nothing is left in. A link is nobody's.
-fn clear(path: &Path, ours: fn(&str) -> bool, stays: &mut Vec<PathBuf>) -> std::io::Result<()> {
+/// Removes the files below a path that are ours by name, and folders that are then empty. Links are never ours.
+fn clear(path: &Path, ours: fn(&str) -> bool, left: &mut Vec<PathBuf>) -> std::io::Result<()> {
     let kind = std::fs::symlink_metadata(path)?.file_type();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if kind.is_dir() {
-        // What a plugin exported is in its own formats.
+        // An export is in the plugin's own formats, so any name may be ours.
         let ours = if name == "export" { |_: &str| true } else { ours };
-        let before = stays.len();
+        let before = left.len();
         for name in std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()? {
-            clear(&name, ours, stays)?;
+            clear(&name, ours, left)?;
         }
-        return if stays.len() == before { std::fs::remove_dir(path) } else { Ok(()) };
+        return if left.len() == before { std::fs::remove_dir(path) } else { Ok(()) };
     }
     if kind.is_file() && ours(&name) {
         return std::fs::remove_file(path);
     }
-    stays.push(path.to_owned());
+    left.push(path.to_owned());
     Ok(())
 }
 
 fn names(folder: &Path) -> std::io::Result<Vec<String>> {
-    // A name that is not Unicode is not ours.
+    // No name of ours is changed by this.
     std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_somebody_else_is_not_ours() {
+    fn a_manifest_of_another_program_is_not_ours() {
         let folder = tempfile::tempdir().unwrap();
         for (text, ours) in [(OURS, true), (r#"{"manifest_version": 3}"#, false), ("{", false), ("[]", false)] {
             write(&folder.path().join(names::MANIFEST), text);
@@ -199,7 +198,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn what_others_wrote_stays_and_links_are_not_followed() {
+    fn other_files_stay_and_links_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, outside) = (folder.path().join("r"), folder.path().join("outside"));
         run(&path, "1");
@@ -208,18 +207,18 @@ mod tests {
         foreign.iter().for_each(|name| write(&path.join(name), "mine"));
         std::os::unix::fs::symlink(&outside, path.join("global")).unwrap();
         std::os::unix::fs::symlink(outside.join("model.safetensors"), path.join("summary.json")).unwrap();
-        let mut stays = remove(&path).unwrap();
-        stays.sort();
+        let mut left = remove(&path).unwrap();
+        left.sort();
         let mut wanted: Vec<_> =
             foreign.iter().chain(&["global", "summary.json"]).map(|name| path.join(name)).collect();
         wanted.sort();
-        assert_eq!(stays, wanted);
+        assert_eq!(left, wanted);
         assert!(outside.join("model.safetensors").exists() && !path.join("best").exists());
         assert!(!path.join("clients/a/export").exists());
     }
 
     #[test]
-    fn the_earlier_run_waits_until_a_new_one_is_whole() {
+    fn the_earlier_run_is_kept_until_the_new_one_is_done() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r");
         let kept = || std::fs::read_to_string(aside(&path).join("metrics.jsonl")).unwrap();
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_move_is_finished() {
+    fn an_interrupted_move_is_finished() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r");
         run(&path, "1");

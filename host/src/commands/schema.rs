@@ -54,7 +54,7 @@ pub fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, CliError
         return Err(CliError::usage(tables.reports));
     }
     schema["title"] = "fedplug experiment".into();
-    schema["description"] = "One run of federated learning. Paths are seen from the current directory.".into();
+    schema["description"] = "One run of federated learning. Paths are relative to the current directory.".into();
     if let Value::Object(defined) = &mut schema["$defs"] {
         defined.extend(tables.defined);
     }

@@ -1,4 +1,4 @@
-//! A TOML file as a tree of values in which every key still knows its place in the text.
+//! A TOML file as a tree of values that remembers where in the text each key came from.
 
 mod set;
 mod walk;
@@ -16,21 +16,21 @@ use walk::{Spot, Walk};
 
 use crate::error::{CliError, Diagnostic, Excerpt};
 
-/// A TOML file with the command line's changes.
+/// A TOML file with the changes of `--set` applied.
 #[derive(Clone, Debug)]
 pub struct Document {
     path: String,
     text: Arc<str>,
-    /// Where each line begins.
+    /// The byte at which each line starts.
     lines: Arc<[usize]>,
     value: Value,
-    /// Where each key, and each item of a list, stands in the text.
-    places: BTreeMap<Vec<String>, Spot>,
-    /// The `--set` arguments, with the way to the key that each changes.
+    /// The spans of each key and each item of a list.
+    spots: BTreeMap<Vec<String>, Spot>,
+    /// The `--set` arguments, each with the path of the key that it changes.
     overrides: Vec<(Vec<String>, String)>,
 }
 
-/// Of which half of a line a report speaks.
+/// The half of a `key = value` line that a diagnostic points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Half {
     Key,
@@ -41,13 +41,13 @@ impl Document {
     /// Reads a file.
     ///
     /// # Errors
-    /// If it cannot be read or is not TOML; all syntax errors at once.
+    /// If it cannot be read or is not TOML. All syntax errors are reported together.
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|e| {
             let report = Diagnostic::new(format!("{shown}: cannot read the experiment")).cause(&e);
             CliError::usage(if e.kind() == std::io::ErrorKind::NotFound {
-                report.hint("is the path right, seen from the current directory?")
+                report.hint("paths are relative to the current directory")
             } else {
                 report
             })
@@ -55,7 +55,7 @@ impl Document {
         Self::parse(shown, &text)
     }
 
-    /// Parses a text that came from `path`.
+    /// Parses the text of the file `path`.
     ///
     /// # Errors
     /// If it is not TOML.
@@ -73,7 +73,7 @@ impl Document {
         let mut walk = Walk::default();
         let value = Value::Object(walk.table(table.get_ref()));
         let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let document = Self { path, text: text.clone(), lines, value, places: walk.places, overrides: Vec::new() };
+        let document = Self { path, text: text.clone(), lines, value, spots: walk.spots, overrides: Vec::new() };
         if walk.problems.is_empty() { Ok(document) } else { Err(document.failure(&[], walk.problems)) }
     }
 
@@ -82,58 +82,58 @@ impl Document {
         &self.value
     }
 
-    /// The text as it was read.
+    /// The text of the file.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Says what is wrong with the table at `prefix`, each problem with its place in the file.
+    /// All problems of the table at `prefix` as one error, each with its line.
     pub fn failure(&self, prefix: &[&str], problems: Vec<Problem>) -> CliError {
         CliError::usage(self.reports(prefix, problems))
     }
 
-    /// The reports behind [`failure`](Self::failure).
+    /// The diagnostics of [`failure`](Self::failure), in the order of the file.
     pub fn reports(&self, prefix: &[&str], problems: Vec<Problem>) -> Vec<Diagnostic> {
         let mut placed: Vec<(usize, Diagnostic)> = problems
             .into_iter()
             .map(|problem| {
                 let half = if problem.is_of_the_name() { Half::Key } else { Half::Value };
-                let way: Vec<String> = prefix.iter().map(|&s| s.to_owned()).chain(problem.path).collect();
-                let near = way.last().and_then(|name| nearest(name, &problem.known));
-                let name = named(&way.join("."), &problem.message);
-                let mut report = self.placed(&way, Some(&name), half, &problem.message);
+                let key_path: Vec<String> = prefix.iter().map(|&s| s.to_owned()).chain(problem.path).collect();
+                let near = key_path.last().and_then(|name| nearest(name, &problem.known));
+                let name = named(&key_path.join("."), &problem.message);
+                let mut report = self.placed(&key_path, Some(&name), half, &problem.message);
                 if let Some(near) = near {
                     report = report.hint(format!("did you mean `{near}`?"));
                 } else if !problem.known.is_empty() {
                     report = report.hint(format!("known here: {}", problem.known.join(", ")));
                 }
-                (self.span(&way, Half::Key).map_or(usize::MAX, |span| span.start), report)
+                (self.span(&key_path, Half::Key).map_or(usize::MAX, |span| span.start), report)
             })
             .collect();
         placed.sort_by_key(|(start, _)| *start);
         placed.into_iter().map(|(_, report)| report).collect()
     }
 
-    /// A report about the value of the key at the end of `way`, with its place.
-    pub fn report(&self, way: &[String], message: &str) -> Diagnostic {
-        self.placed(way, Some(&named(&way.join("."), message)), Half::Value, message)
+    /// A diagnostic about the value of a key, with its line.
+    pub fn report(&self, key_path: &[String], message: &str) -> Diagnostic {
+        self.placed(key_path, Some(&named(&key_path.join("."), message)), Half::Value, message)
     }
 
-    /// A report about a key, by its name, or without one about the table at the end of `way`: then an argument that
-    /// changed one key of it may have nothing to do with it.
-    fn placed(&self, way: &[String], name: Option<&str>, half: Half, message: &str) -> Diagnostic {
-        let value = way.iter().try_fold(&self.value, |value, step| match value {
+    /// A diagnostic about the key `name`, or, without a name, about the table at `key_path`: then a `--set` that changed one
+    /// of its keys is not to blame.
+    fn placed(&self, key_path: &[String], name: Option<&str>, half: Half, message: &str) -> Diagnostic {
+        let value = key_path.iter().try_fold(&self.value, |value, step| match value {
             Value::Array(list) => step.parse::<usize>().ok().and_then(|index| list.get(index)),
             other => other.get(step),
         });
-        // What is wrong with a table is none of the key's that was set in it, and a list is what its items are.
+        // A fault of a table is not the fault of one key that was set in it; a fault of a list may be that of an item.
         let whole = name.is_some() && !matches!(value, Some(Value::Object(_)));
-        let to_blame = |path: &Vec<String>| way.starts_with(path) || (whole && path.starts_with(way));
+        let to_blame = |path: &Vec<String>| key_path.starts_with(path) || (whole && path.starts_with(key_path));
         let name = name.unwrap_or_default();
         if let Some((_, argument)) = self.overrides.iter().rev().find(|(path, _)| to_blame(path)) {
             return Diagnostic::new(format!("--set {}: {message}", shown(argument)));
         }
-        match self.span(way, half) {
+        match self.span(key_path, half) {
             Some(span) => {
                 let line = self.lines.partition_point(|&start| start <= span.start);
                 let excerpt = Excerpt { path: self.path.clone(), text: self.text.clone(), line, span };
@@ -143,27 +143,27 @@ impl Document {
         }
     }
 
-    /// Puts the place of the value of the key at the end of `way` to a report.
-    pub fn place(&self, report: Diagnostic, way: &[String]) -> Diagnostic {
+    /// Adds the line of a key's value to a diagnostic.
+    pub fn place(&self, report: Diagnostic, key_path: &[String]) -> Diagnostic {
         let message = report.message().to_owned();
-        self.report(way, &message).with_details_of(report)
+        self.report(key_path, &message).with_details_of(report)
     }
 
-    /// Puts the place of the table at the end of `way` to a report that is about no key of it.
-    pub fn place_table(&self, report: Diagnostic, way: &[String]) -> Diagnostic {
+    /// Adds the line of a table to a diagnostic that is about none of its keys.
+    pub fn place_table(&self, report: Diagnostic, key_path: &[String]) -> Diagnostic {
         let message = report.message().to_owned();
-        self.placed(way, None, Half::Key, &message).with_details_of(report)
+        self.placed(key_path, None, Half::Key, &message).with_details_of(report)
     }
 
-    /// Where the key at the end of `way` or its value stands; where it stands nowhere, the nearest table around it does.
-    fn span(&self, way: &[String], half: Half) -> Option<Range<usize>> {
-        let len = (1..=way.len()).rev().find(|&len| self.places.contains_key(&way[..len]))?;
-        let Spot { key, value } = self.places.get(&way[..len])?;
-        // What is no value behind its key is a table with a line of its own, which is its name.
-        if half == Half::Key || len < way.len() || value.start < key.end {
+    /// The span of a key or its value; if the file does not have it, that of the nearest table around it.
+    fn span(&self, key_path: &[String], half: Half) -> Option<Range<usize>> {
+        let len = (1..=key_path.len()).rev().find(|&len| self.spots.contains_key(&key_path[..len]))?;
+        let Spot { key, value } = self.spots.get(&key_path[..len])?;
+        // A value that does not follow its key is a table with a header, which is its name.
+        if half == Half::Key || len < key_path.len() || value.start < key.end {
             return Some(key.clone());
         }
-        // Of a value of several lines the first is enough.
+        // Of a value of several lines, the first.
         let text = &self.text[value.clone()];
         Some(value.start..value.start + text.find(['\n', '\r']).unwrap_or(text.len()))
     }
@@ -180,7 +180,7 @@ fn named(key: &str, message: &str) -> String {
     if key.is_empty() || message.contains(&format!("`{last}`")) { String::new() } else { format!("`{key}`: ") }
 }
 
-/// The known name that the given one is most likely meant to be.
+/// The known name closest to a misspelt one.
 pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
     let close =
         |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= 1 + name.len().min(candidate.len()) / 4;
@@ -195,42 +195,42 @@ mod tests {
     fn an_argument_is_blamed_for_its_key_and_not_for_the_whole_table() {
         let mut document = Document::parse("x.toml".into(), "[t]\na = 1\nb = 2\n").unwrap();
         document.set("t.a=3").unwrap();
-        let way = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
-        let told = |report: Diagnostic| report.message().to_owned();
-        assert_eq!(told(document.report(&way("t.a"), "is bad")), "--set t.a=3: is bad");
-        assert_eq!(told(document.report(&way("t.b"), "is bad")), "x.toml:3: `t.b`: is bad");
-        assert_eq!(told(document.place_table(Diagnostic::new("is bad"), &way("t"))), "x.toml:1: is bad");
+        let key_path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let message = |report: Diagnostic| report.message().to_owned();
+        assert_eq!(message(document.report(&key_path("t.a"), "is bad")), "--set t.a=3: is bad");
+        assert_eq!(message(document.report(&key_path("t.b"), "is bad")), "x.toml:3: `t.b`: is bad");
+        assert_eq!(message(document.place_table(Diagnostic::new("is bad"), &key_path("t"))), "x.toml:1: is bad");
     }
 
     #[test]
-    fn the_caret_stands_under_what_is_wrong() {
+    fn the_caret_marks_what_is_wrong() {
         let text = "top = 10\n[t]\nname = \"é\" # why\ninline = { deep = [1, 22] }\nlong = [\n  1,\n]\n[[f]]\nk = 1\n";
         let document = Document::parse("x.toml".into(), text).unwrap();
-        let problem = |way: &str, message: &str| Problem {
-            path: way.split('.').map(str::to_owned).collect(),
+        let problem = |key_path: &str, message: &str| Problem {
+            path: key_path.split('.').map(str::to_owned).collect(),
             message: message.to_owned(),
             known: Vec::new(),
         };
-        for (way, message, marked) in [
+        for (key_path, message, marked) in [
             ("top", "must be less", "10"),
             ("t.name", "must be plain", "\"é\""),
             ("t.name", "unknown key `name`", "name"),
             ("t.inline.deep", "is bad", "[1, 22]"),
             ("t.inline.deep.1", "is bad", "22"),
             ("t.inline", "`more` is missing", "{ deep = [1, 22] }"),
-            // Of several lines the first; a table with a line of its own by its name, and so what stands nowhere.
+            // Of several lines the first; a table with a header by its name, and so is what the file does not have.
             ("t.long", "is bad", "["),
             ("t", "`more` is missing", "t"),
             ("t.more", "is bad", "t"),
             ("f", "is bad", "f"),
             ("f.0.k", "is bad", "1"),
         ] {
-            let told = document.failure(&[], vec![problem(way, message)]).to_string();
-            let lines: Vec<&str> = told.lines().collect();
+            let text_shown = document.failure(&[], vec![problem(key_path, message)]).to_string();
+            let lines: Vec<&str> = text_shown.lines().collect();
             let carets = lines.iter().position(|line| line.contains('^')).unwrap();
             let pairs = lines[carets].chars().zip(lines[carets - 1].chars());
             let under: String = pairs.filter(|(caret, _)| *caret == '^').map(|(_, letter)| letter).collect();
-            assert_eq!(under, marked, "{told}");
+            assert_eq!(under, marked, "{text_shown}");
         }
     }
 

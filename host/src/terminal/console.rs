@@ -1,4 +1,4 @@
-//! What a person sees while a run goes on: log lines and progress, on stderr. Bars on a terminal, plain lines in a log.
+//! Log lines and progress of a run, on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
@@ -11,10 +11,10 @@ use plugin_api::Level;
 
 use crate::error::tell;
 
-/// How far apart plain progress lines are where no round ends in between.
+/// The time between plain progress lines while no round ends.
 const QUIET_SPELL: Duration = Duration::from_secs(30);
 
-/// A bar's positions for one client's epoch.
+/// Positions of the bar per epoch of a client.
 const EPOCH: u64 = 1000;
 
 /// The stderr of a run.
@@ -23,31 +23,31 @@ pub struct Console {
     level: Level,
     bar: ProgressBar,
     plain: bool,
-    /// Of each client, how much of its present epoch is done, in thousandths.
+    /// For each client, how much of its current epoch is done, in thousandths.
     partial: Vec<AtomicU64>,
-    /// All of this, and the epochs that are done. It is kept beside, so that a step with 10,000 clients costs no more.
+    /// The sum of these and of the finished epochs, kept up to date so that a step costs the same with 10,000 clients.
     position: AtomicU64,
     last_line: Mutex<Instant>,
-    /// What was told before, where each line is shown for the first client alone.
-    told: Option<Mutex<BTreeSet<String>>>,
+    /// Lines shown before, if each is shown only for the first client.
+    shown: Option<Mutex<BTreeSet<String>>>,
 }
 
 impl Console {
-    /// Shows log lines down to `level`; below `Info` no progress either.
+    /// Shows log lines up to `level`; below `Info` no progress either.
     pub fn new(level: Level) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let last_line = Mutex::new(Instant::now());
         let (partial, position) = (Vec::new(), AtomicU64::new(0));
-        Self { level, bar: ProgressBar::hidden(), plain, partial, position, last_line, told: None }
+        Self { level, bar: ProgressBar::hidden(), plain, partial, position, last_line, shown: None }
     }
 
-    /// The same, but shows what components say for the first client alone that they say it of.
+    /// Shows a component's line only for the first client that it is about.
     #[must_use]
     pub fn without_repetition(self) -> Self {
-        Self { told: Some(Mutex::default()), ..self }
+        Self { shown: Some(Mutex::default()), ..self }
     }
 
-    /// Begins to show the progress of a run with this many clients and epochs of clients, some of them done before.
+    /// Starts to show the progress of a run with this many clients and epochs over all clients, of which `done` are done.
     pub fn start(&mut self, clients: usize, epochs: u64, done: u64) {
         self.partial = (0..clients).map(|_| AtomicU64::new(0)).collect();
         self.position.store(done * EPOCH, Ordering::Relaxed);
@@ -64,19 +64,19 @@ impl Console {
         self.bar.reset_eta();
     }
 
-    /// Notes how far a client has come in its epoch.
+    /// Records how far a client is in its epoch.
     pub fn progress(&self, client: usize, done: u64, total: u64) {
         self.advance(client, (done.min(total) * EPOCH).checked_div(total).unwrap_or(0), 0);
     }
 
-    /// Notes that a client has ended an epoch.
+    /// Records that a client has finished an epoch.
     pub fn epoch_done(&self, client: usize) {
         self.advance(client, 0, EPOCH);
     }
 
     fn advance(&self, client: usize, now: u64, done: u64) {
         let before = self.partial.get(client).map_or(now, |partial| partial.swap(now, Ordering::Relaxed));
-        // It may fall for a moment; unsigned sums come out right as they wrap.
+        // It may decrease for a moment; wrapping sums come out right.
         let change = done.wrapping_add(now).wrapping_sub(before);
         let position = self.position.fetch_add(change, Ordering::Relaxed).wrapping_add(change);
         self.bar.set_position(position);
@@ -99,7 +99,7 @@ impl Console {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn stop(&self) {
         self.bar.finish_and_clear();
     }
@@ -109,13 +109,13 @@ impl Console {
         level <= self.level
     }
 
-    /// Shows what a component says, after whom it says it of.
+    /// Shows a component's line, prefixed with the client it is about.
     pub fn tell(&self, level: Level, whom: &str, line: &str) {
         if !self.enabled(level) {
             return;
         }
-        let told = self.told.as_ref().map(|told| told.lock().unwrap_or_else(PoisonError::into_inner));
-        if told.is_none_or(|mut told| told.insert(line.to_owned())) {
+        let shown = self.shown.as_ref().map(|shown| shown.lock().unwrap_or_else(PoisonError::into_inner));
+        if shown.is_none_or(|mut shown| shown.insert(line.to_owned())) {
             self.log(level, &format!("{whom}{line}"));
         }
     }

@@ -1,8 +1,8 @@
-//! Stopping on request: Ctrl-C, and what schedulers and closing terminals send.
+//! Stopping on request: Ctrl-C, SIGTERM, SIGHUP.
 //!
-//! A model's state is only whole between two epochs, so a run that is asked to stop finishes the epochs that are under
-//! way, writes a checkpoint and ends; cutting an epoch short would save nothing. The second signal ends the process.
-//! Before the rounds begin there is nothing to save, and plugins are told to stop at once.
+//! A model's state is complete only between epochs, so a run that is asked to stop finishes the current epochs, writes a
+//! checkpoint and ends. A second signal ends the process. Before the first round there is nothing to save, and plugins are
+//! asked to stop at once.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::error::{CliError, Diagnostic, Exit};
 
-/// How soon a signal is answered with a line.
+/// How often the watching thread looks for a signal.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Signals that come closer together than this are one: `timeout` and terminals send theirs to a process and to its group.
+/// Signals closer together than this count as one: `timeout` and terminals signal a process and its group.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Whether the run shall stop.
+/// Whether the run should stop.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
-    /// Whether plugins shall stop within their calls.
+    /// Whether plugins should stop within a call.
     pub cancel: Arc<AtomicBool>,
     begun: Arc<AtomicBool>,
     /// Whether the next signal ends the process.
@@ -47,7 +47,7 @@ impl Stop {
         let watched = stop.clone();
         let watch = move || {
             while !watched.asked() {
-                // Nobody is left who could ask, or be told.
+                // Only this thread is left.
                 if Arc::strong_count(&watched.begun) == 1 {
                     return;
                 }
@@ -72,13 +72,13 @@ impl Stop {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// The rounds begin: from now on there is something to save.
+    /// The rounds start: from now on there is something to save.
     pub fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
     }
 }
 
-/// Which signals ask to stop. A closed terminal's is left alone where somebody had it ignored, as `nohup` does.
+/// The signals that ask to stop. SIGHUP is left alone if it is ignored, as under `nohup`.
 fn signals() -> Vec<i32> {
     let mut signals = vec![SIGINT, SIGTERM];
     #[cfg(target_os = "linux")]
@@ -97,34 +97,34 @@ fn ignored(status: &str) -> Option<u64> {
     u64::from_str_radix(mask.trim(), 16).ok()
 }
 
-/// How many times the longest epoch a round goes on between two pauses where several clients work: a pause waits for the
-/// slowest one's epoch, and the others do nothing meanwhile.
+/// With several clients at a time, pauses are at least this many times the longest epoch apart: all wait for the slowest
+/// client's epoch.
 const EPOCHS_PER_PAUSE: u64 = 10;
 
-/// When the clients of a round pause between two epochs, so that a checkpoint can be written: when somebody asked to
-/// stop, and in a long round from time to time.
+/// When the clients of a round pause between epochs for a checkpoint: on a request to stop, and in a long round from time to
+/// time.
 #[derive(Debug)]
 pub struct Pause {
     stop: Stop,
-    /// How long a round goes on without; for ever if there is none.
+    /// The time between pauses; none if there is no limit.
     every: Option<Duration>,
     workers: usize,
     since: Mutex<Instant>,
     longest: AtomicU64,
-    /// Whether an epoch was done since then, so that a run with a pause after every one comes to its end.
+    /// Whether an epoch was finished since then, so that even a run that pauses after every epoch makes progress.
     moved: AtomicBool,
     due: AtomicBool,
 }
 
 impl Pause {
-    /// Pauses for `stop`, and after `every` so much time, with so many clients at a time.
+    /// Pauses on `stop`, and every `every`, with `workers` clients at a time.
     pub fn new(stop: Stop, every: Option<Duration>, workers: usize) -> Self {
         let since = Mutex::new(Instant::now());
         let (longest, moved, due) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
         Self { stop, every, workers, since, longest, moved, due }
     }
 
-    /// No pauses: of a round that nobody waits for.
+    /// Never pauses.
     pub fn never() -> Self {
         Self::new(Stop::default(), None, 1)
     }
@@ -134,13 +134,13 @@ impl Pause {
         self.stop.asked()
     }
 
-    /// A client has ended an epoch.
+    /// A client has finished an epoch.
     pub fn epoch_took(&self, time: Duration) {
         self.longest.fetch_max(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.moved.store(true, Ordering::Relaxed);
     }
 
-    /// Whether clients shall pause. It stays so until [`restart`](Self::restart).
+    /// Whether clients should pause; once true, until [`restart`](Self::restart).
     pub fn is_due(&self) -> bool {
         if self.is_stop() || self.due.load(Ordering::Relaxed) {
             return true;
@@ -155,7 +155,7 @@ impl Pause {
         due
     }
 
-    /// A round begins, or a checkpoint was written in it: time counts from here.
+    /// A round starts, or a checkpoint was written in it: the clock restarts.
     pub fn restart(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.moved.store(false, Ordering::Relaxed);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_signal_that_somebody_had_ignored_is_found() {
+    fn an_ignored_signal_is_recognised() {
         assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"), Some(0x1001));
         assert_eq!(ignored("Name:\tx\n"), None);
     }

@@ -1,4 +1,4 @@
-//! `--set KEY=VALUE`: the command line's changes to the file.
+//! `--set KEY=VALUE`: changes to the file from the command line.
 
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
@@ -7,10 +7,10 @@ use super::Document;
 use super::walk::Walk;
 use crate::error::{CliError, Diagnostic};
 
-/// How many keys deep an argument may lead. No table of an experiment comes near it.
+/// How deep a key may be nested: far deeper than any table of an experiment.
 const DEEPEST: usize = 32;
 
-/// What helps where an argument cannot be read.
+/// Hints for an argument that cannot be read.
 const HOW_TO_SET: [&str; 2] = [
     "write it as in the file, with dots for tables: --set federation.rounds=10",
     "filters are numbered from 0: --set filter.0.at=client-input; a table or a list is set whole with quotes: \
@@ -18,56 +18,59 @@ const HOW_TO_SET: [&str; 2] = [
 ];
 
 impl Document {
-    /// Applies `KEY.KEY=VALUE`: the value is TOML, or else a plain text.
+    /// Applies `KEY.KEY=VALUE`. A value that is not TOML is taken as text.
     ///
     /// # Errors
-    /// If there is no `=`, or the way to the key leads through something that is no table.
+    /// If there is no `=`, or the key lies in something that is not a table.
     pub fn set(&mut self, argument: &str) -> Result<(), CliError> {
         let wrong = |what: &str| {
             let report = Diagnostic::new(format!("--set {}: {what}", shown(argument)));
             CliError::usage(HOW_TO_SET.iter().fold(report, |report, hint| report.hint(*hint)))
         };
         let (key, text) = argument.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
-        let way = key_path(key).ok_or_else(|| wrong("names no key"))?;
-        if way.len() > DEEPEST {
-            return Err(wrong(&format!(
-                "leads through {} tables, and no key lies deeper than {DEEPEST}",
-                way.len() - 1
-            )));
+        let deep = |depth: usize| wrong(&format!("is nested {depth} tables deep; at most {DEEPEST} are read"));
+        // Counted before it is parsed, since the parser calls itself for each.
+        let dots = key.matches('.').count();
+        if dots > 10 * DEEPEST {
+            return Err(deep(dots));
         }
-        // What is not a TOML value is a text: --set name=trial, --set dataset.root=../data.
+        let key_path = key_path(key).ok_or_else(|| wrong("names no key"))?;
+        if key_path.len() > DEEPEST {
+            return Err(deep(key_path.len() - 1));
+        }
+        // --set name=trial, --set dataset.root=../data
         let (source, mut walk) = (format!("v = {text}"), Walk::default());
         let parsed = DeTable::parse(&source).ok().map(|table| walk.table(table.get_ref()));
         let value = parsed.and_then(|mut table| table.shift_remove("v")).unwrap_or_else(|| text.into());
         if let Some(problem) = walk.problems.first() {
             let report = Diagnostic::new(format!("--set {argument}: {}", problem.message));
             let alone = problem.path.len() == 1;
-            let hint = format!("a text that reads as a number needs quotes of its own: --set '{key}=\"{text}\"'");
+            let hint = format!("text that reads as a number needs quotes of its own: --set '{key}=\"{text}\"'");
             return Err(CliError::usage(if alone { report.hint(hint) } else { report }));
         }
-        let mut place = &mut self.value;
-        for (depth, step) in way.iter().enumerate() {
-            place = match place {
+        let mut target = &mut self.value;
+        for (depth, step) in key_path.iter().enumerate() {
+            target = match target {
                 Value::Object(table) => {
-                    let number = way.get(depth + 1).filter(|next| next.bytes().all(|c| c.is_ascii_digit()));
+                    let number = key_path.get(depth + 1).filter(|next| next.bytes().all(|c| c.is_ascii_digit()));
                     if let (Some(number), None) = (number, table.get(step)) {
-                        let list = way[..=depth].join(".");
+                        let list = key_path[..=depth].join(".");
                         return Err(wrong(&format!("there is no `{list}` whose item `{number}` could be set")));
                     }
                     table.entry(step).or_insert_with(|| Value::Object(Map::new()))
                 }
                 Value::Array(list) => {
-                    let (count, list_at) = (list.len(), way[..depth].join("."));
+                    let (count, list_at) = (list.len(), key_path[..depth].join("."));
                     let index = step.parse::<usize>().ok().filter(|&i| i < count);
                     let items = if count == 1 { "1 item" } else { &format!("{count} items") };
-                    let told = || wrong(&format!("`{list_at}` has {items}, numbered from 0, and no `{step}`"));
-                    &mut list[index.ok_or_else(told)?]
+                    let error = || wrong(&format!("`{list_at}` has {items}, numbered from 0, and no `{step}`"));
+                    &mut list[index.ok_or_else(error)?]
                 }
-                _ => return Err(wrong(&format!("leads through `{}`, which is no table", way[..depth].join(".")))),
+                _ => return Err(wrong(&format!("`{}` is not a table", key_path[..depth].join(".")))),
             };
         }
-        *place = value;
-        self.overrides.push((way, argument.to_owned()));
+        *target = value;
+        self.overrides.push((key_path, argument.to_owned()));
         Ok(())
     }
 }
@@ -88,7 +91,7 @@ fn key_path(key: &str) -> Option<Vec<String>> {
     }
 }
 
-/// An argument, cut where nobody would read on.
+/// An argument, shortened to what fits an error.
 pub(super) fn shown(argument: &str) -> std::borrow::Cow<'_, str> {
     match argument.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &argument[..end]).into(),
@@ -136,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_no_key_takes_is_told_as_it_was_written() {
+    fn a_number_that_no_key_takes_is_shown_as_it_was_written() {
         let mut document = Document::parse("x.toml".into(), "a = 1\n").unwrap();
-        let hint = |text| format!("hint: a text that reads as a number needs quotes of its own: --set 'a=\"{text}\"'");
+        let hint = |text| format!("hint: text that reads as a number needs quotes of its own: --set 'a=\"{text}\"'");
         let digits = "99999999999999999999";
         for (argument, what, hint) in [
             ("a=nan", "must be a finite number", hint("nan")),
@@ -146,8 +149,8 @@ mod tests {
             ("a=[1, { b = +nan }]", "must be a finite number", String::new()),
             ("a=99999999999999999999", "the number does not fit 64 bits", hint(digits)),
         ] {
-            let told = document.set(argument).unwrap_err().to_string();
-            assert_eq!(told, format!("error: --set {argument}: {what}\n{hint}").trim_end());
+            let error = document.set(argument).unwrap_err().to_string();
+            assert_eq!(error, format!("error: --set {argument}: {what}\n{hint}").trim_end());
         }
         document.set("a=\"nan\"").unwrap();
         document.set("b=nano").unwrap();

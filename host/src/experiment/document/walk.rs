@@ -1,4 +1,4 @@
-//! The way through a parsed TOML file.
+//! Turns a parsed TOML file into plain values.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,18 +8,18 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Where a key and its value stand in the text.
+/// The bytes of a key and of its value.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
     pub(super) key: Range<usize>,
     pub(super) value: Range<usize>,
 }
 
-/// The way through a parsed file that makes plain values of it and keeps the places.
+/// Makes plain values of a parsed file and records their spans.
 #[derive(Default)]
 pub(super) struct Walk {
-    way: Vec<String>,
-    pub(super) places: BTreeMap<Vec<String>, Spot>,
+    key_path: Vec<String>,
+    pub(super) spots: BTreeMap<Vec<String>, Spot>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -27,7 +27,7 @@ impl Walk {
     /// The values of a table.
     pub(super) fn table(&mut self, table: &DeTable<'_>) -> Map<String, Value> {
         let mut entries: Vec<_> = table.iter().collect();
-        // The parser sorts keys; people and `experiment.toml` want the file's order.
+        // The parser sorts keys; errors and `experiment.toml` follow the file's order.
         entries.sort_by_key(|(key, _)| key.span().start);
         let mut map = Map::new();
         for (key, value) in entries {
@@ -38,10 +38,10 @@ impl Walk {
     }
 
     fn step(&mut self, name: String, spot: Spot, value: &DeValue<'_>) -> Value {
-        self.way.push(name);
-        self.places.insert(self.way.clone(), spot);
+        self.key_path.push(name);
+        self.spots.insert(self.key_path.clone(), spot);
         let value = self.value(value);
-        self.way.pop();
+        self.key_path.pop();
         value
     }
 
@@ -72,7 +72,7 @@ impl Walk {
         found.map_or_else(
             || {
                 self.problems.push(Problem {
-                    path: self.way.clone(),
+                    path: self.key_path.clone(),
                     message: otherwise.to_owned(),
                     known: Vec::new(),
                 });
