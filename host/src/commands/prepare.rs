@@ -15,6 +15,7 @@ use crate::federation::services::{CallScope, HostServices};
 use crate::plot::bars::{self, Bars};
 use crate::plot::{self, Svg, file_name};
 use crate::plugins::Finder;
+use crate::setup::manifest::command_line;
 use crate::setup::{self, LoadedPlugin};
 use crate::terminal::console::Console;
 
@@ -91,7 +92,7 @@ fn manifest(experiment: &Experiment, used: &LoadedPlugin, description: &Descript
         "interface": plugin_api::abi::root::INTERFACE,
         "name": experiment.name,
         "seed": experiment.seed,
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": command_line(),
         "plugin": used.manifest(),
         "config": used.choice.config,
         "clients": description.clients,

@@ -26,7 +26,7 @@ pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
         "name": setup.experiment.name,
         "seed": setup.experiment.seed,
         "begun": begun,
-        "command": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        "command": command_line(),
         "machine": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "threads-per-client": setup.experiment.federation.threads_per_client,
         "plugins": plugins,
@@ -35,6 +35,11 @@ pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
         "scales": setup.description.scales,
         "data": setup.description.sources,
     }))
+}
+
+/// The arguments of this process.
+pub fn command_line() -> Vec<String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
 /// A plugin's part of the manifest, with the SHA-256 of its library.
