@@ -17,6 +17,9 @@ use crate::plugins::validate;
 use crate::terminal::console::Console;
 use crate::terminal::crash;
 
+/// How the tags end of the scalars that a run without reports keeps: privacy accounts depend on no client's data.
+const EPSILON: &str = "/epsilon";
+
 /// A component that failed, and how.
 #[derive(Clone, Debug)]
 pub struct ComponentError {
@@ -87,6 +90,21 @@ impl ComponentError {
     }
 }
 
+/// What an experiment says of draws and reports, so far as calls depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How the clients of a round are drawn.
+    pub sampling: Sampling,
+    /// Whether clients report metrics.
+    pub reports: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { sampling: Sampling::Fixed, reports: true }
+    }
+}
+
 /// The host's end of what a client may call: lines, scalars, progress, and whether to stop.
 #[derive(Clone, Debug)]
 pub struct HostServices<'a> {
@@ -100,6 +118,8 @@ pub struct HostServices<'a> {
     pub stop: &'a AtomicBool,
     /// The experiment's seed.
     pub seed: Seed,
+    /// What the experiment says of draws and reports.
+    pub terms: Terms,
     /// How many threads a client may compute with.
     pub threads: usize,
 }
@@ -178,15 +198,29 @@ impl<'a> CallScope<'a> {
     }
 }
 
+impl CallScope<'_> {
+    /// Whether what a component says now may tell of a client's data to an experiment without reports.
+    fn is_confidential(&self) -> bool {
+        self.round.is_some() && !self.services.terms.reports
+    }
+}
+
 impl Host for CallScope<'_> {
     fn enabled(&self, level: Level) -> bool {
-        self.services.console.enabled(level)
+        let most = if self.is_confidential() { Level::Warn } else { Level::Trace };
+        level <= most && self.services.console.enabled(level)
     }
     fn log(&self, level: Level, line: &str) {
+        if !self.enabled(level) {
+            return;
+        }
         let client = self.client.map(|(_, name)| format!("client {name}, ")).unwrap_or_default();
         self.services.console.tell(level, &client, &format!("{}: {}", self.who, validate::line(line)));
     }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
+        if self.is_confidential() && !tag.ends_with(EPSILON) {
+            return;
+        }
         let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());
         let scalar = Scalar { client, round, tag: validate::tag(tag).into_owned(), step, value };
         match self.trace {
@@ -210,7 +244,7 @@ impl Host for CallScope<'_> {
     fn property(&self, key: &str) -> Option<Value> {
         match key {
             "filter.position" => self.position.and_then(|position| serde_json::to_value(position).ok()),
-            "sampling" => serde_json::to_value(Sampling::Fixed).ok(),
+            "sampling" => serde_json::to_value(self.services.terms.sampling).ok(),
             _ => None,
         }
     }

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use plugin_api::{Context, Epoch, Message};
+use plugin_api::{Context, Epoch, Evaluation, Message, Trained};
 
-use super::{Client as _, ClientState, Failed, LocalClient, Order, Outcome, Spent, Traffic};
+use super::{Client as _, ClientState, Failed, Judgement, LocalClient, Order, Outcome, Spent, Traffic};
 use crate::artefacts::tracking::Scalar;
+use crate::federation::absent;
 use crate::federation::model_store::as_error;
 use crate::federation::round_progress::Progress;
 use crate::federation::services::{CallScope, ComponentError, HostServices};
@@ -58,14 +59,44 @@ impl LocalClient {
             return Ok(None);
         }
         let message = self.send(&quiet.with_progress().context()).map_err(|e| me.fault(e))?;
+        let sent = absent::names(&message.params);
         let message = self.output.apply(message, &self.base.take().unwrap_or_default(), &scope)?;
+        let withheld = absent::missing(sent, &message.params);
         let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
         for (tag, bytes) in [("Bytes/received", traffic.received), ("Bytes/sent", traffic.sent)] {
             scope.context().scalar(tag, self.position, bytes as f64);
         }
         let Progress { trained, global, local, .. } = self.progress.clone().unwrap_or_else(|| Progress::new(round));
         let (global, spent) = (global.unwrap_or_default(), self.spent);
-        Ok(Some(Outcome { message, steps: trained.steps, examples: trained.examples, global, local, traffic, spent }))
+        let Trained { steps, examples } = trained;
+        Ok(Some(Outcome { message, withheld, steps, examples, global, local, traffic, spent }))
+    }
+
+    /// Evaluates a global model; of its filters and its model nothing stays of it.
+    pub(super) fn judge_aside(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<Judgement, ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, Some(order.round));
+        let states = self.input.states(&scope)?;
+        let base = self.input.apply(order.global.clone(), &order.global, &scope);
+        self.input.restore(&states, &scope)?;
+        let (base, tasks, mut spent) = (base?, &self.tasks, Spent::default());
+        let found = self.model.aside(&scope, |model, ctx| {
+            model.receive(&base, ctx)?;
+            let begun = Instant::now();
+            let found = model.evaluate(tasks, ctx);
+            spent.evaluation = begun.elapsed().as_secs_f64();
+            validate::evaluations(tasks, found?)
+        });
+        let global = found.map_err(|e| me.fault(e))?;
+        self.report(&global, "global_test", order.round, services);
+        let traffic = Traffic { received: order.global.bytes() as u64, sent: 0 };
+        scope.context().scalar("ByteSize/received", self.position, traffic.received as f64);
+        self.release(services)?;
+        Ok(Judgement { global, traffic, spent })
     }
 
     /// What the model sends in this round, which it is asked for once.
@@ -91,9 +122,7 @@ impl LocalClient {
             self.spent = Spent::default();
             let base = self.base.clone().unwrap_or_default();
             self.receive(&base, &quiet.context())?;
-            let global = self.evaluation(&quiet.context())?;
-            self.report(&global, "global_test", round, services);
-            progress.global = Some(global);
+            progress.global = Some(self.evaluate_in_round("global_test", quiet, services)?);
         }
         let scope = quiet.with_progress();
         let ctx = scope.context();
@@ -109,13 +138,27 @@ impl LocalClient {
             progress.trained = validate::trained(progress.trained, trained).map_err(|e| me.fault(e))?;
             self.position += trained.steps.max(1);
             services.console.epoch_done(me.index);
-            let evaluations = self.evaluation(&quiet.context())?;
-            self.report(&evaluations, "local_test", round, services);
-            progress.local.push(evaluations);
+            progress.local.push(self.evaluate_in_round("local_test", quiet, services)?);
             progress.epochs += 1;
             pause.epoch_took(begun.elapsed());
         }
         Ok(true)
+    }
+
+    /// Evaluates its model as it is and reports it, unless nothing is to be reported.
+    fn evaluate_in_round(
+        &mut self,
+        place: &str,
+        scope: &CallScope<'_>,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<Evaluation>, ComponentError> {
+        if !services.terms.reports {
+            return Ok(Vec::new());
+        }
+        let ctx = scope.context();
+        let found = self.evaluation(&ctx)?;
+        self.report(&found, place, ctx.round().unwrap_or_default(), services);
+        Ok(found)
     }
 
     /// All that a resumed run needs of it.
