@@ -76,7 +76,7 @@ impl Federation<'_> {
         let place = format!("evaluation in round {}", round + 1);
         let told = |fault: ComponentError| CliError::run(fault.report(&place));
         let scope = CallScope::new(services, "server", None, Some(round));
-        let states = self.server[1].states(&line).map_err(told)?;
+        let states = self.server[1].states(&scope).map_err(told)?;
         let orders = Orders::new(round, 0, &self.global, &mut self.server[1], services);
         let names: Vec<String> = idle.iter().map(|&place| self.clients[place].name().to_owned()).collect();
         let work = |index: usize, client: &mut &mut Box<dyn Client>| {
@@ -103,7 +103,7 @@ impl Federation<'_> {
         let mut at_work = pick(&mut self.clients, &idle);
         in_order((self.workers, ahead(self.workers, 0)), &mut at_work, work, take)?;
         drop(orders);
-        self.server[1].restore(&states, &line).map_err(told)?;
+        self.server[1].restore(&states, &scope).map_err(told)?;
         self.stop_if_asked()?;
         Ok(all)
     }

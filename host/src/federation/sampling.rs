@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use plugin_api::{Sampling, Seed};
 use serde::{Deserialize, Serialize};
 
-use crate::artefacts::checkpoint;
+use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Federation;
 
@@ -71,7 +71,7 @@ impl Draws {
     /// # Errors
     /// If the file cannot be read.
     pub fn of(run: &Path) -> Result<Self, CliError> {
-        let path = run.join(checkpoint::FOLDER).join(FILE);
+        let path = run.join(names::CHECKPOINT).join(FILE);
         let failed = |e| CliError::io(&path, "read the draws of clients", &e);
         let text = match std::fs::read_to_string(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -173,7 +173,7 @@ mod tests {
         let mut draws = Draws::of(folder.path()).unwrap();
         let drawn: Vec<_> = (0..3).map(|round| draw(&mut draws, round)).collect();
         assert!(drawn[0] != drawn[1] && draw(&mut draws, 1) == drawn[1]);
-        let path = folder.path().join(checkpoint::FOLDER).join(FILE);
+        let path = folder.path().join(names::CHECKPOINT).join(FILE);
         let text = std::fs::read_to_string(&path).unwrap();
         // Killed while a line was written: that round had not begun.
         let last = text.lines().next_back().unwrap();
@@ -192,7 +192,7 @@ mod tests {
         let mut draws = Draws::of(folder.path()).unwrap();
         let drawn = draws.round(0, 3, &plan("sampling = \"poisson\""), Seed::new(1)).unwrap();
         assert_eq!(drawn, [0, 1, 2]);
-        assert!(!folder.path().join(checkpoint::FOLDER).exists());
+        assert!(!folder.path().join(names::CHECKPOINT).exists());
         assert_eq!([few(1000, 0.5), few(6, 0.3), few(6, 1.0), few(3, 0.001)], [452, 1, 6, 1]);
     }
 
