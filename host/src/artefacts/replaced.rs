@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::artefacts::checkpoint;
+use crate::artefacts::journal;
 use crate::artefacts::lock;
 use crate::artefacts::tracking::event_file;
 use crate::error::{CliError, Diagnostic};
@@ -23,8 +24,16 @@ pub const EXPERIMENT: &str = "experiment.toml";
 /// The folder of models that wait on disk.
 pub const IDLE: &str = "idle";
 
-const FILES: [&str; 7] =
-    [EXPERIMENT, "metrics.jsonl", summary::FILE, cross_site::FILE, "predictions.csv", lock::FILE, MANIFEST];
+const FILES: [&str; 8] = [
+    EXPERIMENT,
+    journal::FILE,
+    "metrics.jsonl",
+    summary::FILE,
+    cross_site::FILE,
+    "predictions.csv",
+    lock::FILE,
+    MANIFEST,
+];
 
 /// The suffix of a folder that an earlier run waits in. No run has a name with this sign.
 const ASIDE: &str = ".replaced~";

@@ -9,6 +9,7 @@ use plugin_api::{Level, Seed};
 use serde_json::Value;
 
 use crate::artefacts::checkpoint::Reader;
+use crate::artefacts::journal::{self, Journal};
 use crate::artefacts::replaced::IDLE;
 use crate::artefacts::run_dir::{self, Existing, RunDir};
 use crate::artefacts::tracking::Tracker;
@@ -83,7 +84,7 @@ fn run_in(
     let notes = Notes::default();
     let finder = finder(&draft.experiment, options);
     let mut setup = {
-        let silent = services(&console, &stop.cancel, None, &notes, &draft.experiment);
+        let silent = services(&console, &stop.cancel, None, &notes, &journal::NONE, &draft.experiment);
         let setup = Setup::new(draft, &finder, &silent).and_then(|mut setup| {
             // What components say of it they say again in the first round.
             rehearse(&mut setup, &Console::new(Level::Error), &stop.cancel)?;
@@ -109,7 +110,8 @@ fn run_in(
     console.start(names.len(), federation.rounds * per_round, done * per_round + within);
     console.log(Level::Info, &opening(&setup, resumed.as_ref().map(|(_, kept)| kept)));
     let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
-    let services = services(&console, &stop.cancel, Some(&tracker), &notes, &setup.experiment);
+    let journal = Journal::open(run_dir.path())?;
+    let services = services(&console, &stop.cancel, Some(&tracker), &notes, &journal, &setup.experiment);
     let store = Arc::new(Store::new(run_dir.path().join(IDLE), federation.idle_memory)?);
     let clients = setup.clients(&store, &services)?;
     let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
@@ -153,6 +155,7 @@ fn run_in(
     };
     // From here on clients give up what a checkpoint would hold, so it comes to its end.
     federation.stop_if_asked()?;
+    federation.close();
     let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
     match federation.evaluate(&mut predictions)? {
         None => predictions.finish()?,
@@ -191,7 +194,7 @@ pub fn check(draft: Draft, options: &Options) -> Result<String, CliError> {
     let console = Console::new(options.level);
     let finder = finder(&draft.experiment, options);
     let notes = Notes::default();
-    let services = services(&console, &stop, None, &notes, &draft.experiment);
+    let services = services(&console, &stop, None, &notes, &journal::NONE, &draft.experiment);
     let mut setup = Setup::new(draft, &finder, &services)?;
     rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
     let mut text = opening(&setup, None) + "\n";
@@ -209,7 +212,7 @@ fn finder(experiment: &Experiment, options: &Options) -> Finder {
 /// One round with the untrained model, of which nothing stays.
 fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<(), CliError> {
     let notes = Notes::default();
-    let services = services(console, stop, None, &notes, &setup.experiment);
+    let services = services(console, stop, None, &notes, &journal::NONE, &setup.experiment);
     dry_run::rehearse(setup, &services)
 }
 
@@ -218,12 +221,14 @@ fn services<'a>(
     stop: &'a AtomicBool,
     tracker: Option<&Tracker>,
     notes: &'a Notes,
+    journal: &'a Journal,
     experiment: &Experiment,
 ) -> HostServices<'a> {
     HostServices {
         console,
         reporter: tracker.map_or_else(crate::artefacts::tracking::Reporter::nowhere, Tracker::reporter),
         notes,
+        journal,
         stop,
         seed: Seed::new(u64::from(experiment.seed)),
         threads: experiment.federation.threads_per_client.max(1),

@@ -100,6 +100,7 @@ mod tests {
     use plugin_api::{Context, Filter, Level, Params, Seed, Tensor};
 
     use super::*;
+    use crate::artefacts::journal::NONE;
     use crate::artefacts::tracking::Reporter;
     use crate::federation::notes::Notes;
     use crate::federation::ordered_pool::in_order;
@@ -126,6 +127,7 @@ mod tests {
             console: &console,
             reporter: Reporter::nowhere(),
             notes: &notes,
+            journal: &NONE,
             stop: &stop,
             seed,
             threads: 1,

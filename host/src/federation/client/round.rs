@@ -50,7 +50,7 @@ impl LocalClient {
             return Err(failed.fault.clone());
         }
         // What a model reports is kept; filters do their part of a resumed round again.
-        let quiet = me.scope(services, Some(round)).recording(&trace);
+        let quiet = me.scope(services, Some(round)).after(self.taken).recording(&trace);
         let mut progress = self.progress.take().unwrap_or_else(|| Progress::new(round));
         let done = self.train(&mut progress, order, pause, (&quiet, services));
         self.progress = Some(progress);
@@ -124,8 +124,8 @@ impl LocalClient {
         let scope = me.scope(services, None);
         let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let progress = self.progress.clone().map(|progress| Progress { trace, spent: self.spent, ..progress });
-        let saved =
-            ClientState { progress, position: self.position, failed: self.failed.clone(), ..ClientState::default() };
+        let (position, failed, taken) = (self.position, self.failed.clone(), self.taken);
+        let saved = ClientState { progress, position, failed, taken, ..ClientState::default() };
         if self.lost_before(None).is_err() {
             let filters = self.opening.clone().and_then(Result::ok).unwrap_or_default();
             return Ok(ClientState { filters, ..saved });
@@ -156,7 +156,7 @@ impl LocalClient {
                 chain.restore(states, &scope)?;
             }
         }
-        self.position = saved.position;
+        (self.position, self.taken) = (saved.position, saved.taken);
         if let Some(mut progress) = saved.progress {
             self.spent = progress.spent;
             self.trace = Arc::new(Mutex::new(std::mem::take(&mut progress.trace)));
