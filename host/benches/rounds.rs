@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fedplug::artefacts::journal::NONE;
 use fedplug::artefacts::safetensors;
 use fedplug::artefacts::tracking::{Reporter, Tracker};
 use fedplug::federation::filters::FilterChain;
@@ -31,7 +32,16 @@ impl Parts {
     }
     fn link(&self, reporter: Reporter) -> HostServices<'_> {
         let (seed, terms) = (Seed::new(42), Terms::default());
-        HostServices { console: &self.0, reporter, notes: &self.1, stop: &self.2, seed, terms, threads: 1 }
+        HostServices {
+            console: &self.0,
+            reporter,
+            notes: &self.1,
+            journal: &NONE,
+            stop: &self.2,
+            seed,
+            terms,
+            threads: 1,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod events;
+pub mod journal;
 pub mod lock;
 pub mod names;
 pub mod replaced;

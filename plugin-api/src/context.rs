@@ -161,6 +161,8 @@ impl<'a> Context<'a> {
     /// | key | type | meaning |
     /// |---|---|---|
     /// | `filter.position` | `String` | to a filter's constructor: where it is applied, as in the experiment's `at` |
+    /// | `attempts` | `u64` | how many rounds the client of the call has begun in this run's directory: this one, and all that an interrupted process began and a resumed one repeats. At the server, how many anybody has begun. Not known where there is no such directory, as in a rehearsal |
+    /// | `update.taken` | `Option<u64>` | to a model in a round: the last round of which the global model has the update of this client, if there is one |
     /// | `sampling` | [`Sampling`] | how the clients of a round are selected |
     ///
     /// # Errors
@@ -198,6 +200,10 @@ impl<'a> Context<'a> {
     /// Keeps a sentence for the run's summary, such as what a method guarantees so far, in place of an earlier one under
     /// the same key. A run that is resumed after the last round knows only what a checkpoint before it knew: say it in
     /// every round.
+    ///
+    /// Two keys are known to the host. Under `privacy` stands what a method guarantees for the data. Under
+    /// `privacy.clear` a component names, as `norms of updates` for instance, what it reveals of the data that no such
+    /// guarantee covers; where a run has one, its summary has a sentence with all of these.
     pub fn note(&self, key: &str, text: fmt::Arguments<'_>) {
         self.host.note(key, &text.to_string());
     }

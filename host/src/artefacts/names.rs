@@ -4,6 +4,8 @@
 pub const MANIFEST: &str = "manifest.json";
 /// The experiment that the run was started with, with defaults written out.
 pub const EXPERIMENT: &str = "experiment.toml";
+/// Which clients started which rounds.
+pub const JOURNAL: &str = "attempts.jsonl";
 /// All scalars of all clients.
 pub const METRICS: &str = "metrics.jsonl";
 /// The run's results.

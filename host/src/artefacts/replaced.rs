@@ -10,8 +10,9 @@ use crate::artefacts::names;
 use crate::artefacts::tracking::event_file;
 use crate::error::{CliError, Diagnostic};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     names::EXPERIMENT,
+    names::JOURNAL,
     names::METRICS,
     names::SUMMARY,
     names::CROSS_SITE,

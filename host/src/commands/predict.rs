@@ -92,6 +92,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
         console,
         reporter: crate::artefacts::tracking::Reporter::nowhere(),
         notes: &notes,
+        journal: &crate::artefacts::journal::NONE,
         stop: &stop,
         seed: Seed::new(u64::from(experiment.seed)),
         terms: experiment.federation.terms(),

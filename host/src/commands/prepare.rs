@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
 use serde_json::{Value, json};
 
+use crate::artefacts::journal;
 use crate::artefacts::tracking::Reporter;
 use crate::commands::run::Options;
 use crate::error::CliError;
@@ -46,6 +47,7 @@ pub fn prepare(
         console: &console,
         reporter: Reporter::nowhere(),
         notes: &notes,
+        journal: &journal::NONE,
         stop: &stop,
         seed: Seed::new(u64::from(experiment.seed)),
         terms: experiment.federation.terms(),
@@ -165,8 +167,16 @@ mod tests {
         let stop = AtomicBool::new(false);
         let (notes, reporter) = (Notes::default(), Reporter::nowhere());
         let (seed, terms) = (Seed::new(1), Terms::default());
-        let services =
-            HostServices { console: &console, reporter, notes: &notes, stop: &stop, seed, terms, threads: 1 };
+        let services = HostServices {
+            console: &console,
+            reporter,
+            notes: &notes,
+            journal: &journal::NONE,
+            stop: &stop,
+            seed,
+            terms,
+            threads: 1,
+        };
         let scope = CallScope::new(&services, "bare", None, None);
         let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &scope.context()).unwrap_err();
         let tables = "name = \"x\"\n[federation]\nrounds = 1\n[model]\nplugin = \"m\"\n[aggregator]\nplugin = \"a\"\n";

@@ -10,6 +10,7 @@ use plugin_api::{Level, Sampling, Seed};
 use serde_json::Value;
 
 use crate::artefacts::checkpoint::Reader;
+use crate::artefacts::journal::{self, Journal};
 use crate::artefacts::names::{self, IDLE};
 use crate::artefacts::run_dir::{Existing, RunDir};
 use crate::artefacts::tracking::Tracker;
@@ -85,7 +86,7 @@ fn run_in(
     let notes = Notes::default();
     let finder = finder(&draft.experiment, options);
     let (mut setup, withheld) = {
-        let silent = services(&console, &stop.cancel, None, &notes, &draft.experiment);
+        let silent = services(&console, &stop.cancel, None, &notes, &journal::NONE, &draft.experiment);
         let setup = Setup::new(draft, &finder, &silent).and_then(|mut setup| {
             // What components say of it they say again in the first round.
             let withheld = rehearse(&mut setup, &Console::new(Level::Error), &stop.cancel)?;
@@ -112,7 +113,8 @@ fn run_in(
     console.log(Level::Info, &opening(&setup, resumed.as_ref().map(|(_, kept)| kept)));
     tell_unjudged(&setup, &console);
     let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
-    let services = services(&console, &stop.cancel, Some(&tracker), &notes, &setup.experiment);
+    let journal = Journal::open(run_dir.path())?;
+    let services = services(&console, &stop.cancel, Some(&tracker), &notes, &journal, &setup.experiment);
     let store = Arc::new(Store::new(run_dir.path().join(IDLE), federation.idle_memory)?);
     let clients = setup.clients(&store, &services)?;
     let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
@@ -164,6 +166,7 @@ fn run_in(
     };
     // From here on clients give up what a checkpoint would hold, so it comes to its end.
     federation.stop_if_asked()?;
+    federation.close();
     if plan.reports() {
         let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
         match federation.evaluate(&mut predictions)? {
@@ -204,7 +207,7 @@ pub fn check(draft: Draft, options: &Options) -> Result<String, CliError> {
     let console = Console::new(options.level);
     let finder = finder(&draft.experiment, options);
     let notes = Notes::default();
-    let services = services(&console, &stop, None, &notes, &draft.experiment);
+    let services = services(&console, &stop, None, &notes, &journal::NONE, &draft.experiment);
     let mut setup = Setup::new(draft, &finder, &services)?;
     rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
     tell_unjudged(&setup, &console);
@@ -223,7 +226,7 @@ fn finder(experiment: &Experiment, options: &Options) -> Finder {
 /// A few rounds with the untrained model, of which nothing stays. Says which parameters clients keep to themselves.
 fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<BTreeSet<String>, CliError> {
     let notes = Notes::default();
-    let services = services(console, stop, None, &notes, &setup.experiment);
+    let services = services(console, stop, None, &notes, &journal::NONE, &setup.experiment);
     dry_run::rehearse(setup, &services)
 }
 
@@ -232,12 +235,14 @@ fn services<'a>(
     stop: &'a AtomicBool,
     tracker: Option<&Tracker>,
     notes: &'a Notes,
+    journal: &'a Journal,
     experiment: &Experiment,
 ) -> HostServices<'a> {
     HostServices {
         console,
         reporter: tracker.map_or_else(crate::artefacts::tracking::Reporter::nowhere, Tracker::reporter),
         notes,
+        journal,
         stop,
         seed: Seed::new(u64::from(experiment.seed)),
         terms: experiment.federation.terms(),

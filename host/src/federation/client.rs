@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use plugin_api::{Context, Evaluation, Message, Params, State, Task};
+use plugin_api::{Context, Evaluation, Message, Params, Received, State, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::artefacts::tracking::{Scalar, now};
@@ -54,7 +54,7 @@ pub struct Outcome {
 
 /// What a client found that only evaluates in a round.
 #[derive(Clone, Debug)]
-pub struct Judgement {
+pub struct EvaluationOutcome {
     /// How good the global model is on its test data, a task each.
     pub global: Vec<Evaluation>,
     /// Bytes of tensors that it got.
@@ -96,6 +96,8 @@ pub struct ClientState {
     pub sent: Option<Message>,
     /// How it failed, if it is out for this round or for good.
     pub failed: Option<Failed>,
+    /// The last round of which the global model has its update.
+    pub taken: Option<u64>,
 }
 
 /// How a client failed.
@@ -107,6 +109,15 @@ pub struct Failed {
     pub for_good: bool,
     /// What happened.
     pub fault: ComponentError,
+}
+
+/// What a client makes of a model that it is shown.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// How good it is on its test data, a task each.
+    pub evaluations: Vec<Evaluation>,
+    /// The parameters that did not come with the model, and are the client's own.
+    pub own: Vec<String>,
 }
 
 /// A client of the federation.
@@ -137,7 +148,11 @@ pub trait Client: Send {
     ///
     /// # Errors
     /// If its model or one of its filters fails.
-    fn evaluate_aside(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError>;
+    fn evaluate_aside(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<EvaluationOutcome, ComponentError>;
     /// Predicts its test rows with its model as it is, a task each.
     ///
     /// # Errors
@@ -153,13 +168,20 @@ pub trait Client: Send {
         round: u64,
         services: &HostServices<'_>,
     ) -> Result<Message, ComponentError>;
-    /// Evaluates a complete model of another client on its own data, and goes back to its own. What else the last global
-    /// model holds comes with it, since a method may expect it.
+    /// Its own model as others may have it: after its filters, as an update to the order's global model.
     ///
     /// # Errors
-    /// If the model does not fit its own.
-    fn judge(&mut self, message: &Message, services: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError>;
-    /// Its own complete model.
+    /// If its model or one of its filters fails.
+    fn publish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Message, ComponentError>;
+    /// Evaluates the order's model on its own data, and goes back to its own. Parameters that do not come with it are its
+    /// own.
+    ///
+    /// # Errors
+    /// If the model does not fit its own, or one of its filters fails; unsupported if there is nothing to evaluate.
+    fn judge(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError>;
+    /// Its update of this round is in the global model.
+    fn taken(&mut self, round: u64);
+    /// Its own complete model, which stays where it is.
     ///
     /// # Errors
     /// If the model cannot tell.
@@ -235,6 +257,8 @@ pub struct LocalClient {
     failed: Option<Failed>,
     /// How long its model computed in this round so far.
     spent: Spent,
+    /// The last round of which the global model has its update.
+    taken: Option<u64>,
 }
 
 impl LocalClient {
@@ -260,6 +284,7 @@ impl LocalClient {
             trace: Arc::default(),
             failed: None,
             spent: Spent::default(),
+            taken: None,
         }
     }
 
@@ -267,8 +292,24 @@ impl LocalClient {
     fn receive(&mut self, base: &Message, ctx: &Context<'_>) -> Result<(), ComponentError> {
         let model = self.model.get_mut(ctx);
         let received = model.and_then(|model| model.receive(base, ctx)).map_err(|e| self.identity.fault(e))?;
-        ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
+        tell(&received, ctx);
         Ok(())
+    }
+
+    /// Evaluates a model in the place of its own, if that says something of the model.
+    fn evaluate_shown(&mut self, shown: &Message, ctx: &Context<'_>) -> Result<Judgement, ComponentError> {
+        let model = self.model.get(ctx);
+        let received = model.and_then(|model| model.receive(shown, ctx)).map_err(|e| self.identity.fault(e))?;
+        tell(&received, ctx);
+        let unsupported = |what: &str| Err(ComponentError::new(String::new(), plugin_api::Error::unsupported(what)));
+        if received.unexpected.len() == shown.params.len() {
+            return unsupported("none of its parameters are sent");
+        }
+        // What it has not trained is as it was made, and would make any model look bad.
+        if !received.missing.is_empty() && self.position == 0 {
+            return unsupported("the client has not trained, so it has no parameters to complete the model with");
+        }
+        Ok(Judgement { evaluations: self.evaluation(ctx)?, own: received.missing })
     }
 
     /// An error if it was lost for good before this round.
@@ -328,6 +369,11 @@ impl LocalClient {
     }
 }
 
+/// What a model made of a message.
+fn tell(received: &Received, ctx: &Context<'_>) {
+    ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
+}
+
 impl Client for LocalClient {
     fn name(&self) -> &str {
         &self.identity.name
@@ -382,7 +428,11 @@ impl Client for LocalClient {
         })
     }
 
-    fn evaluate_aside(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError> {
+    fn evaluate_aside(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<EvaluationOutcome, ComponentError> {
         self.guarded(Some(order.round), |client| client.judge_aside(order, services))
     }
 
@@ -412,19 +462,34 @@ impl Client for LocalClient {
         })
     }
 
-    fn judge(&mut self, message: &Message, services: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError> {
+    fn publish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Message, ComponentError> {
+        let params = self.parameters(services)?;
         self.guarded(None, |client| {
             let me = client.identity.clone();
+            let scope = me.scope(services, Some(order.round));
+            let base = client.input.apply(order.global.clone(), &order.global, &scope)?;
+            client.output.apply(params.into(), &base, &scope)
+        })
+    }
+
+    fn judge(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError> {
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let shown =
+                client.input.apply(order.global.clone(), &order.global, &me.scope(services, Some(order.round)))?;
             let scope = me.scope(services, None);
             let ctx = scope.context();
             // It is its own again at the end, so for its place on disk it has not changed.
             let model = client.model.get(&ctx).map_err(|e| me.fault(e))?;
             let own = model.state(&ctx).map_err(|e| me.fault(e))?;
-            model.receive(message, &ctx).map_err(|e| me.fault(e))?;
-            let found = client.evaluation(&ctx);
+            let found = client.evaluate_shown(&shown, &ctx);
             client.model.get(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
             found
         })
+    }
+
+    fn taken(&mut self, round: u64) {
+        self.taken = Some(round);
     }
 
     fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {

@@ -1,94 +1,130 @@
 //! Every client's model on every client's data, after the last round.
+//!
+//! Other clients see a model as the federation would see an update: it passes its owner's filters at `client-output`, the
+//! server's, and those of the client that evaluates it at `client-input`. What filters keep at the owner, such as a private
+//! head, is that of the evaluating client, as it is with the global model. A message that a filter cannot make of a model
+//! outside of a round, such as masked numbers, is no model to evaluate, and the table says so.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
-use plugin_api::{Evaluation, Message, Params};
+use plugin_api::{Evaluation, Level, Message};
 
 use crate::artefacts::names;
 use crate::error::CliError;
+use crate::federation::client::{Client, Judgement, Order};
 use crate::federation::history::short;
 use crate::federation::means::scores;
 use crate::federation::ordered_pool::{ahead, in_order};
+use crate::federation::orders::Orders;
 use crate::federation::rounds::{Federation, handle_client_failure};
+use crate::federation::services::{CallScope, ComponentError};
+use crate::plugins::validate;
 
 /// The name under which the global model stands among the clients' models.
 const GLOBAL: &str = "global";
 
-/// What one model did at one client.
+/// What a line of the file says of a model that has parameters of the evaluating client.
+const COMPLETED: &str = "completed with the client's own parameters";
+
+/// What one model did at one client, or why it was not evaluated there.
 struct Visit {
     model: String,
     site: String,
-    evaluations: Vec<Evaluation>,
+    found: Result<Judgement, String>,
 }
 
-/// Lets each client evaluate the models of all, and the global one where it is complete or the client's own heads fill
-/// it up; writes `cross_site.csv` and gives a table of the scores: a row a model, a column a client.
+/// Lets each client evaluate the models of all and the global one, as they leave their owners; writes [`FILE`] and gives a
+/// table of the scores: a row a model, a column a client.
 ///
 /// # Errors
-/// If a component fails, or the file cannot be written.
+/// If a component fails and the run does not go on without, or a file cannot be written.
 pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
     let services = federation.services;
+    let policy = federation.plan.on_client_failure;
     let names: Vec<String> = federation.clients.iter().map(|client| client.name().to_owned()).collect();
-    let mut visits = Vec::new();
-    for (owner, model) in names.iter().cloned().map(Some).chain([None]).enumerate() {
+    federation.open(federation.done, &(0..names.len()).collect::<Vec<_>>(), "cross-site evaluation")?;
+    let mut visits: Vec<Visit> = Vec::new();
+    for owner in (0..names.len()).map(Some).chain([None]) {
         federation.stop_if_asked()?;
-        let params: Params = match &model {
-            Some(name) => match federation.clients[owner].parameters(services) {
-                Ok(params) => params,
-                Err(fault) => {
+        let model = owner.map_or(GLOBAL, |owner| names[owner].as_str()).to_owned();
+        let message = match owner.map(|owner| released(federation, owner)).transpose() {
+            Ok(message) => message.unwrap_or_else(|| federation.global.clone()),
+            Err(fault) => {
+                let why = fault.report("").message().to_owned();
+                if !fault.is_unsupported() {
                     handle_client_failure(
                         &fault,
-                        &format!("cross-site evaluation, client `{name}`"),
-                        federation.plan.on_client_failure,
+                        &format!("cross-site evaluation, client `{model}`"),
+                        policy,
                         services,
                     )?;
-                    continue;
                 }
-            },
-            None => federation.global.params.clone(),
+                let visit = |site: &String| Visit { model: model.clone(), site: site.clone(), found: Err(why.clone()) };
+                visits.extend(names.iter().map(visit));
+                continue;
+            }
         };
-        let message = Message { params, ..federation.global.clone() };
-        let model = model.unwrap_or_else(|| GLOBAL.to_owned());
-        services.console.log(plugin_api::Level::Debug, &format!("cross-site evaluation of model `{model}`"));
-        let policy = federation.plan.on_client_failure;
-        in_order(
-            (federation.workers, ahead(federation.workers, 0)),
-            &mut federation.clients,
-            |_, client| {
-                let found = client.judge(&message, services);
-                let rested = client.release(services);
-                found.and_then(|found| rested.map(|()| found))
-            },
-            |site, evaluations| match evaluations {
-                Ok(evaluations) => {
-                    visits.push(Visit { model: model.clone(), site: names[site].clone(), evaluations });
-                    Ok(())
-                }
-                Err(fault) => handle_client_failure(
-                    &fault,
-                    &format!("cross-site evaluation of `{model}` at client `{}`", names[site]),
-                    policy,
-                    services,
-                ),
-            },
-        )?;
+        services.console.log(Level::Debug, &format!("cross-site evaluation of model `{model}`"));
+        let orders = Orders::new(federation.done, 0, &message, &mut federation.server[1], services);
+        let work = |site: usize, client: &mut Box<dyn Client>| {
+            let Some(order) = orders.order(site, (site, client.name()), &|| false)? else { return Ok(None) };
+            let found = client.judge(&order, services);
+            let rested = client.release(services);
+            Ok(Some(found.and_then(|found| rested.map(|()| found))))
+        };
+        let ahead = ahead(federation.workers, 0);
+        in_order((federation.workers, ahead), &mut federation.clients, work, |site, found: Result<_, CliError>| {
+            let Some(found) = found? else { return Ok(()) };
+            if let Err(fault) = found.as_ref()
+                && !fault.is_unsupported()
+            {
+                let place = format!("cross-site evaluation of `{model}` at client `{}`", names[site]);
+                handle_client_failure(fault, &place, policy, services)?;
+            }
+            let found = found.map_err(|fault| fault.report("").message().to_owned());
+            visits.push(Visit { model: model.clone(), site: names[site].clone(), found });
+            Ok(())
+        })?;
     }
     write(federation, &visits)?;
     Ok(table(&names, &visits))
 }
 
-/// A line a model, client, task and number: `model,client,task,examples,metric,value`.
+/// A client's model as the server has it for the others: through the filters at the client and at the server, in a message
+/// with what else the last global model holds, since a method may expect it.
+fn released(federation: &mut Federation<'_>, owner: usize) -> Result<Message, ComponentError> {
+    let Federation { clients, server: [input, output], global, layout, services, done, .. } = federation;
+    let client = &mut clients[owner];
+    let name = client.name().to_owned();
+    let scope = CallScope::new(services, "server", Some((owner, &name)), Some(*done));
+    let order = Order { round: *done, epochs: 0, global: output.apply(global.clone(), global, &scope)? };
+    let message = client.publish(&order, services)?;
+    let message = input.apply(message, global, &scope)?;
+    validate::update(layout, global, &message, false).map_err(|e| ComponentError::new("model".to_owned(), e))?;
+    Ok(Message { params: message.params, ..global.clone() })
+}
+
+/// A line a model, client, task and number, `model,client,task,examples,metric,value,note`; one for a model that was not
+/// evaluated at a client.
 fn write(federation: &Federation<'_>, visits: &[Visit]) -> Result<(), CliError> {
     let path = federation.run_dir.path().join(names::CROSS_SITE);
     let mut lines = csv::Writer::from_writer(Vec::new());
-    let mut rows = vec![["model", "client", "task", "examples", "metric", "value"].map(str::to_owned)];
-    for Visit { model, site, evaluations } in visits {
+    let mut rows = vec![["model", "client", "task", "examples", "metric", "value", "note"].map(str::to_owned)];
+    for Visit { model, site, found } in visits {
+        let Judgement { evaluations, own } = match found {
+            Ok(found) => found,
+            Err(why) => {
+                rows.push([model, site, "", "", "", "", &format!("not evaluated: {why}")].map(str::to_owned));
+                continue;
+            }
+        };
+        let note = if own.is_empty() { "" } else { COMPLETED };
         for evaluation in evaluations {
             let loss = ("Loss", evaluation.loss);
             let metrics = evaluation.metrics.iter().map(|metric| (metric.name.as_str(), metric.value));
             rows.extend([loss].into_iter().chain(metrics).map(|(name, value)| {
                 let examples = evaluation.examples.to_string();
-                [model, site, &evaluation.task, &examples, name, &value.to_string()].map(str::to_owned)
+                [model, site, &evaluation.task, &examples, name, &value.to_string(), note].map(str::to_owned)
             }));
         }
     }
@@ -97,17 +133,81 @@ fn write(federation: &Federation<'_>, visits: &[Visit]) -> Result<(), CliError> 
     std::fs::write(&path, bytes).map_err(|e| CliError::io(&path, "write the cross-site evaluation", &e))
 }
 
+/// The scores, and below them why some are missing and which parameters are the evaluating client's own.
 fn table(names: &[String], visits: &[Visit]) -> String {
+    let mut reasons: Vec<&str> = Vec::new();
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["score of model".to_owned()].into_iter().chain(names.iter().map(|name| format!("at {name}"))));
     for model in names.iter().map(String::as_str).chain([GLOBAL]) {
-        let at = |site: &String| {
+        let mut at = |site: &String| {
             let found = visits.iter().find(|visit| visit.model == model && visit.site == *site);
-            let score = found.and_then(|visit| scores(&[(0, &visit.evaluations[..])]).mean());
-            Cell::new(score.map_or_else(|| "-".to_owned(), short)).set_alignment(CellAlignment::Right)
+            let cell = match found.map(|visit| &visit.found) {
+                None => "-".to_owned(),
+                Some(Ok(Judgement { evaluations, .. })) => score(evaluations),
+                Some(Err(why)) => {
+                    let number = reasons.iter().position(|known| known == why).unwrap_or_else(|| {
+                        reasons.push(why);
+                        reasons.len() - 1
+                    });
+                    format!("- ({})", number + 1)
+                }
+            };
+            Cell::new(cell).set_alignment(CellAlignment::Right)
         };
-        table.add_row([Cell::new(model)].into_iter().chain(names.iter().map(at)));
+        let cells: Vec<Cell> = names.iter().map(&mut at).collect();
+        table.add_row([Cell::new(model)].into_iter().chain(cells));
     }
-    table.to_string()
+    let mut text = table.to_string();
+    for (number, why) in reasons.iter().enumerate() {
+        text += &format!("\n({}) not evaluated: {why}", number + 1);
+    }
+    let own = visits.iter().filter_map(|visit| visit.found.as_ref().ok()).max_by_key(|found| found.own.len());
+    if let Some((first, more)) = own.and_then(|found| found.own.split_first()) {
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        text += &format!("\nparameters that models do not send are the evaluating client's own: `{first}`{more}");
+    }
+    text
+}
+
+fn score(evaluations: &[Evaluation]) -> String {
+    scores(&[(0, evaluations)]).mean().map_or_else(|| "-".to_owned(), short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visit(model: &str, site: &str, found: Result<(f64, &[&str]), &str>) -> Visit {
+        let judged = |(score, own): (f64, &[&str])| {
+            let task = "t".to_owned();
+            let evaluation = Evaluation { task, examples: 1, loss: 1.0, score, metrics: Vec::new() };
+            Judgement { evaluations: vec![evaluation], own: own.iter().map(|&name| name.to_owned()).collect() }
+        };
+        Visit { model: model.to_owned(), site: site.to_owned(), found: found.map(judged).map_err(str::to_owned) }
+    }
+
+    #[test]
+    fn every_missing_score_has_its_reason() {
+        let names = ["a", "b"].map(str::to_owned);
+        let visits = [
+            visit("a", "a", Err("filter `secure`: only within a round")),
+            visit("a", "b", Err("filter `secure`: only within a round")),
+            visit("b", "a", Ok((-0.5, &["head.weight", "head.bias"]))),
+            visit("b", "b", Err("it has not trained")),
+            visit(GLOBAL, "a", Ok((-0.25, &[]))),
+        ];
+        let text = table(&names, &visits);
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('│').map(str::trim).collect()).collect();
+        let row = |model: &str| rows.iter().find(|row| row.get(1) == Some(&model)).unwrap()[2..4].to_vec();
+        assert_eq!(row("a"), ["- (1)", "- (1)"]);
+        assert_eq!((row("b")[1], row(GLOBAL)), ("- (2)", vec![short(-0.25).as_str(), "-"]));
+        let below: Vec<&str> = text.lines().skip_while(|line| !line.starts_with('(')).collect();
+        let wanted = [
+            "(1) not evaluated: filter `secure`: only within a round",
+            "(2) not evaluated: it has not trained",
+            "parameters that models do not send are the evaluating client's own: `head.weight` and 1 more",
+        ];
+        assert_eq!(below, wanted);
+    }
 }

@@ -10,7 +10,7 @@ use plugin_api::{Evaluation, Level};
 use crate::artefacts::tracking::Scalar;
 use crate::error::CliError;
 use crate::experiment::config::LOCAL_SCORE;
-use crate::federation::client::{Client, Judgement};
+use crate::federation::client::{Client, EvaluationOutcome};
 use crate::federation::early_stopping;
 use crate::federation::exchange::pick;
 use crate::federation::history::short;
@@ -66,7 +66,7 @@ impl Federation<'_> {
 
     /// Lets the evaluators that were not drawn evaluate the global model. Of the server's filters and of their own nothing
     /// stays of it, so that what they train later does not depend on it.
-    fn evaluate_idle(&mut self, round: u64, drawn: &[usize]) -> Result<Vec<(usize, Judgement)>, CliError> {
+    fn evaluate_idle(&mut self, round: u64, drawn: &[usize]) -> Result<Vec<(usize, EvaluationOutcome)>, CliError> {
         let idle = self.evaluators.places.iter().copied().filter(|place| drawn.binary_search(place).is_err());
         let idle: Vec<usize> = idle.collect();
         if idle.is_empty() {
@@ -89,7 +89,7 @@ impl Federation<'_> {
         };
         let mut all = Vec::new();
         let failed = &mut self.evaluators.failed;
-        let take = |index: usize, found: Result<Option<Result<Judgement, ComponentError>>, CliError>| {
+        let take = |index: usize, found: Result<Option<Result<EvaluationOutcome, ComponentError>>, CliError>| {
             match found? {
                 None => {}
                 Some(Ok(found)) => all.push((idle[index], found)),

@@ -100,6 +100,7 @@ mod tests {
     use plugin_api::{Context, Filter, Level, Params, Seed, Tensor};
 
     use super::*;
+    use crate::artefacts::journal::NONE;
     use crate::artefacts::tracking::Reporter;
     use crate::federation::notes::Notes;
     use crate::federation::ordered_pool::in_order;
@@ -123,7 +124,16 @@ mod tests {
     fn services<R>(act: impl FnOnce(&HostServices<'_>) -> R) -> R {
         let (console, notes, stop) = (Console::new(Level::Error), Notes::default(), AtomicBool::new(false));
         let (seed, terms, reporter) = (Seed::new(1), Terms::default(), Reporter::nowhere());
-        act(&HostServices { console: &console, reporter, notes: &notes, stop: &stop, seed, terms, threads: 1 })
+        act(&HostServices {
+            console: &console,
+            reporter,
+            notes: &notes,
+            journal: &NONE,
+            stop: &stop,
+            seed,
+            terms,
+            threads: 1,
+        })
     }
 
     fn chain() -> FilterChain {

@@ -46,6 +46,9 @@ struct ClientEntry {
     sent: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failed: Option<FailureEntry>,
+    /// The last round of which the global model has its update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    taken: Option<u64>,
 }
 
 impl CheckpointIndex {
@@ -116,6 +119,7 @@ impl Federation<'_> {
                 progress: saved.progress.as_ref().map(ProgressEntry::of),
                 sent: saved.sent.is_some(),
                 failed: saved.failed.as_ref().map(FailureEntry::of),
+                taken: saved.taken,
             });
         }
         writer.finish(&CheckpointIndex {
@@ -152,7 +156,7 @@ impl Federation<'_> {
             chain.restore(&get_states(reader, &format!("server.{side}"), count)?, &scope).map_err(told)?;
         }
         for (number, (client, kept)) in self.clients.iter_mut().zip(kept.clients).enumerate() {
-            let ClientEntry { position, filters, changed, progress, sent, failed, .. } = kept;
+            let ClientEntry { position, filters, changed, progress, sent, failed, taken, .. } = kept;
             let name_of = |part: &str| format!("client.{number}.{part}");
             let states = |side: usize| get_states(reader, &name_of(&side.to_string()), filters[side]);
             let trace = |state| Trace::read(&state).map_err(|e| told(ComponentError::new("metrics".to_owned(), e)));
@@ -167,6 +171,7 @@ impl Federation<'_> {
                 progress,
                 sent: sent.then(|| reader.message(&name_of("sent"))).transpose()?,
                 failed: failed.map(FailureEntry::whole),
+                taken,
             };
             client.restore(saved, self.services).map_err(told)?;
         }

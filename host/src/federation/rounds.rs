@@ -94,8 +94,7 @@ impl Federation<'_> {
             self.totals.round_begins();
             self.pause.restart();
             self.round(self.done)?;
-            self.opening = None;
-            self.clients.iter_mut().for_each(|client| client.close());
+            self.close();
             self.done += 1;
             self.positions = self.tracker.sync()?;
             let due = match self.plan.checkpoint_every {
@@ -147,8 +146,8 @@ impl Federation<'_> {
         }
         self.save()?;
         let place = match self.opening {
-            Some(_) => format!("in round {}", self.done + 1),
-            None => format!("after round {}", self.done),
+            Some(_) if !self.is_over() => format!("in round {}", self.done + 1),
+            _ => format!("after round {}", self.done),
         };
         Err(CliError::stopped(Diagnostic::new(format!("stopped on request {place}")).hint("resume it with --resume")))
     }
@@ -184,16 +183,11 @@ impl Federation<'_> {
         let cohort =
             Cohort::new(chosen.iter().map(|&k| self.clients[k].name().to_owned()).collect(), self.clients.len());
         let plugin = self.aggregator.0.clone();
-        let aggregator = &mut self.aggregator.1;
         let at_server = CallScope::new(services, &plugin, None, Some(round));
         let ctx = at_server.context();
         let failed = |error| CliError::run(ComponentError::new(format!("aggregator `{plugin}`"), error).report(&place));
-        // If the round is interrupted it begins again from here.
-        let told = |fault: ComponentError| CliError::run(fault.report(&place));
-        let [input, output] = &mut self.server;
-        let server = [input.states(&at_server).map_err(told)?, output.states(&at_server).map_err(told)?];
-        self.opening = Some(Opening { aggregator: aggregator.state(&ctx).map_err(failed)?, server });
-        chosen.iter().for_each(|&place| self.clients[place].open(round, services));
+        self.open(round, &chosen, &place)?;
+        let aggregator = &mut self.aggregator.1;
         aggregator.begin(&self.global, &cohort, &ctx).map_err(failed)?;
         let policy = self.plan.on_client_failure;
         let lost = |fault: ComponentError, client: &str| {
@@ -291,11 +285,38 @@ impl Federation<'_> {
         }
         let aggregator = &mut self.aggregator.1;
         let mut asked = Exchange { clients: &mut self.clients, round, services, workers: self.workers };
+        let taken = heard.clone();
         asked.run_queries(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed, &lost)?;
         let mut next =
             aggregator.finish(&ctx).and_then(|next| validate::aggregated(&self.layout, next)).map_err(failed)?;
         absent::complete(&mut next.params, &self.global.params, &withheld);
+        taken.into_iter().for_each(|place| self.clients[place].taken(round));
         Ok((outcomes, next))
+    }
+
+    /// Starts a round: it is on disk that these clients start it, and if it is interrupted it starts again from here.
+    ///
+    /// # Errors
+    /// If a component cannot tell its state, or the disk cannot be written.
+    pub fn open(&mut self, round: u64, chosen: &[usize], place: &str) -> Result<(), CliError> {
+        let names: Vec<String> = chosen.iter().map(|&place| self.clients[place].name().to_owned()).collect();
+        self.services.journal.begin(round, &names)?;
+        let (plugin, aggregator) = &mut self.aggregator;
+        let scope = CallScope::new(self.services, plugin, None, Some(round));
+        let failed = |fault: ComponentError| CliError::run(fault.report(place));
+        let state = aggregator.state(&scope.context());
+        let aggregator = state.map_err(|e| failed(ComponentError::new(format!("aggregator `{plugin}`"), e)))?;
+        let [input, output] = &mut self.server;
+        let server = [input.states(&scope).map_err(failed)?, output.states(&scope).map_err(failed)?];
+        self.opening = Some(Opening { aggregator, server });
+        chosen.iter().for_each(|&place| self.clients[place].open(round, self.services));
+        Ok(())
+    }
+
+    /// Ends what [`Self::open`] started: a checkpoint holds the components as they are now.
+    pub fn close(&mut self) {
+        self.opening = None;
+        self.clients.iter_mut().for_each(|client| client.close());
     }
 
     /// Evaluates the last global model at every client, in the clients' order, and writes what it and the clients' own

@@ -7,6 +7,7 @@ use plugin_api::context::Host;
 use plugin_api::{Context, Level, Sampling, Seed};
 use serde_json::Value;
 
+use crate::artefacts::journal::Journal;
 use crate::artefacts::tracking::{Reporter, Scalar, now};
 use crate::error::Diagnostic;
 use crate::experiment::config::FilterPosition;
@@ -114,6 +115,8 @@ pub struct HostServices<'a> {
     pub reporter: Reporter,
     /// Where sentences for the summary go.
     pub notes: &'a Notes,
+    /// Which rounds were begun.
+    pub journal: &'a Journal,
     /// Whether the run shall stop.
     pub stop: &'a AtomicBool,
     /// The experiment's seed.
@@ -133,6 +136,8 @@ pub struct CallScope<'a> {
     round: Option<u64>,
     device: &'a str,
     position: Option<FilterPosition>,
+    /// The last round of which the global model has the client's update, where that is known.
+    taken: Option<Option<u64>>,
     progress: bool,
     trace: Option<&'a Mutex<Trace>>,
 }
@@ -145,7 +150,7 @@ impl<'a> CallScope<'a> {
         client: Option<(usize, &'a str)>,
         round: Option<u64>,
     ) -> Self {
-        Self { services, who, client, round, device: "cpu", position: None, progress: false, trace: None }
+        Self { services, who, client, round, device: "cpu", position: None, taken: None, progress: false, trace: None }
     }
 
     /// The same on a device.
@@ -158,6 +163,12 @@ impl<'a> CallScope<'a> {
     #[must_use]
     pub fn at(self, position: FilterPosition) -> Self {
         Self { position: Some(position), ..self }
+    }
+
+    /// The same of a client of which the global model has the update of this round, or of none.
+    #[must_use]
+    pub fn after(self, taken: Option<u64>) -> Self {
+        Self { taken: Some(taken), ..self }
     }
 
     /// The same for another component.
@@ -244,6 +255,8 @@ impl Host for CallScope<'_> {
     fn property(&self, key: &str) -> Option<Value> {
         match key {
             "filter.position" => self.position.and_then(|position| serde_json::to_value(position).ok()),
+            "attempts" => self.services.journal.attempts(self.client.map(|(_, name)| name)).map(Value::from),
+            "update.taken" => self.taken.map(Value::from),
             "sampling" => serde_json::to_value(self.services.terms.sampling).ok(),
             _ => None,
         }

@@ -13,9 +13,12 @@
 //! clients, `c_i⁺ − c_i` to the server. `c` begins as 0 and is a part of the global model, so this aggregator keeps
 //! nothing of its own from round to round.
 //!
+//! The mean is in f64 where `η_g` is not 1, and `x` is rounded once. With `η_g = 1` it is that of [`WeightedMean`], which
+//! rounds with each client.
+//!
 //! Clients count the same, as in the paper, and only those that trained. A parameter that nobody sent takes no step: the
 //! host keeps its value, unless its holders keep it to themselves. A control variate that nobody sent stays as it was. The
-//! memory is one more model for the mean, and one for `c`.
+//! memory is one more model for the mean, twice that in f64, and one for `c`.
 //!
 //! ```toml
 //! [aggregator]
@@ -25,8 +28,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod step;
+
+use std::collections::BTreeMap;
+
 use plugin_api::{
-    Aggregator, Cohort, Component, Context, Error, Message, Params, Result, Tensor, Update, WeightBy, WeightedMean,
+    Aggregator, Cohort, Component, Context, DType, Error, Message, Params, Result, Tensor, Update, WeightBy,
+    WeightedMean,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -55,7 +63,10 @@ pub struct Scaffold {
     global: Message,
     population: usize,
     updates: usize,
+    /// Of the parameters as they are, or in f64 where the way is not gone to its end.
     mean: WeightedMean,
+    /// The parameters' own types.
+    types: BTreeMap<String, DType>,
     change: WeightedMean,
     /// How many clients sent each change, by its place in the mean.
     senders: Vec<(String, usize)>,
@@ -73,6 +84,7 @@ impl Scaffold {
             population: 0,
             updates: 0,
             mean: WeightedMean::new(),
+            types: BTreeMap::new(),
             change: WeightedMean::new(),
             senders: Vec::new(),
         })
@@ -83,6 +95,7 @@ impl Aggregator for Scaffold {
     fn begin(&mut self, global: &Message, cohort: &Cohort, _: &Context<'_>) -> Result<()> {
         (self.global, self.population, self.updates) = (global.clone(), cohort.population, 0);
         (self.mean, self.change, self.senders) = (WeightedMean::new(), WeightedMean::new(), Vec::new());
+        self.types.clear();
         Ok(())
     }
 
@@ -103,9 +116,12 @@ impl Aggregator for Scaffold {
         if let Some(name) = message.extra.names().find(|name| !name.starts_with(CONTROL)) {
             return Err(Error::tensor(name, format!("client `{client}` sends it, and SCAFFOLD does not know it")));
         }
-        self.mean.check(&message.params, client)?;
+        let widened = if self.learning_rate == 1.0 { None } else { Some(step::widened(&message.params)?) };
+        let params = widened.as_ref().unwrap_or(&message.params);
+        self.mean.check(params, client)?;
         self.change.check(&message.extra, client)?;
-        self.mean.add(&message.params, weight, client)?;
+        self.mean.add(params, weight, client)?;
+        self.types.extend(message.params.iter().map(|(name, tensor)| (name.to_owned(), tensor.dtype())));
         self.change.add(&message.extra, weight, client)?;
         for name in message.extra.names() {
             match self.senders.iter_mut().find(|(known, _)| known == name) {
@@ -137,16 +153,13 @@ impl Aggregator for Scaffold {
             global.params = mean;
             return Ok(global);
         }
-        let towards = |(name, mean): (&str, &Tensor)| -> Result<(String, Tensor)> {
-            let Some(before) = global.params.get(name).filter(|_| mean.is_float()) else {
-                return Ok((name.to_owned(), mean.clone()));
-            };
-            let wrong = |e: Error| Error::tensor(name, e.message());
-            let (old, new) = (before.to_f32().map_err(wrong)?, mean.to_f32().map_err(wrong)?);
-            let moved: Vec<f32> = old.iter().zip(&*new).map(|(x, y)| x + self.learning_rate * (y - x)).collect();
-            Ok((name.to_owned(), Tensor::from_f32(mean.dtype(), mean.shape(), &moved)?))
+        let rate = f64::from(self.learning_rate);
+        let moved = |(name, mean): (&str, &Tensor)| -> Result<(String, Tensor)> {
+            let dtype = self.types.get(name).copied().unwrap_or_else(|| mean.dtype());
+            let moved = step::moved(global.params.get(name), mean, rate, dtype);
+            Ok((name.to_owned(), moved.map_err(|e| Error::tensor(name, e.message()))?))
         };
-        global.params = mean.iter().map(towards).collect::<Result<Params>>()?;
+        global.params = mean.iter().map(moved).collect::<Result<Params>>()?;
         Ok(global)
     }
 }

@@ -136,3 +136,40 @@ fn the_control_variate_of_an_absent_holder_stays() {
     let control = |name: &str| after.extra.get(name).unwrap().elements::<f32>().unwrap().to_vec();
     assert_eq!((control("scaffold.a"), control("scaffold.b")), (vec![0.75], vec![0.5]));
 }
+
+/// Against the exact step, in integers: numbers of 24 bits with one exponent, three clients, a rate of 3/8.
+#[test]
+fn a_step_of_another_length_is_rounded_once() {
+    let seed = plugin_api::Seed::new(7);
+    let whole = |k: u64, i: u64| i128::from(seed.at(k).at(i).value() % (1 << 24));
+    let count = 1000;
+    // Multiples of 2^-30, as f32 exactly.
+    let as_f32 = |k: u64| (0..count).map(|i| whole(k, i) as f32 / (1_u64 << 30) as f32).collect::<Vec<f32>>();
+    let zeros = vec![0.0_f32; count as usize];
+    let updates = (1..=3).map(|k| update(&format!("c{k}"), 1, message(&as_f32(k), &zeros))).collect();
+    let after = round(&mut scaffold(0.375), &message(&as_f32(0), &zeros), 3, updates).unwrap();
+    // x + 3/8 (sum/3 − x) = (15 x + 3 sum) / 24, in units of 2^-30.
+    let exact = |i: u64| {
+        let sum: i128 = (1..=3).map(|k| whole(k, i)).sum();
+        (15 * whole(0, i) + 3 * sum) as f64 / (24.0 * (1_u64 << 30) as f64)
+    };
+    let in_ulps = |(i, got): (u64, f32)| {
+        let ulp = f64::from(got.next_up()) - f64::from(got);
+        (f64::from(got) - exact(i)).abs() / ulp
+    };
+    let farthest = (0..count).zip(values(&after).0).map(in_ulps).fold(0.0, f64::max);
+    assert!(farthest <= 0.5 + 1e-6, "{farthest} units in the last place");
+}
+
+#[test]
+fn types_stay_what_they_are() {
+    use plugin_api::half::bf16;
+    let of = |x: f32| -> Message {
+        let params: Params = [("w", tensor(&[bf16::from_f32(x)])), ("n", tensor(&[7_i64]))].into_iter().collect();
+        let extra = [("scaffold.w", tensor(&[0.0_f32]))].into_iter().collect();
+        Message { params, extra, ..Message::default() }
+    };
+    let after = round(&mut scaffold(0.5), &of(1.0), 1, vec![update("a", 1, of(2.0))]).unwrap();
+    assert_eq!(after.params.elements::<bf16>("w", &[1]).unwrap(), [bf16::from_f32(1.5)]);
+    assert_eq!(after.params.elements::<i64>("n", &[1]).unwrap(), [7]);
+}

@@ -166,7 +166,7 @@ impl Dealt {
 impl Filter for Mask {
     fn apply(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message> {
         let At::Ready(keys, dealt, held) = std::mem::replace(&mut self.at, At::Rest) else {
-            return Err(Error::config("nobody asked this client to agree on masks")
+            return Err(Error::unsupported("nobody asked this client to agree on masks")
                 .help("the filter `secure` belongs at `client-output`, with the aggregator `secure`"));
         };
         if !message.extra.is_empty() || !message.values.is_empty() {
@@ -197,6 +197,7 @@ impl Filter for Mask {
             ctx.warn(format_args!("{clamped} of {count} values changed by more than `clip`, {clip}, and were clamped"));
         }
         ctx.scalar("Secure/clamped", ctx.round().unwrap_or_default(), clamped as f64);
+        ctx.note("privacy.clear", format_args!("how many values of an update were clamped"));
         self.at = At::Sent(dealt, held);
         Ok(masked.into())
     }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fedplug_tables::{
-    Audit, Deal, GroupBy, Sites, distinct, note_scale, scale_of, shuffle, standardised, tell_identical_files,
-};
+use fedplug_tables::{Audit, Deal, GroupBy, Sites, distinct, scale_of, shuffle, standardised, tell_identical_files};
 use plugin_api::{Context, Error, Result, Scale, Seed, Source, Table, Task, TaskSpec};
 
 use crate::config::{Clients, Config};
@@ -46,6 +44,7 @@ impl Data {
                 data.add(name, number, &rows, &deals, plan, config, seed, ctx)?;
             }
         }
+        config.standardise.note(&data.scales, ctx)?;
         tell_identical_files(&data.sources, ctx);
         if matches!(config.clients, Clients::Column(_) | Clients::Pattern(_)) {
             data.clients.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -80,13 +79,12 @@ impl Data {
             return Err(Error::data(format!("task `{}` has no row to train on", spec.name)));
         }
         audit(&spec.name, number, &shares, rows, plan, config, ctx);
-        if config.standardise {
+        let scale = config.standardise.scale(&spec.name, || {
             let targets = |share: &Share| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
             let targets: Vec<Vec<f32>> = shares.iter().map(targets).collect();
-            let scale = scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>());
-            note_scale(&spec.name, scale, ctx);
-            self.scales.insert(spec.name.clone(), scale);
-        }
+            Ok(scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+        })?;
+        self.scales.extend(scale.map(|scale| (spec.name.clone(), scale)));
         // A clone of a table shares its columns: all sites have one test table.
         let common =
             matches!(config.clients, Clients::Sites(_)).then(|| rows.table(plan, &shares[0].test)).transpose()?;

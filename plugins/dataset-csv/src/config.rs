@@ -6,7 +6,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 use fedplug_tables::text::{chain, is_missing, trimmed};
-use fedplug_tables::{Decimal, GroupBy, Sites, TaskPer};
+use fedplug_tables::{Decimal, GroupBy, Sites, Standardise, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -62,11 +62,13 @@ pub struct Config {
     pub test_column: Option<String>,
     /// The seed of the split; if not given, derived from the experiment's.
     pub seed: Option<u64>,
-    /// Whether each task's targets are turned into standard scores, by mean and standard deviation of its rows to train
-    /// on at all clients together. Errors are then in standard deviations, and tasks of any unit weigh alike. In a
-    /// federation of real sites it takes one more sum over them.
+    /// Whether each task's targets are turned into standard scores, so that tasks of any unit weigh alike. `true`: by mean
+    /// and standard deviation of its rows to train on at all clients together, which the run's files show. In a federation of
+    /// real sites that takes one more sum over them. `{ mean = 60.0, deviation = 10.0 }`, or such a table for each task by
+    /// its name: by numbers that are known beforehand, so that nothing of the data is computed, the private choice. Errors
+    /// are then in standard deviations; predictions are in the target's own unit.
     #[serde(default)]
-    pub standardise: bool,
+    pub standardise: Standardise,
     /// At most so many random rows to train on for each task and client, and as many to test on.
     pub max_samples: Option<NonZeroUsize>,
     /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.

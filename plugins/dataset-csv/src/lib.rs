@@ -50,6 +50,16 @@
 //! bytes, and files of one task whose medians lie decades apart.
 //!
 //! `standardise = true` turns each task's targets into standard scores, by mean and deviation of all clients' training rows.
+//! These say something of the data, without noise, to all clients and in the run's files. Numbers that are known beforehand,
+//! such as the range of an assay, say nothing of it:
+//!
+//! ```toml
+//! standardise = { mean = 60.0, deviation = 10.0 }                 # for every task
+//! # or for each:
+//! # standardise = { tm = { mean = 60.0, deviation = 10.0 }, kd = { mean = -8.0, deviation = 1.5 } }
+//! ```
+//!
+//! Either way predictions are in the target's own unit.
 //!
 //! Rows that cannot be used are skipped, counted and reported per file: with another number of columns than the header
 //! (empty fields and names at the end do not count), without a text or number that is needed, with a number that is none or
@@ -100,7 +110,7 @@ use std::path::{Path, PathBuf};
 use clients::Data;
 pub use config::{Clients, Config, TaskTable, Text};
 use fedplug_tables::no_client;
-pub use fedplug_tables::{GroupBy, TaskPer};
+pub use fedplug_tables::{GroupBy, Standardise, TaskPer};
 pub use pattern::{Pattern, Patterns};
 use plan::Plan;
 use plugin_api::{ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Table, Task};

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use fedplug_tables::Decimal;
-pub use fedplug_tables::{GroupBy, Sites, TaskPer};
+pub use fedplug_tables::{GroupBy, Sites, Standardise, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -60,11 +60,13 @@ pub struct Config {
     pub test_fraction: Option<f64>,
     /// The seed of the split; if not given, derived from the experiment's, or 42 for `split = "reference"`.
     pub seed: Option<u64>,
-    /// Whether each task's targets are turned into standard scores, by mean and standard deviation of its rows to train
-    /// on at all clients together. Errors and predictions are then in standard deviations, and tasks of any unit weigh
-    /// alike. In a federation of real sites it takes one more sum over them.
+    /// Whether each task's targets are turned into standard scores, so that tasks of any unit weigh alike. `true`: by mean
+    /// and standard deviation of its rows to train on at all clients together, which the run's files show. In a federation of
+    /// real sites that takes one more sum over them. `{ mean = 60.0, deviation = 10.0 }`, or such a table for each task by
+    /// its name: by numbers that are known beforehand, so that nothing of the data is computed, the private choice. Errors
+    /// are then in standard deviations; predictions are in the target's own unit.
     #[serde(default)]
-    pub standardise: bool,
+    pub standardise: Standardise,
     /// Which chains are read. `"paired"`, the default, needs both; `"heavy"` and `"light"` read one, as of nanobodies;
     /// `"any"` takes what a row has. `split = "reference"` needs pairs.
     #[serde(default)]

@@ -67,7 +67,7 @@
 //! tasks = ["aggregation", "binding"]
 //! task-per = "file"                          # tasks `aggregation-CST_HIC`, `aggregation-CST_SAS`, …
 //! exclude = ["binding/*_ng_ml.csv"]
-//! standardise = true                         # each file by its own mean and deviation
+//! standardise = true                         # each file by its own mean and deviation; or by given ones, see the key
 //! ```
 //!
 //! The files of a folder are still split together, so that an antibody is on one side in all of them, and each file's test
@@ -108,7 +108,7 @@ use std::path::{Path, PathBuf};
 pub use chains::Chains;
 pub use choice::Patterns;
 pub use config::{Clients, Config, GroupBy, Sites, Split, TASKS, TaskPer};
-use fedplug_tables::{no_client, note_scale, quoted, tell_identical_files};
+use fedplug_tables::{no_client, quoted, tell_identical_files};
 use load::{Dealt, Measured};
 use plugin_api::{
     ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Scale, Source, Table, Task,
@@ -182,13 +182,10 @@ impl Flab {
             self.tell_idle_keys(ctx);
             let mut tasks = Vec::new();
             for (name, folder) in names.iter().zip(&folders) {
-                let (mut dealt, files) = load::prepared(name, folder, config, ctx)?;
+                let (dealt, files) = load::prepared(name, folder, config, ctx)?;
                 sources.extend(files);
-                if config.standardise {
-                    let (scores, scale) = dealt.standardised(config)?;
-                    scales.insert(name.clone(), scale);
-                    dealt = scores;
-                }
+                let (dealt, scale) = dealt.standardised(config)?;
+                scales.extend(scale.map(|scale| (name.clone(), scale)));
                 tasks.push(dealt);
             }
             Tasks::Tables(tasks)
@@ -202,13 +199,13 @@ impl Flab {
                 sources.extend(read);
                 tasks.extend(measured);
             }
-            if config.standardise {
-                scales.extend(tasks.iter().map(|task| (task.name.clone(), task.scale(config))));
+            for task in &tasks {
+                scales.extend(task.scale(config)?.map(|scale| (task.name.clone(), scale)));
             }
             Tasks::Measured(tasks)
         };
         tell_identical_files(&sources, ctx);
-        scales.iter().for_each(|(task, scale)| note_scale(task, *scale, ctx));
+        config.standardise.note(&scales, ctx)?;
         let specs: Vec<TaskSpec> = match &tasks {
             Tasks::Measured(tasks) => tasks.iter().map(|task| load::spec(&task.name, &config.target)).collect(),
             Tasks::Tables(tasks) => tasks.iter().map(|task| task.spec.clone()).collect(),

@@ -36,12 +36,15 @@ impl Measured {
         (self.parts(config).into_iter().map(count).collect(), count(&self.deal.test))
     }
 
-    /// How the tables' targets are standardised.
-    pub(crate) fn scale(&self, config: &Config) -> Scale {
-        let fitness = &self.sheets.fitness;
-        let values = |rows: &[usize]| usable(fitness, rows.iter().copied(), config).map(|row| fitness[row]).collect();
-        let parts: Vec<Vec<f32>> = self.parts(config).into_iter().map(values).collect();
-        scale_of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    /// How the tables' targets are standardised, if they are.
+    pub(crate) fn scale(&self, config: &Config) -> Result<Option<Scale>> {
+        config.standardise.scale(&self.name, || {
+            let fitness = &self.sheets.fitness;
+            let values =
+                |rows: &[usize]| usable(fitness, rows.iter().copied(), config).map(|row| fitness[row]).collect();
+            let parts: Vec<Vec<f32>> = self.parts(config).into_iter().map(values).collect();
+            Ok(scale_of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+        })
     }
 
     /// Reports what its rows and their split show.
@@ -70,7 +73,7 @@ impl Measured {
     /// The tables. The last one that is made takes the measurements themselves, so that they are gone by the time its
     /// column's memory is moved to where it stays.
     pub(crate) fn tables(self, config: &Config) -> Result<Dealt> {
-        let scale = config.standardise.then(|| self.scale(config));
+        let scale = self.scale(config)?;
         let parts: Vec<Vec<usize>> = self.parts(config).into_iter().map(<[_]>::to_vec).collect();
         let Self { name, sheets, deal } = self;
         let sheets = Rc::new(sheets);
@@ -93,12 +96,15 @@ impl Measured {
 }
 
 impl Dealt {
-    /// The same with standard scores for targets, and their scale.
-    pub(crate) fn standardised(mut self, config: &Config) -> Result<(Self, Scale)> {
-        let targets = self.parts.iter().map(|part| part.f32(&config.target));
-        let scale = scale_of(&targets.collect::<Result<Vec<_>>>()?);
+    /// The same with standard scores for targets, and their scale, where they are standardised.
+    pub(crate) fn standardised(mut self, config: &Config) -> Result<(Self, Option<Scale>)> {
+        let scale = config.standardise.scale(&self.spec.name, || {
+            let targets = self.parts.iter().map(|part| part.f32(&config.target));
+            Ok(scale_of(&targets.collect::<Result<Vec<_>>>()?))
+        })?;
+        let Some(by) = scale else { return Ok((self, None)) };
         for table in self.parts.iter_mut().chain([&mut self.test]) {
-            *table = standardised(table, &config.target, scale)?;
+            *table = standardised(table, &config.target, by)?;
         }
         Ok((self, scale))
     }

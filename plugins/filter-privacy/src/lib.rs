@@ -110,30 +110,32 @@
 //!   Differential Privacy*, CCS 2012) are not guarded against.
 //! - Numbers of steps and examples, metrics, scalars, the names and shapes of parameters, whether a client failed, and how
 //!   long it took leave the client by other ways.
-//! - A run that is resumed repeats the rounds since its checkpoint. If their messages were seen, those of the repeated rounds,
-//!   with new noise, are further ones that the account, which comes from the checkpoint, does not count.
+//! - A run that is resumed repeats the rounds since its checkpoint, with new noise, and the messages of before may have been
+//!   seen. So the host writes to disk that a round begins before anything of it leaves a client (the property `attempts`),
+//!   and every round that a client has begun counts, also one in which it then failed: epsilon is an upper bound. Where the
+//!   host does not say so, or its journal is removed, only messages that the checkpoint knows of count.
 //!
 //! # State and memory
 //!
-//! The number of counted rounds for each client. `gaussian` needs the memory of one more message; `percentile` another 8
+//! The number of counted rounds for each client, and how many it had begun with the last of them. `gaussian` needs the memory of one more message; `percentile` another 8
 //! bytes for each element, `sparse-vector` up to 32.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accountant;
 mod config;
+mod counts;
 mod gaussian;
 mod noise;
 mod percentile;
 mod sparse_vector;
 mod update;
 
-use std::collections::BTreeMap;
-
 use plugin_api::{Component, Context, Error, Filter, Message, Result, State};
 
 use crate::config::Plan;
 pub use crate::config::{Config, Mechanism};
+use crate::counts::Counts;
 use crate::noise::Noise;
 use crate::update::Update;
 
@@ -141,8 +143,7 @@ use crate::update::Update;
 pub struct Privacy {
     plan: Plan,
     noise: Noise,
-    /// Rounds that count, by client.
-    rounds: BTreeMap<String, u64>,
+    counts: Counts,
 }
 
 impl Privacy {
@@ -160,7 +161,7 @@ impl Privacy {
                 .help("place it at `client-output`, or at `server-input` of a trusted server"));
         }
         let noise = Noise::new(config.reproducible.unwrap_or(false))?;
-        Ok(Self { plan: config.plan()?, noise, rounds: BTreeMap::new() })
+        Ok(Self { plan: config.plan()?, noise, counts: Counts::default() })
     }
 
     /// Keeps a sentence for the summary, and says with it that reproducible noise is none.
@@ -179,7 +180,6 @@ impl Filter for Privacy {
             return Err(Error::unsupported("protects the update of a client in a round, and there is none"));
         };
         let update = Update::of(&message, base)?;
-        let before = self.rounds.get(client).copied().unwrap_or_default();
         let share = |shared: usize| {
             let count = update.len();
             ctx.debug(format_args!("round {}: {shared} of {count} updates are shared", round + 1));
@@ -190,29 +190,30 @@ impl Filter for Privacy {
         let params = match &self.plan {
             Plan::Gaussian(gaussian) => {
                 let (params, norm) = gaussian.apply(&update, self.noise.generator(ctx), ctx)?;
-                let (clipped, rounds) = (gaussian.clips(norm), before + 1);
-                let epsilon = gaussian.epsilon(rounds);
-                self.rounds.insert(client.to_owned(), rounds);
+                let clipped = gaussian.clips(norm);
+                let count = self.counts.add(client, ctx)?;
+                let epsilon = gaussian.epsilon(count.rounds);
                 ctx.scalar("Privacy/norm", round, norm);
                 ctx.scalar("Privacy/clipped", round, f64::from(u8::from(clipped)));
                 if epsilon.is_finite() {
                     ctx.scalar("Privacy/epsilon", round, epsilon);
                 }
-                let text = gaussian.guarantee(rounds);
+                let text = gaussian.guarantee(count.rounds) + &count.explained();
                 let was = if clipped { "clipped" } else { "not clipped" };
                 ctx.debug(format_args!("round {}: the update's norm of {norm:.4e} was {was}; {text}", round + 1));
                 self.note(&text, ctx);
+                ctx.note("privacy.clear", format_args!("norms of updates before noise, and whether they were clipped"));
                 params
             }
             Plan::SparseVector(sparse_vector) => {
                 let (params, shared) = sparse_vector.apply(&update, self.noise.generator(ctx), ctx)?;
-                self.rounds.insert(client.to_owned(), before + 1);
+                let count = self.counts.add(client, ctx)?;
                 let epsilon = sparse_vector.textbook_epsilon(share(shared));
-                let rounds = before + 1;
-                let plural = if rounds == 1 { "" } else { "s" };
+                let (rounds, plural) = (count.rounds, if count.rounds == 1 { "" } else { "s" });
                 let text = format!(
                     "no proven guarantee after {rounds} round{plural}; a textbook sparse vector with this noise would have \
-                     epsilon {epsilon:.4} in each"
+                     epsilon {epsilon:.4} in each{}",
+                    count.explained()
                 );
                 self.note(&text, ctx);
                 params
@@ -228,15 +229,11 @@ impl Filter for Privacy {
     }
 
     fn state(&mut self, _: &Context<'_>) -> Result<State> {
-        let mut state = State::default();
-        if !self.rounds.is_empty() {
-            state.values.insert("rounds".to_owned(), serde_json::json!(self.rounds));
-        }
-        Ok(state)
+        self.counts.state()
     }
 
     fn restore(&mut self, state: &State, _: &Context<'_>) -> Result<()> {
-        self.rounds = if state.is_empty() { BTreeMap::new() } else { state.value("rounds")? };
+        self.counts = Counts::of(state)?;
         Ok(())
     }
 }

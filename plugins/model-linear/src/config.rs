@@ -17,7 +17,8 @@ pub struct Config {
     pub hidden_size: NonZeroUsize,
     /// The length of the words that are counted in a text: from 1, its letters, to 4. A hidden number has 27^kmer weights.
     pub kmer: usize,
-    /// FedProx: how strongly a client is held to the global model of the round; 0 does not.
+    /// FedProx: how strongly a client is held to the global model of the round; 0 does not. It is the μ of
+    /// `error² / 2 + μ / 2 ‖w − global‖²`, where errors are in standard deviations of the client's training targets.
     pub proximal_mu: f32,
 }
 

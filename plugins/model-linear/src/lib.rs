@@ -92,13 +92,13 @@ impl Model for Linear {
             order.sort_by_key(|&row| seed.at(row as u64).value());
             for batch in order.chunks(self.config.batch_size.get()) {
                 ctx.check()?;
-                let loss = model.step(batch.iter().map(|&row| (&x[row], y[row])), self.config.learning_rate);
+                let (loss, rate) = model.step(batch.iter().map(|&row| (&x[row], y[row])), self.config.learning_rate);
                 for ((name, shape), values) in names.iter().zip([&mut model.trunk, &mut model.weight, &mut model.bias])
                 {
                     let held = self.config.proximal_mu > 0.0 && self.received.get(name).is_some();
                     if held {
-                        let by = self.config.learning_rate * self.config.proximal_mu;
-                        regression::pull(values, self.received.elements(name, shape)?, by);
+                        let global = self.received.elements(name, shape)?;
+                        regression::pull(values, global, rate * self.config.proximal_mu);
                     }
                 }
                 ctx.scalar("Loss/train", self.steps, loss);

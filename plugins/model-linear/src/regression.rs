@@ -35,18 +35,24 @@ impl Regression {
         self.scale = vec![mean as f32, if sd > 0.0 { sd } else { 1.0 }];
     }
 
-    /// One step on a batch of features and targets; returns the batch's mean squared error before it.
+    /// One step on a batch of features and targets; returns the batch's mean squared error before it, and the rate that
+    /// the gradients took in the mean.
     ///
     /// Each row's gradient is divided by the squared norm of the prediction's gradient, so that a step takes away `rate`
     /// of the error, however large the features are (NLMS: Nagumo and Noda, 1967, *A learning method for system
     /// identification*).
-    pub(crate) fn step<'a>(&mut self, batch: impl ExactSizeIterator<Item = (&'a Features, f32)>, rate: f32) -> f64 {
-        let (old, rows, mut loss) = (self.clone(), batch.len(), 0.0);
+    pub(crate) fn step<'a>(
+        &mut self,
+        batch: impl ExactSizeIterator<Item = (&'a Features, f32)>,
+        rate: f32,
+    ) -> (f64, f32) {
+        let (old, rows, mut loss, mut mean_rate) = (self.clone(), batch.len(), 0.0, 0.0);
         for (x, y) in batch {
             let hidden = old.project(x);
             let error = old.output(&hidden) - (y - old.scale[0]) / old.scale[1];
             let norm = 1.0 + dot(&hidden, &hidden) + dot(&old.weight, &old.weight) * x.square();
             let step = rate * error / norm / rows as f32;
+            mean_rate += rate / norm / rows as f32;
             self.bias[0] -= step;
             subtract(&mut self.weight, step, &hidden);
             for (row, w) in self.trunk.chunks_mut(old.features()).zip(&old.weight) {
@@ -54,7 +60,7 @@ impl Regression {
             }
             loss += f64::from(error * old.scale[1]).powi(2) / rows as f64;
         }
-        loss
+        (loss, mean_rate)
     }
 
     pub(crate) fn predict(&self, x: &Features) -> f32 {
@@ -75,7 +81,8 @@ impl Regression {
 }
 
 /// The proximal step of FedProx (Li et al. 2020, *Federated Optimization in Heterogeneous Networks*): to the minimum of
-/// `‖v − values‖² / 2 + by ‖v − global‖² / 2`, which is stable however large `by` is.
+/// `‖v − values‖² / 2 + by ‖v − global‖² / 2`, which is stable however large `by` is. With `by` the rate that the gradients
+/// took times `μ`, it comes to rest where the gradient is `μ (global − v)`, at the minimum of FedProx' objective.
 pub(crate) fn pull(values: &mut [f32], global: &[f32], by: f32) {
     let share = by / (1.0 + by);
     values.iter_mut().zip(global).for_each(|(v, g)| *v += share * (g - *v));

@@ -258,3 +258,52 @@ fn a_proximal_term_holds_what_was_received_and_nothing_else() {
     // The private head learns on.
     assert!(much[1] > 0.01, "{much:?}");
 }
+
+/// A single row, whose standardised target is 0: FedProx' objective `e² / 2 + μ/2 ‖v − v₀‖²` with the error
+/// `e = w · W x + b` is least where `e = −μ (b − b₀)`, `e h = −μ (w − w₀)` with `h = W x`, and `e w xᵀ = −μ (W − W₀)`.
+#[test]
+fn fedprox_comes_to_rest_at_the_minimum_of_its_objective_whatever_the_features_norm() {
+    let ctx = Context::new(&Silent).with_seed(Seed::new(42));
+    // Squared norms of the features: 27 · 26, and 27 / 26.
+    for text in ["A".repeat(30), ('A'..='Z').collect()] {
+        let table = Table::new().with("combined", Column::text([&text])).unwrap();
+        let table = table.with("fitness", Column::f32(&[5.0])).unwrap();
+        let tasks = [Task { spec: spec("small"), train: table.clone(), test: table.clone() }];
+        for (proximal_mu, learning_rate) in [(0.5_f32, 0.5_f32), (0.5, 0.1), (4.0, 0.5)] {
+            let config = Config { proximal_mu, learning_rate, ..Config::default() };
+            let mut model = Linear::new(config, &setup(), &ctx).unwrap();
+            let mut global = model.parameters(&ctx).unwrap();
+            let weight: Vec<f32> = (0..8).map(|i| 0.25 - 0.1 * i as f32).collect();
+            global.insert("regressors.0.weight", Tensor::from_slice(&[8], &weight).unwrap());
+            model.receive(&global.clone().into(), &ctx).unwrap();
+            for epoch in 0..20_000 {
+                model.train(&tasks, Epoch { round: 0, epoch }, &ctx).unwrap();
+            }
+            let error = f64::from(model.predict("small", &table, &ctx).unwrap()[0]) - 5.0;
+            let after = model.parameters(&ctx).unwrap();
+            let moved = |name: &str| -> Vec<f64> {
+                let of = |params: &Params| params.get(name).unwrap().elements::<f32>().unwrap().to_vec();
+                of(&after).into_iter().zip(of(&global)).map(|(a, b)| f64::from(a) - f64::from(b)).collect()
+            };
+            let mu = f64::from(proximal_mu);
+            let bias = moved("regressors.0.bias")[0];
+            assert!(error.abs() > 1e-4, "the case shows nothing: {error}");
+            let close = |a: f64, b: f64| (a - b).abs() < 5e-3 * error.abs() + 2e-6;
+            assert!(close(error, -mu * bias), "μ = {mu}: the error is {error}, and the bias moved by {bias}");
+            // Pulls of less than half a unit in the last place of a weight are lost, so these are less exact.
+            let near = |a: f64, b: f64| (a - b).abs() < 0.05 * b.abs() + 1e-5;
+            let of = |name: &str| after.get(name).unwrap().elements::<f32>().unwrap().to_vec();
+            let (trunk, heads) = (of("trunk.weight"), of("regressors.0.weight"));
+            let share = |letter: u8| text.bytes().filter(|byte| *byte == letter).count() as f64 / text.len() as f64;
+            let x: Vec<f64> = (b'A'..=b'Z').map(share).chain([0.0]).map(|share| 27.0 * share - 1.0).collect();
+            let moved_heads = moved("regressors.0.weight");
+            let moved_trunk = moved("trunk.weight");
+            for (row, weights) in trunk.chunks(27).enumerate() {
+                let hidden: f64 = weights.iter().zip(&x).map(|(w, x)| f64::from(*w) * x).sum();
+                assert!(near(mu * moved_heads[row], -error * hidden), "w: {} {hidden} {error}", moved_heads[row]);
+                let (first, wanted) = (moved_trunk[27 * row], -error * f64::from(heads[row]) * x[0]);
+                assert!(near(mu * first, wanted), "W: {first} {wanted}");
+            }
+        }
+    }
+}

@@ -13,7 +13,8 @@
 //! - [`Audit`] reports what makes scores mean less than they seem to: test sequences that are trained on, repeated and
 //!   contradicting rows, files in different units.
 //! - [`TaskPer`] says which files make a task, and [`task_names`] what it is called.
-//! - [`standardised`] turns targets into standard scores, by the scale of [`scale_of`].
+//! - [`standardised`] turns targets into standard scores, by the scale of [`scale_of`] or a given one;
+//!   [`Standardise`] says which.
 //! - [`write_csv`] writes a file that appears whole or not at all.
 //! - [`text`] holds what is true of text before it is a table.
 
@@ -34,6 +35,7 @@ mod rows;
 mod scale;
 mod similar;
 mod split;
+mod standardise;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -54,6 +56,7 @@ pub use records::delimiter;
 pub use rows::RowFile;
 pub use scale::{note_scale, scale_of, standardised};
 pub use split::{Deal, Sites, shuffle};
+pub use standardise::Standardise;
 pub use write::{Fields, write_csv};
 
 /// The part of the rows to test on where nobody says another.

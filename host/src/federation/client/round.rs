@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use plugin_api::{Context, Epoch, Evaluation, Message, Trained};
 
-use super::{Client as _, ClientState, Failed, Judgement, LocalClient, Order, Outcome, Spent, Traffic};
+use super::{Client as _, ClientState, EvaluationOutcome, Failed, LocalClient, Order, Outcome, Spent, Traffic};
 use crate::artefacts::tracking::Scalar;
 use crate::federation::absent;
 use crate::federation::model_store::as_error;
@@ -51,7 +51,7 @@ impl LocalClient {
             return Err(failed.fault.clone());
         }
         // What a model reports is kept; filters do their part of a resumed round again.
-        let quiet = me.scope(services, Some(round)).recording(&trace);
+        let quiet = me.scope(services, Some(round)).after(self.taken).recording(&trace);
         let mut progress = self.progress.take().unwrap_or_else(|| Progress::new(round));
         let done = self.train(&mut progress, order, pause, (&quiet, services));
         self.progress = Some(progress);
@@ -77,7 +77,7 @@ impl LocalClient {
         &mut self,
         order: &Order,
         services: &HostServices<'_>,
-    ) -> Result<Judgement, ComponentError> {
+    ) -> Result<EvaluationOutcome, ComponentError> {
         let me = self.identity.clone();
         let scope = me.scope(services, Some(order.round));
         let states = self.input.states(&scope)?;
@@ -96,7 +96,7 @@ impl LocalClient {
         let traffic = Traffic { received: order.global.bytes() as u64, sent: 0 };
         scope.context().scalar("ByteSize/received", self.position, traffic.received as f64);
         self.release(services)?;
-        Ok(Judgement { global, traffic, spent })
+        Ok(EvaluationOutcome { global, traffic, spent })
     }
 
     /// What the model sends in this round, which it is asked for once.
@@ -167,8 +167,8 @@ impl LocalClient {
         let scope = me.scope(services, None);
         let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let progress = self.progress.clone().map(|progress| Progress { trace, spent: self.spent, ..progress });
-        let saved =
-            ClientState { progress, position: self.position, failed: self.failed.clone(), ..ClientState::default() };
+        let (position, failed, taken) = (self.position, self.failed.clone(), self.taken);
+        let saved = ClientState { progress, position, failed, taken, ..ClientState::default() };
         if self.lost_before(None).is_err() {
             let filters = self.opening.clone().and_then(Result::ok).unwrap_or_default();
             return Ok(ClientState { filters, ..saved });
@@ -199,7 +199,7 @@ impl LocalClient {
                 chain.restore(states, &scope)?;
             }
         }
-        self.position = saved.position;
+        (self.position, self.taken) = (saved.position, saved.taken);
         if let Some(mut progress) = saved.progress {
             self.spent = progress.spent;
             self.trace = Arc::new(Mutex::new(std::mem::take(&mut progress.trace)));

@@ -2,6 +2,7 @@
 
 mod accounting;
 mod configuration;
+mod counting;
 mod noising;
 mod refusals;
 mod sharing;
@@ -23,6 +24,8 @@ struct Recorder {
     notes: Mutex<Vec<(String, String)>>,
     stop: AtomicBool,
     position: Option<&'static str>,
+    /// How many rounds were begun, if the host counts.
+    attempts: Mutex<Option<u64>>,
 }
 
 impl Host for Recorder {
@@ -41,6 +44,7 @@ impl Host for Recorder {
     }
     fn property(&self, key: &str) -> Option<Value> {
         match key {
+            "attempts" => self.attempts.lock().unwrap().map(Value::from),
             "filter.position" => self.position.map(Value::from),
             _ => None,
         }
@@ -62,10 +66,12 @@ impl Recorder {
     }
 
     fn last_note(&self) -> String {
+        self.last_note_of("privacy")
+    }
+
+    fn last_note_of(&self, wanted: &str) -> String {
         let notes = self.notes.lock().unwrap();
-        let (key, text) = notes.last().unwrap();
-        assert_eq!(key, "privacy");
-        text.clone()
+        notes.iter().rev().find(|(key, _)| key == wanted).unwrap().1.clone()
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -173,6 +173,7 @@ fn each_round_is_told_and_counted() {
     // One round: `exact` of `tests/reference.py`.
     assert!((epsilons[0].1 - 4.377_178_096).abs() < 1e-8 && epsilons[1].1 > epsilons[0].1, "{epsilons:?}");
     let notes = host.notes.lock().unwrap();
+    let notes: Vec<_> = notes.iter().filter(|(key, _)| key == "privacy").collect();
     assert_eq!(
         notes[0].1,
         "epsilon 4.3772 at delta 1e-5 for the parameters sent in 1 round, for a client's whole update against none"
@@ -207,7 +208,8 @@ fn a_restored_filter_goes_on_with_the_same_bits_and_account() {
     let mut first = gaussian(1.0, 1.0);
     let mut sent = go(&mut first, 0..3, &halves);
     let state = first.state(&halves.ctx("tm", 2)).unwrap();
-    assert_eq!(state.values["rounds"], json!({ "binding": 2, "tm": 3 }));
+    let counted = ["binding", "tm"].map(|client| state.values["rounds"][client]["rounds"].clone());
+    assert_eq!(counted, [json!(2), json!(3)]);
     let mut second = gaussian(1.0, 1.0);
     second.restore(&state, &halves.ctx("tm", 2)).unwrap();
     sent.extend(go(&mut second, 3..6, &halves));

@@ -1,0 +1,170 @@
+//! Which rounds were begun, on disk before anything of a round leaves a client.
+//!
+//! A checkpoint tells of rounds that are done. A process that is killed loses what came after it, and the resumed run repeats
+//! those rounds, although their messages may have left. Whoever counts messages, such as a privacy account, needs to know
+//! of these. So each round, each repetition of it and the cross-site evaluation is a line here, which is on disk before
+//! the round's first message. A component reads the count as the property `attempts` of its context. Of clients on other
+//! machines, the journal stays with the client: it counts what left it, whoever lost what came after.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::artefacts::names;
+use crate::error::{CliError, Diagnostic};
+
+/// The journal of a run, or of no run.
+#[derive(Debug)]
+pub struct Journal {
+    file: Option<(PathBuf, File)>,
+    begun: Mutex<Begun>,
+}
+
+/// How often a round was begun.
+#[derive(Debug, Default)]
+struct Begun {
+    by_anybody: u64,
+    by_client: BTreeMap<String, u64>,
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+struct Attempt {
+    /// The round, from zero; the cross-site evaluation comes after the last.
+    round: u64,
+    /// Who takes part.
+    clients: Vec<String>,
+}
+
+/// The journal of what is no run, such as a rehearsal: it counts nothing, and no component reads a count of it.
+pub static NONE: Journal =
+    Journal { file: None, begun: Mutex::new(Begun { by_anybody: 0, by_client: BTreeMap::new() }) };
+
+impl Journal {
+    /// The journal in a run's directory, made if it is not there: a run of an earlier version has none.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or is damaged. A last line that was cut off counts nothing, since its round's
+    /// messages wait until the line is on disk.
+    pub fn open(run: &Path) -> Result<Self, CliError> {
+        let path = run.join(names::JOURNAL);
+        let failed = |e: &std::io::Error| CliError::io(&path, "open the journal of rounds", e);
+        let text = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            text => text.map_err(|e| failed(&e))?,
+        };
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let mut begun = Begun::default();
+        for (number, line) in text[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let attempt: Attempt = serde_json::from_slice(line).map_err(|e| {
+                let report = Diagnostic::new(format!("{}: line {} is damaged", path.display(), number + 1)).cause(e);
+                CliError::run(report.hint("without it nobody knows what was sent before; start over with --force"))
+            })?;
+            begun.add(&attempt.clients);
+        }
+        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(|e| failed(&e))?;
+        file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(|e| failed(&e))?;
+        // Its name must be on disk as well. Where folders cannot be opened, the system sees to that.
+        if let Ok(folder) = File::open(run) {
+            let _ = folder.sync_all();
+        }
+        Ok(Self { file: Some((path, file)), begun: Mutex::new(begun) })
+    }
+
+    /// Notes that these clients begin a round. Afterwards it is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be written. Then the round must not begin.
+    pub fn begin(&self, round: u64, clients: &[String]) -> Result<(), CliError> {
+        let Some((path, file)) = &self.file else { return Ok(()) };
+        let mut begun = self.lock();
+        let write = || {
+            let mut line = serde_json::to_vec(&Attempt { round, clients: clients.to_vec() })?;
+            line.push(b'\n');
+            let mut file = file;
+            file.write_all(&line)?;
+            file.sync_data()
+        };
+        write().map_err(|e| CliError::io(path, "note that a round begins", &e))?;
+        begun.add(clients);
+        Ok(())
+    }
+
+    /// How many rounds a client has begun in this run's directory, repeated ones and the present one included; without a
+    /// client, how many anybody has. None if nobody counts.
+    pub fn attempts(&self, client: Option<&str>) -> Option<u64> {
+        self.file.as_ref()?;
+        let begun = self.lock();
+        Some(client.map_or(begun.by_anybody, |client| begun.by_client.get(client).copied().unwrap_or_default()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Begun {
+    fn add(&mut self, clients: &[String]) {
+        self.by_anybody += 1;
+        for client in clients {
+            match self.by_client.get_mut(client) {
+                Some(count) => *count += 1,
+                None => drop(self.by_client.insert(client.clone(), 1)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn what_was_begun_is_known_to_the_next_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let counts = |journal: &Journal| ["a", "b", "c"].map(|client| journal.attempts(Some(client)).unwrap());
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!((counts(&journal), journal.attempts(None)), ([0, 0, 0], Some(0)));
+        journal.begin(0, &names(&["a", "b"])).unwrap();
+        journal.begin(1, &names(&["b"])).unwrap();
+        assert_eq!(counts(&journal), [1, 2, 0]);
+        // The process ends here, and the next one repeats round 1.
+        drop(journal);
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(counts(&journal), [1, 2, 0]);
+        journal.begin(1, &names(&["b"])).unwrap();
+        assert_eq!((counts(&journal), journal.attempts(None)), ([1, 3, 0], Some(3)));
+        let text = std::fs::read_to_string(folder.path().join(names::JOURNAL)).unwrap();
+        let line = "{\"round\":1,\"clients\":[\"b\"]}\n";
+        assert_eq!(text, format!("{{\"round\":0,\"clients\":[\"a\",\"b\"]}}\n{line}{line}"));
+    }
+
+    #[test]
+    fn half_a_line_counts_nothing_and_a_damaged_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(names::JOURNAL);
+        std::fs::write(&path, "{\"round\":0,\"clients\":[\"a\"]}\n{\"round\":1,\"cli").unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(journal.attempts(Some("a")), Some(1));
+        journal.begin(1, &names(&["a"])).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(folder.path()).unwrap().attempts(Some("a")), Some(2));
+        std::fs::write(&path, "{\"round\":0}\n{\"round\":1,\"clients\":[\"a\"]}\n").unwrap();
+        let failure = Journal::open(folder.path()).unwrap_err().to_string();
+        assert!(failure.contains("attempts.jsonl: line 1 is damaged"), "{failure}");
+    }
+
+    #[test]
+    fn a_rehearsal_counts_nothing() {
+        NONE.begin(0, &names(&["a"])).unwrap();
+        assert_eq!((NONE.attempts(Some("a")), NONE.attempts(None)), (None, None));
+    }
+}

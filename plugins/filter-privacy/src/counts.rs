@@ -1,0 +1,63 @@
+//! How many messages of each client count.
+
+use std::collections::BTreeMap;
+
+use plugin_api::{Context, Error, Result, State};
+use serde::{Deserialize, Serialize};
+
+/// The key in a state.
+const KEY: &str = "rounds";
+
+/// What counts of each client.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(BTreeMap<String, Count>);
+
+/// What counts of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Count {
+    /// Rounds that it has sent in, or may have.
+    pub(crate) rounds: u64,
+    /// Of these, the ones that it began and of which no message is known: an interrupted process may have sent it.
+    pub(crate) unknown: u64,
+    /// How many rounds it had begun with the last of them, where the host says so.
+    attempts: u64,
+}
+
+impl Counts {
+    /// Counts a message, and all rounds that the client has begun since the last one that is known.
+    pub(crate) fn add(&mut self, client: &str, ctx: &Context<'_>) -> Result<Count> {
+        let Count { rounds, unknown, attempts } = self.0.get(client).copied().unwrap_or_default();
+        let begun: Option<u64> = ctx.property("attempts")?;
+        let lost = begun.map_or(0, |begun| begun.saturating_sub(attempts).saturating_sub(1));
+        let rounds = rounds.saturating_add(lost).saturating_add(1);
+        let count = Count { rounds, unknown: unknown.saturating_add(lost), attempts: begun.unwrap_or(attempts) };
+        self.0.insert(client.to_owned(), count);
+        Ok(count)
+    }
+
+    pub(crate) fn state(&self) -> Result<State> {
+        let mut state = State::default();
+        if !self.0.is_empty() {
+            let counts = serde_json::to_value(&self.0);
+            let counts = counts.map_err(|e| Error::other("the counts cannot be written").because(&e))?;
+            state.values.insert(KEY.to_owned(), counts);
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn of(state: &State) -> Result<Self> {
+        if state.is_empty() { Ok(Self::default()) } else { state.value(KEY).map(Self) }
+    }
+}
+
+impl Count {
+    /// A sentence's end that says why there are more rounds than messages.
+    pub(crate) fn explained(self) -> String {
+        match self.unknown {
+            0 => String::new(),
+            1 => "; one of the rounds was begun and its message may have left before an interruption".to_owned(),
+            n => format!("; {n} of the rounds were begun and their messages may have left before an interruption"),
+        }
+    }
+}
