@@ -126,7 +126,8 @@ pub fn bernoulli_exp<R: Rng + ?Sized>(mut n: u128, d: u128, rng: &mut R) -> bool
 
 /// The same for `n ≤ d`: events of chance `n / (kd)` for `k` = 1, 2, … until one fails, at an odd `k`.
 fn exp_of_fraction<R: Rng + ?Sized>(n: u128, d: u128, rng: &mut R) -> bool {
-    let mut k = 1;
+    // The first is certain where n = d.
+    let mut k = 1 + u128::from(n == d);
     // It fails within 2⁸ tries, but for a chance of 1 / 256!.
     while k < 256 && bernoulli(n, k * d, rng) {
         k += 1;

@@ -3,7 +3,7 @@
 //! This is an ordinary library and not a plugin. Plugins whose mechanisms add noise link it; it knows none of them, and
 //! nothing of it crosses the boundary to the host.
 //!
-//! - [`Accountant`] bounds the epsilon of rounds of the (Poisson-sampled) Gaussian mechanism.
+//! - [`epsilon`] bounds the epsilon of rounds of the Gaussian mechanism, Poisson-sampled or not.
 //! - [`DiscreteGaussian`] is noise on the integers, sampled exactly.
 //! - [`renyi`] has the Rényi divergences that such bounds are made of, for mechanisms of your own.
 
@@ -12,5 +12,5 @@
 pub mod accountant;
 pub mod discrete;
 
-pub use accountant::{Accountant, gaussian_epsilon, renyi};
+pub use accountant::{Rounds, epsilon, gaussian_epsilon, renyi};
 pub use discrete::DiscreteGaussian;

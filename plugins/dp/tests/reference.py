@@ -80,11 +80,28 @@ def accounts():
 
 def divergences():
     cases = [(2, 1.0, 0.1), (3, 0.7, 0.5), (8, 1.1, 256 / 60000), (32, 2.5, 0.01), (64, 20.0, 1e-3), (5, 0.5, 1e-6)]
+    cases += [(1.05, 1.0, 0.1), (1.5, 0.3, 0.01), (1.6, 0.3, 0.01), (2.5, 0.7, 0.5), (7.7, 4.0, 1e-4), (11.3, 0.4, 0.9)]
     return [{"order": o, "sigma": s, "rate": q, "rdp": float(integrated(o, s, q))} for o, s, q in cases]
 
 
+def discrete():
+    """The sampled discrete Gaussian, both ways: the mixture against the rest, which costs more, and the other way round."""
+    cases = []
+    for order, variance, shift, rate in [(2, 1, 1, 0.1), (3, mpf(1) / 3, 1, 0.5), (8, 10, 3, 0.01), (32, 100, 9, 0.2)]:
+        reach = int(60 * mp.sqrt(variance)) + order * shift + 10
+        density = lambda x: mp.exp(-mpf(x) ** 2 / (2 * variance))
+        norm = mp.fsum(density(x) for x in range(-reach, reach + 1))
+        rest = lambda x: density(x) / norm
+        mixture = lambda x: (1 - mpf(rate)) * rest(x) + mpf(rate) * rest(x - shift)
+        divergence = lambda p, q: mp.log(mp.fsum(p(x) ** order * q(x) ** (1 - order) for x in range(-reach, reach + 1)))
+        case = {"order": order, "variance": float(variance), "shift": shift, "rate": rate}
+        added, removed = (float(divergence(*pair) / (order - 1)) for pair in [(mixture, rest), (rest, mixture)])
+        cases.append({**case, "added": added, "removed": removed})
+    return cases
+
+
 if __name__ == "__main__":
-    reference = {"accounts": accounts(), "divergences": divergences()}
+    reference = {"accounts": accounts(), "divergences": divergences(), "discrete": discrete()}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in reference.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     pathlib.Path(__file__).with_name("reference.json").write_text(text)

@@ -1,6 +1,6 @@
 //! Clipping and Gaussian noise.
 
-use fedplug_dp::Accountant;
+use fedplug_dp::Rounds;
 use plugin_api::{Context, Params, Result};
 
 use crate::noise::Draw;
@@ -12,14 +12,11 @@ pub(crate) struct Gaussian {
     clip: f64,
     noise_multiplier: f64,
     delta: f64,
-    accountant: Accountant,
 }
 
 impl Gaussian {
     pub(crate) fn new(clip: f64, noise_multiplier: f64, delta: f64) -> Self {
-        // Each client adds noise of its own, so whoever sees its messages knows in which rounds it was: nothing is amplified.
-        let accountant = Accountant::new(noise_multiplier, 1.0, delta);
-        Self { clip, noise_multiplier, delta, accountant }
+        Self { clip, noise_multiplier, delta }
     }
 
     /// `base + u · min(1, C / ‖u‖) + N(0, (σC)²)`, and `‖u‖`.
@@ -41,7 +38,9 @@ impl Gaussian {
     }
 
     pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
-        self.accountant.epsilon(rounds)
+        // Each client adds noise of its own, so whoever sees its messages knows in which rounds it was: nothing is amplified.
+        let rounds = Rounds { noise_multiplier: self.noise_multiplier, sample_rate: 1.0, count: rounds };
+        fedplug_dp::epsilon(&[rounds], self.delta)
     }
 
     /// What is guaranteed after so many rounds.

@@ -3,6 +3,7 @@
 //! The unit is a client's whole update in every round, against none ("zero-out" or add-or-remove adjacency): the sum moves
 //! by at most the clipping norm. Each bound below holds by itself, so the smallest of them does.
 
+mod grid;
 mod loss;
 pub mod renyi;
 #[cfg(test)]
@@ -10,42 +11,54 @@ mod tests;
 
 pub use loss::gaussian_epsilon;
 
-/// Bounds epsilon for a number of rounds with the same noise.
-#[derive(Clone, Copy, Debug)]
-pub struct Accountant {
-    noise_multiplier: f64,
-    sample_rate: f64,
-    delta: f64,
+/// Rounds of the Gaussian mechanism with the same noise and sampling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rounds {
+    /// The standard deviation of the noise in units of the sensitivity, which is the clipping norm.
+    pub noise_multiplier: f64,
+    /// The probability with which a client joins a round, independently of all else and unknown to whoever the account is
+    /// about; 1 if it is always there, or known when it is.
+    pub sample_rate: f64,
+    /// How many rounds.
+    pub count: u64,
 }
 
-impl Accountant {
-    /// For noise whose standard deviation is `noise_multiplier` times the sensitivity, where a client joins each round with
-    /// probability `sample_rate`, independently of all else and unknown to whoever the account is about; 1 if it is always
-    /// there, or known when it is.
-    pub fn new(noise_multiplier: f64, sample_rate: f64, delta: f64) -> Self {
-        Self { noise_multiplier, sample_rate, delta }
+/// An upper bound of the epsilon of all these rounds together, each chosen by the outcome of those before. Infinite without
+/// noise.
+///
+/// Without sampling it is exact but for rounding: Gaussians of multipliers `σᵢ` are one of `(Σ σᵢ⁻²)^(-1/2)` (Dong, Roth and
+/// Su, *Gaussian Differential Privacy*, JRSS B 2022, Corollary 3.3). With sampling it is the smallest of the Rényi bound at
+/// whole and fractional orders, the discretised privacy loss distribution, and the epsilon without sampling.
+///
+/// ```
+/// use fedplug_dp::{Rounds, epsilon};
+///
+/// let rounds = |sample_rate| Rounds { noise_multiplier: 1.0, sample_rate, count: 20 };
+/// assert!((epsilon(&[rounds(1.0)], 1e-5) - 28.373).abs() < 1e-3);
+/// assert!((epsilon(&[rounds(0.01)], 1e-5) - 0.455).abs() < 1e-3);
+/// ```
+#[must_use]
+pub fn epsilon(rounds: &[Rounds], delta: f64) -> f64 {
+    let rounds: Vec<Rounds> = rounds.iter().copied().filter(|part| part.count > 0 && part.sample_rate > 0.0).collect();
+    if rounds.is_empty() {
+        return 0.0;
     }
+    if rounds.iter().any(|part| part.noise_multiplier <= 0.0) {
+        return f64::INFINITY;
+    }
+    let precision: f64 = rounds.iter().map(|part| part.times() / part.noise_multiplier.powi(2)).sum();
+    let unsampled = loss::gaussian_epsilon(precision.sqrt().recip(), delta);
+    if rounds.iter().all(|part| part.sample_rate >= 1.0) {
+        return unsampled;
+    }
+    let renyi = renyi::sampled_epsilon(&rounds, delta);
+    let discretised = grid::sampled_epsilon(&rounds, delta);
+    unsampled.min(renyi).min(discretised.unwrap_or(f64::INFINITY))
+}
 
-    /// An upper bound of epsilon after so many rounds. Infinite without noise.
-    ///
-    /// Without sampling it is exact but for rounding: `rounds` times a Gaussian of multiplier σ is one of σ / √rounds (Dong,
-    /// Roth and Su, *Gaussian Differential Privacy*, JRSS B 2022, Corollary 3.3). With sampling it is the smallest of the
-    /// Rényi bound, the discretised privacy loss distribution, and the epsilon without sampling.
+impl Rounds {
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 rounds")]
-    pub fn epsilon(&self, rounds: u64) -> f64 {
-        let Self { noise_multiplier: sigma, sample_rate, delta } = *self;
-        if rounds == 0 {
-            return 0.0;
-        }
-        if sigma <= 0.0 {
-            return f64::INFINITY;
-        }
-        let exact = loss::gaussian_epsilon(sigma / (rounds as f64).sqrt(), delta);
-        if sample_rate >= 1.0 {
-            return exact;
-        }
-        let renyi = renyi::sampled_epsilon(sigma, sample_rate, rounds, delta);
-        let discretised = loss::sampled_epsilon(sigma, sample_rate, rounds, delta);
-        exact.min(renyi).min(discretised.unwrap_or(f64::INFINITY))
+    pub(crate) fn times(&self) -> f64 {
+        self.count as f64
     }
 }

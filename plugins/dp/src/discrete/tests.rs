@@ -67,7 +67,7 @@ fn samples_have_the_exact_probabilities() {
         } else {
             let probability = probabilities(a / (width as u64).pow(2), b);
             let shifted: Vec<i64> = samples.iter().map(|x| (x + width / 2).div_euclid(width)).collect();
-            excess(&shifted, |x| probability(x), 1, 200)
+            excess(&shifted, probability, 1, 200)
         };
         assert!(found < LEVEL, "{a}/{b}: {found}");
     }
@@ -98,9 +98,9 @@ fn a_chance_of_exp_has_its_share() {
 }
 
 /// Random words that are given.
-struct Digits(std::vec::IntoIter<u32>);
+struct Digits<I>(I);
 
-impl rand::TryRng for Digits {
+impl<I: Iterator<Item = u32>> rand::TryRng for Digits<I> {
     type Error = std::convert::Infallible;
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
         Ok(self.0.next().unwrap())
@@ -117,7 +117,7 @@ impl rand::TryRng for Digits {
 fn a_digit_that_decides_nothing_is_followed_by_another() {
     // 1/3 is 0.5555 5555 5555 5555… in base 16.
     let told = |digits: &[u32]| {
-        let mut digits = Digits(digits.to_vec().into_iter());
+        let mut digits = Digits(digits.iter().copied());
         let told = bernoulli(1, 3, &mut digits);
         assert!(digits.0.next().is_none(), "it takes no digit more");
         told
