@@ -10,7 +10,7 @@ use fedplug::artefacts::safetensors;
 use fedplug::artefacts::tracking::{Reporter, Tracker};
 use fedplug::federation::filters::FilterChain;
 use fedplug::federation::notes::Notes;
-use fedplug::federation::services::{CallScope, HostServices};
+use fedplug::federation::services::{CallScope, HostServices, Terms};
 use fedplug::terminal::console::Console;
 use plugin_api::abi::crossing::crossed;
 use plugin_api::{Component, Context, Filter, Level, Message, Params, Result, Seed, Tensor};
@@ -30,7 +30,8 @@ impl Parts {
         Self(Console::new(Level::Warn), Notes::default(), AtomicBool::new(false))
     }
     fn link(&self, reporter: Reporter) -> HostServices<'_> {
-        HostServices { console: &self.0, reporter, notes: &self.1, stop: &self.2, seed: Seed::new(42), threads: 1 }
+        let (seed, terms) = (Seed::new(42), Terms::default());
+        HostServices { console: &self.0, reporter, notes: &self.1, stop: &self.2, seed, terms, threads: 1 }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The rounds: clients, the exchange with them, aggregation, and what a run keeps.
 
+pub mod absent;
 pub mod best_models;
 pub mod client;
 pub mod cross_site;
 pub mod early_stopping;
+pub mod evaluation;
 pub mod exchange;
 pub mod filters;
 pub mod history;

@@ -55,6 +55,11 @@ pub struct Profile {
     /// resumed with more rounds.
     #[serde(default)]
     pub extendable: Option<Map<String, Value>>,
+    /// Of an aggregator: whether a round without updates still counts, as one does in which noise is added whoever took
+    /// part. Only then does a host begin and finish a round in which the draw selected nobody; otherwise the global model
+    /// stays as it is.
+    #[serde(default)]
+    pub empty_rounds: bool,
 }
 
 type Check = dyn Fn(&Value) -> Result<Vec<Problem>> + Send + Sync;
@@ -85,8 +90,8 @@ pub struct Component {
 impl Component {
     fn of<C: DeserializeOwned + JsonSchema>(kind: Kind, name: &str, about: &str, maker: Maker) -> Self {
         let schema = schemars::schema_for!(C).to_value();
-        let profile =
-            Profile { kind, name: name.to_owned(), about: about.to_owned(), schema, score: None, extendable: None };
+        let (name, about) = (name.to_owned(), about.to_owned());
+        let profile = Profile { kind, name, about, schema, score: None, extendable: None, empty_rounds: false };
         let check = Arc::new(|value: &Value| Ok(config::read::<C>(value).err().unwrap_or_default()));
         Self { profile, check, maker, library: None }
     }
@@ -161,6 +166,14 @@ impl Component {
     pub fn extendable<V: Into<Value>>(mut self, when: impl IntoIterator<Item = (&'static str, V)>) -> Self {
         let when = when.into_iter().map(|(key, value)| (key.to_owned(), value.into()));
         self.profile.extendable = Some(when.collect());
+        self
+    }
+
+    /// For an aggregator: a round without updates still counts. Where the draw of a round selects nobody, or all of them
+    /// fail, [`begin`](Aggregator::begin) and [`finish`](Aggregator::finish) are called with nothing added in between.
+    #[must_use]
+    pub fn empty_rounds(mut self) -> Self {
+        self.profile.empty_rounds = true;
         self
     }
 
@@ -292,5 +305,20 @@ impl Plugin {
             self.components.iter().filter(|c| c.profile.kind == kind && name.is_none_or(|n| n == c.profile.name));
         let first = found.next()?;
         if name.is_none() && found.next().is_some() { None } else { Some(first) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A plugin that was built before the flag existed does not send it.
+    #[test]
+    fn a_round_without_updates_counts_only_where_the_aggregator_says_so() {
+        let told = |profile: Value| serde_json::from_value::<Profile>(profile).unwrap().empty_rounds;
+        let mut profile = serde_json::json!({"kind": "aggregator", "name": "a", "about": "", "schema": {}});
+        assert!(!told(profile.clone()));
+        profile["empty_rounds"] = true.into();
+        assert!(told(profile));
     }
 }

@@ -93,6 +93,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
         notes: &notes,
         stop: &stop,
         seed: Seed::new(u64::from(experiment.seed)),
+        terms: experiment.federation.terms(),
         threads: options.threads,
     };
     let devices = model.devices().map_err(CliError::run)?;

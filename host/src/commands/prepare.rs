@@ -47,6 +47,7 @@ pub fn prepare(
         notes: &notes,
         stop: &stop,
         seed: Seed::new(u64::from(experiment.seed)),
+        terms: experiment.federation.terms(),
         threads: experiment.federation.threads_per_client,
     };
     let scope = CallScope::new(&services, &used.choice.plugin, None, None);
@@ -139,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::experiment::document::Document;
+    use crate::federation::services::Terms;
     use crate::plugins::Library;
 
     #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -161,8 +163,9 @@ mod tests {
         let console = Console::new(Level::Warn);
         let stop = AtomicBool::new(false);
         let (notes, reporter) = (Notes::default(), Reporter::nowhere());
+        let (seed, terms) = (Seed::new(1), Terms::default());
         let services =
-            HostServices { console: &console, reporter, notes: &notes, stop: &stop, seed: Seed::new(1), threads: 1 };
+            HostServices { console: &console, reporter, notes: &notes, stop: &stop, seed, terms, threads: 1 };
         let scope = CallScope::new(&services, "bare", None, None);
         let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &scope.context()).unwrap_err();
         let tables = "name = \"x\"\n[federation]\nrounds = 1\n[model]\nplugin = \"m\"\n[aggregator]\nplugin = \"a\"\n";

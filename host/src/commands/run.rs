@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use plugin_api::{Level, Seed};
+use plugin_api::{Level, Sampling, Seed};
 use serde_json::Value;
 
 use crate::artefacts::checkpoint::Reader;
@@ -18,13 +18,14 @@ use crate::federation::best_models::BestModels;
 use crate::federation::client::Client;
 use crate::federation::cross_site;
 use crate::federation::early_stopping::Patience;
+use crate::federation::evaluation::Evaluators;
 use crate::federation::history::History;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
 use crate::federation::predictions;
 use crate::federation::resume::CheckpointIndex;
 use crate::federation::rounds::Federation;
-use crate::federation::sampling::select;
+use crate::federation::sampling::{Draws, evaluators, select};
 use crate::federation::services::HostServices;
 use crate::federation::summary;
 use crate::federation::totals::Totals;
@@ -118,6 +119,9 @@ fn run_in(
     let mut federation = Federation {
         clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
         aggregator,
+        empty_rounds: setup.aggregation.component.profile().empty_rounds,
+        draws: Draws::of(run_dir.path())?,
+        evaluators: Evaluators::new(evaluators(names.len(), &plan, services.seed)),
         server: setup.server,
         layout: Layout::of(&setup.initial),
         global: setup.initial.into(),
@@ -226,6 +230,7 @@ fn services<'a>(
         notes,
         stop,
         seed: Seed::new(u64::from(experiment.seed)),
+        terms: experiment.federation.terms(),
         threads: experiment.federation.threads_per_client.max(1),
     }
 }
@@ -276,6 +281,20 @@ fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {
         plural(plan.local_epochs, "epoch"),
         setup.placement.workers,
     );
+    let federation = &experiment.federation;
+    match federation.sampling() {
+        _ if federation.fraction >= 1.0 => {}
+        Sampling::Poisson(probability) => text += &format!(", each in a round with probability {probability}"),
+        Sampling::Fixed => {
+            let drawn = select(clients, federation.fraction, federation.min_clients, Seed::new(0), 0).len();
+            text += &format!(", {drawn} in a round");
+        }
+    }
+    match (federation.reports(), evaluators(clients, federation, Seed::new(0)).len()) {
+        (false, _) => text += ", without reports",
+        (true, judges) if judges < clients => text += &format!(", {judges} evaluate every round's model"),
+        _ => {}
+    }
     match resumed {
         Some(kept) if kept.least_rounds() > kept.done => {
             text += &format!(", resuming in round {} with {} done", kept.done + 1, plural(kept.epochs(), "epoch"));

@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::byte_size::ByteSize;
 use crate::experiment::document::Document;
+pub use federation::{
+    EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure, Reporting, SCORE, SamplingMethod,
+};
+
+mod federation;
 
 /// The host's own keys, as they stand in the file. The plugins' tables stay values until the plugins read them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -39,141 +43,6 @@ struct Raw {
     #[serde(default)]
     #[expect(dead_code, reason = "as above")]
     filter: Vec<Map<String, Value>>,
-}
-
-/// More rounds, or epochs in one, are a slip of the hand.
-const MOST_ROUNDS: u64 = 1_000_000_000;
-
-/// More threads than any machine has.
-pub const MOST_THREADS: u32 = 4096;
-
-/// The table `[federation]`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Federation {
-    /// How many rounds.
-    #[schemars(range(min = 1, max = MOST_ROUNDS))]
-    pub rounds: u64,
-    /// How many epochs each client trains in a round.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = MOST_ROUNDS))]
-    pub local_epochs: u64,
-    /// Where the clients compute: client k gets entry k modulo the list's length. `auto` stands for the GPUs that the
-    /// model finds, or else the CPU.
-    #[serde(default = "auto")]
-    #[schemars(length(min = 1))]
-    pub devices: Vec<String>,
-    /// How many clients work at the same time; 0 chooses by the machine. Results do not depend on it.
-    #[serde(default)]
-    #[schemars(range(max = MOST_THREADS))]
-    pub threads: usize,
-    /// How many threads each client computes with. Results may depend on it.
-    #[serde(default = "one_thread")]
-    #[schemars(range(min = 1, max = MOST_THREADS))]
-    pub threads_per_client: usize,
-    /// What happens when a client fails.
-    #[serde(default)]
-    pub on_client_failure: OnClientFailure,
-    /// Which share of the clients takes part in a round: drawn anew for each, from the seed.
-    #[serde(default = "all")]
-    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
-    pub fraction: f64,
-    /// At least so many clients take part in a round, and a round with fewer updates than this ends the run.
-    #[serde(default = "one_client")]
-    #[schemars(range(min = 1))]
-    pub min_clients: usize,
-    /// When to stop before the last round; never where it is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub early_stopping: Option<EarlyStopping>,
-    /// Whether every client evaluates the models of all at the end.
-    #[serde(default)]
-    pub cross_site: bool,
-    /// After how many rounds a checkpoint is written; 0 goes by `checkpoint-after`. Results do not depend on it.
-    #[serde(default)]
-    #[schemars(range(max = MOST_ROUNDS))]
-    pub checkpoint_every: u64,
-    /// After how many seconds a checkpoint is written where `checkpoint-every` is 0: at the end of the first round that
-    /// ends so long after the last one, and in a longer round between two epochs. There clients at work wait for the
-    /// slowest one's epoch, so if several work at a time, at least ten of the longest epochs lie between two checkpoints.
-    /// Results do not depend on it.
-    #[serde(default = "a_minute")]
-    pub checkpoint_after: u64,
-    /// How much memory the models of clients that are not at work and the best global model may take together, such as
-    /// `8 GiB`, by the bytes of their states. What finds no room waits on disk. Without a limit all stays in memory.
-    /// Results do not depend on it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle_memory: Option<ByteSize>,
-}
-
-impl Federation {
-    /// One round, and the defaults.
-    fn of_one_round() -> Self {
-        config::read(&serde_json::json!({ "rounds": 1 })).expect("only `rounds` has no default")
-    }
-}
-
-fn one() -> u64 {
-    1
-}
-
-fn a_minute() -> u64 {
-    60
-}
-
-fn one_thread() -> usize {
-    1
-}
-
-fn all() -> f64 {
-    1.0
-}
-
-fn one_client() -> usize {
-    1
-}
-
-fn auto() -> Vec<String> {
-    vec!["auto".to_owned()]
-}
-
-/// The table `[federation.early-stopping]`: the run stops after `patience` rounds without a better number.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct EarlyStopping {
-    /// How many rounds.
-    #[schemars(range(min = 1, max = MOST_ROUNDS))]
-    pub patience: u64,
-    /// Which of the server's numbers is watched, by its tag. `Score/global_test`, the default, and `Score/local_test` are
-    /// the means of the score over clients and tasks, of the global model and of the clients' own: it has no unit, higher
-    /// is better, and each model says what it is. Metrics have units, so of these there are means over the clients of one
-    /// task alone: `RMSE/local_test` in a run of one task, `RMSE/local_test_TASK` in a run of several.
-    #[serde(default = "score")]
-    pub metric: String,
-    /// By how much a number must be better than the best before to count.
-    #[serde(default)]
-    #[schemars(range(min = 0.0))]
-    pub min_delta: f64,
-}
-
-/// The tag of the global model's score among the server's numbers.
-pub const SCORE: &str = "Score/global_test";
-
-/// That of the clients' own models.
-pub const LOCAL_SCORE: &str = "Score/local_test";
-
-fn score() -> String {
-    SCORE.to_owned()
-}
-
-/// What happens when a client fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnClientFailure {
-    /// The run ends.
-    #[default]
-    Stop,
-    /// The round goes on without it, with a warning.
-    LeaveOut,
 }
 
 /// Where a filter stands on a message's way.
@@ -272,7 +141,7 @@ impl Draft {
             Ok(config::read::<Raw>(rest).map_or_else(
                 |problems| problems,
                 |read| {
-                    let problems = check_name(&read.name);
+                    let problems = [check_name(&read.name), read.federation.problems()].concat();
                     raw = Some(read);
                     problems
                 },

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plugin_api::{Evaluation, Message};
+use plugin_api::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::error::CliError;
-use crate::federation::means::{mean_score, mean_score_of};
+use crate::federation::means::{ByClient, Evaluated, scores, scores_of};
 use crate::federation::model_store::{SpillableMessage, Store};
 
 /// A global model and how well it did.
@@ -16,11 +16,11 @@ use crate::federation::model_store::{SpillableMessage, Store};
 pub struct Best {
     /// After how many rounds it was made.
     pub rounds: u64,
-    /// The mean of the clients' scores.
+    /// The mean of the scores of the clients that evaluate every round's model.
     pub score: f64,
 }
 
-/// Which models were best, as a checkpoint keeps it.
+/// Which models were best.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ranking {
     /// By the mean over all clients, each the mean over its tasks.
@@ -35,12 +35,20 @@ impl Ranking {
     }
 }
 
+/// What a checkpoint keeps of the ranking: with it, the clients' scores of its models.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct KeptRanking {
+    ranking: Ranking,
+    overall: ByClient,
+    tasks: BTreeMap<String, ByClient>,
+}
+
 /// The models that were best, each once however often it was.
 pub struct BestModels {
     store: Arc<Store>,
     /// The run's tasks, where there are several.
     tasks: Vec<String>,
-    ranking: Ranking,
+    kept: KeptRanking,
     /// By the number of rounds.
     models: BTreeMap<u64, SpillableMessage>,
 }
@@ -49,37 +57,38 @@ impl BestModels {
     /// None yet, in a run of these tasks.
     pub fn new(store: Arc<Store>, tasks: &[String]) -> Self {
         let tasks = if tasks.len() > 1 { tasks.to_vec() } else { Vec::new() };
-        Self { store, tasks, ranking: Ranking::default(), models: BTreeMap::new() }
+        Self { store, tasks, kept: KeptRanking::default(), models: BTreeMap::new() }
     }
 
     /// Which models were best.
     pub fn ranking(&self) -> &Ranking {
-        &self.ranking
+        &self.kept.ranking
     }
 
     /// Takes down how well the global model after so many rounds did at these clients, and keeps it if it did better
-    /// than any before.
+    /// than any before, over the clients that evaluated both.
     ///
     /// # Errors
     /// If a model could not be written where it waits.
-    pub fn note<'e>(
-        &mut self,
-        rounds: u64,
-        global: &Message,
-        clients: impl Iterator<Item = &'e [Evaluation]> + Clone,
-    ) -> Result<(), CliError> {
-        let better = |best: Option<&Best>, score: Option<f64>| {
-            let score = score.filter(|score| best.is_none_or(|best| *score > best.score))?;
-            Some(Best { rounds, score })
+    pub fn note(&mut self, rounds: u64, global: &Message, clients: &[Evaluated<'_>]) -> Result<(), CliError> {
+        let better = |is_first: bool, best: &ByClient, now: &ByClient| {
+            let score = now.mean()?;
+            let beats = is_first || now.means_beside(best).is_some_and(|(now, best)| now > best);
+            beats.then_some(Best { rounds, score })
         };
-        let overall = better(self.ranking.overall.as_ref(), mean_score(clients.clone()));
-        self.ranking.overall = overall.or(self.ranking.overall);
+        let KeptRanking { ranking, overall, tasks } = &mut self.kept;
+        let now = scores(clients);
+        if let Some(best) = better(ranking.overall.is_none(), overall, &now) {
+            (ranking.overall, *overall) = (Some(best), now);
+        }
         for task in &self.tasks {
-            if let Some(best) = better(self.ranking.tasks.get(task), mean_score_of(task, clients.clone())) {
-                self.ranking.tasks.insert(task.clone(), best);
+            let (now, before) = (scores_of(task, clients), tasks.get(task));
+            if let Some(best) = better(before.is_none(), before.unwrap_or(&ByClient::default()), &now) {
+                ranking.tasks.insert(task.clone(), best);
+                tasks.insert(task.clone(), now);
             }
         }
-        let wanted = self.ranking.rounds();
+        let wanted = self.kept.ranking.rounds();
         self.models.retain(|rounds, _| wanted.contains(rounds));
         if wanted.contains(&rounds) && !self.models.contains_key(&rounds) {
             self.put(rounds, global.clone())?;
@@ -111,26 +120,26 @@ impl BestModels {
     ///
     /// # Errors
     /// As [`get`](Self::get), or if a file cannot be written.
-    pub fn save(&mut self, writer: &mut Writer) -> Result<Ranking, CliError> {
+    pub fn save(&mut self, writer: &mut Writer) -> Result<KeptRanking, CliError> {
         for (rounds, waiting) in &mut self.models {
             if let Some(message) = waiting.get()? {
                 writer.message(&name(*rounds), &message)?;
             }
         }
-        Ok(self.ranking.clone())
+        Ok(self.kept.clone())
     }
 
     /// Goes back to what a checkpoint holds.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn restore(&mut self, reader: &Reader, ranking: Ranking) -> Result<(), CliError> {
+    pub fn restore(&mut self, reader: &Reader, kept: KeptRanking) -> Result<(), CliError> {
         self.models.clear();
-        for rounds in ranking.rounds() {
+        for rounds in kept.ranking.rounds() {
             self.put(rounds, reader.message(&name(rounds))?)?;
             self.release();
         }
-        self.ranking = ranking;
+        self.kept = kept;
         Ok(())
     }
 }
@@ -142,7 +151,7 @@ fn name(rounds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::{Params, Tensor};
+    use plugin_api::{Evaluation, Params, Tensor};
 
     use super::*;
     use crate::experiment::byte_size::ByteSize;
@@ -178,7 +187,8 @@ mod tests {
             ];
             for (round, scores) in rounds.iter().enumerate() {
                 let clients = [evaluations(&scores[..1]), evaluations(&scores[1..])];
-                best.note(round as u64, &model(round as f32), clients.iter().map(|all| &all[..])).unwrap();
+                let clients = [(0, &clients[0][..]), (1, &clients[1][..])];
+                best.note(round as u64, &model(round as f32), &clients).unwrap();
                 best.release();
             }
             let Ranking { overall, tasks } = best.ranking().clone();
@@ -209,8 +219,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::new(folder.path().join("idle"), None).unwrap());
         let mut best = BestModels::new(store, &["a".to_owned()]);
-        let clients = [evaluations(&[("a", 1.0)])];
-        best.note(1, &model(1.0), clients.iter().map(|all| &all[..])).unwrap();
+        best.note(1, &model(1.0), &[(0, &evaluations(&[("a", 1.0)]))]).unwrap();
         assert!(best.ranking().tasks.is_empty() && best.ranking().overall.is_some());
+    }
+
+    /// A client with a poor score is lost: the mean over those that are left is better, and no model is.
+    #[test]
+    fn models_are_compared_over_the_clients_that_evaluated_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::new(folder.path().join("idle"), None).unwrap());
+        let mut best = BestModels::new(store, &["a".to_owned()]);
+        let mut note = |rounds: u64, scores: &[f64]| {
+            let all: Vec<_> = scores.iter().map(|score| evaluations(&[("a", *score)])).collect();
+            let clients: Vec<Evaluated<'_>> = all.iter().map(|all| &all[..]).enumerate().collect();
+            best.note(rounds, &model(0.0), &clients).unwrap();
+            best.ranking().overall.unwrap()
+        };
+        assert_eq!(note(0, &[-1.0, -2.0, -9.0]), Best { rounds: 0, score: -4.0 });
+        assert_eq!(note(1, &[-1.5, -2.0]).rounds, 0);
+        assert_eq!(note(2, &[-0.5, -2.0]), Best { rounds: 2, score: -1.25 });
     }
 }

@@ -36,6 +36,8 @@ pub struct Order {
 pub struct Outcome {
     /// What it sends, after its own filters.
     pub message: Message,
+    /// The parameters that its model has sent and its filters took out.
+    pub withheld: Vec<String>,
     /// Optimiser steps.
     pub steps: u64,
     /// Examples seen.
@@ -45,6 +47,17 @@ pub struct Outcome {
     /// How good its own model is after each epoch.
     pub local: Vec<Vec<Evaluation>>,
     /// Bytes of tensors that it got and that it sent, as they crossed.
+    pub traffic: Traffic,
+    /// How long its model computed.
+    pub spent: Spent,
+}
+
+/// What a client found that only evaluates in a round.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// How good the global model is on its test data, a task each.
+    pub global: Vec<Evaluation>,
+    /// Bytes of tensors that it got.
     pub traffic: Traffic,
     /// How long its model computed.
     pub spent: Spent,
@@ -120,6 +133,11 @@ pub trait Client: Send {
     /// # Errors
     /// If its model or one of its filters fails.
     fn evaluate(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError>;
+    /// Evaluates the global model of a round in which it does not train, and is then as it was before.
+    ///
+    /// # Errors
+    /// If its model or one of its filters fails.
+    fn evaluate_aside(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError>;
     /// Predicts its test rows with its model as it is, a task each.
     ///
     /// # Errors
@@ -362,6 +380,10 @@ impl Client for LocalClient {
             client.report(&global, "global_test", order.round, services);
             Ok(global)
         })
+    }
+
+    fn evaluate_aside(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError> {
+        self.guarded(Some(order.round), |client| client.judge_aside(order, services))
     }
 
     fn predict(&mut self, services: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError> {

@@ -6,7 +6,7 @@ use plugin_api::{Evaluation, Message, Params};
 
 use crate::error::CliError;
 use crate::federation::history::short;
-use crate::federation::means::mean_score;
+use crate::federation::means::scores;
 use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::rounds::{Federation, handle_client_failure};
 
@@ -106,7 +106,7 @@ fn table(names: &[String], visits: &[Visit]) -> String {
     for model in names.iter().map(String::as_str).chain([GLOBAL]) {
         let at = |site: &String| {
             let found = visits.iter().find(|visit| visit.model == model && visit.site == *site);
-            let score = found.and_then(|visit| mean_score([&visit.evaluations[..]]));
+            let score = found.and_then(|visit| scores(&[(0, &visit.evaluations[..])]).mean());
             Cell::new(score.map_or_else(|| "-".to_owned(), short)).set_alignment(CellAlignment::Right)
         };
         table.add_row([Cell::new(model)].into_iter().chain(names.iter().map(at)));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Diagnostic;
 use crate::experiment::config::EarlyStopping;
 use crate::experiment::document::nearest;
-use crate::federation::means::Number;
+use crate::federation::means::{ByClient, Number};
 
 /// How many of a run's numbers an error names.
 const SHOWN: usize = 8;
@@ -31,21 +31,22 @@ pub fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Nu
 /// How the watched number went so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Patience {
-    best: Option<f64>,
+    best: ByClient,
     since: u64,
 }
 
 impl Patience {
-    /// Takes down the number of a round. A NaN is no better than anything.
-    pub fn note(&mut self, value: f64, goal: Goal, rule: &EarlyStopping) {
-        let better = match (self.best, goal) {
-            (None, _) => !value.is_nan(),
-            (Some(best), Goal::Higher) => value > best + rule.min_delta,
-            (Some(best), Goal::Lower) => value < best - rule.min_delta,
+    /// Takes down the number of a round. It is better if it is over the clients that it and the best before have in common;
+    /// one that is not defined is no better than anything.
+    pub fn note(&mut self, number: &ByClient, goal: Goal, rule: &EarlyStopping) {
+        let better = match (number.means_beside(&self.best), goal) {
+            (Some((now, best)), Goal::Higher) => now > best + rule.min_delta,
+            (Some((now, best)), Goal::Lower) => now < best - rule.min_delta,
+            (None, _) => self.best.mean().is_none() && number.mean().is_some(),
         };
         self.since += 1;
         if better {
-            (self.best, self.since) = (Some(value), 0);
+            (self.best, self.since) = (number.clone(), 0);
         }
     }
 
@@ -65,7 +66,7 @@ mod tests {
         let ends = |goal, values: &[f64]| {
             let mut patience = Patience::default();
             values.iter().position(|&value| {
-                patience.note(value, goal, &rule);
+                patience.note(&[(0, value)].into_iter().collect(), goal, &rule);
                 patience.is_over(Some(&rule))
             })
         };
@@ -73,6 +74,20 @@ mod tests {
         assert_eq!(ends(Goal::Lower, &[1.0, 0.95, 0.92, 0.5]), Some(2));
         assert_eq!(ends(Goal::Lower, &[f64::NAN, f64::NAN, 1.0]), Some(1));
         assert_eq!(ends(Goal::Lower, &[3.0, 2.0, 1.0]), None);
-        assert!(!Patience { best: None, since: 99 }.is_over(None));
+        assert!(!Patience { best: ByClient::default(), since: 99 }.is_over(None));
+    }
+
+    #[test]
+    fn a_lost_client_is_no_progress() {
+        let rule = EarlyStopping { patience: 2, metric: String::new(), min_delta: 0.0 };
+        let mut patience = Patience::default();
+        let of = |values: &[(usize, f64)]| values.iter().copied().collect::<ByClient>();
+        // Without the worst of three clients the mean rises, and no client is better.
+        for number in [of(&[(0, 5.0), (1, 4.0), (2, -9.0)]), of(&[(0, 5.0), (1, 4.0)]), of(&[(1, 4.0)])] {
+            patience.note(&number, Goal::Higher, &rule);
+        }
+        assert!(patience.is_over(Some(&rule)));
+        patience.note(&of(&[(1, 4.5)]), Goal::Higher, &rule);
+        assert!(!patience.is_over(Some(&rule)));
     }
 }

@@ -1,17 +1,47 @@
 //! Means over clients, and where there is none: metrics have the units of their tasks, scores have none.
 
 use plugin_api::{Evaluation, Goal};
+use serde::{Deserialize, Serialize};
 
-/// The mean over the clients' scores, each the mean over its tasks. Tasks without data, whose score is NaN, count for
-/// nothing; `None` where nothing is left.
-pub fn mean_score<'a>(clients: impl IntoIterator<Item = &'a [Evaluation]>) -> Option<f64> {
-    mean(clients.into_iter().filter_map(|tasks| mean(tasks.iter().map(|e| e.score).filter(|score| score.is_finite()))))
+/// What clients, by their places, evaluated.
+pub type Evaluated<'e> = (usize, &'e [Evaluation]);
+
+/// A number of several clients, by their places, where it is defined: what compares models of different rounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ByClient(Vec<(usize, f64)>);
+
+impl ByClient {
+    /// The mean; none of no client.
+    pub fn mean(&self) -> Option<f64> {
+        mean(self.0.iter().map(|(_, value)| *value))
+    }
+
+    /// The means of both over the clients that both have, this one's first; none where they have none in common.
+    pub fn means_beside(&self, other: &Self) -> Option<(f64, f64)> {
+        let of = |one: &Self, other: &Self| {
+            let known = |place: usize| other.0.iter().any(|(there, _)| *there == place);
+            mean(one.0.iter().filter(|(place, _)| known(*place)).map(|(_, value)| *value))
+        };
+        of(self, other).zip(of(other, self))
+    }
 }
 
-/// The mean of one task's scores over the clients that have it; `None` where none is defined.
-pub fn mean_score_of<'a>(task: &str, clients: impl IntoIterator<Item = &'a [Evaluation]>) -> Option<f64> {
-    let of_task = clients.into_iter().flatten().filter(|evaluation| evaluation.task == task);
-    mean(of_task.map(|evaluation| evaluation.score).filter(|score| score.is_finite()))
+impl FromIterator<(usize, f64)> for ByClient {
+    fn from_iter<I: IntoIterator<Item = (usize, f64)>>(values: I) -> Self {
+        Self(values.into_iter().filter(|(_, value)| value.is_finite()).collect())
+    }
+}
+
+/// The clients' scores, each the mean over its tasks. Tasks without data, whose score is NaN, count for nothing.
+pub fn scores(clients: &[Evaluated<'_>]) -> ByClient {
+    let of = |tasks: &[Evaluation]| mean(tasks.iter().map(|e| e.score).filter(|score| score.is_finite()));
+    clients.iter().filter_map(|(place, tasks)| Some((*place, of(tasks)?))).collect()
+}
+
+/// One task's scores of the clients that have it.
+pub fn scores_of(task: &str, clients: &[Evaluated<'_>]) -> ByClient {
+    let all = clients.iter().flat_map(|(place, tasks)| tasks.iter().map(|evaluation| (*place, evaluation)));
+    all.filter(|(_, evaluation)| evaluation.task == task).map(|(place, e)| (place, e.score)).collect()
 }
 
 /// One of the server's numbers of a round: a mean over clients.
@@ -21,38 +51,40 @@ pub struct Number {
     pub tag: String,
     /// Which way it is better.
     pub goal: Goal,
+    /// The clients' values.
+    pub by_client: ByClient,
+}
+
+impl Number {
     /// The mean over the clients that it is defined for; NaN where there is none.
-    pub value: f64,
+    pub fn value(&self) -> f64 {
+        self.by_client.mean().unwrap_or(f64::NAN)
+    }
 }
 
 /// The server's numbers of the models that were evaluated at a place, in a run with several tasks or with one. Metrics
 /// have the units of their tasks, so of several tasks each has its own mean; scores have none, so there is one over all.
-pub fn numbers<'a>(
-    place: &str,
-    several: bool,
-    clients: impl IntoIterator<Item = &'a [Evaluation]> + Clone,
-) -> Vec<Number> {
-    let mut all: Vec<(Number, Vec<f64>)> = Vec::new();
-    let mut add = |name: &str, task: &str, goal: Goal, value: f64| {
+pub fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
+    let mut all: Vec<(String, Goal, Vec<(usize, f64)>)> = Vec::new();
+    let mut add = |name: &str, task: &str, goal: Goal, value: (usize, f64)| {
         let tag = if several { format!("{name}/{place}_{task}") } else { format!("{name}/{place}") };
-        let index = all.iter().position(|(number, _)| number.tag == tag).unwrap_or_else(|| {
-            all.push((Number { tag, goal, value: f64::NAN }, Vec::new()));
-            all.len() - 1
-        });
-        all[index].1.extend(Some(value).filter(|value| value.is_finite()));
+        match all.iter_mut().find(|(known, ..)| *known == tag) {
+            Some((_, _, values)) => values.push(value),
+            None => all.push((tag, goal, vec![value])),
+        }
     };
-    for evaluation in clients.clone().into_iter().flatten() {
+    for (client, evaluation) in clients.iter().flat_map(|(client, tasks)| tasks.iter().map(|e| (*client, e))) {
         if several {
-            add("Score", &evaluation.task, Goal::Higher, evaluation.score);
+            add("Score", &evaluation.task, Goal::Higher, (client, evaluation.score));
         }
         for metric in &evaluation.metrics {
-            add(&metric.name, &evaluation.task, metric.goal, metric.value);
+            add(&metric.name, &evaluation.task, metric.goal, (client, metric.value));
         }
     }
-    let value = mean_score(clients).unwrap_or(f64::NAN);
-    let score = Number { tag: format!("Score/{place}"), goal: Goal::Higher, value };
-    let means = all.into_iter().map(|(number, values)| Number { value: mean(values).unwrap_or(f64::NAN), ..number });
-    [score].into_iter().chain(means).collect()
+    let score = Number { tag: format!("Score/{place}"), goal: Goal::Higher, by_client: scores(clients) };
+    let others =
+        all.into_iter().map(|(tag, goal, values)| Number { tag, goal, by_client: values.into_iter().collect() });
+    [score].into_iter().chain(others).collect()
 }
 
 /// The mean of values; none of none.
@@ -75,17 +107,30 @@ mod tests {
     #[test]
     fn scores_without_data_count_for_nothing() {
         let (a, b) = ([evaluation("t", 1.0, -1.0), evaluation("u", f64::NAN, f64::NAN)], [evaluation("t", 3.0, -3.0)]);
-        assert_eq!(mean_score([&a[..], &b[..]]), Some(-2.0));
-        assert_eq!(mean_score([&a[1..]]), None);
-        assert_eq!((mean_score_of("t", [&a[..], &b[..]]), mean_score_of("u", [&a[..]])), (Some(-2.0), None));
+        let both = [(0, &a[..]), (1, &b[..])];
+        assert_eq!(scores(&both).mean(), Some(-2.0));
+        assert_eq!(scores(&[(0, &a[1..])]).mean(), None);
+        assert_eq!((scores_of("t", &both).mean(), scores_of("u", &both).mean()), (Some(-2.0), None));
+    }
+
+    #[test]
+    fn numbers_are_compared_over_the_clients_that_both_have() {
+        let of = |values: &[(usize, f64)]| values.iter().copied().collect::<ByClient>();
+        let then = of(&[(0, 1.0), (1, 3.0), (2, 100.0)]);
+        // The third client is lost, and the fourth has nothing to compare with.
+        let now = of(&[(0, 2.0), (1, 4.0), (2, f64::NAN), (3, -50.0)]);
+        assert_eq!(now.means_beside(&then), Some((3.0, 2.0)));
+        assert_eq!(then.means_beside(&now), Some((2.0, 3.0)));
+        assert_eq!(of(&[(7, 1.0)]).means_beside(&then), None);
     }
 
     #[test]
     fn metrics_of_different_tasks_have_no_mean_and_scores_have_one() {
         let (a, b) = ([evaluation("kd", 1e-9, -0.5), evaluation("tm", 4.0, -0.9)], [evaluation("tm", 6.0, f64::NAN)]);
         let told = |several, clients: &[&[Evaluation]]| {
-            let numbers = numbers("global_test", several, clients.iter().copied());
-            numbers.into_iter().map(|number| (number.tag, number.value)).collect::<Vec<_>>()
+            let clients: Vec<Evaluated<'_>> = clients.iter().copied().enumerate().collect();
+            let numbers = numbers("global_test", several, &clients);
+            numbers.iter().map(|number| (number.tag.clone(), number.value())).collect::<Vec<_>>()
         };
         let wanted = [
             ("Score/global_test", -0.7),

@@ -254,6 +254,29 @@ impl ModelHandle {
         self.get(ctx)
     }
 
+    /// Lets the model play another part, after which it is as it was, whatever that did to it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), if the part fails, or if the model cannot go back.
+    pub fn aside<T>(
+        &mut self,
+        scope: &CallScope<'_>,
+        part: impl FnOnce(&mut dyn Model, &Context<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let ctx = scope.context();
+        if !self.changed {
+            // The same one can be had again.
+            let found = self.get(&ctx).and_then(|model| part(model, &ctx));
+            self.evict(scope);
+            return found;
+        }
+        let model = self.get(&ctx)?;
+        let own = model.state(&ctx)?;
+        let found = part(model, &ctx);
+        let back = model.restore(&own, &ctx);
+        found.and_then(|found| back.map(|()| found))
+    }
+
     /// Ends the client's work for now: lets go of a model that can be had again, writing it to disk if it must.
     ///
     /// # Errors

@@ -103,6 +103,7 @@ mod tests {
     use crate::artefacts::tracking::Reporter;
     use crate::federation::notes::Notes;
     use crate::federation::ordered_pool::in_order;
+    use crate::federation::services::Terms;
     use crate::terminal::console::Console;
 
     /// Gives each message a tensor of its own with the number of the call.
@@ -121,15 +122,8 @@ mod tests {
 
     fn services<R>(act: impl FnOnce(&HostServices<'_>) -> R) -> R {
         let (console, notes, stop) = (Console::new(Level::Error), Notes::default(), AtomicBool::new(false));
-        let seed = Seed::new(1);
-        act(&HostServices {
-            console: &console,
-            reporter: Reporter::nowhere(),
-            notes: &notes,
-            stop: &stop,
-            seed,
-            threads: 1,
-        })
+        let (seed, terms, reporter) = (Seed::new(1), Terms::default(), Reporter::nowhere());
+        act(&HostServices { console: &console, reporter, notes: &notes, stop: &stop, seed, terms, threads: 1 })
     }
 
     fn chain() -> FilterChain {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::artefacts::tracking::Positions;
 use crate::error::{CliError, Diagnostic};
-use crate::federation::best_models::Ranking;
+use crate::federation::best_models::KeptRanking;
 use crate::federation::client::ClientState;
 use crate::federation::early_stopping::Patience;
 use crate::federation::history::History;
@@ -27,7 +27,7 @@ pub struct CheckpointIndex {
     record: History,
     patience: Patience,
     notes: Vec<Note>,
-    best: Ranking,
+    best: KeptRanking,
     clients: Vec<ClientEntry>,
 }
 

@@ -1,35 +1,36 @@
 //! The rounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use plugin_api::{Aggregator, Cohort, ErrorKind, Evaluation, Message, Stage, Update};
+use plugin_api::{Aggregator, Cohort, ErrorKind, Level, Message, Sampling, Stage, Update};
 
 use crate::artefacts::run_dir::RunDir;
-use crate::artefacts::tracking::{Positions, Scalar, Tracker};
+use crate::artefacts::tracking::{Positions, SERVER, Tracker};
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::config::{self, LOCAL_SCORE, OnClientFailure};
+use crate::experiment::config::{self, OnClientFailure};
+use crate::federation::absent;
 use crate::federation::best_models::BestModels;
 use crate::federation::client::{Client, Outcome};
-use crate::federation::early_stopping::{self, Patience};
+use crate::federation::early_stopping::Patience;
+use crate::federation::evaluation::Evaluators;
 use crate::federation::exchange::{Exchange, pick};
 use crate::federation::filters::FilterChain;
-use crate::federation::history::{History, short};
-use crate::federation::means::{Number, mean_score, numbers};
+use crate::federation::history::History;
 use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::orders::Orders;
 use crate::federation::predictions;
 use crate::federation::round_progress::Opening;
-use crate::federation::sampling::select;
+use crate::federation::sampling::Draws;
 use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::federation::totals::Totals;
 use crate::plugins::validate::{self, Layout};
 use crate::terminal::signals::Pause;
 
-/// What the clients of a round did, by their names, in their order.
-type Outcomes = Vec<(String, Outcome)>;
+/// What the clients of a round did, by their places, in their order.
+pub type Outcomes = Vec<(usize, Outcome)>;
 
 /// The federation between two rounds.
 pub struct Federation<'a> {
@@ -37,11 +38,17 @@ pub struct Federation<'a> {
     pub clients: Vec<Box<dyn Client>>,
     /// The aggregator and its plugin's name.
     pub aggregator: (String, Box<dyn Aggregator>),
+    /// Whether a round without updates counts for it.
+    pub empty_rounds: bool,
+    /// Which clients take part in the rounds.
+    pub draws: Draws,
+    /// Which clients judge the global model.
+    pub evaluators: Evaluators,
     /// The server's filters: on what it gets, and on what it sends.
     pub server: [FilterChain; 2],
     /// The global model.
     pub global: Message,
-    /// The mean of the clients' scores of the global model that was evaluated last.
+    /// The mean of the evaluators' scores of the global model that was evaluated last.
     pub score: Option<f64>,
     /// What updates and global models have to fit.
     pub layout: Layout,
@@ -81,12 +88,12 @@ impl Federation<'_> {
     /// # Errors
     /// If a component fails, a file cannot be written, or the run is asked to stop.
     pub fn run(&mut self) -> Result<(), CliError> {
+        self.note_terms();
         let mut checkpointed = Instant::now();
         while !self.is_over() {
             self.totals.round_begins();
             self.pause.restart();
-            let (outcomes, numbers) = self.round(self.done)?;
-            self.judge(self.done, &outcomes, numbers)?;
+            self.round(self.done)?;
             self.opening = None;
             self.clients.iter_mut().for_each(|client| client.close());
             self.done += 1;
@@ -104,9 +111,30 @@ impl Federation<'_> {
         if let (true, Some(rule)) = (self.done < self.plan.rounds, &self.plan.early_stopping) {
             let line =
                 format!("stopped after round {}: {} rounds without a better {}", self.done, rule.patience, rule.metric);
-            self.services.console.log(plugin_api::Level::Info, &line);
+            self.services.console.log(Level::Info, &line);
         }
         Ok(())
+    }
+
+    /// What readers of the summary have to know of the experiment's terms.
+    fn note_terms(&self) {
+        let note = |key: &str, text: &str| self.services.notes.set(SERVER, "fedplug", key, text);
+        match self.plan.sampling() {
+            Sampling::Poisson(probability) if probability < 1.0 => note(
+                "sampling",
+                &format!(
+                    "each client joined each round with probability {probability}, by secret randomness: another run of \
+                     this experiment gives other results"
+                ),
+            ),
+            _ => {}
+        }
+        if !self.plan.reports() {
+            note(
+                "report",
+                "metrics, scores, predictions, norms and bytes of clients were not reported; the last model is the result",
+            );
+        }
     }
 
     /// Where somebody asked the run to stop: writes a checkpoint, and ends it.
@@ -129,13 +157,30 @@ impl Federation<'_> {
         self.done >= self.plan.rounds || self.patience.is_over(self.plan.early_stopping.as_ref())
     }
 
-    /// One round: clients are selected; each gets the global model through the filters, evaluates, trains and evaluates;
-    /// its update comes back through the filters and is aggregated in the clients' order; the aggregate is the next
-    /// global model. Before and after the clients' work the aggregator may ask them for more.
-    fn round(&mut self, round: u64) -> Result<(Outcomes, Vec<Number>), CliError> {
+    /// One round: clients are drawn; they train the global model, which the evaluators judge; the aggregate is the next
+    /// global model. Where nobody was drawn, the model stays as it is, unless the aggregator says that the round counts.
+    fn round(&mut self, round: u64) -> Result<(), CliError> {
+        let drawn = self.draws.round(round, self.clients.len(), self.plan, self.services.seed)?;
+        let (outcomes, next) = if drawn.is_empty() && !self.empty_rounds {
+            let line = format!("round {}: no client was drawn, and the global model stays as it is", round + 1);
+            self.services.console.log(Level::Info, &line);
+            (Vec::new(), None)
+        } else {
+            let (outcomes, next) = self.train(round, drawn.clone())?;
+            (outcomes, Some(next))
+        };
+        let numbers = self.judge_global(round, &drawn, &outcomes)?;
+        self.global = next.unwrap_or_else(|| std::mem::take(&mut self.global));
+        self.best.release();
+        self.judge(round, &outcomes, numbers)
+    }
+
+    /// Each drawn client gets the global model through the filters, evaluates, trains and evaluates; its update comes back
+    /// through the filters and is aggregated in the clients' order. Before and after the clients' work the aggregator may
+    /// ask them for more. What it makes of it is the next global model.
+    fn train(&mut self, round: u64, mut chosen: Vec<usize>) -> Result<(Outcomes, Message), CliError> {
         let services = self.services;
         let place = format!("round {}", round + 1);
-        let mut chosen = select(self.clients.len(), self.plan.fraction, self.plan.min_clients, services.seed, round);
         let cohort =
             Cohort::new(chosen.iter().map(|&k| self.clients[k].name().to_owned()).collect(), self.clients.len());
         let plugin = self.aggregator.0.clone();
@@ -158,8 +203,7 @@ impl Federation<'_> {
         let encoded = asked.run_queries(&mut **aggregator, Stage::Opening, &mut chosen, &ctx, &failed, &lost)?;
         let names: Vec<String> = chosen.iter().map(|&place| self.clients[place].name().to_owned()).collect();
 
-        let mut outcomes = Vec::new();
-        let mut heard = Vec::new();
+        let (mut outcomes, mut heard, mut withheld) = (Vec::new(), Vec::new(), BTreeSet::new());
         // Places in `chosen`: of those that are not done, and of the next to be taken; and who is done before its turn.
         let (mut pending, mut next) = ((0..chosen.len()).collect::<Vec<_>>(), 0);
         let mut ready: BTreeMap<usize, Result<Outcome, ComponentError>> = BTreeMap::new();
@@ -189,12 +233,15 @@ impl Federation<'_> {
                 let client = &names[index];
                 let scope = CallScope::new(services, "server", Some((chosen[index], client)), Some(round));
                 let filtered = outcome.and_then(|mut outcome| {
+                    let crossed = absent::names(&outcome.message.params);
                     let message = input.apply(std::mem::take(&mut outcome.message), global, &scope)?;
                     validate::update(layout, global, &message, encoded)
                         .map_err(|e| ComponentError::new("update".to_owned(), e))?;
+                    let withheld = outcome.withheld.iter().cloned().chain(crossed);
+                    outcome.withheld = absent::missing(withheld, &message.params);
                     Ok((message, outcome))
                 });
-                let (message, outcome) = match filtered {
+                let (message, mut outcome) = match filtered {
                     Ok(filtered) => filtered,
                     Err(fault) => return lost(fault, client),
                 };
@@ -206,8 +253,9 @@ impl Federation<'_> {
                     // What it refuses leaves no trace, by its contract: it is the client that has failed.
                     Err(error) => return lost(ComponentError::new(format!("aggregator `{plugin}`"), error), client),
                 }
+                withheld.append(&mut std::mem::take(&mut outcome.withheld).into_iter().collect());
                 heard.push(chosen[index]);
-                outcomes.push((client.to_owned(), outcome));
+                outcomes.push((chosen[index], outcome));
                 Ok(())
             };
             let places: Vec<usize> = pending.iter().map(|&place| chosen[place]).collect();
@@ -233,79 +281,21 @@ impl Federation<'_> {
             self.save()?;
             self.pause.restart();
         }
-        if outcomes.is_empty() {
+        let may_be_empty = self.empty_rounds && matches!(self.plan.sampling(), Sampling::Poisson(_));
+        if outcomes.is_empty() && !may_be_empty {
             return Err(CliError::run(Diagnostic::new(format!("{place}: every client failed"))));
         }
-        if outcomes.len() < self.plan.min_clients {
+        if outcomes.len() < self.plan.min_clients && !may_be_empty {
             let report = Diagnostic::new(format!("{place}: only {} clients sent an update", outcomes.len()));
             return Err(CliError::run(report.hint(format!("`federation.min-clients` is {}", self.plan.min_clients))));
         }
         let aggregator = &mut self.aggregator.1;
         let mut asked = Exchange { clients: &mut self.clients, round, services, workers: self.workers };
         asked.run_queries(&mut **aggregator, Stage::Closing, &mut heard, &ctx, &failed, &lost)?;
-        let next = aggregator.finish(&ctx).and_then(|next| validate::aggregated(&self.layout, next)).map_err(failed)?;
-        let numbers = self.note_score(round, outcomes.iter().map(|(_, outcome)| &outcome.global[..]))?;
-        self.global = next;
-        self.best.release();
-        Ok((outcomes, numbers))
-    }
-
-    /// Takes down how well the present global model does at these clients, and keeps it if it does better than any before.
-    ///
-    /// # Errors
-    /// If a model that was best before could not be written where it waits.
-    fn note_score<'e>(
-        &mut self,
-        rounds: u64,
-        clients: impl Iterator<Item = &'e [Evaluation]> + Clone,
-    ) -> Result<Vec<Number>, CliError> {
-        self.score = mean_score(clients.clone());
-        self.best.note(rounds, &self.global, clients.clone())?;
-        let numbers = numbers("global_test", self.several_tasks, clients);
-        self.report(rounds, &numbers);
-        Ok(numbers)
-    }
-
-    /// Reports the server's numbers; those that are not defined are no points of a curve.
-    fn report(&self, round: u64, numbers: &[Number]) {
-        for Number { tag, value, .. } in numbers.iter().filter(|number| number.value.is_finite()) {
-            let (tag, value) = (tag.clone(), *value);
-            self.services.reporter.scalar(Scalar { client: None, round, tag, step: round, value });
-        }
-    }
-
-    /// Takes down what a round showed, and shows it.
-    fn judge(&mut self, round: u64, outcomes: &[(String, Outcome)], mut all: Vec<Number>) -> Result<(), CliError> {
-        for (client, outcome) in outcomes {
-            self.record.add_traffic(client, outcome.traffic);
-            self.totals.computed(outcome.spent);
-            self.record.add_global(client, &outcome.global);
-            outcome.local.iter().for_each(|evaluations| self.record.add_local(client, evaluations));
-        }
-        let last = outcomes.iter().filter_map(|(_, outcome)| outcome.local.last().map(Vec::as_slice));
-        let local = numbers("local_test", self.several_tasks, last);
-        self.report(round, &local);
-        let mut line = format!("round {}/{}", round + 1, self.plan.rounds);
-        // Of several tasks the score alone: their metrics fill no line, and have no mean.
-        for Number { tag, value, .. } in local.iter().take(if self.several_tasks { 1 } else { local.len() }) {
-            let name = tag.strip_suffix("/local_test").unwrap_or(tag);
-            let name = if tag == LOCAL_SCORE { "score" } else { name };
-            let value = if value.is_finite() { short(*value) } else { "-".to_owned() };
-            line += &format!(", {name} {value}");
-        }
-        let seconds = self.totals.round_ends();
-        self.services.console.round(&format!("{line} ({seconds:.1} s)"));
-        all.extend(local);
-        self.watch(&all)
-    }
-
-    /// Notes the number that early stopping watches.
-    fn watch(&mut self, numbers: &[Number]) -> Result<(), CliError> {
-        let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
-        let number = early_stopping::watched(rule, numbers)
-            .map_err(|report| CliError::run(report.within("`federation.early-stopping.metric`")))?;
-        self.patience.note(number.value, number.goal, rule);
-        Ok(())
+        let mut next =
+            aggregator.finish(&ctx).and_then(|next| validate::aggregated(&self.layout, next)).map_err(failed)?;
+        absent::complete(&mut next.params, &self.global.params, &withheld);
+        Ok((outcomes, next))
     }
 
     /// Evaluates the last global model at every client, in the clients' order, and writes what it and the clients' own
@@ -337,12 +327,12 @@ impl Federation<'_> {
         in_order((self.workers, ahead), &mut self.clients, work, |index, found: Result<_, CliError>| match found? {
             None => Ok(()),
             Some(Ok((evaluations, predicted))) => {
-                all.push((names[index].clone(), evaluations));
+                all.push((index, evaluations));
                 let place = format!("predictions, client `{}`", names[index]);
                 match predicted {
                     Ok((own, global)) => predictions.add(&names[index], &own, &global),
                     Err(fault) if fault.is_unsupported() => {
-                        services.console.log(plugin_api::Level::Warn, fault.report(&place).message());
+                        services.console.log(Level::Warn, fault.report(&place).message());
                         Ok(())
                     }
                     Err(fault) if on_failure == OnClientFailure::LeaveOut => {
@@ -361,10 +351,10 @@ impl Federation<'_> {
                 services,
             ),
         })?;
-        for (client, evaluations) in &all {
-            self.record.add_global(client, evaluations);
+        for (place, evaluations) in &all {
+            self.record.add_global(&names[*place], evaluations);
         }
-        self.note_score(self.done, all.iter().map(|(_, evaluations)| &evaluations[..]))?;
+        self.note_score(self.done, &all)?;
         self.tracker.sync().map(|_| late)
     }
 }
@@ -381,7 +371,7 @@ pub fn handle_client_failure(
 ) -> Result<(), CliError> {
     let report = fault.report(place);
     if policy == OnClientFailure::LeaveOut && !fault.is_cancelled() {
-        services.console.log(plugin_api::Level::Warn, &format!("left out: {}", report.message()));
+        services.console.log(Level::Warn, &format!("left out: {}", report.message()));
         return Ok(());
     }
     // The others need not finish what nobody will take.

@@ -1,6 +1,22 @@
 //! Which clients take part in a round.
+//!
+//! A draw without replacement follows from the seed. A Poisson draw is secret, and made once: each is in the file
+//! `draws.jsonl` before its round begins, so that a round that is interrupted, at whatever moment, is resumed with the same
+//! clients. The file is beside the run's checkpoints and goes with them at the run's end.
 
-use plugin_api::Seed;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use plugin_api::{Sampling, Seed};
+use serde::{Deserialize, Serialize};
+
+use crate::artefacts::checkpoint;
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::Federation;
+
+/// The file in the folder of checkpoints.
+const FILE: &str = "draws.jsonl";
 
 /// The places of the clients of a round, in their order: a share of them, at least so many, drawn without replacement
 /// from the experiment's seed and the round alone.
@@ -20,9 +36,174 @@ pub fn select(clients: usize, fraction: f64, at_least: usize, seed: Seed, round:
     places
 }
 
+/// As few clients as a round of a Poisson draw is likely to have, and at least one: three standard deviations below the
+/// mean.
+pub fn few(clients: usize, probability: f64) -> usize {
+    let mean = clients as f64 * probability;
+    let low = mean - 3.0 * (mean * (1.0 - probability)).sqrt();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
+    let count = low.max(1.0) as usize;
+    count.min(clients)
+}
+
+/// The places of the clients that evaluate every round's global model, in their order.
+pub fn evaluators(clients: usize, plan: &Federation, seed: Seed) -> Vec<usize> {
+    if plan.reports() { select(clients, plan.evaluation_fraction, 1, seed.of("evaluation"), 0) } else { Vec::new() }
+}
+
+/// The draws of a run.
+#[derive(Debug)]
+pub struct Draws {
+    path: PathBuf,
+    known: BTreeMap<u64, Vec<usize>>,
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+struct Draw {
+    round: u64,
+    clients: Vec<usize>,
+}
+
+impl Draws {
+    /// Those that were made in this run directory before.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn of(run: &Path) -> Result<Self, CliError> {
+        let path = run.join(checkpoint::FOLDER).join(FILE);
+        let failed = |e| CliError::io(&path, "read the draws of clients", &e);
+        let text = match std::fs::read_to_string(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(failed)?,
+        };
+        let mut known = BTreeMap::new();
+        // A line without an end was being written when the process was killed, so its round had not begun.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for line in text[..whole].lines() {
+            let Draw { round, clients } = serde_json::from_str(line).map_err(|e| {
+                let report = Diagnostic::new(format!("{}: a damaged line", path.display())).cause(e);
+                CliError::run(report.hint("start over with --force"))
+            })?;
+            known.insert(round, clients);
+        }
+        if whole < text.len() {
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            file.and_then(|file| file.set_len(whole as u64)).map_err(failed)?;
+        }
+        Ok(Self { path, known })
+    }
+
+    /// The places of the clients of a round, in their order.
+    ///
+    /// # Errors
+    /// If the operating system gives no randomness, or a draw cannot be kept.
+    pub fn round(&mut self, round: u64, clients: usize, plan: &Federation, seed: Seed) -> Result<Vec<usize>, CliError> {
+        let Sampling::Poisson(probability) = plan.sampling() else {
+            return Ok(select(clients, plan.fraction, plan.min_clients, seed, round));
+        };
+        if probability >= 1.0 {
+            return Ok((0..clients).collect());
+        }
+        if let Some(known) = self.known.get(&round) {
+            return Ok(known.clone());
+        }
+        let drawn = poisson(clients, probability)?;
+        self.keep(&Draw { round, clients: drawn.clone() }).map_err(|e| CliError::io(&self.path, "keep a draw", &e))?;
+        self.known.insert(round, drawn.clone());
+        Ok(drawn)
+    }
+
+    fn keep(&self, draw: &Draw) -> std::io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&self.path)?;
+        file.write_all(format!("{}\n", serde_json::to_string(draw)?).as_bytes())?;
+        file.sync_data()
+    }
+}
+
+/// Each client with this probability, to within 2^-64, by the operating system's randomness.
+fn poisson(clients: usize, probability: f64) -> Result<Vec<usize>, CliError> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of 2^64, below it")]
+    let below = (probability * 2_f64.powi(64)) as u64;
+    let none =
+        |e| CliError::run(Diagnostic::new("the operating system gives no randomness to draw clients by").cause(e));
+    let joins = |place: usize| match getrandom::u64().map_err(none) {
+        Ok(number) => (number < below).then_some(Ok(place)),
+        Err(failure) => Some(Err(failure)),
+    };
+    (0..clients).filter_map(joins).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plan(text: &str) -> Federation {
+        toml::from_str(&format!("rounds = 1\n{text}")).unwrap()
+    }
+
+    #[test]
+    fn clients_of_a_poisson_draw_join_independently() {
+        let (rounds, clients, probability) = (4000_u32, 8, 0.3);
+        let (mut joined, mut together, mut empty) = ([0_u32; 8], 0_u32, 0_u32);
+        for _ in 0..rounds {
+            let drawn = poisson(clients, probability).unwrap();
+            assert!(drawn.is_sorted());
+            drawn.iter().for_each(|&place| joined[place] += 1);
+            together += u32::from(drawn.contains(&0) && drawn.contains(&1));
+            empty += u32::from(drawn.is_empty());
+        }
+        // Six standard deviations: wrong once in a hundred million runs of this test.
+        let within = |count: u32, probability: f64| {
+            let (mean, n) = (probability * f64::from(rounds), f64::from(rounds));
+            (f64::from(count) - mean).abs() < 6.0 * (n * probability * (1.0 - probability)).sqrt()
+        };
+        assert!(joined.iter().all(|&count| within(count, 0.3)), "{joined:?}");
+        assert!(within(together, 0.09) && within(empty, 0.7_f64.powi(8)), "{together} {empty}");
+    }
+
+    #[test]
+    fn a_round_is_drawn_once_however_often_it_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan("fraction = 0.5\nsampling = \"poisson\"");
+        let draw = |draws: &mut Draws, round| draws.round(round, 64, &plan, Seed::new(1)).unwrap();
+        let mut draws = Draws::of(folder.path()).unwrap();
+        let drawn: Vec<_> = (0..3).map(|round| draw(&mut draws, round)).collect();
+        assert!(drawn[0] != drawn[1] && draw(&mut draws, 1) == drawn[1]);
+        let path = folder.path().join(checkpoint::FOLDER).join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        // Killed while a line was written: that round had not begun.
+        let last = text.lines().next_back().unwrap();
+        std::fs::write(&path, &text[..text.len() - last.len() / 2]).unwrap();
+        let mut draws = Draws::of(folder.path()).unwrap();
+        assert_eq!([draw(&mut draws, 0), draw(&mut draws, 1)], drawn[..2]);
+        let again = draw(&mut draws, 2);
+        assert_eq!(draw(&mut Draws::of(folder.path()).unwrap(), 2), again);
+        std::fs::write(&path, "nonsense\n").unwrap();
+        assert!(Draws::of(folder.path()).unwrap_err().to_string().contains("a damaged line"));
+    }
+
+    #[test]
+    fn everyone_of_everyone_needs_no_draw() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draws = Draws::of(folder.path()).unwrap();
+        let drawn = draws.round(0, 3, &plan("sampling = \"poisson\""), Seed::new(1)).unwrap();
+        assert_eq!(drawn, [0, 1, 2]);
+        assert!(!folder.path().join(checkpoint::FOLDER).exists());
+        assert_eq!([few(1000, 0.5), few(6, 0.3), few(6, 1.0), few(3, 0.001)], [452, 1, 6, 1]);
+    }
+
+    #[test]
+    fn evaluators_are_the_same_in_every_round_and_of_every_draw() {
+        let seed = Seed::new(3);
+        assert_eq!(evaluators(4, &plan("fraction = 0.25"), seed), [0, 1, 2, 3]);
+        let half = evaluators(100, &plan("evaluation-fraction = 0.5"), seed);
+        assert!(half.len() == 50 && half != select(100, 0.5, 1, seed, 0));
+        assert!(evaluators(4, &plan("report = \"none\""), seed).is_empty());
+    }
 
     #[test]
     fn everyone_takes_part_unless_a_share_is_asked_for() {

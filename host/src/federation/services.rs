@@ -86,6 +86,21 @@ impl ComponentError {
     }
 }
 
+/// What an experiment says of draws and reports, so far as calls depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How the clients of a round are drawn.
+    pub sampling: Sampling,
+    /// Whether clients report metrics.
+    pub reports: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { sampling: Sampling::Fixed, reports: true }
+    }
+}
+
 /// The host's end of what a client may call: lines, scalars, progress, and whether to stop.
 #[derive(Clone, Debug)]
 pub struct HostServices<'a> {
@@ -99,6 +114,8 @@ pub struct HostServices<'a> {
     pub stop: &'a AtomicBool,
     /// The experiment's seed.
     pub seed: Seed,
+    /// What the experiment says of draws and reports.
+    pub terms: Terms,
     /// How many threads a client may compute with.
     pub threads: usize,
 }
@@ -208,7 +225,7 @@ impl Host for CallScope<'_> {
     fn property(&self, key: &str) -> Option<Value> {
         match key {
             "filter.position" => self.position.and_then(|position| serde_json::to_value(position).ok()),
-            "sampling" => serde_json::to_value(Sampling::Fixed).ok(),
+            "sampling" => serde_json::to_value(self.services.terms.sampling).ok(),
             _ => None,
         }
     }

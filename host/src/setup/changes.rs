@@ -207,6 +207,7 @@ mod tests {
             schema,
             score: None,
             extendable,
+            empty_rounds: false,
         }
     }
 

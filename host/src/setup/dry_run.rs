@@ -26,6 +26,7 @@ use plugin_api::{Evaluation, Message, Task};
 use crate::error::{CliError, Diagnostic};
 use crate::federation::early_stopping;
 use crate::federation::means::numbers;
+use crate::federation::sampling;
 use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::plugins::validate::{self, Layout};
 use crate::setup::Setup;
@@ -53,10 +54,16 @@ pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<(), Cl
     }
     let (document, federation) = (&setup.experiment.document, &setup.experiment.federation);
     let mut reports: Vec<Diagnostic> = Vec::new();
-    if let (Some(rule), false) = (&federation.early_stopping, parts.evaluations.is_empty()) {
+    if let (Some(rule), true) = (&federation.early_stopping, parts.evaluations.iter().any(Option::is_some)) {
         let way = ["federation", "early-stopping", "metric"].map(str::to_owned);
-        let of = |place| numbers(place, setup.description.tasks.len() > 1, parts.evaluations.iter().map(Vec::as_slice));
-        let all = [of("global_test"), of("local_test")].concat();
+        let clients = setup.description.clients.len();
+        let of = |place: &str, clients: Vec<usize>| {
+            let found =
+                clients.into_iter().filter_map(|k| Some((k, parts.evaluations[parts.of_client[k]].as_deref()?)));
+            numbers(place, setup.description.tasks.len() > 1, &found.collect::<Vec<_>>())
+        };
+        let evaluators = sampling::evaluators(clients, federation, services.seed);
+        let all = [of("global_test", evaluators), of("local_test", (0..clients).collect())].concat();
         reports.extend(early_stopping::watched(rule, &all).err().map(|report| document.place(report, &way)));
     }
     let all = faults.0.iter().chain(&played.0);
@@ -89,8 +96,8 @@ struct Parts {
     of_client: Vec<usize>,
     /// For each set of tasks, what a model that holds it sends; nothing of one that failed.
     sent: Vec<Option<Message>>,
-    /// What each of these models reports, but of those that failed.
-    evaluations: Vec<Vec<Evaluation>>,
+    /// What each of these models reports; nothing of one that failed.
+    evaluations: Vec<Option<Vec<Evaluation>>>,
 }
 
 impl Parts {
@@ -106,16 +113,10 @@ impl Parts {
             if number < sent.len() {
                 continue;
             }
-            sent.push(match lead(setup, index, held, services) {
-                Ok((message, evaluations)) => {
-                    reported.push(evaluations);
-                    Some(message)
-                }
-                Err(fault) => {
-                    faults.add(place, fault);
-                    None
-                }
-            });
+            let led = lead(setup, index, held, services).map_err(|fault| faults.add(place, fault)).ok();
+            let (message, evaluations) = led.unzip();
+            sent.push(message);
+            reported.push(evaluations);
         }
         Self { of_client, sent, evaluations: reported }
     }

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use plugin_api::{Context, Epoch, Message};
+use plugin_api::{Context, Epoch, Message, Trained};
 
-use super::{Client as _, ClientState, Failed, LocalClient, Order, Outcome, Spent, Traffic};
+use super::{Client as _, ClientState, Failed, Judgement, LocalClient, Order, Outcome, Spent, Traffic};
 use crate::artefacts::tracking::Scalar;
+use crate::federation::absent;
 use crate::federation::model_store::as_error;
 use crate::federation::round_progress::Progress;
 use crate::federation::services::{CallScope, ComponentError, HostServices};
@@ -58,14 +59,44 @@ impl LocalClient {
             return Ok(None);
         }
         let message = self.send(&quiet.with_progress().context()).map_err(|e| me.fault(e))?;
+        let sent = absent::names(&message.params);
         let message = self.output.apply(message, &self.base.take().unwrap_or_default(), &scope)?;
+        let withheld = absent::missing(sent, &message.params);
         let traffic = Traffic { received: order.global.bytes() as u64, sent: message.bytes() as u64 };
         for (tag, bytes) in [("ByteSize/received", traffic.received), ("ByteSize/sent", traffic.sent)] {
             scope.context().scalar(tag, self.position, bytes as f64);
         }
         let Progress { trained, global, local, .. } = self.progress.clone().unwrap_or_else(|| Progress::new(round));
         let (global, spent) = (global.unwrap_or_default(), self.spent);
-        Ok(Some(Outcome { message, steps: trained.steps, examples: trained.examples, global, local, traffic, spent }))
+        let Trained { steps, examples } = trained;
+        Ok(Some(Outcome { message, withheld, steps, examples, global, local, traffic, spent }))
+    }
+
+    /// Evaluates a global model; of its filters and its model nothing stays of it.
+    pub(super) fn judge_aside(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<Judgement, ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, Some(order.round));
+        let states = self.input.states(&scope)?;
+        let base = self.input.apply(order.global.clone(), &order.global, &scope);
+        self.input.restore(&states, &scope)?;
+        let (base, tasks, mut spent) = (base?, &self.tasks, Spent::default());
+        let found = self.model.aside(&scope, |model, ctx| {
+            model.receive(&base, ctx)?;
+            let begun = Instant::now();
+            let found = model.evaluate(tasks, ctx);
+            spent.evaluation = begun.elapsed().as_secs_f64();
+            validate::evaluations(tasks, found?)
+        });
+        let global = found.map_err(|e| me.fault(e))?;
+        self.report(&global, "global_test", order.round, services);
+        let traffic = Traffic { received: order.global.bytes() as u64, sent: 0 };
+        scope.context().scalar("ByteSize/received", self.position, traffic.received as f64);
+        self.release(services)?;
+        Ok(Judgement { global, traffic, spent })
     }
 
     /// What the model sends in this round, which it is asked for once.

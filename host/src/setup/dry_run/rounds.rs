@@ -1,18 +1,19 @@
 //! Filters and aggregator, with what the models send.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plugin_api::{Cohort, Context, Message, Params, Stage as At, Update};
+use plugin_api::{Cohort, Context, Message, Params, Sampling, Stage as At, Update};
 
 use super::understudy::{StandIn, cut};
 use super::{Faults, Parts};
 use crate::experiment::config::FilterPosition;
+use crate::federation::absent;
 use crate::federation::client::{Client, LocalClient, Order};
 use crate::federation::exchange::Exchange;
 use crate::federation::filters::FilterChain;
 use crate::federation::model_store::{ModelFactory, ModelHandle, Store};
-use crate::federation::sampling::select;
+use crate::federation::sampling::{few, select};
 use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::plugins::validate::{self, Layout};
 use crate::setup::Setup;
@@ -62,7 +63,13 @@ impl Stage<'_> {
         let mut clients = self.clients(&whole, services)?;
         let mut server = Server { layout: Layout::of(&whole), global: whole.into(), input, output };
         let federation = &experiment.federation;
-        let draw = |round| select(clients.len(), federation.fraction, federation.min_clients, services.seed, round);
+        let count = clients.len();
+        let draw = |round| match federation.sampling() {
+            // A draw may select all, and in another round a few.
+            Sampling::Poisson(_) if round == 0 => (0..count).collect(),
+            Sampling::Poisson(probability) => select(count, 0.0, few(count, probability), services.seed, round),
+            Sampling::Fixed => select(count, federation.fraction, federation.min_clients, services.seed, round),
+        };
         // The second round that is rehearsed has other clients than the first, where a round has: then the global model
         // may lack what these send.
         let (first, later) = (draw(0), 1..plan.rounds.min(DRAWS));
@@ -91,6 +98,7 @@ impl Stage<'_> {
             // Without the aggregator's part only what is wrong by itself can be told: at a key of the filter's own.
             let opened = opened.map_err(|(place, fault)| faults.add(place, fault)).ok();
             let mut sent: BTreeMap<usize, Option<Message>> = BTreeMap::new();
+            let mut withheld = BTreeSet::new();
             let mut updates = Vec::new();
             for &k in &chosen {
                 let part = self.parts.of_client[k];
@@ -105,7 +113,13 @@ impl Stage<'_> {
                             faults.add(place, fault);
                         }
                     });
-                    sent.insert(part, update.ok());
+                    sent.insert(
+                        part,
+                        update.ok().map(|(message, taken)| {
+                            withheld.extend(taken);
+                            message
+                        }),
+                    );
                 }
                 updates.extend(sent.get(&part).cloned().flatten().map(|message| (k, message)));
             }
@@ -122,12 +136,14 @@ impl Stage<'_> {
             let mut asked = Exchange { clients: &mut clients, round, services, workers: placement.workers };
             asked.run_queries(&mut *aggregator, At::Closing, &mut chosen, &ctx, &failed, &lost)?;
             let next = aggregator.finish(&ctx).and_then(|next| validate::aggregated(&server.layout, next));
-            server.global = next.map_err(failed)?;
+            let mut next = next.map_err(failed)?;
+            absent::complete(&mut next.params, &server.global.params, &withheld);
+            server.global = next;
         }
         Ok(())
     }
 
-    /// What a client sends, as the aggregator gets it.
+    /// What a client sends, as the aggregator gets it, and the names that were taken out on its way.
     fn update(
         &self,
         client: &mut dyn Client,
@@ -136,7 +152,7 @@ impl Stage<'_> {
         server: &mut Server,
         encoded: bool,
         services: &HostServices<'_>,
-    ) -> Result<Message, ComponentError> {
+    ) -> Result<(Message, Vec<String>), ComponentError> {
         let name = client.name().to_owned();
         let scope = CallScope::new(services, "server", Some((index, &name)), Some(round));
         let Server { layout, global, input, output } = server;
@@ -149,11 +165,14 @@ impl Stage<'_> {
         })?;
         let received =
             received.ok_or_else(|| ComponentError::new("rehearsal".to_owned(), plugin_api::Error::cancelled()))?;
+        let crossed = absent::names(&received.message.params);
         let message = input.apply(received.message, global, &scope)?;
-        validate::update(layout, global, &message, encoded).map(|()| message).map_err(|error| {
+        validate::update(layout, global, &message, encoded).map_err(|error| {
             ComponentError::new("update".to_owned(), error)
                 .of_table(at([FilterPosition::ServerInput, FilterPosition::ClientOutput]))
-        })
+        })?;
+        let withheld = absent::missing(received.withheld.into_iter().chain(crossed), &message.params);
+        Ok((message, withheld))
     }
 
     /// The table of the last filter at one of these places, the first before the second; else that of the model.

@@ -1,0 +1,241 @@
+//! The table `[federation]`.
+
+use plugin_api::Sampling;
+use plugin_api::config::{self, Problem};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::experiment::byte_size::ByteSize;
+use crate::federation::services::Terms;
+
+/// More rounds, or epochs in one, are a slip of the hand.
+const MOST_ROUNDS: u64 = 1_000_000_000;
+
+/// More threads than any machine has.
+pub const MOST_THREADS: u32 = 4096;
+
+/// The table `[federation]`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Federation {
+    /// How many rounds.
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub rounds: u64,
+    /// How many epochs each client trains in a round.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub local_epochs: u64,
+    /// Where the clients compute: client k gets entry k modulo the list's length. `auto` stands for the GPUs that the
+    /// model finds, or else the CPU.
+    #[serde(default = "auto")]
+    #[schemars(length(min = 1))]
+    pub devices: Vec<String>,
+    /// How many clients work at the same time; 0 chooses by the machine. Results do not depend on it.
+    #[serde(default)]
+    #[schemars(range(max = MOST_THREADS))]
+    pub threads: usize,
+    /// How many threads each client computes with. Results may depend on it.
+    #[serde(default = "one_thread")]
+    #[schemars(range(min = 1, max = MOST_THREADS))]
+    pub threads_per_client: usize,
+    /// What happens when a client fails.
+    #[serde(default)]
+    pub on_client_failure: OnClientFailure,
+    /// The share of the clients that train in a round, drawn anew for each round; `sampling` says how.
+    #[serde(default = "all")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub fraction: f64,
+    /// How the clients of a round are drawn.
+    #[serde(default)]
+    pub sampling: SamplingMethod,
+    /// At least this many clients train in a round, and a round with fewer updates ends the run. With
+    /// `sampling = "poisson"` it must be 1.
+    #[serde(default = "one_client")]
+    #[schemars(range(min = 1))]
+    pub min_clients: usize,
+    /// The share of the clients that evaluate the global model of every round, whether they train in it or not; drawn once,
+    /// from the seed. The server's numbers, the best model and early stopping go by these clients alone, so that every
+    /// round is judged by the same clients.
+    #[serde(default = "all")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub evaluation_fraction: f64,
+    /// Whether metrics leave the clients.
+    #[serde(default)]
+    pub report: Reporting,
+    /// When to stop before the last round; never where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// Whether every client evaluates the models of all at the end.
+    #[serde(default)]
+    pub cross_site: bool,
+    /// After how many rounds a checkpoint is written; 0 goes by `checkpoint-after`. Results do not depend on it.
+    #[serde(default)]
+    #[schemars(range(max = MOST_ROUNDS))]
+    pub checkpoint_every: u64,
+    /// After how many seconds a checkpoint is written where `checkpoint-every` is 0: at the end of the first round that
+    /// ends so long after the last one, and in a longer round between two epochs. There clients at work wait for the
+    /// slowest one's epoch, so if several work at a time, at least ten of the longest epochs lie between two checkpoints.
+    /// Results do not depend on it.
+    #[serde(default = "a_minute")]
+    pub checkpoint_after: u64,
+    /// How much memory the models of clients that are not at work and the best global model may take together, such as
+    /// `8 GiB`, by the bytes of their states. What finds no room waits on disk. Without a limit all stays in memory.
+    /// Results do not depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_memory: Option<ByteSize>,
+}
+
+impl Federation {
+    /// One round, and the defaults.
+    pub(super) fn of_one_round() -> Self {
+        config::read(&serde_json::json!({ "rounds": 1 })).expect("only `rounds` has no default")
+    }
+
+    /// What calls depend on.
+    pub fn terms(&self) -> Terms {
+        Terms { sampling: self.sampling(), reports: self.reports() }
+    }
+
+    /// How the clients of a round are drawn, as components are told.
+    pub fn sampling(&self) -> Sampling {
+        match self.sampling {
+            SamplingMethod::Fixed => Sampling::Fixed,
+            SamplingMethod::Poisson => Sampling::Poisson(self.fraction),
+        }
+    }
+
+    /// Whether clients report metrics, by which models and rounds can be compared.
+    pub fn reports(&self) -> bool {
+        self.report == Reporting::Full
+    }
+
+    /// What is wrong with keys that do not go together.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut wrong = |way: &[&str], message: String| {
+            let path = ["federation"].iter().chain(way).map(|&key| key.to_owned()).collect();
+            found.push(Problem { path, message, known: Vec::new() });
+        };
+        if self.sampling == SamplingMethod::Poisson && self.min_clients > 1 {
+            let why = "clients join independently of one another, so a round may have any number of them";
+            wrong(&["min-clients"], format!("must be 1 with `sampling = \"poisson\"`: {why}"));
+        }
+        if !self.reports() {
+            let mut nothing = |key: &str, what: &str| {
+                wrong(&[key], format!("{what}, and with `report = \"none\"` no client reports any"));
+            };
+            if self.early_stopping.is_some() {
+                nothing("early-stopping", "watches a metric");
+            }
+            if self.cross_site {
+                nothing("cross-site", "makes a table of metrics");
+            }
+            #[expect(clippy::float_cmp, reason = "the default, exactly")]
+            if self.evaluation_fraction != 1.0 {
+                nothing("evaluation-fraction", "selects clients whose metrics count");
+            }
+        } else if let Some(EarlyStopping { metric, .. }) = &self.early_stopping
+            && self.fraction < 1.0
+            && is_local(metric)
+        {
+            let why = "is a mean over the clients that train in a round, and with `fraction` below 1 these change";
+            let instead = format!("watch a number of the global model, such as `{SCORE}`");
+            wrong(&["early-stopping", "metric"], format!("`{metric}` {why}: {instead}"));
+        }
+        found
+    }
+}
+
+/// Whether a tag names a number of the clients' own models.
+fn is_local(tag: &str) -> bool {
+    let of = |place: &str| tag.rfind(place);
+    of("/local_test") > of("/global_test")
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn a_minute() -> u64 {
+    60
+}
+
+fn one_thread() -> usize {
+    1
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn one_client() -> usize {
+    1
+}
+
+fn auto() -> Vec<String> {
+    vec!["auto".to_owned()]
+}
+
+/// The table `[federation.early-stopping]`: the run stops after `patience` rounds without a better number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EarlyStopping {
+    /// How many rounds.
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub patience: u64,
+    /// Which of the server's numbers is watched, by its tag. `Score/global_test`, the default, and `Score/local_test` are
+    /// the means of the score over clients and tasks, of the global model and of the clients' own: it has no unit, higher
+    /// is better, and each model says what it is. Metrics have units, so of these there are means over the clients of one
+    /// task alone: `RMSE/local_test` in a run of one task, `RMSE/local_test_TASK` in a run of several. With `fraction`
+    /// below 1 only numbers of the global model can be watched, since other clients train in every round.
+    #[serde(default = "score")]
+    pub metric: String,
+    /// By how much a number must be better than the best before to count.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub min_delta: f64,
+}
+
+/// The tag of the global model's score among the server's numbers.
+pub const SCORE: &str = "Score/global_test";
+
+/// That of the clients' own models.
+pub const LOCAL_SCORE: &str = "Score/local_test";
+
+fn score() -> String {
+    SCORE.to_owned()
+}
+
+/// How the clients of a round are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SamplingMethod {
+    /// A fixed number of clients, from the experiment's seed: the same on every run. Whoever has the file knows who trains.
+    #[default]
+    Fixed,
+    /// Each client joins each round with the probability `fraction`, independently of all others, by secret randomness of
+    /// the operating system: what amplified privacy accounts assume. A round may have no client, and no run is like another.
+    Poisson,
+}
+
+/// Whether metrics leave the clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reporting {
+    /// Clients evaluate and report metrics, predictions and what their model and filters record.
+    #[default]
+    Full,
+    /// Clients evaluate nothing and report no number but the epsilon of a privacy account; the last model is the result.
+    None,
+}
+
+/// What happens when a client fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnClientFailure {
+    /// The run ends.
+    #[default]
+    Stop,
+    /// The round goes on without it, with a warning.
+    LeaveOut,
+}

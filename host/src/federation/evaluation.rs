@@ -1,0 +1,191 @@
+//! How good models are, by what clients evaluated.
+//!
+//! The global model of every round is judged by the same clients, the evaluators, whether they train in the round or not:
+//! a mean over those that train would change with the draw as much as with the model.
+
+use std::collections::BTreeSet;
+
+use plugin_api::{Evaluation, Level};
+
+use crate::artefacts::tracking::Scalar;
+use crate::error::CliError;
+use crate::experiment::config::LOCAL_SCORE;
+use crate::federation::client::{Client, Judgement};
+use crate::federation::early_stopping;
+use crate::federation::exchange::pick;
+use crate::federation::history::short;
+use crate::federation::means::{Evaluated, Number, numbers, scores};
+use crate::federation::ordered_pool::{ahead, in_order};
+use crate::federation::orders::Orders;
+use crate::federation::rounds::{Federation, Outcomes, handle_client_failure};
+use crate::federation::services::{CallScope, ComponentError};
+
+/// The clients that judge every round's global model.
+#[derive(Debug, Default)]
+pub struct Evaluators {
+    /// Their places, in order.
+    places: Vec<usize>,
+    /// Those of them that failed, of which a warning is enough.
+    failed: BTreeSet<usize>,
+    /// Whether it was said that there are fewer of them.
+    told: bool,
+}
+
+impl Evaluators {
+    /// The clients of these places, which are in order.
+    pub fn new(places: Vec<usize>) -> Self {
+        Self { places, ..Self::default() }
+    }
+}
+
+impl Federation<'_> {
+    /// Judges the round's global model, which these clients trained: takes down how well it does, and keeps it if it does
+    /// better than any before.
+    ///
+    /// # Errors
+    /// If a component fails, a file cannot be written, or the run is asked to stop.
+    pub(crate) fn judge_global(
+        &mut self,
+        round: u64,
+        drawn: &[usize],
+        outcomes: &Outcomes,
+    ) -> Result<Vec<Number>, CliError> {
+        let idle = self.evaluate_idle(round, drawn)?;
+        let trained = outcomes.iter().map(|(place, outcome)| (*place, outcome.global.clone()));
+        let mut all: Vec<(usize, Vec<Evaluation>)> = trained.collect();
+        for (place, found) in idle {
+            let name = self.clients[place].name();
+            self.record.add_traffic(name, found.traffic);
+            self.record.add_global(name, &found.global);
+            self.totals.computed(found.spent);
+            all.push((place, found.global));
+        }
+        all.sort_by_key(|(place, _)| *place);
+        self.note_score(round, &all)
+    }
+
+    /// Lets the evaluators that were not drawn evaluate the global model. Of the server's filters and of their own nothing
+    /// stays of it, so that what they train later does not depend on it.
+    fn evaluate_idle(&mut self, round: u64, drawn: &[usize]) -> Result<Vec<(usize, Judgement)>, CliError> {
+        let idle = self.evaluators.places.iter().copied().filter(|place| drawn.binary_search(place).is_err());
+        let idle: Vec<usize> = idle.collect();
+        if idle.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (services, pause, policy) = (self.services, &self.pause, self.plan.on_client_failure);
+        let place = format!("evaluation in round {}", round + 1);
+        let told = |fault: ComponentError| CliError::run(fault.report(&place));
+        let scope = CallScope::new(services, "server", None, Some(round));
+        let states = self.server[1].states(&line).map_err(told)?;
+        let orders = Orders::new(round, 0, &self.global, &mut self.server[1], services);
+        let names: Vec<String> = idle.iter().map(|&place| self.clients[place].name().to_owned()).collect();
+        let work = |index: usize, client: &mut &mut Box<dyn Client>| {
+            let Some(order) = orders.order(index, (idle[index], client.name()), &|| pause.is_stop())? else {
+                return Ok(None);
+            };
+            let found = client.evaluate_aside(&order, services);
+            services.reporter.client_done(idle[index]);
+            Ok(Some(found))
+        };
+        let mut all = Vec::new();
+        let failed = &mut self.evaluators.failed;
+        let take = |index: usize, found: Result<Option<Result<Judgement, ComponentError>>, CliError>| {
+            match found? {
+                None => {}
+                Some(Ok(found)) => all.push((idle[index], found)),
+                Some(Err(fault)) if fault.is_cancelled() || failed.insert(idle[index]) => {
+                    handle_client_failure(&fault, &format!("{place}, client `{}`", names[index]), policy, services)?;
+                }
+                Some(Err(_)) => {}
+            }
+            Ok(())
+        };
+        let mut at_work = pick(&mut self.clients, &idle);
+        in_order((self.workers, ahead(self.workers, 0)), &mut at_work, work, take)?;
+        drop(orders);
+        self.server[1].restore(&states, &line).map_err(told)?;
+        self.stop_if_asked()?;
+        Ok(all)
+    }
+
+    /// Takes down how well the present global model does at these clients, so far as they are evaluators, and keeps it if
+    /// it does better than any before.
+    ///
+    /// # Errors
+    /// If a model that was best before could not be written where it waits.
+    pub(crate) fn note_score(
+        &mut self,
+        rounds: u64,
+        clients: &[(usize, Vec<Evaluation>)],
+    ) -> Result<Vec<Number>, CliError> {
+        let Evaluators { places, told, .. } = &mut self.evaluators;
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let judges = clients.iter().filter(|(place, _)| places.binary_search(place).is_ok());
+        let judges: Vec<Evaluated<'_>> = judges.map(|(place, evaluations)| (*place, &evaluations[..])).collect();
+        if judges.len() < places.len() && !std::mem::replace(told, true) {
+            let (came, all) = (judges.len(), places.len());
+            let line = format!(
+                "the global model after {rounds} rounds was evaluated by {came} of {all} clients; from here on, models are \
+                 compared over the clients that evaluated both"
+            );
+            self.services.console.log(Level::Warn, &line);
+        }
+        self.score = scores(&judges).mean();
+        self.best.note(rounds, &self.global, &judges)?;
+        let numbers = numbers("global_test", self.several_tasks, &judges);
+        self.report(rounds, &numbers);
+        Ok(numbers)
+    }
+
+    /// Reports the server's numbers; those that are not defined are no points of a curve.
+    fn report(&self, round: u64, numbers: &[Number]) {
+        for (tag, value) in numbers.iter().map(|number| (number.tag.clone(), number.value())) {
+            if value.is_finite() {
+                self.services.reporter.scalar(Scalar { client: None, round, tag, step: round, value });
+            }
+        }
+    }
+
+    /// Takes down what a round showed besides, and shows it.
+    ///
+    /// # Errors
+    /// If early stopping watches a number that is not there.
+    pub(crate) fn judge(&mut self, round: u64, outcomes: &Outcomes, mut all: Vec<Number>) -> Result<(), CliError> {
+        for (place, outcome) in outcomes {
+            let client = self.clients[*place].name();
+            self.record.add_traffic(client, outcome.traffic);
+            self.totals.computed(outcome.spent);
+            self.record.add_global(client, &outcome.global);
+            outcome.local.iter().for_each(|evaluations| self.record.add_local(client, evaluations));
+        }
+        let mut line = format!("round {}/{}", round + 1, self.plan.rounds);
+        if self.plan.reports() {
+            let last = outcomes.iter().filter_map(|(place, outcome)| Some((*place, &outcome.local.last()?[..])));
+            let local = numbers("local_test", self.several_tasks, &last.collect::<Vec<_>>());
+            self.report(round, &local);
+            // Of several tasks the score alone: their metrics fill no line, and have no mean.
+            for number in local.iter().take(if self.several_tasks { 1 } else { local.len() }) {
+                let (tag, value) = (&number.tag, number.value());
+                let name = tag.strip_suffix("/local_test").unwrap_or(tag);
+                let name = if tag == LOCAL_SCORE { "score" } else { name };
+                let value = if value.is_finite() { short(value) } else { "-".to_owned() };
+                line += &format!(", {name} {value}");
+            }
+            all.extend(local);
+        }
+        let seconds = self.totals.round_ends();
+        self.services.console.round(&format!("{line} ({seconds:.1} s)"));
+        self.watch(&all)
+    }
+
+    /// Notes the number that early stopping watches.
+    fn watch(&mut self, numbers: &[Number]) -> Result<(), CliError> {
+        let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
+        let number = early_stopping::watched(rule, numbers)
+            .map_err(|report| CliError::run(report.within("`federation.early-stopping.metric`")))?;
+        self.patience.note(&number.by_client, number.goal, rule);
+        Ok(())
+    }
+}
