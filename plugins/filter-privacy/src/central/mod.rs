@@ -89,12 +89,12 @@ impl Central {
         };
         let low_bits = match self.config.noise {
             NoiseKind::Discrete => "",
-            NoiseKind::Gaussian => ", except by the low bits of its floating-point noise",
+            NoiseKind::Gaussian => ", the low bits of floating-point noise",
         };
         note(&format!(
             "epsilon {epsilon:.4} at delta {delta:e} for the global models of {rounds}, for all of a client's updates against \
-             none{low_bits}; {how}{}. The server is trusted: it gets each update as it is. Not covered: metrics, numbers of \
-             steps and examples, and which clients failed",
+             none; {how}{}. The server is trusted: it gets each update as it is. Not covered: metrics, numbers of steps and \
+             examples, which clients failed{low_bits}",
             self.account.explained()
         ));
     }
