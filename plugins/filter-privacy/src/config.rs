@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::gaussian::Gaussian;
+use crate::lattice::NoiseKind;
 use crate::percentile::Percentile;
 use crate::sparse_vector::{EpsilonOf, SparseVector};
 
@@ -31,6 +32,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub delta: Option<f64>,
+    /// `gaussian`: what the noise is drawn from; `gaussian` if not given.
+    #[serde(default)]
+    pub noise: Option<NoiseKind>,
     /// `sparse-vector`: the share of the parameters to be shared; above 0, at most 1.
     #[serde(default)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
@@ -89,7 +93,7 @@ impl Mechanism {
 
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Gaussian => &["clip", "noise-multiplier", "delta", "reproducible"],
+            Self::Gaussian => &["clip", "noise-multiplier", "delta", "noise", "reproducible"],
             Self::SparseVector => {
                 &["fraction", "epsilon", "epsilon-of", "noise-var", "gamma", "tau", "replace", "reproducible"]
             }
@@ -117,6 +121,7 @@ impl Config {
             ("clip", self.clip.is_some()),
             ("noise-multiplier", self.noise_multiplier.is_some()),
             ("delta", self.delta.is_some()),
+            ("noise", self.noise.is_some()),
             ("fraction", self.fraction.is_some()),
             ("epsilon", self.epsilon.is_some()),
             ("epsilon-of", self.epsilon_of.is_some()),
@@ -141,7 +146,8 @@ impl Config {
                 needed("clip", self.clip)?,
                 needed("noise-multiplier", self.noise_multiplier)?,
                 needed("delta", self.delta)?,
-            )),
+                self.noise.unwrap_or(NoiseKind::Gaussian),
+            )?),
             Mechanism::SparseVector => Plan::SparseVector(SparseVector {
                 fraction: needed("fraction", self.fraction)?,
                 epsilon: needed("epsilon", self.epsilon)?,

@@ -1,8 +1,10 @@
 //! Clipping and Gaussian noise.
 
+use fedplug_dp::Rounds;
 use plugin_api::{Context, Params, Result};
+use rand_chacha::ChaCha20Rng;
 
-use crate::accountant::Accountant;
+use crate::lattice::{Lattice, NoiseKind};
 use crate::noise::Draw;
 use crate::update::Update;
 
@@ -12,23 +14,31 @@ pub(crate) struct Gaussian {
     clip: f64,
     noise_multiplier: f64,
     delta: f64,
-    accountant: Accountant,
+    /// Where the noise is discrete.
+    lattice: Option<Lattice>,
 }
 
 impl Gaussian {
-    pub(crate) fn new(clip: f64, noise_multiplier: f64, delta: f64) -> Self {
-        // Each client adds noise of its own, so whoever sees its messages knows in which rounds it was: nothing is amplified.
-        let accountant = Accountant::new(noise_multiplier, 1.0, delta);
-        Self { clip, noise_multiplier, delta, accountant }
+    pub(crate) fn new(clip: f64, noise_multiplier: f64, delta: f64, kind: NoiseKind) -> Result<Self> {
+        let discrete = kind == NoiseKind::Discrete && noise_multiplier > 0.0;
+        let lattice = discrete.then(|| Lattice::new(noise_multiplier, kind)).transpose()?;
+        let noise_multiplier = lattice.map_or(noise_multiplier, |lattice| lattice.multiplier());
+        Ok(Self { clip, noise_multiplier, delta, lattice })
     }
 
     /// `base + u · min(1, C / ‖u‖) + N(0, (σC)²)`, and `‖u‖`.
-    pub(crate) fn apply(&self, update: &Update<'_>, draw: &mut impl Draw, ctx: &Context<'_>) -> Result<(Params, f64)> {
+    pub(crate) fn apply(&self, update: &Update<'_>, rng: &mut ChaCha20Rng, ctx: &Context<'_>) -> Result<(Params, f64)> {
         let norm = update.norm()?;
+        if let Some(lattice) = &self.lattice {
+            let rounding = lattice.rounding(update, norm, self.clip)?;
+            let step = self.clip / f64::from(lattice.steps());
+            let params = update.changed(ctx, |x| lattice.noisy(rounding.integer(x), rng) * step)?;
+            return Ok((params, norm));
+        }
         let scale = if self.clips(norm) { self.clip / norm } else { 1.0 };
         let deviation = self.noise_multiplier * self.clip;
         let params = if deviation > 0.0 {
-            update.changed(ctx, |update| scale * update + deviation * draw.normal())?
+            update.changed(ctx, |update| scale * update + deviation * rng.normal())?
         } else {
             update.changed(ctx, |update| scale * update)?
         };
@@ -41,7 +51,9 @@ impl Gaussian {
     }
 
     pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
-        self.accountant.epsilon(rounds)
+        // Each client adds noise of its own, so whoever sees its messages knows in which rounds it was: nothing is amplified.
+        let rounds = Rounds { noise_multiplier: self.noise_multiplier, sample_rate: 1.0, count: rounds };
+        fedplug_dp::epsilon(&[rounds], self.delta)
     }
 
     /// What is guaranteed after so many rounds.

@@ -122,10 +122,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod accountant;
+mod central;
 mod config;
 mod counts;
 mod gaussian;
+mod lattice;
 mod noise;
 mod percentile;
 mod sparse_vector;
@@ -133,9 +134,11 @@ mod update;
 
 use plugin_api::{Component, Context, Error, Filter, Message, Result, State};
 
+pub use crate::central::{AdaptiveClip, Central, CentralConfig, Clip};
 use crate::config::Plan;
 pub use crate::config::{Config, Mechanism};
 use crate::counts::Counts;
+pub use crate::lattice::NoiseKind;
 use crate::noise::Noise;
 use crate::update::Update;
 
@@ -238,13 +241,19 @@ impl Filter for Privacy {
     }
 }
 
-/// What this plugin offers.
+/// The server's side, for those who trust it.
+pub fn aggregator() -> Component {
+    let about = "central differential privacy: noise once, on the sum of clipped updates, with an account";
+    Component::aggregator("privacy", about, Central::new).empty_rounds()
+}
+
+/// The clients' side.
 pub fn component() -> Component {
     let about = "differential privacy for a client's update: gaussian noise with an account, sparse vector, percentile";
     Component::filter("privacy", about, Privacy::new)
 }
 
-plugin_api::export_plugin!(component());
+plugin_api::export_plugin!(component(), aggregator());
 
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ macro_rules! with_float {
 }
 
 /// What is sent of one parameter, and its global value.
-struct Pair<'m> {
+pub(crate) struct Pair<'m> {
     name: &'m str,
     sent: &'m Tensor,
     base: &'m Tensor,
@@ -64,7 +64,12 @@ impl<'m> Update<'m> {
 
     /// How many elements it has.
     pub(crate) fn len(&self) -> usize {
-        self.0.iter().filter(|pair| pair.sent.is_float()).map(|pair| pair.sent.len()).sum()
+        self.0.iter().filter(|pair| pair.is_float()).map(Pair::len).sum()
+    }
+
+    /// Its tensors.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = &Pair<'m>> {
+        self.0.iter()
     }
 
     /// Its L2 norm over all parameters together, in f64: a sum for each tensor, then the sum of these.
@@ -130,7 +135,20 @@ impl<'m> Pair<'m> {
         Ok(Self { name, sent, base })
     }
 
-    fn each(&self, mut see: impl FnMut(f64)) -> Result<()> {
+    pub(crate) fn name(&self) -> &'m str {
+        self.name
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(crate) fn is_float(&self) -> bool {
+        self.sent.is_float()
+    }
+
+    /// Sees each element of the update; none of an integer tensor.
+    pub(crate) fn each(&self, mut see: impl FnMut(f64)) -> Result<()> {
         with_float!(self.sent.dtype(), T => {
             let (sent, base) = (self.sent.elements::<T>()?, self.base.elements::<T>()?);
             sent.iter().zip(base).for_each(|(x, base)| see(x.wide() - base.wide()));
