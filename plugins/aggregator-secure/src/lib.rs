@@ -84,14 +84,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod aggregator;
+mod asking;
 pub mod config;
+mod dealing;
 pub mod filter;
 mod fixed;
+mod identities;
 mod letters;
+mod limits;
+mod numbers;
 mod round;
 mod secrets;
 mod shamir;
 mod stream;
+mod terms;
 
 use crate::aggregator::Secure;
 use crate::filter::Mask;
