@@ -1,8 +1,8 @@
 //! Clipping and Gaussian noise.
 
+use fedplug_dp::Accountant;
 use plugin_api::{Context, Params, Result};
 
-use crate::accountant::Accountant;
 use crate::noise::Draw;
 use crate::update::Update;
 

@@ -120,7 +120,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod accountant;
 mod config;
 mod gaussian;
 mod noise;

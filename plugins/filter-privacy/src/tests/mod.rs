@@ -1,6 +1,5 @@
 //! What the tests share: a host that remembers, messages, and the reference that `tests/reference.py` wrote.
 
-mod accounting;
 mod configuration;
 mod noising;
 mod refusals;

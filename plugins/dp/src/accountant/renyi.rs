@@ -13,8 +13,7 @@ pub(crate) fn sampled_epsilon(sigma: f64, rate: f64, rounds: u64, delta: f64) ->
 }
 
 /// RDP of the Gaussian mechanism at an order above 1: `α / (2σ²)` (Mironov 2017, Corollary 3).
-#[cfg(test)]
-pub(crate) fn gaussian(order: f64, sigma: f64) -> f64 {
+pub fn gaussian(order: f64, sigma: f64) -> f64 {
     order / (2.0 * sigma * sigma)
 }
 
@@ -23,7 +22,7 @@ pub(crate) fn gaussian(order: f64, sigma: f64) -> f64 {
 ///
 /// The binomial weights add up to 1, so `A − 1` is the same sum with `exp(…) − 1`, whose terms are all positive and
 /// vanish for `k < 2`: no digits are lost where `A` is close to 1.
-pub(crate) fn sampled_gaussian(order: u32, sigma: f64, rate: f64) -> f64 {
+pub fn sampled_gaussian(order: u32, sigma: f64, rate: f64) -> f64 {
     let alpha = f64::from(order);
     let (stays, joins) = ((-rate).ln_1p(), rate.ln());
     let mut ln_binomial = alpha.ln();
@@ -45,6 +44,6 @@ pub(crate) fn sampled_gaussian(order: u32, sigma: f64, rate: f64) -> f64 {
 
 /// The epsilon at `delta` of a mechanism of this RDP (Canonne, Kamath and Steinke 2020, Proposition 12; the same bound
 /// as Balle et al. 2020, Theorem 21): `ε = ρ + ln(1 − 1/α) − ln(δα) / (α − 1)`.
-pub(crate) fn epsilon(order: f64, rdp: f64, delta: f64) -> f64 {
+pub fn epsilon(order: f64, rdp: f64, delta: f64) -> f64 {
     rdp + (-1.0 / order).ln_1p() - (delta * order).ln() / (order - 1.0)
 }

@@ -1,10 +1,18 @@
 //! The account against the literature, against 50 digits, and against the exact Gaussian mechanism.
 
-use crate::accountant::{Accountant, epsilon, renyi_gaussian as gaussian, sampled_gaussian};
-
 use serde_json::Value;
 
-use super::{number, reference};
+use super::Accountant;
+use super::renyi::{epsilon, gaussian, sampled_gaussian};
+
+fn reference(name: &str) -> Value {
+    let all: Value = serde_json::from_str(include_str!("../../tests/reference.json")).unwrap();
+    all[name].clone()
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap()
+}
 
 /// The conversion before 2020 (Mironov 2017, Proposition 3), which older published values were computed by.
 fn classic(order: f64, rdp: f64, delta: f64) -> f64 {

@@ -4,14 +4,15 @@
 //! by at most the clipping norm. Each bound below holds by itself, so the smallest of them does.
 
 mod loss;
-mod renyi;
-
+pub mod renyi;
 #[cfg(test)]
-pub(crate) use renyi::{epsilon, gaussian as renyi_gaussian, sampled_gaussian};
+mod tests;
+
+pub use loss::gaussian_epsilon;
 
 /// Bounds epsilon for a number of rounds with the same noise.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Accountant {
+pub struct Accountant {
     noise_multiplier: f64,
     sample_rate: f64,
     delta: f64,
@@ -21,7 +22,7 @@ impl Accountant {
     /// For noise whose standard deviation is `noise_multiplier` times the sensitivity, where a client joins each round with
     /// probability `sample_rate`, independently of all else and unknown to whoever the account is about; 1 if it is always
     /// there, or known when it is.
-    pub(crate) fn new(noise_multiplier: f64, sample_rate: f64, delta: f64) -> Self {
+    pub fn new(noise_multiplier: f64, sample_rate: f64, delta: f64) -> Self {
         Self { noise_multiplier, sample_rate, delta }
     }
 
@@ -31,7 +32,7 @@ impl Accountant {
     /// Roth and Su, *Gaussian Differential Privacy*, JRSS B 2022, Corollary 3.3). With sampling it is the smallest of the
     /// Rényi bound, the discretised privacy loss distribution, and the epsilon without sampling.
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 rounds")]
-    pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
+    pub fn epsilon(&self, rounds: u64) -> f64 {
         let Self { noise_multiplier: sigma, sample_rate, delta } = *self;
         if rounds == 0 {
             return 0.0;

@@ -14,8 +14,10 @@ const COARSE: usize = 1 << 14;
 /// The share of delta that what lies outside the grid may have.
 const CUT: f64 = 1e-4;
 
-/// Epsilon of one Gaussian mechanism of this multiplier (Balle and Wang 2018, Theorem 8), from above.
-pub(crate) fn gaussian_epsilon(sigma: f64, delta: f64) -> f64 {
+/// Epsilon at `delta` of one Gaussian mechanism whose noise has the standard deviation `sigma` times the sensitivity, from
+/// above (Balle and Wang, *Improving the Gaussian Mechanism for Differential Privacy*, ICML 2018, Theorem 8). So many rounds
+/// are one of `sigma / √rounds`.
+pub fn gaussian_epsilon(sigma: f64, delta: f64) -> f64 {
     let spent = |epsilon: f64| {
         let (a, b) = (0.5 / sigma - epsilon * sigma, -0.5 / sigma - epsilon * sigma);
         // e^ε Φ(b) is the density at `a` times Mills' ratio at `b`: nothing overflows.

@@ -1,0 +1,16 @@
+//! Differential privacy: accountants and exact samplers.
+//!
+//! This is an ordinary library and not a plugin. Plugins whose mechanisms add noise link it; it knows none of them, and
+//! nothing of it crosses the boundary to the host.
+//!
+//! - [`Accountant`] bounds the epsilon of rounds of the (Poisson-sampled) Gaussian mechanism.
+//! - [`DiscreteGaussian`] is noise on the integers, sampled exactly.
+//! - [`renyi`] has the Rényi divergences that such bounds are made of, for mechanisms of your own.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod accountant;
+pub mod discrete;
+
+pub use accountant::{Accountant, gaussian_epsilon, renyi};
+pub use discrete::DiscreteGaussian;
