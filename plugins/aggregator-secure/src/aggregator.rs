@@ -2,7 +2,7 @@
 
 use plugin_api::{Aggregator, Cohort, Context, Error, Letter, Message, Params, Result, Stage, Tensor, Update};
 
-use crate::config::AggregatorConfig;
+use crate::config::{AggregatorConfig, Numbers};
 use crate::fixed::{Grid, narrow, wide};
 use crate::round::Round;
 use crate::terms::Terms;
@@ -10,6 +10,7 @@ use crate::terms::Terms;
 /// Adds masked updates, and takes the masks off the sum with what the clients tell at the end of a round.
 pub struct Secure {
     config: AggregatorConfig,
+    numbers: Numbers,
     at: At,
     pub(crate) round: Round,
 }
@@ -33,21 +34,25 @@ impl Secure {
     /// An aggregator between two rounds.
     ///
     /// # Errors
-    /// Never; the contract asks for a result.
+    /// If keys of the table do not go together.
     pub fn new(config: AggregatorConfig, _: &Context<'_>) -> Result<Self> {
-        Ok(Self { config, at: At::Rest, round: Round::default() })
+        let numbers = config.numbers()?;
+        Ok(Self { config, numbers, at: At::Rest, round: Round::default() })
     }
 
-    /// The terms of a round of so many clients.
-    fn terms(&self, count: usize) -> Result<Terms> {
-        let AggregatorConfig { clip, bits, .. } = self.config;
+    /// The terms of a round of so many clients, whose updates have so many values.
+    fn terms(&self, count: usize, values: usize) -> Result<Terms> {
+        let Numbers { clip, bits, noise } = self.numbers;
         let threshold = self.config.threshold.unwrap_or(2 * count / 3 + 1);
         let minimum = self.config.minimum.unwrap_or(threshold);
-        let terms = Terms { threshold, minimum, clip, bits };
+        let terms = Terms { threshold, minimum, clip, bits, noise };
         terms.check(count).map_err(|e| e.at_key("threshold"))?;
         if minimum > count {
             let message = format!("{minimum} of {count} clients cannot have trained");
             return Err(Error::config(message).at_key("minimum").help(format!("from 2 to {count} are possible")));
+        }
+        if let Some(plan) = terms.plan(count)? {
+            return plan.fits(count, values).map(|()| terms);
         }
         if terms.grid().largest_sum(count).is_none() {
             let most = (2..bits).rev().find(|&bits| Grid { clip, bits }.largest_sum(count).is_some());
@@ -72,7 +77,7 @@ impl Aggregator for Secure {
         self.round = Round {
             global: global.clone(),
             cohort: cohort.clients.clone(),
-            terms: self.terms(count)?,
+            terms: self.terms(count, floats(global))?,
             ..Round::default()
         };
         self.at = At::Begun;
@@ -134,14 +139,21 @@ impl Aggregator for Secure {
             return Ok(round.global);
         }
         let grid = round.terms.grid();
+        // With noise a client counts whether or not it trained, as in the account.
+        let count = if round.terms.noise.is_some() { round.arrived.len() } else { round.trained };
         let moved = |name: &str, tensor: &Tensor| -> Result<Option<(String, Tensor)>> {
             let Some((_, shape, sum)) = round.sum.iter().find(|(summed, _, _)| summed == name) else { return Ok(None) };
             let Some(mut values) = wide(tensor)? else { return Ok(Some((name.to_owned(), tensor.clone()))) };
-            let mean = |number: &u32| grid.mean(number.cast_signed(), round.trained);
+            let mean = |number: &u32| grid.mean(number.cast_signed(), count);
             values.iter_mut().zip(sum).for_each(|(value, number)| *value += mean(number));
             Ok(Some((name.to_owned(), narrow(tensor.dtype(), shape, &values)?)))
         };
         let params = round.global.params.iter().filter_map(|(name, tensor)| moved(name, tensor).transpose());
         Ok(params.collect::<Result<Params>>()?.into())
     }
+}
+
+/// How many floating values a message's parameters have.
+fn floats(message: &Message) -> usize {
+    message.params.iter().filter(|(_, tensor)| tensor.is_float()).map(|(_, tensor)| tensor.len()).sum()
 }

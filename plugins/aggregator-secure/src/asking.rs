@@ -137,7 +137,7 @@ impl Secure {
             ctx.check()?;
             masks.iter_mut().for_each(|(stream, sign)| stream.mask(sum, *sign));
         }
-        let largest = round.terms.grid().largest_sum(round.arrived.len()).unwrap_or_default();
+        let largest = round.largest_sum()?;
         let beyond = |sum: &[u32]| sum.iter().any(|number| number.cast_signed().unsigned_abs() > largest);
         match round.sum.iter().find(|(_, _, sum)| beyond(sum)) {
             Some((name, _, _)) => Err(Error::tensor(name, "the masks do not cancel: what some client sent is wrong")),

@@ -1,9 +1,12 @@
 //! What a client does with keys and shares: it deals its own, keeps the others', and gives them back once.
 
 use plugin_api::{Context, Error, Message, Result};
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
 
 use crate::identities::{AGREED, Identity, SIGNATURE, Transcript};
 use crate::letters;
+use crate::noise::Plan;
 use crate::secrets::{Pair, Public, SEALED, Source};
 use crate::shamir::{self, Secret};
 use crate::stream::{Sign, Stream};
@@ -36,6 +39,8 @@ pub(crate) struct Dealt {
     seed: Secret,
     /// The client's own shares of its own secrets.
     own: [Secret; 2],
+    /// The noise to add, and where it is drawn from.
+    pub(crate) noise: Option<(Plan, ChaCha20Rng)>,
 }
 
 /// The shares of each sender's seed and masking secret, by the sender's place.
@@ -95,7 +100,11 @@ impl Keys {
         };
         let sealed = (0..shown.members.len()).map(seal).collect::<Result<Vec<_>>>()?;
         let own = [seeds[shown.me].clone(), secrets[shown.me].clone()];
-        Ok((Dealt { shown, signed, seed, own }, letters::with_rows(Message::default(), &sealed)?))
+        let noise = match shown.terms.plan(shown.members.len())? {
+            Some(plan) => Some((plan, ChaCha20Rng::from_seed(*source.secret()?))),
+            None => None,
+        };
+        Ok((Dealt { shown, signed, seed, own, noise }, letters::with_rows(Message::default(), &sealed)?))
     }
 
     /// The others' shares.

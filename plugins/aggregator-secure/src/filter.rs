@@ -1,14 +1,17 @@
 //! The clients' side: [`Mask`].
 
-use plugin_api::{Context, Error, Filter, Message, Params, Result, Tensor};
+use plugin_api::{Context, Error, Filter, Message, Params, Result, State, Tensor};
 
+use crate::account::Account;
 use crate::config::FilterConfig;
 use crate::dealing::{Dealt, Held, Keys};
 use crate::identities::{Identity, Transcript};
 use crate::letters::{self, Mark, NO_PROTECTION, Question};
+use crate::limits;
+use crate::noise::{Noise, Plan};
 use crate::numbers::{Count, encoded};
 use crate::secrets::Source;
-use crate::terms::Bounds;
+use crate::terms::{Bounds, Terms};
 
 /// Agrees on masks with the other clients and adds them to the client's update. It forgets everything at the end of a
 /// round, and whenever something fails: a client that failed in a round takes no further part in it.
@@ -16,6 +19,8 @@ pub struct Mask {
     reproducible: bool,
     bounds: Bounds,
     identity: Option<Identity>,
+    /// Rounds that the account counts.
+    rounds: u64,
     at: At,
 }
 
@@ -37,15 +42,22 @@ enum At {
     Agreed(Dealt, Held, Vec<usize>),
 }
 
+/// What a client sends its update with.
+type Sending<'a> = (&'a Keys, &'a mut Dealt, &'a Held);
+
 impl Mask {
     /// A filter outside of all rounds.
     ///
     /// # Errors
-    /// If a long-term key is missing or wrong.
+    /// If a long-term key is missing or wrong, or keys of the table do not go together.
     pub fn new(config: FilterConfig, ctx: &Context<'_>) -> Result<Self> {
         let identity = Identity::of(&config, ctx)?;
-        let bounds = Bounds { minimum: config.minimum, threshold: config.threshold };
-        Ok(Self { reproducible: config.reproducible, bounds, identity, at: At::Rest })
+        let FilterConfig { minimum, threshold, noise_multiplier, colluding, reproducible, .. } = config;
+        if let (Some(_), None) = (colluding, noise_multiplier) {
+            return Err(Error::config("goes with `noise-multiplier`, which is missing").at_key("colluding"));
+        }
+        let bounds = Bounds { minimum, threshold, noise_multiplier, colluding: colluding.unwrap_or_default() };
+        Ok(Self { reproducible, bounds, identity, rounds: 0, at: At::Rest })
     }
 
     fn tell_keys(&mut self, ctx: &Context<'_>) -> Result<Message> {
@@ -128,27 +140,49 @@ impl Mask {
     }
 }
 
-impl Filter for Mask {
-    fn apply(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message> {
-        let At::Ready(keys, dealt, held) = std::mem::replace(&mut self.at, At::Rest) else {
-            return Err(Error::config("nobody asked this client to agree on masks")
-                .help("the filter `secure` belongs at `client-output`, with the aggregator `secure`"));
-        };
-        if !message.extra.is_empty() || !message.values.is_empty() {
-            let names: Vec<_> = message.extra.names().chain(message.values.keys().map(String::as_str)).collect();
-            return Err(Error::unsupported(format!("only parameters can be masked, not `{}`", names.join("`, `")))
-                .help("a method that sends more than parameters cannot be used with secure aggregation"));
-        }
-        let mut masks = keys.masks(&dealt, &held)?;
+impl Mask {
+    /// Counts a round of so many values, and says what all of them cost.
+    fn account(&mut self, plan: &Plan, noise: Noise, values: usize, ctx: &Context<'_>) -> Result<()> {
+        // Also those whose messages may have left before an interruption.
+        let begun: Option<u64> = ctx.property("attempts")?;
+        self.rounds = (self.rounds + 1).max(begun.unwrap_or_default());
+        let epsilon = Account::new(plan, noise, values).epsilon(self.rounds);
+        ctx.scalar("Secure/epsilon", ctx.round().unwrap_or_default(), epsilon);
+        limits::note_account((epsilon, self.rounds), noise, (self.reproducible, self.identity.is_some()), ctx);
+        Ok(())
+    }
+
+    /// A client's masked numbers, and whether it trained.
+    fn masked(
+        &mut self,
+        message: &Message,
+        base: &Message,
+        sending: Sending<'_>,
+        ctx: &Context<'_>,
+    ) -> Result<(Params, bool)> {
+        let (keys, dealt, held) = sending;
+        let mut masks = keys.masks(dealt, held)?;
+        let Terms { clip, noise, .. } = dealt.shown.terms;
         let grid = dealt.shown.terms.grid();
-        let mut count = Count::default();
-        let mut masked = Params::new();
         // The streams run on from one parameter to the next, so that all clients need the same order: that of the names.
         let mut params: Vec<(&str, &Tensor)> = message.params.iter().collect();
         params.sort_unstable_by_key(|(name, _)| *name);
+        let mut noisy = match (&mut dealt.noise, noise) {
+            (Some((plan, rng)), Some(noise)) => {
+                let encoded = plan.encoded(&params, base, rng, ctx)?;
+                self.account(plan, noise, encoded.values, ctx)?;
+                Some((encoded.tensors.into_iter(), encoded.moved))
+            }
+            _ => None,
+        };
+        let mut count = Count::default();
+        let mut masked = Params::new();
         for (name, tensor) in params {
             ctx.check()?;
-            let mut numbers = encoded(name, tensor, base, grid, &mut count)?;
+            let mut numbers = match &mut noisy {
+                Some((tensors, _)) => tensors.next().unwrap_or_default(),
+                None => encoded(name, tensor, base, grid, &mut count)?,
+            };
             masks.iter_mut().for_each(|(stream, sign)| stream.mask(&mut numbers, *sign));
             masked.insert(
                 name,
@@ -157,15 +191,32 @@ impl Filter for Mask {
                 }),
             );
         }
+        if let Some((_, moved)) = noisy {
+            return Ok((masked, moved));
+        }
         let Count { all, clamped, moved } = count;
         if clamped > 0 {
-            ctx.warn(format_args!(
-                "{clamped} of {all} values changed by more than `clip`, {}, and were clamped",
-                grid.clip
-            ));
+            ctx.warn(format_args!("{clamped} of {all} values changed by more than `clip`, {clip}, and were clamped"));
         }
         ctx.scalar("Secure/clamped", ctx.round().unwrap_or_default(), clamped as f64);
-        self.at = At::Sent(dealt, held, moved > 0);
+        ctx.note("privacy.clear", format_args!("how many values of an update were clamped"));
+        Ok((masked, moved > 0))
+    }
+}
+
+impl Filter for Mask {
+    fn apply(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message> {
+        let At::Ready(keys, mut dealt, held) = std::mem::replace(&mut self.at, At::Rest) else {
+            return Err(Error::unsupported("nobody asked this client to agree on masks")
+                .help("the filter `secure` belongs at `client-output`, with the aggregator `secure`"));
+        };
+        if !message.extra.is_empty() || !message.values.is_empty() {
+            let names: Vec<_> = message.extra.names().chain(message.values.keys().map(String::as_str)).collect();
+            return Err(Error::unsupported(format!("only parameters can be masked, not `{}`", names.join("`, `")))
+                .help("a method that sends more than parameters cannot be used with secure aggregation"));
+        }
+        let (masked, trained) = self.masked(&message, base, (&keys, &mut dealt, &held), ctx)?;
+        self.at = At::Sent(dealt, held, trained);
         Ok(masked.into())
     }
 
@@ -174,5 +225,18 @@ impl Filter for Mask {
         // Whatever fails below ends the round for this client.
         let at = std::mem::replace(&mut self.at, At::Rest);
         self.respond(asked, at, question, ctx).map(Some)
+    }
+
+    fn state(&mut self, _: &Context<'_>) -> Result<State> {
+        let mut state = State::default();
+        if self.rounds > 0 {
+            state.values.insert("rounds".to_owned(), self.rounds.into());
+        }
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &State, _: &Context<'_>) -> Result<()> {
+        self.rounds = if state.is_empty() { 0 } else { state.value("rounds")? };
+        Ok(())
     }
 }

@@ -83,6 +83,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod account;
 pub mod aggregator;
 mod asking;
 pub mod config;
@@ -92,6 +93,7 @@ mod fixed;
 mod identities;
 mod letters;
 mod limits;
+mod noise;
 mod numbers;
 mod round;
 mod secrets;

@@ -49,6 +49,17 @@ impl Round {
         .help("the sum stays masked; `minimum` of the aggregator and of the filters says how many are enough"))
     }
 
+    /// The largest absolute value that a sum of the updates that arrived can have.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number, and saturating")]
+    pub(crate) fn largest_sum(&self) -> Result<u32> {
+        let clients = self.arrived.len();
+        let values = self.sum.iter().map(|(_, _, sum)| sum.len()).sum();
+        Ok(match self.terms.plan(self.members.len())? {
+            Some(plan) => plan.largest_sum(clients, values).ceil() as u32,
+            None => self.terms.grid().largest_sum(clients).unwrap_or_default(),
+        })
+    }
+
     pub(crate) fn place(&self, client: &str) -> Result<usize> {
         let place = self.members.iter().position(|(name, _)| name == client);
         place.ok_or_else(|| Error::other(format!("client `{client}` has not told its keys in this round")))

@@ -11,9 +11,11 @@ use crate::config::{AggregatorConfig, FilterConfig};
 use crate::filter::Mask;
 use crate::letters::Question;
 
+mod account;
 mod dropouts;
 mod faults;
 mod floor;
+mod noise;
 mod reference;
 mod signing;
 mod sums;

@@ -23,7 +23,9 @@ fn a_table_is_checked_as_it_is_read() {
     }
     assert_eq!(told.len(), 4);
     let defaults: AggregatorConfig = read(&json!({})).unwrap();
-    assert_eq!((defaults.threshold, defaults.clip, defaults.bits), (None, 1.0, 24));
+    assert_eq!((defaults.threshold, defaults.minimum), (None, None));
+    let numbers = defaults.numbers().unwrap();
+    assert_eq!((numbers.clip, numbers.bits, numbers.noise), (1.0, 24, None));
     let defaults: FilterConfig = read(&json!({})).unwrap();
     assert_eq!((defaults.minimum, defaults.threshold, defaults.reproducible), (3, None, false));
 }

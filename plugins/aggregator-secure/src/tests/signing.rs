@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::identities::Transcript;
+use crate::noise::Noise;
 use crate::terms::Terms;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -355,7 +356,7 @@ fn wrong_long_term_keys_are_named() {
 
 #[test]
 fn a_transcript_depends_on_all_that_it_is_of() {
-    let terms = Terms { threshold: 3, minimum: 3, clip: 1.0, bits: 24 };
+    let terms = Terms { threshold: 3, minimum: 3, clip: 1.0, bits: 24, noise: None };
     let members = ["a", "bc"].map(str::to_owned);
     let keys = [[[1; 32], [2; 32]], [[3; 32], [4; 32]]];
     let of = Transcript::of(0, terms, &members, &keys);
@@ -366,6 +367,10 @@ fn a_transcript_depends_on_all_that_it_is_of() {
         Terms { minimum: 2, ..terms },
         Terms { clip: 2.0, ..terms },
         Terms { bits: 23, ..terms },
+        Terms { noise: Some(Noise { multiplier: 1.0, delta: 1e-5, colluding: 1 }), ..terms },
+        Terms { noise: Some(Noise { multiplier: 2.0, delta: 1e-5, colluding: 1 }), ..terms },
+        Terms { noise: Some(Noise { multiplier: 1.0, delta: 1e-6, colluding: 1 }), ..terms },
+        Terms { noise: Some(Noise { multiplier: 1.0, delta: 1e-5, colluding: 0 }), ..terms },
     ] {
         others.push(Transcript::of(0, terms, &members, &keys));
     }
