@@ -178,16 +178,16 @@ impl Dealt {
     pub(crate) fn agreed(
         &self,
         identity: &Identity,
-        arrived: &[usize],
+        (arrived, global): (&[usize], [u8; 32]),
         question: &Message,
         bounds: Bounds,
     ) -> Result<()> {
         let rows = letters::signatures::<AGREED>(question, arrived.len())
             .map_err(|e| Error::other("the clients' signatures do not come with the list of updates").because(&e))?;
         let Shown { transcript, members, terms, .. } = &self.shown;
-        let (agreed, trained) = identity.who_agreed(transcript, members, arrived, rows)?;
+        let (agreed, trained) = identity.who_agreed(transcript, members, (arrived, global), rows)?;
         for (count, least, did) in [
-            (agreed, terms.threshold, "signed that the same updates arrived"),
+            (agreed, terms.threshold, "signed the same list of updates"),
             (trained, terms.minimum.max(bounds.minimum), "signed that they trained"),
         ] {
             if count < least {

@@ -5,7 +5,7 @@ use plugin_api::{Context, Error, Filter, Message, Params, Result, State, Tensor}
 use crate::account::Account;
 use crate::config::FilterConfig;
 use crate::dealing::{Dealt, Held, Keys};
-use crate::identities::{Identity, Transcript};
+use crate::identities::{Identity, Sent, Transcript, digest};
 use crate::letters::{self, Mark, NO_PROTECTION, Question};
 use crate::limits;
 use crate::noise::{Noise, Plan};
@@ -36,10 +36,10 @@ enum At {
     Dealt(Keys, Dealt),
     /// It has the others' shares and may send its update.
     Ready(Keys, Dealt, Held),
-    /// It has sent its update, of a training or not, and may give the shares that it holds, once.
-    Sent(Dealt, Held, bool),
+    /// It has sent its update, and may give the shares that it holds, once.
+    Sent(Dealt, Held, Sent),
     /// It has signed whose updates arrived.
-    Agreed(Dealt, Held, Vec<usize>),
+    Agreed(Dealt, Held, Sent, Vec<usize>),
 }
 
 /// What a client sends its update with.
@@ -117,10 +117,10 @@ impl Mask {
                 self.at = At::Ready(keys, dealt, held);
                 Ok(Message::default())
             }
-            (Question::Agree { arrived }, At::Sent(dealt, held, trained), Some(identity)) => {
+            (Question::Agree { arrived }, At::Sent(dealt, held, sent), Some(identity)) => {
                 dealt.accept(&held, &arrived, self.bounds)?;
-                let agreed = identity.sign_arrived(&dealt.shown.transcript, client, &arrived, trained);
-                self.at = At::Agreed(dealt, held, arrived);
+                let agreed = identity.sign_arrived(&dealt.shown.transcript, client, &arrived, &sent);
+                self.at = At::Agreed(dealt, held, sent, arrived);
                 letters::with_rows(Message::default(), &[agreed])
             }
             // The state is gone now: for no client are both shares ever given.
@@ -128,11 +128,11 @@ impl Mask {
                 dealt.accept(&held, &arrived, self.bounds)?;
                 dealt.give(&held, &arrived)
             }
-            (Question::Unmask { arrived }, At::Agreed(dealt, held, signed), Some(identity)) => {
+            (Question::Unmask { arrived }, At::Agreed(dealt, held, sent, signed), Some(identity)) => {
                 if arrived != signed {
                     return Err(Error::other("those whose updates arrived are not those that this client signed"));
                 }
-                dealt.agreed(identity, &arrived, question, self.bounds)?;
+                dealt.agreed(identity, (&arrived, sent.global), question, self.bounds)?;
                 dealt.give(&held, &arrived)
             }
             _ => Err(Error::other("the aggregator asks what is not due in this round")),
@@ -216,7 +216,8 @@ impl Filter for Mask {
                 .help("a method that sends more than parameters cannot be used with secure aggregation"));
         }
         let (masked, trained) = self.masked(&message, base, (&keys, &mut dealt, &held), ctx)?;
-        self.at = At::Sent(dealt, held, trained);
+        let global = if self.identity.is_some() { digest(base) } else { [0; 32] };
+        self.at = At::Sent(dealt, held, Sent { trained, global });
         Ok(masked.into())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use plugin_api::{Context, Error, Result};
+use plugin_api::{Context, Error, Message, Result, Tensor};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -50,11 +50,37 @@ impl Transcript {
     }
 
     /// What it signs when the updates have arrived.
-    fn of_arrived(&self, client: &str, arrived: &[usize], trained: bool) -> Vec<u8> {
+    fn of_arrived(&self, client: &str, arrived: &[usize], sent: &Sent) -> Vec<u8> {
         let places = arrived.iter().flat_map(|&place| (place as u64).to_le_bytes()).collect::<Vec<u8>>();
         let count = (arrived.len() as u64).to_le_bytes();
-        [&b"fedplug secure arrived"[..], &self.0, &count, &places, &[trained.into()], client.as_bytes()].concat()
+        let sent = [&sent.global[..], &[sent.trained.into()]].concat();
+        [&b"fedplug secure arrived"[..], &self.0, &count, &places, &sent, client.as_bytes()].concat()
     }
+}
+
+/// What a client says of the update that it sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    /// Whether some value of it was not 0.
+    pub(crate) trained: bool,
+    /// A digest of the global model that it is relative to.
+    pub(crate) global: [u8; 32],
+}
+
+/// A digest of a global model. A server that gives each client another could see to it that all but one of the updates are
+/// 0, and so take the sum for that one (Pasquini, Francati and Ateniese, *Eluding Secure Aggregation in Federated Learning
+/// via Model Inconsistency*, CCS 2022).
+pub(crate) fn digest(global: &Message) -> [u8; 32] {
+    let mut params: Vec<(&str, &Tensor)> = global.params.iter().collect();
+    params.sort_unstable_by_key(|(name, _)| *name);
+    let mut digest = Sha256::new();
+    for (name, tensor) in params {
+        digest.update((name.len() as u64).to_le_bytes());
+        digest.update(name);
+        digest.update(format!("{tensor:?}"));
+        digest.update(tensor.buffer().as_slice());
+    }
+    digest.finalize().into()
 }
 
 impl Identity {
@@ -120,11 +146,11 @@ impl Identity {
         shown: &Transcript,
         client: &str,
         arrived: &[usize],
-        trained: bool,
+        sent: &Sent,
     ) -> [u8; AGREED] {
         let mut agreed = [0; AGREED];
-        agreed[..SIGNATURE].copy_from_slice(&self.key.sign(&shown.of_arrived(client, arrived, trained)).to_bytes());
-        agreed[SIGNATURE] = trained.into();
+        agreed[..SIGNATURE].copy_from_slice(&self.key.sign(&shown.of_arrived(client, arrived, sent)).to_bytes());
+        agreed[SIGNATURE] = sent.trained.into();
         agreed
     }
 
@@ -152,7 +178,8 @@ impl Identity {
         members.iter().zip(rows).map(signed).collect()
     }
 
-    /// How many signed that the updates of these arrived, and how many of them trained.
+    /// How many signed that the updates of these arrived and are relative to this global model, and how many of them
+    /// trained.
     ///
     /// # Errors
     /// If one signed something else.
@@ -160,7 +187,7 @@ impl Identity {
         &self,
         shown: &Transcript,
         members: &[String],
-        arrived: &[usize],
+        (arrived, global): (&[usize], [u8; 32]),
         rows: &[[u8; AGREED]],
     ) -> Result<(usize, usize)> {
         let (mut agreed, mut trained) = (0, 0);
@@ -168,15 +195,18 @@ impl Identity {
             if *row == [0; AGREED] {
                 continue;
             }
-            let (name, took_steps) = (&members[place], row[SIGNATURE] == 1);
+            let (name, sent) = (&members[place], Sent { trained: row[SIGNATURE] == 1, global });
             let mut signature = [0; SIGNATURE];
             signature.copy_from_slice(&row[..SIGNATURE]);
-            if !self.verify(name, &shown.of_arrived(name, arrived, took_steps), &signature) {
-                return Err(Error::other(format!("client `{name}` did not sign that the same updates arrived"))
-                    .help("a server must show the same list to all clients"));
+            if !self.verify(name, &shown.of_arrived(name, arrived, &sent), &signature) {
+                let message =
+                    format!("client `{name}` did not sign the same list of updates and the same global model");
+                return Err(Error::other(message).help(
+                    "a server must show the same of both to all clients, and filters at `client-input` must not differ",
+                ));
             }
             agreed += 1;
-            trained += usize::from(took_steps);
+            trained += usize::from(sent.trained);
         }
         Ok((agreed, trained))
     }

@@ -15,6 +15,7 @@ mod account;
 mod dropouts;
 mod faults;
 mod floor;
+mod identities;
 mod noise;
 mod reference;
 mod signing;
@@ -56,6 +57,8 @@ struct Bench {
     clients: Vec<Mask>,
     round: u64,
     seed: u64,
+    /// A client that the server gives another global model than the rest.
+    misled: Option<(usize, Message)>,
 }
 
 /// What crossed in a round.
@@ -86,6 +89,7 @@ impl Bench {
             clients: (0..clients).map(client).collect(),
             round: 0,
             seed: 7,
+            misled: None,
         }
     }
 
@@ -108,8 +112,8 @@ impl Bench {
         let mut heard = Heard::default();
         self.ask(Stage::Opening, &mut present, &mut heard, fails, change, &ctx)?;
         for k in present.clone() {
-            let message =
-                self.clients[k].apply(updates[k].0.clone().into(), global, &ctx.clone().with_client(NAMES[k]));
+            let base = self.misled.as_ref().filter(|(misled, _)| *misled == k).map_or(global, |(_, other)| other);
+            let message = self.clients[k].apply(updates[k].0.clone().into(), base, &ctx.clone().with_client(NAMES[k]));
             if fails(Step::Update, k) {
                 present.retain(|&other| other != k);
                 continue;
