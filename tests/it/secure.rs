@@ -103,3 +103,111 @@ fn each_half_says_what_it_is_without_the_other() {
         "{other}"
     );
 }
+
+/// The clients of the experiment, each with the two lines of PEM of a long-term key that protects nobody: its secret is
+/// one byte 32 times over, from 1 on.
+const KEYS: [(&str, &str, &str); 6] = [
+    ("aggregation", "EBAQ", "MCowBQYDK2VwAyEAiojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="),
+    ("binding", "ICAg", "MCowBQYDK2VwAyEAgTl3Dqh9F19Wo1Rmw0x+zMuNipG07jeiXfYPW4/Js5Q="),
+    ("expression", "MDAw", "MCowBQYDK2VwAyEA7UkoxijRwsbq6QM4kFmVYSlZJzpcY/k2NsFGFKyHN9E="),
+    ("immunogenicity", "QEBA", "MCowBQYDK2VwAyEAypOsFwUYcHHWe4PH/w7+gQjo7EUwV113JoeTM9vavnw="),
+    ("polyreactivity", "UFBQ", "MCowBQYDK2VwAyEAbnoc3Smwt4/ROvTFWY/v9O8qlxZuPKby5Pv8zYBQW/E="),
+    ("tm", "YGBg", "MCowBQYDK2VwAyEAiodf/x6zhFFXes1a/uQFRWVo3XyJ4JCGOgVXvHr0nxc="),
+];
+
+#[test]
+fn signed_rounds_give_the_same_models_and_a_strange_key_is_refused() {
+    let bench = Bench::new();
+    for (name, period, _) in KEYS {
+        // Of the 43 digits that follow the header the first is the header's.
+        let digits = period.repeat(11);
+        let line = format!("MC4CAQAwBQYDK2VwBCIEIA{}", &digits[..42]);
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{line}\n-----END PRIVATE KEY-----\n");
+        bench.write(&format!("{name}.pem"), &pem);
+    }
+    let identities: Vec<String> = KEYS.iter().map(|(name, _, public)| format!("{name} = \"{public}\"")).collect();
+    let keys = bench.path("{client}.pem");
+    let signed = format!("{FILE}key-file = '{}'\nidentities = {{ {} }}\n", keys.display(), identities.join(", "));
+    bench.run(&[bench.write("plain.toml", FILE).to_str().unwrap(), "--name", "plain"]);
+    bench.run(&[bench.write("signed.toml", &signed).to_str().unwrap(), "--name", "signed"]);
+    assert!(bench.results("signed") == bench.results("plain"), "signatures change the result");
+    let said = |run: &str| bench.summary(run)["notes"].to_string();
+    assert!(said("plain").contains("keys are not signed"), "{}", said("plain"));
+    assert!(said("signed").contains("keys and lists of arrived updates are signed"), "{}", said("signed"));
+    for run in ["plain", "signed"] {
+        assert!(said(run).contains("all other clients together learn the last one's update"), "{}", said(run));
+        assert!(said(run).contains("in one process, whose owner can see everything"), "{}", said(run));
+    }
+    // The key of another client: told before anything is sent.
+    std::fs::copy(bench.path("binding.pem"), bench.path("tm.pem")).unwrap();
+    let told = bench.fedplug(&["check", bench.path("signed.toml").to_str().unwrap()]);
+    assert_eq!(told.code, 2, "{}", told.stderr);
+    assert!(told.stderr.contains("is not that of `tm` here"), "{}", told.stderr);
+}
+
+#[test]
+fn a_sum_over_one_client_that_trained_is_refused_before_the_run() {
+    let bench = Bench::new();
+    let mut rows = String::from("site,split,seq,y\n");
+    for (k, site) in ["a", "b", "c"].iter().cycle().take(60).enumerate() {
+        let split = if *site == "b" && k < 45 { "train" } else { "test" };
+        let letter = ["A", "C", "D", "E"][k / 3 % 4];
+        rows += &format!("{site},{split},{}{k},{}.5\n", letter.repeat(k / 12 + 1), k % 7);
+    }
+    let rows = bench.write("rows.csv", &rows);
+    let file = format!(
+        "name = \"floor\"\nseed = 1\n[federation]\nrounds = 1\n[dataset]\nplugin = \"csv\"\nfiles = '{}'\ninputs = [\"seq\"]\n\
+         target = \"y\"\ntest-column = \"split\"\nclients = {{ column = \"site\" }}\n[model]\nplugin = \"linear\"\n[aggregator]\n\
+         plugin = \"secure\"\n[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n",
+        rows.display()
+    );
+    let path = bench.write("floor.toml", &file);
+    for command in ["check", "run"] {
+        let told = bench.fedplug(&[command, path.to_str().unwrap()]);
+        assert_ne!(told.code, 0);
+        let text = "only 1 of the round's 3 clients trained and sent an update, and it takes 3";
+        assert!(told.stderr.contains(text), "{command}: {}", told.stderr);
+    }
+    assert!(!bench.path("runs/floor/global").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn noise_is_in_the_sum_and_its_account_goes_on_after_an_interruption() {
+    let bench = Bench::new();
+    let noise = "clip-norm = 2.0\nnoise-multiplier = 1.0\ndelta = 1e-5\ncolluding = 0";
+    let file = with("clip = 2.0", noise).replace("rounds = 3", "rounds = 40");
+    let file = file.replace("on-client-failure", "checkpoint-every = 2\non-client-failure");
+    let path = bench.write("noise.toml", &format!("{file}reproducible = true\n"));
+    let arguments = |name: &'static str| [path.to_str().unwrap(), "--name", name, "--threads", "2"];
+    bench.run(&arguments("whole"));
+    crate::resume::interrupt(&bench, &arguments("killed"), "killed", "-KILL");
+    bench.run(&[&arguments("killed")[..], &["--resume"]].concat());
+    assert!(bench.results("killed") == bench.results("whole"), "a resumed run draws other noise");
+    let notes = bench.summary("whole")["notes"].as_array().unwrap().clone();
+    let accounts = notes.iter().filter(|note| note["key"] == "privacy").map(|note| note["text"].as_str().unwrap());
+    let accounts: Vec<&str> = accounts.collect();
+    // That of a Gaussian mechanism of multiplier 1 / √40, and a little for the rounding.
+    let wanted = "no protection, since the noise is reproducible; else epsilon 46.8";
+    assert_eq!(accounts.len(), 6);
+    for account in accounts {
+        assert!(
+            account.starts_with(wanted) && account.contains("at delta 1e-5 for the sums of 40 rounds"),
+            "{account}"
+        );
+    }
+    // Noise of 2 / 6 on every value of the mean in each round: the model is mostly that.
+    let model = bench.bytes("whole", "global/model.safetensors");
+    let tensors = safetensors::SafeTensors::deserialize(&model).unwrap();
+    let floats =
+        |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
+    let values: Vec<f32> = tensors.tensors().iter().flat_map(|(_, tensor)| floats(tensor.data())).collect();
+    let norm = values.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!(norm > 1.0, "{norm} of {} values", values.len());
+    let system = bench.write("system.toml", &file.replace("rounds = 40", "rounds = 2"));
+    for name in ["one", "other"] {
+        bench.run(&[system.to_str().unwrap(), "--name", name]);
+    }
+    assert!(bench.results("one") != bench.results("other"), "the noise comes again");
+    assert!(!bench.summary("one")["notes"].to_string().contains("no protection"));
+}

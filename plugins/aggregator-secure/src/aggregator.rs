@@ -2,29 +2,30 @@
 
 use plugin_api::{Aggregator, Cohort, Context, Error, Letter, Message, Params, Result, Stage, Tensor, Update};
 
-use crate::config::AggregatorConfig;
+use crate::config::{AggregatorConfig, Numbers};
 use crate::fixed::{Grid, narrow, wide};
-use crate::letters::{self, NO_PROTECTION, Question, Terms};
-use crate::round::{Round, of};
-use crate::secrets::{Public, SEALED};
-use crate::shamir::{self, Secret};
+use crate::round::Round;
+use crate::terms::Terms;
 
 /// Adds masked updates, and takes the masks off the sum with what the clients tell at the end of a round.
 pub struct Secure {
     config: AggregatorConfig,
+    numbers: Numbers,
     at: At,
-    round: Round,
+    pub(crate) round: Round,
 }
 
 /// How far a round is: what the next answers are to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+pub(crate) enum At {
     Rest,
     Begun,
     Keys,
+    Sign,
     Shares,
     Keep,
     Updates,
+    Agree,
     Unmask,
     Unmasked,
 }
@@ -33,92 +34,34 @@ impl Secure {
     /// An aggregator between two rounds.
     ///
     /// # Errors
-    /// Never; the contract asks for a result.
+    /// If keys of the table do not go together.
     pub fn new(config: AggregatorConfig, _: &Context<'_>) -> Result<Self> {
-        Ok(Self { config, at: At::Rest, round: Round::default() })
+        let numbers = config.numbers()?;
+        Ok(Self { config, numbers, at: At::Rest, round: Round::default() })
     }
 
-    fn grid(&self) -> Grid {
-        Grid { clip: self.config.clip, bits: self.config.bits }
-    }
-
-    fn ask_shares(&mut self, answers: &[Letter], ctx: &Context<'_>) -> Result<Vec<Letter>> {
-        let member = |letter: &Letter| {
-            let rows = rows::<32>(letter, 2)?;
-            Ok((letter.client.clone(), [rows[0], rows[1]]))
-        };
-        self.round.members = answers.iter().map(member).collect::<Result<_>>()?;
-        self.round.enough(self.round.members.len(), "told their keys")?;
-        let (threshold, cohort) = (self.round.threshold, self.round.cohort.len());
-        if answers.iter().any(|answer| letters::is_reproducible(&answer.message)) {
-            ctx.note("secure aggregation", format_args!("{NO_PROTECTION}"));
-        } else {
-            let text = "the server sees sums of the updates of at least";
-            ctx.note(
-                "secure aggregation",
-                format_args!("{text} {threshold} of a round's {cohort} clients, and none alone"),
-            );
+    /// The terms of a round of so many clients, whose updates have so many values.
+    fn terms(&self, count: usize, values: usize) -> Result<Terms> {
+        let Numbers { clip, bits, noise } = self.numbers;
+        let threshold = self.config.threshold.unwrap_or(2 * count / 3 + 1);
+        let minimum = self.config.minimum.unwrap_or(threshold);
+        let terms = Terms { threshold, minimum, clip, bits, noise };
+        terms.check(count).map_err(|e| e.at_key("threshold"))?;
+        if minimum > count {
+            let message = format!("{minimum} of {count} clients cannot have trained");
+            return Err(Error::config(message).at_key("minimum").help(format!("from 2 to {count} are possible")));
         }
-        let keys: Vec<[u8; 64]> = self.round.members.iter().map(|(_, [a, b])| pair(a, b)).collect();
-        let terms = Terms { threshold, bits: self.config.bits };
-        let members = self.round.members.iter().map(|(name, _)| name.clone()).collect();
-        let question = Question::Shares { members, terms }.message()?;
-        let question = letters::with_clip(letters::with_rows(question, &keys)?, self.config.clip);
-        Ok(self.round.members.iter().map(|(name, _)| letter(name, question.clone())).collect())
-    }
-
-    fn ask_to_keep(&mut self, answers: &[Letter]) -> Result<Vec<Letter>> {
-        let round = &mut self.round;
-        round.senders = answers.iter().map(|letter| round.place(&letter.client)).collect::<Result<_>>()?;
-        round.enough(round.senders.len(), "dealt shares")?;
-        let dealt =
-            answers.iter().map(|letter| rows::<SEALED>(letter, round.members.len())).collect::<Result<Vec<_>>>()?;
-        let question = Question::Keep { senders: round.senders.clone() }.message()?;
-        let keep = |&place: &usize| {
-            let rows: Vec<[u8; SEALED]> = dealt.iter().map(|rows| rows[place]).collect();
-            Ok(letter(&round.members[place].0, letters::with_rows(question.clone(), &rows)?))
-        };
-        round.senders.iter().map(keep).collect()
-    }
-
-    fn ask_to_unmask(&self, ctx: &Context<'_>) -> Result<Vec<Letter>> {
-        let round = &self.round;
-        round.enough(round.arrived.len(), "sent an update")?;
-        ctx.scalar(
-            "Secure/dropped",
-            ctx.round().unwrap_or_default(),
-            (round.cohort.len() - round.arrived.len()) as f64,
-        );
-        let question = Question::Unmask { arrived: round.arrived.clone() }.message()?;
-        Ok(round.arrived.iter().map(|&place| letter(&round.members[place].0, question.clone())).collect())
-    }
-
-    fn unmask(&mut self, answers: &[Letter], ctx: &Context<'_>) -> Result<()> {
-        let round = &mut self.round;
-        round.enough(answers.len(), "told what it takes to unmask")?;
-        let given = |letter: &Letter| {
-            let rows = rows::<32>(letter, round.senders.len())?;
-            let secrets: Vec<Secret> = rows.iter().map(|row| Secret::new(*row)).collect();
-            Ok((u8::try_from(round.place(&letter.client)? + 1).unwrap_or(u8::MAX), secrets))
-        };
-        let given = answers.iter().map(given).collect::<Result<Vec<_>>>()?;
-        let mut masks = Vec::new();
-        for (row, &sender) in round.senders.iter().enumerate() {
-            let shares: Vec<(u8, &Secret)> = given.iter().map(|(client, shares)| (*client, &shares[row])).collect();
-            let secret = shamir::join(&shares, round.threshold).map_err(|e| of(&round.members[sender].0, e))?;
-            masks.extend(round.masks_of(sender, &secret)?);
+        if let Some(plan) = terms.plan(count)? {
+            return plan.fits(count, values).map(|()| terms);
         }
-        // A mask at a time in blocks of one parameter: no copy of the model is made.
-        for (_, _, sum) in &mut round.sum {
-            ctx.check()?;
-            masks.iter_mut().for_each(|(stream, sign)| stream.mask(sum, *sign));
+        if terms.grid().largest_sum(count).is_none() {
+            let most = (2..bits).rev().find(|&bits| Grid { clip, bits }.largest_sum(count).is_some());
+            let message = format!("the sum of {count} numbers of {bits} bits does not fit in 32");
+            return Err(Error::config(message)
+                .at_key("bits")
+                .help(format!("at most {} fit", most.unwrap_or_default())));
         }
-        let largest = self.grid().largest_sum(self.round.arrived.len()).unwrap_or_default();
-        let beyond = |sum: &[u32]| sum.iter().any(|number| number.cast_signed().unsigned_abs() > largest);
-        match self.round.sum.iter().find(|(_, _, sum)| beyond(sum)) {
-            Some((name, _, _)) => Err(Error::tensor(name, "the masks do not cancel: what some client sent is wrong")),
-            None => Ok(()),
-        }
+        Ok(terms)
     }
 }
 
@@ -131,39 +74,29 @@ impl Aggregator for Secure {
                 "of a sum of two each client knows the other's part; 255 are as many as the shares have numbers",
             ));
         }
-        let threshold = self.config.threshold.unwrap_or(2 * count / 3 + 1);
-        Terms { threshold, bits: self.config.bits }.check(count).map_err(|e| e.at_key("threshold"))?;
-        if self.grid().largest_sum(count).is_none() {
-            let most =
-                (2..self.config.bits).rev().find(|&bits| Grid { bits, ..self.grid() }.largest_sum(count).is_some());
-            let message = format!("the sum of {count} numbers of {} bits does not fit in 32", self.config.bits);
-            return Err(Error::config(message)
-                .at_key("bits")
-                .help(format!("at most {} fit", most.unwrap_or_default())));
-        }
-        self.round = Round { global: global.clone(), cohort: cohort.clients.clone(), threshold, ..Round::default() };
+        self.round = Round {
+            global: global.clone(),
+            cohort: cohort.clients.clone(),
+            terms: self.terms(count, floats(global))?,
+            ..Round::default()
+        };
         self.at = At::Begun;
         Ok(())
     }
 
     fn ask(&mut self, stage: Stage, answers: Vec<Letter>, ctx: &Context<'_>) -> Result<Vec<Letter>> {
         let (questions, next) = match (stage, std::mem::replace(&mut self.at, At::Rest)) {
-            (Stage::Opening, At::Begun) => {
-                let question = Question::Keys.message()?;
-                let ask = |name: &String| letter(name, question.clone());
-                (self.round.cohort.iter().map(ask).collect(), At::Keys)
-            }
-            (Stage::Opening, At::Keys) => (self.ask_shares(&answers, ctx)?, At::Shares),
-            (Stage::Opening, At::Shares) => (self.ask_to_keep(&answers)?, At::Keep),
+            (Stage::Opening, At::Begun) => self.ask_keys()?,
+            (Stage::Opening, At::Keys) => self.take_keys(&answers, ctx)?,
+            (Stage::Opening, At::Sign) => self.take_signatures(&answers)?,
+            (Stage::Opening, At::Shares) => self.take_shares(&answers)?,
             (Stage::Opening, At::Keep) => {
                 self.round.enough(answers.len(), "got their shares")?;
                 (Vec::new(), At::Updates)
             }
-            (Stage::Closing, At::Updates) => (self.ask_to_unmask(ctx)?, At::Unmask),
-            (Stage::Closing, At::Unmask) => {
-                self.unmask(&answers, ctx)?;
-                (Vec::new(), At::Unmasked)
-            }
+            (Stage::Closing, At::Updates) => self.close(ctx)?,
+            (Stage::Closing, At::Agree) => self.take_agreements(&answers)?,
+            (Stage::Closing, At::Unmask) => self.unmask(&answers, ctx)?,
             (stage, at) => return Err(Error::other(format!("asked at {stage:?} after {at:?}"))),
         };
         self.at = next;
@@ -205,11 +138,13 @@ impl Aggregator for Secure {
             ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
             return Ok(round.global);
         }
-        let grid = self.grid();
+        let grid = round.terms.grid();
+        // With noise a client counts whether or not it trained, as in the account.
+        let count = if round.terms.noise.is_some() { round.arrived.len() } else { round.trained };
         let moved = |name: &str, tensor: &Tensor| -> Result<Option<(String, Tensor)>> {
             let Some((_, shape, sum)) = round.sum.iter().find(|(summed, _, _)| summed == name) else { return Ok(None) };
             let Some(mut values) = wide(tensor)? else { return Ok(Some((name.to_owned(), tensor.clone()))) };
-            let mean = |number: &u32| grid.mean(number.cast_signed(), round.trained);
+            let mean = |number: &u32| grid.mean(number.cast_signed(), count);
             values.iter_mut().zip(sum).for_each(|(value, number)| *value += mean(number));
             Ok(Some((name.to_owned(), narrow(tensor.dtype(), shape, &values)?)))
         };
@@ -218,18 +153,7 @@ impl Aggregator for Secure {
     }
 }
 
-fn letter(client: &str, message: Message) -> Letter {
-    Letter { client: client.to_owned(), message }
-}
-
-/// So many rows of bytes of an answer.
-fn rows<const N: usize>(letter: &Letter, count: usize) -> Result<&[[u8; N]]> {
-    letters::rows(&letter.message, count).map_err(|e| of(&letter.client, e))
-}
-
-fn pair(a: &Public, b: &Public) -> [u8; 64] {
-    let mut both = [0; 64];
-    both[..32].copy_from_slice(a);
-    both[32..].copy_from_slice(b);
-    both
+/// How many floating values a message's parameters have.
+fn floats(message: &Message) -> usize {
+    message.params.iter().filter(|(_, tensor)| tensor.is_float()).map(|(_, tensor)| tensor.len()).sum()
 }

@@ -1,24 +1,32 @@
 //! What the aggregator asks and the filters answer. The small part of a question stands under the key `secure` of the
-//! message's values; bytes are tensors beside it, so that no number passes through decimal text.
+//! message's values; bytes are tensors beside it.
 
 use plugin_api::{Error, Message, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::terms::Terms;
+
 /// The key of the message's values under which a question stands.
 const KEY: &str = "secure";
 
-/// The one tensor of a question or an answer.
+/// The tensor of a question's or an answer's bytes.
 const BYTES: &str = "bytes";
 
-/// The tensor with [`Grid::clip`](crate::fixed::Grid), which has to be the same bits at all clients.
-const CLIP: &str = "clip";
+/// The tensor of the members' signatures.
+const SIGNATURES: &str = "signatures";
 
 /// What both sides note where masks come from the seed.
 pub(crate) const NO_PROTECTION: &str =
     "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
 
-/// The value of an answer with keys that come from the seed.
-const REPRODUCIBLE: &str = "reproducible";
+/// What an answer says of a client's keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    /// They come from the experiment's seed.
+    Reproducible,
+    /// The client signs them.
+    Signed,
+}
 
 /// What the aggregator asks. A client is spoken of by its place in the list of members, counted from 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,36 +34,22 @@ const REPRODUCIBLE: &str = "reproducible";
 pub(crate) enum Question {
     /// Your public keys? The answer is `[2, 32]`: the one to seal shares with, the one for masks.
     Keys,
+    /// Where clients sign: your signature of these members, their public keys `[members, 64]` and these terms? The answer
+    /// is `[1, 64]`.
+    Sign { members: Vec<String>, terms: Terms },
     /// Your shares for the members, whose public keys are `[members, 64]`? The answer is `[members, 80]`, sealed, with
-    /// zeros in the client's own row.
+    /// zeros in the client's own row. Where clients sign, the signatures `[members, 64]` come with it, zeros for those who
+    /// gave none; those get zeros as well.
     Shares { members: Vec<String>, terms: Terms },
     /// Keep these shares, `[senders, 80]`; those who sent them are masked with. The answer holds nothing.
     Keep { senders: Vec<usize> },
+    /// Where clients sign: your signature that the updates of these arrived, and whether you trained? The answer is
+    /// `[1, 65]`, the signature and 1 or 0.
+    Agree { arrived: Vec<usize> },
     /// The updates of these arrived. The answer is `[senders, 32]`: for each sender the share of its seed if its update
-    /// arrived, else the share of its secret.
+    /// arrived, else the share of its secret. Where clients sign, what they answered to `Agree` comes with it, `[arrived,
+    /// 65]`, zeros for those who gave nothing.
     Unmask { arrived: Vec<usize> },
-}
-
-/// What holds for a round.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Terms {
-    /// How many clients it takes to unmask.
-    pub(crate) threshold: usize,
-    /// Bits of a fixed-point number.
-    pub(crate) bits: u32,
-}
-
-impl Terms {
-    /// The number of members, if the threshold suits it: more than a half, so that two groups without a common client
-    /// can never both unmask, and not more than there are.
-    pub(crate) fn check(self, members: usize) -> Result<u8> {
-        let least = members / 2 + 1;
-        if !(least..=members).contains(&self.threshold) {
-            let message = format!("{} of {members} clients cannot be the least that unmask", self.threshold);
-            return Err(Error::config(message).help(format!("from {least} to {members} are possible")));
-        }
-        u8::try_from(members).map_err(|_| Error::config(format!("{members} clients are more than 255")))
-    }
 }
 
 impl Question {
@@ -83,8 +77,17 @@ impl Question {
 }
 
 /// Adds rows of bytes.
-pub(crate) fn with_rows<const N: usize>(mut message: Message, rows: &[[u8; N]]) -> Result<Message> {
-    message.extra.insert(BYTES, Tensor::from_slice(&[rows.len(), N], rows.as_flattened())?);
+pub(crate) fn with_rows<const N: usize>(message: Message, rows: &[[u8; N]]) -> Result<Message> {
+    with(message, BYTES, rows)
+}
+
+/// Adds the members' signatures, or what they signed with them.
+pub(crate) fn with_signatures<const N: usize>(message: Message, rows: &[[u8; N]]) -> Result<Message> {
+    with(message, SIGNATURES, rows)
+}
+
+fn with<const N: usize>(mut message: Message, name: &str, rows: &[[u8; N]]) -> Result<Message> {
+    message.extra.insert(name, Tensor::from_slice(&[rows.len(), N], rows.as_flattened())?);
     Ok(message)
 }
 
@@ -96,23 +99,29 @@ pub(crate) fn rows<const N: usize>(message: &Message, count: usize) -> Result<&[
     Ok(message.extra.elements::<u8>(BYTES, &[count, N])?.as_chunks().0)
 }
 
-/// Adds the largest absolute value of the grid.
-pub(crate) fn with_clip(mut message: Message, clip: f64) -> Message {
-    message.extra.insert(CLIP, Tensor::build(&[], |one| one[0] = clip));
-    message
+/// So many signatures.
+///
+/// # Errors
+/// If there are others, or none.
+pub(crate) fn signatures<const N: usize>(message: &Message, count: usize) -> Result<&[[u8; N]]> {
+    Ok(message.extra.elements::<u8>(SIGNATURES, &[count, N])?.as_chunks().0)
 }
 
-/// The largest absolute value of the grid.
-pub(crate) fn clip(message: &Message) -> Result<f64> {
-    Ok(message.extra.elements::<f64>(CLIP, &[])?[0])
-}
+impl Mark {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Reproducible => "reproducible",
+            Self::Signed => "signed",
+        }
+    }
 
-/// Says that a client's keys come from the experiment's seed.
-pub(crate) fn mark_reproducible(message: &mut Message) {
-    message.values.insert(REPRODUCIBLE.to_owned(), true.into());
-}
+    /// Says it.
+    pub(crate) fn set(self, message: &mut Message) {
+        message.values.insert(self.key().to_owned(), true.into());
+    }
 
-/// Whether a client's keys come from the experiment's seed.
-pub(crate) fn is_reproducible(message: &Message) -> bool {
-    message.values.contains_key(REPRODUCIBLE)
+    /// Whether it is said.
+    pub(crate) fn is_on(self, message: &Message) -> bool {
+        message.values.contains_key(self.key())
+    }
 }

@@ -5,13 +5,16 @@ use plugin_api::{Error, Message, Result, Update};
 use crate::secrets::{Pair, Public};
 use crate::shamir::Secret;
 use crate::stream::{Sign, Stream};
+use crate::terms::Terms;
 
 /// A round at the server.
 #[derive(Default)]
 pub(crate) struct Round {
     pub(crate) global: Message,
     pub(crate) cohort: Vec<String>,
-    pub(crate) threshold: usize,
+    pub(crate) terms: Terms,
+    /// Whether the clients sign.
+    pub(crate) signed: bool,
     /// Those who told their keys, and the keys. A client's place is its place here.
     pub(crate) members: Vec<(String, [Public; 2])>,
     /// The places of those who dealt shares: each is masked with the others.
@@ -26,12 +29,35 @@ pub(crate) struct Round {
 
 impl Round {
     pub(crate) fn enough(&self, count: usize, did: &str) -> Result<()> {
-        if count >= self.threshold {
+        if count >= self.terms.threshold {
             return Ok(());
         }
-        let (cohort, threshold) = (self.cohort.len(), self.threshold);
+        let (cohort, threshold) = (self.cohort.len(), self.terms.threshold);
         Err(Error::other(format!("only {count} of the round's {cohort} clients {did}, and it takes {threshold}"))
             .help("`threshold` says how many clients have to stay; see why the others failed"))
+    }
+
+    /// An error unless enough of those whose updates arrived trained: the sum over fewer tells too much of each.
+    pub(crate) fn enough_trained(&self) -> Result<()> {
+        let (trained, minimum, cohort) = (self.trained, self.terms.minimum, self.cohort.len());
+        if trained >= minimum {
+            return Ok(());
+        }
+        Err(Error::other(format!(
+            "only {trained} of the round's {cohort} clients trained and sent an update, and it takes {minimum}"
+        ))
+        .help("the sum stays masked; `minimum` of the aggregator and of the filters says how many are enough"))
+    }
+
+    /// The largest absolute value that a sum of the updates that arrived can have.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number, and saturating")]
+    pub(crate) fn largest_sum(&self) -> Result<u32> {
+        let clients = self.arrived.len();
+        let values = self.sum.iter().map(|(_, _, sum)| sum.len()).sum();
+        Ok(match self.terms.plan(self.members.len())? {
+            Some(plan) => plan.largest_sum(clients, values).ceil() as u32,
+            None => self.terms.grid().largest_sum(clients).unwrap_or_default(),
+        })
     }
 
     pub(crate) fn place(&self, client: &str) -> Result<usize> {

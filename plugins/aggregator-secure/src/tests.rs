@@ -9,10 +9,16 @@ use serde_json::json;
 use crate::aggregator::Secure;
 use crate::config::{AggregatorConfig, FilterConfig};
 use crate::filter::Mask;
+use crate::letters::Question;
 
+mod account;
 mod dropouts;
 mod faults;
+mod floor;
+mod identities;
+mod noise;
 mod reference;
+mod signing;
 mod sums;
 
 /// The client with this place.
@@ -22,12 +28,27 @@ const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
     Keys,
+    Sign,
     Shares,
     Keep,
     Update,
+    Agree,
     Unmask,
     /// The answer to it.
     Given,
+}
+
+impl Step {
+    fn of(question: &Message) -> Self {
+        match Question::of(question).unwrap().unwrap() {
+            Question::Keys => Self::Keys,
+            Question::Sign { .. } => Self::Sign,
+            Question::Shares { .. } => Self::Shares,
+            Question::Keep { .. } => Self::Keep,
+            Question::Agree { .. } => Self::Agree,
+            Question::Unmask { .. } => Self::Unmask,
+        }
+    }
 }
 
 /// An aggregator and its clients.
@@ -36,6 +57,8 @@ struct Bench {
     clients: Vec<Mask>,
     round: u64,
     seed: u64,
+    /// A client that the server gives another global model than the rest.
+    misled: Option<(usize, Message)>,
 }
 
 /// What crossed in a round.
@@ -50,14 +73,23 @@ type Change<'c> = &'c mut dyn FnMut(Step, &str, &mut Message);
 
 impl Bench {
     fn new(clients: usize, config: serde_json::Value, reproducible: bool) -> Self {
+        Self::with(clients, config, &|_| json!({ "reproducible": reproducible }))
+    }
+
+    /// With a table for each client's filter.
+    fn with(clients: usize, config: serde_json::Value, filter: &dyn Fn(usize) -> serde_json::Value) -> Self {
         let ctx = Context::new(&Silent);
         let config: AggregatorConfig = serde_json::from_value(config).unwrap();
-        let client = |_| Mask::new(FilterConfig { reproducible }, &ctx).unwrap();
+        let client = |k| {
+            let config: FilterConfig = serde_json::from_value(filter(k)).unwrap();
+            Mask::new(config, &ctx.clone().with_client(NAMES[k])).unwrap()
+        };
         Self {
             server: Secure::new(config, &ctx).unwrap(),
             clients: (0..clients).map(client).collect(),
             round: 0,
             seed: 7,
+            misled: None,
         }
     }
 
@@ -78,13 +110,10 @@ impl Bench {
         let cohort = Cohort::new(present.iter().map(|&k| NAMES[k].to_owned()).collect(), 6);
         self.server.begin(global, &cohort, &ctx)?;
         let mut heard = Heard::default();
-        for step in [Step::Keys, Step::Shares, Step::Keep] {
-            self.ask(Stage::Opening, step, &mut present, &mut heard, fails, change, &ctx)?;
-        }
-        assert!(self.server.ask(Stage::Opening, heard.answers.last().unwrap().clone(), &ctx)?.is_empty());
+        self.ask(Stage::Opening, &mut present, &mut heard, fails, change, &ctx)?;
         for k in present.clone() {
-            let message =
-                self.clients[k].apply(updates[k].0.clone().into(), global, &ctx.clone().with_client(NAMES[k]));
+            let base = self.misled.as_ref().filter(|(misled, _)| *misled == k).map_or(global, |(_, other)| other);
+            let message = self.clients[k].apply(updates[k].0.clone().into(), base, &ctx.clone().with_client(NAMES[k]));
             if fails(Step::Update, k) {
                 present.retain(|&other| other != k);
                 continue;
@@ -95,43 +124,42 @@ impl Bench {
             heard.updates.push(update.clone());
             self.server.add(update, &ctx)?;
         }
-        self.ask(Stage::Closing, Step::Unmask, &mut present, &mut heard, fails, change, &ctx)?;
-        assert!(self.server.ask(Stage::Closing, heard.answers.last().unwrap().clone(), &ctx)?.is_empty());
+        self.ask(Stage::Closing, &mut present, &mut heard, fails, change, &ctx)?;
         Ok((self.server.finish(&ctx)?, heard))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a part of `play`")]
     fn ask(
         &mut self,
         stage: Stage,
-        step: Step,
         present: &mut Vec<usize>,
         heard: &mut Heard,
         fails: &dyn Fn(Step, usize) -> bool,
         change: Change<'_>,
         ctx: &Context<'_>,
     ) -> Result<()> {
-        let first = matches!(step, Step::Keys | Step::Unmask);
-        let before = if first { Vec::new() } else { heard.answers.last().unwrap().clone() };
-        let questions = self.server.ask(stage, before, ctx)?;
-        let asked: Vec<_> = questions.iter().map(|letter| letter.client.as_str()).collect();
-        assert_eq!(asked, present.iter().map(|&k| NAMES[k]).collect::<Vec<_>>(), "{step:?} is asked of others");
         let mut answers = Vec::new();
-        for (mut letter, k) in questions.into_iter().zip(present.clone()) {
-            change(step, NAMES[k], &mut letter.message);
-            let answer = self.clients[k].answer(&letter.message, &ctx.clone().with_client(NAMES[k]))?;
-            let mut message = answer.expect("the question is for the filter");
-            if step == Step::Unmask {
-                change(Step::Given, NAMES[k], &mut message);
+        loop {
+            let questions = self.server.ask(stage, answers, ctx)?;
+            let Some(first) = questions.first() else { return Ok(()) };
+            let step = Step::of(&first.message);
+            let asked: Vec<_> = questions.iter().map(|letter| letter.client.as_str()).collect();
+            assert_eq!(asked, present.iter().map(|&k| NAMES[k]).collect::<Vec<_>>(), "{step:?} is asked of others");
+            answers = Vec::new();
+            for (mut letter, k) in questions.into_iter().zip(present.clone()) {
+                change(step, NAMES[k], &mut letter.message);
+                let answer = self.clients[k].answer(&letter.message, &ctx.clone().with_client(NAMES[k]))?;
+                let mut message = answer.expect("the question is for the filter");
+                if step == Step::Unmask {
+                    change(Step::Given, NAMES[k], &mut message);
+                }
+                if fails(step, k) {
+                    present.retain(|&other| other != k);
+                } else {
+                    answers.push(Letter { client: letter.client, message });
+                }
             }
-            if fails(step, k) {
-                present.retain(|&other| other != k);
-            } else {
-                answers.push(Letter { client: letter.client, message });
-            }
+            heard.answers.push(answers.clone());
         }
-        heard.answers.push(answers);
-        Ok(())
     }
 
     /// A round in which nobody fails.

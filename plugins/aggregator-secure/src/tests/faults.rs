@@ -1,7 +1,6 @@
 //! What is refused: at the server, at the clients, and on the way between them.
 
 use super::*;
-use crate::letters::Question;
 use plugin_api::config::{problems, read};
 
 fn begun(clients: usize, config: serde_json::Value) -> Result<()> {
@@ -24,8 +23,11 @@ fn a_table_is_checked_as_it_is_read() {
     }
     assert_eq!(told.len(), 4);
     let defaults: AggregatorConfig = read(&json!({})).unwrap();
-    assert_eq!((defaults.threshold, defaults.clip, defaults.bits), (None, 1.0, 24));
-    assert!(!read::<FilterConfig>(&json!({})).unwrap().reproducible);
+    assert_eq!((defaults.threshold, defaults.minimum), (None, None));
+    let numbers = defaults.numbers().unwrap();
+    assert_eq!((numbers.clip, numbers.bits, numbers.noise), (1.0, 24, None));
+    let defaults: FilterConfig = read(&json!({})).unwrap();
+    assert_eq!((defaults.minimum, defaults.threshold, defaults.reproducible), (3, None, false));
 }
 
 #[test]
@@ -188,7 +190,7 @@ fn only_parameters_that_all_share_can_be_sent() {
 fn what_cannot_be_masked_is_not_sent() {
     let ctx = Context::new(&Silent).with_client("a");
     let (global, updates) = model(5, 0);
-    let mut alone = Mask::new(FilterConfig::default(), &ctx).unwrap();
+    let mut alone = Mask::new(serde_json::from_value(json!({})).unwrap(), &ctx).unwrap();
     let error = alone.apply(updates[0].0.clone().into(), &global, &ctx).unwrap_err();
     assert_eq!(error.to_string(), "nobody asked this client to agree on masks");
     assert!(alone.answer(&Message::default(), &ctx).unwrap().is_none());

@@ -135,14 +135,20 @@ fn what_is_beyond_the_clip_is_clamped_counted_and_told() {
 #[test]
 fn what_is_promised_depends_on_where_the_masks_come_from() {
     let (global, updates) = model(5, 0);
-    let promise =
-        "secure aggregation: the server sees sums of the updates of at least 4 of a round's 5 clients, and none alone";
+    let promise = "secure aggregation: the server sees single updates masked, and the sum of those of at least 4 of a \
+        round's 5 clients, of which at least 4 trained; keys are not signed, so this holds only for a server that follows \
+        the protocol";
+    let limits =
+        "all other clients together learn the last one's update from any sum, and 4 clients that pool their shares";
     let warning = "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
     for reproducible in [false, true] {
         let told = Told::default();
         let mut bench = Bench::new(5, json!({}), reproducible);
         bench.play(&global, &updates, &|_, _| false, &mut |_, _, _| {}, &told).unwrap();
-        assert_eq!((told.has(promise), told.has(warning)), (!reproducible, reproducible));
+        assert_eq!(
+            (told.has(promise), told.has(limits), told.has(warning)),
+            (!reproducible, !reproducible, reproducible)
+        );
     }
 }
 

@@ -1,0 +1,56 @@
+//! A client's update as fixed-point numbers.
+
+use plugin_api::{Error, Message, Result, Tensor};
+
+use crate::fixed::{Grid, wide};
+
+/// How many values were encoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) all: usize,
+    /// Beyond the grid.
+    pub(crate) clamped: usize,
+    /// Other than 0 before they were rounded: a client without any has not trained.
+    pub(crate) moved: usize,
+}
+
+/// A parameter's change since the round began; none for integers, which must not change.
+///
+/// # Errors
+/// If the global model has no such parameter, or the change is not finite.
+pub(crate) fn change(name: &str, tensor: &Tensor, base: &Message) -> Result<Option<Vec<f64>>> {
+    let Some(before) = base.params.get(name) else {
+        return Err(Error::tensor(name, "is not of the global model").help(
+            "what is private to a client must be taken out by a filter before this one, such as `exclude-params`",
+        ));
+    };
+    if (before.dtype(), before.shape()) != (tensor.dtype(), tensor.shape()) {
+        return Err(Error::tensor(name, format!("is {tensor:?}, and {before:?} in the global model")));
+    }
+    let (Some(mut change), Some(earlier)) = (wide(tensor)?, wide(before)?) else {
+        return match before.buffer().as_slice() == tensor.buffer().as_slice() {
+            true => Ok(None),
+            false => Err(Error::tensor(name, format!("has other {} values than the global model", tensor.dtype()))
+                .help("integers have no mean: they must stay as they are or be kept private")),
+        };
+    };
+    change.iter_mut().zip(&earlier).for_each(|(after, earlier)| *after -= earlier);
+    if change.iter().any(|x| !x.is_finite()) {
+        return Err(Error::tensor(name, "its update holds a value that is not finite")
+            .help("its training may have diverged: a lower learning rate may help"));
+    }
+    Ok(Some(change))
+}
+
+/// A parameter's update in fixed point, modulo 2³².
+pub(crate) fn encoded(name: &str, tensor: &Tensor, base: &Message, grid: Grid, count: &mut Count) -> Result<Vec<u32>> {
+    count.all += tensor.len();
+    let Some(change) = change(name, tensor, base)? else { return Ok(vec![0; tensor.len()]) };
+    let number = |&change: &f64| {
+        let (number, beyond) = grid.encode(change);
+        count.clamped += usize::from(beyond);
+        count.moved += usize::from(change != 0.0);
+        number.cast_unsigned()
+    };
+    Ok(change.iter().map(number).collect())
+}

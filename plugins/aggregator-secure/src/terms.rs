@@ -1,0 +1,110 @@
+//! What holds for a round: the aggregator states it, and each client holds it against its own bounds.
+
+use plugin_api::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::fixed::Grid;
+use crate::noise::{Noise, Plan};
+
+/// What holds for a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    /// How many clients it takes to unmask.
+    pub(crate) threshold: usize,
+    /// How many clients that trained have to be in a sum.
+    pub(crate) minimum: usize,
+    /// The largest absolute value of a change; with noise, the largest norm of all changes together.
+    pub(crate) clip: f64,
+    /// Bits of a fixed-point number.
+    pub(crate) bits: u32,
+    /// The noise that the clients add, if any.
+    #[serde(default)]
+    pub(crate) noise: Option<Noise>,
+}
+
+/// The lowest terms that a client takes part with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) minimum: usize,
+    pub(crate) threshold: Option<usize>,
+    pub(crate) noise_multiplier: Option<f64>,
+    pub(crate) colluding: usize,
+}
+
+impl Terms {
+    /// The fixed-point numbers that are sent.
+    pub(crate) fn grid(self) -> Grid {
+        Grid { clip: self.clip, bits: self.bits }
+    }
+
+    /// The number of members, if the threshold suits it: more than a half, so that two groups without a common client
+    /// can never both unmask, and not more than there are.
+    pub(crate) fn check(self, members: usize) -> Result<u8> {
+        let least = members / 2 + 1;
+        if !(least..=members).contains(&self.threshold) {
+            let message = format!("{} of {members} clients cannot be the least that unmask", self.threshold);
+            return Err(Error::config(message).help(format!("from {least} to {members} are possible")));
+        }
+        u8::try_from(members).map_err(|_| Error::config(format!("{members} clients are more than 255")))
+    }
+
+    /// How the clients add noise, if they do.
+    pub(crate) fn plan(self, members: usize) -> Result<Option<Plan>> {
+        self.noise.map(|noise| Plan::new(noise, self.grid(), self.threshold, members)).transpose()
+    }
+
+    /// The same bytes at all clients that were shown the same terms.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        let numbers = [self.threshold as u64, self.minimum as u64, self.clip.to_bits(), self.bits.into()];
+        let noise =
+            |Noise { multiplier, delta, colluding }: Noise| [multiplier.to_bits(), delta.to_bits(), colluding as u64];
+        let noise = self.noise.map(noise).into_iter().flatten();
+        numbers.into_iter().chain(noise).flat_map(u64::to_le_bytes).collect()
+    }
+}
+
+impl Bounds {
+    /// An error unless the terms protect a client at least as it asks for. Gives the number of members.
+    pub(crate) fn accept(self, terms: Terms, members: usize) -> Result<u8> {
+        let clients = terms.check(members)?;
+        let grid = terms.grid();
+        let fits = || terms.noise.is_some() || grid.largest_sum(members).is_some();
+        if !(2..=30).contains(&grid.bits) || !fits() || !grid.step().is_normal() {
+            return Err(Error::other(format!("numbers of {} bits do not suit {clients} clients", grid.bits)));
+        }
+        terms.plan(members)?;
+        for (key, theirs, ours) in [
+            ("threshold", terms.threshold, self.threshold.unwrap_or_default()),
+            ("minimum", terms.minimum, self.minimum),
+        ] {
+            if theirs < ours {
+                let message = format!("the aggregator's `{key}` is {theirs}, and this client's lowest is {ours}");
+                return Err(Error::config(message).at_key(key).help(format!(
+                    "raise `{key}` in the table `aggregator`, or lower it in this filter's if {theirs} clients are enough for you"
+                )));
+            }
+        }
+        self.accept_noise(terms.noise)?;
+        Ok(clients)
+    }
+
+    fn accept_noise(self, noise: Option<Noise>) -> Result<()> {
+        let Some(least) = self.noise_multiplier else { return Ok(()) };
+        let Some(noise) = noise else {
+            return Err(Error::config(format!("the aggregator asks for no noise, and this client's least is {least}"))
+                .at_key("noise-multiplier")
+                .help("`clip-norm`, `noise-multiplier` and `delta` in the table `aggregator` ask for noise"));
+        };
+        // Whether it is a number is told by the comparison as well.
+        if !(noise.multiplier >= least && noise.multiplier.is_finite()) {
+            let message = format!("the aggregator's is {}, and this client's least is {least}", noise.multiplier);
+            return Err(Error::config(message).at_key("noise-multiplier"));
+        }
+        if noise.colluding < self.colluding {
+            let message =
+                format!("the aggregator reckons with {}, and this client with {}", noise.colluding, self.colluding);
+            return Err(Error::config(message).at_key("colluding"));
+        }
+        Ok(())
+    }
+}
