@@ -1,7 +1,6 @@
 //! Files that a run leaves: its folder, checkpoints, tensors, metrics.
 
 pub mod checkpoint;
-pub mod events;
 pub mod journal;
 pub mod lock;
 pub mod names;

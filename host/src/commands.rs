@@ -1,6 +1,7 @@
 //! The command line: arguments as they are typed, and what they start.
 
 pub mod compare;
+pub mod plot_errors;
 pub mod predict;
 pub mod prepare;
 pub mod run;
@@ -17,9 +18,9 @@ use crate::artefacts::safetensors;
 use crate::commands::run::Options;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{Draft, Experiment, MOST_THREADS};
-use crate::plot::{self, Across, Size};
 use crate::terminal::console::Console;
 
+mod plot;
 mod plugin;
 
 /// Federated learning with plugins: one TOML file, one command.
@@ -75,7 +76,7 @@ enum Command {
     /// A picture a client with one curve a run, as SVG and as PNG (two pixels to each of the size's). Behind each curve
     /// its values stand faint; of many values, the most extreme one in 200 at either end may lie outside. The paths of
     /// the pictures go to stdout.
-    Plot(PlotArgs),
+    Plot(plot::Plot),
     /// Write, list and inspect plugins
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -228,51 +229,6 @@ struct CompareArgs {
     format: compare::Format,
 }
 
-#[derive(Debug, Args)]
-struct PlotArgs {
-    /// Run directories, folders that hold several, or any folders with event files below
-    #[arg(required = true, value_name = "RUN")]
-    runs: Vec<PathBuf>,
-    /// The scalars to draw, without the client: RMSE/local_test, Pearson/local_test_expression
-    #[arg(long)]
-    tag: String,
-    /// The folder for the pictures
-    #[arg(short, long, value_name = "DIR", default_value = "figures")]
-    output: PathBuf,
-    /// Draw at each value the mean of it and those before it, at most so many in all; 1 draws the values alone
-    #[arg(long, value_name = "VALUES", default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
-    window: u32,
-    /// A title in the place of the client's name, or before it; an empty one leaves it away
-    #[arg(long)]
-    title: Option<String>,
-    /// The size of each picture, in pixels of which 96 are an inch [default: 640x420; by the clients with --together]
-    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
-    size: Option<Size>,
-    /// A name for a run in the legend, once for each, in their order
-    #[arg(long = "label", value_name = "NAME")]
-    labels: Vec<String>,
-    /// Draw this client only, or `server`; may be given several times [default: all]
-    #[arg(long = "client", value_name = "NAME")]
-    clients: Vec<String>,
-    /// Put all clients side by side into one picture
-    #[arg(long)]
-    together: bool,
-    /// What stands on the axis across
-    #[arg(long, value_enum, default_value = "step")]
-    x: Across,
-    /// Replace pictures that were drawn before; other files stay
-    #[arg(long)]
-    force: bool,
-}
-
-/// Reads `640x420`.
-fn size(text: &str) -> Result<Size, String> {
-    let side = |text: &str| text.parse().ok().filter(|side| (200..=10_000).contains(side));
-    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
-    let (width, height) = sides.ok_or("two numbers from 200 to 10000 with an `x` between them")?;
-    Ok(Size { width, height })
-}
-
 /// Does what the command line says.
 ///
 /// # Errors
@@ -320,22 +276,7 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
         Command::Compare(args) => print(&compare::compare(&args.runs, args.task.as_deref(), args.format)?),
-        Command::Plot(args) => {
-            let options = plot::Options {
-                runs: args.runs,
-                tag: args.tag,
-                output: args.output,
-                window: args.window as usize,
-                title: args.title,
-                size: args.size,
-                labels: args.labels,
-                clients: args.clients,
-                together: args.together,
-                across: args.x,
-                force: args.force,
-            };
-            print(&lines(&plot::plot(&options, &Console::new(level))?))
-        }
+        Command::Plot(args) => print(&lines(&args.execute(&Console::new(level))?)),
     }
 }
 

@@ -13,7 +13,6 @@ pub mod commands;
 pub mod error;
 pub mod experiment;
 pub mod federation;
-pub mod plot;
 pub mod plugins;
 pub mod setup;
 pub mod terminal;

@@ -29,7 +29,7 @@ const FLUSH_AFTER: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The name under which the server's scalars stand.
-pub const SERVER: &str = "server";
+pub use fedplug_plot::events::SERVER;
 
 /// A number that a client, or the server, reports.
 #[derive(Clone, Debug)]

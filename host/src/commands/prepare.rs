@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use fedplug_plot::bars::{self, Bars};
+use fedplug_plot::{Svg, file_name};
 use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
 use serde_json::{Value, json};
 
 use crate::artefacts::journal;
 use crate::artefacts::tracking::Reporter;
+use crate::commands::plot_errors;
 use crate::commands::run::Options;
 use crate::error::CliError;
 use crate::experiment::config::Experiment;
 use crate::federation::notes::Notes;
 use crate::federation::services::{CallScope, HostServices};
-use crate::plot::bars::{self, Bars};
-use crate::plot::{self, Svg, file_name};
 use crate::plugins::Finder;
 use crate::setup::manifest::command_line;
 use crate::setup::{self, LoadedPlugin};
@@ -65,7 +66,7 @@ pub fn prepare(
         pictures(experiment, &description).into_iter().map(|(stem, bars)| (stem, bars.draw())).unzip();
     // They are drawn while the dataset writes, and written after it.
     let (files, drawn) = std::thread::scope(|scope| {
-        let drawing = scope.spawn(|| plot::draw_all(&pictures));
+        let drawing = scope.spawn(|| fedplug_plot::draw_all(&pictures));
         // No client is at work meanwhile, so it may write on all cores.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let files = dataset.prepare(place.part(), &ctx.clone().with_threads(cores));
@@ -73,7 +74,7 @@ pub fn prepare(
     });
     let mut files = files.map_err(placed)?;
     for (stem, drawn) in stems.iter().zip(drawn) {
-        files.extend(plot::save(drawn, &place.part().join(stem))?);
+        files.extend(fedplug_plot::save(drawn, &place.part().join(stem)).map_err(plot_errors::failure)?);
     }
     let files = place.finish(files, &manifest)?;
     console.log(Level::Info, &format!("{}: {} files in {}", experiment.name, files.len(), output.display()));

@@ -1,13 +1,20 @@
-"""Writes reference.json beside it: what the filter must give, by NumPy. `python3 tests/reference.py`, NumPy 2.
+"""Writes reference.json beside it: what the filter must give, by NumPy, and nf4 and 8 bits by bitsandbytes.
 
-All arithmetic is in float32, as the crate's page says; the levels of nf4 are computed from the normal distribution.
+    pip install bitsandbytes==0.50.2 torch numpy
+    python3 tests/reference.py
+
+bitsandbytes is what NVFlare's quantiser calls for `normfloat4` and `blockwise8`. All arithmetic is in float32, as the crate's
+page says; the levels of nf4 are also computed from the normal distribution.
 """
 
+import importlib.metadata
 import json
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+import torch
+from bitsandbytes import functional
 
 f32 = np.float32
 rng = np.random.default_rng(7)
@@ -47,14 +54,11 @@ def nf4_levels():
 
 
 def nf4(x, block):
-    levels = nf4_levels().astype(f32)
-    out = np.empty_like(x)
-    for start in range(0, len(x), block):
-        part = x[start : start + block]
-        largest = np.abs(part).max()
-        distance = np.abs((part / largest)[:, None].astype(np.float64) - levels[None, :])
-        out[start : start + block] = levels[distance.argmin(axis=1)] * largest
-    return out
+    return functional.dequantize_4bit(*functional.quantize_4bit(torch.tensor(x), blocksize=block, quant_type="nf4")).numpy()
+
+
+def blockwise8(x, block):
+    return functional.dequantize_blockwise(*functional.quantize_blockwise(torch.tensor(x), blocksize=block)).numpy()
 
 
 # 157 elements: two whole blocks of 64, and an odd rest. Some are tiny, so that fp16 has subnormal ones.
@@ -84,10 +88,12 @@ for _ in range(5):
     model = model + (restored - model) * f32(0.5)
 
 reference = {
+    **{name: importlib.metadata.version(name) for name in ("bitsandbytes", "torch", "numpy")},
     "base": plain(base),
     "x": plain(x),
     "update": {method: plain(y) for method, y in update.items()},
     "values": {method: plain(y) for method, y in values.items()},
+    "blockwise8": plain(blockwise8(x, 64)),
     "nf4": [float(level) for level in nf4_levels()],
     "top-k": {"keep": 0.15, "rounds": rounds},
 }

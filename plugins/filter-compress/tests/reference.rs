@@ -1,4 +1,4 @@
-//! Against NumPy: `reference.py` made `reference.json`.
+//! Against NumPy and bitsandbytes, which NVFlare's quantiser calls: `reference.py` made `reference.json`.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -28,7 +28,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn what_is_restored_is_what_numpy_restores() {
+fn what_is_restored_is_what_numpy_restores_and_of_nf4_bitsandbytes() {
     let reference = reference();
     let (base, x) = (message(&reference["base"]), message(&reference["x"]));
     for method in common::QUANTIZERS {
@@ -36,11 +36,22 @@ fn what_is_restored_is_what_numpy_restores() {
             let block_size = matches!(method, Method::Int8 | Method::Nf4).then_some(64);
             let restored = there(&Config { of: Some(of), block_size, ..config(method) }, &x, &base);
             let difference = largest_difference(floats(&restored, "w"), &array(&reference[key][method.as_str()]));
-            // Bit for bit; but for nf4, where NumPy's levels come from the normal distribution.
+            // Bit for bit; but for nf4, where bitsandbytes multiplies by what others divide by.
             let tolerance = if method == Method::Nf4 { 1e-6 } else { 0.0 };
             assert!(difference <= tolerance, "{method:?} of {key}: {difference:e}");
         }
     }
+}
+
+/// The levels of bitsandbytes are dense near 0 and wide at the ends; those here are equally far apart.
+#[test]
+fn eight_bits_have_other_levels_than_nvflares() {
+    let reference = reference();
+    let (base, x) = (message(&reference["base"]), array(&reference["x"]));
+    let of_values = Config { of: Some(Of::Values), block_size: Some(64), ..config(Method::Int8) };
+    let ours = there(&of_values, &message(&reference["x"]), &base);
+    let errors = [floats(&ours, "w").to_vec(), array(&reference["blockwise8"])].map(|y| largest_difference(&x, &y));
+    assert!((errors[0] - 0.0109).abs() < 1e-4 && (errors[1] - 0.0198).abs() < 1e-4, "{errors:?}");
 }
 
 #[test]

@@ -214,6 +214,9 @@ pub(crate) struct Held {
 }
 
 #[cfg(test)]
+mod nvflare;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -5,10 +5,10 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use fedplug_plot::events::masked;
 use protobuf::Message as _;
 use tensorboard_proto::event::Event;
 
-use crate::artefacts::events::masked;
 use crate::error::CliError;
 
 /// How many bytes of a client's events are put together before they are written.

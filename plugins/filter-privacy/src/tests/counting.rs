@@ -18,7 +18,10 @@ fn resumed(state: &State) -> Privacy {
 }
 
 fn epsilon(rounds: u64) -> String {
-    format!("epsilon {:.4}", crate::gaussian::Gaussian::new(1.0, SIGMA, 1e-5, crate::NoiseKind::Gaussian).unwrap().epsilon(rounds))
+    format!(
+        "epsilon {:.4}",
+        crate::gaussian::Gaussian::new(1.0, SIGMA, 1e-5, crate::NoiseKind::Gaussian).unwrap().epsilon(rounds)
+    )
 }
 
 #[test]

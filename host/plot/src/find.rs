@@ -11,9 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::natural::Natural;
-use crate::artefacts::events::{self, Curves, Point};
-use crate::artefacts::tracking::SERVER;
-use crate::error::{CliError, Diagnostic};
+use crate::error::{Error, Problem};
+use crate::events::{self, Curves, Point, SERVER};
 
 /// Folders that programs put around event files and that name neither client nor run.
 const PLAIN: [&str; 8] = ["events", "tb_events", "tensorboard", "tb_logs", "logs", "simulate_job", "workspace", "app"];
@@ -46,7 +45,7 @@ pub(super) struct Run {
 ///
 /// # Errors
 /// If a folder is missing or has no event files, or nothing has the tag.
-pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> Result<Vec<Run>, CliError> {
+pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> Result<Vec<Run>, Error> {
     let folders = event_folders(roots)?;
     let mut pieces = Vec::new();
     let mut tags = BTreeSet::new();
@@ -178,21 +177,21 @@ fn joined(earlier: &[Point], later: &[Point]) -> Vec<Point> {
 }
 
 /// All folders with event files, in the order of their names.
-fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, CliError> {
-    let (mut folders, mut reports) = (Vec::new(), Vec::new());
+fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Error> {
+    let (mut folders, mut problems) = (Vec::new(), Vec::new());
     for (index, root) in roots.iter().enumerate() {
         let shown = root.display();
         if !root.is_dir() {
             let hint = "give run directories, or folders that hold some";
-            reports.push(Diagnostic::new(format!("{shown}: there is no such folder")).hint(hint));
+            problems.push(Problem::new(format!("{shown}: there is no such folder")).hint(hint));
             continue;
         }
-        let full = root.canonicalize().map_err(|e| CliError::io(root, "read the folder", &e))?;
+        let full = root.canonicalize().map_err(Error::io(root, "read the folder"))?;
         let mut found = Vec::new();
         walk(&full, &mut BTreeSet::new(), &mut found)?;
         if found.is_empty() {
-            let report = Diagnostic::new(format!("{shown}: no event files here, nor in the folders below"));
-            reports.push(report.hint("TensorBoard's event files have `tfevents` in their names"));
+            let problem = Problem::new(format!("{shown}: no event files here, nor in the folders below"));
+            problems.push(problem.hint("TensorBoard's event files have `tfevents` in their names"));
         }
         folders.extend(found.into_iter().map(|(folder, files)| Folder {
             root: index,
@@ -201,18 +200,18 @@ fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, CliError> {
             files,
         }));
     }
-    if reports.is_empty() { Ok(folders) } else { Err(CliError::usage(reports)) }
+    if problems.is_empty() { Ok(folders) } else { Err(Error::Request(problems)) }
 }
 
-fn walk(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<(PathBuf, Vec<PathBuf>)>) -> Result<(), CliError> {
-    let failed = |e: std::io::Error| CliError::io(folder, "read the folder", &e);
+fn walk(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<(PathBuf, Vec<PathBuf>)>) -> Result<(), Error> {
+    let failed = Error::io(folder, "read the folder");
     // A link may lead back to where we are.
-    if !seen.insert(folder.canonicalize().map_err(failed)?) {
+    if !seen.insert(folder.canonicalize().map_err(&failed)?) {
         return Ok(());
     }
     let entries: Result<Vec<PathBuf>, _> =
-        std::fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut entries = entries.map_err(failed)?;
+        std::fs::read_dir(folder).map_err(&failed)?.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut entries = entries.map_err(&failed)?;
     entries.sort();
     let files: Vec<PathBuf> =
         entries.iter().filter(|path| events::is_event_file(path) && path.is_file()).cloned().collect();
@@ -251,18 +250,18 @@ fn names(paths: &[&[String]]) -> Vec<String> {
     paths.iter().map(name).collect()
 }
 
-fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> CliError {
+fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> Error {
     let mut tags: Vec<String> = tags.into_iter().collect();
     tags.sort_by_key(|other| strsim::damerau_levenshtein(tag, other));
-    let report = Diagnostic::new(format!("no run has scalars with the tag `{tag}`"));
+    let problem = Problem::new(format!("no run has scalars with the tag `{tag}`"));
     if tags.is_empty() {
-        return CliError::usage(report.cause("the event files hold no scalars at all"));
+        return problem.cause("the event files hold no scalars at all").into();
     }
     let mut list = tags.iter().take(LISTED).map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(", ");
     if tags.len() > LISTED {
         list += &format!(" and {} more", tags.len() - LISTED);
     }
-    CliError::usage(report.hint(format!("the tags there are, the nearest first: {list}")))
+    problem.hint(format!("the tags there are, the nearest first: {list}")).into()
 }
 
 #[cfg(test)]

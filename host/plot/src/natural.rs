@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::artefacts::tracking::SERVER;
+use crate::events::SERVER;
 
 /// A name that is sorted as people do: `site-2` before `site-10`, and the server last.
 #[derive(Clone, Debug, PartialEq, Eq)]

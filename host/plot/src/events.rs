@@ -15,9 +15,12 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 
 use self::messages::{Event, Tensor, Value};
-use crate::error::CliError;
+use crate::error::Error;
 
 mod messages;
+
+/// The name under which a server's scalars stand.
+pub const SERVER: &str = "server";
 
 /// The name of the TensorBoard plugin whose tensors are scalars.
 const SCALARS: &str = "scalars";
@@ -49,16 +52,16 @@ pub fn is_event_file(path: &Path) -> bool {
 ///
 /// # Errors
 /// If a file cannot be read at all.
-pub fn read_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Result<Curves, CliError> {
+pub fn read_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Result<Curves, Error> {
     let mut curves = Curves::new();
     for path in files {
-        let file = File::open(path).map_err(|e| CliError::io(path, "read the events", &e))?;
-        let len = file.metadata().map_err(|e| CliError::io(path, "read the events", &e))?.len();
+        let file = File::open(path).map_err(Error::io(path, "read the events"))?;
+        let len = file.metadata().map_err(Error::io(path, "read the events"))?.len();
         let mut records = Records { source: BufReader::new(file), offset: 0, len };
         let mut scalars = Scalars::default();
         loop {
             let start = records.offset;
-            let damage = match records.next().map_err(|e| CliError::io(path, "read the events", &e))? {
+            let damage = match records.next().map_err(Error::io(path, "read the events"))? {
                 Record::Whole(data) => match Event::decode(data.as_slice()) {
                     Ok(event) => {
                         scalars.take(&event);

@@ -15,30 +15,33 @@ const MOST: f64 = 200.0 * LEAST;
 
 /// One kind of bars: a count for each place across.
 #[derive(Clone, Debug)]
-pub(crate) struct Kind {
+pub struct Kind {
     /// What is counted; the legend names it where there are several.
-    pub(crate) name: String,
-    pub(crate) counts: Vec<usize>,
+    pub name: String,
+    /// How many, in the order of the places.
+    pub counts: Vec<usize>,
 }
 
 /// A picture of bars.
 #[derive(Clone, Debug)]
-pub(crate) struct Bars {
-    pub(crate) title: String,
+pub struct Bars {
+    /// Above the picture.
+    pub title: String,
     /// Below the title, smaller.
-    pub(crate) subtitle: String,
+    pub subtitle: String,
     /// What stands across.
-    pub(crate) across: String,
+    pub across: String,
     /// What is counted, with its unit.
-    pub(crate) upright: String,
+    pub upright: String,
     /// The places across.
-    pub(crate) places: Vec<String>,
-    pub(crate) kinds: Vec<Kind>,
+    pub places: Vec<String>,
+    /// The kinds of bars, from the bottom up.
+    pub kinds: Vec<Kind>,
 }
 
 impl Bars {
     /// Draws it, at least 640 wide.
-    pub(crate) fn draw(&self) -> Svg {
+    pub fn draw(&self) -> Svg {
         let extra = if self.kinds.len() > 1 { 220.0 } else { 90.0 };
         let size =
             Size { width: ((self.places.len() as f64 * LEAST).min(MOST) + extra).max(640.0) as u32, height: 420 };

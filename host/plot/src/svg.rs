@@ -72,7 +72,7 @@ impl Pen {
 
 /// A picture.
 #[derive(Clone, Debug)]
-pub(crate) struct Svg {
+pub struct Svg {
     size: Size,
     body: String,
     clips: usize,
