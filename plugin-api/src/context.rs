@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{Error, Message, Result};
+
 /// How important a log line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -41,8 +43,21 @@ pub trait Host: Sync {
         let _ = key;
         None
     }
-    /// Whether the call should stop as soon as it can, with [`Error::cancelled`](crate::Error::cancelled).
+    /// Whether the call should stop as soon as it can, with [`Error::cancelled`].
     fn cancelled(&self) -> bool;
+    /// What [`Context::extension`] asks for. Nothing is known by default.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that the host does not know.
+    fn extension(&self, name: &str, input: &Message) -> Result<Message> {
+        let _ = input;
+        Err(unknown_extension(name))
+    }
+}
+
+/// What a host says to a name of [`Context::extension`] that it does not know.
+pub(crate) fn unknown_extension(name: &str) -> Error {
+    Error::unsupported(format!("the host does not know the extension `{name}`"))
 }
 
 /// A host that shows nothing, records nothing and never cancels.
@@ -157,18 +172,33 @@ impl<'a> Context<'a> {
     }
 
     /// What the host knows under a key, if it knows the key: so that later hosts can say more without another interface.
+    /// No key is promised; a plugin does without where there is none. The names below are taken:
     ///
     /// | key | type | meaning |
     /// |---|---|---|
+    /// | `deadline` | `f64` | when the call should be done, in seconds from its begin |
+    /// | `memory` | `u64` | how many bytes the instance may take, beside what it is given |
+    /// | `scratch` | `String` | an empty folder of the instance's own, for files that nobody needs after the run |
+    /// | `rank` | `u64` | of several processes that compute one client: which this is, from 0 |
+    /// | `ranks` | `u64` | and how many there are |
     /// | `filter.position` | `String` | to a filter's constructor: where it is applied, as in the experiment's `at` |
     /// | `sampling` | [`Sampling`] | how the clients of a round are selected |
     ///
     /// # Errors
     /// If the host knows the key and its value is of another type.
-    pub fn property<T: DeserializeOwned>(&self, key: &str) -> crate::Result<Option<T>> {
+    pub fn property<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.host.property(key) else { return Ok(None) };
-        let wrong = |e| crate::Error::other(format!("the host's property `{key}` is of another type")).because(&e);
+        let wrong = |e| Error::other(format!("the host's property `{key}` is of another type")).because(&e);
         serde_json::from_value(value).map(Some).map_err(wrong)
+    }
+
+    /// Asks the host for something that this interface does not name: tensors and values in, tensors and values out. Later
+    /// hosts may know names that today's do not, and what a plugin does where the host lacks one is up to the plugin.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if the host does not know the name; else what the host says.
+    pub fn extension(&self, name: &str, input: &Message) -> Result<Message> {
+        self.host.extension(name, input)
     }
 
     /// Whether to stop as soon as possible. A long call asks this at every step.
@@ -180,8 +210,8 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// If the host asked the call to stop.
-    pub fn check(&self) -> crate::Result<()> {
-        if self.cancelled() { Err(crate::Error::cancelled()) } else { Ok(()) }
+    pub fn check(&self) -> Result<()> {
+        if self.cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 
     /// Records a number. The host puts the client's name before the tag.

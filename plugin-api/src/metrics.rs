@@ -125,7 +125,7 @@ mod tests {
 
     fn task(training: &[f32], targets: &[f32]) -> Task {
         let table = |targets| Table::new().with("y", Column::f32(targets)).unwrap();
-        let spec = TaskSpec { name: "t".into(), inputs: vec![], target: "y".into() };
+        let spec = TaskSpec { name: "t".into(), target: "y".into(), ..TaskSpec::default() };
         Task { spec, train: table(training), test: table(targets) }
     }
 

@@ -7,8 +7,8 @@ use std::ops::BitAnd;
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
-use crate::abi::Buffer;
-use crate::{Error, Result, parallel};
+use crate::numeric::parallel;
+use crate::{Buffer, Error, Result};
 
 /// The type of a tensor's elements, by DLPack's type codes and widths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,11 +123,17 @@ impl Tensor {
     /// A tensor over memory that is already shared.
     ///
     /// # Errors
-    /// If the buffer's length is not the product of the shape times the element's size.
+    /// If the buffer's length is not the product of the shape times the element's size, or it begins at an address that is
+    /// not a multiple of that size.
     pub fn new(dtype: DType, shape: &[usize], buffer: Buffer) -> Result<Self> {
         let wanted = shape.iter().try_fold(dtype.size(), |all, &n| all.checked_mul(n));
         if wanted != Some(buffer.len()) {
             let message = format!("a {dtype} tensor of shape {shape:?} does not take {} bytes", buffer.len());
+            return Err(Error::new(crate::ErrorKind::Tensor, message));
+        }
+        let start = buffer.as_slice().as_ptr();
+        if !start.addr().is_multiple_of(dtype.size()) {
+            let message = format!("begins at {start:?}, and its {dtype} elements need a multiple of {}", dtype.size());
             return Err(Error::new(crate::ErrorKind::Tensor, message));
         }
         Ok(Self { dtype, shape: shape.to_vec(), buffer })
@@ -286,6 +292,33 @@ impl Params {
         tensor.elements().map_err(|e| Error::tensor(name, e.message()))
     }
 
+    /// The same names with other tensors: what `change` makes of each. Its errors name the tensor at fault.
+    ///
+    /// ```
+    /// use plugin_api::{Params, Tensor};
+    ///
+    /// let params: Params = [("w", Tensor::from_slice(&[2], &[1.0_f32, 2.0])?)].into_iter().collect();
+    /// let doubled = params.map(|_, tensor| {
+    ///     let numbers: Vec<f32> = tensor.elements::<f32>()?.iter().map(|x| 2.0 * x).collect();
+    ///     Tensor::from_slice(tensor.shape(), &numbers)
+    /// })?;
+    /// assert_eq!(doubled.elements::<f32>("w", &[2])?, [2.0, 4.0]);
+    /// let error = params.map(|_, tensor| tensor.elements::<i64>().map(|_| tensor.clone())).unwrap_err();
+    /// assert_eq!(error.to_string(), "tensor `w`: holds f32, not i64");
+    /// # Ok::<(), plugin_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `change`; one without a place gets that of the tensor.
+    pub fn map(&self, mut change: impl FnMut(&str, &Tensor) -> Result<Tensor>) -> Result<Self> {
+        let changed = |(name, tensor): (&str, &Tensor)| match change(name, tensor) {
+            Ok(tensor) => Ok((name.to_owned(), tensor)),
+            Err(error) if error.place().is_none() => Err(error.at_tensor(name)),
+            Err(error) => Err(error),
+        };
+        self.iter().map(changed).collect()
+    }
+
     /// Takes the tensor with this name out; the order of the others stays.
     pub fn remove(&mut self, name: &str) -> Option<Tensor> {
         self.0.shift_remove(name)
@@ -316,10 +349,10 @@ impl Params {
         self.0.is_empty()
     }
 
-    /// The name of the first tensor that holds a NaN or an infinity, if any does. Several threads read large tensors.
-    pub fn not_finite(&self) -> Option<&str> {
+    /// The name of the first tensor that holds a NaN or an infinity, if any does. As many threads read large tensors.
+    pub fn not_finite(&self, threads: usize) -> Option<&str> {
         let check = |(name, tensor): (_, &Tensor)| if tensor.is_finite() { Ok(()) } else { Err(name) };
-        parallel::check(self.iter(), self.bytes(), check).err()
+        parallel::check(self.iter(), self.bytes(), threads, check).err()
     }
 
     /// Bytes that all elements take together.

@@ -37,6 +37,7 @@ mod faults;
 mod interfaces;
 mod plots;
 mod predictions;
+mod promise;
 mod readers;
 mod rehearsal;
 mod resume;

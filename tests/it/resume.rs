@@ -53,7 +53,7 @@ fn events(bench: &Bench, name: &str) -> BTreeMap<String, Vec<(i64, u64)>> {
     let mut scalars = BTreeMap::<_, Vec<_>>::new();
     for file in files(&bench.path("runs").join(name).join("events")) {
         let mut warnings = Vec::new();
-        for (tag, points) in fedplug::events::read_files(&[file], &mut warnings).unwrap() {
+        for (tag, points) in fedplug::artefacts::events::read_files(&[file], &mut warnings).unwrap() {
             scalars.entry(tag).or_default().extend(points.iter().map(|point| (point.step, point.value.to_bits())));
         }
         assert!(warnings.is_empty(), "{warnings:?}");

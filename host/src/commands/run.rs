@@ -153,7 +153,7 @@ fn run_in(
     };
     // From here on clients give up what a checkpoint would hold, so it comes to its end.
     federation.stop_if_asked()?;
-    let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
+    let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales);
     match federation.evaluate(&mut predictions)? {
         None => predictions.finish()?,
         // A file that lacks a client would look whole.

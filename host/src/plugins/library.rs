@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plugin_api::Plugin;
-use plugin_api::abi::root::{self, LoadError};
+use plugin_api::boundary::root::{self, LoadError};
 
 use super::elf;
 use crate::error::Diagnostic;

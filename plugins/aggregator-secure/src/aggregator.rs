@@ -1,6 +1,6 @@
 //! The server's side: [`Secure`].
 
-use plugin_api::{Aggregator, Cohort, Context, Error, Letter, Message, Params, Result, Stage, Tensor, Update};
+use plugin_api::{Aggregator, Cohort, Context, Error, Message, Params, Query, Reply, Result, Stage, Tensor, Update};
 
 use crate::config::AggregatorConfig;
 use crate::fixed::{Grid, narrow, wide};
@@ -42,10 +42,10 @@ impl Secure {
         Grid { clip: self.config.clip, bits: self.config.bits }
     }
 
-    fn ask_shares(&mut self, answers: &[Letter], ctx: &Context<'_>) -> Result<Vec<Letter>> {
-        let member = |letter: &Letter| {
-            let rows = rows::<32>(letter, 2)?;
-            Ok((letter.client.clone(), [rows[0], rows[1]]))
+    fn ask_shares(&mut self, answers: &[Reply], ctx: &Context<'_>) -> Result<Vec<Query>> {
+        let member = |reply: &Reply| {
+            let rows = rows::<32>(reply, 2)?;
+            Ok((reply.client.clone(), [rows[0], rows[1]]))
         };
         self.round.members = answers.iter().map(member).collect::<Result<_>>()?;
         self.round.enough(self.round.members.len(), "told their keys")?;
@@ -64,24 +64,24 @@ impl Secure {
         let members = self.round.members.iter().map(|(name, _)| name.clone()).collect();
         let question = Question::Shares { members, terms }.message()?;
         let question = letters::with_clip(letters::with_rows(question, &keys)?, self.config.clip);
-        Ok(self.round.members.iter().map(|(name, _)| letter(name, question.clone())).collect())
+        Ok(self.round.members.iter().map(|(name, _)| query(name, question.clone())).collect())
     }
 
-    fn ask_to_keep(&mut self, answers: &[Letter]) -> Result<Vec<Letter>> {
+    fn ask_to_keep(&mut self, answers: &[Reply]) -> Result<Vec<Query>> {
         let round = &mut self.round;
-        round.senders = answers.iter().map(|letter| round.place(&letter.client)).collect::<Result<_>>()?;
+        round.senders = answers.iter().map(|reply| round.place(&reply.client)).collect::<Result<_>>()?;
         round.enough(round.senders.len(), "dealt shares")?;
         let dealt =
-            answers.iter().map(|letter| rows::<SEALED>(letter, round.members.len())).collect::<Result<Vec<_>>>()?;
+            answers.iter().map(|reply| rows::<SEALED>(reply, round.members.len())).collect::<Result<Vec<_>>>()?;
         let question = Question::Keep { senders: round.senders.clone() }.message()?;
         let keep = |&place: &usize| {
             let rows: Vec<[u8; SEALED]> = dealt.iter().map(|rows| rows[place]).collect();
-            Ok(letter(&round.members[place].0, letters::with_rows(question.clone(), &rows)?))
+            Ok(query(&round.members[place].0, letters::with_rows(question.clone(), &rows)?))
         };
         round.senders.iter().map(keep).collect()
     }
 
-    fn ask_to_unmask(&self, ctx: &Context<'_>) -> Result<Vec<Letter>> {
+    fn ask_to_unmask(&self, ctx: &Context<'_>) -> Result<Vec<Query>> {
         let round = &self.round;
         round.enough(round.arrived.len(), "sent an update")?;
         ctx.scalar(
@@ -90,16 +90,16 @@ impl Secure {
             (round.cohort.len() - round.arrived.len()) as f64,
         );
         let question = Question::Unmask { arrived: round.arrived.clone() }.message()?;
-        Ok(round.arrived.iter().map(|&place| letter(&round.members[place].0, question.clone())).collect())
+        Ok(round.arrived.iter().map(|&place| query(&round.members[place].0, question.clone())).collect())
     }
 
-    fn unmask(&mut self, answers: &[Letter], ctx: &Context<'_>) -> Result<()> {
+    fn unmask(&mut self, answers: &[Reply], ctx: &Context<'_>) -> Result<()> {
         let round = &mut self.round;
         round.enough(answers.len(), "told what it takes to unmask")?;
-        let given = |letter: &Letter| {
-            let rows = rows::<32>(letter, round.senders.len())?;
+        let given = |reply: &Reply| {
+            let rows = rows::<32>(reply, round.senders.len())?;
             let secrets: Vec<Secret> = rows.iter().map(|row| Secret::new(*row)).collect();
-            Ok((u8::try_from(round.place(&letter.client)? + 1).unwrap_or(u8::MAX), secrets))
+            Ok((u8::try_from(round.place(&reply.client)? + 1).unwrap_or(u8::MAX), secrets))
         };
         let given = answers.iter().map(given).collect::<Result<Vec<_>>>()?;
         let mut masks = Vec::new();
@@ -146,11 +146,11 @@ impl Aggregator for Secure {
         Ok(())
     }
 
-    fn ask(&mut self, stage: Stage, answers: Vec<Letter>, ctx: &Context<'_>) -> Result<Vec<Letter>> {
+    fn ask(&mut self, stage: Stage, answers: Vec<Reply>, ctx: &Context<'_>) -> Result<Vec<Query>> {
         let (questions, next) = match (stage, std::mem::replace(&mut self.at, At::Rest)) {
             (Stage::Opening, At::Begun) => {
                 let question = Question::Keys.message()?;
-                let ask = |name: &String| letter(name, question.clone());
+                let ask = |name: &String| query(name, question.clone());
                 (self.round.cohort.iter().map(ask).collect(), At::Keys)
             }
             (Stage::Opening, At::Keys) => (self.ask_shares(&answers, ctx)?, At::Shares),
@@ -218,13 +218,13 @@ impl Aggregator for Secure {
     }
 }
 
-fn letter(client: &str, message: Message) -> Letter {
-    Letter { client: client.to_owned(), message }
+fn query(client: &str, message: Message) -> Query {
+    Query { client: client.to_owned(), message }
 }
 
 /// So many rows of bytes of an answer.
-fn rows<const N: usize>(letter: &Letter, count: usize) -> Result<&[[u8; N]]> {
-    letters::rows(&letter.message, count).map_err(|e| of(&letter.client, e))
+fn rows<const N: usize>(reply: &Reply, count: usize) -> Result<&[[u8; N]]> {
+    letters::rows(&reply.message, count).map_err(|e| of(&reply.client, e))
 }
 
 fn pair(a: &Public, b: &Public) -> [u8; 64] {

@@ -2,7 +2,7 @@
 
 use plugin_api::context::{Host, Silent};
 use plugin_api::{
-    Aggregator, Cohort, Context, Filter, Letter, Level, Message, Params, Result, Seed, Stage, Tensor, Update,
+    Aggregator, Cohort, Context, Filter, Level, Message, Params, Query, Reply, Result, Seed, Stage, Tensor, Update,
 };
 use serde_json::json;
 
@@ -42,7 +42,7 @@ struct Bench {
 #[derive(Default)]
 struct Heard {
     /// The answers of each step in the clients' order.
-    answers: Vec<Vec<Letter>>,
+    answers: Vec<Vec<Reply>>,
     updates: Vec<Update>,
 }
 
@@ -114,12 +114,12 @@ impl Bench {
         let first = matches!(step, Step::Keys | Step::Unmask);
         let before = if first { Vec::new() } else { heard.answers.last().unwrap().clone() };
         let questions = self.server.ask(stage, before, ctx)?;
-        let asked: Vec<_> = questions.iter().map(|letter| letter.client.as_str()).collect();
+        let asked: Vec<_> = questions.iter().map(|query| query.client.as_str()).collect();
         assert_eq!(asked, present.iter().map(|&k| NAMES[k]).collect::<Vec<_>>(), "{step:?} is asked of others");
         let mut answers = Vec::new();
-        for (mut letter, k) in questions.into_iter().zip(present.clone()) {
-            change(step, NAMES[k], &mut letter.message);
-            let answer = self.clients[k].answer(&letter.message, &ctx.clone().with_client(NAMES[k]))?;
+        for (mut query, k) in questions.into_iter().zip(present.clone()) {
+            change(step, NAMES[k], &mut query.message);
+            let answer = self.clients[k].answer(&query.message, &ctx.clone().with_client(NAMES[k]))?;
             let mut message = answer.expect("the question is for the filter");
             if step == Step::Unmask {
                 change(Step::Given, NAMES[k], &mut message);
@@ -127,7 +127,7 @@ impl Bench {
             if fails(step, k) {
                 present.retain(|&other| other != k);
             } else {
-                answers.push(Letter { client: letter.client, message });
+                answers.push(Reply { client: query.client, message });
             }
         }
         heard.answers.push(answers);
