@@ -13,6 +13,7 @@ pub mod crossing;
 pub mod dataset;
 pub mod filter;
 pub mod guard;
+mod logger;
 pub mod model;
 pub mod root;
 pub mod wire;

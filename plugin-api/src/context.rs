@@ -304,6 +304,28 @@ impl Seed {
     pub const fn value(self) -> u64 {
         self.0
     }
+
+    /// One draw from the uniform distribution over `0..1`, the same for the same seed: for many, those of
+    /// [`at(0)`](Self::at), `at(1)` and so on.
+    #[expect(clippy::cast_precision_loss, reason = "53 bits, which an f64 holds")]
+    pub fn uniform(self) -> f64 {
+        (mix(self.0) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// One draw from the standard normal distribution (Box and Muller 1958), the same for the same seed on every machine.
+    ///
+    /// ```
+    /// use plugin_api::Seed;
+    ///
+    /// let seed = Seed::new(42).of("weights");
+    /// let weights: Vec<f32> = (0..4).map(|i| 0.02 * seed.at(i).normal() as f32).collect();
+    /// assert_eq!(weights[3], 0.02 * seed.at(3).normal() as f32);
+    /// ```
+    pub fn normal(self) -> f64 {
+        // Never 0, of which there is no logarithm.
+        let radius = (-2.0 * libm::log(1.0 - self.at(0).uniform())).sqrt();
+        radius * libm::cos(std::f64::consts::TAU * self.at(1).uniform())
+    }
 }
 
 /// One output of SplitMix64 (Steele, Lea and Flood 2014).
@@ -330,5 +352,26 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 400);
+    }
+
+    #[test]
+    fn draws_are_fixed_for_ever_and_follow_their_distribution() {
+        let draws = |draw: fn(Seed) -> f64| -> Vec<f64> { (0..10_000).map(|i| draw(Seed::new(7).at(i))).collect() };
+        let moments = |draws: &[f64]| {
+            let mean = draws.iter().sum::<f64>() / draws.len() as f64;
+            (mean, draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64)
+        };
+        let (uniform, normal) = (draws(Seed::uniform), draws(Seed::normal));
+        assert!(uniform.iter().all(|x| (0.0..1.0).contains(x)));
+        let (mean, variance) = moments(&uniform);
+        assert!((mean - 0.5).abs() < 0.01 && (variance - 1.0 / 12.0).abs() < 0.003, "{mean} {variance}");
+        let (mean, variance) = moments(&normal);
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+        // Within one, two and three deviations.
+        for (width, share) in [(1.0, 0.6827), (2.0, 0.9545), (3.0, 0.9973)] {
+            let within = normal.iter().filter(|x| x.abs() < width).count() as f64 / normal.len() as f64;
+            assert!((within - share).abs() < 0.015, "{width}: {within}");
+        }
+        assert!(normal.iter().all(|x| x.is_finite()));
     }
 }

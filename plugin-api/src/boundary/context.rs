@@ -5,8 +5,8 @@ use fedplug_abi::abi_stable::std_types::{ROption, RStr, RString};
 use fedplug_abi::{HostRef, WireContext, WireHost, WireHost_TO, WireMessage, Wired};
 use serde_json::Value;
 
-use super::guard;
 use super::wire::{export_message, import_message};
+use super::{guard, logger};
 use crate::context::Host;
 use crate::{Context, Level, Message, Result, Seed};
 
@@ -108,7 +108,7 @@ pub(crate) fn borrow<R>(wire: &WireContext<'_>, call: impl FnOnce(&Context<'_>) 
     if let ROption::RSome(round) = wire.round {
         ctx = ctx.with_round(round);
     }
-    call(&ctx)
+    logger::within(&ctx, || call(&ctx))
 }
 
 #[cfg(test)]

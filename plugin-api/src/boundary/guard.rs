@@ -1,6 +1,7 @@
 //! No panic crosses the boundary: abi_stable would abort the process.
 
 use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +13,18 @@ use fedplug_abi::{WireError, Wired};
 use crate::{Error, ErrorKind, Result};
 
 thread_local! {
-    /// How deep this thread is in guarded calls, and where the last panic inside them began.
-    static GUARDED: RefCell<(usize, String)> = const { RefCell::new((0, String::new())) };
+    /// How deep this thread is in guarded calls, and where the last panic inside them began: its place in the source, and
+    /// with `RUST_BACKTRACE` the calls that led there.
+    static GUARDED: RefCell<(usize, Origin)> = const { RefCell::new((0, Origin { place: String::new(), calls: None })) };
     /// Panics of this thread that had nobody to be told to, since they came while an instance was dropped.
     static UNTOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where a panic began.
+#[derive(Default)]
+struct Origin {
+    place: String,
+    calls: Option<String>,
 }
 
 /// How many panics are kept for whoever asks for them.
@@ -33,8 +42,11 @@ pub fn install_hook() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let noted = GUARDED.with_borrow_mut(|(depth, place)| {
-                *place = info.location().map(ToString::to_string).unwrap_or_default();
+            let noted = GUARDED.with_borrow_mut(|(depth, origin)| {
+                origin.place = info.location().map(ToString::to_string).unwrap_or_default();
+                if *depth > 0 {
+                    origin.calls = calls(&Backtrace::capture());
+                }
                 *depth > 0
             });
             if !noted {
@@ -48,16 +60,40 @@ pub fn install_hook() {
 pub fn run<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     GUARDED.with_borrow_mut(|(depth, _)| *depth += 1);
     let outcome = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
-        let place = GUARDED.with_borrow_mut(|(_, place)| std::mem::take(place));
+        let Origin { place, calls } = GUARDED.with_borrow_mut(|(_, origin)| std::mem::take(origin));
         let error = Error::new(ErrorKind::Panic, format!("`{name}` panicked: {}", words(payload.as_ref())));
         discard(payload);
-        Err(if place.is_empty() { error } else { error.because_of(format!("at {place} of the plugin's source")) })
+        let error =
+            if place.is_empty() { error } else { error.because_of(format!("at {place} of the plugin's source")) };
+        Err(calls.into_iter().fold(error, Error::because_of))
     });
-    GUARDED.with_borrow_mut(|(depth, place)| {
+    GUARDED.with_borrow_mut(|(depth, origin)| {
         *depth -= 1;
-        place.clear();
+        *origin = Origin::default();
     });
     outcome
+}
+
+/// The calls of a backtrace between the panic's machinery and the guard; none where none was asked for.
+fn calls(backtrace: &Backtrace) -> Option<String> {
+    if backtrace.status() != BacktraceStatus::Captured {
+        return None;
+    }
+    let text = backtrace.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    // A call is a line with its number, and mostly one with its place. The machinery ends with what begins the panic.
+    let machinery = |line: &&str| {
+        ["core::panicking::", "std::panicking::", "rust_begin_unwind", "panic_any"]
+            .iter()
+            .any(|name| line.contains(name))
+    };
+    let is_call =
+        |line: &str| line.trim_start().split(':').next().is_some_and(|number| number.parse::<usize>().is_ok());
+    let last = lines.iter().rposition(machinery).unwrap_or_default();
+    let first = lines[last..].iter().skip(1).position(|line| is_call(line)).map_or(0, |further| last + 1 + further);
+    let end =
+        lines.iter().skip(first).position(|line| line.contains("boundary::guard::")).map_or(lines.len(), |n| first + n);
+    Some(format!("its calls, the last first:\n{}", lines[first..end].join("\n")))
 }
 
 /// Drops what a panic carried. If its destructor panics as well, that panic ends here, and what it carried is leaked.

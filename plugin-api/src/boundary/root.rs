@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::context::{borrow, lend};
 use super::wire::*;
-use super::{aggregator, dataset, filter, guard, model};
+use super::{aggregator, dataset, filter, guard, logger, model};
 use crate::component::{About, Maker, Profile, SchemaFor};
 use crate::{Component, Error, Kind, Message, ModelSetup, Plugin, Result};
 
@@ -48,6 +48,7 @@ pub type Source = fn() -> &'static Plugin;
 
 pub fn describe(plugin: Source) -> Wired<RString> {
     guard::install_hook();
+    logger::install();
     guard::answer("describe", || {
         let plugin = plugin();
         let components = plugin.components.iter().map(|c| c.profile.clone()).collect();
