@@ -138,11 +138,13 @@ pub mod metrics;
 pub mod model;
 pub mod numeric;
 pub mod params;
+pub mod seed;
+pub mod tensor;
 
 pub use aggregator::{Aggregator, Cohort, Query, Reply, Stage, Update, WeightBy};
 pub use buffer::Buffer;
 pub use component::{Component, Kind, Plugin};
-pub use context::{Context, Level, Sampling, Seed};
+pub use context::{Context, Level, Sampling};
 pub use data::{BytesColumn, Column, DEVIATION, ListColumn, NullableColumn, PREDICTED, Table, TextColumn};
 pub use dataset::{
     ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, TargetKind, Task, TaskSpec, cell_column,
@@ -154,5 +156,7 @@ pub use half;
 pub use message::{Message, State};
 pub use model::{Epoch, Evaluation, Goal, Metric, Model, ModelSetup, Received, Trained};
 pub use numeric::{Arena, TensorBuf, WeightedMean};
-pub use params::{DType, Element, Float, Params, Tensor};
+pub use params::Params;
 pub use schemars::{self, JsonSchema};
+pub use seed::Seed;
+pub use tensor::{DType, Element, Float, Tensor};
