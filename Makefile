@@ -91,11 +91,14 @@ test: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
-# A plugin built in many ways, and by the toolchains that OTHERS names, in one host: OTHERS=nightly,1.90.0
+# A plugin built in many ways, and by the toolchains that OTHERS names, in one host: OTHERS=nightly,1.90.0. And plugins built
+# of the repository as it was at the commit FREEZE, in this host and in one of the contract to come.
 OTHERS ?=
+FREEZE ?=
 load-matrix: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
-	FEDPLUG_LOAD_MATRIX=$(OTHERS) $(CARGO) test --workspace --test it -- --ignored --nocapture plugins_load_and_run
+	FEDPLUG_LOAD_MATRIX=$(OTHERS) FEDPLUG_FREEZE=$(FREEZE) $(CARGO) test --workspace --test it -- --ignored --nocapture \
+		plugins_load_and_run
 
 lint: setup
 	$(CARGO) fmt --all --check

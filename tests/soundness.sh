@@ -16,7 +16,7 @@ miri() {
     done)"
     if [ -n "$with_miri" ]; then
         MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation -Zmiri-ignore-leaks}" CARGO_TARGET_DIR=target/miri \
-            "$CARGO" "+$with_miri" miri test -p plugin-api --lib -- memory:: abi::buffer:: abi::guard:: data:: params:: mean::
+            "$CARGO" "+$with_miri" miri test -p fedplug-plugin-api --lib -- numeric:: buffer:: boundary::guard:: data:: params::
     else
         echo "skipped: no installed toolchain has Miri (rustup toolchain install nightly --component miri)" >&2
     fi
@@ -29,7 +29,7 @@ sanitizer() {
     x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu | x86_64-apple-darwin | aarch64-apple-darwin)
         # With a target, so that build scripts and macros, which the compiler loads, are built without it.
         ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/sanitizer \
-            "$CARGO" test -p plugin-api --lib --target "$host"
+            "$CARGO" test -p fedplug-plugin-api --lib --target "$host"
         ;;
     *) echo "skipped: no AddressSanitizer for $host" >&2 ;;
     esac

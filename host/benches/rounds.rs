@@ -13,7 +13,7 @@ use fedplug::federation::filters::FilterChain;
 use fedplug::federation::notes::Notes;
 use fedplug::federation::services::{CallScope, HostServices, Terms};
 use fedplug::terminal::console::Console;
-use plugin_api::abi::crossing::crossed;
+use plugin_api::boundary::crossing::crossed;
 use plugin_api::{Component, Context, Filter, Level, Message, Params, Result, Seed, Tensor};
 use serde_json::Value;
 use tempfile::TempDir;

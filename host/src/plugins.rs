@@ -23,6 +23,8 @@ use crate::experiment::document::nearest;
 
 mod elf;
 mod library;
+#[cfg(target_os = "linux")]
+mod sonames;
 
 pub use library::Library;
 

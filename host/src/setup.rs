@@ -60,6 +60,12 @@ impl Setup {
         let host_is_fine = reports.is_empty();
         let Found { model, dataset: data, aggregator: aggregation, filters } =
             Found::all(&experiment, finder, &mut reports);
+        let used = [&model, &data, &aggregation].into_iter().flatten().chain(filters.iter().map(|(_, used)| used));
+        let libraries: std::collections::BTreeMap<_, _> =
+            used.map(|used| (&used.library.path, &used.library)).collect();
+        for (path, line) in libraries.iter().flat_map(|(path, lib)| lib.strange().into_iter().map(move |l| (path, l))) {
+            services.console.log(plugin_api::Level::Warn, &format!("{}: {line}", path.display()));
+        }
         let mut note = |used: &LoadedPlugin, error: plugin_api::Error| reports.push(placed(&experiment, used, error));
 
         let federation = &experiment.federation;

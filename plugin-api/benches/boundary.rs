@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use plugin_api::abi::crossing::crossed;
+use plugin_api::boundary::crossing::crossed;
 use plugin_api::context::Silent;
 use plugin_api::{
     Component, Context, Epoch, Evaluation, Message, Model, ModelSetup, Params, Received, Result, Table, Task, Tensor,
@@ -41,8 +41,8 @@ impl Model for Busy {
     fn evaluate(&mut self, _: &[Task], _: &Context<'_>) -> Result<Vec<Evaluation>> {
         Ok(Vec::new())
     }
-    fn predict(&mut self, _: &str, _: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
-        Ok(Vec::new())
+    fn predict(&mut self, _: &str, _: &Table, _: &Context<'_>) -> Result<Table> {
+        Ok(Table::predicted(&[]))
     }
 }
 

@@ -88,12 +88,21 @@ pub enum Stage {
     Closing,
 }
 
-/// A question to a client, or the answer from it.
+/// What an aggregator asks one client.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct Query {
     /// The client.
     pub client: String,
-    /// What is asked or answered.
+    /// What is asked.
+    pub message: Message,
+}
+
+/// What one client answers to a [`Query`].
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The client.
+    pub client: String,
+    /// What it answers.
     pub message: Message,
 }
 
@@ -108,13 +117,13 @@ pub trait Aggregator: Send {
     fn begin(&mut self, global: &Message, cohort: &Cohort, ctx: &Context<'_>) -> Result<()>;
 
     /// What the method has to ask the clients besides their updates, such as keys for masks: the filters at
-    /// `client-output` [answer](crate::Filter::answer). The first call of a stage comes without answers; as long as it
-    /// asks, it is called again with the answers in the order of the questions. A client that fails is missing there.
+    /// `client-output` [answer](crate::Filter::answer). The first call of a stage comes without replies; as long as it
+    /// asks, it is called again with the replies in the order of the queries. A client that fails is missing there.
     ///
     /// # Errors
-    /// If the method cannot go on with these answers.
-    fn ask(&mut self, stage: Stage, answers: Vec<Letter>, ctx: &Context<'_>) -> Result<Vec<Letter>> {
-        let _ = (stage, answers, ctx);
+    /// If the method cannot go on with these replies.
+    fn ask(&mut self, stage: Stage, replies: Vec<Reply>, ctx: &Context<'_>) -> Result<Vec<Query>> {
+        let _ = (stage, replies, ctx);
         Ok(Vec::new())
     }
 
@@ -148,5 +157,15 @@ pub trait Aggregator: Send {
     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
         let _ = ctx;
         state.expect_empty()
+    }
+
+    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
+    /// and plugins for one another's host, without another interface. No name is known by default.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
+        let _ = (input, ctx);
+        Err(Error::unsupported(format!("this aggregator does not know the extension `{name}`")))
     }
 }

@@ -1,5 +1,6 @@
 //! What a plugin offers: components of four kinds, each with a constructor.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -47,6 +48,10 @@ pub struct Profile {
     pub about: String,
     /// The JSON Schema of its configuration.
     pub schema: Value,
+    /// The key of its table, if there is one, whose value decides what other keys there are: see
+    /// [`Component::schema_by`].
+    #[serde(default)]
+    pub schema_by: Option<String>,
     /// Of a model: what the [score](crate::Evaluation::score) of its evaluations is, as tables and logs name it.
     #[serde(default)]
     pub score: Option<String>,
@@ -62,6 +67,7 @@ pub struct Profile {
     pub empty_rounds: bool,
 }
 
+pub(crate) type SchemaFor = dyn Fn(&Value) -> Result<Value> + Send + Sync;
 type Check = dyn Fn(&Value) -> Result<Vec<Problem>> + Send + Sync;
 type Mishaps = dyn Fn() -> Vec<String> + Send + Sync;
 type Devices = dyn Fn() -> Result<Vec<String>> + Send + Sync;
@@ -81,6 +87,8 @@ pub(crate) enum Maker {
 #[derive(Clone)]
 pub struct Component {
     pub(crate) profile: Profile,
+    /// Where the schema depends on the configuration.
+    pub(crate) schema_for: Option<Arc<SchemaFor>>,
     pub(crate) check: Arc<Check>,
     pub(crate) maker: Maker,
     /// Of a component that was loaded: how its library is asked for its mishaps.
@@ -91,9 +99,10 @@ impl Component {
     fn of<C: DeserializeOwned + JsonSchema>(kind: Kind, name: &str, about: &str, maker: Maker) -> Self {
         let schema = schemars::schema_for!(C).to_value();
         let (name, about) = (name.to_owned(), about.to_owned());
-        let profile = Profile { kind, name, about, schema, score: None, extendable: None, empty_rounds: false };
+        let profile =
+            Profile { kind, name, about, schema, schema_by: None, score: None, extendable: None, empty_rounds: false };
         let check = Arc::new(|value: &Value| Ok(config::read::<C>(value).err().unwrap_or_default()));
-        Self { profile, check, maker, library: None }
+        Self { profile, schema_for: None, check, maker, library: None }
     }
 
     /// A model, by its constructor.
@@ -177,6 +186,27 @@ impl Component {
         self
     }
 
+    /// For a component that hosts code of others, such as a class of Python: what other keys its table may have depends on
+    /// the value of this one. `schema` gives the JSON Schema of the whole table, asked with a table that has the key and may
+    /// be wrong otherwise. The configuration's struct takes the rest with `#[serde(flatten)]`.
+    #[must_use]
+    pub fn schema_by(mut self, key: &str, schema: fn(&Value) -> Result<Value>) -> Self {
+        self.profile.schema_by = Some(key.to_owned());
+        self.schema_for = Some(Arc::new(schema));
+        self
+    }
+
+    /// The JSON Schema that this configuration has to follow: that of the profile, unless a key decides.
+    ///
+    /// # Errors
+    /// If the plugin cannot tell, since the key's value names nothing that it knows.
+    pub fn schema(&self, config: &Value) -> Result<Cow<'_, Value>> {
+        match (&self.profile.schema_by, &self.schema_for) {
+            (Some(key), Some(schema)) if config.get(key).is_some() => Ok(Cow::Owned(schema(config)?)),
+            _ => Ok(Cow::Borrowed(&self.profile.schema)),
+        }
+    }
+
     /// What it is.
     pub fn profile(&self) -> &Profile {
         &self.profile
@@ -187,13 +217,18 @@ impl Component {
     /// # Errors
     /// If the plugin fails to answer.
     pub fn check(&self, config: &Value) -> Result<Vec<Problem>> {
-        config::check(&self.profile.schema, config, |rest| (self.check)(rest))
+        config::check(&*self.schema(config)?, config, |rest| (self.check)(rest))
+    }
+
+    /// Whether it was loaded from a library.
+    pub fn is_loaded(&self) -> bool {
+        self.library.is_some()
     }
 
     /// What went wrong in the component's library where no call could report it: panics while instances were dropped on
     /// this thread, in words, since they were asked for last.
     pub fn mishaps(&self) -> Vec<String> {
-        self.library.as_ref().map_or_else(crate::abi::guard::mishaps, |ask| ask())
+        self.library.as_ref().map_or_else(crate::boundary::guard::mishaps, |ask| ask())
     }
 
     /// The devices that the model finds on this machine.
@@ -212,7 +247,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_model(&self, config: &Value, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Box<dyn Model>> {
-        config::fit(&self.profile.schema, config)?;
+        config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
             Maker::Model(make, _) => make(config, setup, ctx),
             _ => Err(self.is_no(Kind::Model)),
@@ -224,7 +259,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_dataset(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Dataset>> {
-        config::fit(&self.profile.schema, config)?;
+        config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
             Maker::Dataset(make) => make(config, ctx),
             _ => Err(self.is_no(Kind::Dataset)),
@@ -236,7 +271,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_aggregator(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Aggregator>> {
-        config::fit(&self.profile.schema, config)?;
+        config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
             Maker::Aggregator(make) => make(config, ctx),
             _ => Err(self.is_no(Kind::Aggregator)),
@@ -248,7 +283,7 @@ impl Component {
     /// # Errors
     /// If it is none, or cannot be made of this configuration.
     pub fn new_filter(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Filter>> {
-        config::fit(&self.profile.schema, config)?;
+        config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
             Maker::Filter(make) => make(config, ctx),
             _ => Err(self.is_no(Kind::Filter)),

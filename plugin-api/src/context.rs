@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{Error, Message, Result, Seed};
+
 /// How important a log line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -41,8 +43,21 @@ pub trait Host: Sync {
         let _ = key;
         None
     }
-    /// Whether the call should stop as soon as it can, with [`Error::cancelled`](crate::Error::cancelled).
+    /// Whether the call should stop as soon as it can, with [`Error::cancelled`].
     fn cancelled(&self) -> bool;
+    /// What [`Context::extension`] asks for. Nothing is known by default.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that the host does not know.
+    fn extension(&self, name: &str, input: &Message) -> Result<Message> {
+        let _ = input;
+        Err(unknown_extension(name))
+    }
+}
+
+/// What a host says to a name of [`Context::extension`] that it does not know.
+pub(crate) fn unknown_extension(name: &str) -> Error {
+    Error::unsupported(format!("the host does not know the extension `{name}`"))
 }
 
 /// A host that shows nothing, records nothing and never cancels.
@@ -157,9 +172,15 @@ impl<'a> Context<'a> {
     }
 
     /// What the host knows under a key, if it knows the key: so that later hosts can say more without another interface.
+    /// No key is promised; a plugin does without where there is none. The names below are taken:
     ///
     /// | key | type | meaning |
     /// |---|---|---|
+    /// | `deadline` | `f64` | when the call should be done, in seconds from its begin |
+    /// | `memory` | `u64` | how many bytes the instance may take, beside what it is given |
+    /// | `scratch` | `String` | an empty folder of the instance's own, for files that nobody needs after the run |
+    /// | `rank` | `u64` | of several processes that compute one client: which this is, from 0 |
+    /// | `ranks` | `u64` | and how many there are |
     /// | `filter.position` | `String` | to a filter's constructor: where it is applied, as in the experiment's `at` |
     /// | `attempts` | `u64` | how many rounds the client of the call has begun in this run's directory: this one, and all that an interrupted process began and a resumed one repeats. At the server, how many anybody has begun. Not known where there is no such directory, as in a rehearsal |
     /// | `update.taken` | `Option<u64>` | to a model in a round: the last round of which the global model has the update of this client, if there is one |
@@ -167,10 +188,19 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// If the host knows the key and its value is of another type.
-    pub fn property<T: DeserializeOwned>(&self, key: &str) -> crate::Result<Option<T>> {
+    pub fn property<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.host.property(key) else { return Ok(None) };
-        let wrong = |e| crate::Error::other(format!("the host's property `{key}` is of another type")).because(&e);
+        let wrong = |e| Error::other(format!("the host's property `{key}` is of another type")).because(&e);
         serde_json::from_value(value).map(Some).map_err(wrong)
+    }
+
+    /// Asks the host for something that this interface does not name: tensors and values in, tensors and values out. Later
+    /// hosts may know names that today's do not, and what a plugin does where the host lacks one is up to the plugin.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if the host does not know the name; else what the host says.
+    pub fn extension(&self, name: &str, input: &Message) -> Result<Message> {
+        self.host.extension(name, input)
     }
 
     /// Whether to stop as soon as possible. A long call asks this at every step.
@@ -182,8 +212,8 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// If the host asked the call to stop.
-    pub fn check(&self) -> crate::Result<()> {
-        if self.cancelled() { Err(crate::Error::cancelled()) } else { Ok(()) }
+    pub fn check(&self) -> Result<()> {
+        if self.cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 
     /// Records a number. The host puts the client's name before the tag. In a run without reports (`federation.report =
@@ -248,64 +278,4 @@ pub enum Sampling {
     /// Each client joins each round with this probability, independently of all else, drawn from randomness of the
     /// operating system that the host keeps to itself.
     Poisson(f64),
-}
-
-/// A seed that others can be derived from, by name and by number. Every derivation is fixed: the same path gives the
-/// same value on every machine and in every release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Seed(u64);
-
-impl Seed {
-    /// The seed at the root.
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The seed of something named.
-    #[must_use]
-    pub fn of(self, name: &str) -> Self {
-        // FNV-1a over the name, then one step of SplitMix64, whose output function is a bijection with full avalanche.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        Self(mix(self.0 ^ hash.rotate_left(32)))
-    }
-
-    /// The seed of something numbered.
-    #[must_use]
-    pub fn at(self, number: u64) -> Self {
-        Self(mix(mix(self.0).wrapping_add(number)))
-    }
-
-    /// The number to give to a generator.
-    pub const fn value(self) -> u64 {
-        self.0
-    }
-}
-
-/// One output of SplitMix64 (Steele, Lea and Flood 2014).
-const fn mix(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn derived_seeds_are_fixed_for_ever_and_distinct() {
-        // Recorded once: a change here changes every experiment's bits.
-        assert_eq!(Seed::new(0).at(0).value(), 0xa706_dd2f_4d19_7e6f);
-        assert_eq!(Seed::new(42).of("tm").at(3).value(), 4_795_672_531_119_795_240);
-        let mut all: Vec<_> = (0..100)
-            .flat_map(|round| ["a", "b", "ab", "ba"].map(|client| Seed::new(1).of(client).at(round)))
-            .map(Seed::value)
-            .collect();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), 400);
-    }
 }

@@ -1,155 +1,19 @@
 //! Tables of typed columns: what a dataset plugin hands out and a model plugin reads.
 
-use crate::abi::Buffer;
+mod column;
+mod rows;
+
+pub use column::{Column, NullableColumn};
+pub use rows::{BytesColumn, ListColumn, TextColumn};
+
 use crate::{Error, Result};
 
-/// A column of a [`Table`]. Columns share their memory: a clone copies nothing.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Column {
-    /// UTF-8 text.
-    Text(TextColumn),
-    /// 32-bit floats.
-    F32(Buffer),
-    /// 64-bit integers.
-    I64(Buffer),
-}
+/// The column of [`Model::predict`](crate::Model::predict) that holds the predicted numbers.
+pub const PREDICTED: &str = "predicted";
 
-impl Column {
-    /// A column of texts.
-    pub fn text<S: AsRef<str>>(rows: impl IntoIterator<Item = S>) -> Self {
-        Self::Text(TextColumn::new(rows))
-    }
-
-    /// A column of floats.
-    pub fn f32(rows: &[f32]) -> Self {
-        Self::F32(Buffer::copy_of(rows))
-    }
-
-    /// A column of integers.
-    pub fn i64(rows: &[i64]) -> Self {
-        Self::I64(Buffer::copy_of(rows))
-    }
-
-    /// How many rows it has.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Text(column) => column.len(),
-            Self::F32(buffer) => buffer.len() / size_of::<f32>(),
-            Self::I64(buffer) => buffer.len() / size_of::<i64>(),
-        }
-    }
-
-    /// Whether it has no row.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The column of the rows at `indices`, in that order.
-    ///
-    /// # Panics
-    /// If an index is not below [`len`](Self::len).
-    #[must_use]
-    pub fn select(&self, indices: &[usize]) -> Self {
-        match self {
-            Self::Text(column) => Self::text(indices.iter().map(|&i| column.get(i))),
-            Self::F32(buffer) => {
-                let all: &[f32] = buffer.cast();
-                Self::f32(&indices.iter().map(|&i| all[i]).collect::<Vec<_>>())
-            }
-            Self::I64(buffer) => {
-                let all: &[i64] = buffer.cast();
-                Self::i64(&indices.iter().map(|&i| all[i]).collect::<Vec<_>>())
-            }
-        }
-    }
-
-    /// The numbers of a column of numbers; none of a column of texts.
-    pub fn numbers(&self) -> Vec<f64> {
-        match self {
-            Self::Text(_) => Vec::new(),
-            Self::F32(buffer) => buffer.cast::<f32>().iter().map(|&x| x.into()).collect(),
-            Self::I64(buffer) => buffer.cast::<i64>().iter().map(|&x| x as f64).collect(),
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Text(_) => "text",
-            Self::F32(_) => "f32",
-            Self::I64(_) => "i64",
-        }
-    }
-}
-
-/// Texts in one piece of memory: the bytes of all rows, and the place where each row ends.
-#[derive(Clone, Debug)]
-pub struct TextColumn {
-    ends: Buffer,
-    bytes: Buffer,
-}
-
-impl TextColumn {
-    /// Copies the rows into one column.
-    pub fn new<S: AsRef<str>>(rows: impl IntoIterator<Item = S>) -> Self {
-        let (mut ends, mut bytes) = (Vec::new(), Vec::new());
-        for row in rows {
-            bytes.extend_from_slice(row.as_ref().as_bytes());
-            ends.push(bytes.len() as i64);
-        }
-        Self { ends: Buffer::copy_of(&ends), bytes: Buffer::copy_of(&bytes) }
-    }
-
-    /// Checks memory that came from elsewhere.
-    pub(crate) fn from_parts(ends: Buffer, bytes: Buffer) -> Result<Self> {
-        let wrong = |what: &str| Error::data(format!("a text column {what}"));
-        let text = std::str::from_utf8(bytes.as_slice()).map_err(|e| wrong("is not UTF-8").because(&e))?;
-        let mut last = 0;
-        for &end in ends.try_cast::<i64>().ok_or_else(|| wrong("has row ends that are not 64-bit integers"))? {
-            let end = usize::try_from(end).map_err(|_| wrong("has a row that ends before its start"))?;
-            if end < last || end > text.len() || !text.is_char_boundary(end) {
-                return Err(wrong("has a row that ends before its start, inside a character or past its bytes"));
-            }
-            last = end;
-        }
-        Ok(Self { ends, bytes })
-    }
-
-    pub(crate) fn parts(&self) -> (&Buffer, &Buffer) {
-        (&self.ends, &self.bytes)
-    }
-
-    /// How many rows it has.
-    pub fn len(&self) -> usize {
-        self.ends.len() / size_of::<i64>()
-    }
-
-    /// Whether it has no row.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The text of one row.
-    ///
-    /// # Panics
-    /// If `row` is not below [`len`](Self::len).
-    pub fn get(&self, row: usize) -> &str {
-        let ends: &[i64] = self.ends.cast();
-        let start = if row == 0 { 0 } else { ends[row - 1] as usize };
-        std::str::from_utf8(&self.bytes.as_slice()[start..ends[row] as usize])
-            .expect("checked when the column was made")
-    }
-
-    /// All rows in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        (0..self.len()).map(|row| self.get(row))
-    }
-
-    /// Whether the two are the same memory: a cheap key for what was computed from a column.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.ends.is_same(&other.ends) && self.bytes.is_same(&other.bytes)
-    }
-}
+/// The column of [`Model::predict`](crate::Model::predict) that holds the standard deviation of each predicted number, as the
+/// model judges it.
+pub const DEVIATION: &str = "deviation";
 
 /// Named columns of one length.
 ///
@@ -175,12 +39,19 @@ impl Table {
         Self::default()
     }
 
+    /// A table of predicted numbers: one column, [`PREDICTED`].
+    pub fn predicted(numbers: &[f32]) -> Self {
+        Self { columns: vec![(PREDICTED.to_owned(), Column::f32(numbers))] }
+    }
+
     /// Adds a column.
     ///
     /// # Errors
-    /// If the name is taken, or the length is not that of the columns before.
+    /// If the name is taken, the length is not that of the columns before, or the column's memory does not hold whole rows
+    /// of its type.
     pub fn with(mut self, name: impl Into<String>, column: Column) -> Result<Self> {
         let name = name.into();
+        column.check().map_err(|e| Error::data(format!("column `{name}`: {}", e.message())))?;
         if self.column(&name).is_some() {
             return Err(Error::data(format!("two columns are named `{name}`")));
         }
@@ -243,6 +114,17 @@ impl Table {
         }
     }
 
+    /// A column of floats of 64 bits.
+    ///
+    /// # Errors
+    /// If there is no such column, or it is of another type.
+    pub fn f64(&self, name: &str) -> Result<&[f64]> {
+        match self.wanted(name)? {
+            Column::F64(buffer) => Ok(buffer.cast()),
+            other => Err(wrong_type(name, "f64", other)),
+        }
+    }
+
     /// The table of the rows at `indices`, in that order.
     ///
     /// # Panics
@@ -262,4 +144,60 @@ impl Table {
 
 fn wrong_type(name: &str, wanted: &str, column: &Column) -> Error {
     Error::data(format!("column `{name}` holds {}, not {wanted}", column.kind()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::Buffer;
+
+    /// A column of each type, of two rows.
+    pub(crate) fn all() -> Vec<(&'static str, Column)> {
+        let lists = ListColumn::new([2, 0], Column::f64(&[0.5, f64::NAN])).unwrap();
+        vec![
+            ("text", Column::text(["ä", ""])),
+            ("f32", Column::f32(&[1.0, f32::NAN])),
+            ("i64", Column::i64(&[i64::MIN, 7])),
+            ("f64", Column::f64(&[1.0, -0.0])),
+            ("bool", Column::bool(&[true, false])),
+            ("bytes", Column::bytes([&[0_u8, 255][..], &[]])),
+            ("lists", Column::List(lists)),
+            ("nulls", Column::f64(&[3.0, 4.0]).with_nulls(Buffer::copy_of(&[0_u8, 1])).unwrap()),
+        ]
+    }
+
+    #[test]
+    fn columns_of_every_type_select_rows_and_tell_numbers() {
+        for (name, column) in all() {
+            assert_eq!(column.len(), 2, "{name}");
+            let swapped = column.select(&[1, 0, 1]);
+            assert_eq!((swapped.len(), swapped.kind()), (3, column.kind()));
+            let back = swapped.select(&[1, 0]);
+            assert!(back.is_equal(&column) && !swapped.is_equal(&column), "{name}");
+            if let (Column::List(back), Column::List(lists)) = (&back, &column) {
+                assert_eq!((back.range(0), back.range(1), lists.range(0)), (0..2, 2..2, 0..2));
+            }
+        }
+        let nulls = &all()[7].1;
+        assert!(nulls.numbers()[0].is_nan() && nulls.numbers()[1] == 4.0);
+        let table = Table::new().with("y", nulls.clone()).unwrap();
+        assert_eq!(table.f64("y").unwrap_err().to_string(), "column `y` holds rows without a value, not f64");
+    }
+
+    #[test]
+    fn memory_that_is_no_column_is_refused_with_its_name() {
+        let odd = Buffer::copy_of(&[7_u8; 9]);
+        let columns = [Column::F32(odd.clone()), Column::I64(odd.clone()), Column::F64(odd.clone()), Column::Bool(odd)];
+        for column in columns {
+            let told = format!("are no column of {}", column.kind());
+            let error = Table::new().with("x", column).unwrap_err();
+            assert!(
+                error.message().starts_with("column `x`: 9 bytes at ") && error.message().ends_with(&told),
+                "{error}"
+            );
+        }
+        assert!(ListColumn::new([1, 1], Column::i64(&[1])).is_err());
+        assert!(Column::i64(&[1]).with_nulls(Buffer::copy_of(&[1_u8, 1])).is_err());
+        assert!(BytesColumn::from_parts(Buffer::copy_of(&[3_i64]), Buffer::copy_of(&[0_u8; 2])).is_err());
+    }
 }

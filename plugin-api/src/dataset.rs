@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Error, Result, Table};
+use crate::{Context, Error, Message, Result, Table};
 
 /// The name of an optional text column of a task's tables: where each row came from, as `FILE:LINE` with the line counted
 /// from 1, unique within a task. The host writes it beside each row's predictions; models ignore it.
@@ -33,6 +33,35 @@ pub struct TaskSpec {
     pub inputs: Vec<String>,
     /// The column that it predicts.
     pub target: String,
+    /// What that column holds.
+    #[serde(default)]
+    pub target_kind: TargetKind,
+}
+
+impl TaskSpec {
+    /// A task whose target is a number.
+    pub fn new<I: Into<String>>(
+        name: impl Into<String>,
+        inputs: impl IntoIterator<Item = I>,
+        target: impl Into<String>,
+    ) -> Self {
+        let inputs = inputs.into_iter().map(Into::into).collect();
+        Self { name: name.into(), inputs, target: target.into(), target_kind: TargetKind::Number }
+    }
+}
+
+/// What a task's target column holds. A later interface may add to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum TargetKind {
+    /// One number in each row.
+    #[default]
+    Number,
+    /// One of these classes in each row: its place in the list in a column of integers, or its name in one of text.
+    Class(Vec<String>),
+    /// So many numbers in each row, in a column of lists.
+    Numbers(usize),
 }
 
 /// A task at a client: its train and its test table, either of which may have no row.
@@ -143,7 +172,7 @@ impl Description {
 /// }
 ///
 /// fn spec() -> TaskSpec {
-///     TaskSpec { name: "length".into(), inputs: vec!["text".into()], target: "half".into() }
+///     TaskSpec::new("length", ["text"], "half")
 /// }
 ///
 /// fn table(rows: u64, seed: Seed) -> Result<Table> {
@@ -189,7 +218,7 @@ pub trait Dataset: Send {
     /// If a file cannot be written; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
         let _ = (folder, ctx);
-        Err(Error::unsupported("this dataset has nothing to prepare"))
+        Err(Error::unsupported("this dataset does not implement `prepare`, so it has nothing to prepare"))
     }
 
     /// Begins to read a file of rows without targets, to be predicted: what comes are the input columns of the tasks.
@@ -201,7 +230,7 @@ pub trait Dataset: Send {
     /// If the file cannot be read, or lacks a column; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
     fn open_rows(&mut self, file: &Path, ctx: &Context<'_>) -> Result<()> {
         let _ = (file, ctx);
-        Err(Error::unsupported("this dataset reads no rows to be predicted"))
+        Err(Error::unsupported("this dataset does not implement `open_rows`, so it reads no rows to be predicted"))
     }
 
     /// The next rows of the file that was opened last, in its order: `at_most` so many, fewer only at its end, none
@@ -212,6 +241,16 @@ pub trait Dataset: Send {
     /// If a row cannot be read; none is left out.
     fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         let _ = (at_most, ctx);
-        Err(Error::unsupported("this dataset reads no rows to be predicted"))
+        Err(Error::unsupported("this dataset does not implement `open_rows`, so it reads no rows to be predicted"))
+    }
+
+    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
+    /// and plugins for one another's host, without another interface. No name is known by default.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
+        let _ = (input, ctx);
+        Err(Error::unsupported(format!("this dataset does not know the extension `{name}`")))
     }
 }

@@ -94,7 +94,7 @@ impl fmt::Display for Place {
 /// let error = Error::data("no row has a `fitness`").in_file("data/tm/a.csv", Some(3)).help("is the column named otherwise?");
 /// assert_eq!(error.to_string(), "data/tm/a.csv:3: no row has a `fitness`");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error(Box<Inner>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,4 +228,28 @@ impl fmt::Display for Error {
     }
 }
 
+/// As a person reads it, which is what a test that unwraps shows: the kind, the place, what went wrong, why, what to do.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {self}", self.0.kind.as_str())?;
+        self.0.causes.iter().try_for_each(|cause| write!(f, "\n  cause: {cause}"))?;
+        self.0.help.iter().try_for_each(|help| write!(f, "\n  hint: {help}"))
+    }
+}
+
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unwrapped_error_says_all_that_it_knows() {
+        let disk = std::io::Error::other("disk on fire");
+        let error =
+            Error::data("no row").in_file("a.csv", Some(3)).because(&disk).because_of("again").help("use another");
+        let told = "data: a.csv:3: no row\n  cause: disk on fire\n  cause: again\n  hint: use another";
+        assert_eq!(format!("{error:?}"), told);
+        assert_eq!(format!("{:?}", Error::cancelled()), "cancelled: stopped on request");
+    }
+}

@@ -32,7 +32,7 @@ macro_rules! export_plugin {
                         version: env!("CARGO_PKG_VERSION").to_owned(),
                         authors: env!("CARGO_PKG_AUTHORS").to_owned(),
                         license: env!("CARGO_PKG_LICENSE").to_owned(),
-                        interface: $crate::abi::root::INTERFACE.to_owned(),
+                        interface: $crate::boundary::root::INTERFACE.to_owned(),
                         build: $crate::export::build(cfg!(debug_assertions)),
                     },
                     components: ::std::vec![$($component),+],
@@ -42,11 +42,11 @@ macro_rules! export_plugin {
 
             // A scope of its own, so that none of these names hides one that the components are made with.
             const _: () = {
-                use $crate::abi::abi_stable::library as abi_library;
-                use $crate::abi::abi_stable::std_types::{RStr, RString, RVec};
-                use $crate::abi::context::WireContext;
-                use $crate::abi::root;
-                use $crate::abi::wire::Wired;
+                use $crate::boundary::fedplug_abi as abi;
+                use $crate::boundary::fedplug_abi::abi_stable::library as abi_library;
+                use $crate::boundary::fedplug_abi::abi_stable::std_types::{RStr, RString, RVec};
+                use $crate::boundary::fedplug_abi::{WireContext, Wired};
+                use $crate::boundary::root;
 
                 extern "C" fn describe() -> Wired<RString> {
                     root::describe(__fedplug_plugin)
@@ -62,33 +62,37 @@ macro_rules! export_plugin {
                     config: RStr<'_>,
                     setup: RStr<'_>,
                     ctx: &WireContext<'_>,
-                ) -> Wired<$crate::abi::model::ModelBox> {
+                ) -> Wired<abi::ModelBox> {
                     root::new_model(__fedplug_plugin, name, config, setup, ctx)
                 }
                 extern "C" fn dataset(
                     name: RStr<'_>,
                     config: RStr<'_>,
                     ctx: &WireContext<'_>,
-                ) -> Wired<$crate::abi::dataset::DatasetBox> {
+                ) -> Wired<abi::DatasetBox> {
                     root::new_dataset(__fedplug_plugin, name, config, ctx)
                 }
                 extern "C" fn aggregator(
                     name: RStr<'_>,
                     config: RStr<'_>,
                     ctx: &WireContext<'_>,
-                ) -> Wired<$crate::abi::aggregator::AggregatorBox> {
+                ) -> Wired<abi::AggregatorBox> {
                     root::new_aggregator(__fedplug_plugin, name, config, ctx)
                 }
                 extern "C" fn filter(
                     name: RStr<'_>,
                     config: RStr<'_>,
                     ctx: &WireContext<'_>,
-                ) -> Wired<$crate::abi::filter::FilterBox> {
+                ) -> Wired<abi::FilterBox> {
                     root::new_filter(__fedplug_plugin, name, config, ctx)
                 }
-                fn module() -> root::PluginV1_Ref {
-                    use $crate::abi::abi_stable::prefix_type::PrefixTypeTrait as _;
-                    root::PluginV1 { describe, check, devices, model, dataset, aggregator, filter }.leak_into_prefix()
+                extern "C" fn extension(name: RStr<'_>, input: abi::WireMessage) -> Wired<abi::WireMessage> {
+                    root::extension(__fedplug_plugin, name, input)
+                }
+                fn module() -> abi::PluginV1_Ref {
+                    use abi::abi_stable::prefix_type::PrefixTypeTrait as _;
+                    abi::PluginV1 { describe, check, devices, model, dataset, aggregator, filter, extension }
+                        .leak_into_prefix()
                 }
                 extern "C" fn erased() -> abi_library::RootModuleResult {
                     abi_library::__call_root_module_loader(module)
@@ -102,7 +106,7 @@ macro_rules! export_plugin {
                 // SAFETY: the name is abi_stable's for this very static, and `erased` returns the module of this type.
                 #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
                 static HEADER: abi_library::LibHeader = unsafe {
-                    abi_library::LibHeader::from_constructor::<root::PluginV1_Ref>(
+                    abi_library::LibHeader::from_constructor::<abi::PluginV1_Ref>(
                         erased,
                         abi_library::CheckTypeLayout::Yes,
                     )
@@ -123,8 +127,8 @@ pub fn build(debug: bool) -> String {
 mod tests {
     #[test]
     fn the_symbols_have_the_names_that_a_host_looks_for() {
-        let name = abi_stable::library::ROOT_MODULE_LOADER_NAME;
-        for name in [name, crate::abi::root::STAMP_SYMBOL] {
+        let name = fedplug_abi::abi_stable::library::ROOT_MODULE_LOADER_NAME;
+        for name in [name, crate::boundary::root::STAMP_SYMBOL] {
             assert!(include_str!("export.rs").contains(&format!("export_name = \"{name}\"")), "{name}");
         }
     }

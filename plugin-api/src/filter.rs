@@ -1,6 +1,6 @@
 //! Filters: what changes a message on its way.
 
-use crate::{Context, Message, Result, State};
+use crate::{Context, Error, Message, Result, State};
 
 /// Changes messages between server and clients. The host makes one instance for each client at the clients' side and
 /// one for all at the server's side; [`Context::client`] says whose message it is, [`Context::round`] when.
@@ -82,5 +82,15 @@ pub trait Filter: Send {
     fn restore(&mut self, state: &State, ctx: &Context<'_>) -> Result<()> {
         let _ = ctx;
         state.expect_empty()
+    }
+
+    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
+    /// and plugins for one another's host, without another interface. No name is known by default.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
+        let _ = (input, ctx);
+        Err(Error::unsupported(format!("this filter does not know the extension `{name}`")))
     }
 }

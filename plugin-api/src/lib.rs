@@ -45,8 +45,7 @@
 //! plugin_api::export_plugin!(Component::aggregator("cautious", "A part of the way to the mean", cautious));
 //! # fn main() {
 //! #     let component = Component::aggregator("cautious", "A part of the way to the mean", cautious);
-//! #     #[cfg(feature = "testkit")]
-//! #     plugin_api::testkit::check_aggregator(&component, &serde_json::json!({ "rate": 0.5 })).assert();
+//! #     plugin_testkit::check_aggregator(&component, &serde_json::json!({ "rate": 0.5 })).assert();
 //! # }
 //! ```
 //!
@@ -61,7 +60,7 @@
 //! crate-type = ["cdylib"]
 //!
 //! [dependencies]
-//! plugin-api = "1"
+//! fedplug-plugin-api = "1"   # its library is `plugin_api`
 //! serde = { version = "1", features = ["derive"] }
 //! ```
 //!
@@ -73,17 +72,15 @@
 //!
 //! # Whether it is right
 //!
-//! The feature `testkit` has checks for a plugin's own tests: they drive a component through the boundary, in process or
-//! as a built library, and say what it breaks of this contract, what came instead, and why it matters. The example above
-//! passes them. In `tests/conformance.rs`, with `plugin-api = { version = "1", features = ["testkit"] }` under
-//! `[dev-dependencies]`, `crate-type = ["cdylib", "rlib"]`, and a `pub fn component()` that `export_plugin!` calls too:
+//! The package `fedplug-testkit` has checks for a plugin's own tests: they drive a component through the boundary, in process
+//! or as a built library, and say what it breaks of this contract, what came instead, and why it matters. The example above
+//! passes them. In `tests/conformance.rs`, with `fedplug-testkit = "1"` under `[dev-dependencies]`, `crate-type = ["cdylib", "rlib"]`, and a `pub fn component()` that `export_plugin!` calls too:
 //!
 //! ```no_run
 //! # mod aggregator_cautious { pub fn component() -> plugin_api::Component { unimplemented!() } }
-//! # #[cfg(feature = "testkit")]
 //! #[test]
 //! fn conforms() {
-//!     plugin_api::testkit::check_aggregator(&aggregator_cautious::component(), &serde_json::json!({ "rate": 0.5 })).assert();
+//!     plugin_testkit::check_aggregator(&aggregator_cautious::component(), &serde_json::json!({ "rate": 0.5 })).assert();
 //! }
 //! ```
 //!
@@ -118,14 +115,15 @@
 //! # Memory
 //!
 //! [`Params`], [`Table`]s and [`Message`]s share their memory: to clone one, or to send it across the boundary to a
-//! thousand clients, copies nothing. It is immutable; who changes a tensor makes a new one, as a [`Draft`] until it is
+//! thousand clients, copies nothing. It is immutable; who changes a tensor makes a new one, as a [`TensorBuf`] until it is
 //! written.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-#[doc(hidden)]
-pub mod abi;
 pub mod aggregator;
+#[doc(hidden)]
+pub mod boundary;
+pub mod buffer;
 pub mod component;
 pub mod config;
 pub mod context;
@@ -135,30 +133,30 @@ pub mod error;
 #[doc(hidden)]
 pub mod export;
 pub mod filter;
-pub mod mean;
-pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod model;
-mod parallel;
+pub mod numeric;
 pub mod params;
-#[cfg(feature = "testkit")]
-pub mod testkit;
+pub mod seed;
+pub mod tensor;
 
-pub use abi::Buffer;
-pub use aggregator::{Aggregator, Cohort, Letter, Stage, Update, WeightBy};
+pub use aggregator::{Aggregator, Cohort, Query, Reply, Stage, Update, WeightBy};
+pub use buffer::Buffer;
 pub use component::{Component, Kind, Plugin};
-pub use context::{Context, Level, Sampling, Seed};
-pub use data::{Column, Table, TextColumn};
+pub use context::{Context, Level, Sampling};
+pub use data::{BytesColumn, Column, DEVIATION, ListColumn, NullableColumn, PREDICTED, Table, TextColumn};
 pub use dataset::{
-    ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, Task, TaskSpec, cell_column, cell_name,
+    ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, TargetKind, Task, TaskSpec, cell_column,
+    cell_name,
 };
 pub use error::{Error, ErrorKind, Place, Result};
 pub use filter::Filter;
 pub use half;
-pub use mean::WeightedMean;
-pub use memory::{Draft, Room};
 pub use message::{Message, State};
 pub use model::{Epoch, Evaluation, Goal, Metric, Model, ModelSetup, Received, Trained};
-pub use params::{DType, Element, Float, Params, Tensor};
+pub use numeric::{Arena, TensorBuf, WeightedMean};
+pub use params::Params;
 pub use schemars::{self, JsonSchema};
+pub use seed::Seed;
+pub use tensor::{DType, Element, Float, Tensor};

@@ -6,8 +6,12 @@
 //! |---|---|---|
 //! | [`mse`] | `Σ (p − t)² / n` | without rows |
 //! | [`rmse`] | `√mse` | without rows |
+//! | [`mae`] | `Σ |p − t| / n` | without rows |
+//! | [`r_squared`] | `1 − Σ (p − t)² / Σ (t − mean t)²` | with fewer than two rows, and where all `t` are equal |
 //! | [`standard_deviation`], SD | `√(Σ (t − mean t)² / n)`, of the population | without values |
 //! | [`pearson`] | `Σ (p − mean p)(t − mean t) / (n · SD p · SD t)` | with fewer than two rows, and where all `p` or all `t` are equal |
+//! | [`spearman`] | Pearson's correlation of the ranks | as Pearson's |
+//! | [`auroc`] | the share of pairs in which the positive row has the higher score | without a row of either kind |
 //! | [`score`] | `−rmse / SD` of the *training* targets | where no SD is above 0 |
 //!
 //! Sums are taken in two passes, the means first. Predictions count as equal if they differ by no more than models round
@@ -25,6 +29,10 @@
 //! assert_eq!(score, -(5.0_f64 / 3.0).sqrt() / 2.0);
 //! assert_eq!(score, metrics::score(&predicted.map(|p| 8.0 * p), &measured.map(|t| 8.0 * t), &[0.0, 32.0]));
 //! ```
+
+mod rank;
+
+pub use rank::{auroc, spearman};
 
 use crate::{Error, Evaluation, Goal, Metric, Result, Task};
 
@@ -70,6 +78,21 @@ pub fn rmse(predictions: &[f32], targets: &[f32]) -> f64 {
     mse(predictions, targets).sqrt()
 }
 
+/// The mean absolute error, in the target's unit. NaN if the two are not of one length.
+pub fn mae(predictions: &[f32], targets: &[f32]) -> f64 {
+    if predictions.len() != targets.len() {
+        return f64::NAN;
+    }
+    let errors = predictions.iter().zip(targets).map(|(&p, &t)| (f64::from(p) - f64::from(t)).abs());
+    errors.sum::<f64>() / targets.len() as f64
+}
+
+/// The coefficient of determination: 1 is perfect, 0 as good as the targets' mean. NaN if the two are not of one length.
+pub fn r_squared(predictions: &[f32], targets: &[f32]) -> f64 {
+    let t = Moments::of(targets);
+    if t.is_constant(0.0) { f64::NAN } else { 1.0 - mse(predictions, targets) / t.deviation.powi(2) }
+}
+
 /// Pearson's correlation, from -1 to 1. NaN if the two are not of one length.
 pub fn pearson(predictions: &[f32], targets: &[f32]) -> f64 {
     let (p, t) = (Moments::of(predictions), Moments::of(targets));
@@ -78,6 +101,18 @@ pub fn pearson(predictions: &[f32], targets: &[f32]) -> f64 {
     }
     let products = predictions.iter().zip(targets).map(|(&x, &y)| (f64::from(x) - p.mean) * (f64::from(y) - t.mean));
     (products.sum::<f64>() / (targets.len() as f64 * p.deviation * t.deviation)).clamp(-1.0, 1.0)
+}
+
+/// Pearson's correlation of numbers that are exact, such as ranks.
+fn pearson_of(x: &[f64], y: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (mean_x, mean_y) = (mean(x), mean(y));
+    let sum = |of: &dyn Fn(f64, f64) -> f64| x.iter().zip(y).map(|(x, y)| of(x - mean_x, y - mean_y)).sum::<f64>();
+    let (products, squares_x, squares_y) = (sum(&|x, y| x * y), sum(&|x, _| x * x), sum(&|_, y| y * y));
+    if squares_x == 0.0 || squares_y == 0.0 || x.is_empty() {
+        return f64::NAN;
+    }
+    (products / (squares_x * squares_y).sqrt()).clamp(-1.0, 1.0)
 }
 
 /// The population's standard deviation, in the values' unit.
@@ -125,7 +160,7 @@ mod tests {
 
     fn task(training: &[f32], targets: &[f32]) -> Task {
         let table = |targets| Table::new().with("y", Column::f32(targets)).unwrap();
-        let spec = TaskSpec { name: "t".into(), inputs: vec![], target: "y".into() };
+        let spec = TaskSpec { name: "t".into(), target: "y".into(), ..TaskSpec::default() };
         Task { spec, train: table(training), test: table(targets) }
     }
 
@@ -139,6 +174,17 @@ mod tests {
         assert_eq!(found.metrics[0].value, rmse);
         // By hand: deviations (-4, -1, 5)/3 and (-1, 1, 0): covariance 1, variances 14/3 and 2.
         assert!((found.metrics[1].value - 1.0 / (28.0_f64 / 3.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn other_errors_are_exact() {
+        let (predicted, measured) = ([1.0, 2.0, 4.0], [1.0, 3.0, 2.0]);
+        assert_eq!(mae(&predicted, &measured), 1.0);
+        // Squares 0, 1, 4 of errors; 1, 1, 0 of the targets from their mean.
+        assert!((r_squared(&predicted, &measured) - (1.0 - 5.0 / 2.0)).abs() < 1e-15);
+        assert_eq!(r_squared(&measured, &measured), 1.0);
+        assert!(mae(&[], &[]).is_nan() && mae(&predicted, &[1.0]).is_nan());
+        assert!(r_squared(&[1.0; 2], &[2.0; 2]).is_nan() && r_squared(&predicted, &[1.0, 2.0]).is_nan());
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Epoch {
 }
 
 /// What a call of [`Model::train`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trained {
     /// Optimiser steps.
     pub steps: u64,
@@ -144,8 +144,8 @@ pub struct Evaluation {
 ///         let one = |task: &Task| metrics::regression(task, &vec![self.0; task.test.rows()]);
 ///         tasks.iter().map(one).collect()
 ///     }
-///     fn predict(&mut self, _: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
-///         Ok(vec![self.0; rows.rows()])
+///     fn predict(&mut self, _: &str, rows: &Table, _: &Context<'_>) -> Result<Table> {
+///         Ok(Table::predicted(&vec![self.0; rows.rows()]))
 ///     }
 /// }
 ///
@@ -191,13 +191,18 @@ pub trait Model: Send {
         Ok(self.parameters(ctx)?.into())
     }
 
-    /// Predicts the target of one task for each row of a table, in the rows' order. At the end of a run the host asks it for
-    /// the test rows.
+    /// Predicts the target of one task for each row of a table, in the rows' order, in columns that have the same names for
+    /// all rows. At the end of a run the host asks it for the test rows.
+    ///
+    /// A model of numbers gives the column [`PREDICTED`](crate::PREDICTED), as [`Table::predicted`] makes it, and
+    /// [`DEVIATION`](crate::DEVIATION) where it knows how sure it is; the host turns both into the target's own unit if
+    /// targets are standardised. Columns of other names are written as they are: a classifier has one of the probability of
+    /// each class, named like the class.
     ///
     /// # Errors
     /// If there is no such task, or the table lacks a column. [`Unsupported`](crate::ErrorKind::Unsupported) from a model
-    /// that predicts no single numbers: then a run has no predictions, and a warning says so.
-    fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>>;
+    /// that predicts nothing: then a run has no predictions, and a warning says so.
+    fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Table>;
 
     /// Writes the model in the formats of its field into an empty folder, for other programs. Returns the names of the
     /// files; none by default, and then the folder goes again.
@@ -230,5 +235,15 @@ pub trait Model: Send {
             Some(name) => Err(Error::tensor(name, "is missing from the checkpoint")),
             None => Ok(()),
         }
+    }
+
+    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
+    /// and plugins for one another's host, without another interface. No name is known by default.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
+        let _ = (input, ctx);
+        Err(Error::unsupported(format!("this model does not know the extension `{name}`")))
     }
 }

@@ -41,6 +41,7 @@ mod judges;
 mod participation;
 mod plots;
 mod predictions;
+mod promise;
 mod readers;
 mod rehearsal;
 mod resume;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use plugin_api::{DType, Params, Room, Tensor};
+use plugin_api::{Arena, DType, Params, Tensor};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, View};
 
@@ -102,17 +102,17 @@ fn parse(file: &mut File) -> Result<Params, String> {
         None => header.offset_keys(),
     };
     let mut params = Params::new();
-    let (mut room, mut left) = (Room::default(), header.data_len());
+    let (mut arena, mut left) = (Arena::default(), header.data_len());
     for name in order {
         let info = header.info(&name).ok_or_else(|| format!("there is no tensor `{name}`"))?;
         let dtype = names().iter().find(|(_, theirs)| *theirs == info.dtype).map(|&(ours, _)| ours);
         let dtype = dtype.ok_or_else(|| format!("tensor `{name}` has elements of type {:?}", info.dtype))?;
         let (start, end) = info.data_offsets;
-        if room.left() < Room::bytes::<u8>(end - start) {
-            room = Room::of([left.min(PIECE).max(end - start)]);
+        if arena.left() < Arena::bytes::<u8>(end - start) {
+            arena = Arena::of([left.min(PIECE).max(end - start)]);
         }
         left -= (end - start).min(left);
-        let mut bytes = room.draft::<u8>(end - start);
+        let mut bytes = arena.alloc::<u8>(end - start);
         file.seek(SeekFrom::Start(data + start as u64)).map_err(told)?;
         file.read_exact(bytes.as_mut_slice()).map_err(told)?;
         params.insert(name, Tensor::new(dtype, &info.shape, bytes.into_buffer()).map_err(|e| e.to_string())?);

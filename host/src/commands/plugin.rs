@@ -42,7 +42,7 @@ pub(super) struct New {
     /// The folder to put the crate's folder in; made if it is not there
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
-    /// Depend on plugin-api in this folder [default: the published one of this version]
+    /// Depend on plugin-api in this folder [default: that of the checkout which fedplug was built in]
     #[arg(long, value_name = "PATH")]
     plugin_api: Option<PathBuf>,
 }

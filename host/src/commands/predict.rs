@@ -12,7 +12,7 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Experiment;
 use crate::experiment::document::nearest;
 use crate::federation::notes::Notes;
-use crate::federation::predictions::restored;
+use crate::federation::predictions::{cell, restored};
 use crate::federation::services::{CallScope, HostServices};
 use crate::plugins::Finder;
 use crate::plugins::validate;
@@ -131,11 +131,15 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
             .predict(task, rows, &ctx)
             .and_then(|found| validate::predictions(task, rows, found))
             .map_err(wrong)?;
-        if let Some(value) = found.iter().find(|value| !value.is_finite()) {
+        let numbers = found.columns().flat_map(|(_, column)| match column {
+            // Where there is no number on purpose.
+            Column::Nullable(_) => Vec::new(),
+            column => column.numbers(),
+        });
+        if let Some(value) = numbers.into_iter().find(|value| !value.is_finite()) {
             return Err(wrong(plugin_api::Error::other(format!("task `{task}`: a prediction is {value}"))));
         }
-        let scale = scales.get(task);
-        Ok(found.into_iter().map(|value| restored(value, scale)).collect())
+        restored(&found, scales.get(task)).map_err(wrong)
     };
     write(&tasks, &mut next, predict, output)
 }
@@ -151,18 +155,27 @@ fn renamed(columns: &[(String, String)]) -> Vec<String> {
 fn write(
     tasks: &[String],
     next: &mut dyn FnMut() -> Result<Table, CliError>,
-    mut predict: impl FnMut(&str, &Table) -> Result<Vec<f32>, CliError>,
+    mut predict: impl FnMut(&str, &Table) -> Result<Table, CliError>,
     output: &mut dyn Write,
 ) -> Result<u64, CliError> {
     let failed = |e: csv::Error| CliError::run(Diagnostic::new("cannot write the predictions").cause(e));
     let mut writer = csv::Writer::from_writer(BufWriter::new(output));
-    let (mut count, mut begun) = (0, false);
+    let (mut count, mut begun, mut columns) = (0, false, Vec::new());
     loop {
         let table = next()?;
         let (inputs, cells) = apart(&table)?;
-        if !std::mem::replace(&mut begun, true) {
+        let first = !std::mem::replace(&mut begun, true);
+        if !first && table.rows() == 0 {
+            break;
+        }
+        let predictions = tasks.iter().map(|task| predict(task, &inputs)).collect::<Result<Vec<_>, _>>()?;
+        let names = tasks
+            .iter()
+            .zip(&predictions)
+            .flat_map(|(task, found)| found.columns().map(move |(name, _)| format!("{task}_{name}")));
+        let predicted: Vec<String> = names.collect();
+        if first {
             let header: Vec<&str> = cells.iter().map(|(name, _)| *name).collect();
-            let predicted: Vec<String> = tasks.iter().map(|task| format!("{task}_predicted")).collect();
             if let Some(twice) = predicted.iter().find(|name| header.contains(&name.as_str())) {
                 let report = Diagnostic::new(format!(
                     "the input has a column `{twice}` already, and predictions would be in another"
@@ -170,15 +183,19 @@ fn write(
                 return Err(CliError::usage(report.hint("give it another name, or choose other tasks with --task")));
             }
             writer.write_record(header.into_iter().chain(predicted.iter().map(String::as_str))).map_err(failed)?;
+            columns = predicted;
+        } else if predicted != columns {
+            let (now, before) = (predicted.join(", "), columns.join(", "));
+            let report = Diagnostic::new(format!("the model predicts {now}, and predicted {before} for earlier rows"));
+            return Err(CliError::run(report));
         }
         if table.rows() == 0 {
             break;
         }
-        let predictions = tasks.iter().map(|task| predict(task, &inputs)).collect::<Result<Vec<_>, _>>()?;
         for row in 0..table.rows() {
             let kept = cells.iter().map(|(_, column)| cell(column, row));
-            let predicted = predictions.iter().map(|column| column[row].to_string());
-            writer.write_record(kept.chain(predicted)).map_err(failed)?;
+            let found = predictions.iter().flat_map(Table::columns);
+            writer.write_record(kept.chain(found.map(|(_, column)| cell(column, row)))).map_err(failed)?;
         }
         count += table.rows() as u64;
     }
@@ -195,15 +212,12 @@ fn apart(table: &Table) -> Result<(Table, Cells<'_>), CliError> {
     for (name, column) in table.columns().filter(|(name, _)| cell_name(name).is_none()) {
         inputs = inputs.with(name, column.clone()).map_err(CliError::run)?;
     }
+    if let Some((name, column)) = table.columns().find(|(_, column)| !validate::is_written(column)) {
+        let what = format!("column `{name}` holds {}, which a file of text cannot hold", column.kind());
+        return Err(CliError::run(Diagnostic::new(what)));
+    }
     let cells: Cells<'_> = table.columns().filter_map(|(name, column)| Some((cell_name(name)?, column))).collect();
     Ok((inputs, if cells.is_empty() { table.columns().collect() } else { cells }))
-}
-
-fn cell(column: &Column, row: usize) -> String {
-    match column {
-        Column::Text(column) => column.get(row).to_owned(),
-        other => other.select(&[row]).numbers().first().copied().unwrap_or(f64::NAN).to_string(),
-    }
 }
 
 fn manifest(run: &Path) -> Result<Manifest, CliError> {

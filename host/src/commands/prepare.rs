@@ -93,7 +93,7 @@ fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error
 fn manifest(experiment: &Experiment, used: &LoadedPlugin, description: &Description, files: &[PathBuf]) -> Value {
     json!({
         "fedplug": env!("CARGO_PKG_VERSION"),
-        "interface": plugin_api::abi::root::INTERFACE,
+        "interface": plugin_api::boundary::root::INTERFACE,
         "name": experiment.name,
         "seed": experiment.seed,
         "command": command_line(),

@@ -168,7 +168,7 @@ fn run_in(
     federation.stop_if_asked()?;
     federation.close();
     if plan.reports() {
-        let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
+        let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales);
         match federation.evaluate(&mut predictions)? {
             None => predictions.finish()?,
             // A file that lacks a client would look whole.

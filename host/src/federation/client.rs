@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use plugin_api::{Context, Evaluation, Message, Params, Received, State, Task};
+use plugin_api::{Context, Evaluation, Message, Params, Received, State, Table, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::artefacts::tracking::{Scalar, now};
@@ -442,8 +442,10 @@ impl Client for LocalClient {
         let ctx = scope.context();
         let model = self.model.get(&ctx).map_err(|e| me.fault(e))?;
         let predicted = |Task { spec, train, test }: &Task| {
-            let values = if test.rows() == 0 { Vec::new() } else { model.predict(&spec.name, test, &ctx)? };
-            let values = validate::predictions(&spec.name, test, values)?;
+            let values = match test.rows() {
+                0 => Table::new(),
+                _ => validate::predictions(&spec.name, test, model.predict(&spec.name, test, &ctx)?)?,
+            };
             let (train, test) = (Rows::of(train, &spec.target)?, Rows::of(test, &spec.target)?);
             Ok(Predicted { task: spec.name.clone(), train, test, values })
         };

@@ -1,6 +1,6 @@
 //! What an aggregator asks the clients in a round, and what they answer.
 
-use plugin_api::{Aggregator, Context, Letter, Message, Stage};
+use plugin_api::{Aggregator, Context, Message, Query, Reply, Stage};
 
 use crate::federation::client::Client;
 use crate::federation::ordered_pool::{ahead, in_order};
@@ -50,9 +50,9 @@ impl Exchange<'_, '_> {
                 return Err(failed(plugin_api::Error::other(format!("it still asks after {MOST_EXCHANGES} answers"))));
             }
             let mut addressed: Vec<(usize, Message)> = Vec::new();
-            // Letters come in the clients' order, so one walk over the clients finds all.
+            // Queries come in the clients' order, so one walk over the clients finds all.
             let mut others = present.iter().copied();
-            for Letter { client, message } in questions {
+            for Query { client, message } in questions {
                 let Some(place) = others.find(|&place| self.clients[place].name() == client) else {
                     let error = format!("it asks client `{client}`, which is not there, or not in the clients' order");
                     return Err(failed(plugin_api::Error::other(error)));
@@ -71,7 +71,7 @@ impl Exchange<'_, '_> {
                 |index, client| client.answer(&addressed[index].1, round, services),
                 |index, answer| match answer {
                     Ok(message) => {
-                        answers.push(Letter { client: names[index].clone(), message });
+                        answers.push(Reply { client: names[index].clone(), message });
                         Ok(())
                     }
                     Err(fault) => {

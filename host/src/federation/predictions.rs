@@ -2,7 +2,7 @@
 //!
 //! A line for each row of each client's tasks, in the clients' order: the rows to test on with what was measured and what
 //! the last global model and the client's own last model predict, and the rows to train on with what was measured alone.
-//! All values are in the targets' own units. The models are those of `summary.json`'s last values and give the same RMSE.
+//! A model that predicts more than a number has more columns, each for both models. All values are in the targets' own units. The models are those of `summary.json`'s last values and give the same RMSE.
 //!
 //! The client's own model is the one in `clients/NAME`. The global model is as the client evaluates it: where heads are
 //! private, the global trunk with the client's own heads. Rows to train on have no predictions, since those would cost as
@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use plugin_api::{Column, ORIGIN, Scale, Table};
+use plugin_api::{Column, DEVIATION, ORIGIN, PREDICTED, Scale, Table};
 
 use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
@@ -29,8 +29,8 @@ pub struct Predicted {
     pub train: Rows,
     /// The rows to test on.
     pub test: Rows,
-    /// What is predicted of these, in their order.
-    pub values: Vec<f32>,
+    /// What is predicted of these, in their order: one column of numbers, or what else the model gives.
+    pub values: Table,
 }
 
 /// Rows as they are told of: the columns are the tables' own and copy nothing.
@@ -62,77 +62,119 @@ impl Rows {
     }
 }
 
-/// A value in the target's own unit.
-pub fn restored(value: f32, scale: Option<&Scale>) -> f32 {
-    scale.map_or(value, |scale| scale.restore(value.into()) as f32)
+/// Predictions in the target's own unit: the predicted number and its deviation are scaled back, all else is unchanged.
+///
+/// # Errors
+/// Never, since the columns were a table before.
+pub fn restored(table: &Table, scale: Option<&Scale>) -> plugin_api::Result<Table> {
+    let Some(scale) = scale else { return Ok(table.clone()) };
+    let restored = |column: &Column, restore: &dyn Fn(f64) -> f64| {
+        let numbers = column.numbers().into_iter().map(restore);
+        match column {
+            Column::F32(_) => Column::f32(&numbers.map(|x| x as f32).collect::<Vec<_>>()),
+            Column::F64(_) => Column::f64(&numbers.collect::<Vec<_>>()),
+            other => other.clone(),
+        }
+    };
+    table.columns().try_fold(Table::new(), |table, (name, column)| {
+        let column = match name {
+            PREDICTED => restored(column, &|x| scale.restore(x)),
+            DEVIATION => restored(column, &|x| scale.deviation * x),
+            _ => column.clone(),
+        };
+        table.with(name, column)
+    })
 }
 
-/// The file while it is written. Under its name it appears when it is whole.
+/// The value of a column in a row, as text; empty where there is none.
+pub fn cell(column: &Column, row: usize) -> String {
+    match column {
+        Column::Text(column) => column.get(row).to_owned(),
+        Column::Nullable(column) if !column.is_present(row) => String::new(),
+        Column::Nullable(column) => cell(column.values(), row),
+        // In its own digits, and not in those that it has as 64 bits.
+        Column::F32(buffer) => buffer.try_cast::<f32>().map(|all| all[row].to_string()).unwrap_or_default(),
+        Column::I64(buffer) => buffer.try_cast::<i64>().map(|all| all[row].to_string()).unwrap_or_default(),
+        Column::Bool(buffer) => (buffer.as_slice()[row] != 0).to_string(),
+        other => other.select(&[row]).numbers().first().copied().unwrap_or(f64::NAN).to_string(),
+    }
+}
+
+/// What the file will hold. It is written at the end, since the columns of all clients' predictions make its header.
 pub struct Writer<'a> {
     path: PathBuf,
-    part: PathBuf,
-    lines: csv::Writer<BufWriter<File>>,
     scales: &'a BTreeMap<String, Scale>,
+    /// Of each client its tasks, with the predictions of the global model and of its own.
+    clients: Vec<(String, Vec<(Predicted, Table)>)>,
 }
 
 impl<'a> Writer<'a> {
-    /// A file without lines. `scales` are those of the tasks whose targets are standardised.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Result<Self, CliError> {
-        let path = run_dir.path().join(names::PREDICTIONS);
-        let part = partial(&path);
-        let file = File::create(&part).map_err(|e| CliError::io(&part, "write the predictions", &e))?;
-        let lines = csv::Writer::from_writer(BufWriter::new(file));
-        let mut writer = Self { path, part, lines, scales };
-        writer.line(&["client", "task", "row", "split", "measured", "global_predicted", "own_predicted"])?;
-        Ok(writer)
+    /// Without lines. `scales` are those of the tasks whose targets are standardised.
+    pub fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Self {
+        Self { path: run_dir.path().join(names::PREDICTIONS), scales, clients: Vec::new() }
     }
 
     /// Adds the rows of the next client, of which both models give predictions.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn add(&mut self, client: &str, own: &[Predicted], global: &[Predicted]) -> Result<(), CliError> {
-        for (own, global) in own.iter().zip(global) {
-            let scale = self.scales.get(&own.task);
-            let text = |value: &f32| restored(*value, scale).to_string();
-            for (rows, split, predicted) in [(&own.train, "train", false), (&own.test, "test", true)] {
-                for (row, measured) in numbers(&rows.measured).iter().enumerate() {
-                    let of = |values: &[f32]| values.get(row).filter(|_| predicted).map(text).unwrap_or_default();
-                    let (name, measured) = (rows.name(row), text(measured));
-                    let [global, own_text] = [&global.values, &own.values].map(|values| of(values));
-                    self.line(&[client, &own.task, &name, split, &measured, &global, &own_text])?;
-                }
-            }
-        }
-        Ok(())
+    pub fn add(&mut self, client: &str, own: Vec<Predicted>, global: Vec<Predicted>) {
+        let tasks = own.into_iter().zip(global).map(|(own, global)| (own, global.values)).collect();
+        self.clients.push((client.to_owned(), tasks));
     }
 
-    /// Gives the file its name.
+    /// Writes the file, which appears under its name when it is whole.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(mut self) -> Result<(), CliError> {
-        let written = self.lines.flush().and_then(|()| std::fs::rename(&self.part, &self.path));
-        written.map_err(|e| CliError::io(&self.path, "write the predictions", &e))
+    pub fn finish(self) -> Result<(), CliError> {
+        let part = partial(&self.path);
+        let written = self.write(&part).and_then(|()| std::fs::rename(&part, &self.path));
+        written.map_err(|e| {
+            // It is of no use.
+            let _ = std::fs::remove_file(&part);
+            CliError::io(&self.path, "write the predictions", &e)
+        })
     }
 
-    fn line(&mut self, fields: &[&str]) -> Result<(), CliError> {
-        self.lines.write_record(fields).map_err(|e| CliError::io(&self.part, "write the predictions", &e.into()))
+    fn write(&self, part: &Path) -> std::io::Result<()> {
+        let mut lines = csv::Writer::from_writer(BufWriter::new(File::create(part)?));
+        let names = self.names();
+        let columns = names.iter().flat_map(|name| ["global", "own"].map(|model| format!("{model}_{name}")));
+        let first = ["client", "task", "row", "split", "measured"].map(str::to_owned);
+        lines.write_record(first.into_iter().chain(columns))?;
+        for (client, tasks) in &self.clients {
+            for (own, global) in tasks {
+                let scale = self.scales.get(&own.task);
+                let in_unit = |table: &Table| restored(table, scale).map_err(std::io::Error::other);
+                let models = [in_unit(global)?, in_unit(&own.values)?];
+                for (rows, split, predicted) in [(&own.train, "train", false), (&own.test, "test", true)] {
+                    let measured =
+                        Table::new().with(PREDICTED, rows.measured.clone()).and_then(|t| restored(&t, scale));
+                    let measured = measured.map_err(std::io::Error::other)?;
+                    let of = |table: &Table, name: &str, row| {
+                        table.column(name).filter(|_| predicted).map(|column| cell(column, row)).unwrap_or_default()
+                    };
+                    for row in 0..measured.rows() {
+                        let found = names.iter().flat_map(|name| models.each_ref().map(|table| of(table, name, row)));
+                        let value = measured.column(PREDICTED).map(|column| cell(column, row)).unwrap_or_default();
+                        let first = [client.clone(), own.task.clone(), rows.name(row), split.to_owned(), value];
+                        lines.write_record(first.into_iter().chain(found))?;
+                    }
+                }
+            }
+        }
+        lines.flush()
     }
-}
 
-impl Drop for Writer<'_> {
-    fn drop(&mut self) {
-        // Of a whole file there is no part left; any other is of no use.
-        let _ = std::fs::remove_file(&self.part);
+    /// The columns that some model gives, in the order in which they come; that of numbers where nobody gives any.
+    fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        let tables = self.clients.iter().flat_map(|(_, tasks)| tasks).flat_map(|(own, global)| [&own.values, global]);
+        for (name, _) in tables.flat_map(Table::columns) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() { vec![PREDICTED] } else { names }
     }
-}
-
-fn numbers(column: &Column) -> Vec<f32> {
-    column.numbers().into_iter().map(|value| value as f32).collect()
 }
 
 #[cfg(test)]
@@ -144,7 +186,7 @@ mod tests {
         let origin = Column::text(["a b.csv:2", "a,b.csv:9"]);
         let test = Table::new().with("y", Column::f32(&[1.0, f32::NAN])).unwrap().with(ORIGIN, origin).unwrap();
         let (train, test) = (Rows::of(&train, "y").unwrap(), Rows::of(&test, "y").unwrap());
-        Predicted { task: task.to_owned(), train, test, values: values.to_vec() }
+        Predicted { task: task.to_owned(), train, test, values: Table::predicted(values) }
     }
 
     #[test]
@@ -153,14 +195,13 @@ mod tests {
         let run_dir =
             RunDir::claim(folder.path(), "x", crate::artefacts::run_dir::Existing::Refuse, &mut |_| {}).unwrap();
         let scales = BTreeMap::from([("tm".to_owned(), Scale { mean: 60.0, deviation: 4.0 })]);
-        let mut writer = Writer::new(&run_dir, &scales).unwrap();
-        let two = |values: &[f32]| [predicted("tm", values), predicted("kd", values)];
-        writer.add("c", &two(&[0.25, 2.0]), &two(&[-1.5, f32::NAN])).unwrap();
+        let mut writer = Writer::new(&run_dir, &scales);
+        let two = |values: &[f32]| vec![predicted("tm", values), predicted("kd", values)];
+        writer.add("c", two(&[0.25, 2.0]), two(&[-1.5, f32::NAN]));
         let files = || {
             let names = std::fs::read_dir(run_dir.path()).unwrap().map(|file| file.unwrap().file_name());
             names.map(|name| name.into_string().unwrap()).filter(|name| name != "run.lock").collect::<Vec<_>>()
         };
-        assert_eq!(files(), ["predictions.csv.part"]);
         writer.finish().unwrap();
         assert_eq!(files(), [names::PREDICTIONS]);
         let text = std::fs::read_to_string(run_dir.path().join(names::PREDICTIONS)).unwrap();
@@ -168,7 +209,42 @@ mod tests {
             c,tm,1,train,62,,\nc,tm,2,train,56,,\nc,tm,a b.csv:2,test,64,54,61\nc,tm,\"a,b.csv:9\",test,NaN,NaN,68\n\
             c,kd,1,train,0.5,,\nc,kd,2,train,-1,,\nc,kd,a b.csv:2,test,1,-1.5,0.25\nc,kd,\"a,b.csv:9\",test,NaN,NaN,2\n";
         assert_eq!(text, wanted);
-        drop(Writer::new(&run_dir, &scales).unwrap());
-        assert_eq!(files(), [names::PREDICTIONS], "a part was left");
+    }
+
+    #[test]
+    fn models_that_predict_more_than_a_number_have_columns_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir =
+            RunDir::claim(folder.path(), "x", crate::artefacts::run_dir::Existing::Refuse, &mut |_| {}).unwrap();
+        let scales = BTreeMap::from([("tm".to_owned(), Scale { mean: 60.0, deviation: 4.0 })]);
+        let sure = |values: &[f32], deviations: &[f64]| Predicted {
+            values: Table::predicted(values).with(plugin_api::DEVIATION, Column::f64(deviations)).unwrap(),
+            ..predicted("tm", &[])
+        };
+        let classes = |likely: [f32; 2], named: [&str; 2]| Predicted {
+            values: Table::new()
+                .with("high", Column::f32(&likely))
+                .unwrap()
+                .with("class", Column::text(named))
+                .unwrap(),
+            ..predicted("kd", &[])
+        };
+        let mut writer = Writer::new(&run_dir, &scales);
+        writer.add("a", vec![sure(&[0.25, 2.0], &[0.5, 1.0])], vec![sure(&[0.5, 1.0], &[0.25, 2.0])]);
+        writer.add("b", vec![classes([0.5, 0.75], ["low", "high"])], vec![classes([0.25, 1.0], ["low", "high"])]);
+        writer.finish().unwrap();
+        let text = std::fs::read_to_string(run_dir.path().join(names::PREDICTIONS)).unwrap();
+        let tests: Vec<&str> = text.lines().filter(|line| !line.contains(",train,")).collect();
+        assert_eq!(
+            tests,
+            [
+                "client,task,row,split,measured,global_predicted,own_predicted,global_deviation,own_deviation,\
+                 global_high,own_high,global_class,own_class",
+                "a,tm,a b.csv:2,test,64,62,61,1,2,,,,",
+                "a,tm,\"a,b.csv:9\",test,NaN,64,68,8,4,,,,",
+                "b,kd,a b.csv:2,test,1,,,,,0.25,0.5,low,low",
+                "b,kd,\"a,b.csv:9\",test,NaN,,,,,1,0.75,high,high",
+            ]
+        );
     }
 }

@@ -351,7 +351,10 @@ impl Federation<'_> {
                 all.push((index, evaluations));
                 let place = format!("predictions, client `{}`", names[index]);
                 match predicted {
-                    Ok((own, global)) => predictions.add(&names[index], &own, &global),
+                    Ok((own, global)) => {
+                        predictions.add(&names[index], own, global);
+                        Ok(())
+                    }
                     Err(fault) if fault.is_unsupported() => {
                         services.console.log(Level::Warn, fault.report(&place).message());
                         Ok(())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plugin_api::Plugin;
-use plugin_api::abi::root::{self, LoadError};
+use plugin_api::boundary::root::{self, LoadError};
 
 use super::elf;
 use crate::error::Diagnostic;
@@ -24,7 +24,8 @@ impl Library {
         elf::check(path)?;
         let stamp = hold(path).map_err(|e| {
             let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
-            Diagnostic::new("the library cannot be opened").cause(whole)
+            let report = Diagnostic::new("the library cannot be opened").cause(whole);
+            strange(path).into_iter().fold(report, Diagnostic::cause)
         })?;
         // SAFETY: as in `hold`.
         let plugin = unsafe { root::load(path) }.map_err(|error| {
@@ -47,6 +48,25 @@ impl Library {
         })?;
         Ok(Self { path: path.to_owned(), plugin: Arc::new(plugin) })
     }
+
+    /// Of each library that is not the file which the plugin was linked for, both files, in a sentence.
+    pub fn strange(&self) -> Vec<String> {
+        strange(&self.path)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn strange(path: &Path) -> Vec<String> {
+    let told = |strange: super::sonames::Strange| {
+        let (loaded, wanted) = (strange.loaded.display(), strange.wanted.display());
+        format!("it was linked for {wanted} and gets {loaded}: of two libraries with one name the first is taken")
+    };
+    super::sonames::strange(path).into_iter().map(told).collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn strange(_: &Path) -> Vec<String> {
+    Vec::new()
 }
 
 /// Opens a library for good, and gives the version of plugin-api that it was built with, if it says. All its symbols

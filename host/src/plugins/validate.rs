@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use plugin_api::{ClientSpec, DType, Error, Evaluation, Message, Params, Result, Table, Task, Tensor, Trained};
+use plugin_api::{ClientSpec, Column, DType, Error, Evaluation, Message, Params, Result, Table, Task, Tensor, Trained};
 
 /// The longest line and note that is shown, in bytes.
 const LONGEST_LINE: usize = 10_000;
@@ -52,15 +52,31 @@ pub fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluat
     Ok(found)
 }
 
-/// A prediction for each row.
+/// Columns with a prediction for each row, which can be written to a file of text.
 ///
 /// # Errors
-/// If there are more or fewer.
-pub fn predictions(task: &str, rows: &Table, found: Vec<f32>) -> Result<Vec<f32>> {
-    if found.len() == rows.rows() {
-        return Ok(found);
+/// If there are more or fewer rows, or none of such columns.
+pub fn predictions(task: &str, rows: &Table, found: Table) -> Result<Table> {
+    let wrong = |what: String| Err(Error::other(format!("task `{task}`: {what}")));
+    if found.columns().len() == 0 {
+        return wrong("`predict` gives no column".to_owned());
     }
-    Err(Error::other(format!("task `{task}`: {} predictions for {} rows", found.len(), rows.rows())))
+    if found.rows() != rows.rows() {
+        return wrong(format!("{} predictions for {} rows", found.rows(), rows.rows()));
+    }
+    if let Some((name, column)) = found.columns().find(|(_, column)| !is_written(column)) {
+        return wrong(format!("the predictions' column `{name}` holds {}", column.kind()));
+    }
+    Ok(found)
+}
+
+/// Whether a column can stand in a file of text.
+pub fn is_written(column: &Column) -> bool {
+    match column {
+        Column::Nullable(column) => is_written(column.values()),
+        Column::Bytes(_) | Column::List(_) => false,
+        _ => true,
+    }
 }
 
 /// What was trained so far and in one more epoch.
@@ -144,7 +160,8 @@ pub fn update(layout: &Layout, global: &Message, message: &Message, encoded: boo
             fits(name, tensor, (before.dtype(), before.shape()), encoded)?;
         }
     }
-    match message.params.not_finite().or_else(|| message.extra.not_finite()) {
+    let threads = threads();
+    match message.params.not_finite(threads).or_else(|| message.extra.not_finite(threads)) {
         None => Ok(()),
         Some(name) => {
             let error = Error::tensor(name, "it holds a value that is not finite");
@@ -163,10 +180,16 @@ pub fn aggregated(layout: &Layout, next: Message) -> Result<Message> {
     }
     let known = next.params.iter().try_for_each(|(name, tensor)| layout.check(name, tensor, false));
     known.map_err(|e| e.because_of("`finish` gives a global model that does not fit the model"))?;
-    match next.params.not_finite().or_else(|| next.extra.not_finite()) {
+    let threads = threads();
+    match next.params.not_finite(threads).or_else(|| next.extra.not_finite(threads)) {
         None => Ok(next),
         Some(name) => Err(Error::tensor(name, "`finish` gives a value that is not finite")),
     }
+}
+
+/// How many threads look for values that are not finite: between two clients' work, so as many as there are cores.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A line as it is shown: cut if it is too long to be read.

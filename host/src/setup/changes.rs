@@ -205,6 +205,7 @@ mod tests {
             name: "m".to_owned(),
             about: String::new(),
             schema,
+            schema_by: None,
             score: None,
             extendable,
             empty_rounds: false,

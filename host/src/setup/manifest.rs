@@ -22,7 +22,7 @@ pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(json!({
         "fedplug": env!("CARGO_PKG_VERSION"),
-        "interface": plugin_api::abi::root::INTERFACE,
+        "interface": plugin_api::boundary::root::INTERFACE,
         "name": setup.experiment.name,
         "seed": setup.experiment.seed,
         "begun": begun,

@@ -49,10 +49,10 @@ impl FedAvg {
 }
 
 impl Aggregator for FedAvg {
-    fn begin(&mut self, global: &Message, _: &Cohort, _: &Context<'_>) -> Result<()> {
+    fn begin(&mut self, global: &Message, _: &Cohort, ctx: &Context<'_>) -> Result<()> {
         self.global = global.clone();
         self.updates = 0;
-        self.mean = WeightedMean::new();
+        self.mean = WeightedMean::new().with_threads(ctx.threads());
         Ok(())
     }
 

@@ -116,12 +116,12 @@ impl FedOpt {
 }
 
 impl Aggregator for FedOpt {
-    fn begin(&mut self, global: &Message, _: &Cohort, _: &Context<'_>) -> Result<()> {
+    fn begin(&mut self, global: &Message, _: &Cohort, ctx: &Context<'_>) -> Result<()> {
         // What has become private has no moments any more.
         self.moments.retain(|name, _| global.params.get(name).is_some());
         self.global = global.clone();
         self.updates = 0;
-        self.mean = WeightedMean::new();
+        self.mean = WeightedMean::new().with_threads(ctx.threads());
         Ok(())
     }
 

@@ -92,10 +92,11 @@ impl Scaffold {
 }
 
 impl Aggregator for Scaffold {
-    fn begin(&mut self, global: &Message, cohort: &Cohort, _: &Context<'_>) -> Result<()> {
+    fn begin(&mut self, global: &Message, cohort: &Cohort, ctx: &Context<'_>) -> Result<()> {
         (self.global, self.population, self.updates) = (global.clone(), cohort.population, 0);
-        (self.mean, self.change, self.senders) = (WeightedMean::new(), WeightedMean::new(), Vec::new());
         self.types.clear();
+        let mean = || WeightedMean::new().with_threads(ctx.threads());
+        (self.mean, self.change, self.senders) = (mean(), mean(), Vec::new());
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The plugin keeps the contract, in process and as a built library.
 #![allow(clippy::unwrap_used)]
 
-use plugin_api::testkit::{self, AggregatorCheck};
 use plugin_api::{Kind, Message, Params};
+use plugin_testkit::{self as testkit, AggregatorCheck};
 use serde_json::json;
 
 /// A message with a control variate for each parameter.

@@ -1,6 +1,6 @@
 //! The server's side: [`Secure`].
 
-use plugin_api::{Aggregator, Cohort, Context, Error, Letter, Message, Params, Result, Stage, Tensor, Update};
+use plugin_api::{Aggregator, Cohort, Context, Error, Message, Params, Query, Reply, Result, Stage, Tensor, Update};
 
 use crate::config::{AggregatorConfig, Numbers};
 use crate::fixed::{Grid, narrow, wide};
@@ -84,7 +84,7 @@ impl Aggregator for Secure {
         Ok(())
     }
 
-    fn ask(&mut self, stage: Stage, answers: Vec<Letter>, ctx: &Context<'_>) -> Result<Vec<Letter>> {
+    fn ask(&mut self, stage: Stage, answers: Vec<Reply>, ctx: &Context<'_>) -> Result<Vec<Query>> {
         let (questions, next) = match (stage, std::mem::replace(&mut self.at, At::Rest)) {
             (Stage::Opening, At::Begun) => self.ask_keys()?,
             (Stage::Opening, At::Keys) => self.take_keys(&answers, ctx)?,

@@ -1,6 +1,6 @@
 //! The server's questions, and what it makes of the answers.
 
-use plugin_api::{Context, Error, Letter, Message, Result};
+use plugin_api::{Context, Error, Message, Query, Reply, Result};
 
 use crate::aggregator::{At, Secure};
 use crate::identities::{AGREED, SIGNATURE};
@@ -11,16 +11,16 @@ use crate::secrets::{Public, SEALED};
 use crate::shamir::{self, Secret};
 
 impl Secure {
-    pub(crate) fn ask_keys(&self) -> Result<(Vec<Letter>, At)> {
+    pub(crate) fn ask_keys(&self) -> Result<(Vec<Query>, At)> {
         let question = Question::Keys.message()?;
-        Ok((self.round.cohort.iter().map(|name| letter(name, question.clone())).collect(), At::Keys))
+        Ok((self.round.cohort.iter().map(|name| query(name, question.clone())).collect(), At::Keys))
     }
 
     /// For shares, and where clients sign for signatures first.
-    pub(crate) fn take_keys(&mut self, answers: &[Letter], ctx: &Context<'_>) -> Result<(Vec<Letter>, At)> {
-        let member = |letter: &Letter| {
-            let rows = rows::<32>(letter, 2)?;
-            Ok((letter.client.clone(), [rows[0], rows[1]]))
+    pub(crate) fn take_keys(&mut self, answers: &[Reply], ctx: &Context<'_>) -> Result<(Vec<Query>, At)> {
+        let member = |reply: &Reply| {
+            let rows = rows::<32>(reply, 2)?;
+            Ok((reply.client.clone(), [rows[0], rows[1]]))
         };
         self.round.members = answers.iter().map(member).collect::<Result<_>>()?;
         self.round.enough(self.round.members.len(), "told their keys")?;
@@ -31,13 +31,13 @@ impl Secure {
         let names = self.names();
         if told.signed {
             let question = self.of_members(Question::Sign { members: names.clone(), terms: self.round.terms })?;
-            return Ok((names.iter().map(|name| letter(name, question.clone())).collect(), At::Sign));
+            return Ok((names.iter().map(|name| query(name, question.clone())).collect(), At::Sign));
         }
         self.ask_shares(&names, None)
     }
 
     /// For shares of those who signed.
-    pub(crate) fn take_signatures(&mut self, answers: &[Letter]) -> Result<(Vec<Letter>, At)> {
+    pub(crate) fn take_signatures(&mut self, answers: &[Reply]) -> Result<(Vec<Query>, At)> {
         self.round.enough(answers.len(), "signed their keys")?;
         let mut signatures = vec![[0; SIGNATURE]; self.round.members.len()];
         for answer in answers {
@@ -47,12 +47,12 @@ impl Secure {
         self.ask_shares(&signers, Some(&signatures))
     }
 
-    fn ask_shares(&self, asked: &[String], signatures: Option<&[[u8; SIGNATURE]]>) -> Result<(Vec<Letter>, At)> {
+    fn ask_shares(&self, asked: &[String], signatures: Option<&[[u8; SIGNATURE]]>) -> Result<(Vec<Query>, At)> {
         let mut question = self.of_members(Question::Shares { members: self.names(), terms: self.round.terms })?;
         if let Some(signatures) = signatures {
             question = letters::with_signatures(question, signatures)?;
         }
-        Ok((asked.iter().map(|name| letter(name, question.clone())).collect(), At::Shares))
+        Ok((asked.iter().map(|name| query(name, question.clone())).collect(), At::Shares))
     }
 
     fn names(&self) -> Vec<String> {
@@ -65,22 +65,22 @@ impl Secure {
         letters::with_rows(question.message()?, &keys)
     }
 
-    pub(crate) fn take_shares(&mut self, answers: &[Letter]) -> Result<(Vec<Letter>, At)> {
+    pub(crate) fn take_shares(&mut self, answers: &[Reply]) -> Result<(Vec<Query>, At)> {
         let round = &mut self.round;
-        round.senders = answers.iter().map(|letter| round.place(&letter.client)).collect::<Result<_>>()?;
+        round.senders = answers.iter().map(|reply| round.place(&reply.client)).collect::<Result<_>>()?;
         round.enough(round.senders.len(), "dealt shares")?;
         let dealt =
-            answers.iter().map(|letter| rows::<SEALED>(letter, round.members.len())).collect::<Result<Vec<_>>>()?;
+            answers.iter().map(|reply| rows::<SEALED>(reply, round.members.len())).collect::<Result<Vec<_>>>()?;
         let question = Question::Keep { senders: round.senders.clone() }.message()?;
         let keep = |&place: &usize| {
             let rows: Vec<[u8; SEALED]> = dealt.iter().map(|rows| rows[place]).collect();
-            Ok(letter(&round.members[place].0, letters::with_rows(question.clone(), &rows)?))
+            Ok(query(&round.members[place].0, letters::with_rows(question.clone(), &rows)?))
         };
         Ok((round.senders.iter().map(keep).collect::<Result<_>>()?, At::Keep))
     }
 
     /// After the updates: for shares, and where clients sign for signatures first.
-    pub(crate) fn close(&self, ctx: &Context<'_>) -> Result<(Vec<Letter>, At)> {
+    pub(crate) fn close(&self, ctx: &Context<'_>) -> Result<(Vec<Query>, At)> {
         let round = &self.round;
         round.enough(round.arrived.len(), "sent an update")?;
         let dropped = round.cohort.len() - round.arrived.len();
@@ -98,7 +98,7 @@ impl Secure {
         }
     }
 
-    pub(crate) fn take_agreements(&self, answers: &[Letter]) -> Result<(Vec<Letter>, At)> {
+    pub(crate) fn take_agreements(&self, answers: &[Reply]) -> Result<(Vec<Query>, At)> {
         let round = &self.round;
         round.enough(answers.len(), "signed whose updates arrived")?;
         let agreed = |place: &usize| {
@@ -108,22 +108,22 @@ impl Secure {
         let agreed = round.arrived.iter().map(agreed).collect::<Result<Vec<_>>>()?;
         let question = Question::Unmask { arrived: round.arrived.clone() }.message()?;
         let mut questions = self.ask_arrived(&letters::with_signatures(question, &agreed)?);
-        questions.retain(|letter| answers.iter().any(|answer| answer.client == letter.client));
+        questions.retain(|query| answers.iter().any(|answer| answer.client == query.client));
         Ok((questions, At::Unmask))
     }
 
-    fn ask_arrived(&self, question: &Message) -> Vec<Letter> {
+    fn ask_arrived(&self, question: &Message) -> Vec<Query> {
         let round = &self.round;
-        round.arrived.iter().map(|&place| letter(&round.members[place].0, question.clone())).collect()
+        round.arrived.iter().map(|&place| query(&round.members[place].0, question.clone())).collect()
     }
 
-    pub(crate) fn unmask(&mut self, answers: &[Letter], ctx: &Context<'_>) -> Result<(Vec<Letter>, At)> {
+    pub(crate) fn unmask(&mut self, answers: &[Reply], ctx: &Context<'_>) -> Result<(Vec<Query>, At)> {
         let round = &mut self.round;
         round.enough(answers.len(), "told what it takes to unmask")?;
-        let given = |letter: &Letter| {
-            let rows = rows::<32>(letter, round.senders.len())?;
+        let given = |reply: &Reply| {
+            let rows = rows::<32>(reply, round.senders.len())?;
             let secrets: Vec<Secret> = rows.iter().map(|row| Secret::new(*row)).collect();
-            Ok((u8::try_from(round.place(&letter.client)? + 1).unwrap_or(u8::MAX), secrets))
+            Ok((u8::try_from(round.place(&reply.client)? + 1).unwrap_or(u8::MAX), secrets))
         };
         let given = answers.iter().map(given).collect::<Result<Vec<_>>>()?;
         let mut masks = Vec::new();
@@ -146,13 +146,13 @@ impl Secure {
     }
 }
 
-fn letter(client: &str, message: Message) -> Letter {
-    Letter { client: client.to_owned(), message }
+fn query(client: &str, message: Message) -> Query {
+    Query { client: client.to_owned(), message }
 }
 
 /// So many rows of bytes of an answer.
-fn rows<const N: usize>(letter: &Letter, count: usize) -> Result<&[[u8; N]]> {
-    letters::rows(&letter.message, count).map_err(|e| of(&letter.client, e))
+fn rows<const N: usize>(reply: &Reply, count: usize) -> Result<&[[u8; N]]> {
+    letters::rows(&reply.message, count).map_err(|e| of(&reply.client, e))
 }
 
 fn pair(a: &Public, b: &Public) -> [u8; 64] {

@@ -2,7 +2,7 @@
 
 use plugin_api::context::{Host, Silent};
 use plugin_api::{
-    Aggregator, Cohort, Context, Filter, Letter, Level, Message, Params, Result, Seed, Stage, Tensor, Update,
+    Aggregator, Cohort, Context, Filter, Level, Message, Params, Query, Reply, Result, Seed, Stage, Tensor, Update,
 };
 use serde_json::json;
 
@@ -65,7 +65,7 @@ struct Bench {
 #[derive(Default)]
 struct Heard {
     /// The answers of each step in the clients' order.
-    answers: Vec<Vec<Letter>>,
+    answers: Vec<Vec<Reply>>,
     updates: Vec<Update>,
 }
 
@@ -142,12 +142,12 @@ impl Bench {
             let questions = self.server.ask(stage, answers, ctx)?;
             let Some(first) = questions.first() else { return Ok(()) };
             let step = Step::of(&first.message);
-            let asked: Vec<_> = questions.iter().map(|letter| letter.client.as_str()).collect();
+            let asked: Vec<_> = questions.iter().map(|query| query.client.as_str()).collect();
             assert_eq!(asked, present.iter().map(|&k| NAMES[k]).collect::<Vec<_>>(), "{step:?} is asked of others");
             answers = Vec::new();
-            for (mut letter, k) in questions.into_iter().zip(present.clone()) {
-                change(step, NAMES[k], &mut letter.message);
-                let answer = self.clients[k].answer(&letter.message, &ctx.clone().with_client(NAMES[k]))?;
+            for (mut query, k) in questions.into_iter().zip(present.clone()) {
+                change(step, NAMES[k], &mut query.message);
+                let answer = self.clients[k].answer(&query.message, &ctx.clone().with_client(NAMES[k]))?;
                 let mut message = answer.expect("the question is for the filter");
                 if step == Step::Unmask {
                     change(Step::Given, NAMES[k], &mut message);
@@ -155,7 +155,7 @@ impl Bench {
                 if fails(step, k) {
                     present.retain(|&other| other != k);
                 } else {
-                    answers.push(Letter { client: letter.client, message });
+                    answers.push(Reply { client: query.client, message });
                 }
             }
             heard.answers.push(answers.clone());

@@ -35,7 +35,7 @@ impl Plan {
     /// What a model is told of it.
     pub(crate) fn spec(&self) -> TaskSpec {
         let inputs = self.texts.iter().chain(&self.numbers).cloned().collect();
-        TaskSpec { name: self.name.clone(), inputs, target: self.target.clone() }
+        TaskSpec { name: self.name.clone(), inputs, target: self.target.clone(), ..TaskSpec::default() }
     }
 }
 

@@ -98,7 +98,10 @@ fn each_value_of_a_column_is_a_client_with_its_own_rows() {
     let mut csv = csv(&root, keys);
     assert_eq!(counts(&mut csv), [one("St. Mary", "y", 8, 2), one("north", "y", 8, 2), one("south", "y", 8, 2)]);
     let task = csv.load("north", &ctx()).unwrap().remove(0);
-    assert_eq!(task.spec, TaskSpec { name: "y".into(), inputs: vec!["seq".into()], target: "y".into() });
+    assert_eq!(
+        task.spec,
+        TaskSpec { name: "y".into(), inputs: vec!["seq".into()], target: "y".into(), ..TaskSpec::default() }
+    );
     assert_eq!(sorted([&task.train, &task.test]), (0..10).map(|i| (3 * i + 2) as f32).collect::<Vec<_>>());
     assert_eq!(texts(&task.train, "seq")[0], format!("S{}", task.train.f32("y").unwrap()[0]));
     let error = csv.load("east", &ctx()).unwrap_err();

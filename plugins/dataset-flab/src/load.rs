@@ -150,7 +150,12 @@ fn table<S: AsRef<str>>(
 
 /// The model reads one column of a task and predicts one.
 pub(crate) fn spec(task: &str, target: &str) -> TaskSpec {
-    TaskSpec { name: task.to_owned(), inputs: vec!["combined".to_owned()], target: target.to_owned() }
+    TaskSpec {
+        name: task.to_owned(),
+        inputs: vec!["combined".to_owned()],
+        target: target.to_owned(),
+        ..TaskSpec::default()
+    }
 }
 
 /// Reads the measurements of a folder, and splits and deals them: one task, or one for each file with a usable row.

@@ -73,7 +73,12 @@ fn by_task_each_client_has_its_task() {
     assert_eq!(counts, [("tm", 8, 2), ("binding", 4, 1)]);
     assert_eq!(
         description.tasks[1],
-        TaskSpec { name: "binding".into(), inputs: vec!["combined".into()], target: "fitness".into() }
+        TaskSpec {
+            name: "binding".into(),
+            inputs: vec!["combined".into()],
+            target: "fitness".into(),
+            ..TaskSpec::default()
+        }
     );
     assert_eq!(description.sources.iter().map(|s| s.rows).collect::<Vec<_>>(), [10, 5]);
     let task = flab.load("tm", &ctx()).unwrap().remove(0);

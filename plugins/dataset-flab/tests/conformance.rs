@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use plugin_api::Kind;
-use plugin_api::testkit::{self, DatasetCheck};
+use plugin_testkit::{self as testkit, DatasetCheck};
 use serde_json::json;
 
 #[test]

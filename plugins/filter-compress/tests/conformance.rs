@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use plugin_api::Kind;
-use plugin_api::testkit::{self, FilterCheck};
+use plugin_testkit::{self as testkit, FilterCheck};
 use serde_json::json;
 
 #[test]

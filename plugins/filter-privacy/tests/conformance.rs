@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use plugin_api::Kind;
-use plugin_api::testkit::{self, AggregatorCheck, FilterCheck};
+use plugin_testkit::{self as testkit, AggregatorCheck, FilterCheck};
 use serde_json::json;
 
 #[test]

@@ -13,7 +13,12 @@ const ROWS: usize = 1000;
 fn tokenizer(criterion: &mut Criterion) {
     let sequence = "EVQLVESGGGLVQPGGSLRLSCAAS".repeat(5) + "|" + &"DIQMTQSPSSLSASVGDRVTITC".repeat(5);
     let table = Table::new().with("combined", Column::text(vec![&sequence; ROWS])).unwrap();
-    let task = TaskSpec { name: "tm".to_owned(), inputs: vec!["combined".to_owned()], target: "fitness".to_owned() };
+    let task = TaskSpec {
+        name: "tm".to_owned(),
+        inputs: vec!["combined".to_owned()],
+        target: "fitness".to_owned(),
+        ..TaskSpec::default()
+    };
     let make = || Tokenizer::published(&Architecture::published()).unwrap();
     let mut group = criterion.benchmark_group("tokenizer");
     group.bench_function("made", |bencher| bencher.iter(make));

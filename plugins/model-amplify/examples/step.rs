@@ -88,7 +88,12 @@ fn main() -> Outcome<()> {
         },
         "precision": options.precision,
     });
-    let task = TaskSpec { name: "task".to_owned(), inputs: vec!["sequence".to_owned()], target: "y".to_owned() };
+    let task = TaskSpec {
+        name: "task".to_owned(),
+        inputs: vec!["sequence".to_owned()],
+        target: "y".to_owned(),
+        ..TaskSpec::default()
+    };
     let setup = ModelSetup::new(vec![task], 2, 1);
     let host = Silent;
     let ctx = Context::new(&host).with_threads(options.threads).with_device(&options.device);

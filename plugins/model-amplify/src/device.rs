@@ -97,7 +97,7 @@ fn cuda_library() -> Result<(), String> {
 
 #[cfg(target_os = "linux")]
 fn open_cuda_library() -> Result<(), String> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
     let driver = ["/dev/nvidiactl", "/dev/nvidia0"].iter().any(|path| Path::new(path).exists());
     if !driver {
@@ -106,7 +106,7 @@ fn open_cuda_library() -> Result<(), String> {
     let path = beside_libtorch()?;
     // SAFETY: the library is libtorch's own, of the version that this plugin is linked against; its initialisers
     // register CUDA with the libtorch that is already loaded. It is never unloaded.
-    match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
+    match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) } {
         Ok(library) => {
             std::mem::forget(library);
             Ok(())

@@ -1,6 +1,6 @@
 //! Where the numbers of a parameter or a moment lie on the CPU.
 
-use plugin_api::{Draft, Room, Tensor};
+use plugin_api::{Arena, Tensor, TensorBuf};
 
 /// Numbers in memory that is written to, or in a tensor that others may hold as well. Those are moved before they are
 /// written, so that what comes from the server and what goes to it is copied by the step that changes it and by nobody
@@ -8,9 +8,9 @@ use plugin_api::{Draft, Room, Tensor};
 #[derive(Debug)]
 pub(crate) enum Numbers {
     /// To be written to.
-    Own(Draft<f32>),
+    Own(TensorBuf<f32>),
     /// To be read, of type f32; and memory to move to, if there is some from before.
-    Shared(Tensor, Option<Draft<f32>>),
+    Shared(Tensor, Option<TensorBuf<f32>>),
 }
 
 impl Numbers {
@@ -32,11 +32,11 @@ impl Numbers {
         }
     }
 
-    /// How many bytes they take of a [`Room`] when they are moved; 0 if they need not be, or have a place.
+    /// How many bytes they take of a [`Arena`] when they are moved; 0 if they need not be, or have a place.
     pub(crate) fn moved_bytes(&self) -> usize {
         match self {
             Self::Own(_) | Self::Shared(_, Some(_)) => 0,
-            Self::Shared(tensor, None) => Room::bytes::<f32>(tensor.len()),
+            Self::Shared(tensor, None) => Arena::bytes::<f32>(tensor.len()),
         }
     }
 
@@ -55,19 +55,19 @@ impl Numbers {
     pub(crate) fn replace(self, tensor: &Tensor) -> Self {
         let memory = match self {
             Self::Own(draft) => Some(draft),
-            Self::Shared(before, memory) => memory.or_else(|| Draft::reclaim(before).ok()),
+            Self::Shared(before, memory) => memory.or_else(|| TensorBuf::reclaim(before).ok()),
         };
         Self::Shared(tensor.clone(), memory)
     }
 
     /// The memory to write to. If it is another than before, the numbers that belong there still lie in the tensor.
-    pub(crate) fn write(&mut self, room: impl FnOnce(usize) -> Draft<f32>) -> (&mut [f32], Option<Tensor>) {
+    pub(crate) fn write(&mut self, arena: impl FnOnce(usize) -> TensorBuf<f32>) -> (&mut [f32], Option<Tensor>) {
         let (draft, before) = match self.take() {
             Self::Own(draft) => (draft, None),
             Self::Shared(tensor, Some(memory)) => (memory, Some(tensor)),
-            Self::Shared(tensor, None) => match Draft::reclaim(tensor) {
+            Self::Shared(tensor, None) => match TensorBuf::reclaim(tensor) {
                 Ok(draft) => (draft, None),
-                Err(tensor) => (room(tensor.len()), Some(tensor)),
+                Err(tensor) => (arena(tensor.len()), Some(tensor)),
             },
         };
         *self = Self::Own(draft);
@@ -77,7 +77,7 @@ impl Numbers {
 
     /// Leaves nothing behind.
     fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::Own(Draft::default()))
+        std::mem::replace(self, Self::Own(TensorBuf::default()))
     }
 }
 
@@ -91,14 +91,14 @@ mod tests {
 
     #[test]
     fn what_is_shared_stays_as_it_was_and_memory_comes_back() {
-        let mut numbers = Numbers::Own(Draft::copy_of(&[1.0, 2.0]));
+        let mut numbers = Numbers::Own(TensorBuf::copy_of(&[1.0, 2.0]));
         let start = numbers.read().as_ptr();
         let held = numbers.share(&[2, 1]);
         assert_eq!((held.shape(), held.elements::<f32>().unwrap().as_ptr()), (&[2, 1][..], start));
         let again = numbers.share(&[2, 1]);
         assert!(again.buffer().is_same(held.buffer()));
         drop(again);
-        let (memory, before) = numbers.write(Draft::zeroed);
+        let (memory, before) = numbers.write(TensorBuf::zeroed);
         assert!(before.unwrap().buffer().is_same(held.buffer()));
         memory.copy_from_slice(&[3.0, 4.0]);
         assert_eq!(held.elements::<f32>().unwrap(), [1.0, 2.0]);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_replaced_leaves_its_memory() {
-        let mut numbers = Numbers::Own(Draft::copy_of(&[1.0, 2.0]));
+        let mut numbers = Numbers::Own(TensorBuf::copy_of(&[1.0, 2.0]));
         let start = numbers.read().as_ptr();
         for round in 0..3 {
             // A round: numbers go out and are let go of, others come, and are written to.
@@ -126,6 +126,6 @@ mod tests {
         let held = numbers.share(&[2]);
         let mut numbers = numbers.replace(&tensor(&[7.0, 7.0]));
         assert!(numbers.moved_bytes() > 0);
-        assert_ne!(numbers.write(Draft::zeroed).0.as_ptr(), held.elements::<f32>().unwrap().as_ptr());
+        assert_ne!(numbers.write(TensorBuf::zeroed).0.as_ptr(), held.elements::<f32>().unwrap().as_ptr());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plugin_api::{Draft, Result, Room, State};
+use plugin_api::{Arena, Result, State, TensorBuf};
 use serde_json::{Map, json};
 use tch::Tensor;
 
@@ -45,7 +45,7 @@ pub struct AdamW {
     places: Vec<Option<usize>>,
     weight_decay: f64,
     /// Where parameters move that this step writes to for the first time, and where moments do, which live longer.
-    rooms: Option<[Room; 2]>,
+    arenas: Option<[Arena; 2]>,
     /// Slots on another device with their gradients, which take the step together at its end.
     together: Vec<(usize, Tensor)>,
 }
@@ -74,10 +74,10 @@ enum Both {
 }
 
 impl Slot {
-    /// How many bytes its moments take of a room when they are written to.
+    /// How many bytes its moments take of a arena when they are written to.
     fn moved_bytes(&self) -> [usize; 2] {
         match &self.moments {
-            None => [Room::bytes::<f32>(self.shape.iter().product()); 2],
+            None => [Arena::bytes::<f32>(self.shape.iter().product()); 2],
             Some(Moments { both: Both::Here(both), .. }) => both.each_ref().map(Numbers::moved_bytes),
             Some(Moments { both: Both::OnDevice(_), .. }) => [0; 2],
         }
@@ -97,7 +97,7 @@ impl AdamW {
                 slots.push(Slot { in_trunk: name.starts_with("trunk."), name, place, shape, moments: None });
             }
         }
-        Self { slots, places, weight_decay, rooms: None, together: Vec::new() }
+        Self { slots, places, weight_decay, arenas: None, together: Vec::new() }
     }
 
     /// The number of the slot of the parameter at a place, if it learns.
@@ -134,16 +134,16 @@ impl AdamW {
             self.together.push((number, gradient.contiguous()));
             return Ok(());
         }
-        if self.rooms.is_none() {
+        if self.arenas.is_none() {
             // One piece for all that is still to be moved: a slot that gets no gradient leaves its part of it untouched.
-            let moments = Room::of(self.slots.iter().flat_map(Slot::moved_bytes));
-            self.rooms = Some([Room::of(parameters.moved_bytes(self.learning())), moments]);
+            let moments = Arena::of(self.slots.iter().flat_map(Slot::moved_bytes));
+            self.arenas = Some([Arena::of(parameters.moved_bytes(self.learning())), moments]);
         }
-        let Self { slots, weight_decay, rooms, .. } = self;
-        let mut rooms = rooms.as_mut();
-        let mut draft = |which: usize, len| match &mut rooms {
-            Some(rooms) => rooms[which].draft(len),
-            None => Draft::zeroed(len),
+        let Self { slots, weight_decay, arenas, .. } = self;
+        let mut arenas = arenas.as_mut();
+        let mut draft = |which: usize, len| match &mut arenas {
+            Some(arenas) => arenas[which].alloc(len),
+            None => TensorBuf::zeroed(len),
         };
         let slot = &mut slots[number];
         let rate = if slot.in_trunk { rates.trunk } else { rates.regressor };
@@ -195,7 +195,7 @@ impl AdamW {
     /// # Errors
     /// If libtorch fails, for want of memory for instance.
     pub(crate) fn stepped(&mut self, parameters: &Parameters, rates: Rates) -> Result<()> {
-        self.rooms = None;
+        self.arenas = None;
         let _guard = tch::no_grad_guard();
         let together = std::mem::take(&mut self.together);
         // Slots that are at the same step of the same group are one call.

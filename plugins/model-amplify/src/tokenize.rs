@@ -246,6 +246,7 @@ mod tests {
             name: "tm".to_owned(),
             inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
             target: "fitness".to_owned(),
+            ..TaskSpec::default()
         }
     }
 

@@ -246,7 +246,12 @@ mod tests {
             intermediate_size: 24,
             ..Architecture::published()
         };
-        let task = TaskSpec { name: "tm".into(), inputs: vec!["combined".into()], target: "fitness".into() };
+        let task = TaskSpec {
+            name: "tm".into(),
+            inputs: vec!["combined".into()],
+            target: "fitness".into(),
+            ..TaskSpec::default()
+        };
         let setup = ModelSetup::new(vec![task], 2, 1);
         let mut network = Network::new(&architecture, &config, &setup, place).unwrap();
         network.parameters.initialise("", Seed::new(1)).unwrap();
@@ -273,22 +278,22 @@ mod tests {
     #[test]
     fn after_an_epoch_nothing_of_a_message_is_held() {
         let mut trainer = trainer(Place::cpu());
-        let mut room = plugin_api::Room::of([1 << 20]);
+        let mut arena = plugin_api::Arena::of([1 << 20]);
         let message: Params = trainer
             .network
             .parameters
             .iter()
             .map(|p| {
                 let shape = p.shape();
-                (p.name.clone(), room.draft::<f32>(shape.iter().product()).freeze(&shape).unwrap())
+                (p.name.clone(), arena.alloc::<f32>(shape.iter().product()).freeze(&shape).unwrap())
             })
             .collect();
         trainer.receive(&message.into()).unwrap();
-        let empty = [plugin_api::Room::bytes::<f32>(1)];
-        assert!(!room.empty(empty));
+        let empty = [plugin_api::Arena::bytes::<f32>(1)];
+        assert!(!arena.reset(empty));
         step(&mut trainer, 1);
         trainer.rest().unwrap();
-        assert!(room.empty(empty), "the trainer still holds a tensor");
+        assert!(arena.reset(empty), "the trainer still holds a tensor");
     }
 
     /// What is done on a GPU, done on the CPU: libtorch's derivative, its fused AdamW, copies there and back.

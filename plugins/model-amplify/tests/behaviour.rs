@@ -4,7 +4,8 @@
 mod common;
 
 use common::{
-    Recorder, amplify, assert_same, changed, config, ctx, failure, published, setup, spec, table, tasks, train,
+    Recorder, amplify, assert_same, changed, config, ctx, failure, predicted, published, setup, spec, table, tasks,
+    train,
 };
 use model_amplify::Amplify;
 use plugin_api::context::Silent;
@@ -214,7 +215,7 @@ fn a_prediction_depends_on_its_sequence_alone() {
     let rows = table(11, 3);
     let mut small = amplify(json!({ "evaluation-batch-size": 1 }));
     let mut large = amplify(json!({ "evaluation-batch-size": 64 }));
-    let (small, large) = (small.predict("tm", &rows, &ctx()).unwrap(), large.predict("tm", &rows, &ctx()).unwrap());
+    let [small, large] = [&mut small, &mut large].map(|model| predicted(model, "tm", &rows, &ctx()));
     assert_eq!(small.len(), 11);
     assert!(small.iter().zip(&large).all(|(a, b)| (a - b).abs() < 1e-5), "{small:?} {large:?}");
     assert!(small.iter().any(|a| (a - small[0]).abs() > 1e-4));
@@ -227,7 +228,7 @@ fn empty_tables_are_skipped_and_evaluate_to_nan() {
     assert_eq!(model.train(&empty, Epoch { round: 0, epoch: 0 }, &ctx()).unwrap().steps, 0);
     let evaluation = model.evaluate(&empty, &ctx()).unwrap().remove(0);
     assert!(evaluation.examples == 0 && evaluation.loss.is_nan() && evaluation.score.is_nan());
-    assert!(model.predict("tm", &table(0, 0), &ctx()).unwrap().is_empty());
+    assert!(predicted(&mut model, "tm", &table(0, 0), &ctx()).is_empty());
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Recorder, amplify, assert_same, changed, config, ctx, published, setup, spec, table, tasks, train};
+use common::{
+    Recorder, amplify, assert_same, changed, config, ctx, predicted, published, setup, spec, table, tasks, train,
+};
 use model_amplify::Amplify;
 use plugin_api::{Column, Context, Epoch, Model, Params, Seed, Table, Task};
 use serde_json::{Value, json};
@@ -64,7 +66,7 @@ fn the_threads_of_a_client_change_no_bit() {
         changes["batch-size"] = json!(16);
         let mut model = amplify(changes);
         model.train(&data, Epoch { round: 0, epoch: 0 }, &ctx).unwrap();
-        (model.state(&ctx).unwrap().tensors, model.predict("tm", &data[0].test, &ctx).unwrap())
+        (model.state(&ctx).unwrap().tensors, predicted(&mut model, "tm", &data[0].test, &ctx))
     };
     for changes in trunks() {
         let (alone, predicted) = course(&changes, 1);

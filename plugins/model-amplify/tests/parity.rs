@@ -100,7 +100,12 @@ fn device() -> String {
 
 /// The model of a folder, with its parameters of training but for some changes.
 fn model(folder: &Path, expected: &Expected, changes: &Value) -> Amplify {
-    let spec = |task: usize| TaskSpec { name: task.to_string(), inputs: vec!["s".into()], target: "y".into() };
+    let spec = |task: usize| TaskSpec {
+        name: task.to_string(),
+        inputs: vec!["s".into()],
+        target: "y".into(),
+        ..TaskSpec::default()
+    };
     let rounds = 1 + expected.train.iter().map(|step| step.round).max().unwrap();
     let base = |rate: fn(&Step) -> f64| expected.train.iter().map(rate).fold(0.0, f64::max);
     let mut config = json!({

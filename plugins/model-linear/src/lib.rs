@@ -9,7 +9,7 @@ mod regression;
 pub use config::Config;
 use features::Features;
 use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result};
-use plugin_api::{State, Table, Task, Tensor, Trained, metrics};
+use plugin_api::{PREDICTED, State, Table, Task, Tensor, Trained, metrics};
 use regression::Regression;
 
 /// The model. Its parameters are `trunk.weight`, and `regressors.T.{weight,bias,scale}` for each held task of number T.
@@ -112,13 +112,15 @@ impl Model for Linear {
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        let one = |task: &Task| metrics::regression(task, &self.predict(&task.spec.name, &task.test, ctx)?);
+        let one =
+            |task: &Task| metrics::regression(task, self.predict(&task.spec.name, &task.test, ctx)?.f32(PREDICTED)?);
         tasks.iter().map(one).collect()
     }
 
-    fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
+    fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Table> {
         let (model, spec) = (self.get(task)?, &self.setup.tasks[self.setup.number(task)?]);
-        Ok(Features::of(spec, rows, self.config.kmer)?.iter().map(|x| model.predict(x)).collect())
+        let features = Features::of(spec, rows, self.config.kmer)?;
+        Ok(Table::predicted(&features.iter().map(|x| model.predict(x)).collect::<Vec<_>>()))
     }
 
     fn state(&mut self, _: &Context<'_>) -> Result<State> {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use plugin_api::Kind;
-use plugin_api::testkit;
+use plugin_testkit as testkit;
 use serde_json::json;
 
 #[test]

@@ -6,13 +6,14 @@ use std::sync::Mutex;
 use model_linear::{Config, Linear};
 use plugin_api::context::{Host, Silent};
 use plugin_api::{
-    Column, Context, Epoch, Level, Message, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor, metrics,
+    Column, Context, Epoch, Level, Message, Model, ModelSetup, PREDICTED, Params, Seed, Table, Task, TaskSpec, Tensor,
+    metrics,
 };
 
 const LETTERS: &[u8] = b"ACDEFGHIKLMNPQRSTVWY";
 
 fn spec(name: &str) -> TaskSpec {
-    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into() }
+    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into(), ..TaskSpec::default() }
 }
 
 /// Random texts whose target is `offset + scale` times the share of W less that of A.
@@ -127,7 +128,7 @@ fn equal_targets_are_learnt_without_nan() {
     let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
     let tasks = [task("small", 10, 0.0, 7.0)];
     model.train(&tasks, Epoch { round: 0, epoch: 0 }, &ctx).unwrap();
-    assert_eq!(model.predict("small", &tasks[0].test, &ctx).unwrap(), [7.0, 7.0]);
+    assert_eq!(model.predict("small", &tasks[0].test, &ctx).unwrap().f32(PREDICTED).unwrap(), [7.0, 7.0]);
     let evaluation = model.evaluate(&tasks, &ctx).unwrap().remove(0);
     assert_eq!((evaluation.loss, evaluation.metrics[0].value), (0.0, 0.0));
     assert!(evaluation.metrics[1].value.is_nan() && evaluation.score.is_nan(), "{evaluation:?}");
@@ -194,7 +195,9 @@ fn kmers_are_learnt_as_an_independent_computation_learns_them() {
         let shape = model.parameters(&ctx).unwrap().get("trunk.weight").unwrap().shape().to_vec();
         assert_eq!(shape, [3, 27_usize.pow(kmer as u32)]);
         let predicted = model.predict("small", &table, &ctx).unwrap();
-        for (mine, theirs) in predicted.iter().zip(floats(&expected["predictions"][kmer.to_string()])) {
+        for (mine, theirs) in
+            predicted.f32(PREDICTED).unwrap().iter().zip(floats(&expected["predictions"][kmer.to_string()]))
+        {
             assert!((mine - theirs).abs() < 1e-6, "kmer {kmer}: {mine}, not {theirs}");
         }
     }
@@ -279,7 +282,7 @@ fn fedprox_comes_to_rest_at_the_minimum_of_its_objective_whatever_the_features_n
             for epoch in 0..20_000 {
                 model.train(&tasks, Epoch { round: 0, epoch }, &ctx).unwrap();
             }
-            let error = f64::from(model.predict("small", &table, &ctx).unwrap()[0]) - 5.0;
+            let error = f64::from(model.predict("small", &table, &ctx).unwrap().f32(PREDICTED).unwrap()[0]) - 5.0;
             let after = model.parameters(&ctx).unwrap();
             let moved = |name: &str| -> Vec<f64> {
                 let of = |params: &Params| params.get(name).unwrap().elements::<f32>().unwrap().to_vec();

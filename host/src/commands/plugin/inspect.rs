@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use plugin_api::abi::root;
+use plugin_api::boundary::root;
 use plugin_api::component::Profile;
 use plugin_api::{Component, Kind};
 use serde_json::json;

@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use plugin_api::Kind;
-use plugin_api::abi::root;
 use serde_json::Value;
 
 use crate::artefacts::safetensors::write_text;
@@ -27,7 +26,7 @@ pub(crate) struct Options {
     pub name: String,
     /// The folder that its folder will stand in.
     pub output: PathBuf,
-    /// The folder of plugin-api; the published one without it.
+    /// The folder of plugin-api; without it that of the checkout which this program was built in.
     pub plugin_api: Option<PathBuf>,
 }
 
@@ -39,7 +38,7 @@ pub(crate) struct Options {
 pub(crate) fn new(options: &Options) -> Result<String, CliError> {
     let Options { kind, name, output, .. } = options;
     check_name(*kind, name).map_err(CliError::usage)?;
-    let dependency = dependency(options.plugin_api.as_deref()).map_err(CliError::usage)?;
+    let dependencies = dependencies(options.plugin_api.as_deref()).map_err(CliError::usage)?;
     let folder = output.join(format!("{kind}-{name}"));
     std::fs::create_dir_all(output).map_err(|e| CliError::io(output, "make the folder", &e))?;
     std::fs::create_dir(&folder).map_err(|error| match error.kind() {
@@ -56,10 +55,12 @@ pub(crate) fn new(options: &Options) -> Result<String, CliError> {
         Kind::Aggregator => include_str!("new/aggregator.rs"),
         Kind::Filter => include_str!("new/filter.rs"),
     };
+    let [plugin_api, testkit] = dependencies;
     let words = [
         ("kind", kind.to_string()),
         ("name", name.clone()),
-        ("plugin-api", dependency),
+        ("plugin-api", plugin_api),
+        ("testkit", testkit),
         ("crate", format!("{kind}_{}", name.replace('-', "_"))),
         ("check", check(*kind).to_owned()),
     ];
@@ -84,14 +85,7 @@ pub(crate) fn new(options: &Options) -> Result<String, CliError> {
         told.push_str(&format!(" {file}"));
     }
     let commands = "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release";
-    let from = match &options.plugin_api {
-        Some(_) => "",
-        None => {
-            "\nIt takes plugin-api from the registry. Should that have none, put `plugin-api = { path = \"…\" }` into its \
-             Cargo.toml, with the folder `plugin-api` of a checkout; or begin with `--plugin-api PATH`.\n"
-        }
-    };
-    Ok(format!("{told}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n{from}", folder.display()))
+    Ok(format!("{told}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n", folder.display()))
 }
 
 fn put(text: &str, word: &str, with: &str) -> String {
@@ -112,15 +106,43 @@ fn check_name(kind: Kind, name: &str) -> Result<(), Diagnostic> {
     }
 }
 
-/// Where the manifest takes plugin-api from.
-fn dependency(folder: Option<&Path>) -> Result<String, Diagnostic> {
-    let Some(folder) = folder else { return Ok(format!("version = \"{}\"", root::INTERFACE)) };
+/// The package that authors depend on, in whose folder the test kit has its own.
+const PACKAGE: &str = "fedplug-plugin-api";
+
+/// Where the manifest takes plugin-api and the test kit from: folders, as long as no registry has them.
+fn dependencies(folder: Option<&Path>) -> Result<[String; 2], Diagnostic> {
+    let folder = match folder {
+        Some(folder) => folder.to_owned(),
+        None => checkout().ok_or_else(|| {
+            Diagnostic::new("there is no folder of plugin-api to build with")
+                .cause("this program does not lie in the checkout that it was built in")
+                .hint("name the folder `plugin-api` of a checkout with --plugin-api")
+        })?,
+    };
     let not = || Diagnostic::new(format!("{}: is not the folder of plugin-api", folder.display()));
-    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).map_err(|e| not().cause(e))?;
-    let named = toml::from_str::<Value>(&manifest).is_ok_and(|manifest| manifest["package"]["name"] == "plugin-api");
     let folder = folder.canonicalize().map_err(|e| not().cause(e))?;
-    let Some(path) = folder.to_str().filter(|_| named) else { return Err(not()) };
-    Ok(format!("path = {}", Value::from(path)))
+    is_plugin_api(&folder).map_err(|cause| not().cause(cause))?;
+    let path = |folder: PathBuf| folder.to_str().map(|path| format!("path = {}", Value::from(path))).ok_or_else(not);
+    Ok([path(folder.clone())?, path(folder.join("testkit"))?])
+}
+
+/// An error unless a folder has the package that authors depend on.
+fn is_plugin_api(folder: &Path) -> Result<(), String> {
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).map_err(|e| e.to_string())?;
+    let manifest: Value = toml::from_str(&manifest).map_err(|e| e.message().to_owned())?;
+    match manifest["package"]["name"].as_str() {
+        Some(PACKAGE) => Ok(()),
+        Some(other) => Err(format!("its package is `{other}`, and not `{PACKAGE}`")),
+        None => Err("its Cargo.toml names no package".to_owned()),
+    }
+}
+
+/// The folder of plugin-api beside the folder that this program was built in: above the program, or where its source lay.
+fn checkout() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut above = program.ancestors().skip(1).chain(source.parent());
+    above.find_map(|folder| Some(folder.join("plugin-api")).filter(|folder| is_plugin_api(folder).is_ok()))
 }
 
 /// The check of the new plugin by the test kit.

@@ -45,7 +45,7 @@ impl Model for StandIn {
                 return Err(Error::tensor(name, message).help(help));
             }
         }
-        if let Some(name) = params.not_finite() {
+        if let Some(name) = params.not_finite(1) {
             return Err(Error::tensor(name, "arrives with a value that is not finite"));
         }
         self.received = params;
@@ -70,7 +70,7 @@ impl Model for StandIn {
         Ok(Message { params, ..(*self.part).clone() })
     }
 
-    fn predict(&mut self, _: &str, _: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
+    fn predict(&mut self, _: &str, _: &Table, _: &Context<'_>) -> Result<Table> {
         Err(Error::unsupported("nothing is predicted in a rehearsal"))
     }
 }

@@ -212,10 +212,10 @@ fn what_cannot_be_masked_is_not_sent() {
             if questions.is_empty() {
                 return;
             }
-            let answer = |(k, letter): (usize, Letter)| {
+            let answer = |(k, query): (usize, Query)| {
                 let message =
-                    bench.clients[k].answer(&letter.message, &at.clone().with_client(NAMES[k])).unwrap().unwrap();
-                Letter { client: letter.client, message }
+                    bench.clients[k].answer(&query.message, &at.clone().with_client(NAMES[k])).unwrap().unwrap();
+                Reply { client: query.client, message }
             };
             answers = questions.into_iter().enumerate().map(answer).collect();
         }

@@ -1,6 +1,6 @@
 //! A transformer block, forward and backward.
 
-use plugin_api::{Draft, Result};
+use plugin_api::{Result, TensorBuf};
 use tch::Tensor;
 
 use super::attention::{self, Shape};
@@ -99,7 +99,7 @@ impl Pass<'_> {
         let (gated, by_qkv) = (some(&mut scratch.wide, n * inner), some(&mut scratch.by_qkv, n * 3 * size));
         let [x, qkv, attended, middle] = [(&kept.x, 1), (&kept.qkv, 3), (&kept.attended, 1), (&kept.middle, 1)]
             .map(|(all, width)| &all.as_slice()[..n * width * size]);
-        let [r, r_middle, logs] = [&kept.r, &kept.r_middle, &kept.logs].map(Draft::as_slice);
+        let [r, r_middle, logs] = [&kept.r, &kept.r_middle, &kept.logs].map(TensorBuf::as_slice);
         let up = some(&mut kept.up, n * 2 * inner);
 
         // The feed-forward half.
@@ -223,7 +223,7 @@ impl Pass<'_> {
 }
 
 /// `len` numbers of a buffer, with whatever they hold.
-fn some(buffer: &mut Draft<f32>, len: usize) -> &mut [f32] {
+fn some(buffer: &mut TensorBuf<f32>, len: usize) -> &mut [f32] {
     &mut buffer.as_mut_slice()[..len]
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use plugin_api::{Draft, Room};
+use plugin_api::{Arena, TensorBuf};
 use tch::Tensor;
 
 use super::{Pack, Weights, half};
@@ -12,7 +12,7 @@ use super::{Pack, Weights, half};
 pub(crate) struct Workspace {
     pub(super) kept: Vec<Kept>,
     /// The last block's output.
-    pub(super) hidden: Draft<f32>,
+    pub(super) hidden: TensorBuf<f32>,
     pub(super) scratch: Scratch,
     /// One parameter's gradient after the other.
     pub(super) gradient: Option<Tensor>,
@@ -22,41 +22,41 @@ pub(crate) struct Workspace {
     /// Whether there is room for the derivative.
     learns: bool,
     /// What all of it is taken from.
-    room: Room,
+    arena: Arena,
 }
 
 /// What is kept of a block for its derivative.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// The input.
-    pub(super) x: Draft<f32>,
-    pub(super) r: Draft<f32>,
+    pub(super) x: TensorBuf<f32>,
+    pub(super) r: TensorBuf<f32>,
     /// Queries and keys, turned, and values: a row of `3 · size` each.
-    pub(super) qkv: Draft<f32>,
+    pub(super) qkv: TensorBuf<f32>,
     /// The logarithms of attention's sums, sequence by sequence.
-    pub(super) logs: Draft<f32>,
+    pub(super) logs: TensorBuf<f32>,
     /// What the heads gathered.
-    pub(super) attended: Draft<f32>,
+    pub(super) attended: TensorBuf<f32>,
     /// The input of the feed-forward half.
-    pub(super) middle: Draft<f32>,
-    pub(super) r_middle: Draft<f32>,
+    pub(super) middle: TensorBuf<f32>,
+    pub(super) r_middle: TensorBuf<f32>,
     /// What comes out of `w12`.
-    pub(super) up: Draft<f32>,
+    pub(super) up: TensorBuf<f32>,
 }
 
 /// What is kept of no block: one uses it after the other.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// Rows as wide as the model.
-    pub(super) rows: Draft<f32>,
+    pub(super) rows: TensorBuf<f32>,
     /// Rows as wide as the feed-forward layer.
-    pub(super) wide: Draft<f32>,
+    pub(super) wide: TensorBuf<f32>,
     /// The derivative by queries, keys and values.
-    pub(super) by_qkv: Draft<f32>,
+    pub(super) by_qkv: TensorBuf<f32>,
     /// The derivative by what a half of the block began with.
-    pub(super) back: Draft<f32>,
+    pub(super) back: TensorBuf<f32>,
     /// The derivative by the block's output.
-    pub(super) dx: Draft<f32>,
+    pub(super) dx: TensorBuf<f32>,
 }
 
 impl Workspace {
@@ -68,18 +68,18 @@ impl Workspace {
         }
         // Nothing of the old is needed again, so it goes before the new comes.
         let (gradient, halves) = (self.gradient.take(), std::mem::take(&mut self.halves));
-        let mut room = std::mem::take(self).room;
+        let mut arena = std::mem::take(self).arena;
         let (size, inner, heads) = (weights.size(), weights.inner(), weights.heads);
         let derivative = if kept { size } else { 0 };
         let of_all = [size, size, inner, 3 * derivative, derivative, derivative];
         let of_block = [size, 1, 3 * size, heads, size, size, 1, 2 * inner];
         let widths = of_all.into_iter().chain(std::iter::repeat_n(of_block, blocks).flatten());
-        let sizes = widths.map(|width| Room::bytes::<f32>(rows * width));
-        if !room.empty(sizes.clone()) {
-            drop(room);
-            room = Room::of(sizes);
+        let sizes = widths.map(|width| Arena::bytes::<f32>(rows * width));
+        if !arena.reset(sizes.clone()) {
+            drop(arena);
+            arena = Arena::of(sizes);
         }
-        let mut take = |width| room.draft::<f32>(rows * width);
+        let mut take = |width| arena.alloc::<f32>(rows * width);
         let [hidden, narrow, wide, by_qkv, back, dx] = of_all.map(&mut take);
         let of_block = |_| {
             let [x, r, qkv, logs, attended, middle, r_middle, up] = of_block.map(&mut take);
@@ -87,7 +87,7 @@ impl Workspace {
         };
         let kept_blocks = (0..blocks).map(of_block).collect();
         let scratch = Scratch { rows: narrow, wide, by_qkv, back, dx };
-        *self = Self { kept: kept_blocks, hidden, scratch, gradient, halves, rows, learns: kept, room };
+        *self = Self { kept: kept_blocks, hidden, scratch, gradient, halves, rows, learns: kept, arena };
     }
 }
 

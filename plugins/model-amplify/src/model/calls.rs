@@ -98,12 +98,12 @@ impl Model for Amplify {
         Ok(evaluations)
     }
 
-    fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Vec<f32>> {
+    fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Table> {
         let _on = self.begin()?;
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
-        self.predictions(task, &rows, ctx)
+        Ok(Table::predicted(&self.predictions(task, &rows, ctx)?))
     }
 
     fn export(&mut self, folder: &Path, _: &Context<'_>) -> Result<Vec<String>> {

@@ -4,7 +4,7 @@ mod moving;
 
 use std::ops::Deref;
 
-use plugin_api::{Error, Params, Received, Result, Room, Seed};
+use plugin_api::{Arena, Error, Params, Received, Result, Seed};
 use tch::{Device, Kind, Tensor};
 
 use crate::device::Place;
@@ -185,10 +185,10 @@ impl Parameters {
         mut write: impl FnMut(&Parameter, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         let wanted = |parameter: &&mut Parameter| parameter.is_missing() && wanted(&parameter.name);
-        let bytes = self.all.iter_mut().filter(wanted).map(|p| Room::bytes::<f32>(p.tensor.numel()));
-        let mut room = Room::of(bytes);
+        let bytes = self.all.iter_mut().filter(wanted).map(|p| Arena::bytes::<f32>(p.tensor.numel()));
+        let mut arena = Arena::of(bytes);
         for parameter in self.all.iter_mut().filter(wanted) {
-            let mut draft = room.draft::<f32>(parameter.tensor.numel());
+            let mut draft = arena.alloc::<f32>(parameter.tensor.numel());
             write(parameter, draft.as_mut_slice())?;
             if self.place.here {
                 parameter.point(Numbers::Own(draft))?;

@@ -1,6 +1,6 @@
 //! Where parameters on the CPU move when they are written to, and what they leave behind.
 
-use plugin_api::{Draft, Error, Result, Room};
+use plugin_api::{Arena, Error, Result, TensorBuf};
 
 use super::{Parameter, Parameters, Values};
 use crate::bridge;
@@ -12,17 +12,17 @@ impl Parameters {
         let stays = |parameter: &&mut Parameter| {
             matches!(parameter.values, Values::Here(_)) && staying.contains(&parameter.name)
         };
-        let mut room = Room::of(self.all.iter_mut().filter(stays).map(|p| Room::bytes::<f32>(p.tensor.numel())));
+        let mut arena = Arena::of(self.all.iter_mut().filter(stays).map(|p| Arena::bytes::<f32>(p.tensor.numel())));
         for parameter in self.all.iter_mut().filter(stays) {
             let Values::Here(numbers) = &parameter.values else { continue };
-            let mut draft = room.draft::<f32>(numbers.read().len());
+            let mut draft = arena.alloc::<f32>(numbers.read().len());
             draft.as_mut_slice().copy_from_slice(numbers.read());
             parameter.point(Numbers::Own(draft))?;
         }
         Ok(())
     }
 
-    /// How many bytes of a [`Room`] the parameters at these places take when they are written to.
+    /// How many bytes of a [`Arena`] the parameters at these places take when they are written to.
     pub(crate) fn moved_bytes(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
         places.map(|place| match &self.all[place].values {
             Values::Here(numbers) => numbers.moved_bytes(),
@@ -37,14 +37,14 @@ impl Parameters {
     pub(crate) fn write(
         &mut self,
         place: usize,
-        room: impl FnOnce(usize) -> Draft<f32>,
+        arena: impl FnOnce(usize) -> TensorBuf<f32>,
         write: impl FnOnce(&mut [f32], Option<&[f32]>),
     ) -> Result<()> {
         let parameter = &mut self.all[place];
         let Values::Here(numbers) = &mut parameter.values else {
             return Err(Error::tensor(&parameter.name, "has no values here"));
         };
-        let (memory, before) = numbers.write(room);
+        let (memory, before) = numbers.write(arena);
         let Some(before) = before else {
             write(memory, None);
             return Ok(());
@@ -64,7 +64,7 @@ impl Parameters {
     pub(crate) fn follow(&mut self) -> Result<()> {
         let bytes = |own: bool| {
             let such = self.all.iter().filter_map(|parameter| match &parameter.values {
-                Values::Here(numbers) if numbers.is_own() == own => Some(Room::bytes::<f32>(numbers.read().len())),
+                Values::Here(numbers) if numbers.is_own() == own => Some(Arena::bytes::<f32>(numbers.read().len())),
                 _ => None,
             });
             such.sum::<usize>()
@@ -73,12 +73,12 @@ impl Parameters {
         if left == 0 || left > bytes(true) / 8 {
             return Ok(());
         }
-        let mut room = Room::of([left]);
+        let mut arena = Arena::of([left]);
         for place in 0..self.all.len() {
             if matches!(&self.all[place].values, Values::Here(numbers) if !numbers.is_own()) {
                 self.write(
                     place,
-                    |len| room.draft(len),
+                    |len| arena.alloc(len),
                     |memory, old| old.into_iter().for_each(|old| memory.copy_from_slice(old)),
                 )?;
             }

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use model_amplify::Amplify;
 use model_amplify::config::Config;
 use plugin_api::context::{Host, Silent};
-use plugin_api::{Column, Context, Epoch, Error, Model, ModelSetup, Params, Seed, Table, Task, TaskSpec, Tensor};
+use plugin_api::{
+    Column, Context, Epoch, Error, Model, ModelSetup, PREDICTED, Params, Seed, Table, Task, TaskSpec, Tensor,
+};
 use serde_json::{Value, json};
 
 const LETTERS: &[u8] = b"LAGVSERTIDPKQNFYMHWC";
 
 pub(crate) fn spec(name: &str) -> TaskSpec {
-    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into() }
+    TaskSpec { name: name.into(), inputs: vec!["combined".into()], target: "fitness".into(), ..TaskSpec::default() }
 }
 
 /// Sequences of many lengths whose target is the share of one letter.
@@ -27,6 +29,11 @@ pub(crate) fn table(rows: usize, salt: usize) -> Table {
     let sequences: Vec<String> = (0..rows).map(sequence).collect();
     let targets: Vec<f32> = sequences.iter().map(|s| s.matches('A').count() as f32 / s.len() as f32 * 10.0).collect();
     Table::new().with("combined", Column::text(&sequences)).unwrap().with("fitness", Column::f32(&targets)).unwrap()
+}
+
+/// The numbers that a model predicts of a table.
+pub(crate) fn predicted(model: &mut Amplify, task: &str, rows: &Table, ctx: &Context<'_>) -> Vec<f32> {
+    model.predict(task, rows, ctx).unwrap().f32(PREDICTED).unwrap().to_vec()
 }
 
 pub(crate) fn tasks(names: &[&str]) -> Vec<Task> {

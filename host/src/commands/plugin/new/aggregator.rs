@@ -35,9 +35,9 @@ impl Mean {
 }
 
 impl Aggregator for Mean {
-    fn begin(&mut self, global: &Message, _: &Cohort, _: &Context<'_>) -> Result<()> {
+    fn begin(&mut self, global: &Message, _: &Cohort, ctx: &Context<'_>) -> Result<()> {
         self.global = global.clone();
-        self.mean = WeightedMean::new();
+        self.mean = WeightedMean::new().with_threads(ctx.threads());
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Drives the plugin as a host does, and says what it breaks and why that matters. Give it a configuration that uses
-//! your keys; `plugin_api::testkit` has more.
+//! your keys; `plugin_testkit` has more.
 
 use {{crate}}::component;
-use plugin_api::testkit;
+use plugin_testkit as testkit;
 use serde_json::json;
 
 #[test]

@@ -39,12 +39,7 @@ impl Letters {
     }
 
     fn spec() -> TaskSpec {
-        let (name, inputs, target) = ("share".into(), vec!["text".into()], "share-of-a".into());
-        TaskSpec {
-            name,
-            inputs,
-            target,
-        }
+        TaskSpec::new("share", ["text"], "share-of-a")
     }
 }
 

@@ -1,8 +1,8 @@
 //! Predicts for each task the mean of its training targets: a model to begin with.
 
 use plugin_api::{
-    Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup, Params,
-    Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
+    Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup, PREDICTED,
+    Params, Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
 };
 use serde::Deserialize;
 
@@ -90,12 +90,12 @@ impl Model for Mean {
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
         let one = |task: &Task| {
             let predicted = self.predict(&task.spec.name, &task.test, ctx)?;
-            metrics::regression(task, &predicted) // loss, RMSE, Pearson, and a score without a unit
+            metrics::regression(task, predicted.f32(PREDICTED)?) // loss, RMSE, Pearson, and a score without a unit
         };
         tasks.iter().map(one).collect()
     }
 
-    fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Vec<f32>> {
+    fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Table> {
         let mean = self.mean(task)?;
         for input in self
             .tasks
@@ -105,7 +105,7 @@ impl Model for Mean {
         {
             rows.text(input)?; // what a better model reads; an error where there is no such column
         }
-        Ok(vec![mean; rows.rows()])
+        Ok(Table::predicted(&vec![mean; rows.rows()]))
     }
 
     fn state(&mut self, _: &Context<'_>) -> Result<State> {
@@ -147,11 +147,7 @@ mod tests {
     #[test]
     fn it_goes_half_the_way_to_the_mean_and_keeps_its_state() -> Result<()> {
         let ctx = Context::new(&Silent);
-        let spec = TaskSpec {
-            name: "t".into(),
-            inputs: vec![],
-            target: "y".into(),
-        };
+        let spec = TaskSpec::new("t", ["x"], "y");
         let table = Table::new().with("y", Column::f32(&[1.0, 3.0]))?;
         let task = Task {
             spec: spec.clone(),
@@ -177,10 +173,10 @@ mod tests {
                 examples: 2
             }
         );
-        assert_eq!(model.predict("t", &table, &ctx)?, [1.0, 1.0]);
+        assert_eq!(model.predict("t", &table, &ctx)?.f32(PREDICTED)?, [1.0; 2]);
         let mut other = new()?;
         other.restore(&model.state(&ctx)?, &ctx)?;
-        assert_eq!(other.predict("t", &table, &ctx)?, [1.0, 1.0]);
+        assert_eq!(other.predict("t", &table, &ctx)?.f32(PREDICTED)?, [1.0; 2]);
         Ok(())
     }
 }

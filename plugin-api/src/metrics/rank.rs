@@ -1,0 +1,73 @@
+//! Metrics of order: they ask which value is larger, and not by how much.
+
+use super::pearson_of;
+
+/// Spearman's correlation, from -1 to 1: Pearson's of the ranks, where equal values share the mean of their ranks. NaN if the
+/// two are not of one length, with fewer than two rows, where all predictions or all targets are equal, and with a NaN among
+/// them.
+pub fn spearman(predictions: &[f32], targets: &[f32]) -> f64 {
+    if predictions.len() != targets.len() || predictions.iter().chain(targets).any(|x| x.is_nan()) {
+        return f64::NAN;
+    }
+    pearson_of(&ranks(predictions), &ranks(targets))
+}
+
+/// The area under the ROC curve, from 0 to 1: the share of pairs of a positive and a negative row in which the positive one has
+/// the higher score, where equal scores count half. `positive` says of each row whether it is positive. NaN if the two are not
+/// of one length, without a row of either kind, and with a NaN among the scores.
+pub fn auroc(scores: &[f32], positive: &[bool]) -> f64 {
+    let positives = positive.iter().filter(|&&is| is).count();
+    let negatives = positive.len() - positives;
+    if scores.len() != positive.len() || positives == 0 || negatives == 0 || scores.iter().any(|x| x.is_nan()) {
+        return f64::NAN;
+    }
+    // Mann and Whitney's U: the positives' ranks, less what they have among themselves.
+    let sum: f64 = ranks(scores).iter().zip(positive).filter(|(_, is)| **is).map(|(rank, _)| rank).sum();
+    let (positives, negatives) = (positives as f64, negatives as f64);
+    (sum - positives * (positives + 1.0) / 2.0) / (positives * negatives)
+}
+
+/// The rank of each value, from 1; equal values share the mean of theirs. None is NaN.
+fn ranks(values: &[f32]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    // By `==`, to which the two zeros are equal.
+    let mut start = 0;
+    for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
+        let rank = start as f64 + (equal.len() as f64 + 1.0) / 2.0;
+        equal.iter().for_each(|&place| ranks[place] = rank);
+        start += equal.len();
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_share_their_ranks() {
+        assert_eq!(ranks(&[3.0, -0.0, 0.0, 9.0, 3.0, 3.0]), [4.0, 1.5, 1.5, 6.0, 4.0, 4.0]);
+        assert_eq!(spearman(&[1.0, 2.0, 9.0], &[0.1, 0.2, 0.3]), 1.0);
+        assert_eq!(spearman(&[1.0, 2.0, 9.0], &[3.0, 2.0, 1.0]), -1.0);
+        // By hand: ranks (1, 2.5, 2.5, 4) and (1, 2, 3, 4): 4.5 / √(4.5 · 5).
+        assert!((spearman(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]) - 4.5 / 22.5_f64.sqrt()).abs() < 1e-15);
+    }
+
+    #[test]
+    fn the_area_counts_pairs_and_halves_those_that_are_equal() {
+        assert_eq!(auroc(&[0.1, 0.4, 0.35, 0.8], &[false, false, true, true]), 0.75);
+        assert_eq!(auroc(&[0.5, 0.5], &[true, false]), 0.5);
+        assert_eq!(auroc(&[1.0, 2.0, 3.0], &[false, true, true]), 1.0);
+        assert_eq!(auroc(&[1.0, 2.0, 3.0], &[true, false, false]), 0.0);
+    }
+
+    #[test]
+    fn what_is_not_defined_is_nan() {
+        assert!(auroc(&[0.1, 0.2], &[true, true]).is_nan() && auroc(&[], &[]).is_nan());
+        assert!(auroc(&[0.1], &[true, false]).is_nan() && auroc(&[f32::NAN, 1.0], &[true, false]).is_nan());
+        assert!(spearman(&[1.0], &[1.0]).is_nan() && spearman(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
+        assert!(spearman(&[f32::NAN, 1.0], &[1.0, 2.0]).is_nan() && spearman(&[1.0, 2.0], &[1.0]).is_nan());
+    }
+}

@@ -1,0 +1,299 @@
+//! The weighted mean of several clients' parameters: what most aggregators begin with.
+
+use half::{bf16, f16};
+use indexmap::IndexMap;
+
+use super::memory::{Arena, TensorBuf};
+use super::parallel;
+use crate::{DType, Error, Float, Params, Result, Tensor};
+
+/// The weighted mean of parameters, taken in one client after the other with one accumulator for each tensor, however
+/// many clients there are. Each tensor has its own mean, over the clients that sent it.
+///
+/// With the total weight `Wₖ = w₁ + … + wₖ` it is `mₖ = mₖ₋₁ + (wₖ / Wₖ)(xₖ − mₖ₋₁)` and `m₁ = x₁`, so that one
+/// client's tensor comes back bit for bit, and equal ones come back equal. A step computes in f64 and rounds once to the
+/// accumulator, which is f64 for f64 and f32 for all others; half types are rounded once more at the end. After `n`
+/// clients an f32 element is at most `n · 2⁻²⁴ · max|xᵢ|` from the exact mean. Integers have no mean: they are kept as
+/// long as all clients send the same.
+///
+/// The first client's tensors are kept as they are, shared and not copied; memory for the mean is taken with the second,
+/// and becomes the tensor of the result. Every other client's tensors are held until the next one comes.
+///
+/// ```
+/// use plugin_api::{Params, Tensor, WeightedMean};
+///
+/// let params = |x: f32| -> Params { [("w", Tensor::from_slice(&[1], &[x]).unwrap())].into_iter().collect() };
+/// let mut mean = WeightedMean::new();
+/// mean.add(&params(1.0), 1.0, "a")?;
+/// mean.add(&params(5.0), 3.0, "b")?;
+/// assert_eq!(mean.finish()?.elements::<f32>("w", &[1])?, [4.0]);
+/// # Ok::<(), plugin_api::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct WeightedMean {
+    tensors: IndexMap<String, Mean>,
+    threads: usize,
+}
+
+impl WeightedMean {
+    /// The mean of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same on as many threads as the call may use, [`Context::threads`](crate::Context::threads); on one without it.
+    /// Its bits do not depend on their number.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Whether what `client` sent can be added: for a method with several means, which adds to all of them or to none.
+    ///
+    /// # Errors
+    /// If a tensor differs in shape or type from what others sent, or an integer tensor in its values.
+    pub fn check(&self, params: &Params, client: &str) -> Result<()> {
+        params.iter().try_for_each(|(name, tensor)| Mean::check(self.tensors.get(name), name, tensor, client))
+    }
+
+    /// Adds what `client` sent, with a weight. What is refused leaves no trace: all tensors are [checked](Self::check)
+    /// before the first is added. A weight of 0 adds nothing and checks nothing. That values are finite is not checked
+    /// here: the host refuses an update that holds others before an aggregator sees it.
+    ///
+    /// # Errors
+    /// If the weight is negative or not finite, or what was sent does not fit what others sent.
+    pub fn add(&mut self, params: &Params, weight: f64, client: &str) -> Result<()> {
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(Error::other(format!("client `{client}` has the weight {weight}")));
+        }
+        if weight == 0.0 {
+            return Ok(());
+        }
+        self.check(params, client)?;
+        // All at once, where this is the second client. All of it is written before it is read.
+        let wants: Vec<usize> = params.names().filter_map(|name| self.tensors.get(name)).map(Mean::wants).collect();
+        let mut arena = if wants.iter().sum::<usize>() > 0 { Arena::in_turns(wants) } else { Arena::default() };
+        for (name, tensor) in params.iter() {
+            match self.tensors.get_mut(name) {
+                Some(mean) => mean.make_space(&mut arena),
+                None => drop(self.tensors.insert(name.to_owned(), Mean::of(tensor, client))),
+            }
+        }
+        let means = self.tensors.iter_mut().filter_map(|(name, mean)| Some((mean, params.get(name)?)));
+        parallel::each(means.collect(), params.bytes(), self.threads, |(mean, tensor)| mean.add(tensor, weight));
+        Ok(())
+    }
+
+    /// Whether nothing was added since the beginning.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The means, in the order in which their names came first.
+    ///
+    /// # Errors
+    /// Never, so far as tensors keep their shapes.
+    pub fn finish(self) -> Result<Params> {
+        // Taken apart one by one, so that a mean's memory goes as its tensor comes.
+        self.tensors.into_iter().map(|(name, mean)| Ok((name, mean.finish()?))).collect()
+    }
+}
+
+/// The mean of one tensor so far.
+#[derive(Debug)]
+struct Mean {
+    so_far: Accumulator,
+    dtype: DType,
+    shape: Vec<usize>,
+    weight: f64,
+    first_client: String,
+}
+
+#[derive(Debug)]
+enum Accumulator {
+    /// All clients so far sent this: one client, or integers, which have no mean and must be equal.
+    One(Tensor),
+    /// One client sent this, and there is memory for the mean of it and the next.
+    Two(Tensor, Wide),
+    /// The mean, and a client's tensor that waits for the next, with its share: a pass over memory serves two.
+    Many(Wide, Option<(Tensor, f64)>),
+}
+
+#[derive(Debug)]
+enum Wide {
+    F32(TensorBuf<f32>),
+    F64(TensorBuf<f64>),
+}
+
+impl Mean {
+    /// An error unless a client's tensor can be added: to nothing yet, or to the mean of those before.
+    fn check(mean: Option<&Self>, name: &str, tensor: &Tensor, client: &str) -> Result<()> {
+        if let Some(Self { so_far, dtype, shape, first_client: first, .. }) = mean {
+            if (*dtype, shape.as_slice()) != (tensor.dtype(), tensor.shape()) {
+                let message = format!("client `{client}` sends {tensor:?}, and client `{first}` sent {dtype}{shape:?}");
+                return Err(
+                    Error::tensor(name, message).help("what differs from client to client must be kept private")
+                );
+            }
+            if let Accumulator::One(before) = so_far
+                && !tensor.is_float()
+                && before.buffer().as_slice() != tensor.buffer().as_slice()
+            {
+                let message = format!("client `{client}` sends other {dtype} values than client `{first}`");
+                return Err(
+                    Error::tensor(name, message).help("integers have no mean: they must be equal or kept private")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Of no client yet; `client` is the first.
+    fn of(tensor: &Tensor, client: &str) -> Self {
+        Self {
+            so_far: Accumulator::One(tensor.clone()),
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            weight: 0.0,
+            first_client: client.to_owned(),
+        }
+    }
+
+    /// Bytes that an accumulator takes which the next tensor makes necessary.
+    fn wants(&self) -> usize {
+        match (&self.so_far, self.dtype) {
+            (Accumulator::One(first), DType::F64) => Arena::bytes::<f64>(first.len()),
+            (Accumulator::One(first), _) if first.is_float() => Arena::bytes::<f32>(first.len()),
+            _ => 0,
+        }
+    }
+
+    /// Makes the accumulator that the next tensor makes necessary.
+    fn make_space(&mut self, arena: &mut Arena) {
+        let Accumulator::One(first) = &self.so_far else { return };
+        let (first, count) = (first.clone(), first.len());
+        self.so_far = match self.dtype {
+            DType::F64 => Accumulator::Two(first, Wide::F64(arena.alloc(count))),
+            _ if first.is_float() => Accumulator::Two(first, Wide::F32(arena.alloc(count))),
+            _ => return,
+        };
+    }
+
+    /// Adds a tensor that [`check`](Self::check) let pass and [`make_space`](Self::make_space) was called for, if it is not
+    /// the first.
+    fn add(&mut self, tensor: &Tensor, weight: f64) {
+        self.weight += weight;
+        let share = weight / self.weight;
+        let next = (tensor.clone(), share);
+        self.so_far = match std::mem::replace(&mut self.so_far, Accumulator::One(tensor.clone())) {
+            one @ Accumulator::One(_) => one,
+            Accumulator::Two(first, mean) => Accumulator::Many(mean.moved(self.dtype, Some(&first), &[next]), None),
+            Accumulator::Many(mean, None) => Accumulator::Many(mean, Some(next)),
+            Accumulator::Many(mean, Some(last)) => Accumulator::Many(mean.moved(self.dtype, None, &[last, next]), None),
+        };
+    }
+
+    /// The mean as a tensor of the clients' type.
+    fn finish(self) -> Result<Tensor> {
+        let mean = match self.so_far {
+            Accumulator::One(tensor) | Accumulator::Two(tensor, _) => return Ok(tensor),
+            Accumulator::Many(mean, None) => mean,
+            Accumulator::Many(mean, Some(last)) => mean.moved(self.dtype, None, &[last]),
+        };
+        match (mean, self.dtype) {
+            (Wide::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
+            (Wide::F32(mean), DType::BF16) => Ok(narrowed::<bf16>(&self.shape, mean.as_slice())),
+            (Wide::F32(mean), _) => mean.freeze(&self.shape),
+            (Wide::F64(mean), _) => mean.freeze(&self.shape),
+        }
+    }
+}
+
+impl Wide {
+    /// The mean, or what the `first` client sent, moved by a share of the way towards one client's tensor after the other.
+    fn moved(self, dtype: DType, first: Option<&Tensor>, towards: &[(Tensor, f64)]) -> Self {
+        match (self, dtype) {
+            (Self::F64(mean), _) => Self::F64(moved::<f64, f64>(mean, first, towards)),
+            (Self::F32(mean), DType::F16) => Self::F32(moved::<f32, f16>(mean, first, towards)),
+            (Self::F32(mean), DType::BF16) => Self::F32(moved::<f32, bf16>(mean, first, towards)),
+            (Self::F32(mean), _) => Self::F32(moved::<f32, f32>(mean, first, towards)),
+        }
+    }
+}
+
+fn moved<M: Float, X: Float>(
+    mut mean: TensorBuf<M>,
+    first: Option<&Tensor>,
+    towards: &[(Tensor, f64)],
+) -> TensorBuf<M> {
+    fn elements<X: Float>(tensor: &Tensor) -> &[X] {
+        tensor.elements().expect("the type was compared")
+    }
+    let out = mean.as_mut_slice();
+    match (first, towards) {
+        (Some(first), [(x, share)]) => wide(out, Way::FromFirst(elements::<X>(first), elements(x), *share)),
+        (None, [(x, share)]) => wide(out, Way::One(elements::<X>(x), *share)),
+        (None, [(x, share), (y, next)]) => wide(out, Way::Two(elements::<X>(x), *share, elements(y), *next)),
+        _ => unreachable!("`add` and `finish` ask for no other"),
+    }
+    mean
+}
+
+/// What a pass over the mean does: from where towards whom, and which share of the way. Two clients in one pass take two
+/// steps with a rounding between them, as in two passes.
+#[derive(Clone, Copy)]
+enum Way<'a, X> {
+    FromFirst(&'a [X], &'a [X], f64),
+    One(&'a [X], f64),
+    Two(&'a [X], f64, &'a [X], f64),
+}
+
+/// Runs [`pass`] with the widest vectors that the processor has. Each element is computed in the same steps.
+fn wide<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        fn avx512<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+            pass(mean, way);
+        }
+        #[target_feature(enable = "avx2")]
+        fn avx2<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+            pass(mean, way);
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has it.
+            return unsafe { avx512(mean, way) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has it.
+            return unsafe { avx2(mean, way) };
+        }
+    }
+    pass(mean, way);
+}
+
+#[inline(always)]
+fn pass<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+    let step = |before: f64, x: &X, share: f64| M::narrow(before + share * (x.wide() - before));
+    match way {
+        Way::FromFirst(first, x, share) => {
+            mean.iter_mut().zip(first).zip(x).for_each(|((mean, first), x)| *mean = step(first.wide(), x, share));
+        }
+        Way::One(x, share) => mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = step(mean.wide(), x, share)),
+        Way::Two(x, share, y, next) => mean
+            .iter_mut()
+            .zip(x)
+            .zip(y)
+            .for_each(|((mean, x), y)| *mean = step(step(mean.wide(), x, share).wide(), y, next)),
+    }
+}
+
+fn narrowed<T: Float>(shape: &[usize], mean: &[f32]) -> Tensor {
+    Tensor::build(shape, |out: &mut [T]| {
+        out.iter_mut().zip(mean).for_each(|(out, &mean)| *out = T::narrow(mean.wide()))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+//! Memory that is written first and shared afterwards.
+
+mod block;
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use block::{Block, LARGE};
+
+use crate::buffer::ALIGNMENT;
+use crate::{Buffer, Element, Result, Tensor};
+
+/// Elements that are still written to, and become a tensor without a copy.
+///
+/// ```
+/// use plugin_api::TensorBuf;
+///
+/// let mut buf = TensorBuf::<f32>::zeroed(4);
+/// buf.as_mut_slice()[3] = 1.5;
+/// let tensor = buf.freeze(&[2, 2])?;
+/// assert_eq!(tensor.elements::<f32>()?, [0.0, 0.0, 0.0, 1.5]);
+/// # Ok::<(), plugin_api::Error>(())
+/// ```
+pub struct TensorBuf<T> {
+    data: NonNull<u8>,
+    count: usize,
+    block: Arc<Block>,
+    elements: PhantomData<T>,
+}
+
+// SAFETY: a tensor buffer is the only one that reads and writes its part of the block, which is plain memory.
+unsafe impl<T: Send> Send for TensorBuf<T> {}
+// SAFETY: as above; a shared one is only read.
+unsafe impl<T: Sync> Sync for TensorBuf<T> {}
+
+impl<T: bytemuck::Pod> TensorBuf<T> {
+    /// As many elements, all 0.
+    ///
+    /// # Panics
+    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    pub fn zeroed(count: usize) -> Self {
+        Self::of(count, Block::zeroed(Self::bytes(count)))
+    }
+
+    /// The same elements.
+    ///
+    /// # Panics
+    /// As [`zeroed`](Self::zeroed).
+    pub fn copy_of(elements: &[T]) -> Self {
+        let block = Block::uninitialised(Self::bytes(elements.len()));
+        // SAFETY: the block is new, has as many bytes, and is aligned as `ALIGNED` asserts.
+        unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), block.data.as_ptr().cast(), elements.len()) };
+        Self::of(elements.len(), block)
+    }
+
+    /// No element may ask for more than a block is aligned to. Named wherever a tensor buffer is made.
+    ///
+    /// ```compile_fail,E0080
+    /// #[derive(Clone, Copy)]
+    /// #[repr(C, align(128))]
+    /// struct Wide([u8; 128]);
+    /// // SAFETY: plain bytes without padding.
+    /// unsafe impl bytemuck::Zeroable for Wide {}
+    /// // SAFETY: as above.
+    /// unsafe impl bytemuck::Pod for Wide {}
+    /// plugin_api::TensorBuf::<Wide>::zeroed(1);
+    /// ```
+    const ALIGNED: () = assert!(align_of::<T>() <= ALIGNMENT, "elements are aligned to more than a buffer is");
+
+    fn bytes(count: usize) -> usize {
+        let () = Self::ALIGNED;
+        count.checked_mul(size_of::<T>()).expect("a tensor's size overflows")
+    }
+
+    /// All of a block, which has this many elements.
+    fn of(count: usize, block: Block) -> Self {
+        Self { data: block.data, count, block: Arc::new(block), elements: PhantomData }
+    }
+
+    fn start(&mut self) -> *mut T {
+        self.data.as_ptr().cast()
+    }
+
+    /// The elements.
+    pub fn as_slice(&self) -> &[T] {
+        // SAFETY: this part of the block holds `count` elements, which were written before the tensor buffer was made and are
+        // aligned as `ALIGNED` asserts, and no other one has it.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast(), self.count) }
+    }
+
+    /// The elements, to be written to.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.count) }
+    }
+
+    /// The memory, which nobody can write to any more.
+    pub fn into_buffer(self) -> Buffer {
+        let (data, len) = (self.data.as_ptr(), self.count * size_of::<T>());
+        // SAFETY: the block owns `len` aligned, initialised bytes there, wherever its `Arc` moves, and no tensor buffer is left
+        // that writes to them.
+        unsafe { Buffer::from_owner(data, len, self.block) }
+    }
+}
+
+impl<T: Element> TensorBuf<T> {
+    /// A tensor of this memory, which nobody can write to any more.
+    ///
+    /// # Errors
+    /// If the number of elements is not the product of the shape.
+    pub fn freeze(self, shape: &[usize]) -> Result<Tensor> {
+        Tensor::new(T::DTYPE, shape, self.into_buffer())
+    }
+
+    /// The memory of a tensor that this library froze, to be written to again, if nobody else holds the tensor. Otherwise
+    /// the tensor is given back. So what was handed out is had again without a copy once its takers are done.
+    ///
+    /// # Errors
+    /// The tensor itself.
+    pub fn reclaim(tensor: Tensor) -> std::result::Result<Self, Tensor> {
+        if tensor.dtype() != T::DTYPE {
+            return Err(tensor);
+        }
+        let (shape, buffer) = (tensor.shape().to_vec(), tensor.buffer().clone());
+        drop(tensor);
+        let count = buffer.len() / size_of::<T>();
+        // Only `into_buffer` makes a buffer that a block owns, so the pointer is the one that the tensor buffer wrote through. No
+        // pointer of a shared slice will do: nothing may be written through that.
+        match buffer.into_owner::<Arc<Block>>() {
+            Ok((data, block)) => {
+                let () = Self::ALIGNED;
+                let data = NonNull::new(data.cast_mut()).expect("a buffer does not begin at 0");
+                Ok(Self { data, count, block, elements: PhantomData })
+            }
+            Err(buffer) => Err(Tensor::new(T::DTYPE, &shape, buffer).expect("it was such a tensor")),
+        }
+    }
+}
+
+impl<T: bytemuck::Pod> Default for TensorBuf<T> {
+    /// No element.
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
+}
+
+impl<T> std::fmt::Debug for TensorBuf<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} elements", self.count)
+    }
+}
+
+/// Arena for many tensors in one piece, which costs far less than a piece for each of them. It goes when the last of them
+/// does, so tensors that live longer than others need another one.
+///
+/// ```
+/// use plugin_api::Arena;
+///
+/// let mut arena = Arena::of([6, 2].map(Arena::bytes::<f32>));
+/// let [weight, bias] = [arena.alloc::<f32>(6), arena.alloc::<f32>(2)];
+/// assert_eq!((weight.as_slice(), bias.as_slice()), (&[0.0; 6][..], &[0.0; 2][..]));
+/// ```
+#[derive(Debug)]
+pub struct Arena {
+    block: Arc<Block>,
+    taken: usize,
+}
+
+impl Default for Arena {
+    /// Arena for nothing.
+    fn default() -> Self {
+        Self::of([])
+    }
+}
+
+impl Arena {
+    /// Bytes that a tensor of `count` elements takes of an arena.
+    pub const fn bytes<T>(count: usize) -> usize {
+        count.saturating_mul(size_of::<T>()).saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+    }
+
+    /// Arena that is wanted again and again, of the same size: it takes the memory of the last such arena whose tensors are
+    /// gone, with what was left there, or zeros. So two models that take turns are the memory of a federation's mean, and no
+    /// round pays for new pages.
+    pub(crate) fn in_turns(sizes: impl IntoIterator<Item = usize>) -> Self {
+        let bytes = Self::sum(sizes);
+        if bytes < LARGE {
+            return Self::of([bytes]);
+        }
+        Block::in_turns(bytes).map_or_else(|| Self::of([bytes]), |block| Self { block: Arc::new(block), taken: 0 })
+    }
+
+    /// Arena for tensors of so many bytes.
+    ///
+    /// # Panics
+    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
+        let bytes = Self::sum(sizes);
+        Self { block: Arc::new(Block::zeroed(bytes)), taken: 0 }
+    }
+
+    /// Empties the arena, if it is for so many tensors as well and all that were in it are gone.
+    ///
+    /// ```
+    /// # use plugin_api::Arena;
+    /// let mut arena = Arena::of([Arena::bytes::<f32>(8)]);
+    /// let buf = arena.alloc::<f32>(8);
+    /// assert!(!arena.reset([Arena::bytes::<f32>(2)]), "what was taken is still there");
+    /// drop(buf);
+    /// assert!(arena.reset([Arena::bytes::<f32>(2)]) && !arena.reset([Arena::bytes::<f32>(99)]));
+    /// ```
+    pub fn reset(&mut self, sizes: impl IntoIterator<Item = usize>) -> bool {
+        let fits = Self::sum(sizes) <= self.block.bytes && Arc::get_mut(&mut self.block).is_some();
+        if fits {
+            self.taken = 0;
+        }
+        fits
+    }
+
+    /// Bytes that nobody has taken yet.
+    pub fn left(&self) -> usize {
+        self.block.bytes - self.taken
+    }
+
+    fn sum(sizes: impl IntoIterator<Item = usize>) -> usize {
+        sizes.into_iter().map(Self::bytes::<u8>).fold(0, usize::saturating_add)
+    }
+
+    /// As many elements, in this arena: all 0, or what was left there when it was emptied. In memory of their own where it
+    /// is full.
+    pub fn alloc<T: bytemuck::Pod>(&mut self, count: usize) -> TensorBuf<T> {
+        let bytes = Self::bytes::<T>(count);
+        if self.left() < bytes {
+            return TensorBuf::zeroed(count);
+        }
+        let () = TensorBuf::<T>::ALIGNED;
+        // SAFETY: the block has so many bytes more, which nobody has taken since the arena was made or emptied.
+        let data = unsafe { self.block.data.add(self.taken) };
+        self.taken += bytes;
+        TensorBuf { data, count, block: self.block.clone(), elements: PhantomData }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_every_size_is_zeroed_aligned_and_its_own() {
+        for count in [0, 1, 3, 1000, LARGE / 4, LARGE] {
+            let mut buf = TensorBuf::<f32>::zeroed(count);
+            assert!(buf.as_slice().iter().all(|&x| x == 0.0));
+            buf.as_mut_slice().fill(2.0);
+            let copy = TensorBuf::copy_of(buf.as_slice());
+            buf.as_mut_slice().fill(3.0);
+            let [buf, copy] = [buf, copy].map(TensorBuf::into_buffer);
+            assert_eq!(buf.try_cast::<f32>().unwrap(), vec![3.0; count]);
+            assert_eq!(copy.try_cast::<f32>().unwrap(), vec![2.0; count]);
+            assert_eq!(buf.as_slice().as_ptr().addr() % ALIGNMENT, 0);
+        }
+    }
+
+    #[test]
+    fn a_tensor_is_reclaimed_by_its_last_holder_alone() {
+        let mut arena = Arena::of([3, 3].map(Arena::bytes::<f32>));
+        let mut buf = arena.alloc::<f32>(3);
+        buf.as_mut_slice().copy_from_slice(&[1.0, 2.0, 3.0]);
+        let tensor = buf.freeze(&[3]).unwrap();
+        let start = tensor.buffer().as_slice().as_ptr();
+        let held = tensor.clone();
+        let tensor = TensorBuf::<f32>::reclaim(tensor).unwrap_err();
+        assert_eq!(tensor.elements::<f32>().unwrap(), held.elements::<f32>().unwrap());
+        drop(held);
+        let tensor = TensorBuf::<i32>::reclaim(tensor).unwrap_err();
+        // What else is in the arena does not matter.
+        let other = arena.alloc::<f32>(3).freeze(&[3]).unwrap();
+        let mut buf = TensorBuf::<f32>::reclaim(tensor).unwrap();
+        buf.as_mut_slice()[0] = 7.0;
+        let tensor = buf.freeze(&[3]).unwrap();
+        assert_eq!((tensor.buffer().as_slice().as_ptr(), other.elements::<f32>().unwrap()), (start, &[0.0; 3][..]));
+        assert_eq!(tensor.elements::<f32>().unwrap(), [7.0, 2.0, 3.0]);
+        let empty = TensorBuf::<f32>::reclaim(Tensor::from_slice::<f32>(&[0], &[]).unwrap()).unwrap();
+        assert!(empty.as_slice().is_empty());
+    }
+
+    #[test]
+    fn arenas_in_turns_use_the_memory_of_those_before() {
+        // Of a size that no other test asks for.
+        let (count, size) = (LARGE + 77, Arena::bytes::<u8>(LARGE + 77));
+        let mut first = Arena::in_turns([size]);
+        let mut buf = first.alloc::<u8>(count);
+        buf.as_mut_slice().fill(1);
+        drop(first);
+        let mut second = Arena::in_turns([size]).alloc::<u8>(count);
+        assert!(second.as_slice().iter().all(|&x| x == 0));
+        let start = buf.as_slice().as_ptr();
+        drop(buf);
+        let third = Arena::in_turns([size]).alloc::<u8>(count);
+        assert_eq!((third.as_slice().as_ptr(), third.as_slice()[count - 1]), (start, 1));
+        second.as_mut_slice().fill(2);
+        drop(third);
+        // Another size, and what waits goes back to the system.
+        let _other = Arena::in_turns([2 * size]);
+        assert!(!block::one_waits());
+    }
+
+    #[test]
+    fn tensors_in_one_arena_do_not_meet_and_outlive_it() {
+        for scale in [1, LARGE / 64] {
+            let counts = [1, 17, 0, 16].map(|count| count * scale);
+            let mut arena = Arena::of(counts.map(Arena::bytes::<f32>));
+            // One more than was asked for has memory of its own.
+            let bufs = counts.into_iter().chain([5]).enumerate().map(|(k, count)| {
+                let mut buf = arena.alloc::<f32>(count);
+                buf.as_mut_slice().fill(k as f32);
+                buf
+            });
+            let bufs: Vec<_> = bufs.collect();
+            drop(arena);
+            for (k, (buf, count)) in bufs.into_iter().zip(counts.into_iter().chain([5])).enumerate() {
+                let tensor = buf.freeze(&[count]).unwrap();
+                assert_eq!(tensor.buffer().as_slice().as_ptr().addr() % ALIGNMENT, 0);
+                assert_eq!(tensor.elements::<f32>().unwrap(), vec![k as f32; count]);
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The component under test, and what all checks need of it.
+
+use serde_json::Value;
+
+use super::verdict::{Found, fail};
+use plugin_api::boundary::crossing::crossed;
+use plugin_api::{Component, Context, Seed};
+
+/// A component behind the boundary, with its configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) component: Component,
+    pub(crate) config: Value,
+    from_library: bool,
+}
+
+/// The seed of the experiments that components are tried in, and another one.
+pub(crate) const SEED: u64 = 42;
+pub(crate) const OTHER_SEED: u64 = 7;
+
+impl Subject {
+    pub(crate) fn new(component: &Component, config: &Value) -> Self {
+        let from_library = component.is_loaded();
+        // What others have dropped on this thread is not this component's doing.
+        component.mishaps();
+        Self { component: crossed(component), config: config.clone(), from_library }
+    }
+
+    /// What stands on top of the verdict.
+    pub(crate) fn title(&self) -> String {
+        let way = if self.from_library { "from its library" } else { "in process" };
+        format!("{:?} ({way})", self.component)
+    }
+
+    pub(crate) fn schema(&self) -> &Value {
+        &self.component.profile().schema
+    }
+
+    /// The configuration with one key more, or another value of it.
+    pub(crate) fn with(&self, key: &str, value: Value) -> Value {
+        let mut config = self.config.clone();
+        if let Some(table) = config.as_object_mut() {
+            table.insert(key.to_owned(), value);
+        }
+        config
+    }
+
+    /// Whether nothing panicked while instances were dropped.
+    pub(crate) fn drops_well(&self) -> Found {
+        match self.component.mishaps().first() {
+            None => Ok(()),
+            Some(first) => fail("no panic while an instance is dropped", first.clone()),
+        }
+    }
+}
+
+/// A context of the experiment with this seed.
+pub(crate) fn context<'a>(host: &'a dyn plugin_api::context::Host, seed: u64) -> Context<'a> {
+    Context::new(host).with_seed(Seed::new(seed))
+}

@@ -1,0 +1,212 @@
+//! What came out of a conformance check.
+
+use std::fmt;
+
+use plugin_api::{Error, ErrorKind, Place, Result};
+
+/// What came out of the checks of one component. [`Display`](fmt::Display) tells all that a person needs to mend it.
+#[derive(Clone, Debug)]
+#[must_use = "a verdict that nobody looks at passes every test: call `assert`"]
+pub struct Verdict {
+    subject: String,
+    checks: Vec<Check>,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name, such as `same-seed`.
+    pub name: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a check ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As the contract has it.
+    Passed,
+    /// It could not be made, or does not apply; and why.
+    Skipped(String),
+    /// Not as the contract has it.
+    Failed(Finding),
+}
+
+/// What a check found wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What the contract asks for.
+    pub expected: String,
+    /// What the component did.
+    pub came: String,
+    /// What goes wrong in an experiment if nobody mends it.
+    pub why: &'static str,
+}
+
+impl Verdict {
+    pub(crate) fn new(subject: String) -> Self {
+        Self { subject, checks: Vec::new() }
+    }
+
+    /// All checks in the order in which they were made.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// Whether nothing failed.
+    pub fn passed(&self) -> bool {
+        self.failed().next().is_none()
+    }
+
+    /// The names of the checks that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &'static str> {
+        self.checks.iter().filter(|check| matches!(check.outcome, Outcome::Failed(_))).map(|check| check.name)
+    }
+
+    /// The check of this name, if it was made.
+    pub fn check(&self, name: &str) -> Option<&Check> {
+        self.checks.iter().find(|check| check.name == name)
+    }
+
+    /// Excuses the component from a check that it fails on purpose; the reason stands in the verdict. An excuse for what
+    /// does not fail is a failure itself, so that none outlives its reason.
+    pub fn excuse(mut self, name: &'static str, reason: &str) -> Self {
+        let found = self.checks.iter_mut().find(|check| check.name == name);
+        match found {
+            Some(Check { outcome: outcome @ Outcome::Failed(_), .. }) => {
+                *outcome = Outcome::Skipped(format!("excused: {reason}"));
+            }
+            _ => {
+                let came = format!("`{name}` does not fail, and is excused: {reason}");
+                let (expected, why) = ("an excuse for a check that fails".to_owned(), "it would hide a later failure");
+                self.checks.push(Check { name, outcome: Outcome::Failed(Finding { expected, came, why }) });
+            }
+        }
+        self
+    }
+
+    /// Ends the test, with all that failed, unless nothing did.
+    ///
+    /// # Panics
+    /// If a check failed.
+    #[track_caller]
+    pub fn assert(&self) {
+        assert!(self.passed(), "{self}");
+    }
+
+    /// Makes a check, and says whether it passed or was skipped.
+    pub(crate) fn run(&mut self, name: &'static str, why: &'static str, check: impl FnOnce() -> Found) -> bool {
+        let outcome = match check() {
+            Ok(()) => Outcome::Passed,
+            Err(Trouble::Skipped(reason)) => Outcome::Skipped(reason),
+            Err(Trouble::Failed { expected, came }) => Outcome::Failed(Finding { expected, came, why }),
+        };
+        let fine = !matches!(outcome, Outcome::Failed(_));
+        self.checks.push(Check { name, outcome });
+        fine
+    }
+
+    /// Watches the memory of a thousand calls, unless each of them says too much: the last and longest check.
+    pub(crate) fn watch(&mut self, check: impl FnOnce() -> Found) {
+        if self.failed().any(|name| name == "logging") {
+            return self.skip(&["memory"], "what is logged too much comes before it");
+        }
+        self.run("memory", "a run of many rounds would end for want of memory", check);
+    }
+
+    /// Says of checks that they were not made.
+    pub(crate) fn skip(&mut self, names: &[&'static str], reason: &str) {
+        self.checks.extend(names.iter().map(|name| Check { name, outcome: Outcome::Skipped(reason.to_owned()) }));
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |wanted: fn(&Outcome) -> bool| self.checks.iter().filter(move |check| wanted(&check.outcome));
+        let passed = of(|outcome| *outcome == Outcome::Passed);
+        let (failed, skipped) =
+            (of(|outcome| matches!(outcome, Outcome::Failed(_))), of(|outcome| matches!(outcome, Outcome::Skipped(_))));
+        let [p, e, s] = [passed.clone().count(), failed.clone().count(), skipped.clone().count()];
+        write!(f, "{}: {p} checks passed, {e} failed, {s} skipped", self.subject)?;
+        for Check { name, outcome } in failed {
+            if let Outcome::Failed(Finding { expected, came, why }) = outcome {
+                let came = came.replace('\n', "\n            ");
+                write!(f, "\n\n  `{name}` failed\n  expected: {expected}\n  came:     {came}\n  why:      {why}")?;
+            }
+        }
+        if s > 0 {
+            writeln!(f)?;
+        }
+        for Check { name, outcome } in skipped {
+            if let Outcome::Skipped(reason) = outcome {
+                write!(f, "\n  `{name}` skipped: {reason}")?;
+            }
+        }
+        let names: Vec<&str> = passed.map(|check| check.name).collect();
+        if names.is_empty() { Ok(()) } else { write!(f, "\n\n  passed: {}", names.join(", ")) }
+    }
+}
+
+/// What a check comes to, inside this module.
+pub(crate) type Found<T = ()> = Result<T, Trouble>;
+
+/// Why a check did not pass.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Failed { expected: String, came: String },
+    Skipped(String),
+}
+
+/// A call that had to succeed failed.
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        let expected = if *error.kind() == ErrorKind::Panic { "no panic" } else { "no error" };
+        Self::Failed { expected: expected.to_owned(), came: told(&error) }
+    }
+}
+
+pub(crate) fn fail<T>(expected: impl Into<String>, came: impl Into<String>) -> Found<T> {
+    Err(Trouble::Failed { expected: expected.into(), came: came.into() })
+}
+
+pub(crate) fn skip<T>(reason: impl Into<String>) -> Found<T> {
+    Err(Trouble::Skipped(reason.into()))
+}
+
+/// Fails where two things that had to be the same are not.
+pub(crate) fn same(expected: impl Into<String>, difference: Option<String>) -> Found {
+    difference.map_or(Ok(()), |came| fail(expected, came))
+}
+
+/// The error of a call that had to be refused.
+pub(crate) fn refused<T>(expected: &str, outcome: Result<T>) -> Found<Error> {
+    match outcome {
+        Ok(_) => fail(expected, "it was taken without an error"),
+        Err(error) if *error.kind() == ErrorKind::Panic => fail(expected, told(&error)),
+        Err(error) => Ok(error),
+    }
+}
+
+/// What a call gave that may fail, but not panic.
+pub(crate) fn no_panic<T>(expected: &str, outcome: Result<T>) -> Found<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if *error.kind() == ErrorKind::Panic => fail(expected, told(&error)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether an error tells which tensor it is about.
+pub(crate) fn tells_of(error: &Error, tensor: &str) -> bool {
+    let placed = matches!(error.place(), Some(Place::Tensor(name)) if name == tensor);
+    placed
+        || std::iter::once(error.message())
+            .chain(error.causes().iter().map(String::as_str))
+            .any(|text| text.contains(tensor))
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn told(error: &Error) -> String {
+    let text = format!("the error `{error}`");
+    error.causes().iter().fold(text, |text, cause| format!("{text}, caused by: {cause}"))
+}
