@@ -1,6 +1,7 @@
 //! The rounds: clients, the exchange with them, aggregation, and what a run keeps.
 
 pub mod best_models;
+pub mod clear;
 pub mod client;
 pub mod cross_site;
 pub mod early_stopping;
