@@ -5,6 +5,7 @@
 //! - `resume`: interrupted runs go on with the same bits, and are what they were; one process a directory.
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
 //! - `secure`: secure aggregation, and clients that are lost in it.
+//! - `privacy`: what leaves a client passes its filters, is counted, and is named where nothing protects it.
 //! - `best`: which models are the best, and that numbers of different units are not mixed.
 //! - `bounds`: what a schema says of a plugin's keys holds, and what `--set` says to write.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
@@ -37,6 +38,7 @@ mod faults;
 mod interfaces;
 mod plots;
 mod predictions;
+mod privacy;
 mod readers;
 mod rehearsal;
 mod resume;
