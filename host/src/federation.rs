@@ -2,6 +2,7 @@
 
 pub mod absent;
 pub mod best_models;
+pub mod clear;
 pub mod client;
 pub mod cross_site;
 pub mod early_stopping;

@@ -88,7 +88,7 @@ fn every_model_meets_every_clients_data() {
     assert!(told.stderr.contains("score of model"), "{}", told.stderr);
     let text = bench.text("linear", "cross_site.csv");
     let mut lines = text.lines();
-    assert_eq!(lines.next(), Some("model,client,task,examples,metric,value"));
+    assert_eq!(lines.next(), Some("model,client,task,examples,metric,value,note"));
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
     // Three clients' models and the global one, at three clients, six tasks, loss and two metrics.
     assert_eq!(rows.len(), 4 * 3 * 6 * 3);
@@ -102,8 +102,11 @@ fn every_model_meets_every_clients_data() {
     let last =
         tm["local_test"].as_array().unwrap().iter().find(|course| course["name"] == "RMSE").unwrap()["last"].clone();
     assert_eq!(value("site-1", "site-1", "RMSE"), last.as_f64().unwrap());
-    // The test rows are the same everywhere here, and so is what the global trunk and the client's heads make of them.
-    assert_eq!(value("site-2", "site-1", "RMSE"), value("site-2", "site-3", "RMSE"));
+    // Heads are private, so each client has its own behind the others' trunks.
+    assert_ne!(value("site-2", "site-1", "RMSE"), value("site-2", "site-3", "RMSE"));
+    assert!(rows.iter().all(|row| row[6] == "completed with the client's own parameters"), "{text}");
+    let below = "parameters that models do not send are the evaluating client's own: `regressors.0.weight` and 17 more";
+    assert!(told.stderr.contains(below), "{}", told.stderr);
     // It changes nothing of the run.
     bench.run(&[
         LINEAR,
@@ -115,6 +118,55 @@ fn every_model_meets_every_clients_data() {
         "dataset.clients={ count = 3, alpha = 1.0 }",
     ]);
     assert!(bench.results("linear") == bench.results("without"));
+}
+
+#[test]
+fn a_model_that_is_sent_as_a_whole_is_the_same_everywhere() {
+    let bench = Bench::new();
+    let text = std::fs::read_to_string(crate::support::root().join(LINEAR)).unwrap();
+    let whole = bench.write("whole.toml", text.split("[[filter]]").next().unwrap());
+    let sites = "dataset.clients={ count = 3, alpha = 1.0 }";
+    let cross = "federation.cross-site=true";
+    bench.run(&[whole.to_str().unwrap(), "--set", "federation.rounds=3", "--set", cross, "--set", sites]);
+    let text = bench.text("linear", "cross_site.csv");
+    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    assert!(rows.iter().all(|row| row[6].is_empty()), "{text}");
+    let value = |model: &str, client: &str| {
+        let row = rows.iter().find(|r| r[0] == model && r[1] == client && r[2] == "tm" && r[4] == "RMSE").unwrap();
+        row[5].parse::<f64>().unwrap()
+    };
+    // The test rows are the same everywhere here.
+    assert_eq!(value("site-2", "site-1"), value("site-2", "site-3"));
+    assert_ne!(value("site-1", "site-1"), value("site-2", "site-1"));
+}
+
+/// A method that keeps something of what it sent needs to know whether it arrived.
+#[test]
+fn a_model_is_told_which_of_its_updates_the_server_has() {
+    let bench = Bench::new();
+    let text = std::fs::read_to_string(crate::support::root().join(LINEAR)).unwrap();
+    let text = text
+        .split("[[filter]]")
+        .next()
+        .unwrap()
+        .replace("\"linear\"\n\n[agg", "\"misbehaving\"\nhow = \"behave\"\n\n[agg");
+    let lost =
+        "[[filter]]\nplugin = \"misbehaving\"\nhow = \"nothing\"\nclient = \"tm\"\nround = 1\nat = \"client-output\"\n";
+    let file = bench.write("lost.toml", &format!("{text}{lost}"));
+    let told = bench.run(&[
+        file.to_str().unwrap(),
+        "--set",
+        "federation.rounds=4",
+        "--set",
+        "federation.on-client-failure=leave-out",
+        "-vv",
+    ]);
+    for (client, known) in [("tm", [None, Some(0), Some(0), Some(0)]), ("binding", [None, Some(0), Some(1), Some(2)])] {
+        for (round, taken) in known.iter().enumerate() {
+            let line = format!("client {client}, misbehaving: in round {round} the server has the update of {taken:?}");
+            assert!(told.stderr.contains(&line), "{line}: {}", told.stderr);
+        }
+    }
 }
 
 #[test]

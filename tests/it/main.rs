@@ -7,6 +7,7 @@
 //! - `participation`: draws of clients, and what stays of those that are absent.
 //! - `judges`: by which clients models are compared, and runs without reports.
 //! - `secure`: secure aggregation, and clients that are lost in it.
+//! - `privacy`: what leaves a client passes its filters, is counted, and is named where nothing protects it.
 //! - `best`: which models are the best, and that numbers of different units are not mixed.
 //! - `bounds`: what a schema says of a plugin's keys holds, and what `--set` says to write.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
@@ -41,6 +42,7 @@ mod judges;
 mod participation;
 mod plots;
 mod predictions;
+mod privacy;
 mod promise;
 mod readers;
 mod rehearsal;

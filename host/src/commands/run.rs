@@ -17,6 +17,7 @@ use crate::artefacts::tracking::Tracker;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, Draft, Experiment};
 use crate::federation::best_models::BestModels;
+use crate::federation::clear::{self, Revealed};
 use crate::federation::client::Client;
 use crate::federation::cross_site;
 use crate::federation::early_stopping::Patience;
@@ -181,6 +182,9 @@ fn run_in(
     save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], run_dir)?;
     console.stop();
 
+    let best = federation.best.ranking().overall.is_some();
+    let predictions = run_dir.path().join(predictions::FILE).is_file();
+    clear::note(&notes, Revealed { metrics: true, best, predictions });
     let seconds = federation.totals.seconds();
     let score_name = setup.model.component.profile().score.as_deref();
     run_dir.write_json(names::SUMMARY, &summarize(&federation, &setup.experiment.name, score_name, seconds))?;

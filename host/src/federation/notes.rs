@@ -15,6 +15,23 @@ impl Notes {
         self.lock().insert([who, key, client].map(str::to_owned), text.to_owned());
     }
 
+    /// Whether somebody has left a sentence under this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.lock().keys().any(|[_, known, _]| known == key)
+    }
+
+    /// Takes out all sentences under a key: each once, in the order of whose they are.
+    pub fn take(&self, key: &str) -> Vec<String> {
+        let mut taken = Vec::new();
+        self.lock().retain(|[_, known, _], text| {
+            if known == key && !taken.contains(text) {
+                taken.push(text.clone());
+            }
+            known != key
+        });
+        taken
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<[String; 3], String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

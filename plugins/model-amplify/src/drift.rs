@@ -10,7 +10,9 @@
 //!   takes `g − c_i + c`, with the control variates of the client and of the server. After the round the client's is
 //!   `c_i⁺`, the paper's option II: `c_i − c + (w_t − y_i) / (K η)`. With plain gradient steps that is the mean of the
 //!   round's uncorrected gradients, and this mean is what is taken here, since under AdamW the way that was gone says
-//!   little of the gradients.
+//!   little of the gradients. The client takes `c_i⁺` for its own once it knows that the server has `c_i⁺ − c_i`: at its next
+//!   message. An update may be lost on its way, and a client that went on all the same would leave the server's `c` behind
+//!   the clients' mean for good.
 //!
 //! A parameter that did not come with the message, such as a private head, has no anchor and no control variate of the
 //! server, and its gradient stays as it is.
@@ -27,6 +29,10 @@ use crate::device::Place;
 const CONTROL: &str = "scaffold.";
 /// Names of a client's own ones in its state.
 const OWN: &str = "scaffold.own.";
+/// Names of those that they become once the server has the update.
+const NEXT: &str = "scaffold.next.";
+/// The key of the round in which the update was sent.
+const SENT: &str = "scaffold.sent";
 /// Names of what lives within a round alone, in a state between two of its epochs.
 const ANCHOR: &str = "drift.anchor.";
 const SERVER: &str = "scaffold.server.";
@@ -38,6 +44,8 @@ pub(crate) struct Drift {
     proximal: f64,
     scaffold: bool,
     slots: Vec<Slot>,
+    /// The round in which changes of control variates were sent of which the server has not been heard since.
+    sent: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -50,6 +58,8 @@ struct Slot {
     server: Option<Tensor>,
     /// `c_i`.
     own: Option<Tensor>,
+    /// `c_i⁺` of the round that was sent.
+    next: Option<Tensor>,
     /// The round's uncorrected gradients, and how many they are.
     sum: Option<(Tensor, u32)>,
 }
@@ -67,13 +77,16 @@ impl Drift {
             anchor: None,
             server: None,
             own: None,
+            next: None,
             sum: None,
         };
-        Self { proximal, scaffold, slots: parameters.map(slot).collect() }
+        Self { proximal, scaffold, slots: parameters.map(slot).collect(), sent: None }
     }
 
-    /// A round begins with this message. Changes nothing after an error.
-    pub(crate) fn receive(&mut self, message: &Message) -> Result<()> {
+    /// A round begins with this message. `taken` is the last round of which the server has this client's update, if it has
+    /// one; where nobody says it, nothing that was sent is lost. Changes nothing after an error.
+    pub(crate) fn receive(&mut self, message: &Message, taken: Option<Option<u64>>) -> Result<()> {
+        let lost = self.sent.is_some() && taken.is_some_and(|taken| taken != self.sent);
         let read = |slot: &Slot, wanted: bool, params: &Params, name: &str| {
             let there = wanted && params.get(name).is_some();
             there.then(|| bridge::fresh_like(params, name, &slot.parameter)).transpose()
@@ -84,14 +97,17 @@ impl Drift {
             let server = read(slot, self.scaffold, &message.extra, &format!("{CONTROL}{}", slot.name))?;
             next.push((anchor, server));
         }
-        let trained = self.slots.iter().any(|slot| slot.own.is_some());
+        let trained = self.slots.iter().any(|slot| slot.own.is_some() || (slot.next.is_some() && !lost));
         if self.scaffold && trained && next.iter().all(|(_, server)| server.is_none()) {
             let error = Error::config("the server sends no control variates").at_key("scaffold");
             return Err(error.help("SCAFFOLD takes both sides: `plugin = \"scaffold\"` in `[aggregator]`"));
         }
         for (slot, (anchor, server)) in self.slots.iter_mut().zip(next) {
             (slot.anchor, slot.server, slot.sum) = (anchor, server, None);
+            let next = slot.next.take().filter(|_| !lost);
+            slot.own = next.or_else(|| slot.own.take());
         }
+        self.sent = None;
         Ok(())
     }
 
@@ -122,7 +138,7 @@ impl Drift {
 
     /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps. Of a
     /// client that took none it is 0 for all, in memory that nobody touches.
-    pub(crate) fn send(&mut self, place: &Place) -> Result<Params> {
+    pub(crate) fn send(&mut self, place: &Place, round: Option<u64>) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         if self.scaffold && self.slots.iter().all(|slot| slot.sum.is_none()) {
             let zeros = |slot: &Slot| {
@@ -134,11 +150,12 @@ impl Drift {
         let (mut names, mut changes) = (Vec::new(), Vec::new());
         for slot in &mut self.slots {
             let Some((sum, count)) = slot.sum.take() else { continue };
-            let own = sum / f64::from(count);
-            changes.push(slot.own.as_ref().map_or_else(|| own.shallow_clone(), |before| &own - before));
+            let next = sum / f64::from(count);
+            changes.push(slot.own.as_ref().map_or_else(|| next.shallow_clone(), |before| &next - before));
             names.push(format!("{CONTROL}{}", slot.name));
-            slot.own = Some(own);
+            slot.next = Some(next);
         }
+        self.sent = round.filter(|_| !names.is_empty());
         Ok(names.into_iter().zip(bridge::fetch(changes.iter(), place)?).collect())
     }
 
@@ -153,9 +170,13 @@ impl Drift {
         let mut counts = serde_json::Map::new();
         for slot in &self.slots {
             let sum = slot.sum.as_ref().map(|(sum, _)| sum);
-            for (prefix, tensor) in
-                [(OWN, slot.own.as_ref()), (ANCHOR, slot.anchor.as_ref()), (SERVER, slot.server.as_ref()), (SUM, sum)]
-            {
+            for (prefix, tensor) in [
+                (OWN, slot.own.as_ref()),
+                (NEXT, slot.next.as_ref()),
+                (ANCHOR, slot.anchor.as_ref()),
+                (SERVER, slot.server.as_ref()),
+                (SUM, sum),
+            ] {
                 all.extend(tensor.map(|tensor| (format!("{prefix}{}", slot.name), tensor)));
             }
             counts.extend(slot.sum.as_ref().map(|(_, count)| (slot.name.clone(), (*count).into())));
@@ -164,6 +185,9 @@ impl Drift {
         for (name, tensor) in names.into_iter().zip(bridge::fetch(tensors.into_iter(), place)?) {
             state.tensors.insert(name, tensor);
         }
+        if let Some(round) = self.sent {
+            state.values.insert(SENT.to_owned(), round.into());
+        }
         if !counts.is_empty() {
             state.values.insert(SUM.to_owned(), counts.into());
         }
@@ -171,7 +195,8 @@ impl Drift {
     }
 
     /// Reads those of a state, for [`Drift::restore`].
-    pub(crate) fn read(&self, state: &State) -> Result<Vec<Held>> {
+    pub(crate) fn read(&self, state: &State) -> Result<(Vec<Held>, Option<u64>)> {
+        let sent = if state.values.contains_key(SENT) { Some(state.value(SENT)?) } else { None };
         let counts: BTreeMap<String, u32> =
             if state.values.contains_key(SUM) { state.value(SUM)? } else { BTreeMap::new() };
         let read = |slot: &Slot| {
@@ -191,23 +216,25 @@ impl Drift {
                     ));
                 }
             };
-            let (own, server) = (tensor(self.scaffold, OWN)?, tensor(self.scaffold, SERVER)?);
-            Ok(Held { own, anchor: tensor(self.proximal > 0.0, ANCHOR)?, server, sum })
+            let [own, next, server] = [OWN, NEXT, SERVER].map(|prefix| tensor(self.scaffold, prefix));
+            Ok(Held { own: own?, next: next?, anchor: tensor(self.proximal > 0.0, ANCHOR)?, server: server?, sum })
         };
-        self.slots.iter().map(read).collect()
+        Ok((self.slots.iter().map(read).collect::<Result<_>>()?, sent))
     }
 
     /// Goes on from there, between two rounds or two epochs.
-    pub(crate) fn restore(&mut self, held: Vec<Held>) {
-        for (slot, Held { own, anchor, server, sum }) in self.slots.iter_mut().zip(held) {
-            (slot.own, slot.anchor, slot.server, slot.sum) = (own, anchor, server, sum);
+    pub(crate) fn restore(&mut self, (held, sent): (Vec<Held>, Option<u64>)) {
+        for (slot, Held { own, next, anchor, server, sum }) in self.slots.iter_mut().zip(held) {
+            (slot.own, slot.next, slot.anchor, slot.server, slot.sum) = (own, next, anchor, server, sum);
         }
+        self.sent = sent;
     }
 }
 
 /// What a state holds for one parameter.
 pub(crate) struct Held {
     own: Option<Tensor>,
+    next: Option<Tensor>,
     anchor: Option<Tensor>,
     server: Option<Tensor>,
     sum: Option<(Tensor, u32)>,
@@ -239,11 +266,11 @@ mod tests {
         let mut before = Tensor::from_slice(&[1.0_f32, 1.0]);
         drift.correct(0, &mut before);
         assert_eq!(values(&before), [1.0, 1.0]); // nothing was received yet
-        drift.receive(&named("w", &[1.0, 2.0]).into()).unwrap();
+        drift.receive(&named("w", &[1.0, 2.0]).into(), None).unwrap();
         let mut gradients = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
         gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient));
         assert_eq!((values(&gradients[0]), values(&gradients[1])), (vec![2.0, 0.5], vec![2.0]));
-        assert!(drift.send(&Place::cpu()).unwrap().is_empty());
+        assert!(drift.send(&Place::cpu(), Some(0)).unwrap().is_empty());
     }
 
     /// With plain gradient steps the mean of the gradients is the paper's option II.
@@ -256,14 +283,15 @@ mod tests {
         for (round, server) in [[0.0_f32, 0.0], [0.3, -0.2], [-1.0, 0.5]].into_iter().enumerate() {
             let start = [round as f32, -1.0];
             let extra = if round == 0 { Params::new() } else { named("scaffold.w", &server) };
-            drift.receive(&Message { params: named("w", &start), extra, ..Message::default() }).unwrap();
+            let taken = Some((round as u64).checked_sub(1));
+            drift.receive(&Message { params: named("w", &start), extra, ..Message::default() }, taken).unwrap();
             w.copy_(&Tensor::from_slice(&start));
             for _ in 0..steps {
                 let mut gradient = &w * 2.0 - Tensor::from_slice(&[4.0_f32, 1.0]);
                 drift.correct(0, &mut gradient);
                 let _ = w.g_sub_(&(&gradient * f64::from(rate)));
             }
-            let sent = drift.send(&Place::cpu()).unwrap();
+            let sent = drift.send(&Place::cpu(), Some(round as u64)).unwrap();
             for (i, (end, change)) in
                 values(&w).into_iter().zip(sent.elements::<f32>("scaffold.w", &[2]).unwrap()).enumerate()
             {
@@ -274,7 +302,9 @@ mod tests {
             }
         }
         // Between two epochs a state holds what the round is about, and after it no more.
-        drift.receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }).unwrap();
+        drift
+            .receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }, Some(Some(2)))
+            .unwrap();
         drift.correct(0, &mut Tensor::from_slice(&[1.0_f32, 2.0]));
         let state_of = |drift: &Drift| {
             let mut state = State::default();
@@ -290,17 +320,58 @@ mod tests {
             drift.correct(0, &mut gradient);
             (
                 values(&gradient),
-                drift.send(&Place::cpu()).unwrap().elements::<f32>("scaffold.w", &[2]).unwrap().to_vec(),
+                drift.send(&Place::cpu(), Some(3)).unwrap().elements::<f32>("scaffold.w", &[2]).unwrap().to_vec(),
             )
         });
         assert_eq!(mine, others);
         drift.close();
         let state = state_of(&drift);
-        assert_eq!(state.tensors.names().collect::<Vec<_>>(), ["scaffold.own.w"]);
+        assert_eq!(state.tensors.names().collect::<Vec<_>>(), ["scaffold.own.w", "scaffold.next.w"]);
         own.iter_mut().zip(mine.1).for_each(|(own, change)| *own += change);
-        let saved = state.tensors.elements::<f32>("scaffold.own.w", &[2]).unwrap();
+        let saved = state.tensors.elements::<f32>("scaffold.next.w", &[2]).unwrap();
         assert!(saved.iter().zip(own).all(|(a, b)| (a - b).abs() < 2e-5));
-        let error = drift.receive(&named("w", &[0.0, 0.0]).into()).unwrap_err();
+        let error = drift.receive(&named("w", &[0.0, 0.0]).into(), Some(Some(3))).unwrap_err();
         assert_eq!(error.to_string(), "`scaffold`: the server sends no control variates");
+    }
+
+    /// The server's `c` is the sum of what it took, so a client whose update was lost must not go on from it.
+    #[test]
+    fn a_control_variate_that_the_server_does_not_have_is_not_taken_over() {
+        let w = Tensor::from_slice(&[0.0_f32]);
+        let mut drift = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let mut server = 0.0_f32;
+        let own = |drift: &Drift| {
+            let mut state = State::default();
+            drift.save(&Place::cpu(), &mut state).unwrap();
+            state.tensors.get("scaffold.own.w").map_or(0.0, |own| own.elements::<f32>().unwrap()[0])
+        };
+        // Round, gradient, and whether the update arrives. A client alone: c is its own variate at any time.
+        let (mut taken, mut lost_once) = (None, false);
+        for (round, gradient, arrives) in
+            [(0, 4.0, false), (1, 2.0, true), (4, 8.0, false), (5, 6.0, true), (6, 1.0, true)]
+        {
+            let extra = if taken.is_none() { Params::new() } else { named("scaffold.w", &[server]) };
+            drift.receive(&Message { extra, ..Message::default() }, Some(taken)).unwrap();
+            assert_eq!(own(&drift), server, "round {round}");
+            drift.correct(0, &mut Tensor::from_slice(&[gradient]));
+            let sent = drift.send(&Place::cpu(), Some(round)).unwrap();
+            drift.close();
+            // A checkpoint here changes nothing.
+            let mut state = State::default();
+            drift.save(&Place::cpu(), &mut state).unwrap();
+            let held = drift.read(&state).unwrap();
+            drift = Drift::new([("w", &w)].into_iter(), 0.0, true);
+            drift.restore(held);
+            let change = sent.elements::<f32>("scaffold.w", &[1]).unwrap()[0];
+            assert_eq!(server + change, gradient, "round {round}");
+            if arrives {
+                (server, taken) = (server + change, Some(round));
+            }
+            lost_once |= !arrives;
+        }
+        assert!(lost_once);
+        // A host that does not say what it took: nothing is lost.
+        drift.receive(&Message { extra: named("scaffold.w", &[server]), ..Message::default() }, None).unwrap();
+        assert_eq!(own(&drift), 1.0);
     }
 }

@@ -68,12 +68,13 @@ impl Trainer {
         Self { network, optimizer, drift, base, schedule: config.schedule, steps: 0, decayed: 0 }
     }
 
-    /// Takes over the parameters of a message, and what it says of the other clients.
+    /// Takes over the parameters of a message, and what it says of the other clients. `taken` is the property
+    /// `update.taken` of the call.
     ///
     /// # Errors
     /// If a tensor does not fit. Then nothing has changed.
-    pub fn receive(&mut self, message: &Message) -> Result<Received> {
-        self.anchor(message)?;
+    pub fn receive(&mut self, message: &Message, taken: Option<Option<u64>>) -> Result<Received> {
+        self.drift.receive(message, taken)?;
         self.network.parameters.receive(&message.params)
     }
 
@@ -82,15 +83,15 @@ impl Trainer {
     /// # Errors
     /// If a tensor does not fit.
     pub fn anchor(&mut self, message: &Message) -> Result<()> {
-        self.drift.receive(message)
+        self.drift.receive(message, None)
     }
 
-    /// What goes to the server besides the parameters.
+    /// What goes to the server besides the parameters in a round.
     ///
     /// # Errors
     /// If it cannot be copied.
-    pub fn extra(&mut self) -> Result<Params> {
-        self.drift.send(self.network.parameters.place())
+    pub fn extra(&mut self, round: Option<u64>) -> Result<Params> {
+        self.drift.send(self.network.parameters.place(), round)
     }
 
     /// Ends a round.
@@ -288,7 +289,7 @@ mod tests {
                 (p.name.clone(), arena.alloc::<f32>(shape.iter().product()).freeze(&shape).unwrap())
             })
             .collect();
-        trainer.receive(&message.into()).unwrap();
+        trainer.receive(&message.into(), None).unwrap();
         let empty = [plugin_api::Arena::bytes::<f32>(1)];
         assert!(!arena.reset(empty));
         step(&mut trainer, 1);
@@ -315,7 +316,7 @@ mod tests {
         assert_eq!((step(&mut there, 9), there.bytes()), (step(&mut other, 9), here.bytes()));
         assert_eq!(apart(&there.state().unwrap().tensors, &other.state().unwrap().tensors), 0.0);
         assert!(apart(&sent, &there.network.parameters.snapshot().unwrap()) > 0.0);
-        there.receive(&sent.clone().into()).unwrap();
+        there.receive(&sent.clone().into(), None).unwrap();
         assert_eq!(apart(&sent, &there.network.parameters.snapshot().unwrap()), 0.0);
     }
 }

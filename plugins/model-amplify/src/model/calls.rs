@@ -23,9 +23,9 @@ impl Model for Amplify {
         self.snapshot()
     }
 
-    fn receive(&mut self, global: &Message, _: &Context<'_>) -> Result<Received> {
+    fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
         let _on = self.enter()?;
-        let received = self.trainer.receive(global)?;
+        let received = self.trainer.receive(global, ctx.property("update.taken")?)?;
         if let Some(personal) = &mut self.personal {
             personal.anchor(global)?;
         }
@@ -77,10 +77,10 @@ impl Model for Amplify {
     }
 
     /// The shared model, and what SCAFFOLD has to say.
-    fn send(&mut self, _: &Context<'_>) -> Result<Message> {
+    fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
         let _on = self.begin()?;
         let params = self.trainer.network.parameters.snapshot()?;
-        let extra = self.trainer.extra()?;
+        let extra = self.trainer.extra(ctx.round())?;
         self.trainer.close();
         self.personal.iter_mut().for_each(Trainer::close);
         Ok(Message { params, extra, ..Message::default() })
