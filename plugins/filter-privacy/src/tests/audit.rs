@@ -12,7 +12,7 @@ use crate::central::Central;
 
 const ALPHA: f64 = 1e-4;
 const DELTA: f64 = 1e-5;
-const RUNS: u64 = 8000;
+const RUNS: u64 = 4000;
 
 /// The scores of runs with a client's data and of runs without it.
 fn runs(count: u64, mut run: impl FnMut(u64, bool) -> f64) -> [Vec<f64>; 2] {
@@ -36,7 +36,7 @@ fn filtered(noise: &str, multiplier: f64) -> [Vec<f64>; 2] {
     let mut filter = privacy(config).unwrap();
     let base = message([("w", tensor(&[0.0_f64, 1.0]))]);
     let host = Recorder::default();
-    runs(RUNS, |seed, with| {
+    runs(2 * RUNS, |seed, with| {
         let sent = message([("w", tensor(&[if with { 5.0_f64 } else { 0.0 }, 1.0]))]);
         let ctx = Context::new(&host).with_seed(Seed::new(seed)).with_client("a").with_round(0);
         elements(&filter.apply(sent, &base, &ctx).unwrap())[0]
