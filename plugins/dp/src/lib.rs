@@ -5,11 +5,13 @@
 //!
 //! - [`epsilon`] bounds the epsilon of rounds of the Gaussian mechanism, Poisson-sampled or not.
 //! - [`DiscreteGaussian`] is noise on the integers, sampled exactly.
+//! - [`audit`] measures a lower bound of epsilon.
 //! - [`renyi`] has the Rényi divergences that such bounds are made of, for mechanisms of your own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod accountant;
+pub mod audit;
 pub mod discrete;
 
 pub use accountant::{Rounds, epsilon, gaussian_epsilon, renyi};

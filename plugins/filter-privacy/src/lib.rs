@@ -1,5 +1,9 @@
-//! Differential privacy for what a client sends: Gaussian noise with an account of (epsilon, delta), and the sparse vector
-//! and percentile mechanisms as NVIDIA FLARE has them.
+//! Differential privacy in two places: an aggregator for those who trust the server ([central](#the-aggregator)), and a filter
+//! for what a client sends, with Gaussian noise and an account of (epsilon, delta), or by the sparse vector and percentile
+//! mechanisms as NVIDIA FLARE has them. Both are named `privacy` and come in one library: they share what an update is, its
+//! clipping and its noise.
+//!
+//! # The filter
 //!
 //! ```toml
 //! [[filter]]
@@ -42,7 +46,11 @@
 //! **No amplification by sampling.** That a fraction of the clients takes part in a round makes this account no better.
 //! Each client adds noise of its own and sends it under its own name, so whoever sees the messages knows when it was
 //! there; and the amplified accounts of the literature hold for noise that is in every round's sum, whether or not the
-//! client is.
+//! client is. The [aggregator](#the-aggregator) adds such noise.
+//!
+//! **Discrete noise.** With `noise = "discrete"` the clipped update is rounded to integers and the noise is a discrete
+//! Gaussian on them, as [in the aggregator](#integers). The default, `"gaussian"`, is a floating-point number added to
+//! another, whose low bits are not guarded.
 //!
 //! Each round records `Privacy/norm`, `Privacy/clipped` (1 if the norm was over `clip`) and `Privacy/epsilon` (unless it
 //! is infinite) at the round's number; the run's summary has epsilon, delta and rounds. Norm and clipping are of the
@@ -106,8 +114,8 @@
 //!
 //! # What it does not protect from
 //!
-//! - Noise is made of f64: attacks on its low bits (Mironov, *On Significance of the Least Significant Bits for
-//!   Differential Privacy*, CCS 2012) are not guarded against.
+//! - Noise of the kind `gaussian`, and that of `sparse-vector`, is made of f64: attacks on its low bits (Mironov, *On
+//!   Significance of the Least Significant Bits for Differential Privacy*, CCS 2012) are guarded against by `discrete` alone.
 //! - Numbers of steps and examples, metrics, scalars, the names and shapes of parameters, whether a client failed, and how
 //!   long it took leave the client by other ways.
 //! - A run that is resumed repeats the rounds since its checkpoint, with new noise, and the messages of before may have been
@@ -115,9 +123,77 @@
 //!   and every round that a client has begun counts, also one in which it then failed: epsilon is an upper bound. Where the
 //!   host does not say so, or its journal is removed, only messages that the checkpoint knows of count.
 //!
+//! # The aggregator
+//!
+//! ```toml
+//! [aggregator]
+//! plugin = "privacy"
+//! clip = 1.0                  # C, the largest L2 norm of a client's whole update
+//! noise-multiplier = 1.5      # z: the noise on every element of the sum has the standard deviation z C
+//! delta = 1e-5
+//! noise = "discrete"          # or "gaussian"
+//! learning-rate = 1.0
+//!
+//! [federation]
+//! sampling = "poisson"        # for an account that counts that clients are absent by chance
+//! fraction = 0.3
+//! ```
+//!
+//! DP-FedAvg with noise at the server (McMahan et al. 2018). The next global model is `x + η (Σ uᵢ min(1, C / ‖uᵢ‖) +
+//! N(0, z² C² I)) / m`, with all floating parameters of the global model as one vector. `m` is how many clients a round is
+//! expected to have and does not depend on who came: the fraction of the population under Poisson sampling, the size of
+//! the cohort under the fixed draw. A client that fails, and a parameter that a client does not send, count as an update of
+//! 0, and noise is on every parameter in every round, also in one without clients. Clients count the same, whatever their
+//! steps and examples. What cannot be protected is refused, as by the filter.
+//!
+//! **Whom it protects, and from whom.** Two runs are neighbours if one client's updates are 0 in one of them, in all rounds;
+//! the size of the population is public. Whoever sees all global models, other clients included, can tell them apart by
+//! (epsilon, delta) at most. The server sees each update as it is: it must be trusted, and so must the way to it. To replace
+//! a client's data by other data is to remove and to add it: twice the epsilon, at `1 + e^ε` times the delta.
+//!
+//! **The account.** Under `sampling = "poisson"` it is that of the Poisson-sampled Gaussian mechanism, for all rounds of the run
+//! so far, with the host's rate, and holds as long as nobody who sees the global models knows who took part. Under the
+//! fixed draw, which follows from the experiment's seed, nothing is amplified: the rounds of the client that was selected
+//! most count in full. Rounds that a killed run began, and that its next process repeats, count as released; with Poisson
+//! sampling with the same clients, so that `k` releases are one with `1 / √k` of the noise.
+//!
+//! ## Integers
+//!
+//! With discrete noise, all that depends on clients is integers until the noise is on it. `S` of them stand for `C`, about `2²⁰ /
+//! z`. A client's elements are multiplied by `S / max(C, ‖u‖)` and rounded towards 0, which makes no norm larger; that the
+//! squares of its integers add up to `S²` at most is then checked in integers, and where a rounding error stands against
+//! it the factor is made smaller. So the sensitivity is `S`, exactly. The integers are added up, and to each sum comes a discrete
+//! Gaussian sample of the variance `⌈z² S²⌉ + 1`, drawn exactly ([`fedplug_dp::DiscreteGaussian`]). What follows is a function of
+//! these noisy integers and of what is public, rounding to the parameters' type included, so its low bits say nothing.
+//! Rounding costs an element of a client `C / S` at most, a millionth of the noise. The account is that of continuous noise
+//! of the variance `z² S² - 9`, of which discrete noise is a function.
+//!
+//! How long a draw takes depends on its value, and a refused update is a failure that others can see: neither is covered.
+//!
+//! ## Adaptive clipping
+//!
+//! ```toml
+//! clip = { initial = 0.1, quantile = 0.5, learning-rate = 0.2, count-noise = 5.0 }
+//! ```
+//!
+//! Andrew, Thakkar, McMahan and Ramaswamy, *Differentially Private Learning with Adaptive Clipping*, NeurIPS 2021: after each
+//! round `C ← C exp(-η_C (b - γ))`, with the noisy share `b` of the clients within `C`. Each client moves the count by a half up or
+//! down, to which comes noise of the standard deviation `count-noise`. The cost is in the account: updates and count are one
+//! Gaussian mechanism with the multiplier `noise-multiplier`, for which the updates' own is raised to `(z⁻² − (2
+//! count-noise)⁻²)^(-1/2)`. `Privacy/clip` is the norm of a round, which this protects as well.
+//!
+//! ## Private parameters
+//!
+//! A parameter that nobody sends, in a round with everybody, stays out of the next global model. Where clients are absent by
+//! a draw, that cannot be told from a holder's absence, and to treat it otherwise would tell who took part: so it stays, and gets
+//! noise. Heads that clients keep to themselves then take `exclude-params` at `server-output` as well.
+//!
 //! # State and memory
 //!
-//! The number of counted rounds for each client, and how many it had begun with the last of them. `gaussian` needs the memory of one more message; `percentile` another 8
+//! The aggregator takes 8 bytes for each parameter; its state is the account and the clipping norm. Of the filter:
+//!
+//! The number of counted rounds for each client, and how many it had begun with the last of them. `gaussian` needs the memory of
+//! one more message; `percentile` another 8
 //! bytes for each element, `sparse-vector` up to 32.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

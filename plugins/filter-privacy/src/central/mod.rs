@@ -62,6 +62,21 @@ impl Central {
         Ok(Self { config, lattice, clipping, noise, account, round, told: false })
     }
 
+    /// The next global model: the old one and the noisy mean.
+    pub(crate) fn release(&mut self, ctx: &Context<'_>) -> Result<Params> {
+        let rng = self.noise.generator(ctx);
+        let round = &self.round;
+        let step = self.config.learning_rate * self.clipping.norm / f64::from(self.lattice.steps()) / round.expected;
+        let mut sums = round.sum.iter();
+        let params = Update::of(&round.global, &round.global)?
+            .changed(ctx, |_| self.lattice.noisy(sums.next().copied().unwrap_or_default(), rng) * step)?;
+        if self.clipping.is_adaptive() {
+            ctx.scalar("Privacy/clip", ctx.round().unwrap_or_default(), self.clipping.norm);
+            self.clipping.adapt(round.expected, rng)?;
+        }
+        Ok(self.without_private(params, ctx))
+    }
+
     /// Says what is guaranteed so far.
     fn report(&self, sampling: Sampling, ctx: &Context<'_>) {
         let note = |text: &str| {
@@ -191,18 +206,8 @@ impl Aggregator for Central {
 
     fn finish(&mut self, ctx: &Context<'_>) -> Result<Message> {
         let Some(sampling) = self.round.sampling else { return Err(Error::other("finished before it began")) };
-        let rng = self.noise.generator(ctx);
-        let round = &self.round;
-        let step = self.config.learning_rate * self.clipping.norm / f64::from(self.lattice.steps()) / round.expected;
-        let mut sums = round.sum.iter();
-        let params = Update::of(&round.global, &round.global)?
-            .changed(ctx, |_| self.lattice.noisy(sums.next().copied().unwrap_or_default(), rng) * step)?;
-        if self.clipping.is_adaptive() {
-            ctx.scalar("Privacy/clip", ctx.round().unwrap_or_default(), self.clipping.norm);
-            self.clipping.adapt(round.expected, rng)?;
-        }
+        let params = self.release(ctx)?;
         self.report(sampling, ctx);
-        let params = self.without_private(params, ctx);
         self.round = Round::default();
         Ok(params.into())
     }

@@ -1,5 +1,6 @@
 //! What the tests share: a host that remembers, messages, and the reference that `tests/reference.py` wrote.
 
+mod audit;
 mod configuration;
 mod counting;
 mod noising;
