@@ -1,6 +1,6 @@
 # `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
 # Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, those of the
-# comparison with PyTorch to .bench-python, the tools of `make deny` to .tools.
+# comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, mdBook to .mdbook.
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make test         install what the tests need, run all tests
@@ -12,6 +12,7 @@
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make lint         format and clippy, warnings as errors
 #   make doc          the documentation, warnings as errors
+#   make docs         the book of docs/src as target/book, and a check of its commands and links; builds mdBook once
 #   make deny         what we depend on: licences, sources, duplicates, what nothing uses; seconds
 #   make audit        that, and known vulnerabilities, where the database of advisories can be reached
 #   make soundness    plugin-api's tests under Miri and AddressSanitizer, where there are toolchains for them; minutes.
@@ -25,7 +26,7 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint doc deny audit soundness miri clean \
+.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint doc docs deny audit soundness miri clean \
 	distclean python
 
 quickstart: build
@@ -107,6 +108,13 @@ lint: setup
 doc: setup
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --exclude 'fixture-*' --exclude test-support
 
+docs: .mdbook/bin/mdbook
+	.mdbook/bin/mdbook build docs
+	$(CARGO) test -p fedplug --test it -- docs::
+
+.mdbook/bin/mdbook:
+	$(CARGO) install mdbook --version 0.5.4 --locked --no-default-features --root .mdbook
+
 # See deny.toml.
 deny: .tools/stamp
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) deny --locked check bans licenses sources
@@ -147,4 +155,4 @@ clean:
 	$(CARGO) clean
 
 distclean: clean
-	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .tools
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .tools .mdbook

@@ -22,6 +22,7 @@
 //! - `splits`: what a person is told of rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
 //! - `data`: files as people bring them.
+//! - `docs`: every command, file and link of the documentation.
 //! - `readers`: other programs read what a run leaves.
 //! - `algorithms`: every experiment of `configs/algorithms`.
 //! - `amplify`: the main job with the AMPLIFY model: the sample and the real data.
@@ -36,6 +37,7 @@ mod bounds;
 mod containment;
 mod control;
 mod data;
+mod docs;
 mod faults;
 mod interfaces;
 mod judges;
