@@ -106,6 +106,9 @@
 //! Every call gets a [`Context`]: log lines, scalars for TensorBoard, progress, whether to stop, the device, and a
 //! [`Seed`]. A plugin takes all randomness from that seed, so that an experiment gives the same bits on every run.
 //!
+//! `docs/authors.md` of this crate says how to debug, benchmark, ship and version a plugin, and what to know of threads,
+//! GPUs and memory; `docs/abi.md` what crosses the boundary and what stays compatible.
+//!
 //! # What may fail, and how
 //!
 //! Every call returns [`Result`]; an [`Error`] says what is wrong, where, why and what to do. A panic does no harm beyond

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`mse`] | `Σ (p − t)² / n` | without rows |
 //! | [`rmse`] | `√mse` | without rows |
-//! | [`mae`] | `Σ |p − t| / n` | without rows |
+//! | [`mae`] | `Σ abs(p − t) / n` | without rows |
 //! | [`r_squared`] | `1 − Σ (p − t)² / Σ (t − mean t)²` | with fewer than two rows, and where all `t` are equal |
 //! | [`standard_deviation`], SD | `√(Σ (t − mean t)² / n)`, of the population | without values |
 //! | [`pearson`] | `Σ (p − mean p)(t − mean t) / (n · SD p · SD t)` | with fewer than two rows, and where all `p` or all `t` are equal |

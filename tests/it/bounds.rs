@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::support::{Bench, Told};
+use crate::support::{Bench, Told, library};
 
 /// An experiment with a filter whose struct and constructor check no bound of its schema.
 const GOOD: &str = r#"name = "good"
@@ -107,4 +107,32 @@ fn thousands_of_unknown_keys_end_in_a_page() {
     // A file whose tables lie deeper than anybody's ends in a sentence too.
     let told = refused(&format!("{}b = 1\n", "a.".repeat(30_000)), &[]);
     assert!(told.starts_with("error: BENCH/bounds.toml"), "{}", &told[..200]);
+}
+
+/// The filter `spare` is of a library of another name, so a link leads to it.
+#[cfg(unix)]
+#[test]
+fn a_key_decides_what_other_keys_there_are() {
+    let bench = Bench::new();
+    let link = bench.path("plugins").join(library("filter-spare").file_name().unwrap());
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(library("filter-suite"), &link).unwrap();
+    let check = |keys: &str| {
+        let filter = format!("plugin = \"spare\"\nat = \"server-output\"\n{keys}\n");
+        let text = GOOD.split("plugin = \"bounded\"").next().unwrap().to_owned() + &filter;
+        let path = bench.write("hosted.toml", &text);
+        bench.fedplug(&["check", path.to_str().unwrap(), "--plugin-dir", link.parent().unwrap().to_str().unwrap()])
+    };
+    let told = check("hosted = \"clamp\"\nmost = 0.5");
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    for (keys, sentences) in [
+        ("hosted = \"clamp\"", vec!["`most` is missing"]),
+        ("hosted = \"clamp\"\nmost = -1.0\nleast = 0", vec!["unknown key `least`", "most = -1.0"]),
+        ("hosted = \"other\"\nmost = 0.5", vec!["nothing of this name is hosted", "there is `clamp`", "hosted.toml:"]),
+        ("most = 0.5", vec!["`hosted` is missing"]),
+    ] {
+        let told = check(keys);
+        assert_eq!(told.code, 2, "{keys}");
+        assert!(sentences.iter().all(|sentence| told.stderr.contains(sentence)), "{keys}: {}", told.stderr);
+    }
 }

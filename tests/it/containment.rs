@@ -64,6 +64,25 @@ fn models() {
 }
 
 #[test]
+fn a_panic_tells_its_calls_where_they_are_asked_for() {
+    let bench = Bench::new();
+    let other = "plugin = \"misbehaving\"\nhow = \"panic-in-receive\"\nround = 0\nclient = \"expression\"";
+    let path = bench.write("run.toml", &FILE.replace(MODEL, other));
+    let run = |asked: &str| {
+        let mut command = bench.command(&["run", path.to_str().unwrap(), "--threads", "1", "--force"]);
+        let told = command.env("RUST_BACKTRACE", asked).output().unwrap();
+        assert_eq!(told.status.code(), Some(1));
+        String::from_utf8(told.stderr).unwrap()
+    };
+    let told = run("1");
+    assert!(told.contains("`receive` panicked: lost my way") && told.contains("its calls, the last first"), "{told}");
+    // The plugin's own, and neither the machinery of panics before them nor the boundary behind them.
+    assert!(told.contains("model_misbehaving::"), "{told}");
+    assert!(!told.contains("std::panicking") && !told.contains("boundary::guard"), "{told}");
+    assert!(!run("0").contains("its calls"));
+}
+
+#[test]
 fn filters() {
     let at = |how: &str, sentence: &str| {
         let who = "client `expression`, filter `misbehaving`";

@@ -143,6 +143,20 @@ fn a_plugin_that_asks_for_an_extension_runs_in_a_host_that_lacks_it() {
     let set = ["--set", "aggregator.plugin=\"suite\"", "--name", "suite"];
     bench.run(&[&run[..], &set].concat());
     assert_eq!(bench.summary("suite")["rounds"], 1);
+    // What it says of it, and what it says by `log`, arrive under its name.
+    let told = bench.run(&[
+        "configs/quickstart.toml",
+        "-v",
+        "--force",
+        "--set",
+        "federation.rounds=1",
+        set[0],
+        set[1],
+        set[2],
+        set[3],
+    ]);
+    let lines = ["suite: the host does not know the extension `fixture.double`", "suite: filter_suite: 2 tensors stay"];
+    assert!(lines.iter().all(|line| told.stderr.contains(line)), "{}", told.stderr);
 }
 
 /// `FEDPLUG_FREEZE` names a commit from which interface 1 is frozen: a plugin is built of the repository as it was then.

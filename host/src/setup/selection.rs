@@ -97,7 +97,7 @@ pub fn find(
         vec![document.place(report, &way)]
     })?;
     let used = LoadedPlugin { choice: choice.clone(), library, component };
-    let problems = used.component.check(&choice.config).map_err(|error| vec![used.fault(error).report("")])?;
+    let problems = used.component.check(&choice.config).map_err(|error| vec![placed(experiment, &used, error)])?;
     if problems.is_empty() {
         return Ok(used);
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use abi_stable::StableAbi;
 use abi_stable::std_types::utypeid::UTypeId;
-use abi_stable::type_layout::{TLData, TLField, TypeLayout};
+use abi_stable::type_layout::{LifetimeArrayOrSlice, TLData, TLField, Tag, TypeLayout};
 
 use crate::PluginV1_Ref;
 
@@ -35,17 +35,30 @@ impl Types {
             layout.repr_attr(),
             compared(version.version.as_str())
         );
+        let tag = layout.tag().to_checkable();
+        if tag != Tag::null().to_checkable() {
+            let _ = writeln!(text, "    tag {tag}");
+        }
+        if layout.extra_checks().is_some() {
+            let _ = writeln!(text, "    with checks of its own");
+        }
         match layout.data() {
             TLData::Struct { fields } | TLData::Union { fields } => fields.iter().for_each(|f| self.field(&f, text)),
             TLData::Enum(variants) => {
-                let _ = writeln!(text, "    values {:?}", variants.discriminants);
+                let open = if variants.exhaustiveness.is_exhaustive() { "" } else { ", and others" };
+                let _ = writeln!(text, "    values {:?}{open}", variants.discriminants);
                 for (variant, fields) in variants.variant_names_iter().zip(variants.field_count.as_slice()) {
                     let _ = writeln!(text, "    {variant}: {fields} fields");
                 }
                 variants.fields.iter().for_each(|f| self.field(&f, text));
             }
             TLData::PrefixType(prefix) => {
-                let _ = writeln!(text, "    first {} fields for ever", prefix.first_suffix_field);
+                let conditional = prefix.conditional_prefix_fields.bits();
+                let _ = writeln!(
+                    text,
+                    "    the first {} fields, of them conditional {conditional:b}",
+                    prefix.first_suffix_field
+                );
                 prefix.fields.iter().for_each(|f| self.field(&f, text));
             }
             _ => {}
@@ -56,14 +69,23 @@ impl Types {
     fn field(&mut self, field: &TLField, text: &mut String) {
         let functions: Vec<_> = field.function_range().iter().collect();
         if functions.is_empty() {
-            let _ = writeln!(text, "    {}: {}", field.name(), self.name(field.layout()));
+            let lifetimes = lifetimes(field.lifetime_indices());
+            let _ = writeln!(text, "    {}: {}{lifetimes}", field.name(), self.name(field.layout()));
         }
         for function in functions {
             let parameters: Vec<String> = function.param_type_layouts.iter().map(|l| self.name(l())).collect();
             let result = function.return_type_layout().map_or_else(|| "()".to_owned(), |l| self.name(l()));
-            let _ = writeln!(text, "    {}: fn({}) -> {result}", field.name(), parameters.join(", "));
+            let call = if function.fn_qualifs.is_unsafe() { "unsafe fn" } else { "fn" };
+            let lifetimes = lifetimes(function.paramret_lifetime_indices);
+            let _ = writeln!(text, "    {}: {call}({}) -> {result}{lifetimes}", field.name(), parameters.join(", "));
         }
     }
+}
+
+/// The lifetimes that a field or a function refers to.
+fn lifetimes(indices: LifetimeArrayOrSlice<'static>) -> String {
+    let named: Vec<String> = indices.iter().map(|index| format!("{index:?}")).collect();
+    if named.is_empty() { String::new() } else { format!(", lifetimes {}", named.join(" ")) }
 }
 
 /// The part of a version that the loader compares: the major one, or the minor one of 0.

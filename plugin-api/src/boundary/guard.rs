@@ -194,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn the_calls_of_a_panic_end_at_the_guard() {
+        fn inner_call() -> Result<String> {
+            Ok(calls(&Backtrace::force_capture()).unwrap())
+        }
+        let told = run("train", inner_call).unwrap();
+        assert!(told.starts_with("its calls, the last first:\n") && told.contains("inner_call"), "{told}");
+        assert!(!told.contains("guard::run"), "{told}");
+        assert_eq!(calls(&Backtrace::disabled()), None);
+    }
+
+    #[test]
     fn a_panic_becomes_an_error_and_poisons_the_instance() {
         let mut guarded = Guarded::new(Box::new(Bomb));
         let RResult::RErr(error) = guarded.call("train", |_| -> Result<()> { panic!("lost {}", 1) }) else { panic!() };

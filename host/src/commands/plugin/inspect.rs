@@ -84,6 +84,9 @@ fn text(library: &Library, components: &[&Profile]) -> String {
             text.push_str("\n  It has no keys of its own.\n");
         }
         keys.iter().for_each(|key| tell(key, &mut text));
+        if let Some(key) = &profile.schema_by {
+            let _ = writeln!(text, "\n  Other keys depend on the value of `{key}`.");
+        }
     }
     text
 }
