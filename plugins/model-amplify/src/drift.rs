@@ -21,7 +21,7 @@ use plugin_api::{Error, Message, Params, Result, State};
 use tch::Tensor;
 
 use crate::bridge;
-use crate::device::Place;
+use crate::device::DeviceContext;
 
 /// Names of control variates in a message's extra tensors: this, and the parameter's name.
 const CONTROL: &str = "scaffold.";
@@ -34,7 +34,7 @@ const SUM: &str = "scaffold.sum.";
 
 /// The corrections of a client's gradients.
 #[derive(Debug)]
-pub(crate) struct Drift {
+pub(crate) struct GradientCorrection {
     proximal: f64,
     scaffold: bool,
     slots: Vec<Slot>,
@@ -54,7 +54,7 @@ struct Slot {
     sum: Option<(Tensor, u32)>,
 }
 
-impl Drift {
+impl GradientCorrection {
     /// For the parameters that learn, in the optimiser's order.
     pub(crate) fn new<'a>(
         parameters: impl Iterator<Item = (&'a str, &'a Tensor)>,
@@ -122,7 +122,7 @@ impl Drift {
 
     /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps. Of a
     /// client that took none it is 0 for all, in memory that nobody touches.
-    pub(crate) fn send(&mut self, place: &Place) -> Result<Params> {
+    pub(crate) fn send(&mut self, context: &DeviceContext) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         if self.scaffold && self.slots.iter().all(|slot| slot.sum.is_none()) {
             let zeros = |slot: &Slot| {
@@ -139,7 +139,7 @@ impl Drift {
             names.push(format!("{CONTROL}{}", slot.name));
             slot.own = Some(own);
         }
-        Ok(names.into_iter().zip(bridge::fetch(changes.iter(), place)?).collect())
+        Ok(names.into_iter().zip(bridge::fetch(changes.iter(), context)?).collect())
     }
 
     /// Ends a round: what came with its message counts no more.
@@ -148,7 +148,7 @@ impl Drift {
     }
 
     /// Adds the client's control variates to a state, and within a round what came with its message.
-    pub(crate) fn save(&self, place: &Place, state: &mut State) -> Result<()> {
+    pub(crate) fn save(&self, context: &DeviceContext, state: &mut State) -> Result<()> {
         let mut all: Vec<(String, &Tensor)> = Vec::new();
         let mut counts = serde_json::Map::new();
         for slot in &self.slots {
@@ -161,7 +161,7 @@ impl Drift {
             counts.extend(slot.sum.as_ref().map(|(_, count)| (slot.name.clone(), (*count).into())));
         }
         let (names, tensors): (Vec<String>, Vec<&Tensor>) = all.into_iter().unzip();
-        for (name, tensor) in names.into_iter().zip(bridge::fetch(tensors.into_iter(), place)?) {
+        for (name, tensor) in names.into_iter().zip(bridge::fetch(tensors.into_iter(), context)?) {
             state.tensors.insert(name, tensor);
         }
         if !counts.is_empty() {
@@ -170,7 +170,7 @@ impl Drift {
         Ok(())
     }
 
-    /// Reads those of a state, for [`Drift::restore`].
+    /// Reads those of a state, for [`GradientCorrection::restore`].
     pub(crate) fn read(&self, state: &State) -> Result<Vec<Held>> {
         let counts: BTreeMap<String, u32> =
             if state.values.contains_key(SUM) { state.value(SUM)? } else { BTreeMap::new() };
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_proximal_term_pulls_towards_what_was_received() {
         let (held, private) = (Tensor::from_slice(&[3.0_f32, 1.0]), Tensor::from_slice(&[7.0_f32]));
-        let mut drift = Drift::new([("w", &held), ("head", &private)].into_iter(), 0.5, false);
+        let mut drift = GradientCorrection::new([("w", &held), ("head", &private)].into_iter(), 0.5, false);
         let mut before = Tensor::from_slice(&[1.0_f32, 1.0]);
         drift.correct(0, &mut before);
         assert_eq!(values(&before), [1.0, 1.0]); // nothing was received yet
@@ -240,7 +240,7 @@ mod tests {
         let mut gradients = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
         gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient));
         assert_eq!((values(&gradients[0]), values(&gradients[1])), (vec![2.0, 0.5], vec![2.0]));
-        assert!(drift.send(&Place::cpu()).unwrap().is_empty());
+        assert!(drift.send(&DeviceContext::cpu()).unwrap().is_empty());
     }
 
     /// With plain gradient steps the mean of the gradients is the paper's option II.
@@ -248,7 +248,7 @@ mod tests {
     fn control_variates_are_those_of_the_paper() {
         let _guard = tch::no_grad_guard();
         let mut w = Tensor::from_slice(&[0.0_f32, 0.0]);
-        let mut drift = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let mut drift = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
         let (rate, steps, mut own) = (0.1_f32, 5, [0.0_f32; 2]);
         for (round, server) in [[0.0_f32, 0.0], [0.3, -0.2], [-1.0, 0.5]].into_iter().enumerate() {
             let start = [round as f32, -1.0];
@@ -260,7 +260,7 @@ mod tests {
                 drift.correct(0, &mut gradient);
                 let _ = w.g_sub_(&(&gradient * f64::from(rate)));
             }
-            let sent = drift.send(&Place::cpu()).unwrap();
+            let sent = drift.send(&DeviceContext::cpu()).unwrap();
             for (i, (end, change)) in
                 values(&w).into_iter().zip(sent.elements::<f32>("scaffold.w", &[2]).unwrap()).enumerate()
             {
@@ -273,13 +273,13 @@ mod tests {
         // Between two epochs a state holds what the round is about, and after it no more.
         drift.receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }).unwrap();
         drift.correct(0, &mut Tensor::from_slice(&[1.0_f32, 2.0]));
-        let state_of = |drift: &Drift| {
+        let state_of = |drift: &GradientCorrection| {
             let mut state = State::default();
-            drift.save(&Place::cpu(), &mut state).unwrap();
+            drift.save(&DeviceContext::cpu(), &mut state).unwrap();
             state
         };
         let within = state_of(&drift);
-        let mut other = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let mut other = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
         let held = other.read(&within).unwrap();
         other.restore(held);
         let [mine, others] = [&mut drift, &mut other].map(|drift| {
@@ -287,7 +287,7 @@ mod tests {
             drift.correct(0, &mut gradient);
             (
                 values(&gradient),
-                drift.send(&Place::cpu()).unwrap().elements::<f32>("scaffold.w", &[2]).unwrap().to_vec(),
+                drift.send(&DeviceContext::cpu()).unwrap().elements::<f32>("scaffold.w", &[2]).unwrap().to_vec(),
             )
         });
         assert_eq!(mine, others);
