@@ -1,12 +1,12 @@
-//! Tells the linker where libtorch lies, so that the plugin and its tests find it without an environment variable, and
-//! compiles what tch has no call for.
+//! Compiles `src/native.cpp`, and sets where the plugin looks for libtorch: where it was built, and beside itself, so that a
+//! copy with its libraries runs on another machine.
 
 use std::env;
 use std::path::Path;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    // Set by torch-sys, whose `links` key is `tch`; absent where its documentation is built without libtorch.
+    // Set by torch-sys, whose `links` key is `tch`. Absent where the documentation is built without libtorch.
     let Ok(folder) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     println!("cargo:rerun-if-changed=src/native.cpp");
     let include = Path::new(&folder).with_file_name("include");
@@ -14,13 +14,18 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        // libtorch's headers are not ours to mend.
+        // For libtorch's headers.
         .warnings(false)
         .extra_warnings(false)
         .include(&include)
         .file("src/native.cpp")
         .compile("amplify_native");
-    if matches!(env::var("CARGO_CFG_TARGET_OS").as_deref(), Ok("linux" | "macos")) {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    let own_folder = match env::var("CARGO_CFG_TARGET_OS").as_deref() {
+        Ok("linux") => "$ORIGIN",
+        Ok("macos") => "@loader_path",
+        _ => return,
+    };
+    for path in [&*folder, own_folder] {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{path}");
     }
 }

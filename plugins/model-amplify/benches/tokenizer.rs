@@ -1,4 +1,4 @@
-//! How long it takes to make tokens of sequences: `cargo bench -p model-amplify`.
+//! The time to make a tokenizer, and to tokenize sequences: `cargo bench -p model-amplify`.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -23,7 +23,7 @@ fn tokenizer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tokenizer");
     group.bench_function("made", |bencher| bencher.iter(make));
     group.throughput(Throughput::Elements(ROWS as u64));
-    // A new one each time, since a tokenizer keeps the tokens of the columns that it saw.
+    // A new tokenizer each time, since it caches the tokens of a table.
     group.bench_function("1,000 antibodies", |bencher| {
         bencher.iter_with_setup(make, |mut tokenizer| tokenizer.rows(&task, &table, &Context::new(&Silent)).unwrap());
     });

@@ -1,11 +1,12 @@
-//! Times training steps, or evaluations, of the model on random sequences and prints one JSON line.
+//! Measures training steps, or evaluations, on random sequences. Prints one line of JSON.
 //!
 //! ```sh
 //! cargo run --release -p model-amplify --example step -- --size 120M --batch 4 --threads 2
 //! ```
 //!
-//! Options: `--size tiny|120M|350M`, `--batch N`, `--length N` (tokens of the longest sequence; the others have up to 24
-//! fewer), `--steps N`, `--threads N`, `--precision fp32|tf32|bf16`, `--device cpu|cuda:0`, `--evaluate`.
+//! Options: `--size tiny|120M|350M`, `--batch N`, `--length N` (tokens of the longest sequence; the others are up to 24
+//! shorter), `--steps N`, `--threads N`, `--precision fp32|tf32|bf16`, `--device cpu|cuda:0`, `--evaluate`, `--libtorch`
+//! (libtorch's trunk on all threads in place of the hand-written one; a norm after the embedding selects it).
 
 #![allow(clippy::print_stdout)]
 
@@ -13,9 +14,9 @@ use std::time::Instant;
 
 use model_amplify::Amplify;
 use model_amplify::batch::Batch;
-use model_amplify::network::Work;
-use model_amplify::noise::Noise;
-use model_amplify::trainer::Lesson;
+use model_amplify::network::Resources;
+use model_amplify::random::DropoutRng;
+use model_amplify::trainer::{SchedulePoint, TrainBatch};
 use plugin_api::context::Silent;
 use plugin_api::{Context, ModelSetup, Seed, TaskSpec};
 use rand::{RngExt, SeedableRng};
@@ -33,6 +34,7 @@ struct Options {
     precision: String,
     device: String,
     evaluate: bool,
+    libtorch: bool,
 }
 
 fn options() -> Outcome<Options> {
@@ -45,6 +47,7 @@ fn options() -> Outcome<Options> {
         precision: "fp32".to_owned(),
         device: "cpu".to_owned(),
         evaluate: false,
+        libtorch: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -58,6 +61,7 @@ fn options() -> Outcome<Options> {
             "--precision" => options.precision = value()?,
             "--device" => options.device = value()?,
             "--evaluate" => options.evaluate = true,
+            "--libtorch" => options.libtorch = true,
             other => return Err(format!("there is no option `{other}`").into()),
         }
     }
@@ -84,7 +88,8 @@ fn main() -> Outcome<()> {
     };
     let config = json!({
         "pretrained": {
-            "hidden-size": hidden, "layers": layers, "heads": heads, "intermediate-size": intermediate
+            "hidden-size": hidden, "layers": layers, "heads": heads, "intermediate-size": intermediate,
+            "layer-norm-after-embedding": options.libtorch,
         },
         "precision": options.precision,
     });
@@ -104,24 +109,24 @@ fn main() -> Outcome<()> {
     let batch = model.batch(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let targets: Vec<f32> = rows.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
-    let mut work = Work::new(options.threads)?;
-    // As the plugin's calls do.
-    tch::set_num_threads(1);
-    let mut once = |step: usize| one(&mut model, &options, &batch, &targets, step, &mut work);
+    let mut resources = Resources::new(options.threads)?;
+    // The plugin's calls use one thread of libtorch.
+    tch::set_num_threads(if options.libtorch { options.threads as i32 } else { 1 });
+    let mut once = |step: usize| one(&mut model, &options, &batch, &targets, step, &mut resources);
     for warm_up in 0..3 {
         once(warm_up)?;
     }
     let mut times = Vec::new();
     for step in 0..options.steps.max(1) {
-        let begun = Instant::now();
+        let start = Instant::now();
         once(step)?;
-        times.push(begun.elapsed().as_secs_f64());
+        times.push(start.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     let line = json!({
         "size": options.size, "batch": options.batch, "length": options.length, "device": options.device,
-        "threads": options.threads, "precision": options.precision, "steps": times.len(), "median_s": median,
+        "threads": options.threads, "precision": options.precision, "libtorch": options.libtorch, "steps": times.len(), "median_s": median,
         "min_s": times[0], "max_s": times[times.len() - 1], "tokens_per_s": (tokens as f64 / median).round(),
         "peak_memory_MiB": peak_memory_mib(),
     });
@@ -129,25 +134,25 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// A step or an evaluation; both end with a number on the host, so that a device has done its work.
+/// A step or an evaluation. Both copy a number to the host, which waits for the device.
 fn one(
     model: &mut Amplify,
     options: &Options,
     batch: &Batch,
     targets: &[f32],
     step: usize,
-    work: &mut Work,
+    resources: &mut Resources,
 ) -> Outcome<f64> {
     if options.evaluate {
         let _guard = tch::no_grad_guard();
-        return Ok(model.trainer()?.network.predict("task", batch, work)?.sum(tch::Kind::Float).double_value(&[]));
+        return Ok(model.trainer()?.network.predict("task", batch, resources)?.sum(tch::Kind::Float).double_value(&[]));
     }
-    let lesson = Lesson { task: "task", batch, targets };
-    let mut noise = Noise::new(Seed::new(step as u64));
-    Ok(model.trainer()?.step(lesson, (0, 0), &mut noise, work)?.loss)
+    let batch = TrainBatch { task: "task", batch, targets };
+    let dropout = DropoutRng::new(Seed::new(step as u64));
+    Ok(model.trainer()?.step(batch, SchedulePoint::default(), &dropout, resources)?.loss)
 }
 
-/// The most memory that the process had, where the system tells.
+/// The process's peak memory, on Linux.
 fn peak_memory_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

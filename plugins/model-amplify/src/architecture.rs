@@ -1,15 +1,15 @@
-//! What a checkpoint's `config.json` says of the trunk.
+//! A checkpoint's `config.json`.
 
 use plugin_api::JsonSchema;
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-/// The keys of `config.json` by their published names. The four sizes must be given; the rest defaults as in the
+/// The keys of `config.json`, with their published names. The four sizes are required; the other defaults are those of the
 /// published configuration class.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Architecture {
-    /// Features of a position.
+    /// Features per position.
     pub hidden_size: i64,
     /// Transformer blocks.
     pub num_hidden_layers: i64,
@@ -18,45 +18,45 @@ pub struct Architecture {
     /// Nominal width of the feed-forward layer.
     pub intermediate_size: i64,
     /// The feed-forward layer's activation.
-    #[serde(default, deserialize_with = "in_any_case", serialize_with = "published_case")]
+    #[serde(default, deserialize_with = "any_case", serialize_with = "published_case")]
     pub hidden_act: HiddenAct,
-    /// RMSNorm, or else LayerNorm.
-    #[serde(default = "on")]
+    /// Whether norms are RMSNorm, not LayerNorm.
+    #[serde(default = "enabled")]
     pub rms_norm: bool,
-    /// A norm after the embedding, `layer_norm_1`.
+    /// Whether a norm, `layer_norm_1`, follows the embedding.
     #[serde(default)]
     pub layer_norm_after_embedding: bool,
-    /// A norm before the decoder, `layer_norm_2`.
-    #[serde(default = "on")]
+    /// Whether a norm, `layer_norm_2`, precedes the decoder.
+    #[serde(default = "enabled")]
     pub layer_norm_before_last_layer: bool,
-    /// Biases of `q`, `k`, `v` and `wo`.
+    /// Whether `q`, `k`, `v` and `wo` have biases.
     #[serde(default)]
     pub att_bias: bool,
-    /// Biases of the feed-forward layer.
+    /// Whether the feed-forward layer has biases.
     #[serde(default)]
     pub ffn_bias: bool,
-    /// Added to the variance in the norms.
+    /// The ε that norms add to the variance.
     #[serde(default = "norm_eps")]
     pub norm_eps: f64,
     /// The dropout probability in the blocks.
     #[serde(default)]
     pub dropout_prob: f64,
-    /// Weights of the embedding start within this distance of 0.
+    /// The embedding's initial weights are uniform within this distance of 0.
     #[serde(default = "init_range")]
     pub embedding_init_range: f64,
-    /// Weights of the linear layers start within this distance of 0.
+    /// The linear layers' initial weights are uniform within this distance of 0.
     #[serde(default = "init_range")]
     pub decoder_init_range: f64,
-    /// Tokens that the embedding knows.
+    /// Tokens in the vocabulary.
     #[serde(default = "vocab_size")]
     pub vocab_size: i64,
-    /// The token that fills a batch's short rows.
+    /// The padding token.
     #[serde(default)]
     pub pad_token_id: i64,
-    /// The most tokens of a sequence.
+    /// The maximum number of tokens of a sequence.
     #[serde(default = "max_length")]
     pub max_length: i64,
-    /// Whatever else the file holds, kept for the export.
+    /// All other keys, which an export keeps.
     #[serde(flatten)]
     pub others: Map<String, Value>,
 }
@@ -65,17 +65,17 @@ pub struct Architecture {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HiddenAct {
-    /// A gated unit (Shazeer 2020).
+    /// SwiGLU (Shazeer 2020).
     #[default]
     SwiGlu,
-    /// Two linear layers with ReLU between.
+    /// ReLU between two linear layers.
     Relu,
-    /// Two linear layers with the exact GELU between.
+    /// The exact GELU between two linear layers.
     Gelu,
 }
 
 impl Architecture {
-    /// The smaller published trunk, AMPLIFY 120M, with what its file says besides sizes and switches.
+    /// That of AMPLIFY 120M, the smaller published trunk.
     pub fn published() -> Self {
         let others = json!({
             "model_type": "AMPLIFY", "architectures": ["AMPLIFY"],
@@ -103,7 +103,10 @@ impl Architecture {
         }
     }
 
-    /// Whether such a trunk can be built; otherwise, in one line, why not.
+    /// Checks that such a trunk can be built.
+    ///
+    /// # Errors
+    /// One line that says why it cannot.
     pub fn check(&self) -> Result<(), String> {
         for (name, size) in [
             ("hidden_size", self.hidden_size),
@@ -121,12 +124,12 @@ impl Architecture {
         }
         if self.hidden_size % self.num_attention_heads != 0 || self.head_size() % 2 != 0 {
             return Err(format!(
-                "`num_attention_heads` must divide `hidden_size` into parts of an even size, and {} do not so with {}",
+                "`num_attention_heads` must divide `hidden_size` into parts of an even size; {} does not divide {} so",
                 self.num_attention_heads, self.hidden_size
             ));
         }
         if !(0..self.vocab_size).contains(&self.pad_token_id) {
-            return Err(format!("`pad_token_id` must be below `vocab_size`, and {} is not", self.pad_token_id));
+            return Err(format!("`pad_token_id` must be below `vocab_size`; {} is not", self.pad_token_id));
         }
         if !(0.0..1.0).contains(&self.dropout_prob) {
             return Err(format!("`dropout_prob` must be at least 0 and below 1, not {}", self.dropout_prob));
@@ -143,19 +146,19 @@ impl Architecture {
         Ok(())
     }
 
-    /// Features of one attention head.
+    /// Features per attention head.
     pub fn head_size(&self) -> i64 {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Width of each half of SwiGLU: two thirds of the nominal width, so that its three matrices hold as many weights
-    /// as the two of a plain layer, rounded up to a multiple of 8.
+    /// The width of SwiGLU: two thirds of the nominal width, rounded up to a multiple of 8. Its three matrices have as many
+    /// weights as the two of a layer without gate.
     pub fn swiglu_size(&self) -> i64 {
         (2 * self.intermediate_size / 3 + 7) / 8 * 8
     }
 }
 
-pub(crate) fn on() -> bool {
+pub(crate) fn enabled() -> bool {
     true
 }
 pub(crate) fn norm_eps() -> f64 {
@@ -171,8 +174,8 @@ pub(crate) fn max_length() -> i64 {
     2048
 }
 
-/// Published files write `SwiGLU`, and the published code reads any case.
-fn in_any_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HiddenAct, D::Error> {
+/// Reads any case, as the published code does.
+fn any_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HiddenAct, D::Error> {
     let name = String::deserialize(deserializer)?;
     match name.to_lowercase().as_str() {
         "swiglu" => Ok(HiddenAct::SwiGlu),
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_published_file_survives_reading_and_writing() {
+    fn a_published_config_is_unchanged_by_reading_and_writing() {
         let file = json!({
             "hidden_size": 640, "num_hidden_layers": 24, "num_attention_heads": 10, "intermediate_size": 2560,
             "hidden_act": "SwiGLU", "auto_map": { "AutoModel": "amplify.AMPLIFY" }, "norm_eps": 1e-5,
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_never_guessed() {
+    fn the_sizes_are_required() {
         let error = serde_json::from_value::<Architecture>(json!({ "hidden_size": 640 })).unwrap_err();
         assert!(error.to_string().contains("num_hidden_layers"));
     }

@@ -1,20 +1,20 @@
 //! Batches of token ids.
 
 use plugin_api::Result;
-use tch::{Device, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use crate::bridge;
 use crate::config::Pooling;
-use crate::cpu::Pack;
+use crate::cpu::PackedBatch;
 
 /// Sequences padded to one length.
 #[derive(Debug)]
 pub struct Batch {
     rows: Vec<Vec<u32>>,
     pad: i64,
-    /// Token ids, (rows, length).
+    /// Token ids, (sequences, length).
     pub ids: Tensor,
-    /// Which keys attention may look at, (rows, 1, 1, length); none where no row is padded.
+    /// True where a token is not padding, (sequences, 1, 1, length). None if there is no padding.
     pub keys: Option<Tensor>,
 }
 
@@ -22,35 +22,36 @@ impl Batch {
     /// Pads to the longest row, rounded up to a multiple of 8 but not beyond `longest`.
     ///
     /// # Errors
-    /// If there is no memory for it.
+    /// If libtorch fails.
     pub fn new(rows: &[&[u32]], pad: i64, longest: usize, device: Device) -> Result<Self> {
         let length = rows.iter().map(|row| row.len()).max().unwrap_or(0).next_multiple_of(8).min(longest);
         let padded = rows.iter().any(|row| row.len() < length);
         let mut ids = vec![pad; rows.len() * length];
-        for (space, row) in ids.chunks_exact_mut(length).zip(rows) {
-            space.iter_mut().zip(*row).for_each(|(place, &id)| *place = i64::from(id));
+        for (out, row) in ids.chunks_exact_mut(length).zip(rows) {
+            out.iter_mut().zip(*row).for_each(|(out, &id)| *out = i64::from(id));
         }
         let shape = [rows.len() as i64, length as i64];
-        let ids = Tensor::f_from_slice(&ids).and_then(|ids| ids.f_reshape(shape)).map_err(bridge::torch)?;
-        let ids = ids.f_to_device(device).map_err(bridge::torch)?;
-        let keys = padded.then(|| ids.ne(pad).unsqueeze(1).unsqueeze(1));
+        let to_device = || Tensor::f_from_slice(&ids)?.f_reshape(shape)?.f_to_device(device);
+        let mask = |ids: &Tensor| -> Result<Tensor, TchError> { ids.f_ne(pad)?.f_unsqueeze(1)?.f_unsqueeze(1) };
+        let ids = to_device().map_err(bridge::torch_error)?;
+        let keys = padded.then(|| mask(&ids)).transpose().map_err(bridge::torch_error)?;
         Ok(Self { rows: rows.iter().map(|row| row.to_vec()).collect(), pad, ids, keys })
     }
 
-    /// How many sequences there are.
+    /// The number of sequences.
     pub fn rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// The tokens one sequence behind the other; with padding only where `pooling` counts it. None where that cannot be.
-    pub(crate) fn pack(&self, pooling: Pooling) -> Option<Pack> {
+    /// The sequences concatenated, with padding only if `pooling` counts it. None if a row contains the padding token.
+    pub(crate) fn pack(&self, pooling: Pooling) -> Option<PackedBatch> {
         let rows: Vec<&[u32]> = self.rows.iter().map(Vec::as_slice).collect();
         let length = usize::try_from(self.ids.size()[1]).ok()?;
-        Pack::new(&rows, u32::try_from(self.pad).ok()?, length, pooling == Pooling::AllPositions)
+        PackedBatch::new(&rows, u32::try_from(self.pad).ok()?, length, pooling == Pooling::AllPositions)
     }
 }
 
-/// Cuts `0..rows.len()`, sorted by the rows' lengths, into batches of at most `size`, so that little is padded.
+/// Splits `0..rows.len()`, sorted by the rows' lengths, into batches of at most `size`, which keeps padding small.
 pub fn by_length(rows: &[Vec<u32>], size: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|&i| rows[i].len());

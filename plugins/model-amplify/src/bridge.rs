@@ -1,50 +1,60 @@
-//! Between libtorch's tensors and the contract's.
+//! Conversions between libtorch's tensors and the contract's.
 
 use plugin_api::{Error, Params, Result};
 use tch::{Kind, TchError, Tensor};
 
-use crate::device::Place;
+use crate::device::DeviceContext;
 use crate::native;
 
-/// A libtorch error as the contract's.
-pub(crate) fn torch(error: TchError) -> Error {
-    Error::other("libtorch failed").because(&error)
+/// A libtorch error as the contract's, without libtorch's stack.
+pub(crate) fn torch_error(error: TchError) -> Error {
+    let text = match error {
+        TchError::Torch(text) => text,
+        other => other.to_string(),
+    };
+    Error::other("libtorch failed").because_of(text.lines().next().unwrap_or_default())
 }
 
-/// Copies of fp32 tensors, which all begin before the first is waited for. Those of a GPU go to pinned memory, which is
-/// handed out as it is.
+/// Copies fp32 tensors to the host. All copies start before the first is waited for; those of a GPU arrive in pinned memory,
+/// which the returned tensors own.
+///
+/// # Errors
+/// If libtorch fails.
 pub(crate) fn fetch<'a>(
     tensors: impl Iterator<Item = &'a Tensor>,
-    place: &Place,
+    context: &DeviceContext,
 ) -> Result<std::vec::IntoIter<plugin_api::Tensor>> {
     let _guard = tch::no_grad_guard();
-    let begun = |tensor: &Tensor| tensor.f_contiguous()?.f_to_device_(tch::Device::Cpu, Kind::Float, true, true);
-    let copies: Vec<Tensor> = tensors.map(begun).collect::<Result<_, _>>().map_err(torch)?;
-    place.wait()?;
-    // SAFETY: each copy is new, so this is the only handle of its memory.
-    Ok(copies.into_iter().map(|copy| unsafe { hand_out(copy) }).collect::<Vec<_>>().into_iter())
+    let begin = |tensor: &Tensor| tensor.f_contiguous()?.f_to_device_(tch::Device::Cpu, Kind::Float, true, true);
+    let copies: Vec<Tensor> = tensors.map(begin).collect::<Result<_, _>>().map_err(torch_error)?;
+    context.wait()?;
+    // SAFETY: each copy is new, so this is its only handle.
+    Ok(copies.into_iter().map(|copy| unsafe { into_contract_tensor(copy) }).collect::<Vec<_>>().into_iter())
 }
 
-/// A contiguous fp32 tensor's memory on the CPU as the contract's.
+/// A contiguous fp32 tensor on the CPU as the contract's, which owns its memory.
 ///
 /// # Safety
-/// There must be no other handle of the tensor's memory: what is handed out is written to by nobody any more.
-unsafe fn hand_out(tensor: Tensor) -> plugin_api::Tensor {
+/// There must be no other handle of the tensor's memory, since nobody may write to it from here on.
+unsafe fn into_contract_tensor(tensor: Tensor) -> plugin_api::Tensor {
     let shape = shape_of(&tensor);
-    // SAFETY: nobody else has the memory, and nobody writes to it here.
-    let numbers = unsafe { slice(&tensor) };
-    let (data, bytes) = (numbers.as_ptr().cast::<u8>(), size_of_val(numbers));
-    // A lock that nobody takes: it lets the tensor be held by several threads, which only drop it.
-    // SAFETY: the memory is the tensor's, which goes into the buffer, and there is no other handle of it.
+    // SAFETY: there is no other handle, and nothing here writes to it.
+    let elements = unsafe { slice(&tensor) };
+    let (data, bytes) = (elements.as_ptr().cast::<u8>(), size_of_val(elements));
+    // tch's tensors are not `Sync`. Nobody locks this one: it is only dropped.
+    // SAFETY: the buffer owns the tensor, whose memory this is, and there is no other handle.
     let buffer = unsafe { plugin_api::Buffer::from_owner(data, bytes, std::sync::Mutex::new(tensor)) };
-    plugin_api::Tensor::new(plugin_api::DType::F32, &shape, buffer).expect("its shape is that of its numbers")
+    plugin_api::Tensor::new(plugin_api::DType::F32, &shape, buffer).expect("the shape is the tensor's own")
 }
 
-/// Whether a tensor from outside has the shape and type of one of ours.
+/// Checks that a tensor from outside has the shape of `ours`, and is fp32.
+///
+/// # Errors
+/// If it does not.
 pub(crate) fn expect_like(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) -> Result<()> {
-    let wanted = shape_of(ours);
-    if tensor.shape() != wanted {
-        return Err(Error::tensor(name, format!("has shape {:?}, not {wanted:?}", tensor.shape())));
+    let shape = shape_of(ours);
+    if tensor.shape() != shape {
+        return Err(Error::tensor(name, format!("has shape {:?}, not {shape:?}", tensor.shape())));
     }
     if tensor.dtype() != plugin_api::DType::F32 {
         return Err(Error::tensor(name, format!("holds {}, not f32", tensor.dtype())));
@@ -52,110 +62,122 @@ pub(crate) fn expect_like(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor
     Ok(())
 }
 
-/// Writes a tensor that passed [`expect_like`] into one of ours.
+/// Copies a tensor that passed [`expect_like`] into `ours`.
+///
+/// # Errors
+/// If libtorch fails.
 pub(crate) fn copy_into(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) -> Result<()> {
     let elements = tensor.elements::<f32>().map_err(|e| Error::tensor(name, e.message()))?;
-    write_to(ours, elements).map_err(|e| Error::tensor(name, "could not be copied").because(&e))
+    copy_from_slice(ours, elements).map_err(|e| Error::tensor(name, "could not be copied").because(&e))
 }
 
-/// Writes as many numbers as a tensor has into it, on whatever device it is. Those for a GPU are put into pinned memory,
-/// from where they go on by themselves while the next ones are put there.
-pub(crate) fn write_to(ours: &Tensor, numbers: &[f32]) -> Result<()> {
-    // SAFETY: the view is only read, and is gone when this function returns: a copy on the CPU is done then, and one to a GPU
-    // begins from other memory, which libtorch keeps as long as it needs.
-    let view = unsafe { view_of(numbers, &ours.size()) }.map_err(torch)?;
+/// Copies as many elements as `ours` has into it, on any device. A copy to a GPU goes through pinned memory, and may still
+/// run when this returns.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn copy_from_slice(ours: &Tensor, elements: &[f32]) -> Result<()> {
+    // SAFETY: the view is only read, and dropped before this function returns. A copy on the CPU is done by then; one to a GPU
+    // reads pinned memory, which libtorch keeps until it is done.
+    let view = unsafe { view_of(elements, &ours.size()) }.map_err(torch_error)?;
     match ours.device() {
-        device @ tch::Device::Cuda(_) => native::begin_copy(ours, &view.f_pin_memory(device).map_err(torch)?),
+        device @ tch::Device::Cuda(_) => native::begin_copy(ours, &view.f_pin_memory(device).map_err(torch_error)?),
         _ => native::begin_copy(ours, &view),
     }
 }
 
-/// Lets a tensor, and every handle of it, point to these numbers. They are not copied.
+/// Makes a tensor and all its handles use these elements as their memory.
 ///
 /// # Safety
-/// As long as the tensor points there, the numbers must stay where they are, nobody may write to them while somebody reads
-/// the tensor, and nobody may write to the tensor unless the numbers are his to write.
-pub(crate) unsafe fn point(tensor: &Tensor, numbers: &[f32]) -> Result<()> {
+/// While the tensor uses them, the elements must stay valid; nobody may write to them while libtorch reads the tensor; and
+/// libtorch may write to the tensor only if the elements are ours to write.
+pub(crate) unsafe fn set_memory(tensor: &Tensor, elements: &[f32]) -> Result<()> {
     let _guard = tch::no_grad_guard();
-    // SAFETY: as asked of the caller.
-    let view = unsafe { view_of(numbers, &tensor.size()) };
-    view.and_then(|view| tensor.shallow_clone().f_set_data(&view)).map_err(torch)
+    // SAFETY: the caller's promise.
+    let view = unsafe { view_of(elements, &tensor.size()) };
+    view.and_then(|view| tensor.shallow_clone().f_set_data(&view)).map_err(torch_error)
 }
 
-/// Numbers as a tensor of this shape.
+/// Elements as a contiguous tensor of this shape, without a copy.
 ///
 /// # Safety
-/// As in [`view`], for as many numbers as the slice has.
-unsafe fn view_of(numbers: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
-    assert_eq!(numbers.len() as i64, shape.iter().product::<i64>(), "as many numbers as the shape {shape:?} has");
+/// While a handle of the tensor exists, the elements must stay valid, nobody may write to them, and libtorch may only read
+/// the tensor.
+unsafe fn view_of(elements: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
+    // SAFETY: the caller's promise.
+    unsafe { view(elements.as_ptr(), elements.len(), shape) }
+}
+
+/// The same, which libtorch may write to.
+///
+/// # Safety
+/// While a handle of the tensor exists, the elements must stay valid, and nobody else may read or write them.
+pub(crate) unsafe fn view_of_mut(elements: &mut [f32], shape: &[i64]) -> Result<Tensor, TchError> {
+    // SAFETY: the caller's promise.
+    unsafe { view(elements.as_mut_ptr(), elements.len(), shape) }
+}
+
+/// # Safety
+/// `data` must point to `len` elements; otherwise as in [`view_of`] or [`view_of_mut`].
+unsafe fn view(data: *const f32, len: usize, shape: &[i64]) -> Result<Tensor, TchError> {
+    assert_eq!(len as i64, shape.iter().product::<i64>(), "the number of elements of shape {shape:?}");
     let strides = shape.iter().rev().scan(1, |all, &n| Some(std::mem::replace(all, *all * n)));
     let strides: Vec<i64> = strides.collect::<Vec<_>>().into_iter().rev().collect();
-    // SAFETY: the shape has as many numbers as the slice; the rest is asked of the caller.
-    unsafe { view(numbers.as_ptr(), shape, &strides) }
+    // SAFETY: the shape has `len` elements; the rest is the caller's promise.
+    unsafe { Tensor::f_from_blob(data.cast(), shape, &strides, Kind::Float, tch::Device::Cpu) }
 }
 
-/// Memory of another owner as a tensor.
+/// The tensor of this name, which must be like `ours`.
 ///
-/// # Safety
-/// As long as there is a handle of the tensor, every number that shape and strides reach from `data` must be there. Nobody
-/// may write to them while somebody reads them, through the tensor or otherwise, and nobody may write through the tensor
-/// to what was borrowed for reading alone.
-pub(crate) unsafe fn view(data: *const f32, shape: &[i64], strides: &[i64]) -> Result<Tensor, TchError> {
-    // SAFETY: as asked of the caller.
-    unsafe { Tensor::f_from_blob(data.cast(), shape, strides, Kind::Float, tch::Device::Cpu) }
-}
-
-/// The tensor of this name, which is like `ours`.
-pub(crate) fn like<'a>(params: &'a Params, name: &str, ours: &Tensor) -> Result<&'a plugin_api::Tensor> {
+/// # Errors
+/// If it is missing, or differs in shape or type.
+pub(crate) fn get_like<'a>(params: &'a Params, name: &str, ours: &Tensor) -> Result<&'a plugin_api::Tensor> {
     let tensor = params.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
     expect_like(name, tensor, ours).map(|()| tensor)
 }
 
-/// A fresh tensor like `ours`, with the values of the one of this name.
+/// A new tensor like `ours`, with the values of the one of this name.
+///
+/// # Errors
+/// If that is missing, or differs in shape or type, or libtorch fails.
 pub(crate) fn fresh_like(params: &Params, name: &str, ours: &Tensor) -> Result<Tensor> {
-    let tensor = like(params, name, ours)?;
-    let fresh = ours.detach().f_empty_like().map_err(torch)?;
+    let tensor = get_like(params, name, ours)?;
+    let fresh = ours.detach().f_empty_like().map_err(torch_error)?;
     copy_into(name, tensor, &fresh)?;
     Ok(fresh)
 }
 
-/// A matrix of so many rows.
-pub(crate) fn matrix(numbers: &[f32], rows: usize) -> Tensor {
-    Tensor::from_slice(numbers).reshape([rows as i64, -1])
+/// Copies elements to a new tensor of `rows` rows on the CPU.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn matrix(elements: &[f32], rows: usize) -> Result<Tensor> {
+    Tensor::f_from_slice(elements).and_then(|all| all.f_reshape([rows as i64, -1])).map_err(torch_error)
 }
 
-/// The numbers of a contiguous fp32 tensor on the CPU.
+/// The elements of a contiguous fp32 tensor on the CPU.
 ///
 /// # Safety
-/// As long as the slice is used, nobody may write to the tensor's memory, through whatever handle.
+/// Nobody may write to the tensor's memory while the slice exists, through any handle.
 pub(crate) unsafe fn slice(tensor: &Tensor) -> &[f32] {
-    let len = plain(tensor);
-    // SAFETY: the memory is that of `len` fp32 numbers, as `plain` asserts, and lives as long as the tensor; the rest is
-    // asked of the caller.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) }
-}
-
-/// The same, to be written to.
-///
-/// # Safety
-/// As long as the slice is used, nobody else may read or write the tensor's memory, through whatever handle.
-pub(crate) unsafe fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
-    let len = plain(tensor);
-    // SAFETY: as in `slice`.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
-}
-
-/// A copy of the numbers of an fp32 tensor.
-pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
-    let mut numbers = vec![0.0; tensor.numel()];
-    tensor.f_contiguous().and_then(|tensor| tensor.f_copy_data(&mut numbers, tensor.numel())).map_err(torch)?;
-    Ok(numbers)
-}
-
-fn plain(tensor: &Tensor) -> usize {
     let device_and_kind = (tensor.device(), tensor.kind());
-    assert!(device_and_kind == (tch::Device::Cpu, Kind::Float) && tensor.is_contiguous(), "{tensor:?} is not plain");
-    tensor.numel()
+    assert!(
+        device_and_kind == (tch::Device::Cpu, Kind::Float) && tensor.is_contiguous(),
+        "{tensor:?} is not a contiguous fp32 tensor on the CPU"
+    );
+    // SAFETY: the assertion says that the memory holds this many elements, and it lives as long as the tensor; the rest is the
+    // caller's promise.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// Copies the elements of an fp32 tensor, which waits for its device.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn to_vec(tensor: &Tensor) -> Result<Vec<f32>> {
+    let mut elements = vec![0.0; tensor.numel()];
+    tensor.f_contiguous().and_then(|tensor| tensor.f_copy_data(&mut elements, tensor.numel())).map_err(torch_error)?;
+    Ok(elements)
 }
 
 /// The shape, in the contract's integers.

@@ -6,53 +6,53 @@ use plugin_api::{Context, Error, Result};
 
 use crate::architecture::Architecture;
 use crate::config::Pretrained;
-use crate::heads::number;
+use crate::heads::head_number;
 use crate::hub::{self, HubName};
-use crate::impostor;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameter, Parameters};
+use crate::placeholder;
 use crate::tokenize::Tokenizer;
-use crate::weights::{self, Found, Weights};
+use crate::weight_files::{self, LocatedTensors, WeightFiles};
 
-/// The files of a checkpoint, with the weights under [`weights::SINGLE`] or [`weights::INDEX`].
+/// The files of a checkpoint, beside its weights in [`weight_files::SINGLE`] or [`weight_files::INDEX`].
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
-/// What other programs want beside those, besides the published code.
+/// Optional files that other programs read.
 pub(crate) const SETTINGS: [&str; 2] = ["special_tokens_map.json", TOKENIZER_CONFIG];
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Before the names of the trunk's parameters, which are published without it.
+/// Our prefix of the published names of the trunk's parameters.
 const TRUNK: &str = "trunk.";
-/// Where our own export puts the heads.
+/// The heads in an export.
 pub(crate) const REGRESSORS: &str = "regressors.safetensors";
 
-/// Where a trunk comes from, opened but for its weights.
+/// A pretrained trunk, or the description of a random one. The weights are not read yet.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Sizes and switches.
+    /// The contents of `config.json`.
     pub architecture: Architecture,
-    /// The tokenizer that the trunk was trained with.
+    /// The trunk's tokenizer.
     pub tokenizer: Tokenizer,
-    /// Files that other programs need beside those: the published code, the tokenizer's settings.
+    /// Names and contents of files that an export carries along: modelling code and the tokenizer's settings.
     pub companions: Vec<(String, Vec<u8>)>,
-    weights: Option<Weights>,
+    /// None for a random trunk.
+    weights: Option<WeightFiles>,
 }
 
 impl Checkpoint {
-    /// Reads the small files of a folder, which is fetched from the hub first if there is none of this name here; or
-    /// makes what stands for them.
+    /// Reads the small files of a folder, which is downloaded from the hub if it does not exist.
     ///
     /// # Errors
-    /// If there is no such folder, here or on the hub, or a file is missing or damaged.
+    /// If there is no such folder or model on the hub, or a file is missing or damaged.
     pub fn open(pretrained: &Pretrained, ctx: &Context<'_>) -> Result<Self> {
         match pretrained {
             Pretrained::Named(name) if Path::new(name).is_dir() => Self::read(Path::new(name)),
             Pretrained::Named(name) => match HubName::parse(name) {
                 Some(name) => Self::read(&hub::fetch(&name, ctx)?),
                 None => {
-                    let message = format!("`{name}` is neither a folder nor a name on the hub");
+                    let message = format!("`{name}` is neither a folder nor the name of a model on the hub");
                     let help = format!(
-                        "give a folder with `{CONFIG}`, `{}` and `{TOKENIZER}`, or `owner/name` or \
-                         `owner/name@revision` of such a one on the hub",
-                        weights::SINGLE
+                        "give a folder with `{CONFIG}`, `{}` and `{TOKENIZER}`, or a model on the hub, `owner/name` or \
+                         `owner/name@revision`",
+                        weight_files::SINGLE
                     );
                     Err(Error::config(message).at_key("pretrained").help(help))
                 }
@@ -67,74 +67,75 @@ impl Checkpoint {
 
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CONFIG);
-        let text = impostor::read(&path)?;
+        let text = placeholder::read(&path)?;
         let damaged = |message: String| Error::data(message).in_file(&path, None);
         let architecture: Architecture = serde_json::from_slice(&text)
-            .map_err(|e| damaged("is no configuration of an AMPLIFY trunk".to_owned()).because(&e))?;
+            .map_err(|e| damaged("is not the configuration of an AMPLIFY trunk".to_owned()).because(&e))?;
         architecture.check().map_err(damaged)?;
         let tokenizer = Tokenizer::read(&folder.join(TOKENIZER), &architecture)?;
-        Ok(Self { architecture, tokenizer, companions: companions(folder)?, weights: Some(Weights::of(folder)?) })
+        let weights = Some(WeightFiles::in_folder(folder)?);
+        Ok(Self { architecture, tokenizer, companions: companions(folder)?, weights })
     }
 
-    /// Whether its weights, if there are any, are those of the trunk. Reads no more than the files' headers.
+    /// Checks that the weights, if there are any, are those of the trunk. Reads only the files' headers.
     ///
     /// # Errors
-    /// If a file is damaged, or its tensors are not those of the trunk.
-    pub fn fits(&self, parameters: &Parameters) -> Result<()> {
-        self.weights.as_ref().map_or(Ok(()), |weights| trunk(weights, parameters).map(drop))
+    /// If a file is damaged, or its tensors are not the trunk's.
+    pub fn check_weights(&self, parameters: &Parameters) -> Result<()> {
+        self.weights.as_ref().map_or(Ok(()), |weights| locate_trunk(weights, parameters).map(drop))
     }
 
-    /// Gives the trunk's parameters that have no values yet those of the checkpoint, if there is one.
+    /// Reads the weights, if there are any, into the trunk's parameters without values.
     ///
     /// # Errors
-    /// As [`fits`](Self::fits), or if a file cannot be read.
+    /// Those of [`check_weights`](Self::check_weights), or if a file cannot be read.
     pub fn load_trunk(&self, parameters: &mut Parameters) -> Result<()> {
         let Some(weights) = &self.weights else { return Ok(()) };
         if !parameters.iter().any(|p| p.is_missing() && p.name.starts_with(TRUNK)) {
             return Ok(());
         }
-        let mut found = trunk(weights, parameters)?;
-        parameters
-            .give(|name| name.starts_with(TRUNK), |parameter, out| found.read(&parameter.name[TRUNK.len()..], out))
+        let mut located = locate_trunk(weights, parameters)?;
+        let read = |parameter: &Parameter, out: &mut [f32]| located.read(&parameter.name[TRUNK.len()..], out);
+        parameters.fill_missing(|name| name.starts_with(TRUNK), read)
     }
 }
 
-fn trunk(weights: &Weights, parameters: &Parameters) -> Result<Found> {
+fn locate_trunk(weights: &WeightFiles, parameters: &Parameters) -> Result<LocatedTensors> {
     let trunk = parameters.iter().filter_map(|p| Some((p.name.strip_prefix(TRUNK)?, p.shape())));
-    weights.find(&trunk.collect::<Vec<_>>(), |_| false).map_err(|e| match e.hint() {
+    weights.locate(&trunk.collect::<Vec<_>>(), |_| false).map_err(|e| match e.hint() {
         Some(_) => e,
-        None => e.help(format!("do `{CONFIG}` and the weights belong together?")),
+        None => e.help(format!("check that `{CONFIG}` and the weights are of the same checkpoint")),
     })
 }
 
-/// Whether a file holds the heads' weights; it may hold other tasks' heads as well.
+/// Checks that a file holds the heads' weights. It may hold heads of other tasks too.
 ///
 /// # Errors
-/// If it cannot be read, or does not.
-pub(crate) fn regressors_fit(path: &Path, parameters: &Parameters, tasks: usize) -> Result<()> {
-    regressors(path, parameters, tasks).map(drop)
+/// If it cannot be read, or a head is missing or has another shape.
+pub(crate) fn check_regressors(path: &Path, parameters: &Parameters, tasks: usize) -> Result<()> {
+    locate_regressors(path, parameters, tasks).map(drop)
 }
 
-/// Gives the heads' parameters that have no values yet those of such a file.
+/// Reads a file's weights into the heads' parameters without values.
 ///
 /// # Errors
-/// As [`regressors_fit`].
+/// Those of [`check_regressors`].
 pub(crate) fn load_regressors(path: &Path, parameters: &mut Parameters, tasks: usize) -> Result<()> {
-    if !parameters.iter().any(|p| p.is_missing() && number(&p.name).is_some()) {
+    if !parameters.iter().any(|p| p.is_missing() && head_number(&p.name).is_some()) {
         return Ok(());
     }
-    let mut found = regressors(path, parameters, tasks)?;
-    parameters.give(|name| number(name).is_some(), |parameter, out| found.read(&parameter.name, out))
+    let mut located = locate_regressors(path, parameters, tasks)?;
+    parameters.fill_missing(|name| head_number(name).is_some(), |parameter, out| located.read(&parameter.name, out))
 }
 
-fn regressors(path: &Path, parameters: &Parameters, tasks: usize) -> Result<Found> {
+fn locate_regressors(path: &Path, parameters: &Parameters, tasks: usize) -> Result<LocatedTensors> {
     let heads: Vec<_> =
-        parameters.iter().filter(|p| number(&p.name).is_some()).map(|p| (p.name.as_str(), p.shape())).collect();
-    let held = |head| heads.iter().any(|(name, _)| number(name) == Some(head));
-    let elsewhere = |name: &str| number(name).is_some_and(|head| head < tasks && !held(head));
-    Weights::single(path.to_owned()).find(&heads, elsewhere).map_err(|e| match e.hint() {
+        parameters.iter().filter(|p| head_number(&p.name).is_some()).map(|p| (p.name.as_str(), p.shape())).collect();
+    let held = |head| heads.iter().any(|(name, _)| head_number(name) == Some(head));
+    let of_other_tasks = |name: &str| head_number(name).is_some_and(|head| head < tasks && !held(head));
+    WeightFiles::single(path.to_owned()).locate(&heads, of_other_tasks).map_err(|e| match e.hint() {
         Some(_) => e,
-        None => e.help("the file's heads must have this experiment's `layer-sizes` and its tasks in the same order"),
+        None => e.help("the file's heads must have this experiment's `layer-sizes`, and its tasks in the same order"),
     })
 }
 

@@ -1,5 +1,4 @@
-//! The `[model]` table. A [`Config`] that could be read is a valid one: every value is checked where it is read, so
-//! that `fedplug check` finds all that is wrong, with its key.
+//! The `[model]` table. Values are checked while they are read, so that `fedplug check` reports every error with its key.
 
 use std::path::PathBuf;
 
@@ -13,23 +12,22 @@ pub use crate::pretrained::{Pretrained, RandomTrunk};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// The trunk: a folder with `config.json`, `model.safetensors` (or its index and shards) and `tokenizer.json`; else
-    /// the name of such a one on the hub, `owner/name` or `owner/name@revision` (see the crate's first page); or a table
-    /// that sizes one with random weights.
+    /// The trunk: a folder with `config.json`, `model.safetensors` (or its index and shards) and `tokenizer.json`; or a
+    /// model on the hub, `owner/name` or `owner/name@revision`; or a table with the sizes of a random one.
     pub(crate) pretrained: Pretrained,
-    /// The hidden layers of each regression head, multiples of 8; with none, a head is one linear layer.
+    /// The sizes of each head's hidden layers, multiples of 8; if empty, a head is one linear layer.
     #[serde(default = "default::layer_sizes", deserialize_with = "layer_sizes")]
     pub(crate) layer_sizes: Vec<i64>,
-    /// A safetensors file with heads to start from, named `regressors.T.K.weight`; random heads without it.
+    /// A safetensors file with the heads' initial weights, named `regressors.T.K.weight`; without it they are random.
     #[serde(default)]
     pub(crate) regressors: Option<PathBuf>,
     /// The dropout probability in the heads.
     #[serde(default = "default::dropout", deserialize_with = "probability")]
     pub(crate) dropout: f64,
-    /// Which positions a sequence's vector is the mean of.
+    /// The positions over which a sequence's hidden states are averaged.
     #[serde(default)]
     pub(crate) pooling: Pooling,
-    /// Whether the trunk keeps its weights and only the heads learn.
+    /// Whether only the heads are trained.
     #[serde(default)]
     pub(crate) frozen_trunk: bool,
     /// The learning rate of the trunk.
@@ -38,32 +36,33 @@ pub struct Config {
     /// The learning rate of the heads.
     #[serde(default = "default::regressor_lr", deserialize_with = "not_negative")]
     pub(crate) regressor_lr: f64,
-    /// How the learning rates change over the run.
+    /// How the learning rates change during the run.
     #[serde(default)]
     pub(crate) schedule: Schedule,
-    /// The decoupled weight decay of AdamW.
+    /// AdamW's decoupled weight decay.
     #[serde(default = "default::weight_decay", deserialize_with = "not_negative")]
     pub(crate) weight_decay: f64,
-    /// FedProx: how strongly a client is held to the global model of the round; 0 does not.
+    /// FedProx: the weight μ of the proximal term, which keeps a client close to the round's global model; 0 switches it
+    /// off.
     #[serde(default, deserialize_with = "not_negative")]
     pub(crate) proximal_mu: f64,
-    /// SCAFFOLD: whether control variates correct the gradients; it takes the aggregator `scaffold` as well.
+    /// SCAFFOLD: whether control variates correct the gradients. The aggregator must be `scaffold` too.
     #[serde(default)]
     pub(crate) scaffold: bool,
-    /// Ditto: how strongly each client's personal model, which is trained beside the shared one on the same batches and
-    /// is the client's own model in all results, is held to the global model; without it there is none.
-    #[serde(default, deserialize_with = "some_not_negative")]
+    /// Ditto: the weight λ of the term that keeps a client's personal model close to the global one. The personal model is
+    /// trained on the same batches as the shared one, and gives the client's results. Without this key there is none.
+    #[serde(default, deserialize_with = "optional_not_negative")]
     #[schemars(range(min = 0.0))]
     pub(crate) ditto_lambda: Option<f64>,
-    /// What the trunk's products are computed in.
+    /// The number format of the trunk's matrix products.
     #[serde(default)]
     pub(crate) precision: Precision,
-    /// Sequences in a training batch.
+    /// Sequences per training batch.
     #[serde(default = "default::batch_size", deserialize_with = "at_least_one")]
     pub(crate) batch_size: usize,
-    /// Sequences in a batch of evaluation and prediction; four times `batch-size` if not given. It changes predictions
-    /// by rounding at most, where matrix products are summed in another order for another number of rows.
-    #[serde(default, deserialize_with = "some_at_least_one")]
+    /// Sequences per batch in evaluation and prediction; default: four times `batch-size`. It changes predictions by
+    /// rounding errors only.
+    #[serde(default, deserialize_with = "optional_at_least_one")]
     #[schemars(range(min = 1))]
     pub(crate) evaluation_batch_size: Option<usize>,
 }
@@ -74,38 +73,38 @@ impl Config {
     }
 }
 
-/// Which positions a sequence's vector is the mean of.
+/// The positions over which a sequence's hidden states are averaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
-    /// Its own tokens, `<bos>` and `<eos>` included: a prediction does not depend on the rest of its batch.
+    /// The sequence's tokens, with `<bos>` and `<eos>`: predictions do not depend on the batch.
     #[default]
     Tokens,
-    /// All positions of the batch, padding included, as the reference implementation does.
+    /// All positions of the batch, with padding, as in the reference implementation.
     AllPositions,
 }
 
-/// What the trunk's products are computed in. Parameters, optimiser, norms and heads are fp32 in every case.
+/// The number format of the trunk's matrix products. Parameters, optimiser, norms and heads always use fp32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
     Fp32,
-    /// 32-bit floats, of which the products of NVIDIA GPUs read 19 bits; for GPUs alone.
+    /// TensorFloat-32: fp32 of which NVIDIA GPUs use 19 bits. Only for GPUs.
     Tf32,
-    /// bfloat16 with sums in fp32: twice as fast where the processor or GPU knows it.
+    /// bfloat16 with sums in fp32, by libtorch. Faster on GPUs; on the CPU it uses one thread.
     Bf16,
 }
 
-/// How the learning rates change over the run.
+/// How the learning rates change during the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Constant in the first round, then linear to 0 over the steps of all later rounds.
+    /// Constant in the first round, then linear to 0 over all later rounds.
     #[default]
     Linear,
-    /// Always the same. A run that is resumed may then have more rounds than it was begun with.
+    /// Constant. A resumed run may have more rounds than it was started with.
     Constant,
 }
 
@@ -139,7 +138,7 @@ fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Er
     }
 }
 
-fn some_not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+fn optional_not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     not_negative(deserializer).map(Some)
 }
 
@@ -157,7 +156,7 @@ fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::
     if value > 0 { Ok(value) } else { Err(Error::custom("must be at least 1, not 0")) }
 }
 
-fn some_at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+fn optional_at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     at_least_one(deserializer).map(Some)
 }
 
@@ -165,7 +164,7 @@ fn layer_sizes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D
     let sizes = Vec::<i64>::deserialize(deserializer)?;
     match sizes.iter().find(|&&size| size <= 0 || size % 8 != 0) {
         Some(size) => {
-            Err(Error::custom(format!("must be multiples of 8, for the 8 groups of the norm, and {size} is not")))
+            Err(Error::custom(format!("must be multiples of 8, the number of groups of the norm; {size} is not")))
         }
         None => Ok(sizes),
     }
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_alone_gets_the_defaults() {
+    fn a_config_with_only_pretrained_has_the_defaults() {
         let config: Config = read(&json!({ "pretrained": "models/AMPLIFY_120M" })).unwrap();
         assert!(matches!(&config.pretrained, Pretrained::Named(name) if name == "models/AMPLIFY_120M"));
         assert_eq!(config.layer_sizes, [128, 64, 32]);
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_value_is_named_with_its_key() {
+    fn every_invalid_value_is_reported_with_its_key() {
         let trunk = json!({
             "hidden-size": 64, "layers": 2, "heads": 4, "intermediate-size": 256, "hidden_act": "gelu",
         });
@@ -220,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn a_trunk_that_cannot_be_is_refused() {
+    fn invalid_trunk_sizes_are_refused() {
         let trunk = |hidden: i64, heads: i64| {
             let trunk = json!({ "hidden-size": hidden, "layers": 2, "heads": heads, "intermediate-size": 8 });
             json!({ "pretrained": trunk })
         };
         assert!(problems(trunk(64, 5))[0].1.contains("`num_attention_heads`"), "{:?}", problems(trunk(64, 5)));
         assert!(problems(trunk(12, 4))[0].1.contains("even"));
-        assert!(problems(json!({ "pretrained": 5 }))[0].1.contains("a folder, a name on the hub, or a table"));
+        assert!(problems(json!({ "pretrained": 5 }))[0].1.contains("a folder, a model on the hub, or a table"));
         assert_eq!(problems(json!({ "pretrained": { "layers": 2 } }))[0].1, "`hidden-size` is missing");
     }
 }

@@ -1,7 +1,7 @@
-//! Which devices there are.
+//! The devices of this machine, and where a model computes.
 //!
-//! The plugin is linked against libtorch's CPU library alone, so that one build loads on every machine. Where there is
-//! a GPU, libtorch's CUDA library is opened beside it before the first use of libtorch, and registers itself.
+//! The plugin links libtorch's CPU library alone, so that one build loads on every machine. Where there is a GPU, it opens
+//! libtorch's CUDA library before anything asks libtorch for CUDA: libtorch remembers the first answer.
 
 #[cfg(target_os = "linux")]
 use std::path::{Path, PathBuf};
@@ -10,24 +10,32 @@ use std::sync::OnceLock;
 use plugin_api::{Error, Result};
 use tch::{Cuda, Device};
 
-use crate::native::{OnStream, Stream};
+use crate::native::{Stream, StreamGuard};
 
-/// The devices of this machine, as an experiment names them.
+/// The names of this machine's devices: `cpu`, `cuda:0`, ….
 pub(crate) fn devices() -> Vec<String> {
-    let _ = cuda_library();
-    let gpus = (0..Cuda::device_count().max(0)).map(|i| format!("cuda:{i}"));
+    let gpus = (0..gpu_count()).map(|i| format!("cuda:{i}"));
     std::iter::once("cpu".to_owned()).chain(gpus).collect()
 }
 
-/// The device of this name, if it exists.
+/// How many GPUs libtorch can use. Opens the CUDA library first.
+pub(crate) fn gpu_count() -> i64 {
+    // `find` reports why there is none.
+    let _ = cuda_library();
+    Cuda::device_count().max(0)
+}
+
+/// The device of this name.
+///
+/// # Errors
+/// If this machine has no such device.
 pub(crate) fn find(name: &str) -> Result<Device> {
-    let library = cuda_library();
     let known = devices();
     if !known.iter().any(|device| device == name) {
         let known: Vec<_> = known.iter().map(|device| format!("`{device}`")).collect();
         let mut error = Error::config(format!("there is no device `{name}`"))
             .help(format!("this machine has: {}", known.join(", ")));
-        if let (true, Err(cause)) = (name.starts_with("cuda"), library) {
+        if let (true, Err(cause)) = (name.starts_with("cuda"), cuda_library()) {
             error = error.because_of(cause);
         }
         return Err(error);
@@ -38,58 +46,83 @@ pub(crate) fn find(name: &str) -> Result<Device> {
     }
 }
 
-/// Where an instance computes.
+/// Where a model computes.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// The device.
+pub struct DeviceContext {
+    /// libtorch's device.
     pub device: Device,
-    /// The instance's own queue of a GPU's work, so that clients on one GPU do not wait for one another.
+    /// The model's own CUDA stream, so that the models of one GPU do not wait for each other.
     stream: Option<Stream>,
-    /// Whether the parameters' numbers lie in this process's memory, and are computed with by [`crate::cpu`].
-    pub(crate) here: bool,
+    /// Whether parameters are in host memory, where [`crate::cpu`] can compute with them.
+    pub(crate) on_host: bool,
 }
 
-impl Place {
+impl DeviceContext {
     /// The CPU.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, stream: None, here: true }
+        Self { device: Device::Cpu, stream: None, on_host: true }
     }
 
-    /// A device.
+    /// For a device; a GPU gets a new stream.
     ///
     /// # Errors
-    /// If a GPU has no stream for it.
-    pub fn of(device: Device) -> Result<Self> {
+    /// If libtorch cannot make the stream.
+    pub fn new(device: Device) -> Result<Self> {
         match device {
-            Device::Cuda(number) => Ok(Self { device, stream: Some(Stream::of_gpu(number)?), here: false }),
+            Device::Cuda(number) => Ok(Self { device, stream: Some(Stream::of_gpu(number)?), on_host: false }),
             Device::Cpu => Ok(Self::cpu()),
-            _ => Ok(Self { device, stream: None, here: false }),
+            _ => Ok(Self { device, stream: None, on_host: false }),
         }
     }
 
-    /// The CPU, treated as what is treated like a GPU.
+    /// The CPU, used like a GPU: parameters in libtorch's memory, and all computation in libtorch.
     #[cfg(test)]
-    pub(crate) fn as_if_elsewhere() -> Self {
-        Self { here: false, ..Self::cpu() }
+    pub(crate) fn simulated_gpu() -> Self {
+        Self { on_host: false, ..Self::cpu() }
     }
 
-    /// Lets this thread's work go to the instance's stream until what is returned is dropped.
-    pub(crate) fn enter(&self) -> Result<Option<OnStream>> {
+    /// Makes the stream this thread's current one until the guard is dropped. None on the CPU.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn enter(&self) -> Result<Option<StreamGuard>> {
         self.stream.map(Stream::enter).transpose()
     }
 
-    /// Waits until all copies that were begun are done.
+    /// Waits for all work of the stream.
+    ///
+    /// # Errors
+    /// If libtorch, or work that was started before, fails.
     pub(crate) fn wait(&self) -> Result<()> {
         self.stream.map_or(Ok(()), Stream::wait)
     }
 
-    /// The most bytes of a GPU that this process's tensors had at a time.
+    /// The most bytes of the GPU that this process's tensors used at a time. None on the CPU.
+    ///
+    /// # Errors
+    /// If libtorch fails.
     pub(crate) fn peak_bytes(&self) -> Result<Option<i64>> {
         self.stream.map(Stream::peak_bytes).transpose()
     }
+
+    /// Returns the unused memory that libtorch holds back for later tensors. Does nothing on the CPU.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn empty_cache(&self) -> Result<()> {
+        self.stream.map_or(Ok(()), |_| crate::native::empty_cache())
+    }
+
+    /// As an experiment names it.
+    pub(crate) fn name(&self) -> String {
+        match self.device {
+            Device::Cuda(number) => format!("cuda:{number}"),
+            _ => "cpu".to_owned(),
+        }
+    }
 }
 
-/// Opens the CUDA library, once in a process; otherwise says why not.
+/// Opens the CUDA library, once per process. The error says why it cannot be used.
 fn cuda_library() -> Result<(), String> {
     static OPENED: OnceLock<Result<(), String>> = OnceLock::new();
     OPENED.get_or_init(open_cuda_library).clone()
@@ -103,9 +136,10 @@ fn open_cuda_library() -> Result<(), String> {
     if !driver {
         return Err("no NVIDIA driver is loaded".to_owned());
     }
-    let path = beside_libtorch()?;
-    // SAFETY: the library is libtorch's own, of the version that this plugin is linked against; its initialisers
-    // register CUDA with the libtorch that is already loaded. It is never unloaded.
+    let path = cuda_library_path()?;
+    // It finds libtorch and CUDA through its own dependencies, so its symbols need not be global.
+    // SAFETY: the library is libtorch's own, of the version that this plugin links; its initialisers register CUDA with the
+    // loaded libtorch. It is never unloaded.
     match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) } {
         Ok(library) => {
             std::mem::forget(library);
@@ -117,14 +151,14 @@ fn open_cuda_library() -> Result<(), String> {
 
 #[cfg(not(target_os = "linux"))]
 fn open_cuda_library() -> Result<(), String> {
-    Err("CUDA is used on Linux only".to_owned())
+    Err("CUDA is supported on Linux only".to_owned())
 }
 
-/// Where `libtorch_cuda.so` lies: `FEDPLUG_LIBTORCH_CUDA`, or beside the loaded libtorch. By its real path, since it
-/// finds its CUDA packages relative to itself.
+/// The path of `libtorch_cuda.so`: `FEDPLUG_LIBTORCH_CUDA`, or beside the loaded libtorch. Links are resolved, since the
+/// library finds CUDA's packages relative to its real path.
 #[cfg(target_os = "linux")]
-fn beside_libtorch() -> Result<PathBuf, String> {
-    let wanted = if let Some(path) = std::env::var_os("FEDPLUG_LIBTORCH_CUDA") {
+fn cuda_library_path() -> Result<PathBuf, String> {
+    let path = if let Some(path) = std::env::var_os("FEDPLUG_LIBTORCH_CUDA") {
         PathBuf::from(path)
     } else {
         let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("`/proc/self/maps`: {e}"))?;
@@ -132,7 +166,7 @@ fn beside_libtorch() -> Result<PathBuf, String> {
         let libtorch = loaded.map(PathBuf::from).find(|path| path.ends_with("libtorch_cpu.so"));
         libtorch.ok_or("libtorch is linked statically")?.with_file_name("libtorch_cuda.so")
     };
-    wanted.canonicalize().map_err(|e| format!("`{}`: {e}", wanted.display()))
+    path.canonicalize().map_err(|e| format!("`{}`: {e}", path.display()))
 }
 
 #[cfg(test)]
@@ -140,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cpu_is_always_there_and_others_are_named() {
+    fn cpu_is_always_a_device_and_unknown_devices_are_refused() {
         assert_eq!(devices()[0], "cpu");
         assert_eq!(find("cpu").unwrap(), Device::Cpu);
         let error = find("cuda:4096").unwrap_err();

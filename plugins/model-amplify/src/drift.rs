@@ -23,7 +23,7 @@ use plugin_api::{Error, Message, Params, Result, State};
 use tch::Tensor;
 
 use crate::bridge;
-use crate::device::Place;
+use crate::device::DeviceContext;
 
 /// Names of control variates in a message's extra tensors: this, and the parameter's name.
 const CONTROL: &str = "scaffold.";
@@ -40,7 +40,7 @@ const SUM: &str = "scaffold.sum.";
 
 /// The corrections of a client's gradients.
 #[derive(Debug)]
-pub(crate) struct Drift {
+pub(crate) struct GradientCorrection {
     proximal: f64,
     scaffold: bool,
     slots: Vec<Slot>,
@@ -64,7 +64,7 @@ struct Slot {
     sum: Option<(Tensor, u32)>,
 }
 
-impl Drift {
+impl GradientCorrection {
     /// For the parameters that learn, in the optimiser's order.
     pub(crate) fn new<'a>(
         parameters: impl Iterator<Item = (&'a str, &'a Tensor)>,
@@ -138,7 +138,7 @@ impl Drift {
 
     /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps. Of a
     /// client that took none it is 0 for all, in memory that nobody touches.
-    pub(crate) fn send(&mut self, place: &Place, round: Option<u64>) -> Result<Params> {
+    pub(crate) fn send(&mut self, context: &DeviceContext, round: Option<u64>) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         if self.scaffold && self.slots.iter().all(|slot| slot.sum.is_none()) {
             let zeros = |slot: &Slot| {
@@ -156,7 +156,7 @@ impl Drift {
             slot.next = Some(next);
         }
         self.sent = round.filter(|_| !names.is_empty());
-        Ok(names.into_iter().zip(bridge::fetch(changes.iter(), place)?).collect())
+        Ok(names.into_iter().zip(bridge::fetch(changes.iter(), context)?).collect())
     }
 
     /// Ends a round: what came with its message counts no more.
@@ -165,7 +165,7 @@ impl Drift {
     }
 
     /// Adds the client's control variates to a state, and within a round what came with its message.
-    pub(crate) fn save(&self, place: &Place, state: &mut State) -> Result<()> {
+    pub(crate) fn save(&self, context: &DeviceContext, state: &mut State) -> Result<()> {
         let mut all: Vec<(String, &Tensor)> = Vec::new();
         let mut counts = serde_json::Map::new();
         for slot in &self.slots {
@@ -182,7 +182,7 @@ impl Drift {
             counts.extend(slot.sum.as_ref().map(|(_, count)| (slot.name.clone(), (*count).into())));
         }
         let (names, tensors): (Vec<String>, Vec<&Tensor>) = all.into_iter().unzip();
-        for (name, tensor) in names.into_iter().zip(bridge::fetch(tensors.into_iter(), place)?) {
+        for (name, tensor) in names.into_iter().zip(bridge::fetch(tensors.into_iter(), context)?) {
             state.tensors.insert(name, tensor);
         }
         if let Some(round) = self.sent {
@@ -194,7 +194,7 @@ impl Drift {
         Ok(())
     }
 
-    /// Reads those of a state, for [`Drift::restore`].
+    /// Reads those of a state, for [`GradientCorrection::restore`].
     pub(crate) fn read(&self, state: &State) -> Result<(Vec<Held>, Option<u64>)> {
         let sent = if state.values.contains_key(SENT) { Some(state.value(SENT)?) } else { None };
         let counts: BTreeMap<String, u32> =
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn the_proximal_term_pulls_towards_what_was_received() {
         let (held, private) = (Tensor::from_slice(&[3.0_f32, 1.0]), Tensor::from_slice(&[7.0_f32]));
-        let mut drift = Drift::new([("w", &held), ("head", &private)].into_iter(), 0.5, false);
+        let mut drift = GradientCorrection::new([("w", &held), ("head", &private)].into_iter(), 0.5, false);
         let mut before = Tensor::from_slice(&[1.0_f32, 1.0]);
         drift.correct(0, &mut before);
         assert_eq!(values(&before), [1.0, 1.0]); // nothing was received yet
@@ -270,7 +270,7 @@ mod tests {
         let mut gradients = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
         gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient));
         assert_eq!((values(&gradients[0]), values(&gradients[1])), (vec![2.0, 0.5], vec![2.0]));
-        assert!(drift.send(&Place::cpu(), Some(0)).unwrap().is_empty());
+        assert!(drift.send(&DeviceContext::cpu(), Some(0)).unwrap().is_empty());
     }
 
     /// With plain gradient steps the mean of the gradients is the paper's option II.
@@ -278,7 +278,7 @@ mod tests {
     fn control_variates_are_those_of_the_paper() {
         let _guard = tch::no_grad_guard();
         let mut w = Tensor::from_slice(&[0.0_f32, 0.0]);
-        let mut drift = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let mut drift = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
         let (rate, steps, mut own) = (0.1_f32, 5, [0.0_f32; 2]);
         for (round, server) in [[0.0_f32, 0.0], [0.3, -0.2], [-1.0, 0.5]].into_iter().enumerate() {
             let start = [round as f32, -1.0];
@@ -291,7 +291,7 @@ mod tests {
                 drift.correct(0, &mut gradient);
                 let _ = w.g_sub_(&(&gradient * f64::from(rate)));
             }
-            let sent = drift.send(&Place::cpu(), Some(round as u64)).unwrap();
+            let sent = drift.send(&DeviceContext::cpu(), Some(round as u64)).unwrap();
             for (i, (end, change)) in
                 values(&w).into_iter().zip(sent.elements::<f32>("scaffold.w", &[2]).unwrap()).enumerate()
             {
@@ -306,13 +306,13 @@ mod tests {
             .receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }, Some(Some(2)))
             .unwrap();
         drift.correct(0, &mut Tensor::from_slice(&[1.0_f32, 2.0]));
-        let state_of = |drift: &Drift| {
+        let state_of = |drift: &GradientCorrection| {
             let mut state = State::default();
-            drift.save(&Place::cpu(), &mut state).unwrap();
+            drift.save(&DeviceContext::cpu(), &mut state).unwrap();
             state
         };
         let within = state_of(&drift);
-        let mut other = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let mut other = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
         let held = other.read(&within).unwrap();
         other.restore(held);
         let [mine, others] = [&mut drift, &mut other].map(|drift| {
@@ -320,7 +320,12 @@ mod tests {
             drift.correct(0, &mut gradient);
             (
                 values(&gradient),
-                drift.send(&Place::cpu(), Some(3)).unwrap().elements::<f32>("scaffold.w", &[2]).unwrap().to_vec(),
+                drift
+                    .send(&DeviceContext::cpu(), Some(3))
+                    .unwrap()
+                    .elements::<f32>("scaffold.w", &[2])
+                    .unwrap()
+                    .to_vec(),
             )
         });
         assert_eq!(mine, others);
@@ -338,11 +343,11 @@ mod tests {
     #[test]
     fn a_control_variate_that_the_server_does_not_have_is_not_taken_over() {
         let w = Tensor::from_slice(&[0.0_f32]);
-        let mut drift = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let mut drift = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
         let mut server = 0.0_f32;
-        let own = |drift: &Drift| {
+        let own = |drift: &GradientCorrection| {
             let mut state = State::default();
-            drift.save(&Place::cpu(), &mut state).unwrap();
+            drift.save(&DeviceContext::cpu(), &mut state).unwrap();
             state.tensors.get("scaffold.own.w").map_or(0.0, |own| own.elements::<f32>().unwrap()[0])
         };
         // Round, gradient, and whether the update arrives. A client alone: c is its own variate at any time.
@@ -354,13 +359,13 @@ mod tests {
             drift.receive(&Message { extra, ..Message::default() }, Some(taken)).unwrap();
             assert_eq!(own(&drift), server, "round {round}");
             drift.correct(0, &mut Tensor::from_slice(&[gradient]));
-            let sent = drift.send(&Place::cpu(), Some(round)).unwrap();
+            let sent = drift.send(&DeviceContext::cpu(), Some(round)).unwrap();
             drift.close();
             // A checkpoint here changes nothing.
             let mut state = State::default();
-            drift.save(&Place::cpu(), &mut state).unwrap();
+            drift.save(&DeviceContext::cpu(), &mut state).unwrap();
             let held = drift.read(&state).unwrap();
-            drift = Drift::new([("w", &w)].into_iter(), 0.0, true);
+            drift = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
             drift.restore(held);
             let change = sent.elements::<f32>("scaffold.w", &[1]).unwrap()[0];
             assert_eq!(server + change, gradient, "round {round}");

@@ -1,15 +1,14 @@
-//! Writing a model in the published formats, so that other programs, and `pretrained` itself, can read it.
+//! Exports in the published formats, which other programs and the key `pretrained` read.
 //!
-//! The trunk is in `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`, under its published
-//! names. Hugging Face's `AutoModel` also needs the modelling code that `auto_map` in `config.json` names. That code is not
-//! ours to give: where the trunk came with it, it is carried along, and `AutoModel.from_pretrained(folder,
-//! trust_remote_code=True)` loads the folder; a trunk that started at random has no `auto_map`, and its tensors are
-//! loaded by the code of one's choice.
+//! The trunk is in `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`, with its published names.
+//! Hugging Face's `AutoModel` also needs the modelling code that `auto_map` in `config.json` names. We may not distribute that
+//! code, so an export has it only if the trunk came with it; then `AutoModel.from_pretrained(folder, trust_remote_code=True)`
+//! loads the folder.
 //!
-//! The heads stand in `regressors.safetensors`, and `fedplug.json` says what each of them predicts. A head that holds
-//! nothing but its first random values is not among them (`heads.rs` says when); without any, both files are left out.
+//! The heads are in `regressors.safetensors`, and `fedplug.json` says what each predicts. Heads with random values are left out
+//! ([`crate::heads`]); without any other, both files are.
 //!
-//! `README.md` says the same to whoever finds the folder.
+//! `README.md` explains the folder to its readers.
 
 mod readme;
 
@@ -24,11 +23,11 @@ use serde_json::{Value, json};
 use crate::architecture::Architecture;
 use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER, TOKENIZER_CONFIG};
 use crate::config::Config;
-use crate::heads::Heads;
+use crate::heads::KnownHeads;
 use crate::tokenize::Tokenizer;
-use crate::weights;
+use crate::weight_files;
 
-/// What the heads are: the file beside them that says what `regressors.T` predicts.
+/// The file that says what each `regressors.T` predicts.
 const HEADS: &str = "fedplug.json";
 
 const README: &str = "README.md";
@@ -38,23 +37,26 @@ fn is_code(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "py")
 }
 
-/// A folder that is being filled.
-pub(crate) struct Folder<'a> {
+/// An export that is being written.
+pub(crate) struct ExportFolder<'a> {
     path: &'a Path,
     written: Vec<String>,
 }
 
-impl<'a> Folder<'a> {
+impl<'a> ExportFolder<'a> {
     pub(crate) fn new(path: &'a Path) -> Self {
         Self { path, written: Vec::new() }
     }
 
-    /// The files' names.
+    /// The names of the files.
     pub(crate) fn finish(self) -> Vec<String> {
         self.written
     }
 
-    /// The trunk under its published names, with its configuration and tokenizer.
+    /// Writes the trunk, its configuration, its tokenizer, and the files that came with it.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
     pub(crate) fn trunk(
         &mut self,
         params: &Params,
@@ -63,33 +65,39 @@ impl<'a> Folder<'a> {
         companions: &[(String, Vec<u8>)],
     ) -> Result<()> {
         let mut architecture = architecture.clone();
-        // The file may say that its weights were halves; ours are not.
+        // The checkpoint's weights may have been of another type.
         for key in ["torch_dtype", "dtype"] {
             architecture.others.entry(key).and_modify(|dtype| *dtype = "float32".into());
         }
         self.json(CONFIG, &json!(architecture))?;
-        self.tensors(weights::SINGLE, params, "trunk.")?;
+        self.tensors(weight_files::SINGLE, params, "trunk.")?;
         self.bytes(TOKENIZER, tokenizer.json())?;
         companions.iter().try_for_each(|(name, bytes)| self.bytes(name, bytes))?;
-        let came_with_it = companions.iter().any(|(name, _)| name == TOKENIZER_CONFIG);
-        match tokenizer.settings().filter(|_| !came_with_it) {
+        let has_settings = companions.iter().any(|(name, _)| name == TOKENIZER_CONFIG);
+        match tokenizer.settings().filter(|_| !has_settings) {
             Some(settings) => self.json(TOKENIZER_CONFIG, &settings),
             None => Ok(()),
         }
     }
 
-    /// A word on the folder for whoever finds it.
+    /// Writes `README.md`, after all other files.
+    ///
+    /// # Errors
+    /// If it cannot be written.
     pub(crate) fn readme(&mut self, architecture: &Architecture) -> Result<()> {
         let has = |name: &str| self.written.iter().any(|written| written == name);
         let code = architecture.others.contains_key("auto_map") && self.written.iter().any(|name| is_code(name));
         self.bytes(README, readme::text(has(REGRESSORS), code).as_bytes())
     }
 
-    /// The heads that are known, and what each predicts.
+    /// Writes the known heads, and what each predicts.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
     pub(crate) fn regressors(
         &mut self,
         params: &Params,
-        heads: &Heads,
+        heads: &KnownHeads,
         config: &Config,
         setup: &ModelSetup,
     ) -> Result<()> {
@@ -97,7 +105,7 @@ impl<'a> Folder<'a> {
             return Ok(());
         }
         self.tensors(REGRESSORS, params, "")?;
-        let held = setup.tasks.iter().enumerate().filter(|(number, _)| heads.known(*number));
+        let held = setup.tasks.iter().enumerate().filter(|(number, _)| heads.contains(*number));
         let tasks: Vec<Value> = held
             .map(|(number, task)| {
                 json!({ "regressor": number, "name": task.name, "inputs": task.inputs, "target": task.target })
@@ -117,7 +125,7 @@ impl<'a> Folder<'a> {
                 TensorView::new(Dtype::F32, tensor.shape().to_vec(), tensor.buffer().as_slice()).map_err(failed)?;
             views.push((name.strip_prefix(prefix).unwrap_or(name), view));
         }
-        // Other programs refuse a file that does not say which framework's layout it has.
+        // Hugging Face's `transformers` refuses a file without `format`.
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
         safetensors::serialize_to_file(views, Some(metadata), &path).map_err(failed)?;
         self.written.push(name.to_owned());

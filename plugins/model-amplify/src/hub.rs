@@ -1,8 +1,7 @@
-//! Trunks on the Hugging Face hub, or on what `HF_ENDPOINT` names.
+//! Trunks on the Hugging Face hub, or the one that `HF_ENDPOINT` names.
 //!
-//! The cache is laid out as Hugging Face's programs do it: `snapshots/COMMIT/FILE` links to a blob, and `refs/REVISION`
-//! names the commit. A commit whose files are all there is used without a word to the hub; the crate's first page says
-//! what that means for users, and which variables are heard.
+//! The cache has Hugging Face's layout: `snapshots/COMMIT/FILE` links to a blob, and `refs/REVISION` names the commit. A
+//! complete commit is used without asking the hub. The crate's first page documents this and the environment variables.
 
 mod download;
 
@@ -18,10 +17,10 @@ use plugin_api::{Context, Error, Result};
 use serde_json::Value;
 
 use crate::checkpoint::{CONFIG, SETTINGS, TOKENIZER};
-use crate::weights::{self, is_file_name, is_whole};
+use crate::weight_files::{self, is_file_name, is_whole};
 use download::Download;
 
-/// The branch where none is named.
+/// The default branch.
 const MAIN: &str = "main";
 
 /// `owner/name` or `owner/name@revision`.
@@ -32,7 +31,7 @@ pub(crate) struct HubName {
 }
 
 impl HubName {
-    /// None if the text has another form.
+    /// None for any other form.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (id, revision) = match text.split_once('@') {
             Some((id, revision)) => (id, Some(revision)),
@@ -43,7 +42,7 @@ impl HubName {
                 && word.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         };
         let (owner, name) = id.split_once('/')?;
-        // A branch's name may have several parts.
+        // The name of a branch may contain slashes.
         let named = revision.is_none_or(|revision| revision.split('/').all(word));
         (word(owner) && word(name) && named).then(|| Self { id: id.to_owned(), revision: revision.map(str::to_owned) })
     }
@@ -66,31 +65,31 @@ impl std::fmt::Display for HubName {
     }
 }
 
-/// The folder with a checkpoint's files, which are downloaded if the cache does not hold them all.
+/// The folder of a checkpoint in the cache. Missing files are downloaded.
 ///
 /// # Errors
-/// If they are not in the cache and cannot be downloaded.
+/// If a file is missing and cannot be downloaded.
 pub(crate) fn fetch(name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
-    // The clients of a run are made in parallel and ask for the same files: the first one downloads them.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // The clients of a run are made in parallel and need the same files. The first one downloads them.
+    static DOWNLOADING: Mutex<()> = Mutex::new(());
+    let _lock = DOWNLOADING.lock().unwrap_or_else(PoisonError::into_inner);
     let hub = Hub::from_env()?;
     let cached = hub.cached(name, ctx)?;
-    let lacking = lacking(&cached);
-    if lacking.is_empty() {
+    let missing = missing_files(&cached);
+    if missing.is_empty() {
         return Ok(cached);
     }
     if hub.offline {
-        let files: Vec<_> = lacking.iter().map(|file| format!("`{file}`")).collect();
-        let message = format!("`{name}` is not complete in the cache, and `HF_HUB_OFFLINE` is set");
+        let files: Vec<_> = missing.iter().map(|file| format!("`{file}`")).collect();
+        let message = format!("`{name}` is incomplete in the cache, and `HF_HUB_OFFLINE` is set");
         let error = Error::config(message).at_key("pretrained");
-        let error = error.because_of(format!("`{}` has no whole {}", cached.display(), files.join(", ")));
-        return Err(error.help("run it once with a network, or copy the cache of a machine that has one"));
+        let error = error.because_of(format!("`{}` lacks {}", cached.display(), files.join(", ")));
+        return Err(error.help("run once with network access, or copy the cache of a machine that has it"));
     }
     hub.download(name, ctx)
 }
 
-/// What the environment says of hub and cache.
+/// The hub and the cache that the environment selects.
 #[derive(Debug)]
 struct Hub {
     cache: Cache,
@@ -109,29 +108,29 @@ impl Hub {
         let home = set("HF_HOME").map(PathBuf::from).or_else(user);
         let cache = set("HF_HUB_CACHE").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join("hub")));
         let cache = cache.ok_or_else(|| {
-            let error = Error::config("there is no home folder for the hub's cache").at_key("pretrained");
-            error.help("set `HF_HOME` to the folder that shall hold it")
+            let error = Error::config("there is no folder for the hub's cache").at_key("pretrained");
+            error.help("set `HF_HOME` to a folder")
         })?;
-        // Links within the cache are made from absolute paths.
+        // Links in the cache need absolute paths.
         let cache = std::path::absolute(&cache).map_err(|e| Error::io(&cache, &e))?;
-        let kept = home.and_then(|home| Cache::new(home.join("hub")).token());
+        let saved = home.and_then(|home| Cache::new(home.join("hub")).token());
         let offline = set("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value));
         let endpoint = set("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned());
-        Ok(Self { cache: Cache::new(cache), token: set("HF_TOKEN").or(kept), endpoint, offline })
+        Ok(Self { cache: Cache::new(cache), token: set("HF_TOKEN").or(saved), endpoint, offline })
     }
 
-    /// Where the cache has, or would have, the files of a revision.
+    /// The folder of a revision in the cache, which need not exist.
     ///
     /// # Errors
-    /// If the hub may not be asked which of several commits is meant.
+    /// If the cache does not say which of several commits the revision is, and the hub may not be asked.
     fn cached(&self, name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
         let repo = self.cache.path().join(name.repo(MAIN).folder_name());
         let snapshots = repo.join("snapshots");
         match fs::read_to_string(repo.join("refs").join(name.revision())) {
             Ok(commit) => Ok(snapshots.join(commit.trim())),
-            // A cache that was copied without its references, or filled by commit.
-            Err(_) if self.offline && name.revision.is_none() => only_one(&snapshots, name, ctx),
-            // A commit needs no reference.
+            // The cache was copied without its references, or filled by commit.
+            Err(_) if self.offline && name.revision.is_none() => only_commit(&snapshots, name, ctx),
+            // The revision may be a commit, which has no reference.
             Err(_) => Ok(snapshots.join(name.revision())),
         }
     }
@@ -143,32 +142,33 @@ impl Hub {
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint.clone());
         }
-        let api = builder.build().map_err(|e| Error::other("no connection could be prepared").because(&e))?;
+        let api =
+            builder.build().map_err(|e| Error::other("the connection to the hub could not be set up").because(&e))?;
         let branch = name.repo(name.revision());
         let listed = api.repo(branch.clone());
         let info = listed.info().map_err(|e| download::refusal(name, &listed.url(""), e))?;
         if !is_file_name(&info.sha) {
-            return Err(Error::data(format!("the hub calls a commit of `{name}` `{}`", info.sha)));
+            return Err(Error::data(format!("the hub returned an invalid commit of `{name}`: `{}`", info.sha)));
         }
-        // All files are of one commit, even if the branch moves meanwhile.
+        // All files come from one commit, even if the branch moves meanwhile.
         let folder = self.cache.repo(branch.clone()).pointer_path(&info.sha);
         ctx.info(format_args!("downloading `{name}` (commit {}) to {}", info.sha, folder.display()));
         let files = info.siblings.into_iter().map(|file| file.rfilename).filter(|file| is_file_name(file)).collect();
-        let listing = Listing { name, repo: api.repo(name.repo(&info.sha)), files, folder: &folder };
+        let listing = RepoFiles { name, repo: api.repo(name.repo(&info.sha)), files, folder: &folder };
         listing.download(ctx)?;
-        // Only now may another run find them under the branch's name.
+        // The reference comes last, so that no other run finds an incomplete commit under it.
         self.cache.repo(branch).create_ref(&info.sha).map_err(|e| Error::io(&folder, &e))?;
         Ok(folder)
     }
 }
 
-/// The only commit of a cache that does not say which one the branch is at.
-fn only_one(snapshots: &Path, name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
+/// The commit of a cache that holds a single one, and does not say which commit the branch is at.
+fn only_commit(snapshots: &Path, name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
     let mut commits: Vec<String> = match fs::read_dir(snapshots) {
         Ok(entries) => entries
             .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
             .collect(),
-        // Nothing of the model is there, and whoever looks for its files will say so.
+        // The cache has nothing of this model. The caller reports the missing files.
         Err(_) => Vec::new(),
     };
     commits.sort();
@@ -180,56 +180,60 @@ fn only_one(snapshots: &Path, name: &HubName, ctx: &Context<'_>) -> Result<PathB
         }
         [first, ..] => {
             let message = format!(
-                "the cache holds {} commits of `{name}` and does not say which one is meant, and `HF_HUB_OFFLINE` is set",
+                "the cache holds {} commits of `{name}` and does not say which one to use, and `HF_HUB_OFFLINE` is set",
                 commits.len()
             );
             let error = Error::config(message).at_key("pretrained");
             let error = commits.iter().fold(error, |error, commit| error.because_of(format!("it holds `{commit}`")));
-            Err(error.help(format!("name one: `{name}@{first}`")))
+            Err(error.help(format!("name a commit, such as `{name}@{first}`")))
         }
     }
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What one commit holds.
-struct Listing<'a> {
+/// The files of one commit on the hub.
+struct RepoFiles<'a> {
     name: &'a HubName,
     repo: ApiRepo,
     files: BTreeSet<String>,
     folder: &'a Path,
 }
 
-impl Listing<'_> {
+impl RepoFiles<'_> {
     fn download(&self, ctx: &Context<'_>) -> Result<()> {
-        self.needed(CONFIG, ctx)?;
-        self.needed(TOKENIZER, ctx)?;
+        self.get_required(CONFIG, ctx)?;
+        self.get_required(TOKENIZER, ctx)?;
         let optional = self.files.iter().filter(|file| self.is_companion(file));
         for file in optional {
             if let Err(error) = self.get(file, ctx) {
                 ctx.check()?;
-                ctx.warn(format_args!("an export of this model will lack `{file}`: {error}"));
+                ctx.warn(format_args!("exports of this model will lack `{file}`: {error}"));
             }
         }
-        if self.files.contains(weights::SINGLE) || !self.files.contains(weights::INDEX) {
-            return self.needed(weights::SINGLE, ctx);
+        if self.files.contains(weight_files::SINGLE) || !self.files.contains(weight_files::INDEX) {
+            return self.get_required(weight_files::SINGLE, ctx);
         }
-        self.needed(weights::INDEX, ctx)?;
-        weights::shards(&self.folder.join(weights::INDEX))?.iter().try_for_each(|shard| self.needed(shard, ctx))
+        self.get_required(weight_files::INDEX, ctx)?;
+        let shards = weight_files::shards(&self.folder.join(weight_files::INDEX))?;
+        shards.iter().try_for_each(|shard| self.get_required(shard, ctx))
     }
 
-    /// Whether an export has a use for a file: the tokenizer's settings and, if the configuration names modelling code,
-    /// all code, since its files name each other.
+    /// Whether exports carry a file along: the tokenizer's settings and, if the configuration names modelling code, all
+    /// code, since its files import each other.
     fn is_companion(&self, file: &str) -> bool {
         SETTINGS.contains(&file) || file.ends_with(".py") && names_code(&self.folder.join(CONFIG))
     }
 
-    fn needed(&self, file: &str, ctx: &Context<'_>) -> Result<()> {
+    fn get_required(&self, file: &str, ctx: &Context<'_>) -> Result<()> {
         if self.files.contains(file) {
             return self.get(file, ctx);
         }
-        let message = format!("`{}` has no file `{file}`", self.name);
-        let help = format!("an AMPLIFY trunk has `{CONFIG}`, `{TOKENIZER}`, and `{}` or its shards", weights::SINGLE);
+        let message = format!("`{}` on the hub has no file `{file}`", self.name);
+        let help = format!(
+            "an AMPLIFY trunk consists of `{CONFIG}`, `{TOKENIZER}`, and `{}` or its shards",
+            weight_files::SINGLE
+        );
         Err(Error::config(message).at_key("pretrained").help(help))
     }
 
@@ -239,20 +243,20 @@ impl Listing<'_> {
     }
 }
 
-/// The files that a folder needs and does not have, or has in part.
-fn lacking(folder: &Path) -> Vec<String> {
+/// The required files that a folder lacks, or has incomplete.
+fn missing_files(folder: &Path) -> Vec<String> {
     let whole = |name: &str| {
         let path = folder.join(name);
         path.is_file() && (!name.ends_with(".safetensors") || is_whole(&path))
     };
-    let mut needed = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
-    let index = folder.join(weights::INDEX);
-    match weights::shards(&index) {
-        Ok(shards) if !folder.join(weights::SINGLE).exists() => needed.extend(shards),
-        _ => needed.push(weights::SINGLE.to_owned()),
+    let mut required = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
+    let index = folder.join(weight_files::INDEX);
+    match weight_files::shards(&index) {
+        Ok(shards) if !folder.join(weight_files::SINGLE).exists() => required.extend(shards),
+        _ => required.push(weight_files::SINGLE.to_owned()),
     }
-    needed.retain(|name| !whole(name));
-    needed
+    required.retain(|name| !whole(name));
+    required
 }
 
 fn names_code(config: &Path) -> bool {
@@ -269,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_on_the_hub_have_an_owner_and_perhaps_a_revision() {
+    fn hub_names_have_an_owner_and_optionally_a_revision() {
         let parsed = |text: &str| HubName::parse(text).map(|name| (name.id.clone(), name.revision().to_owned()));
         let some = |id: &str, revision: &str| Some((id.to_owned(), revision.to_owned()));
         assert_eq!(parsed("chandar-lab/AMPLIFY_120M"), some("chandar-lab/AMPLIFY_120M", "main"));
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_is_on_in_the_usual_words() {
+    fn is_true_knows_the_usual_words() {
         assert!(["1", "ON", "Yes", "true"].into_iter().all(is_true));
         assert!(!["0", "off", "no", "false", "2"].into_iter().any(is_true));
     }

@@ -1,16 +1,16 @@
 //! AMPLIFY, a protein language model, with a regression head for each task: the model plugin `amplify`.
 //!
-//! The trunk is the encoder of Fournier et al., *Protein Language Models: Is Scaling Necessary?* (bioRxiv 2024); its
-//! files are read and written in the published format and keep the published names. On top of its last block stands,
-//! for each task, a small perceptron that predicts one number for a sequence. The heads, and the trunk on GPUs, run on
-//! libtorch; the published trunk on the CPU is computed by hand, in fewer passes over memory (`cpu`).
+//! The trunk is the encoder of Fournier et al., *Protein Language Models: Is Scaling Necessary?* (bioRxiv 2024). Its files are
+//! read and written in the published format, with the published names. A small perceptron for each task, its head, predicts
+//! one number per sequence from the last block's output. Heads, and trunks on GPUs, run on libtorch; the published trunk runs
+//! on the CPU in Rust, with fewer passes over memory (`cpu`).
 //!
 //! ```toml
 //! [model]
 //! plugin = "amplify"
-//! pretrained = "chandar-lab/AMPLIFY_120M"   # a name on the hub, or a folder of the same files
-//! # pretrained = { hidden-size = 64, layers = 2, heads = 4, intermediate-size = 256 }   # or a random trunk
-//! layer-sizes = [128, 64, 32]          # the hidden layers of each head
+//! pretrained = "chandar-lab/AMPLIFY_120M"   # a model on the hub, or a folder with the same files
+//! # pretrained = { hidden-size = 64, layers = 2, heads = 4, intermediate-size = 256 }   # or random weights
+//! layer-sizes = [128, 64, 32]               # the hidden layers of each head
 //! trunk-lr = 1e-4
 //! regressor-lr = 1e-2
 //! batch-size = 64
@@ -19,87 +19,88 @@
 //! [`config::Config`] documents every key.
 //!
 //! # The hub
-//! A `pretrained` that is no folder here is a name on the Hugging Face hub: `owner/name`, or `owner/name@revision` with
-//! a branch, a tag or a commit. `config.json`, `tokenizer.json`, `model.safetensors` (or its index and shards) and, where
-//! the configuration names modelling code, the code go to the cache that all of Hugging Face's programs share. What has
-//! arrived is compared with the size and the SHA-256 that the hub gives, and removed if it differs; a download that broke
-//! off goes on at the next run. All clients of a process share one download.
+//! A `pretrained` that is not a local folder names a model on the Hugging Face hub: `owner/name`, or `owner/name@revision` with
+//! a branch, a tag or a commit. The plugin downloads `config.json`, `tokenizer.json`, `model.safetensors` (or its index and
+//! shards) and, if the configuration names it, the modelling code to the cache that all of Hugging Face's programs share. Each
+//! file is checked against the hub's size and SHA-256, and removed if it differs. An interrupted download resumes in the next
+//! run. All clients of a process share one download.
 //!
-//! Once the cache holds all that is needed, the hub is not asked again. So a branch that has moved since is not noticed:
-//! name a commit where others shall repeat the run, and delete the cached reference to follow the branch.
+//! Once the cache is complete, the hub is not asked again, so a branch that has moved since is not noticed. Name a commit for
+//! runs that others repeat; delete the cached reference to follow the branch.
 //!
 //! | Variable | Meaning |
 //! |---|---|
-//! | `HF_HUB_CACHE` | the cache; without it `hub` in `HF_HOME` |
-//! | `HF_HOME` | the folder of cache and token; without it `huggingface` in the user's cache folder |
-//! | `HF_TOKEN` | the token; without it the file `token` in `HF_HOME`, which logging in leaves there |
+//! | `HF_HUB_CACHE` | the cache; default: `hub` in `HF_HOME` |
+//! | `HF_HOME` | the folder of cache and token; default: `huggingface` in the user's cache folder |
+//! | `HF_TOKEN` | the token; default: the file `token` in `HF_HOME`, which logging in writes |
 //! | `HF_ENDPOINT` | the hub |
-//! | `HF_HUB_OFFLINE` | `1`: the cache alone |
+//! | `HF_HUB_OFFLINE` | `1`: use only the cache |
 //!
-//! Certificates are checked against the roots that Mozilla trusts, not the machine's. Behind a proxy that puts its own in
-//! their place, copy the cache of another machine, or give a folder.
+//! Certificates are checked against Mozilla's roots, not the machine's. Behind a proxy that replaces certificates, copy the
+//! cache from another machine, or give a folder.
 //!
-//! A cache that lacks the reference, as one that was copied in part does, is used with `HF_HUB_OFFLINE` if it holds a single
-//! commit of the model; of several, the name has to say which.
+//! With `HF_HUB_OFFLINE`, a cache without references, as a partial copy is, is used if it holds a single commit of the model;
+//! if it holds several, the name must say which.
 //!
 //! # Letters
-//! The published tokenizer knows the twenty amino acids, `B`, and `|` between chains, in upper case. What it does not know
-//! becomes `<unk>`; a warning names the letters, how often each stands in the task's sequences, and their share.
+//! The published tokenizer knows the twenty amino acids, `B`, and `|` between chains, in upper case. Other letters become
+//! `<unk>`; a warning lists them with their counts and their share of the task's letters.
 //!
 //! # Exports
-//! An export holds the trunk and the heads in the published formats, for `pretrained` and `regressors` of another run
-//! and for other programs; its `README.md` says how they load it. Hugging Face's `AutoTokenizer` always does. `AutoModel` does
-//! where the modelling code came with the trunk, from the hub or a folder; that code is not ours to add, so a trunk that
-//! started at random is loaded with `safetensors` into code of one's choice. Only heads that mean something are written:
-//! those that this instance trained, and those that came whole with the last global model (before the first one: from
-//! `regressors`). A head that is private to the clients is therefore in their exports and not in the server's.
+//! An export holds trunk and heads in the published formats, for `pretrained` and `regressors` of another run and for other
+//! programs; its `README.md` says how to load it. Hugging Face's `AutoTokenizer` always can. `AutoModel` can if the modelling
+//! code came with the trunk; we may not distribute that code, so a trunk with random initial weights has to be loaded with
+//! `safetensors`. The export leaves out heads with random values: it holds those that this instance trained, and those that
+//! came with the last global model (before the first one: from `regressors`). A head that is private to the clients is
+//! therefore in their exports, and not in the server's.
 //!
 //! # Agreement with other implementations
-//! `tests/parity.rs` compares hidden states, logits, pooled vectors and predictions (to 1e-4), and losses, gradient norms,
-//! learning rates and final parameters of training steps (to 1e-3) with what an independent program computed
-//! (`tests/parity/reference.py`), and with what the published code computed. That program also trains with 28 deliberate
-//! mistakes, such as an optimiser that is reset in each round; each of them is farther from our numbers than the tolerance.
+//! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
+//! states, logits, pooled vectors and predictions to 1e-4; losses, gradient norms, learning rates and final parameters of
+//! training to 1e-3. The program also trains with 28 deliberate mistakes, such as an optimiser that is reset in each round; the
+//! results of each differ from ours by more than the tolerance.
 //!
-//! A head with a hidden layer of fewer than 24 features compares with nothing. The groups of its norm have one feature, or
-//! two. The norm of a single number is its bias whatever the number, so every gradient before it is rounding noise, which
-//! AdamW turns into steps of the full learning rate; and of two numbers it keeps little more than which is larger. There
-//! the published code differs as much from itself between one thread and two.
+//! A hidden layer of fewer than 24 features in a head cannot be compared: the groups of its norm have one or two features. The
+//! norm of one number is its bias, whatever the number, so every gradient before it is rounding noise, which AdamW turns into
+//! steps of the full learning rate; the norm of two numbers keeps little more than which one is larger. The published code
+//! itself differs as much between one thread and two.
 //!
 //! # What numbers mean
-//! Some numbers of the published fine-tuning job, NVIDIA FLARE's AMPLIFY example, go by the same name and mean another thing:
+//! NVIDIA FLARE's AMPLIFY example, the published fine-tuning job, gives some numbers the same name and another meaning:
 //!
 //! | number | here | there |
 //! |---|---|---|
-//! | a client's weight in the mean, `weight-by = "steps"` | the steps of all its tasks | of the first task alone, where a client has several |
-//! | the steps over which the learning rates fall to 0 | those of all tasks | those of the first task, so that they reach 0 too early |
-//! | `LR/trunk`, `LR/regressor` | the rate that the step took | the rate of the next step, which ends at 0 |
+//! | a client's weight in the mean, `weight-by = "steps"` | the steps of all its tasks | those of its first task |
+//! | the steps over which the learning rates fall to 0 | those of all tasks | those of the first task: 0 is reached too early |
+//! | `LR/trunk`, `LR/regressor` | the rate of the step | the rate of the next step, which ends at 0 |
 //! | `Loss/train` | the loss of the step's batch | the mean over the epoch so far |
-//! | `RMSE/…` | the root of the mean over all samples | of the mean of the batches' means, in which a short last batch counts as a whole one |
+//! | `RMSE/…` | the root of the mean over all samples | of the mean of the batches' means, whatever their sizes |
 //! | `Pearson/…` of constant predictions or targets, or of one row | undefined: NaN | NaN or an error |
-//! | predictions and metrics with `pooling = "all-positions"` | depend on the padding of their batch, which has `evaluation-batch-size` rows of like lengths | the same, with batches in the file's order |
-//! | the score that the best model is chosen by | `-RMSE/SD` ([`plugin_api::metrics`]) | `-RMSE` |
+//! | predictions and metrics with `pooling = "all-positions"` | depend on the padding of their batch, which has `evaluation-batch-size` rows of similar lengths | the same, with batches in the file's order |
+//! | the score that selects the best model | `-RMSE/SD` ([`plugin_api::metrics`]) | `-RMSE` |
 //!
 //! # Devices and bits
-//! On the CPU the same experiment gives the same bits on every run, for any number of threads, with every trunk and every
-//! precision. The published arrangement computes on all of a client's threads; every other one is left to libtorch, whose
-//! sums depend on how many threads share them, and computes on one. On a GPU libtorch adds the embedding's gradient in the
-//! order in which its threads come, so two runs may differ in the last digits from the first step on.
+//! On the CPU the same experiment gives the same bits in every run, for any number of threads, every trunk and every precision.
+//! The published arrangement in fp32 uses all threads of a client. libtorch computes every other trunk, and `precision =
+//! "bf16"`, on one thread, since its sums depend on the number of threads. On a GPU libtorch sums the embedding's gradient in no
+//! fixed order, so two runs may differ in the last digits from the first step on.
 //!
-//! Each client on a GPU has a stream of its own and waits for nobody else's work. Parameters come and go through pinned
-//! memory, all copies of a message at once. The scalars `Memory/client`, the bytes of a client's parameters and moments on
-//! its GPU, and `Memory/device_peak`, the most that this process's tensors took of it, account for its memory.
+//! Each client on a GPU has a CUDA stream of its own. Parameters are copied through pinned memory, all of a message at once.
+//! A batch that gets no memory waits for the other clients' batches, frees libtorch's cache, and is tried once more alone; then
+//! the error says which key to lower. The scalar `Memory/client` is the bytes of a client's parameters and moments on its GPU;
+//! `Memory/device_peak` is the most that this process's tensors used.
 //!
 //! # Reading order
-//! [`trunk`] is the paper's model and [`regressor`] the heads; [`network`] joins the two. `cpu` is the same trunk once more,
-//! with its derivative. [`batch`] makes tensors of
-//! token ids, [`trainer`] takes an optimiser step with [`optimizer`], and [`model`] is the plugin: the loop over
-//! epochs, tasks and batches. [`parameters`] holds the named tensors, whose `numbers` are shared until a step changes them,
-//! [`checkpoint`] and [`export`] their files, which `hub` brings here. `native` is what tch has no call for, and `bridge` where
-//! memory passes between Rust and libtorch.
+//! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. `cpu` is the trunk once more, with its
+//! derivative, free of libtorch. [`batch`] makes tensors of token ids, [`trainer`] takes a training step with [`optimizer`] and
+//! `drift`, and [`model`] is the plugin: the loop over tasks and batches. [`parameters`] holds the named tensors, whose host
+//! memory (`cow_buffer`) is shared until a step changes it. [`checkpoint`] reads files that `hub` downloads, and [`export`]
+//! writes them. `native` binds what tch lacks, `bridge` passes memory between Rust and libtorch, and `memory` handles a device
+//! without memory.
 //!
 //! # Randomness
-//! All of it comes from the experiment's seed through ChaCha8 on the CPU (see [`noise`]); libtorch's own generator,
-//! which all clients of a process would share, is never asked.
+//! All random numbers come from the experiment's seed, through ChaCha8 on the CPU ([`random`]). libtorch's own generator, which
+//! all clients of a process share, is not used.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -111,6 +112,7 @@ mod bridge;
 #[doc(hidden)]
 pub mod checkpoint;
 pub mod config;
+mod cow_buffer;
 mod cpu;
 mod device;
 mod drift;
@@ -118,19 +120,19 @@ mod drift;
 pub mod export;
 mod heads;
 mod hub;
-mod impostor;
+mod memory;
 pub mod model;
 mod native;
 #[doc(hidden)]
 pub mod network;
 #[doc(hidden)]
-pub mod noise;
-mod numbers;
-#[doc(hidden)]
 pub mod optimizer;
 #[doc(hidden)]
 pub mod parameters;
+mod placeholder;
 mod pretrained;
+#[doc(hidden)]
+pub mod random;
 #[doc(hidden)]
 pub mod regressor;
 #[doc(hidden)]
@@ -139,18 +141,18 @@ pub mod tokenize;
 pub mod trainer;
 #[doc(hidden)]
 pub mod trunk;
-mod unknown;
-mod weights;
+mod unknown_letters;
+mod weight_files;
 
 use plugin_api::{Component, metrics};
 
 pub use model::Amplify;
 
-/// What this plugin offers.
+/// The plugin's component.
 pub fn component() -> Component {
     let about = "the AMPLIFY protein language model with a regression head for each task";
     let component = Component::model("amplify", about, Amplify::new).on_devices(device::devices);
-    // The linear schedule's rates fall to 0 over the steps of all rounds.
+    // The linear schedule depends on the number of rounds, so a resumed run cannot have more.
     component.scored_by(metrics::SCORE).extendable([("schedule", "constant")])
 }
 

@@ -9,14 +9,14 @@ use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
 use crate::config::{Config, Pooling};
-use crate::cpu::{Pack, Spaces, Team, Weights, Workspace};
-use crate::device::Place;
-use crate::noise::Noise;
+use crate::cpu::{Encoder, PackedBatch, PassResources, ThreadPool, Workspace, WorkspacePool};
+use crate::device::DeviceContext;
 use crate::parameters::Parameters;
+use crate::random::DropoutRng;
 use crate::regressor::{Regressor, pool};
 use crate::trunk::Trunk;
 
-/// The whole model: one trunk, and a head for each task that this instance holds.
+/// The whole model: a trunk, and a head for each task that this instance holds.
 #[derive(Debug)]
 pub struct Network {
     layers: Layers,
@@ -24,51 +24,15 @@ pub struct Network {
     pub parameters: Parameters,
 }
 
-/// What computes with the parameters, which must have values.
+/// The layers, which need parameters with values.
 #[derive(Debug)]
 pub struct Layers {
     trunk: Trunk,
-    /// The encoder's weights, where [`crate::cpu`] computes it.
-    weights: Option<Weights>,
+    /// The trunk's encoder again, where [`crate::cpu`] computes it.
+    cpu_encoder: Option<Encoder>,
     heads: Vec<Head>,
     pooling: Pooling,
-    frozen: bool,
-}
-
-/// What a network computes with for a while: threads, and memory that is used again from batch to batch.
-#[derive(Debug)]
-pub struct Work {
-    pub(crate) team: Team,
-    pub(crate) space: Workspace,
-    /// Where the memory goes back to.
-    spaces: Arc<Spaces>,
-    /// Whether steps tell the length of their gradient.
-    pub norms: bool,
-}
-
-impl Work {
-    /// With so many threads.
-    ///
-    /// # Errors
-    /// If they cannot be started.
-    pub fn new(threads: usize) -> Result<Self> {
-        Self::within(&Arc::default(), threads)
-    }
-
-    /// With so many threads and memory of these.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub(crate) fn within(spaces: &Arc<Spaces>, threads: usize) -> Result<Self> {
-        let team = Team::new(threads)?;
-        Ok(Self { team, space: spaces.take(), spaces: spaces.clone(), norms: false })
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.spaces.put(std::mem::take(&mut self.space));
-    }
+    frozen_trunk: bool,
 }
 
 #[derive(Debug)]
@@ -77,10 +41,60 @@ struct Head {
     regressor: Regressor,
 }
 
+/// Threads, and memory that is used again from batch to batch.
+#[derive(Debug)]
+pub struct Resources {
+    pool: ThreadPool,
+    workspace: Workspace,
+    /// Where the workspace returns to.
+    workspaces: Arc<WorkspacePool>,
+    /// Whether training steps report the norm of their gradient.
+    pub track_gradient_norm: bool,
+}
+
+impl Resources {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn new(threads: usize) -> Result<Self> {
+        Self::with_workspace(&Arc::default(), threads)
+    }
+
+    /// Starts `threads` threads, and takes a workspace from a pool.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub(crate) fn with_workspace(workspaces: &Arc<WorkspacePool>, threads: usize) -> Result<Self> {
+        let pool = ThreadPool::new(threads)?;
+        let (workspace, workspaces) = (workspaces.take(), workspaces.clone());
+        Ok(Self { pool, workspace, workspaces, track_gradient_norm: false })
+    }
+
+    /// For a pass of [`crate::cpu`].
+    pub(crate) fn for_pass(&mut self) -> PassResources<'_> {
+        PassResources { pool: &self.pool, workspace: &mut self.workspace }
+    }
+}
+
+impl Drop for Resources {
+    fn drop(&mut self) {
+        self.workspaces.put(std::mem::take(&mut self.workspace));
+    }
+}
+
 impl Network {
-    /// Without values yet.
-    pub fn new(architecture: &Architecture, config: &Config, setup: &ModelSetup, place: Place) -> Result<Self> {
-        let mut parameters = Parameters::new(place);
+    /// Its parameters have no values yet.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn new(
+        architecture: &Architecture,
+        config: &Config,
+        setup: &ModelSetup,
+        context: DeviceContext,
+    ) -> Result<Self> {
+        let mut parameters = Parameters::new(context);
         let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision)?;
         let mut heads = Vec::new();
         for (number, task) in setup.tasks.iter().enumerate().filter(|(_, task)| setup.held.contains(&task.name)) {
@@ -90,9 +104,9 @@ impl Network {
             let regressor = Regressor::new(regressors.at(number), inputs, sizes, config.dropout)?;
             heads.push(Head { task: task.name.clone(), regressor });
         }
-        let weights = place.here.then(|| trunk.weights()).flatten();
-        let layers = Layers { trunk, weights, heads, pooling: config.pooling, frozen: config.frozen_trunk };
-        Ok(Self { layers, parameters })
+        let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder()).flatten();
+        let (pooling, frozen_trunk) = (config.pooling, config.frozen_trunk);
+        Ok(Self { layers: Layers { trunk, cpu_encoder, heads, pooling, frozen_trunk }, parameters })
     }
 
     /// The layers.
@@ -100,46 +114,46 @@ impl Network {
         &self.layers
     }
 
-    /// The last block's output of whichever trunk trains, (batch, length, hidden size).
+    /// The last block's output, of the encoder that trains: (batch, length, size).
     ///
     /// # Errors
-    /// If a parameter has no values.
-    pub fn hidden(&self, batch: &Batch, work: &mut Work) -> Result<Tensor> {
-        match self.layers.by_hand(batch, Pooling::AllPositions) {
-            Some((weights, pack)) => {
-                let hidden = weights.hidden(&self.parameters, &pack, &work.team, &mut work.space)?;
+    /// If a parameter has no values, or libtorch fails.
+    pub fn hidden(&self, batch: &Batch, resources: &mut Resources) -> Result<Tensor> {
+        match self.layers.cpu_encoder(batch, Pooling::AllPositions) {
+            Some((encoder, packed)) => {
+                let hidden = encoder.hidden(&self.parameters, &packed, &mut resources.for_pass())?;
                 let shape = [batch.ids.size()[0], batch.ids.size()[1], -1];
-                Ok(bridge::matrix(&hidden, pack.positions()).reshape(shape))
+                bridge::matrix(&hidden, packed.tokens())?.f_reshape(shape).map_err(bridge::torch_error)
             }
-            None => Ok(self.layers.trunk.forward(batch, &mut Noise::none())),
+            None => self.layers.trunk.forward(batch, &mut DropoutRng::disabled()),
         }
     }
 
-    /// The sequences' vectors, (batch, hidden size).
+    /// The pooled vectors of the sequences, (batch, size).
     ///
     /// # Errors
-    /// If a parameter has no values.
-    pub fn pooled(&self, batch: &Batch, pooling: Pooling, work: &mut Work) -> Result<Tensor> {
-        self.layers.pooled(&self.parameters, batch, pooling, (&work.team, &mut work.space))
+    /// If a parameter has no values, or libtorch fails.
+    pub fn pooled(&self, batch: &Batch, pooling: Pooling, resources: &mut Resources) -> Result<Tensor> {
+        self.layers.pooled(&self.parameters, batch, pooling, &mut resources.for_pass())
     }
 
-    /// One number for each sequence.
+    /// A prediction for each sequence, (batch).
     ///
     /// # Errors
-    /// If there is no head for the task, or a parameter has no values.
-    pub fn predict(&self, task: &str, batch: &Batch, work: &mut Work) -> Result<Tensor> {
-        let pooled = self.pooled(batch, self.layers.pooling, work)?;
-        self.layers.of_pooled(task, &pooled, &mut Noise::none())
+    /// If there is no head for the task, a parameter has no values, or libtorch fails.
+    pub fn predict(&self, task: &str, batch: &Batch, resources: &mut Resources) -> Result<Tensor> {
+        let pooled = self.pooled(batch, self.layers.pooling, resources)?;
+        self.layers.predict_pooled(task, &pooled, &mut DropoutRng::disabled())
     }
 
-    /// The layers, and the parameters to be changed.
-    pub(crate) fn parts(&mut self) -> (&Layers, &mut Parameters) {
+    /// The layers, and the parameters to change.
+    pub(crate) fn split_mut(&mut self) -> (&Layers, &mut Parameters) {
         (&self.layers, &mut self.parameters)
     }
 }
 
 impl Layers {
-    /// The encoder.
+    /// The trunk in libtorch.
     pub fn trunk(&self) -> &Trunk {
         &self.trunk
     }
@@ -149,34 +163,33 @@ impl Layers {
         self.heads.iter().any(|head| head.task == task)
     }
 
-    /// Whether [`crate::cpu`] computes the encoder, and not libtorch.
-    pub fn are_by_hand(&self) -> bool {
-        self.weights.is_some()
+    /// Whether [`crate::cpu`] computes the encoder, not libtorch.
+    pub fn uses_cpu_encoder(&self) -> bool {
+        self.cpu_encoder.is_some()
     }
 
-    /// What [`crate::cpu`] needs for a batch, unless that is left to libtorch.
-    pub(crate) fn by_hand(&self, batch: &Batch, pooling: Pooling) -> Option<(&Weights, Pack)> {
-        self.weights.as_ref().zip(batch.pack(pooling))
+    /// The hand-written encoder and its form of a batch. None if libtorch has to compute it.
+    fn cpu_encoder(&self, batch: &Batch, pooling: Pooling) -> Option<(&Encoder, PackedBatch)> {
+        self.cpu_encoder.as_ref().zip(batch.pack(pooling))
     }
 
-    /// The same for a training step, in which the trunk learns.
-    pub(crate) fn learns_by_hand(&self, batch: &Batch) -> Option<(&Weights, Pack)> {
-        self.by_hand(batch, self.pooling).filter(|_| !self.frozen)
+    /// The same for a training step. None for a frozen trunk too, which needs no derivative.
+    pub(crate) fn trainable_cpu_encoder(&self, batch: &Batch) -> Option<(&Encoder, PackedBatch)> {
+        self.cpu_encoder(batch, self.pooling).filter(|_| !self.frozen_trunk)
     }
 
-    /// The sequences' vectors, (batch, hidden size).
     fn pooled(
         &self,
         parameters: &Parameters,
         batch: &Batch,
         pooling: Pooling,
-        (team, space): (&Team, &mut Workspace),
+        resources: &mut PassResources<'_>,
     ) -> Result<Tensor> {
-        match self.by_hand(batch, pooling) {
-            Some((weights, pack)) => {
-                Ok(bridge::matrix(&weights.forward(parameters, &pack, team, space, false)?, batch.rows()))
+        match self.cpu_encoder(batch, pooling) {
+            Some((encoder, packed)) => {
+                bridge::matrix(&encoder.forward(parameters, &packed, resources, false)?, batch.rows())
             }
-            None => Ok(pool(&self.trunk.forward(batch, &mut Noise::none()), batch, pooling)),
+            None => pool(&self.trunk.forward(batch, &mut DropoutRng::disabled())?, batch, pooling),
         }
     }
 
@@ -189,33 +202,33 @@ impl Layers {
         head.map(|head| &head.regressor)
     }
 
-    /// One number for each sequence, from their vectors.
+    /// A prediction for each pooled vector, (batch).
     ///
     /// # Errors
-    /// If there is no head for the task.
-    pub(crate) fn of_pooled(&self, task: &str, pooled: &Tensor, noise: &mut Noise) -> Result<Tensor> {
-        Ok(self.head(task)?.forward(pooled, noise))
+    /// If there is no head for the task, or libtorch fails.
+    pub(crate) fn predict_pooled(&self, task: &str, pooled: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor> {
+        self.head(task)?.forward(pooled, dropout).map_err(bridge::torch_error)
     }
 
-    /// One number for each sequence, with the graph that libtorch derives gradients from: of trunk and head, or of the head
-    /// alone where the trunk is frozen.
+    /// A prediction for each sequence, (batch), with libtorch's graph of trunk and head, or of the head alone if the trunk is
+    /// frozen.
     ///
     /// # Errors
-    /// If there is no head for the task.
+    /// If there is no head for the task, a parameter has no values, or libtorch fails.
     pub(crate) fn forward(
         &self,
         parameters: &Parameters,
         task: &str,
         batch: &Batch,
-        noise: &mut Noise,
-        work: (&Team, &mut Workspace),
+        dropout: &mut DropoutRng,
+        resources: &mut PassResources<'_>,
     ) -> Result<Tensor> {
-        let pooled = if self.frozen {
+        let pooled = if self.frozen_trunk {
             let _guard = tch::no_grad_guard();
-            self.pooled(parameters, batch, self.pooling, work)?
+            self.pooled(parameters, batch, self.pooling, resources)?
         } else {
-            pool(&self.trunk.forward(batch, noise), batch, self.pooling)
+            pool(&self.trunk.forward(batch, dropout)?, batch, self.pooling)?
         };
-        self.of_pooled(task, &pooled, noise)
+        self.predict_pooled(task, &pooled, dropout)
     }
 }

@@ -1,4 +1,4 @@
-//! The key `pretrained`: where the trunk comes from.
+//! The key `pretrained`.
 
 use std::fmt;
 
@@ -9,59 +9,59 @@ use serde::{Deserialize, Deserializer};
 
 use crate::architecture::{self, Architecture, HiddenAct};
 
-/// Where the trunk comes from.
+/// The source of the trunk.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum Pretrained {
-    /// A folder in the published format, or the name of one on the hub.
+    /// A folder in the published format, or a model on the hub.
     Named(String),
-    /// A trunk of this size with random weights.
+    /// A trunk with random weights.
     Random(RandomTrunk),
 }
 
-/// The size and the switches of a trunk with random weights; what is not given is as in the published checkpoints.
+/// The sizes and switches of a trunk with random weights. Defaults are those of the published checkpoints.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RandomTrunk {
-    /// Features of a position.
+    /// Features per position.
     hidden_size: i64,
     /// Transformer blocks.
     layers: i64,
-    /// Attention heads; they divide `hidden-size` into parts of an even number of features.
+    /// Attention heads. `hidden-size / heads` must be an even whole number.
     heads: i64,
-    /// Nominal width of the feed-forward layer; SwiGLU takes two thirds of it.
+    /// Nominal width of the feed-forward layer; SwiGLU uses two thirds of it.
     intermediate_size: i64,
     /// The feed-forward layer's activation.
     #[serde(default)]
     hidden_act: HiddenAct,
-    /// RMSNorm, or else LayerNorm.
-    #[serde(default = "architecture::on")]
+    /// Whether norms are RMSNorm, not LayerNorm.
+    #[serde(default = "architecture::enabled")]
     rms_norm: bool,
-    /// A norm after the embedding.
+    /// Whether a norm follows the embedding.
     #[serde(default)]
     layer_norm_after_embedding: bool,
-    /// A norm before the decoder.
-    #[serde(default = "architecture::on")]
+    /// Whether a norm precedes the decoder.
+    #[serde(default = "architecture::enabled")]
     layer_norm_before_last_layer: bool,
-    /// Biases in the attention's linear layers.
+    /// Whether the attention's linear layers have biases.
     #[serde(default)]
     att_bias: bool,
-    /// Biases in the feed-forward layer.
+    /// Whether the feed-forward layer has biases.
     #[serde(default)]
     ffn_bias: bool,
-    /// Added to the variance in the norms.
+    /// The ε that norms add to the variance.
     #[serde(default = "architecture::norm_eps")]
     norm_eps: f64,
-    /// The most tokens of a sequence, `<bos>` and `<eos>` included.
+    /// The maximum number of tokens of a sequence, with `<bos>` and `<eos>`.
     #[serde(default = "architecture::max_length")]
     max_length: i64,
     /// The dropout probability in the trunk.
     #[serde(default)]
     dropout_prob: f64,
-    /// Weights of the embedding start within this distance of 0.
+    /// The embedding's initial weights are uniform within this distance of 0.
     #[serde(default = "architecture::init_range")]
     embedding_init_range: f64,
-    /// Weights of the linear layers start within this distance of 0.
+    /// The linear layers' initial weights are uniform within this distance of 0.
     #[serde(default = "architecture::init_range")]
     decoder_init_range: f64,
 }
@@ -89,16 +89,16 @@ impl RandomTrunk {
     }
 }
 
-/// A string is a name, a table a random trunk. Serde's untagged enums would only say that nothing matched.
+/// By hand, since serde's errors for untagged enums say only that nothing matched.
 impl<'de> Deserialize<'de> for Pretrained {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
+        struct PretrainedVisitor;
+        impl<'de> Visitor<'de> for PretrainedVisitor {
             type Value = Pretrained;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "a folder, a name on the hub, or a table with `hidden-size`, `layers`, `heads` and `intermediate-size`",
+                    "a folder, a model on the hub, or a table with `hidden-size`, `layers`, `heads` and `intermediate-size`",
                 )
             }
 
@@ -115,6 +115,6 @@ impl<'de> Deserialize<'de> for Pretrained {
                 Ok(Pretrained::Random(trunk))
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(PretrainedVisitor)
     }
 }

@@ -1,35 +1,44 @@
-//! The regression heads.
+//! The pooling and the regression heads.
 
 use plugin_api::Result;
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::batch::Batch;
+use crate::bridge;
 use crate::config::Pooling;
-use crate::noise::Noise;
 use crate::parameters::{Handle, Init, Scope};
+use crate::random::DropoutRng;
 use crate::trunk::Linear;
 
 const GROUPS: i64 = 8;
-/// PyTorch's defaults of `GroupNorm` and of `functional.normalize`.
+/// PyTorch's default of `GroupNorm`.
 const NORM_EPS: f64 = 1e-5;
-const LENGTH_EPS: f64 = 1e-12;
+/// PyTorch's default of `functional.normalize`.
+const NORMALIZE_EPS: f64 = 1e-12;
 
-/// A sequence's vector: the mean over its positions `l` of `hₗ / ‖hₗ‖`. Gives (batch, hidden size).
-pub fn pool(hidden: &Tensor, batch: &Batch, pooling: Pooling) -> Tensor {
-    let length = hidden.norm_scalaropt_dim(2, [-1], true).clamp_min(LENGTH_EPS);
-    let directions = hidden / length;
-    match (pooling, &batch.keys) {
-        (Pooling::Tokens, Some(keys)) => {
-            // Keys are (batch, 1, 1, length): as a column beside each position's features.
-            let real = keys.flatten(1, -1).unsqueeze(-1).to_kind(Kind::Float);
-            (directions * &real).sum_dim_intlist(1, false, None) / real.sum_dim_intlist(1, false, None)
+/// The mean of `hₗ / ‖hₗ‖` over a sequence's positions `l`. `hidden` is (batch, length, size), the result (batch, size).
+///
+/// # Errors
+/// If libtorch fails.
+pub fn pool(hidden: &Tensor, batch: &Batch, pooling: Pooling) -> Result<Tensor> {
+    let pool = || {
+        let norm = hidden.f_norm_scalaropt_dim(2, [-1], true)?.f_clamp_min(NORMALIZE_EPS)?;
+        let directions = hidden.f_div(&norm)?;
+        match (pooling, &batch.keys) {
+            (Pooling::Tokens, Some(keys)) => {
+                // (batch, 1, 1, length) to (batch, length, 1).
+                let real = keys.f_flatten(1, -1)?.f_unsqueeze(-1)?.f_to_kind(Kind::Float)?;
+                let sum = directions.f_mul(&real)?.f_sum_dim_intlist(1, false, None)?;
+                sum.f_div(&real.f_sum_dim_intlist(1, false, None)?)
+            }
+            // Without padding, every position is a token.
+            (Pooling::Tokens, None) | (Pooling::AllPositions, _) => directions.f_mean_dim(1, false, None),
         }
-        // Without padding, all positions hold tokens.
-        (Pooling::Tokens, None) | (Pooling::AllPositions, _) => directions.mean_dim(1, false, None),
-    }
+    };
+    pool().map_err(bridge::torch_error)
 }
 
-/// For each hidden size Linear, GroupNorm, GELU, Dropout; then Linear to one number.
+/// A perceptron: Linear, GroupNorm, GELU, Dropout for each hidden size; then Linear to one number.
 #[derive(Debug)]
 pub struct Regressor {
     hidden: Vec<Hidden>,
@@ -45,9 +54,12 @@ struct Hidden {
 }
 
 impl Regressor {
-    /// Names count as in the reference's sequence, where GELU and Dropout have a number each but no tensor.
+    /// Layers are numbered as in the reference's `Sequential`, where GELU and Dropout have a number and no tensor.
+    ///
+    /// # Errors
+    /// If libtorch fails.
     pub fn new(mut at: Scope<'_>, inputs: i64, sizes: &[i64], dropout: f64) -> Result<Self> {
-        // As PyTorch starts a linear layer: weight and bias uniform within 1/√inputs.
+        // PyTorch's default: weight and bias uniform within 1/√inputs.
         let linear = |at: Scope<'_>, inputs: i64, outputs| {
             let init = Init::Uniform(1.0 / (inputs as f64).sqrt());
             Linear::new(at, inputs, outputs, init, Some(init))
@@ -65,14 +77,17 @@ impl Regressor {
         Ok(Self { hidden, last: linear(at.at(4 * sizes.len()), width, 1)?, dropout })
     }
 
-    /// One number for each row of (batch, hidden size).
-    pub fn forward(&self, pooled: &Tensor, noise: &mut Noise) -> Tensor {
+    /// A prediction for each row of `pooled`, (batch, size). Gives (batch).
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn forward(&self, pooled: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
         let mut x = pooled.shallow_clone();
-        for layer in &self.hidden {
-            x = layer.linear.forward(&x);
-            x = x.group_norm(GROUPS, Some(&*layer.weight), Some(&*layer.bias), NORM_EPS, true).gelu("none");
-            x = noise.dropout(x, self.dropout);
+        for Hidden { linear, weight, bias } in &self.hidden {
+            x = linear.forward(&x)?;
+            x = x.f_group_norm(GROUPS, Some(&**weight), Some(&**bias), NORM_EPS, true)?.f_gelu("none")?;
+            x = dropout.dropout(x, self.dropout)?;
         }
-        self.last.forward(&x).squeeze_dim(-1)
+        self.last.forward(&x)?.f_squeeze_dim(-1)
     }
 }

@@ -1,100 +1,22 @@
-//! The AMPLIFY encoder (Fournier et al. 2024), with the published names.
+//! The AMPLIFY encoder (Fournier et al. 2024) in libtorch, with the published names.
+
+mod cpu_encoder;
+mod layers;
 
 use plugin_api::Result;
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::architecture::{Architecture, HiddenAct};
 use crate::batch::Batch;
 use crate::bridge;
 use crate::config::Precision;
-use crate::cpu::{BlockWeights, Weights};
-use crate::noise::Noise;
 use crate::parameters::{Handle, Init, Scope};
+use crate::random::DropoutRng;
 
-/// `y = x Wᵀ + b`.
-#[derive(Debug)]
-pub struct Linear {
-    weight: Handle,
-    bias: Option<Handle>,
-    /// What it computes in, and gives.
-    kind: Kind,
-}
+pub use layers::Linear;
+use layers::{Norm, Rope};
 
-impl Linear {
-    /// `weight` and `bias` say how the two start; without the latter there is no bias.
-    pub fn new(mut at: Scope<'_>, inputs: i64, outputs: i64, weight: Init, bias: Option<Init>) -> Result<Self> {
-        Ok(Self {
-            weight: at.tensor("weight", &[outputs, inputs], weight)?,
-            bias: bias.map(|init| at.tensor("bias", &[outputs], init)).transpose()?,
-            kind: Kind::Float,
-        })
-    }
-
-    fn in_kind(self, kind: Kind) -> Self {
-        Self { kind, ..self }
-    }
-
-    /// Applies it to the last dimension.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let bias = self.bias.as_ref().map(|bias| bias.to_kind(self.kind));
-        x.to_kind(self.kind).linear(&self.weight.to_kind(self.kind), bias)
-    }
-}
-
-/// RMSNorm (Zhang and Sennrich 2019), `y = x / √(mean(x²) + ε) · w`; or LayerNorm (Ba, Kiros and Hinton 2016),
-/// `y = (x - mean(x)) / √(var(x) + ε) · w + b`.
-#[derive(Debug)]
-struct Norm {
-    weight: Handle,
-    bias: Option<Handle>,
-    size: i64,
-    eps: f64,
-}
-
-impl Norm {
-    fn new(mut at: Scope<'_>, a: &Architecture) -> Result<Self> {
-        let size = a.hidden_size;
-        let weight = at.tensor("weight", &[size], Init::Ones)?;
-        let bias = if a.rms_norm { None } else { Some(at.tensor("bias", &[size], Init::Zeros)?) };
-        Ok(Self { weight, bias, size, eps: a.norm_eps })
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        match &self.bias {
-            None => x.rms_norm(self.size, Some(&*self.weight), self.eps),
-            Some(bias) => x.layer_norm(self.size, Some(&*self.weight), Some(&**bias), self.eps, true),
-        }
-    }
-}
-
-/// Rotary position embedding (Su et al. 2021): the pair `(x₂ᵢ, x₂ᵢ₊₁)` at position `m` turns by `m · 10000^(-2i/d)`.
-#[derive(Debug)]
-struct Rotary {
-    /// `exp(i · angle)`: complex numbers, one for each position and pair.
-    turns: Tensor,
-}
-
-impl Rotary {
-    fn new(at: &Scope<'_>, a: &Architecture) -> Result<Self> {
-        let d = a.head_size();
-        // In fp32 and in this order, as published: at a far position the rounding of the angle shows.
-        let options = (Kind::Float, at.device());
-        let frequency =
-            Tensor::pow_scalar(10000.0, &(Tensor::arange_start_step(0, d, 2, options) / d as f64)).reciprocal();
-        let angle = Tensor::f_arange(a.max_length, options).map_err(bridge::torch)?.outer(&frequency);
-        Ok(Self { turns: Tensor::polar(&angle.ones_like(), &angle) })
-    }
-
-    /// `x` is (batch, length, heads, head size).
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let [batch, length, heads, size] = x.size()[..] else { unreachable!("four dimensions") };
-        let turns = self.turns.narrow(0, 0, length).unsqueeze(1);
-        let pairs = x.to_kind(Kind::Float).reshape([batch, length, heads, size / 2, 2]);
-        (pairs.view_as_complex() * turns).view_as_real().flatten(3, -1).to_kind(x.kind())
-    }
-}
-
-/// `wo(softmax(q kᵀ / √d) v)`, each head on its own features, padded keys left out.
+/// `wo(softmax(q kᵀ / √d) v)` (Vaswani et al. 2017, equation 1) for each head, without padded keys.
 #[derive(Debug)]
 struct Attention {
     q: Linear,
@@ -106,11 +28,11 @@ struct Attention {
 }
 
 impl Attention {
-    /// Its linear layers stand directly in the block's scope.
+    /// Its linear layers are named in the block's scope.
     fn new(at: &mut Scope<'_>, a: &Architecture, kind: Kind) -> Result<Self> {
         let (n, weight) = (a.hidden_size, Init::Uniform(a.decoder_init_range));
         let bias = a.att_bias.then_some(Init::Zeros);
-        let mut linear = |name| -> Result<Linear> { Ok(Linear::new(at.at(name), n, n, weight, bias)?.in_kind(kind)) };
+        let mut linear = |name| -> Result<Linear> { Ok(Linear::new(at.at(name), n, n, weight, bias)?.with_kind(kind)) };
         Ok(Self {
             q: linear("q")?,
             k: linear("k")?,
@@ -121,26 +43,30 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, batch: &Batch, rotary: &Rotary, noise: &mut Noise) -> Tensor {
+    /// `x` is (batch, length, size).
+    fn forward(&self, x: &Tensor, batch: &Batch, rope: &Rope, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
         let [rows, length, size] = x.size()[..] else { unreachable!("three dimensions") };
-        let split = |y: Tensor| y.view([rows, length, self.heads, size / self.heads]);
-        let q = rotary.forward(&split(self.q.forward(x))).transpose(1, 2);
-        let k = rotary.forward(&split(self.k.forward(x))).transpose(1, 2);
-        let v = split(self.v.forward(x)).transpose(1, 2);
-        let attended = if noise.acts(self.dropout) {
-            let mut scores = q.matmul(&k.transpose(-2, -1)) / ((size / self.heads) as f64).sqrt();
-            if let Some(keys) = &batch.keys {
-                scores = scores.masked_fill(&keys.logical_not(), f64::NEG_INFINITY);
-            }
-            noise.dropout(scores.softmax(-1, Kind::Float), self.dropout).to_kind(v.kind()).matmul(&v)
+        let split = |y: Tensor| y.f_reshape([rows, length, self.heads, size / self.heads]);
+        let q = rope.forward(&split(self.q.forward(x)?)?)?.f_transpose(1, 2)?;
+        let k = rope.forward(&split(self.k.forward(x)?)?)?.f_transpose(1, 2)?;
+        let v = split(self.v.forward(x)?)?.f_transpose(1, 2)?;
+        let attended = if dropout.is_active(self.dropout) {
+            let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_div_scalar(((size / self.heads) as f64).sqrt())?;
+            let scores = match &batch.keys {
+                Some(keys) => scores.f_masked_fill(&keys.f_logical_not()?, f64::NEG_INFINITY)?,
+                None => scores,
+            };
+            let probabilities = dropout.dropout(scores.f_softmax(-1, Kind::Float)?, self.dropout)?;
+            probabilities.f_to_kind(v.kind())?.f_matmul(&v)?
         } else {
-            Tensor::scaled_dot_product_attention(&q, &k, &v, batch.keys.as_ref(), 0.0, false, None, false)
+            Tensor::f_scaled_dot_product_attention(&q, &k, &v, batch.keys.as_ref(), 0.0, false, None, false)?
         };
-        noise.dropout(self.wo.forward(&attended.transpose(1, 2).reshape([rows, length, size])), self.dropout)
+        let attended = attended.f_transpose(1, 2)?.f_reshape([rows, length, size])?;
+        dropout.dropout(self.wo.forward(&attended)?, self.dropout)
     }
 }
 
-/// SwiGLU (Shazeer 2020), `w3(SiLU(a) · b)` with `(a, b) = w12(x)`; or `w₂(act(w₁(x)))`.
+/// SwiGLU (Shazeer 2020, equation 6), `w3(SiLU(a) · b)` with `(a, b) = w12(x)`; or `w₂(act(w₁(x)))`.
 #[derive(Debug)]
 struct FeedForward {
     first: Linear,
@@ -158,24 +84,24 @@ impl FeedForward {
         };
         let bias = a.ffn_bias.then_some(Init::Zeros);
         Ok(Self {
-            first: Linear::new(at.at(first), n, up, weight, bias)?.in_kind(kind),
-            second: Linear::new(at.at(second), down, n, weight, bias)?.in_kind(kind),
+            first: Linear::new(at.at(first), n, up, weight, bias)?.with_kind(kind),
+            second: Linear::new(at.at(second), down, n, weight, bias)?.with_kind(kind),
             act: a.hidden_act,
             dropout: a.dropout_prob,
         })
     }
 
-    fn forward(&self, x: &Tensor, noise: &mut Noise) -> Tensor {
-        let y = self.first.forward(x);
+    fn forward(&self, x: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        let y = self.first.forward(x)?;
         let y = match self.act {
             HiddenAct::SwiGlu => {
-                let half = y.size()[2] / 2;
-                y.narrow(-1, 0, half).silu() * y.narrow(-1, half, half)
+                let width = y.size()[2] / 2;
+                y.f_narrow(-1, 0, width)?.f_silu()?.f_mul(&y.f_narrow(-1, width, width)?)?
             }
-            HiddenAct::Relu => y.relu(),
-            HiddenAct::Gelu => y.gelu("none"),
+            HiddenAct::Relu => y.f_relu()?,
+            HiddenAct::Gelu => y.f_gelu("none")?,
         };
-        noise.dropout(self.second.forward(&y), self.dropout)
+        dropout.dropout(self.second.forward(&y)?, self.dropout)
     }
 }
 
@@ -198,10 +124,10 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, batch: &Batch, rotary: &Rotary, noise: &mut Noise) -> Tensor {
-        let x = x + self.attention.forward(&self.attention_norm.forward(x), batch, rotary, noise);
-        let y = self.ffn.forward(&self.ffn_norm.forward(&x), noise);
-        x + y
+    fn forward(&self, x: &Tensor, batch: &Batch, rope: &Rope, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        let x = x.f_add(&self.attention.forward(&self.attention_norm.forward(x)?, batch, rope, dropout)?)?;
+        let y = self.ffn.forward(&self.ffn_norm.forward(&x)?, dropout)?;
+        x.f_add(&y)
     }
 }
 
@@ -213,12 +139,15 @@ pub struct Trunk {
     transformer_encoder: Vec<Block>,
     layer_norm_2: Option<Norm>,
     decoder: Linear,
-    rotary: Rotary,
+    rope: Rope,
     pad: i64,
 }
 
 impl Trunk {
-    /// Without values yet.
+    /// Its parameters have no values yet.
+    ///
+    /// # Errors
+    /// If libtorch fails.
     pub fn new(mut at: Scope<'_>, a: &Architecture, precision: Precision) -> Result<Self> {
         let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
         let (n, vocabulary) = (a.hidden_size, a.vocab_size);
@@ -230,62 +159,39 @@ impl Trunk {
         let layer_norm_2 = a.layer_norm_before_last_layer.then(|| Norm::new(at.at("layer_norm_2"), a)).transpose()?;
         let weight = Init::Uniform(a.decoder_init_range);
         let decoder = Linear::new(at.at("decoder"), n, vocabulary, weight, Some(Init::Zeros))?;
-        let rotary = Rotary::new(&at, a)?;
-        Ok(Self { encoder, layer_norm_1, transformer_encoder, layer_norm_2, decoder, rotary, pad: a.pad_token_id })
+        let rope = Rope::new(&at, a).map_err(bridge::torch_error)?;
+        Ok(Self { encoder, layer_norm_1, transformer_encoder, layer_norm_2, decoder, rope, pad: a.pad_token_id })
     }
 
-    /// The last block's output, before the final norm: (batch, length, hidden size).
-    pub fn forward(&self, batch: &Batch, noise: &mut Noise) -> Tensor {
+    /// The last block's output, before the final norm: (batch, length, size).
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn forward(&self, batch: &Batch, dropout: &mut DropoutRng) -> Result<Tensor> {
+        self.hidden(batch, dropout).map_err(bridge::torch_error)
+    }
+
+    fn hidden(&self, batch: &Batch, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
         // The padding token's embedding gets no gradient.
-        let mut x = Tensor::embedding(&self.encoder, &batch.ids, self.pad, false, false);
+        let mut x = Tensor::f_embedding(&self.encoder, &batch.ids, self.pad, false, false)?;
         if let Some(norm) = &self.layer_norm_1 {
-            x = norm.forward(&x);
+            x = norm.forward(&x)?;
         }
         for block in &self.transformer_encoder {
-            x = block.forward(&x, batch, &self.rotary, noise);
+            x = block.forward(&x, batch, &self.rope, dropout)?;
         }
-        x
+        Ok(x)
     }
 
-    /// The weights, if the trunk is of the arrangement that [`crate::cpu`] computes, and on the CPU.
-    pub(crate) fn weights(&self) -> Option<Weights> {
-        let plain = |linear: &Linear| linear.bias.is_none().then(|| linear.weight.again());
-        let norm = |norm: &Norm| norm.bias.is_none().then(|| norm.weight.again());
-        let block = |block: &Block| {
-            let Block { attention, ffn, attention_norm, ffn_norm } = block;
-            let published = ffn.act == HiddenAct::SwiGlu && attention.dropout == 0.0 && ffn.dropout == 0.0;
-            published.then_some(())?;
-            Some(BlockWeights {
-                q: plain(&attention.q)?,
-                k: plain(&attention.k)?,
-                v: plain(&attention.v)?,
-                wo: plain(&attention.wo)?,
-                w12: plain(&ffn.first)?,
-                w3: plain(&ffn.second)?,
-                attention_norm: norm(attention_norm)?,
-                ffn_norm: norm(ffn_norm)?,
-            })
-        };
-        let on_cpu = self.encoder.device() == tch::Device::Cpu;
-        let (true, None, Some(first)) = (on_cpu, &self.layer_norm_1, self.transformer_encoder.first()) else {
-            return None;
-        };
-        Some(Weights {
-            embedding: self.encoder.again(),
-            blocks: self.transformer_encoder.iter().map(block).collect::<Option<_>>()?,
-            turns: bridge::numbers(&self.rotary.turns.view_as_real()).ok()?,
-            heads: usize::try_from(first.attention.heads).ok()?,
-            half: first.attention.q.kind == Kind::BFloat16,
-            eps: first.attention_norm.eps as f32,
-            pad: u32::try_from(self.pad).ok()?,
-        })
-    }
-
-    /// What the language model says of each position, from the last block's output: (batch, length, vocabulary).
-    pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        match &self.layer_norm_2 {
-            Some(norm) => self.decoder.forward(&norm.forward(hidden)),
+    /// The language model's scores of each position, from the last block's output: (batch, length, vocabulary).
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = match &self.layer_norm_2 {
+            Some(norm) => norm.forward(hidden).and_then(|normed| self.decoder.forward(&normed)),
             None => self.decoder.forward(hidden),
-        }
+        };
+        logits.map_err(bridge::torch_error)
     }
 }

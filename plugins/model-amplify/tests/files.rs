@@ -1,20 +1,20 @@
-//! Checkpoints in, exports out.
+//! Checkpoints and exports.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::checkpoints::{rewrite, shard};
 use common::{amplify, assert_same, changed, config, ctx, exported, failure, predicted, setup, table, tasks, train};
 use model_amplify::Amplify;
 use plugin_api::{Epoch, Message, Model, Params};
 use serde_json::{Value, json};
 
 #[test]
-fn an_exported_model_is_loaded_again() {
+fn an_export_loads_as_a_checkpoint() {
     let mut model = amplify(json!({}));
     train(&mut model, 0..1);
     let folder = exported(&mut model);
@@ -32,33 +32,14 @@ fn an_exported_model_is_loaded_again() {
     assert!(changed(&one.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap()).is_empty());
 }
 
-/// Rewrites a safetensors file.
-fn rewrite(
-    path: &Path,
-    change: impl Fn(&str, safetensors::Dtype, Vec<usize>, Vec<u8>) -> Option<(safetensors::Dtype, Vec<usize>, Vec<u8>)>,
-) {
-    let bytes = fs::read(path).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors = Vec::new();
-    for (name, view) in file.tensors() {
-        if let Some(changed) = change(&name, view.dtype(), view.shape().to_vec(), view.data().to_vec()) {
-            tensors.push((name, changed));
-        }
-    }
-    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
-        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
-    });
-    safetensors::serialize_to_file(views, None, path).unwrap();
-}
-
 #[test]
-fn a_checkpoint_of_halves_is_widened() {
+fn a_bf16_checkpoint_is_converted_to_fp32() {
     let mut model = amplify(json!({}));
     let folder = exported(&mut model);
     rewrite(&folder.path().join("model.safetensors"), |_, _, shape, data| {
         // bfloat16 is the upper half of f32.
-        let halves = data.chunks_exact(4).flat_map(|four| [four[2], four[3]]).collect();
-        Some((safetensors::Dtype::BF16, shape, halves))
+        let bf16 = data.chunks_exact(4).flat_map(|four| [four[2], four[3]]).collect();
+        Some((safetensors::Dtype::BF16, shape, bf16))
     });
     let mut loaded = amplify(json!({ "pretrained": folder.path() }));
     let (wide, full) = (loaded.parameters(&ctx()).unwrap(), model.parameters(&ctx()).unwrap());
@@ -74,7 +55,7 @@ fn a_checkpoint_of_halves_is_widened() {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_checkpoint_is_said_at_once() {
+fn all_mismatches_of_a_checkpoint_are_reported_together() {
     let mut model = amplify(json!({}));
     let folder = exported(&mut model);
     rewrite(&folder.path().join("model.safetensors"), |name, dtype, shape, data| match name {
@@ -101,7 +82,7 @@ fn all_that_is_wrong_with_a_checkpoint_is_said_at_once() {
 }
 
 #[test]
-fn damaged_and_absent_files_are_named() {
+fn errors_name_the_damaged_or_missing_file() {
     let mut model = amplify(json!({}));
     for (file, content) in [
         ("model.safetensors", Some("not a tensor in sight")),
@@ -124,14 +105,16 @@ fn damaged_and_absent_files_are_named() {
     }
     for name in ["nowhere", "/no/such/folder", "./owner/name", "owner/name@"] {
         let error = failure(json!({ "pretrained": name }));
-        assert_eq!(error.to_string(), format!("`pretrained`: `{name}` is neither a folder nor a name on the hub"));
+        assert_eq!(
+            error.to_string(),
+            format!("`pretrained`: `{name}` is neither a folder nor the name of a model on the hub")
+        );
         assert!(error.hint().unwrap().contains("`owner/name@revision`"));
     }
 }
 
-/// What a download leaves in a file's place when it goes wrong.
 #[test]
-fn pointers_and_pages_in_place_of_files_are_recognised() {
+fn lfs_pointers_and_web_pages_are_recognised_as_such() {
     const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 123\n";
     const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n";
     let mut model = amplify(json!({}));
@@ -142,8 +125,8 @@ fn pointers_and_pages_in_place_of_files_are_recognised() {
     for file in ["model.safetensors", "config.json", "tokenizer.json", "regressors.safetensors"] {
         let whole = fs::read(path(file)).unwrap();
         for (content, what, hint) in [
-            (POINTER, "is a Git LFS pointer, not the file that it stands for", "git lfs pull"),
-            (PAGE, "is a web page, not the file that it is named after", "download the file itself"),
+            (POINTER, "is a Git LFS pointer, not the file itself", "git lfs pull"),
+            (PAGE, "is a web page, not the file itself", "download the file itself"),
         ] {
             fs::write(path(file), content).unwrap();
             let error = failure(changes.clone());
@@ -155,9 +138,7 @@ fn pointers_and_pages_in_place_of_files_are_recognised() {
     shard(folder.path());
     for file in ["model-00002-of-00002.safetensors", "model.safetensors.index.json"] {
         fs::write(path(file), POINTER).unwrap();
-        assert!(
-            failure(changes.clone()).to_string().ends_with("is a Git LFS pointer, not the file that it stands for")
-        );
+        assert!(failure(changes.clone()).to_string().ends_with("is a Git LFS pointer, not the file itself"));
     }
 }
 
@@ -176,25 +157,8 @@ fn heads_of_another_shape_are_refused() {
     assert!(error.causes().iter().any(|cause| cause == "`regressors.1.4.bias` is unexpected"));
 }
 
-/// Cuts a checkpoint's file into two shards.
-fn shard(folder: &Path) {
-    let single = folder.join("model.safetensors");
-    let bytes = fs::read(&single).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
-    let mut map = BTreeMap::new();
-    for (number, half) in tensors.chunks(tensors.len().div_ceil(2)).enumerate() {
-        let file = format!("model-0000{}-of-00002.safetensors", number + 1);
-        half.iter().for_each(|(name, _)| drop(map.insert(name.clone(), file.clone())));
-        safetensors::serialize_to_file(half.iter().map(|(name, view)| (name, view)), None, &folder.join(&file))
-            .unwrap();
-    }
-    let index = json!({ "metadata": {}, "weight_map": map });
-    fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
-    fs::remove_file(single).unwrap();
-}
-
 #[test]
-fn a_checkpoint_in_shards_is_loaded() {
+fn a_sharded_checkpoint_is_loaded() {
     let mut model = amplify(json!({}));
     let folder = exported(&mut model);
     shard(folder.path());
@@ -205,14 +169,14 @@ fn a_checkpoint_in_shards_is_loaded() {
     fs::copy(folder.path().join("model-00001-of-00002.safetensors"), &second).unwrap();
     let error = failure(changes.clone());
     assert!(error.to_string().contains("model.safetensors.index.json"), "{error}");
-    assert!(error.causes().iter().any(|cause| cause.ends_with("stands in two files")), "{:?}", error.causes());
+    assert!(error.causes().iter().any(|cause| cause.ends_with("is in two files")), "{:?}", error.causes());
     assert!(error.causes().iter().any(|cause| cause.ends_with("is missing")), "{:?}", error.causes());
     fs::remove_file(&second).unwrap();
     assert!(failure(changes).to_string().contains("model-00002-of-00002.safetensors"));
 }
 
 #[test]
-fn an_export_says_what_other_programs_need() {
+fn an_export_has_tokenizer_settings_and_a_readme_that_fits_it() {
     let mut model = amplify(json!({}));
     let folder = exported(&mut model);
     let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
@@ -222,7 +186,7 @@ fn an_export_says_what_other_programs_need() {
     assert!(readme.contains("no regression heads") && !readme.contains("fedplug.json"), "{readme}");
     assert!(readme.contains("copy the `.py` files") && readme.contains("trust_remote_code=True"), "{readme}");
 
-    // A trunk that came with its code and settings keeps them.
+    // Code and settings of the checkpoint are kept.
     let config = read("config.json").replacen('{', r#"{ "auto_map": { "AutoModel": "amplify.AMPLIFY" },"#, 1);
     fs::write(folder.path().join("config.json"), config).unwrap();
     fs::write(folder.path().join("amplify.py"), "# code").unwrap();
@@ -232,10 +196,13 @@ fn an_export_says_what_other_programs_need() {
     let again = exported(&mut model);
     assert_eq!(fs::read_to_string(again.path().join("tokenizer_config.json")).unwrap(), "{}");
     let readme = fs::read_to_string(again.path().join("README.md")).unwrap();
-    assert!(readme.contains("The modelling code came with") && readme.contains("`fedplug.json`"), "{readme}");
+    assert!(
+        readme.contains("The modelling code of the pretrained trunk") && readme.contains("`fedplug.json`"),
+        "{readme}"
+    );
 }
 
-/// The tasks whose heads an export holds, by its tensors and by what it says of them.
+/// The tasks whose heads an export holds, after checking that its two files agree.
 fn heads(model: &mut Amplify) -> Vec<String> {
     let folder = exported(model);
     let Ok(bytes) = fs::read(folder.path().join("regressors.safetensors")) else {

@@ -1,5 +1,5 @@
-//! Trunks from a hub, which the tests serve on loopback. The environment's variables are a process's, so each load runs
-//! in a process of its own: this binary again, with only the test [`in_a_child`].
+//! Trunks from a hub on loopback. Environment variables belong to a process, so each load runs in its own: this binary again,
+//! with only the test [`in_a_child`].
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -40,7 +40,7 @@ impl Host for Lines {
     }
 }
 
-/// Makes six clients at once, exports the first, and writes down what happened.
+/// Makes six clients in parallel, exports the first, and writes the outcome to a file.
 #[test]
 #[ignore = "run by the other tests, with an environment of its own"]
 fn in_a_child() {
@@ -100,7 +100,7 @@ impl Scene {
         Self { hub, home: tempfile::tempdir().unwrap(), trunks }
     }
 
-    /// What six clients with this `pretrained` and these variables see.
+    /// The outcome of six clients with this `pretrained` and these variables.
     fn load(&self, name: &str, variables: &[(&str, &str)]) -> Value {
         let outcome = self.home.path().join("outcome.json");
         let _ = fs::remove_file(&outcome);
@@ -128,7 +128,7 @@ impl Scene {
         outcome
     }
 
-    /// The outcome's text must have all these parts.
+    /// Fails with an error that contains all `parts`.
     #[track_caller]
     fn fails(&self, name: &str, variables: &[(&str, &str)], parts: &[&str]) {
         let outcome = self.load(name, variables);
@@ -165,26 +165,26 @@ fn a_trunk_is_downloaded_once_and_then_taken_from_the_cache() {
     scene.loads(ID, &[OFFLINE, ("HF_HOME", "/nowhere"), ("HF_HUB_CACHE", elsewhere.to_str().unwrap())], FIRST);
 }
 
-/// A cache that was copied without `refs` from a machine with a network.
+/// The cache was copied without `refs`.
 #[test]
-fn a_cache_without_references_is_used_where_it_leaves_no_choice() {
+fn offline_a_cache_without_references_is_used_if_it_holds_one_commit() {
     let scene = Scene::new();
     scene.loads(ID, &[], FIRST);
     fs::remove_dir_all(scene.home.path().join("hub/models--lab--tiny/refs")).unwrap();
     let outcome = scene.loads(ID, &[OFFLINE], FIRST);
     let line = format!("the cache does not say which commit `lab/tiny` is at; using {FIRST}, its only one");
     assert!(outcome["lines"].to_string().contains(&line), "{outcome:#}");
-    // What was asked for by name is not guessed.
-    scene.fails(&format!("{ID}@v2"), &[OFFLINE], &["`lab/tiny@v2` is not complete in the cache"]);
+    // A named revision is not replaced by another commit.
+    scene.fails(&format!("{ID}@v2"), &[OFFLINE], &["`lab/tiny@v2` is incomplete in the cache"]);
     scene.loads(&format!("{ID}@{FIRST}"), &[OFFLINE], FIRST);
 
     scene.loads(&format!("{ID}@{SECOND}"), &[], SECOND);
     fs::remove_dir_all(scene.home.path().join("hub/models--lab--tiny/refs")).unwrap();
-    let parts = ["the cache holds 2 commits of `lab/tiny`", FIRST, SECOND, &format!("name one: `lab/tiny@{FIRST}`")];
+    let parts = ["the cache holds 2 commits of `lab/tiny`", FIRST, SECOND, &format!("such as `lab/tiny@{FIRST}`")];
     scene.fails(ID, &[OFFLINE], &parts);
     scene.loads(&format!("{ID}@{SECOND}"), &[OFFLINE], SECOND);
     assert!(!scene.hub.asked().is_empty());
-    // With a network the hub is asked.
+    // With network access the hub resolves the branch.
     scene.loads(ID, &[], FIRST);
     assert!(scene.hub.asked().iter().any(|line| line.contains("/revision/main")));
 }
@@ -200,7 +200,7 @@ fn a_revision_is_a_branch_a_tag_or_a_commit() {
 }
 
 #[test]
-fn a_folder_of_the_name_comes_first() {
+fn a_local_folder_takes_precedence_over_the_hub() {
     let scene = Scene::new();
     scene.loads(ID, &[], FIRST);
     let folder = scene.home.path().join(ID);
@@ -211,7 +211,7 @@ fn a_folder_of_the_name_comes_first() {
 }
 
 #[test]
-fn a_trunk_in_shards_is_downloaded() {
+fn a_sharded_trunk_is_downloaded() {
     let scene = Scene::new();
     scene.hub.change(|shelf| {
         let weights = shelf.files.remove(&(FIRST.to_owned(), "model.safetensors".to_owned())).unwrap();
@@ -229,37 +229,37 @@ fn a_trunk_in_shards_is_downloaded() {
     scene.loads(ID, &[], FIRST);
     scene.loads(ID, &[OFFLINE], FIRST);
     fs::remove_file(scene.cached(FIRST, "model-1.safetensors")).unwrap();
-    scene.fails(ID, &[OFFLINE], &["has no whole `model-1.safetensors`"]);
+    scene.fails(ID, &[OFFLINE], &["lacks `model-1.safetensors`"]);
     scene.hub.asked();
     scene.loads(ID, &[], FIRST);
-    assert!(!scene.hub.asked().iter().any(|line| line.contains("model-0")), "only what is lacking is downloaded");
+    assert!(!scene.hub.asked().iter().any(|line| line.contains("model-0")), "a complete shard was downloaded again");
 }
 
 #[test]
-fn what_the_hub_refuses_is_explained() {
+fn refusals_of_the_hub_say_what_to_do() {
     let scene = Scene::new();
-    scene.fails("lab/other", &[], &["there is no `lab/other` on the hub", "none of this name here"]);
+    scene.fails("lab/other", &[], &["there is no `lab/other` on the hub", "it does not exist"]);
     scene.hub.change(|shelf| shelf.token = Some("secret".to_owned()));
-    scene.fails(ID, &[], &["gives no access to `lab/tiny` (status 401)", "`HF_TOKEN`", &scene.hub.url]);
+    scene.fails(ID, &[], &["refuses access to `lab/tiny` (status 401)", "`HF_TOKEN`", &scene.hub.url]);
     scene.hub.change(|shelf| shelf.fault = Fault::Status(403));
-    scene.fails(ID, &[("HF_TOKEN", "secret")], &["status 403", "accept its terms"]);
+    scene.fails(ID, &[("HF_TOKEN", "secret")], &["status 403", "accept the model's terms"]);
     scene.hub.change(|shelf| shelf.fault = Fault::Status(503));
-    scene.fails(ID, &[], &["failed to give `lab/tiny` (status 503)", "later"]);
+    scene.fails(ID, &[], &["failed to serve `lab/tiny` (status 503)", "later"]);
     scene.hub.change(|shelf| shelf.fault = Fault::TalksNonsense);
-    scene.fails(ID, &[], &["makes no sense", "`HF_ENDPOINT`"]);
+    scene.fails(ID, &[], &["sent an invalid response", "`HF_ENDPOINT`"]);
 
     scene.hub.change(|shelf| shelf.fault = Fault::Nothing);
     scene.loads(ID, &[("HF_TOKEN", "secret")], FIRST);
-    // The token that logging in leaves behind.
+    // The token that logging in writes.
     fs::write(scene.home.path().join("token"), "secret\n").unwrap();
     scene.loads(&format!("{ID}@v2"), &[], SECOND);
     fs::remove_dir_all(scene.home.path().join("hub")).unwrap();
     scene.hub.change(|shelf| shelf.files.remove(&(FIRST.to_owned(), "tokenizer.json".to_owned())));
-    scene.fails(ID, &[], &["`lab/tiny` has no file `tokenizer.json`"]);
+    scene.fails(ID, &[], &["`lab/tiny` on the hub has no file `tokenizer.json`"]);
 }
 
 #[test]
-fn without_a_network_the_cache_is_named() {
+fn without_network_access_the_error_names_the_hub_or_the_cache() {
     let scene = Scene::new();
     let dead = TestHub::new().url.clone();
     scene.fails(ID, &[("HF_ENDPOINT", &dead)], &["could not be reached", "refused", "check the network", &dead]);
@@ -270,15 +270,15 @@ fn without_a_network_the_cache_is_named() {
 }
 
 #[test]
-fn a_damaged_download_is_never_used() {
+fn a_damaged_download_is_removed_and_an_interrupted_one_resumes() {
     let scene = Scene::new();
     scene.hub.change(|shelf| shelf.fault = Fault::Flips);
-    scene.fails(ID, &[], &["`model.safetensors` of `lab/tiny` arrived damaged", "SHA-256", "run again"]);
+    scene.fails(ID, &[], &["the download of `model.safetensors` of `lab/tiny` is damaged", "SHA-256", "run again"]);
     assert!(!scene.cached(FIRST, "model.safetensors").exists());
-    scene.fails(ID, &[OFFLINE], &["not complete in the cache"]);
+    scene.fails(ID, &[OFFLINE], &["is incomplete in the cache"]);
 
     scene.hub.change(|shelf| shelf.fault = Fault::BreaksOff);
-    scene.fails(ID, &[], &["`model.safetensors` of `lab/tiny` could not be downloaded", "goes on from"]);
+    scene.fails(ID, &[], &["`model.safetensors` of `lab/tiny` could not be downloaded", "resume the download"]);
     scene.hub.change(|shelf| shelf.fault = Fault::Nothing);
     scene.hub.asked();
     scene.loads(ID, &[], FIRST);
@@ -286,12 +286,12 @@ fn a_damaged_download_is_never_used() {
     let resumed = |line: &String| line.starts_with("/cdn/") && line.ends_with('-') && !line.ends_with("bytes=0-");
     assert!(asked.iter().any(resumed), "{asked:#?}");
 
-    // Whatever happened to the cache since.
+    // A cached file that was truncated later.
     let blob = fs::canonicalize(scene.cached(FIRST, "model.safetensors")).unwrap();
     shorten(&blob);
-    scene.fails(ID, &[OFFLINE], &["has no whole `model.safetensors`"]);
+    scene.fails(ID, &[OFFLINE], &["lacks `model.safetensors`"]);
     let outcome = scene.loads(ID, &[], FIRST);
-    assert!(outcome["lines"].to_string().contains("is damaged and is downloaded again"), "{outcome:#}");
+    assert!(outcome["lines"].to_string().contains("is damaged; downloading it again"), "{outcome:#}");
 }
 
 fn shorten(path: &Path) {

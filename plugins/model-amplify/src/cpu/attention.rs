@@ -1,129 +1,146 @@
-//! Scaled dot-product attention of whole sequences, `softmax(q kᵀ / √d) v` for each head, and its derivative.
+//! Scaled dot-product attention (Vaswani et al. 2017, equation 1) of one sequence, forward and backward.
 //!
-//! The scores of a block of queries exist at a time, as in FlashAttention (Dao et al. 2022): what is kept for the
-//! derivative is the logarithm of each query's sum of exponentials, and probabilities are computed again from it.
+//! As in FlashAttention (Dao et al. 2022), only a block of scores exists at a time. The forward pass keeps the logarithm of
+//! each query's sum of exponentials, from which the backward pass computes the probabilities again. With `S = q kᵀ / √d`,
+//! `P = softmax(S)` and `O = P v`, the derivatives are (appendix B.2 there)
+//!
+//! ```text
+//! dv = Pᵀ dO,  dP = dO vᵀ,  D = Σ dO · O,  dS = P (dP − D),  dq = dS k / √d,  dk = dSᵀ q / √d
+//! ```
 
+use std::ops::Range;
+
+use super::gemm::{Accumulate, MatMut, MatRef, gemm_nn, gemm_nt, gemm_tn};
 use super::kernels;
-use super::pack::Sequence;
-use super::product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
-use super::team::Team;
+use super::packed_batch::Sequence;
+use super::threads::CALLING_THREAD;
 
-/// How many scores a block may have: what the second cache holds beside queries, keys and values.
+/// Scores in a block: what fits into the second-level cache beside queries, keys and values.
 const BLOCK: usize = 1 << 16;
 
-/// The sizes of attention over one sequence. Rows of queries, keys and values stand in one matrix of `3 · size` columns.
+/// The sizes of one sequence's attention. A row of `qkv` is `(q, k, v)`, each of `size` features; each head has
+/// `size / heads` consecutive ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// Features of a position: of all heads together.
     size: usize,
-    /// Heads.
     heads: usize,
-    /// Positions that attend.
+    /// Rows that attend: all.
     queries: usize,
-    /// Positions that are attended to: the first ones.
+    /// Rows that are attended to: the first ones.
     keys: usize,
 }
 
+/// Which third of a row of `qkv`.
+#[derive(Clone, Copy)]
+enum Part {
+    Query,
+    Key,
+    Value,
+}
+
 impl Shape {
-    /// That of a sequence.
     pub(super) fn new(size: usize, heads: usize, sequence: Sequence) -> Self {
         Self { size, heads, queries: sequence.length, keys: sequence.keys }
     }
 
-    fn width(&self) -> usize {
+    fn head_size(&self) -> usize {
         self.size / self.heads
     }
 
+    /// `1 / √d`.
     fn scale(&self) -> f32 {
-        (1.0 / (self.width() as f64).sqrt()) as f32
+        (1.0 / (self.head_size() as f64).sqrt()) as f32
     }
 
-    /// Queries, keys or values of a head, from the row `from` on.
-    fn part<'a>(&self, all: &'a [f32], which: usize, head: usize, rows: std::ops::Range<usize>) -> Rows<'a> {
-        let (stride, width) = (3 * self.size, self.width());
-        let column = which * self.size + head * width;
-        Rows::within(&all[rows.start * stride + column..(rows.end - 1) * stride + column + width], width, stride)
+    /// The elements of `qkv` from the first to the last one of a head's part of these rows.
+    fn part(&self, part: Part, head: usize, rows: &Range<usize>) -> Range<usize> {
+        let (stride, column) = (3 * self.size, part as usize * self.size + head * self.head_size());
+        rows.start * stride + column..(rows.end - 1) * stride + column + self.head_size()
     }
 
-    fn part_mut<'a>(&self, all: &'a mut [f32], which: usize, head: usize, rows: std::ops::Range<usize>) -> RowsMut<'a> {
-        let (stride, width) = (3 * self.size, self.width());
-        let column = which * self.size + head * width;
-        RowsMut::within(&mut all[rows.start * stride + column..(rows.end - 1) * stride + column + width], width, stride)
+    fn read<'a>(&self, qkv: &'a [f32], part: Part, head: usize, rows: &Range<usize>) -> MatRef<'a> {
+        MatRef::with_stride(&qkv[self.part(part, head, rows)], self.head_size(), 3 * self.size)
     }
 
-    /// A head's columns of the output.
-    fn columns(&self, head: usize, rows: std::ops::Range<usize>) -> std::ops::Range<usize> {
-        let column = head * self.width();
-        rows.start * self.size + column..(rows.end - 1) * self.size + column + self.width()
+    fn write<'a>(&self, qkv: &'a mut [f32], part: Part, head: usize, rows: &Range<usize>) -> MatMut<'a> {
+        MatMut::with_stride(&mut qkv[self.part(part, head, rows)], self.head_size(), 3 * self.size)
     }
 
-    /// Blocks of queries, with room for the scores of one.
-    fn blocks(&self) -> (impl Iterator<Item = std::ops::Range<usize>> + use<>, usize) {
-        let (queries, rows) = (self.queries, (BLOCK / self.keys).clamp(1, self.queries));
-        ((0..queries).step_by(rows).map(move |from| from..(from + rows).min(queries)), rows * self.keys)
+    /// The elements of the output from the first to the last one of a head in these rows.
+    fn output(&self, head: usize, rows: &Range<usize>) -> Range<usize> {
+        let column = head * self.head_size();
+        rows.start * self.size + column..(rows.end - 1) * self.size + column + self.head_size()
+    }
+
+    /// The queries of a block.
+    fn block_rows(&self) -> usize {
+        (BLOCK / self.keys).clamp(1, self.queries)
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (queries, rows) = (self.queries, self.block_rows());
+        (0..queries).step_by(rows).map(move |first| first..(first + rows).min(queries))
     }
 }
 
-/// `out` is (queries, size), `all` (queries, 3 · size), `logs` (heads, queries).
-pub(super) fn forward(shape: &Shape, alone: &Team, all: &[f32], out: &mut [f32], logs: &mut [f32]) {
-    let (width, keys) = (shape.width(), shape.keys);
-    let mut scores = vec![0.0; shape.blocks().1];
+/// Writes the attention of each head to its columns of `out`, and `log Σ exp` of each query's scores to `log_sums`.
+///
+/// `qkv` is (queries, 3 · size), `out` is (queries, size), `log_sums` is (heads, queries).
+pub(super) fn forward(shape: &Shape, qkv: &[f32], out: &mut [f32], log_sums: &mut [f32]) {
+    let (pool, keys) = (&CALLING_THREAD, 0..shape.keys);
+    let mut scores = vec![0.0; shape.block_rows() * keys.len()];
     for head in 0..shape.heads {
-        for rows in shape.blocks().0 {
-            let scores = &mut scores[..rows.len() * keys];
-            let (q, k, v) = (
-                shape.part(all, 0, head, rows.clone()),
-                shape.part(all, 1, head, 0..keys),
-                shape.part(all, 2, head, 0..keys),
-            );
-            by_transpose(alone, RowsMut::new(scores, keys), Into::Set, shape.scale(), q, k);
-            let first = head * shape.queries;
-            kernels::softmax(scores, keys, &mut logs[first + rows.start..first + rows.end]);
-            let out = RowsMut::within(&mut out[shape.columns(head, rows)], width, shape.size);
-            plain(alone, out, Into::Set, 1.0, Rows::new(scores, keys), v);
+        let log_sums = &mut log_sums[head * shape.queries..][..shape.queries];
+        let (k, v) = (shape.read(qkv, Part::Key, head, &keys), shape.read(qkv, Part::Value, head, &keys));
+        for rows in shape.blocks() {
+            let scores = &mut scores[..rows.len() * keys.len()];
+            let q = shape.read(qkv, Part::Query, head, &rows);
+            gemm_nt(pool, MatMut::new(scores, keys.len()), Accumulate::Overwrite, shape.scale(), q, k);
+            kernels::softmax(scores, keys.len(), &mut log_sums[rows.clone()]);
+            let out = MatMut::with_stride(&mut out[shape.output(head, &rows)], shape.head_size(), shape.size);
+            gemm_nn(pool, out, Accumulate::Overwrite, 1.0, MatRef::new(scores, keys.len()), v);
         }
     }
 }
 
-/// Writes to `by` the derivative by `all`, from `by_out`, the derivative by `out`.
-pub(super) fn backward(
-    shape: &Shape,
-    alone: &Team,
-    by: &mut [f32],
-    all: &[f32],
-    out: &[f32],
-    by_out: &[f32],
-    logs: &[f32],
-) {
-    let (width, keys, size) = (shape.width(), shape.keys, shape.size);
-    let mut scores = vec![0.0; shape.blocks().1];
-    let mut by_scores = scores.clone();
-    let mut sums = vec![0.0; shape.queries];
-    // Padding is no key and no value.
-    by[keys * 3 * size..].fill(0.0);
+/// What [`backward`] reads of the forward pass, and the derivative with respect to its output.
+#[derive(Clone, Copy)]
+pub(super) struct Saved<'a> {
+    pub(super) qkv: &'a [f32],
+    pub(super) out: &'a [f32],
+    pub(super) log_sums: &'a [f32],
+    pub(super) d_out: &'a [f32],
+}
+
+/// Writes the derivative with respect to `qkv` to `d_qkv`; both have the same shape.
+pub(super) fn backward(shape: &Shape, d_qkv: &mut [f32], saved: Saved<'_>) {
+    let Saved { qkv, out, log_sums, d_out } = saved;
+    let (pool, keys, scale) = (&CALLING_THREAD, 0..shape.keys, shape.scale());
+    let mut scores = vec![0.0; shape.block_rows() * keys.len()];
+    let mut d_scores = scores.clone();
+    let mut d_sums = vec![0.0; shape.queries];
+    // No query attends to padding.
+    d_qkv[keys.end * 3 * shape.size..].fill(0.0);
     for head in 0..shape.heads {
-        for (row, sum) in sums.iter_mut().enumerate() {
-            let columns = shape.columns(head, row..row + 1);
-            *sum = kernels::product_sum(&out[columns.clone()], &by_out[columns]);
+        for (row, d_sum) in d_sums.iter_mut().enumerate() {
+            let columns = shape.output(head, &(row..row + 1));
+            *d_sum = kernels::dot(&out[columns.clone()], &d_out[columns]);
         }
-        for rows in shape.blocks().0 {
-            let (scores, by_scores) = (&mut scores[..rows.len() * keys], &mut by_scores[..rows.len() * keys]);
-            let (q, k, v) = (
-                shape.part(all, 0, head, rows.clone()),
-                shape.part(all, 1, head, 0..keys),
-                shape.part(all, 2, head, 0..keys),
-            );
-            let given = Rows::within(&by_out[shape.columns(head, rows.clone())], width, size);
-            by_transpose(alone, RowsMut::new(scores, keys), Into::Set, shape.scale(), q, k);
-            by_transpose(alone, RowsMut::new(by_scores, keys), Into::Set, 1.0, given, v);
-            let first = head * shape.queries;
-            let logs = &logs[first + rows.start..first + rows.end];
-            kernels::softmax_backward(scores, by_scores, keys, logs, &sums[rows.clone()]);
-            let (scores, by_scores) = (Rows::new(scores, keys), Rows::new(by_scores, keys));
-            let into = if rows.start == 0 { Into::Set } else { Into::Add };
-            plain(alone, shape.part_mut(by, 0, head, rows), Into::Set, shape.scale(), by_scores, k);
-            of_transpose(alone, shape.part_mut(by, 1, head, 0..keys), into, shape.scale(), by_scores, q);
-            of_transpose(alone, shape.part_mut(by, 2, head, 0..keys), into, 1.0, scores, given);
+        let log_sums = &log_sums[head * shape.queries..][..shape.queries];
+        let (k, v) = (shape.read(qkv, Part::Key, head, &keys), shape.read(qkv, Part::Value, head, &keys));
+        for rows in shape.blocks() {
+            let len = rows.len() * keys.len();
+            let (scores, d_scores) = (&mut scores[..len], &mut d_scores[..len]);
+            let q = shape.read(qkv, Part::Query, head, &rows);
+            let d_out = MatRef::with_stride(&d_out[shape.output(head, &rows)], shape.head_size(), shape.size);
+            gemm_nt(pool, MatMut::new(scores, keys.len()), Accumulate::Overwrite, scale, q, k);
+            gemm_nt(pool, MatMut::new(d_scores, keys.len()), Accumulate::Overwrite, 1.0, d_out, v);
+            kernels::softmax_backward(scores, d_scores, keys.len(), &log_sums[rows.clone()], &d_sums[rows.clone()]);
+            let (scores, d_scores) = (MatRef::new(scores, keys.len()), MatRef::new(d_scores, keys.len()));
+            let accumulate = if rows.start == 0 { Accumulate::Overwrite } else { Accumulate::Add };
+            gemm_nn(pool, shape.write(d_qkv, Part::Query, head, &rows), Accumulate::Overwrite, scale, d_scores, k);
+            gemm_tn(pool, shape.write(d_qkv, Part::Key, head, &keys), accumulate, scale, d_scores, q);
+            gemm_tn(pool, shape.write(d_qkv, Part::Value, head, &keys), accumulate, 1.0, scores, d_out);
         }
     }
 }

@@ -1,240 +1,276 @@
-//! A transformer block, forward and backward.
+//! A transformer block, forward and backward: `x ← x + wo(attention(norm(x)))`, then `x ← x + w3(swiglu(w12(norm(x))))`.
 
 use plugin_api::{Result, TensorBuf};
-use tch::Tensor;
 
-use super::attention::{self, Shape};
-use super::product::{Into, Rows, RowsMut, by_transpose, of_transpose, plain};
-use super::space::{Kept, Scratch};
-use super::{BlockWeights, Pack, Team, Weights, half, kernels};
-use crate::bridge;
-use crate::parameters::{Handle, Parameters};
+use super::attention::{self, Saved, Shape};
+use super::gemm::{Accumulate, MatMut, MatRef, gemm_nn, gemm_nt, gemm_tn};
+use super::kernels::{self, Direction};
+use super::workspace::{Activations, Scratch, grown, prefix};
+use super::{BlockWeights, Encoder, PackedBatch, ParameterStore, ThreadPool, Weight};
 
-/// The products of a linear layer with its weight of (outputs, inputs).
-#[derive(Clone, Copy)]
-pub(super) enum Layer {
-    /// The output, of input and weight.
-    Forward,
-    /// The derivative by the input, of that by the output and the weight.
-    Input,
-    /// The derivative by the weight, of that by the output and the input.
-    Weight,
+/// A forward or backward pass over one batch.
+pub(super) struct Pass<'a> {
+    pub(super) encoder: &'a Encoder,
+    pub(super) batch: &'a PackedBatch,
+    pub(super) pool: &'a ThreadPool,
+    /// The gradient of one parameter at a time.
+    pub(super) gradient: &'a mut TensorBuf<f32>,
 }
 
-/// One pass over a batch, forward or backward.
-pub(super) struct Pass<'a> {
-    pub(super) weights: &'a Weights,
-    pub(super) pack: &'a Pack,
-    pub(super) team: &'a Team,
-    pub(super) gradient: &'a mut Option<Tensor>,
-    pub(super) halves: &'a mut half::Scratch,
+/// Tokens and the widths of the matrices.
+#[derive(Clone, Copy)]
+struct Sizes {
+    tokens: usize,
+    size: usize,
+    inner: usize,
+    heads: usize,
+}
+
+/// The columns of queries, keys or values in a matrix of `(q, k, v)` rows, from the first element to the last.
+fn part(part: usize, Sizes { tokens, size, .. }: Sizes) -> std::ops::Range<usize> {
+    part * size..tokens * 3 * size - (2 - part) * size
 }
 
 impl Pass<'_> {
-    /// Rows, features, those of the feed-forward layer, and heads.
-    fn sizes(&self) -> (usize, usize, usize, usize) {
-        (self.pack.positions(), self.weights.size(), self.weights.inner(), self.weights.heads)
+    fn sizes(&self) -> Sizes {
+        let Encoder { heads, .. } = *self.encoder;
+        Sizes { tokens: self.batch.tokens(), size: self.encoder.size(), inner: self.encoder.inner(), heads }
     }
 
-    /// One block: from `kept.x` to `out`.
-    pub(super) fn block(
-        &mut self,
-        w: &BlockWeights,
-        parameters: &Parameters,
-        kept: &mut Kept,
+    /// Computes `out` from `saved.x`, both (tokens, size), and fills in the rest of `saved`.
+    pub(super) fn forward(
+        &self,
+        weights: &BlockWeights,
+        store: &impl ParameterStore,
+        saved: &mut Activations,
         out: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let Self { pack, team, .. } = *self;
-        let (n, size, inner, heads) = self.sizes();
-        let (normed, gated) = (some(&mut scratch.rows, n * size), some(&mut scratch.wide, n * inner));
-        let x = &kept.x.as_slice()[..n * size];
-        self.norm(normed, some(&mut kept.r, n), x, parameters.numbers(&w.attention_norm)?);
-        let qkv = some(&mut kept.qkv, n * 3 * size);
-        for (part, weight) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
-            let to = RowsMut::within(&mut qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
-            let weight = Rows::new(parameters.numbers(weight)?, size);
-            self.linear(Layer::Forward, to, Into::Set, Rows::new(normed, size), weight);
-        }
-        self.turn(qkv, false);
-        let attended = some(&mut kept.attended, n * size);
-        let logs = some(&mut kept.logs, n * heads);
-        let alone = Team::alone();
-        let sequences = pack.cut(((&mut *attended, size), (&mut *logs, heads)));
-        team.each(sequences, |(sequence, ((attended, _), (logs, _)))| {
-            let qkv = &qkv[sequence.start * 3 * size..sequence.end() * 3 * size];
-            attention::forward(&Shape::new(size, heads, sequence), &alone, qkv, attended, logs);
-        });
-        let middle = some(&mut kept.middle, n * size);
-        middle.copy_from_slice(x);
-        let wo = Rows::new(parameters.numbers(&w.wo)?, size);
-        self.linear(Layer::Forward, RowsMut::new(middle, size), Into::Add, Rows::new(attended, size), wo);
+        self.forward_attention(weights, store, saved, scratch)?;
+        self.forward_ffn(weights, store, saved, out, scratch)
+    }
 
-        self.norm(normed, some(&mut kept.r_middle, n), middle, parameters.numbers(&w.ffn_norm)?);
-        let up = some(&mut kept.up, n * 2 * inner);
-        let w12 = Rows::new(parameters.numbers(&w.w12)?, size);
-        self.linear(Layer::Forward, RowsMut::new(up, 2 * inner), Into::Set, Rows::new(normed, size), w12);
-        team.rows((&mut *gated, inner), |first, (gated, _)| {
-            kernels::gate(gated, &up[first * 2 * inner..][..gated.len() * 2], inner);
+    fn forward_attention(
+        &self,
+        weights: &BlockWeights,
+        store: &impl ParameterStore,
+        saved: &mut Activations,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let sizes @ Sizes { tokens, size, heads, .. } = self.sizes();
+        let x = &saved.x.as_slice()[..tokens * size];
+        let normed = prefix(&mut scratch.normed, tokens * size);
+        self.norm(normed, prefix(&mut saved.attention_scales, tokens), x, store.values(weights.attention_norm.index)?);
+        let qkv = prefix(&mut saved.qkv, tokens * 3 * size);
+        for (i, weight) in [weights.q, weights.k, weights.v].into_iter().enumerate() {
+            let out = MatMut::with_stride(&mut qkv[part(i, sizes)], size, 3 * size);
+            let weight = matrix(store, weight)?;
+            gemm_nt(self.pool, out, Accumulate::Overwrite, 1.0, MatRef::new(normed, size), weight);
+        }
+        self.rope(qkv, Direction::Forward);
+        let attended = prefix(&mut saved.attended, tokens * size);
+        let log_sums = prefix(&mut saved.log_sums, tokens * heads);
+        let sequences = self.batch.split(((&mut *attended, size), (log_sums, heads)));
+        self.pool.for_each(sequences, |(sequence, ((attended, _), (log_sums, _)))| {
+            let shape = Shape::new(size, heads, sequence);
+            attention::forward(&shape, &qkv[sequence.range(3 * size)], attended, log_sums);
         });
-        out.copy_from_slice(middle);
-        let w3 = Rows::new(parameters.numbers(&w.w3)?, inner);
-        self.linear(Layer::Forward, RowsMut::new(out, size), Into::Add, Rows::new(gated, inner), w3);
+        let residual = prefix(&mut saved.residual, tokens * size);
+        residual.copy_from_slice(x);
+        let (residual, attended) = (MatMut::new(residual, size), MatRef::new(attended, size));
+        gemm_nt(self.pool, residual, Accumulate::Add, 1.0, attended, matrix(store, weights.wo)?);
         Ok(())
     }
 
-    /// One block: from `dx`, the derivative by its output, to that by its input in the same place.
-    pub(super) fn block_backward(
+    fn forward_ffn(
+        &self,
+        weights: &BlockWeights,
+        store: &impl ParameterStore,
+        saved: &mut Activations,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Sizes { tokens, size, inner, .. } = self.sizes();
+        let residual = &saved.residual.as_slice()[..tokens * size];
+        let normed = prefix(&mut scratch.normed, tokens * size);
+        self.norm(normed, prefix(&mut saved.ffn_scales, tokens), residual, store.values(weights.ffn_norm.index)?);
+        let gate_up = prefix(&mut saved.gate_up, tokens * 2 * inner);
+        let (to, normed) = (MatMut::new(gate_up, 2 * inner), MatRef::new(normed, size));
+        gemm_nt(self.pool, to, Accumulate::Overwrite, 1.0, normed, matrix(store, weights.w12)?);
+        let gated = prefix(&mut scratch.gated, tokens * inner);
+        self.pool.for_rows((&mut *gated, inner), |first, (gated, _)| {
+            kernels::swiglu(gated, &gate_up[first * 2 * inner..][..gated.len() * 2], inner);
+        });
+        out.copy_from_slice(residual);
+        let (out, gated) = (MatMut::new(out, size), MatRef::new(gated, inner));
+        gemm_nt(self.pool, out, Accumulate::Add, 1.0, gated, matrix(store, weights.w3)?);
+        Ok(())
+    }
+
+    /// Turns `dx`, (tokens, size), from the derivative with respect to the block's output into that with respect to its
+    /// input, and calls `on_gradient` for each weight. Overwrites `saved.gate_up`.
+    pub(super) fn backward<S: ParameterStore>(
         &mut self,
-        w: &BlockWeights,
-        parameters: &mut Parameters,
-        kept: &mut Kept,
+        weights: &BlockWeights,
+        store: &mut S,
+        saved: &mut Activations,
         dx: &mut [f32],
         scratch: &mut Scratch,
-        give: &mut impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
+        on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let Self { pack, team, .. } = *self;
-        let (n, size, inner, heads) = self.sizes();
-        let (rows, back) = (some(&mut scratch.rows, n * size), some(&mut scratch.back, n * size));
-        let (gated, by_qkv) = (some(&mut scratch.wide, n * inner), some(&mut scratch.by_qkv, n * 3 * size));
-        let [x, qkv, attended, middle] = [(&kept.x, 1), (&kept.qkv, 3), (&kept.attended, 1), (&kept.middle, 1)]
-            .map(|(all, width)| &all.as_slice()[..n * width * size]);
-        let [r, r_middle, logs] = [&kept.r, &kept.r_middle, &kept.logs].map(TensorBuf::as_slice);
-        let up = some(&mut kept.up, n * 2 * inner);
-
-        // The feed-forward half.
-        let w3 = Rows::new(parameters.numbers(&w.w3)?, inner);
-        self.linear(Layer::Input, RowsMut::new(gated, inner), Into::Set, Rows::new(dx, size), w3);
-        team.rows(((&mut *up, 2 * inner), (&mut *gated, inner)), |_, ((up, _), (gated, _))| {
-            kernels::gate_backward(up, gated, inner);
-        });
-        self.weight(parameters, &w.w3, Rows::new(dx, size), Rows::new(gated, inner), give)?;
-        self.norm_again(rows, r_middle, middle, parameters.numbers(&w.ffn_norm)?);
-        let w12 = Rows::new(parameters.numbers(&w.w12)?, size);
-        self.linear(Layer::Input, RowsMut::new(back, size), Into::Set, Rows::new(up, 2 * inner), w12);
-        self.weight(parameters, &w.w12, Rows::new(up, 2 * inner), Rows::new(rows, size), give)?;
-        self.norm_backward(parameters, dx, back, (r_middle, middle), &w.ffn_norm, give)?;
-
-        // Attention.
-        self.linear(
-            Layer::Input,
-            RowsMut::new(back, size),
-            Into::Set,
-            Rows::new(dx, size),
-            Rows::new(parameters.numbers(&w.wo)?, size),
-        );
-        self.weight(parameters, &w.wo, Rows::new(dx, size), Rows::new(attended, size), give)?;
-        let alone = Team::alone();
-        team.each(pack.cut((&mut *by_qkv, 3 * size)), |(sequence, (by, _))| {
-            let own = |width: usize| sequence.start * width..sequence.end() * width;
-            let shape = Shape::new(size, heads, sequence);
-            let (qkv, attended, back) = (&qkv[own(3 * size)], &attended[own(size)], &back[own(size)]);
-            attention::backward(&shape, &alone, by, qkv, attended, back, &logs[own(heads)]);
-        });
-        self.turn(by_qkv, true);
-        self.norm_again(rows, r, x, parameters.numbers(&w.attention_norm)?);
-        for (part, w) in [&w.q, &w.k, &w.v].into_iter().enumerate() {
-            let by = Rows::within(&by_qkv[part * size..n * 3 * size - (2 - part) * size], size, 3 * size);
-            let into = if part == 0 { Into::Set } else { Into::Add };
-            self.linear(Layer::Input, RowsMut::new(back, size), into, by, Rows::new(parameters.numbers(w)?, size));
-            self.weight(parameters, w, by, Rows::new(rows, size), give)?;
-        }
-        self.norm_backward(parameters, dx, back, (r, x), &w.attention_norm, give)
+        self.backward_ffn(weights, store, saved, dx, scratch, on_gradient)?;
+        self.backward_attention(weights, store, saved, dx, scratch, on_gradient)
     }
 
-    /// A product of a linear layer.
-    fn linear(&mut self, layer: Layer, out: RowsMut<'_>, into: Into, a: Rows<'_>, b: Rows<'_>) {
-        let team = self.team;
-        match (self.weights.half, layer) {
-            (true, _) => self.halves.product(team, layer, out, into, &a, &b),
-            (false, Layer::Forward) => by_transpose(team, out, into, 1.0, a, b),
-            (false, Layer::Input) => plain(team, out, into, 1.0, a, b),
-            (false, Layer::Weight) => of_transpose(team, out, into, 1.0, a, b),
-        }
-    }
-
-    /// Gives away the gradient of a linear layer's weight.
-    fn weight(
+    fn backward_ffn<S: ParameterStore>(
         &mut self,
-        parameters: &mut Parameters,
-        weight: &Handle,
-        by_output: Rows<'_>,
-        input: Rows<'_>,
-        give: &mut impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
+        weights: &BlockWeights,
+        store: &mut S,
+        saved: &mut Activations,
+        dx: &mut [f32],
+        scratch: &mut Scratch,
+        on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let mut gradient = gradient_like(weight, self.gradient)?;
-        let width = weight.size()[1] as usize;
-        // SAFETY: the memory is the workspace's own; who got the gradient that was there before reads it while `give` runs.
-        let out = RowsMut::new(unsafe { bridge::slice_mut(&mut gradient) }, width);
-        self.linear(Layer::Weight, out, Into::Set, by_output, input);
-        give(parameters, weight.place, gradient)
+        let Sizes { tokens, size, inner, .. } = self.sizes();
+        let (pool, residual) = (self.pool, &saved.residual.as_slice()[..tokens * size]);
+        let gate_up = prefix(&mut saved.gate_up, tokens * 2 * inner);
+        let gated = prefix(&mut scratch.gated, tokens * inner);
+        let (to, d_out) = (MatMut::new(gated, inner), MatRef::new(dx, size));
+        gemm_nn(pool, to, Accumulate::Overwrite, 1.0, d_out, matrix(store, weights.w3)?);
+        pool.for_rows(((&mut *gate_up, 2 * inner), (&mut *gated, inner)), |_, ((gate_up, _), (gated, _))| {
+            kernels::swiglu_backward(gate_up, gated, inner);
+        });
+        self.weight_gradient(store, weights.w3, d_out, MatRef::new(gated, inner), on_gradient)?;
+        let normed = prefix(&mut scratch.normed, tokens * size);
+        self.norm_recompute(normed, saved.ffn_scales.as_slice(), residual, store.values(weights.ffn_norm.index)?);
+        let d_gate_up = MatRef::new(gate_up, 2 * inner);
+        let d_normed = prefix(&mut scratch.d_branch, tokens * size);
+        let to = MatMut::new(d_normed, size);
+        gemm_nn(pool, to, Accumulate::Overwrite, 1.0, d_gate_up, matrix(store, weights.w12)?);
+        self.weight_gradient(store, weights.w12, d_gate_up, MatRef::new(normed, size), on_gradient)?;
+        let norm = NormInput { x: residual, scales: saved.ffn_scales.as_slice() };
+        self.norm_backward(store, weights.ffn_norm, dx, d_normed, norm, on_gradient)
     }
 
-    /// Turns queries and keys by their positions.
-    fn turn(&self, qkv: &mut [f32], back: bool) {
-        let Self { pack, team, weights, .. } = *self;
-        let (_, size, _, heads) = self.sizes();
-        let (half, turns) = (size / heads, &weights.turns);
-        team.rows((qkv, 3 * size), |first, (rows, _)| {
-            for (row, &position) in rows.chunks_exact_mut(3 * size).zip(&pack.places()[first..]) {
-                kernels::rotate(&mut row[..2 * size], &turns[position as usize * half..][..half], back);
+    fn backward_attention<S: ParameterStore>(
+        &mut self,
+        weights: &BlockWeights,
+        store: &mut S,
+        saved: &Activations,
+        dx: &mut [f32],
+        scratch: &mut Scratch,
+        on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let sizes @ Sizes { tokens, size, .. } = self.sizes();
+        let (pool, x) = (self.pool, &saved.x.as_slice()[..tokens * size]);
+        let attended = &saved.attended.as_slice()[..tokens * size];
+        let d_attended = prefix(&mut scratch.d_branch, tokens * size);
+        let (to, d_out) = (MatMut::new(d_attended, size), MatRef::new(dx, size));
+        gemm_nn(pool, to, Accumulate::Overwrite, 1.0, d_out, matrix(store, weights.wo)?);
+        self.weight_gradient(store, weights.wo, d_out, MatRef::new(attended, size), on_gradient)?;
+        let d_qkv = prefix(&mut scratch.d_qkv, tokens * 3 * size);
+        self.scores_backward(d_qkv, d_attended, saved);
+        self.rope(d_qkv, Direction::Backward);
+        let normed = prefix(&mut scratch.normed, tokens * size);
+        let scales = saved.attention_scales.as_slice();
+        self.norm_recompute(normed, scales, x, store.values(weights.attention_norm.index)?);
+        // The attention's derivative has been read.
+        let d_normed = d_attended;
+        for (i, weight) in [weights.q, weights.k, weights.v].into_iter().enumerate() {
+            let d_out = MatRef::with_stride(&d_qkv[part(i, sizes)], size, 3 * size);
+            let accumulate = if i == 0 { Accumulate::Overwrite } else { Accumulate::Add };
+            gemm_nn(pool, MatMut::new(d_normed, size), accumulate, 1.0, d_out, matrix(store, weight)?);
+            self.weight_gradient(store, weight, d_out, MatRef::new(normed, size), on_gradient)?;
+        }
+        self.norm_backward(store, weights.attention_norm, dx, d_normed, NormInput { x, scales }, on_gradient)
+    }
+
+    /// Writes the derivative with respect to the rotated queries and keys and the values to `d_qkv`.
+    fn scores_backward(&self, d_qkv: &mut [f32], d_attended: &[f32], saved: &Activations) {
+        let Sizes { size, heads, .. } = self.sizes();
+        self.pool.for_each(self.batch.split((d_qkv, 3 * size)), |(sequence, (d_qkv, _))| {
+            let saved = Saved {
+                qkv: &saved.qkv.as_slice()[sequence.range(3 * size)],
+                out: &saved.attended.as_slice()[sequence.range(size)],
+                log_sums: &saved.log_sums.as_slice()[sequence.range(heads)],
+                d_out: &d_attended[sequence.range(size)],
+            };
+            attention::backward(&Shape::new(size, heads, sequence), d_qkv, saved);
+        });
+    }
+
+    /// Calls `on_gradient` with `d_outᵀ input`, the gradient of a linear layer's weight.
+    fn weight_gradient<S: ParameterStore>(
+        &mut self,
+        store: &mut S,
+        weight: Weight,
+        d_out: MatRef<'_>,
+        input: MatRef<'_>,
+        on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let gradient = grown(self.gradient, weight.len());
+        gemm_tn(self.pool, MatMut::new(gradient, weight.columns), Accumulate::Overwrite, 1.0, d_out, input);
+        on_gradient(store, weight.index, gradient)
+    }
+
+    /// Rotates queries and keys by their positions.
+    fn rope(&self, qkv: &mut [f32], direction: Direction) {
+        let Sizes { size, heads, .. } = self.sizes();
+        let (head_size, table) = (size / heads, &self.encoder.rope_table);
+        self.pool.for_rows((qkv, 3 * size), |first, (rows, _)| {
+            for (row, &position) in rows.chunks_exact_mut(3 * size).zip(&self.batch.positions()[first..]) {
+                let angles = &table[position as usize * head_size..][..head_size];
+                kernels::rope(&mut row[..2 * size], angles, direction);
             }
         });
     }
 
-    fn norm(&self, y: &mut [f32], r: &mut [f32], x: &[f32], weight: &[f32]) {
-        let (size, eps) = (self.weights.size(), self.weights.eps);
-        self.team.rows(((y, size), (r, 1)), |first, ((y, _), (r, _))| {
-            kernels::norm(y, r, &x[first * size..][..y.len()], weight, eps);
+    fn norm(&self, y: &mut [f32], scales: &mut [f32], x: &[f32], weight: &[f32]) {
+        let (size, eps) = (weight.len(), self.encoder.norm_eps);
+        self.pool.for_rows(((y, size), (scales, 1)), |first, ((y, _), (scales, _))| {
+            kernels::rms_norm(y, scales, &x[first * size..][..y.len()], weight, eps);
         });
     }
 
-    fn norm_again(&self, y: &mut [f32], r: &[f32], x: &[f32], weight: &[f32]) {
-        let size = self.weights.size();
-        self.team.rows((y, size), |first, (y, _)| {
-            kernels::norm_again(y, &r[first..], &x[first * size..][..y.len()], weight);
+    fn norm_recompute(&self, y: &mut [f32], scales: &[f32], x: &[f32], weight: &[f32]) {
+        let size = weight.len();
+        self.pool.for_rows((y, size), |first, (y, _)| {
+            kernels::rms_norm_recompute(y, &scales[first..], &x[first * size..][..y.len()], weight);
         });
     }
 
-    /// Adds to `dx` the derivative through a norm, and gives away that of its weight.
-    fn norm_backward(
+    /// Adds the derivative through a norm to `dx`, and calls `on_gradient` for its weight.
+    fn norm_backward<S: ParameterStore>(
         &mut self,
-        parameters: &mut Parameters,
+        store: &mut S,
+        weight: Weight,
         dx: &mut [f32],
         dy: &[f32],
-        (r, x): (&[f32], &[f32]),
-        weight: &Handle,
-        give: &mut impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
+        NormInput { x, scales }: NormInput<'_>,
+        on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let (size, values, team) = (self.weights.size(), parameters.numbers(weight)?, self.team);
-        let by_weight = team.sum(dx.len() / size, size, |row, sum| {
-            let at = row * size..(row + 1) * size;
-            kernels::norm_weight(sum, &dy[at.clone()], &x[at], r[row]);
+        let (size, values) = (weight.len(), store.values(weight.index)?);
+        let d_weight = self.pool.sum_rows(dx.len() / size, size, |row, sum| {
+            let range = row * size..(row + 1) * size;
+            kernels::rms_norm_weight_backward(sum, &dy[range.clone()], &x[range], scales[row]);
         });
-        team.rows((dx, size), |first, (dx, _)| {
-            let at = first * size..first * size + dx.len();
-            kernels::norm_backward(dx, &dy[at.clone()], &x[at], &r[first..], values);
+        self.pool.for_rows((dx, size), |first, (dx, _)| {
+            let range = first * size..first * size + dx.len();
+            kernels::rms_norm_backward(dx, &dy[range.clone()], &x[range], &scales[first..], values);
         });
-        let mut gradient = gradient_like(weight, self.gradient)?;
-        // SAFETY: as in `weight`.
-        unsafe { bridge::slice_mut(&mut gradient) }.copy_from_slice(&by_weight);
-        give(parameters, weight.place, gradient)
+        let gradient = grown(self.gradient, size);
+        gradient.copy_from_slice(&d_weight);
+        on_gradient(store, weight.index, gradient)
     }
 }
 
-/// `len` numbers of a buffer, with whatever they hold.
-fn some(buffer: &mut TensorBuf<f32>, len: usize) -> &mut [f32] {
-    &mut buffer.as_mut_slice()[..len]
+/// A norm's input, (tokens, size), and the scales that it wrote, (tokens).
+#[derive(Clone, Copy)]
+struct NormInput<'a> {
+    x: &'a [f32],
+    scales: &'a [f32],
 }
 
-/// A parameter's gradient, in memory that held another one's.
-pub(super) fn gradient_like(parameter: &Tensor, memory: &mut Option<Tensor>) -> Result<Tensor> {
-    let len = parameter.numel() as i64;
-    if memory.as_ref().is_none_or(|memory| memory.size()[0] < len) {
-        *memory = None;
-        let new = Tensor::f_empty([len], (tch::Kind::Float, tch::Device::Cpu)).map_err(bridge::torch)?;
-        *memory = Some(new);
-    }
-    let memory = memory.as_ref().expect("made above");
-    memory.f_narrow(0, 0, len).and_then(|part| part.f_reshape(parameter.size())).map_err(bridge::torch)
+fn matrix(store: &impl ParameterStore, weight: Weight) -> Result<MatRef<'_>> {
+    Ok(MatRef::new(store.values(weight.index)?, weight.columns))
 }

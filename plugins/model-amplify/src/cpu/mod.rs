@@ -1,188 +1,226 @@
-//! The published trunk on the CPU, computed by hand: the same function as [`crate::trunk`] in fewer passes over memory,
-//! with its derivative written out.
+//! The published encoder on the CPU, written by hand: the function of [`crate::trunk`] in fewer passes over memory, and its
+//! derivative.
 //!
-//! It computes what tokens there are and no padding, keeps of each block what the derivative needs and not each step in
-//! between, and gives each parameter's gradient away as soon as it is there, so that at no time all gradients exist. Any
-//! number of threads computes the same bits.
+//! - It computes the tokens and no padding ([`PackedBatch`]).
+//! - It saves what the backward pass needs ([`workspace::Activations`]), and recomputes norms, SwiGLU and attention
+//!   probabilities.
+//! - It passes on each parameter's gradient as soon as it is computed, so that only one exists at a time.
+//! - Any number of threads gives the same bits ([`threads`]).
 //!
-//! It serves the arrangement of the published checkpoints: RMSNorm, SwiGLU, no biases, no norm after the embedding, no
-//! dropout within the trunk. Everything else, and every other device, is left to [`crate::trunk`] and libtorch.
+//! It supports the published arrangement: RMSNorm, SwiGLU, no biases, no norm after the embedding, no dropout in the trunk,
+//! in fp32. libtorch computes every other arrangement and precision, and all on GPUs.
 //!
-//! Notation: `x` are the rows of a block's input, one for each token of all sequences; of the norms `r` is the scale of
-//! each row; a name that begins with `d` is the derivative of the loss by what follows.
+//! Nothing here knows libtorch: parameters are slices that a [`ParameterStore`] lends.
+//!
+//! Notation: matrices are row-major with one row per token of all sequences. `d` before a name is the derivative of the
+//! loss with respect to it.
 
 mod attention;
 mod block;
-mod half;
+mod gemm;
 pub(crate) mod kernels;
-mod pack;
-mod product;
-mod space;
-mod team;
+mod packed_batch;
+mod threads;
+mod workspace;
 
 use plugin_api::Result;
-use tch::Tensor;
 
-use crate::bridge;
-use crate::parameters::{Handle, Parameters};
+pub(crate) use packed_batch::PackedBatch;
+pub(crate) use threads::ThreadPool;
+pub(crate) use workspace::{Workspace, WorkspacePool};
 
-pub(crate) use pack::Pack;
-pub(crate) use space::{Spaces, Workspace};
-pub(crate) use team::Team;
+use block::Pass;
+use workspace::{grown, prefix};
 
-use block::{Pass, gradient_like};
+/// The smallest norm that pooling divides by, as in PyTorch's `functional.normalize`.
+const NORMALIZE_EPS: f32 = 1e-12;
 
-/// Shorter vectors are not made longer when positions are pooled, as in `functional.normalize`.
-const LEAST_LENGTH: f32 = 1e-12;
-
-/// The weights of a block.
-#[derive(Debug)]
-pub(crate) struct BlockWeights {
-    pub(crate) q: Handle,
-    pub(crate) k: Handle,
-    pub(crate) v: Handle,
-    pub(crate) wo: Handle,
-    pub(crate) w12: Handle,
-    pub(crate) w3: Handle,
-    pub(crate) attention_norm: Handle,
-    pub(crate) ffn_norm: Handle,
+/// Lends the parameters' values.
+pub(crate) trait ParameterStore {
+    /// The elements of a parameter, row-major.
+    ///
+    /// # Errors
+    /// If it has no values, or they are on another device.
+    fn values(&self, index: usize) -> Result<&[f32]>;
 }
 
-/// The weights of a trunk of the published arrangement, on the CPU: which of the parameters they are. Their numbers are
-/// read from the parameters, which are lent to each pass.
+/// A weight: its index in the [`ParameterStore`], and its shape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weight {
+    pub(crate) index: usize,
+    /// Outputs of a linear layer, tokens of the embedding, 1 for a norm.
+    pub(crate) rows: usize,
+    /// Inputs of a linear layer, features.
+    pub(crate) columns: usize,
+}
+
+impl Weight {
+    fn len(&self) -> usize {
+        self.rows * self.columns
+    }
+}
+
+/// The weights of a block, with their published names.
 #[derive(Debug)]
-pub(crate) struct Weights {
-    pub(crate) embedding: Handle,
+pub(crate) struct BlockWeights {
+    pub(crate) q: Weight,
+    pub(crate) k: Weight,
+    pub(crate) v: Weight,
+    pub(crate) wo: Weight,
+    pub(crate) w12: Weight,
+    pub(crate) w3: Weight,
+    pub(crate) attention_norm: Weight,
+    pub(crate) ffn_norm: Weight,
+}
+
+/// The encoder of the published arrangement.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    /// (vocabulary, size).
+    pub(crate) embedding: Weight,
     pub(crate) blocks: Vec<BlockWeights>,
-    /// Cosine and sine of each position and pair.
-    pub(crate) turns: Vec<f32>,
+    /// `cos θ, sin θ` of each position and pair of features: (positions, head size).
+    pub(crate) rope_table: Vec<f32>,
     pub(crate) heads: usize,
-    /// Whether linear layers compute in bfloat16.
-    pub(crate) half: bool,
-    pub(crate) eps: f32,
-    /// The token without an embedding of its own.
+    pub(crate) norm_eps: f32,
+    /// The padding token, whose embedding gets no gradient.
     pub(crate) pad: u32,
 }
 
-impl Weights {
+/// What a pass computes with besides the parameters.
+pub(crate) struct PassResources<'a> {
+    pub(crate) pool: &'a ThreadPool,
+    pub(crate) workspace: &'a mut Workspace,
+}
+
+impl Encoder {
     fn size(&self) -> usize {
-        self.embedding.size()[1] as usize
+        self.embedding.columns
     }
 
-    /// The features of the feed-forward layer.
+    /// The width of the feed-forward layer.
     fn inner(&self) -> usize {
-        self.blocks.first().map_or(1, |block| block.w3.size()[1] as usize)
+        self.blocks.first().map_or(1, |block| block.w3.columns)
     }
 
-    /// The vectors of a batch's sequences, (sequences, size). `keep` tells whether [`Self::backward`] is to follow.
+    /// Each sequence's mean of normalised hidden states, (sequences, size). `backward` keeps what [`Self::backward`] needs.
     ///
     /// # Errors
-    /// If a parameter has no values.
+    /// Those of the store.
     pub(crate) fn forward(
         &self,
-        parameters: &Parameters,
-        pack: &Pack,
-        team: &Team,
-        space: &mut Workspace,
-        keep: bool,
+        store: &impl ParameterStore,
+        batch: &PackedBatch,
+        resources: &mut PassResources<'_>,
+        backward: bool,
     ) -> Result<Vec<f32>> {
-        self.last_block(parameters, pack, team, space, keep)?;
-        let (size, hidden) = (self.size(), space.hidden.as_slice());
-        let mut pooled = vec![0.0; pack.sequences() * size];
-        for (sequence, out) in pack.iter().zip(pooled.chunks_exact_mut(size)) {
-            for row in hidden[sequence.start * size..][..sequence.counted * size].chunks_exact(size) {
-                kernels::add_direction(out, row, LEAST_LENGTH);
+        self.run_blocks(store, batch, resources, backward)?;
+        let (size, hidden) = (self.size(), resources.workspace.hidden.as_slice());
+        let mut pooled = vec![0.0; batch.sequences().len() * size];
+        for (sequence, out) in batch.sequences().iter().zip(pooled.chunks_exact_mut(size)) {
+            for row in hidden[sequence.range(size)].chunks_exact(size) {
+                kernels::add_normalized(out, row, NORMALIZE_EPS);
             }
-            out.iter_mut().for_each(|x| *x /= sequence.counted as f32);
+            out.iter_mut().for_each(|x| *x /= sequence.length as f32);
         }
         Ok(pooled)
     }
 
-    /// The last block's output, (positions, size).
+    /// The last block's output, (tokens, size).
     ///
     /// # Errors
-    /// If a parameter has no values.
+    /// Those of the store.
     pub(crate) fn hidden(
         &self,
-        parameters: &Parameters,
-        pack: &Pack,
-        team: &Team,
-        space: &mut Workspace,
+        store: &impl ParameterStore,
+        batch: &PackedBatch,
+        resources: &mut PassResources<'_>,
     ) -> Result<Vec<f32>> {
-        self.last_block(parameters, pack, team, space, false)?;
-        Ok(space.hidden.as_slice()[..pack.positions() * self.size()].to_vec())
+        self.run_blocks(store, batch, resources, false)?;
+        Ok(resources.workspace.hidden.as_slice()[..batch.tokens() * self.size()].to_vec())
     }
 
-    /// Leaves the last block's output in the workspace.
-    fn last_block(
+    /// Writes the last block's output to `workspace.hidden`.
+    fn run_blocks(
         &self,
-        parameters: &Parameters,
-        pack: &Pack,
-        team: &Team,
-        space: &mut Workspace,
-        keep: bool,
+        store: &impl ParameterStore,
+        batch: &PackedBatch,
+        resources: &mut PassResources<'_>,
+        backward: bool,
     ) -> Result<()> {
-        let size = self.size();
-        let len = pack.positions() * size;
-        space.fit(self, pack, keep);
-        let Workspace { kept: all_kept, hidden, scratch, gradient, halves, .. } = space;
-        let mut pass = Pass { weights: self, pack, team, gradient, halves };
+        let (pool, size) = (resources.pool, self.size());
+        let len = batch.tokens() * size;
+        resources.workspace.reserve(self, batch, backward);
+        let Workspace { activations, hidden, scratch, gradient, .. } = &mut *resources.workspace;
+        let embedding = store.values(self.embedding.index)?;
+        let pass = Pass { encoder: self, batch, pool, gradient };
         let mut x = std::mem::take(hidden);
-        let embedding = parameters.numbers(&self.embedding)?;
-        team.rows((&mut x.as_mut_slice()[..len], size), |first, (rows, _)| {
-            for (row, &id) in rows.chunks_exact_mut(size).zip(&pack.ids()[first..]) {
+        pool.for_rows((prefix(&mut x, len), size), |first, (rows, _)| {
+            for (row, &id) in rows.chunks_exact_mut(size).zip(&batch.ids()[first..]) {
                 row.copy_from_slice(&embedding[id as usize * size..][..size]);
             }
         });
-        for (i, block) in self.blocks.iter().enumerate() {
-            let kept = &mut all_kept[if keep { i } else { 0 }];
-            std::mem::swap(&mut kept.x, &mut x);
-            pass.block(block, parameters, kept, &mut x.as_mut_slice()[..len], scratch)?;
-        }
+        let result = self.blocks.iter().enumerate().try_for_each(|(i, block)| {
+            let saved = &mut activations[if backward { i } else { 0 }];
+            std::mem::swap(&mut saved.x, &mut x);
+            pass.forward(block, store, saved, prefix(&mut x, len), scratch)
+        });
+        // The workspace keeps its buffers after an error too.
         *hidden = x;
-        Ok(())
+        result
     }
 
-    /// Gives away the gradient of each parameter under its place, from the derivative by what [`Self::forward`] returned.
-    /// Whoever gets it may change that parameter and no other. The next gradient takes the memory of the one before.
+    /// Calls `on_gradient` with the index and the gradient of each parameter, after [`Self::forward`] with `backward`.
+    ///
+    /// `d_pooled` is the derivative with respect to what that returned. `on_gradient` may change the parameter that it is
+    /// called for, and no other. It may overwrite the gradient.
     ///
     /// # Errors
-    /// If libtorch has no memory for a gradient, or that of `give`.
-    pub(crate) fn backward(
+    /// Those of the store and of `on_gradient`.
+    pub(crate) fn backward<S: ParameterStore>(
         &self,
-        parameters: &mut Parameters,
-        pack: &Pack,
-        team: &Team,
-        space: &mut Workspace,
-        by_pooled: &[f32],
-        mut give: impl FnMut(&mut Parameters, usize, Tensor) -> Result<()>,
+        store: &mut S,
+        batch: &PackedBatch,
+        resources: &mut PassResources<'_>,
+        d_pooled: &[f32],
+        mut on_gradient: impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let size = self.size();
-        let len = pack.positions() * size;
-        let Workspace { kept, hidden, scratch, gradient, halves, .. } = space;
-        let mut pass = Pass { weights: self, pack, team, gradient, halves };
-        let hidden = hidden.as_slice();
+        let (pool, size) = (resources.pool, self.size());
+        let Workspace { activations, hidden, scratch, gradient, .. } = &mut *resources.workspace;
         let mut buffer = std::mem::take(&mut scratch.dx);
-        let dx = &mut buffer.as_mut_slice()[..len];
-        team.each(pack.cut((&mut *dx, size)), |(sequence, (dx, _))| {
-            let by = &by_pooled[sequence.index * size..][..size];
-            let by: Vec<f32> = by.iter().map(|by| by / sequence.counted as f32).collect();
-            for (dx, row) in dx.chunks_exact_mut(size).zip(hidden[sequence.start * size..].chunks_exact(size)) {
-                kernels::direction_backward(dx, &by, row, LEAST_LENGTH);
+        let dx = prefix(&mut buffer, batch.tokens() * size);
+        self.backward_pooling(batch, pool, hidden.as_slice(), d_pooled, dx);
+        let mut pass = Pass { encoder: self, batch, pool, gradient };
+        let mut blocks = self.blocks.iter().zip(activations).rev();
+        let result =
+            blocks.try_for_each(|(block, saved)| pass.backward(block, store, saved, dx, scratch, &mut on_gradient));
+        let d_embedding = grown(pass.gradient, self.embedding.len());
+        d_embedding.fill(0.0);
+        for (dx, &id) in dx.chunks_exact(size).zip(batch.ids()).filter(|&(_, &id)| id != self.pad) {
+            kernels::add(&mut d_embedding[id as usize * size..][..size], dx);
+        }
+        // The workspace keeps its buffers after an error too.
+        scratch.dx = buffer;
+        result.and_then(|()| on_gradient(store, self.embedding.index, d_embedding))
+    }
+
+    /// Writes the derivative with respect to the last block's output to `dx`, (tokens, size).
+    fn backward_pooling(
+        &self,
+        batch: &PackedBatch,
+        pool: &ThreadPool,
+        hidden: &[f32],
+        d_pooled: &[f32],
+        dx: &mut [f32],
+    ) {
+        let size = self.size();
+        pool.for_each(batch.split((dx, size)), |(sequence, (dx, _))| {
+            let d_mean = &d_pooled[sequence.index * size..][..size];
+            let d_sum: Vec<f32> = d_mean.iter().map(|d| d / sequence.length as f32).collect();
+            for (dx, row) in dx.chunks_exact_mut(size).zip(hidden[sequence.range(size)].chunks_exact(size)) {
+                kernels::normalize_backward(dx, &d_sum, row, NORMALIZE_EPS);
             }
         });
-        for (block, kept) in self.blocks.iter().zip(kept).rev() {
-            pass.block_backward(block, parameters, kept, dx, scratch, &mut give)?;
-        }
-        let mut gradient = gradient_like(&self.embedding, pass.gradient)?;
-        // SAFETY: the memory is the workspace's own; who got the gradient that was there before reads it while `give` runs.
-        let sums = unsafe { bridge::slice_mut(&mut gradient) };
-        sums.fill(0.0);
-        for (dx, &id) in dx.chunks_exact(size).zip(pack.ids()).filter(|&(_, &id)| id != self.pad) {
-            kernels::add(&mut sums[id as usize * size..][..size], dx);
-        }
-        scratch.dx = buffer;
-        give(parameters, self.embedding.place, gradient)
     }
 }
 

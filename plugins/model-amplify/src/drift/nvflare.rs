@@ -30,13 +30,13 @@ fn far(a: &[f32], b: &[f32]) -> f32 {
 struct Client {
     number: usize,
     w: Tensor,
-    drift: Drift,
+    drift: GradientCorrection,
 }
 
 impl Client {
     fn new(number: usize) -> Self {
         let w = Tensor::from_slice(&numbers(&reference()["start"]));
-        let drift = Drift::new([("w", &w)].into_iter(), 0.0, true);
+        let drift = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
         Self { number, w, drift }
     }
 
@@ -46,14 +46,14 @@ impl Client {
         let reference = reference();
         let [a, d] = ["a", "d"].map(|of| Tensor::from_slice(&numbers(&reference[of][self.number])));
         let extra = control.map(|control| named("scaffold.w", control)).unwrap_or_default();
-        self.drift.receive(&Message { params: named("w", x), extra, ..Message::default() }).unwrap();
+        self.drift.receive(&Message { params: named("w", x), extra, ..Message::default() }, None).unwrap();
         self.w.copy_(&Tensor::from_slice(x));
         for _ in 0..reference["steps"].as_u64().unwrap() {
             let mut gradient = &a * (&self.w - &d);
             self.drift.correct(0, &mut gradient);
             let _ = self.w.g_sub_(&(gradient * reference["rate"].as_f64().unwrap()));
         }
-        let sent = self.drift.send(&Place::cpu()).unwrap();
+        let sent = self.drift.send(&DeviceContext::cpu(), None).unwrap();
         (values(&self.w), sent.elements::<f32>("scaffold.w", &[3]).unwrap().to_vec())
     }
 }
@@ -110,11 +110,11 @@ fn under_adamw_the_rules_differ() {
     let gradient = |w: &[f64; 3]| -> Vec<f32> { (0..3).map(|i| a[i] * (w[i] as f32 - d[i])).collect() };
     let narrow = |w: &[f64; 3]| w.map(|x| x as f32);
     let tensor = Tensor::from_slice(&[0.0_f32; 3]);
-    let mut drift = Drift::new([("w", &tensor)].into_iter(), 0.0, true);
+    let mut drift = GradientCorrection::new([("w", &tensor)].into_iter(), 0.0, true);
 
     // The first round, without a correction, is the same; the variate is not.
     let start = numbers(&reference["start"]);
-    drift.receive(&named("w", &start).into()).unwrap();
+    drift.receive(&named("w", &start).into(), None).unwrap();
     let mut w = widen(&start);
     for _ in 0..5 {
         let gradient = gradient(&w);
@@ -122,7 +122,7 @@ fn under_adamw_the_rules_differ() {
         optimizer.step(&mut w, &gradient);
     }
     assert!(far(&narrow(&w), &numbers(&sent(0)["w"])) < 1e-6);
-    let change = drift.send(&Place::cpu()).unwrap().elements::<f32>("scaffold.w", &[3]).unwrap().to_vec();
+    let change = drift.send(&DeviceContext::cpu(), None).unwrap().elements::<f32>("scaffold.w", &[3]).unwrap().to_vec();
     let nvflares = numbers(&sent(0)["change"]);
     assert!(far(&nvflares, &[-0.944, 0.991, 0.984]) < 1e-3, "{nvflares:?}");
     assert!(far(&change, &[-0.911, 1.301, 0.200]) < 1e-3, "{change:?}");
@@ -130,7 +130,7 @@ fn under_adamw_the_rules_differ() {
     // The second, with NVFlare's variates on both sides.
     let (x, control) = (numbers(&reference["adamw"][0]["w"]), numbers(&reference["adamw"][0]["control"]));
     drift.slots[0].own = Some(Tensor::from_slice(&nvflares));
-    drift.receive(&Message { extra: named("scaffold.w", &control), ..Message::default() }).unwrap();
+    drift.receive(&Message { extra: named("scaffold.w", &control), ..Message::default() }, None).unwrap();
     let (mut ours, mut theirs) = (widen(&x), widen(&x));
     let mut other = AdamW { ..optimizer }; // of arrays, so this is a copy
     for _ in 0..5 {
@@ -150,8 +150,8 @@ fn under_adamw_the_rules_differ() {
 fn the_proximal_term_is_the_gradient_of_nvflares_loss() {
     for case in reference()["proximal"].as_array().unwrap() {
         let w = Tensor::from_slice(&numbers(&case["w"]));
-        let mut drift = Drift::new([("w", &w)].into_iter(), case["mu"].as_f64().unwrap(), false);
-        drift.receive(&named("w", &numbers(&case["received"])).into()).unwrap();
+        let mut drift = GradientCorrection::new([("w", &w)].into_iter(), case["mu"].as_f64().unwrap(), false);
+        drift.receive(&named("w", &numbers(&case["received"])).into(), None).unwrap();
         let mut gradient = Tensor::from_slice(&[0.0_f32; 3]);
         drift.correct(0, &mut gradient);
         assert!(far(&values(&gradient), &numbers(&case["gradient"])) < 1e-6, "{case}");

@@ -1,4 +1,4 @@
-//! One file from the hub, whole or not at all, and what to say where it does not come.
+//! The download of one file, which leaves a complete file or none, and its errors.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,39 +10,39 @@ use plugin_api::{Context, Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
 use super::HubName;
-use crate::weights::is_whole;
+use crate::weight_files::is_whole;
 
-/// A file to bring into the cache.
+/// A file to download into the cache.
 pub(super) struct Download<'a> {
     pub(super) name: &'a HubName,
-    /// The commit.
+    /// The hub's repository at the commit.
     pub(super) repo: &'a ApiRepo,
     pub(super) file: &'a str,
-    /// Where it will stand.
+    /// Its path in the cache.
     pub(super) path: &'a Path,
     pub(super) ctx: &'a Context<'a>,
 }
 
 impl Download<'_> {
-    /// Downloads it unless it is there, from where an earlier attempt broke off.
+    /// Downloads the file unless the cache has it. Resumes an interrupted download.
     pub(super) fn run(&self) -> Result<()> {
-        let mut waits = false;
+        let mut waiting = false;
         loop {
             self.ctx.check()?;
             if self.path.exists() {
                 if !self.file.ends_with(".safetensors") || is_whole(self.path) {
                     return Ok(());
                 }
-                self.ctx.warn(format_args!("{} is damaged and is downloaded again", self.path.display()));
+                self.ctx.warn(format_args!("{} is damaged; downloading it again", self.path.display()));
                 self.remove();
             }
-            let mut meter = Meter { file: self.file, ctx: self.ctx, size: 0, done: 0, tenths: 0 };
-            match self.repo.download_with_progress(self.file, &mut meter) {
-                Ok(_) => return self.verify(meter.size),
-                // The lock was asked for during some seconds; whoever holds it may need minutes.
-                Err(ApiError::LockAcquisition(_)) if !waits => {
-                    waits = true;
-                    self.ctx.info(format_args!("`{}` is being downloaded by another process", self.file));
+            let mut progress = ProgressReporter { file: self.file, ctx: self.ctx, size: 0, done: 0, tenths: 0 };
+            match self.repo.download_with_progress(self.file, &mut progress) {
+                Ok(_) => return self.verify(progress.size),
+                // hf-hub waits a few seconds for the lock; a download in another process may take minutes.
+                Err(ApiError::LockAcquisition(_)) if !waiting => {
+                    waiting = true;
+                    self.ctx.info(format_args!("another process is downloading `{}`; waiting", self.file));
                 }
                 Err(ApiError::LockAcquisition(_)) => {}
                 Err(error) => return Err(self.failure(error)),
@@ -50,16 +50,15 @@ impl Download<'_> {
         }
     }
 
-    /// Removes what is not as the hub said: by its size, by its SHA-256 where the cache has it under that name, and by
-    /// its own header.
+    /// Checks the size and the SHA-256 that the hub gave, and a safetensors file's header. Removes a file that fails.
     fn verify(&self, size: u64) -> Result<()> {
         let found = fs::metadata(self.path).map_err(|e| Error::io(self.path, &e))?.len();
         let fault = if found != size {
-            Some(format!("it has {found} bytes, not {size}"))
-        } else if !self.has_its_hash().map_err(|e| Error::io(self.path, &e))? {
-            Some("its SHA-256 is not the one that the hub gives".to_owned())
+            Some(format!("it has {found} bytes instead of {size}"))
+        } else if !self.has_expected_hash().map_err(|e| Error::io(self.path, &e))? {
+            Some("its SHA-256 differs from the hub's".to_owned())
         } else if self.file.ends_with(".safetensors") && !is_whole(self.path) {
-            Some("it is no whole safetensors file".to_owned())
+            Some("it is not a complete safetensors file".to_owned())
         } else {
             None
         };
@@ -67,14 +66,17 @@ impl Download<'_> {
             None => Ok(()),
             Some(fault) => {
                 self.remove();
-                let error = Error::data(format!("`{}` of `{}` arrived damaged", self.file, self.name));
-                Err(error.at_key("pretrained").because_of(fault).help("it was removed; run again to download it anew"))
+                let error = Error::data(format!("the download of `{}` of `{}` is damaged", self.file, self.name));
+                Err(error
+                    .at_key("pretrained")
+                    .because_of(fault)
+                    .help("the file was removed; run again to download it again"))
             }
         }
     }
 
-    /// Large files lie in the cache under their SHA-256; small ones under a hash that Git makes, and pass.
-    fn has_its_hash(&self) -> io::Result<bool> {
+    /// The cache names the blobs of large files by their SHA-256, and those of small files by Git's hash, which is not checked.
+    fn has_expected_hash(&self) -> io::Result<bool> {
         let blob = fs::canonicalize(self.path)?;
         let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -91,7 +93,7 @@ impl Download<'_> {
         Ok(hex.eq_ignore_ascii_case(name))
     }
 
-    /// Takes the file and what it links to out of the cache.
+    /// Removes the file and the blob that it links to.
     fn remove(&self) {
         if let Ok(blob) = fs::canonicalize(self.path) {
             let _ = fs::remove_file(blob);
@@ -104,11 +106,11 @@ impl Download<'_> {
         let failed = || Error::new(ErrorKind::Io, format!("`{file}` of `{name}` could not be downloaded"));
         match error {
             ApiError::IoError(cause) => {
-                let help = "run again: it goes on from what has arrived; a full disk would have to be cleared first";
+                let help = "run again to resume the download; if the disk is full, free some space first";
                 failed().at_key("pretrained").because(&cause).help(help)
             }
             ApiError::InvalidResume => {
-                let help = "delete the files that end in `.part` in the cache's folder of this model, and run again";
+                let help = "delete the `.part` files in this model's folder of the cache, and run again";
                 failed().at_key("pretrained").because(&error).help(help)
             }
             other => refusal(name, &self.repo.url(file), other),
@@ -116,24 +118,26 @@ impl Download<'_> {
     }
 }
 
-/// What a hub that does not answer, or answers no, means for the user.
+/// The error for a hub that refuses or does not answer, with what the user can do.
 pub(super) fn refusal(name: &HubName, url: &str, error: ApiError) -> Error {
     let at_key =
-        |kind, message: String| Error::new(kind, message).at_key("pretrained").because_of(format!("asked {url}"));
-    let local = format!("if `{name}` is meant to be a folder: there is none of this name here");
+        |kind, message: String| Error::new(kind, message).at_key("pretrained").because_of(format!("requested {url}"));
+    let local = format!("if `{name}` is a local folder: it does not exist");
     let error = match error {
         ApiError::RequestError(error) => *error,
         other => {
-            let message = format!("the hub's answer about `{name}` makes no sense");
-            return at_key(ErrorKind::Io, message).because(&other).help("does `HF_ENDPOINT` name a hub?");
+            let message = format!("the hub sent an invalid response for `{name}`");
+            return at_key(ErrorKind::Io, message)
+                .because(&other)
+                .help("check that `HF_ENDPOINT` is the address of a hub");
         }
     };
     match error {
         ureq::Error::StatusCode(status @ (401 | 403)) => {
-            let message = format!("the hub gives no access to `{name}` (status {status})");
+            let message = format!("the hub refuses access to `{name}` (status {status})");
             at_key(ErrorKind::Config, message).help(format!(
-                "set `HF_TOKEN` to a token that may read it, accept its terms on the hub if it has some, and check the \
-                 name, since a hub may answer so where there is nothing; {local}"
+                "set `HF_TOKEN` to a token with access, accept the model's terms on the hub if it has any, and check the \
+                 name, since a hub may answer like this for a model that does not exist; {local}"
             ))
         }
         ureq::Error::StatusCode(404) => {
@@ -141,25 +145,25 @@ pub(super) fn refusal(name: &HubName, url: &str, error: ApiError) -> Error {
             at_key(ErrorKind::Config, message).help(format!("check the name and the revision; {local}"))
         }
         ureq::Error::StatusCode(status) => {
-            let message = format!("the hub failed to give `{name}` (status {status})");
-            at_key(ErrorKind::Io, message).help("run again later: what has arrived stays in the cache")
+            let message = format!("the hub failed to serve `{name}` (status {status})");
+            at_key(ErrorKind::Io, message).help("run again later; the cache keeps what has been downloaded")
         }
         ureq::Error::Json(cause) => {
-            let message = format!("the hub's answer about `{name}` makes no sense");
-            at_key(ErrorKind::Io, message).because(&cause).help("does `HF_ENDPOINT` name a hub?")
+            let message = format!("the hub sent an invalid response for `{name}`");
+            at_key(ErrorKind::Io, message).because(&cause).help("check that `HF_ENDPOINT` is the address of a hub")
         }
         other => {
             let message = format!("the hub could not be reached for `{name}`");
             at_key(ErrorKind::Io, message).because(&other).help(format!(
-                "check the network, `HF_ENDPOINT` and the proxy variables; without a network, give a folder, or copy \
-                 the cache of a machine that has one; {local}"
+                "check the network, `HF_ENDPOINT` and the proxy variables; without network access, give a folder, or \
+                 copy the cache of another machine; {local}"
             ))
         }
     }
 }
 
-/// Tells how far a download has come: the host's progress at every piece, a line at every tenth of a large file.
-struct Meter<'a> {
+/// Reports a download: progress to the host, and a line for each tenth of a large file.
+struct ProgressReporter<'a> {
     file: &'a str,
     ctx: &'a Context<'a>,
     size: u64,
@@ -167,10 +171,10 @@ struct Meter<'a> {
     tenths: u64,
 }
 
-/// Below this many bytes a file gets no lines.
+/// Smaller files, in bytes, get no lines.
 const LARGE: u64 = 10_000_000;
 
-impl Progress for &mut Meter<'_> {
+impl Progress for &mut ProgressReporter<'_> {
     fn init(&mut self, size: usize, _: &str) {
         (self.size, self.done) = (size as u64, 0);
     }

@@ -1,4 +1,4 @@
-//! What the contract asks of the model.
+//! The calls of the contract: a round, an epoch, and the loop over tasks and batches.
 
 use std::path::Path;
 
@@ -8,40 +8,40 @@ use plugin_api::{
 
 use super::Amplify;
 use crate::checkpoint::Checkpoint;
-use crate::export::Folder;
-use crate::heads::{Heads, number};
-use crate::network::Work;
-use crate::noise::{Noise, shuffled};
-use crate::trainer::{Lesson, Trainer, decay_steps};
+use crate::export::ExportFolder;
+use crate::heads::{KnownHeads, head_number};
+use crate::network::Resources;
+use crate::random::{DropoutRng, shuffled};
+use crate::trainer::{SchedulePoint, TrainBatch, Trainer, decay_steps};
 
-/// Under which the personal model stands in a state.
+/// Prefixes the personal model's tensors in a state.
 const PERSONAL: &str = "personal.";
 
 impl Model for Amplify {
     fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
-        let _on = self.begin()?;
+        let _on = self.prepare()?;
         self.snapshot()
     }
 
     fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
-        let _on = self.enter()?;
+        let _on = self.enter_device()?;
         let received = self.trainer.receive(global, ctx.property("update.taken")?)?;
         if let Some(personal) = &mut self.personal {
-            personal.anchor(global)?;
+            personal.receive_anchor(global)?;
         }
-        self.is_own = false;
-        self.heads.received(&self.trainer.network.parameters, &received.missing);
+        self.reports_personal = false;
+        self.heads.set_received(&self.trainer.network.parameters, &received.missing);
         Ok(received)
     }
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
-        let _on = self.begin()?;
+        let _on = self.prepare()?;
         let size = self.config.batch_size;
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
-        let decay = decay_steps(total, &self.setup);
+        let point = SchedulePoint { round: epoch.round, decay_steps: decay_steps(total, &self.setup) };
         let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
         let mut trained = Trained::default();
-        let mut work = Work::within(&self.spaces, ctx.threads())?;
+        let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
         for task in tasks.iter().filter(|task| task.train.rows() > 0) {
             let name = task.spec.name.as_str();
             self.must_hold(name)?;
@@ -52,42 +52,41 @@ impl Model for Amplify {
                 ctx.check()?;
                 let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
                 let targets: Vec<f32> = picked.iter().map(|&i| targets[i]).collect();
-                let noise = || Noise::new(seed.of("dropout").at(trained.steps));
+                let dropout = DropoutRng::new(seed.of("dropout").at(trained.steps));
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
-                let lesson = Lesson { task: name, batch: &batch, targets: &targets };
-                let place = (epoch.round, decay);
-                let mut stepped = self.trainer.step(lesson, place, &mut noise(), &mut work)?;
-                // Of two models the personal one is the client's own.
+                let batch = TrainBatch { task: name, batch: &batch, targets: &targets };
+                let mut stats = self.trainer.step(batch, point, &dropout, &mut resources)?;
+                // The personal model gives the results, if there is one.
                 if let Some(personal) = &mut self.personal {
-                    stepped = personal.step(lesson, place, &mut noise(), &mut work)?;
+                    stats = personal.step(batch, point, &dropout, &mut resources)?;
                 }
-                self.heads.trained(number);
-                self.record(name, step, &stepped, epoch, ctx);
+                self.heads.mark_trained(number);
+                self.record(name, step, &stats, epoch, ctx);
                 trained.steps += 1;
                 trained.examples += picked.len() as u64;
                 ctx.progress(trained.steps, total);
             }
         }
-        self.is_own = true;
-        self.trainer.rest()?;
-        self.personal.as_mut().map_or(Ok(()), Trainer::rest)?;
-        self.account(ctx)?;
+        self.reports_personal = true;
+        self.trainer.end_epoch()?;
+        self.personal.as_mut().map_or(Ok(()), Trainer::end_epoch)?;
+        self.record_memory(ctx)?;
         Ok(trained)
     }
 
     /// The shared model, and what SCAFFOLD has to say.
     fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
-        let _on = self.begin()?;
+        let _on = self.prepare()?;
         let params = self.trainer.network.parameters.snapshot()?;
         let extra = self.trainer.extra(ctx.round())?;
-        self.trainer.close();
-        self.personal.iter_mut().for_each(Trainer::close);
+        self.trainer.end_round();
+        self.personal.iter_mut().for_each(Trainer::end_round);
         Ok(Message { params, extra, ..Message::default() })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        let _on = self.begin()?;
+        let _on = self.prepare()?;
         let mut evaluations = Vec::with_capacity(tasks.len());
         for task in tasks {
             self.must_hold(&task.spec.name)?;
@@ -99,7 +98,7 @@ impl Model for Amplify {
     }
 
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Table> {
-        let _on = self.begin()?;
+        let _on = self.prepare()?;
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
@@ -107,13 +106,13 @@ impl Model for Amplify {
     }
 
     fn export(&mut self, folder: &Path, _: &Context<'_>) -> Result<Vec<String>> {
-        let _on = self.begin()?;
+        let _on = self.prepare()?;
         let mut trunk = self.snapshot()?;
         let mut regressors = trunk.clone();
         trunk.retain(|name, _| name.starts_with("trunk."));
-        regressors.retain(|name, _| number(name).is_some_and(|head| self.heads.known(head)));
+        regressors.retain(|name, _| head_number(name).is_some_and(|head| self.heads.contains(head)));
         let Checkpoint { architecture, tokenizer, companions, .. } = &self.checkpoint;
-        let mut folder = Folder::new(folder);
+        let mut folder = ExportFolder::new(folder);
         folder.trunk(&trunk, architecture, tokenizer, companions)?;
         folder.regressors(&regressors, &self.heads, &self.config, &self.setup)?;
         folder.readme(architecture)?;
@@ -121,7 +120,7 @@ impl Model for Amplify {
     }
 
     fn state(&mut self, _: &Context<'_>) -> Result<State> {
-        let _on = self.begin()?;
+        let _on = self.prepare()?;
         let mut state = self.trainer.state()?;
         if let Some(personal) = &mut self.personal {
             let State { tensors, values } = personal.state()?;
@@ -130,14 +129,14 @@ impl Model for Amplify {
             }
             state.values.insert(PERSONAL.to_owned(), values.into());
         }
-        state.values.insert("is-own".to_owned(), self.is_own.into());
+        state.values.insert("is-own".to_owned(), self.reports_personal.into());
         self.heads.save(&mut state);
         Ok(state)
     }
 
     fn restore(&mut self, state: &State, _: &Context<'_>) -> Result<()> {
-        let _on = self.enter()?;
-        let (heads, is_own) = (Heads::read(state)?, state.value("is-own")?);
+        let _on = self.enter_device()?;
+        let (heads, reports_personal) = (KnownHeads::read(state)?, state.value("is-own")?);
         let personal = match &self.personal {
             Some(_) => {
                 let tensors = state.tensors.iter();
@@ -154,7 +153,7 @@ impl Model for Amplify {
             self.trainer.restore(&before)?;
             return Err(error);
         }
-        (self.heads, self.is_own, self.whole) = (heads, is_own, true);
+        (self.heads, self.reports_personal, self.initialised) = (heads, reports_personal, true);
         Ok(())
     }
 }

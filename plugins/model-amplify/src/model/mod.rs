@@ -1,4 +1,4 @@
-//! The plugin: a client's rounds, epochs, tasks and batches.
+//! The plugin's model.
 
 mod calls;
 
@@ -9,15 +9,16 @@ use tch::Device;
 
 use crate::batch::{Batch, by_length};
 use crate::bridge;
-use crate::checkpoint::{Checkpoint, load_regressors, regressors_fit};
+use crate::checkpoint::{Checkpoint, check_regressors, load_regressors};
 use crate::config::{Config, Precision};
-use crate::cpu::Spaces;
-use crate::device::{self, Place};
-use crate::heads::Heads;
-use crate::native::{self, OnStream};
-use crate::network::{Network, Work};
+use crate::cpu::WorkspacePool;
+use crate::device::{self, DeviceContext};
+use crate::heads::KnownHeads;
+use crate::memory;
+use crate::native::{self, StreamGuard};
+use crate::network::{Network, Resources};
 use crate::tokenize::Tokens;
-use crate::trainer::{Stepped, Trainer};
+use crate::trainer::{StepStats, Trainer};
 
 /// An AMPLIFY trunk with the heads of the tasks that this instance holds.
 #[derive(Debug)]
@@ -29,74 +30,62 @@ pub struct Amplify {
     trainer: Trainer,
     /// Ditto's personal model.
     personal: Option<Trainer>,
-    /// Whether what was trained or received last is the client's own model, and not the global one.
-    is_own: bool,
+    /// Whether results are those of the personal model: after training, until the next global model.
+    reports_personal: bool,
     /// Whether all parameters have values.
-    whole: bool,
-    heads: Heads,
-    place: Place,
-    spaces: Arc<Spaces>,
+    initialised: bool,
+    heads: KnownHeads,
+    context: DeviceContext,
+    workspaces: Arc<WorkspacePool>,
 }
 
 impl Amplify {
-    /// Opens the checkpoint, if there is one. Its weights are read when they are needed.
+    /// Opens the checkpoint, if there is one. Its weights are read when they are first needed.
     ///
     /// # Errors
-    /// If the checkpoint does not fit, or the device does not exist.
+    /// If the checkpoint does not fit, or the device does not exist or lacks the precision.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         let device = device::find(ctx.device())?;
-        let place = Place::of(device)?;
-        let _on = place.enter()?;
+        let context = DeviceContext::new(device)?;
+        let _guard = context.enter()?;
         tch::set_num_threads(1);
-        match (config.precision, device) {
-            (Precision::Tf32, Device::Cuda(_)) => native::allow_tf32()?,
-            (Precision::Tf32, _) => {
-                let error = Error::config(format!("device `{}` has no TensorFloat-32", ctx.device()));
-                return Err(error.at_key("precision").help("GPUs by NVIDIA have it; elsewhere take `fp32` or `bf16`"));
-            }
-            (Precision::Fp32 | Precision::Bf16, _) => {}
-        }
+        prepare_precision(config.precision, device, ctx.device())?;
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
-        let network = Network::new(&checkpoint.architecture, &config, setup, place)?;
-        checkpoint.fits(&network.parameters)?;
-        let mut heads = Heads::default();
+        let network = || Network::new(&checkpoint.architecture, &config, setup, context);
+        let shared = network()?;
+        checkpoint.check_weights(&shared.parameters)?;
+        let mut heads = KnownHeads::default();
         if let Some(path) = &config.regressors {
-            regressors_fit(path, &network.parameters, setup.tasks.len())?;
-            heads.received(&network.parameters, &[]);
+            check_regressors(path, &shared.parameters, setup.tasks.len())?;
+            heads.set_received(&shared.parameters, &[]);
         }
-        let personal = config.ditto_lambda.map(|lambda| -> Result<Trainer> {
-            let own = Network::new(&checkpoint.architecture, &config, setup, place)?;
-            Ok(Trainer::personal(own, &config, lambda))
-        });
+        let personal = config.ditto_lambda.map(|lambda| network().map(|own| Trainer::personal(own, &config, lambda)));
         let personal = personal.transpose()?;
-        let trainer = Trainer::new(network, &config);
-        let seed = ctx.experiment_seed();
-        let setup = setup.clone();
-        let spaces = Spaces::shared();
+        let trainer = Trainer::new(shared, &config);
         let mut model = Self {
             config,
-            setup,
+            setup: setup.clone(),
             checkpoint,
-            seed,
+            seed: ctx.experiment_seed(),
             trainer,
             personal,
-            is_own: false,
-            whole: false,
+            reports_personal: false,
+            initialised: false,
             heads,
-            place,
-            spaces,
+            context,
+            workspaces: WorkspacePool::shared(),
         };
         if model.personal.is_some() {
-            // It begins as the shared one does, and not as that is after a message.
-            model.complete()?;
+            // It starts with the shared model's initial values, not with those of the first message.
+            model.initialise()?;
         }
         Ok(model)
     }
 
-    /// Gives values to the parameters that have none: those of the checkpoint, or random ones, which are the same at the
-    /// server and at every client. What comes from the server or from a state before it is asked for saves the work.
-    fn complete(&mut self) -> Result<()> {
-        if self.whole {
+    /// Gives values to the parameters without values: the checkpoint's, or random ones, which are the same for the server and
+    /// all clients. Nothing is left to do where a message or a state came first.
+    fn initialise(&mut self) -> Result<()> {
+        if self.initialised {
             return Ok(());
         }
         let parameters = &mut self.trainer.network.parameters;
@@ -106,43 +95,41 @@ impl Amplify {
             load_regressors(path, parameters, self.setup.tasks.len())?;
         }
         parameters.initialise("regressors.", self.seed)?;
-        if let Some(own) = &mut self.personal {
-            let own = &mut own.network.parameters;
-            own.receive(&parameters.snapshot()?)?;
+        if let Some(personal) = &mut self.personal {
+            personal.network.parameters.receive(&parameters.snapshot()?)?;
         }
-        self.whole = true;
+        self.initialised = true;
         Ok(())
     }
 
-    /// What every call begins with that computes with the parameters or hands them out.
-    fn begin(&mut self) -> Result<Option<OnStream>> {
-        let on = self.enter()?;
-        self.complete().map(|()| on)
+    /// Enters the device and initialises the parameters: the start of every call that uses them.
+    fn prepare(&mut self) -> Result<Option<StreamGuard>> {
+        let guard = self.enter_device()?;
+        self.initialise().map(|()| guard)
     }
 
-    /// The model that results speak of: the personal one, if there is one and the global one was not just received.
+    /// Makes this thread compute like every other that calls the instance: on the instance's stream, and with one thread of
+    /// libtorch, whose sums depend on the number of threads. libtorch keeps that number per thread.
+    fn enter_device(&self) -> Result<Option<StreamGuard>> {
+        tch::set_num_threads(1);
+        self.context.enter()
+    }
+
+    /// The network that results come from.
     fn network(&self) -> &Network {
-        let own = self.personal.as_ref().filter(|_| self.is_own);
-        &own.unwrap_or(&self.trainer).network
+        let personal = self.personal.as_ref().filter(|_| self.reports_personal);
+        &personal.unwrap_or(&self.trainer).network
     }
 
     fn snapshot(&mut self) -> Result<Params> {
-        let own = self.personal.as_mut().filter(|_| self.is_own);
-        own.unwrap_or(&mut self.trainer).network.parameters.snapshot()
-    }
-
-    /// Lets this thread compute as the instance does: on its stream, and libtorch in this thread alone, since its sums would
-    /// depend on the number of threads, which it keeps for each calling thread. An instance may be called from another
-    /// thread each time.
-    fn enter(&self) -> Result<Option<OnStream>> {
-        tch::set_num_threads(1);
-        self.place.enter()
+        let personal = self.personal.as_mut().filter(|_| self.reports_personal);
+        personal.unwrap_or(&mut self.trainer).network.parameters.snapshot()
     }
 
     /// Network and optimiser, for tests that take single steps.
     #[doc(hidden)]
     pub fn trainer(&mut self) -> Result<&mut Trainer> {
-        self.complete().map(|()| &mut self.trainer)
+        self.initialise().map(|()| &mut self.trainer)
     }
 
     /// Token ids, for tests.
@@ -151,27 +138,29 @@ impl Amplify {
         self.checkpoint.tokenizer.encode(sequence)
     }
 
-    /// A batch of these rows, padded as in training.
+    /// A batch of token ids, padded as in training.
     #[doc(hidden)]
     pub fn batch(&self, rows: &[&[u32]]) -> Result<Batch> {
         let architecture = &self.checkpoint.architecture;
-        Batch::new(rows, architecture.pad_token_id, architecture.max_length as usize, self.place.device)
+        Batch::new(rows, architecture.pad_token_id, architecture.max_length as usize, self.context.device)
     }
 
     fn rows(&mut self, task: &TaskSpec, table: &Table, ctx: &Context<'_>) -> Result<Tokens> {
         self.checkpoint.tokenizer.rows(task, table, ctx)
     }
 
-    /// One number a row, in the rows' order, from batches of like lengths.
+    /// A prediction for each row, in the order of the rows. Batches have rows of similar length.
     fn predictions(&self, task: &str, rows: &[Vec<u32>], ctx: &Context<'_>) -> Result<Vec<f32>> {
         let _guard = tch::no_grad_guard();
-        let mut work = Work::within(&self.spaces, ctx.threads())?;
+        let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
         let mut all = vec![0.0; rows.len()];
-        for picked in by_length(rows, self.config.evaluation_batch_size()) {
+        for indices in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
-            let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
-            let predicted = self.network().predict(task, &batch, &mut work)?;
-            for (i, value) in picked.into_iter().zip(bridge::numbers(&predicted)?) {
+            let predicted = memory::retry(&self.context, "evaluation-batch-size", || {
+                let batch = self.batch(&indices.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
+                bridge::to_vec(&self.network().predict(task, &batch, &mut resources)?)
+            })?;
+            for (i, value) in indices.into_iter().zip(predicted) {
                 all[i] = value;
             }
         }
@@ -186,18 +175,17 @@ impl Amplify {
         }
     }
 
-    /// Records what a GPU's memory holds: of this client, and of all clients of this process and device at most.
-    fn account(&self, ctx: &Context<'_>) -> Result<()> {
-        let Some(peak) = self.place.peak_bytes()? else { return Ok(()) };
+    /// Records the GPU memory of this instance, and the peak of this process.
+    fn record_memory(&self, ctx: &Context<'_>) -> Result<()> {
+        let Some(peak) = self.context.peak_bytes()? else { return Ok(()) };
         let own = self.trainer.bytes() + self.personal.as_ref().map_or(0, Trainer::bytes);
         ctx.scalar("Memory/client", self.trainer.steps(), own as f64);
         ctx.scalar("Memory/device_peak", self.trainer.steps(), peak as f64);
         Ok(())
     }
 
-    /// Records what a step did.
-    fn record(&self, task: &str, step: u64, stepped: &Stepped, epoch: Epoch, ctx: &Context<'_>) {
-        let Stepped { loss, rates, .. } = *stepped;
+    fn record(&self, task: &str, step: u64, stats: &StepStats, epoch: Epoch, ctx: &Context<'_>) {
+        let StepStats { loss, rates, .. } = *stats;
         match self.setup.held.len() {
             1 => ctx.scalar("Loss/train", step, loss),
             _ => ctx.scalar(&format!("Loss/train_{task}"), step, loss),
@@ -208,5 +196,17 @@ impl Amplify {
         ctx.scalar("LR/regressor", step, rates.regressor);
         ctx.scalar("Epoch", step, epoch.epoch as f64);
         ctx.scalar("Round", step, epoch.round as f64);
+    }
+}
+
+/// Switches TensorFloat-32 on if it is asked for. The device has been found, so libtorch knows its GPUs.
+fn prepare_precision(precision: Precision, device: Device, name: &str) -> Result<()> {
+    match (precision, device) {
+        (Precision::Tf32, Device::Cuda(_)) => native::allow_tf32(),
+        (Precision::Tf32, _) => {
+            let error = Error::config(format!("device `{name}` has no TensorFloat-32"));
+            Err(error.at_key("precision").help("NVIDIA GPUs have it; elsewhere use `fp32` or `bf16`"))
+        }
+        (Precision::Fp32 | Precision::Bf16, _) => Ok(()),
     }
 }

@@ -1,17 +1,18 @@
 //! The model's named tensors.
 
-mod moving;
+mod relocation;
 
 use std::ops::Deref;
 
 use plugin_api::{Arena, Error, Params, Received, Result, Seed};
 use tch::{Device, Kind, Tensor};
 
-use crate::device::Place;
-use crate::numbers::Numbers;
-use crate::{bridge, noise};
+use crate::cow_buffer::CowBuffer;
+use crate::cpu::ParameterStore;
+use crate::device::DeviceContext;
+use crate::{bridge, random};
 
-/// How a tensor starts where no checkpoint gives it.
+/// The initial values of a tensor that no checkpoint provides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// All 0.
@@ -27,8 +28,7 @@ pub enum Init {
 pub struct Parameter {
     /// Its published name, with `trunk.` before the trunk's.
     pub name: String,
-    /// Its values as libtorch sees them. The layers hold handles of the same tensor, so whoever changes its values, or
-    /// where they lie, changes the layer. On the CPU libtorch only reads it: the memory is Rust's, and others may share it.
+    /// The tensor that the layers hold handles of. On the CPU its memory is that of `values`, and libtorch only reads it.
     pub(crate) tensor: Tensor,
     init: Init,
     values: Values,
@@ -37,12 +37,12 @@ pub struct Parameter {
 /// Where a parameter's values are.
 #[derive(Debug)]
 enum Values {
-    /// Nowhere: nobody asked for them yet, and what comes from the server may take their place.
+    /// There are none yet: they are initialised, or received, when they are first needed.
     Missing,
     /// In libtorch's memory on another device.
-    OnDevice,
-    /// Here, and the tensor points there.
-    Here(Numbers),
+    Device,
+    /// In host memory, which the tensor uses too.
+    Host(CowBuffer),
 }
 
 impl Parameter {
@@ -56,29 +56,28 @@ impl Parameter {
         matches!(self.values, Values::Missing)
     }
 
-    /// Takes over numbers that others hold as well. Tells whether others keep the memory of those before.
+    /// Takes over the values of a tensor, without a copy. Returns whether the previous memory was lost because others hold it.
     fn replace(&mut self, tensor: &plugin_api::Tensor) -> Result<bool> {
-        // SAFETY: as in `point`; the numbers are those that `values` holds from here on.
-        unsafe { bridge::point(&self.tensor, tensor.elements()?) }?;
-        let (numbers, lost) = match std::mem::replace(&mut self.values, Values::Missing) {
-            Values::Here(numbers) => {
-                let numbers = numbers.replace(tensor);
-                let lost = numbers.moved_bytes() > 0;
-                (numbers, lost)
+        // SAFETY: as in `set_buffer`; `values` holds the tensor from here on.
+        unsafe { bridge::set_memory(&self.tensor, tensor.elements()?) }?;
+        let (buffer, lost) = match std::mem::replace(&mut self.values, Values::Missing) {
+            Values::Host(buffer) => {
+                let buffer = buffer.replace(tensor);
+                let lost = buffer.relocation_bytes() > 0;
+                (buffer, lost)
             }
-            Values::Missing | Values::OnDevice => (Numbers::of(tensor), false),
+            Values::Missing | Values::Device => (CowBuffer::shared(tensor), false),
         };
-        self.values = Values::Here(numbers);
+        self.values = Values::Host(buffer);
         Ok(lost)
     }
 
-    /// Lets the tensor point to where its numbers lie, before any other memory of it goes.
-    fn point(&mut self, numbers: Numbers) -> Result<()> {
-        // SAFETY: the numbers stand in `values` as long as the tensor points to them, and are as many as it has elements.
-        // `write` alone writes to them, with the parameters borrowed for writing; libtorch reads the tensor in calls that
-        // end before, and writes to none on the CPU.
-        unsafe { bridge::point(&self.tensor, numbers.read()) }?;
-        self.values = Values::Here(numbers);
+    /// Makes the tensor use a buffer, and only then frees its previous one.
+    fn set_buffer(&mut self, buffer: CowBuffer) -> Result<()> {
+        // SAFETY: `values` holds the buffer while the tensor uses it. Only `Parameters::write` writes to it, with the parameters
+        // borrowed mutably, so no libtorch call reads the tensor meanwhile; libtorch writes to no parameter on the CPU.
+        unsafe { bridge::set_memory(&self.tensor, buffer.read()) }?;
+        self.values = Values::Host(buffer);
         Ok(())
     }
 }
@@ -87,16 +86,8 @@ impl Parameter {
 #[derive(Debug)]
 pub struct Handle {
     tensor: Tensor,
-    /// The parameter's place among all.
-    pub place: usize,
-}
-
-impl Handle {
-    /// Another one.
-    #[must_use]
-    pub fn again(&self) -> Self {
-        Self { tensor: self.tensor.shallow_clone(), place: self.place }
-    }
+    /// The parameter's index.
+    pub index: usize,
 }
 
 impl Deref for Handle {
@@ -106,102 +97,89 @@ impl Deref for Handle {
     }
 }
 
-/// All of them, in the order in which the layers were made.
+/// All parameters, in the order in which the layers were made.
 #[derive(Debug)]
 pub struct Parameters {
-    place: Place,
+    context: DeviceContext,
     all: Vec<Parameter>,
 }
 
 impl Parameters {
-    /// None yet.
-    pub fn new(place: Place) -> Self {
-        Self { place, all: Vec::new() }
+    /// Without any parameters yet.
+    pub fn new(context: DeviceContext) -> Self {
+        Self { context, all: Vec::new() }
     }
 
     /// Where their values are.
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    pub(crate) fn context(&self) -> &DeviceContext {
+        &self.context
     }
 
-    /// The place where layers make their tensors.
+    /// The root of the names, where layers make their parameters.
     pub fn root(&mut self) -> Scope<'_> {
         Scope { parameters: self, prefix: String::new() }
     }
 
-    /// In order.
+    /// The parameters by index.
     pub fn iter(&self) -> impl Iterator<Item = &Parameter> {
         self.all.iter()
     }
 
-    /// The one at a place.
-    pub(crate) fn at(&self, place: usize) -> &Parameter {
-        &self.all[place]
+    /// The parameter of this index.
+    pub(crate) fn at(&self, index: usize) -> &Parameter {
+        &self.all[index]
     }
 
-    /// The numbers of one, which lie in this process's memory.
-    ///
-    /// # Errors
-    /// If it has no values, or they lie on another device.
-    pub(crate) fn numbers(&self, handle: &Handle) -> Result<&[f32]> {
-        let parameter = &self.all[handle.place];
-        match &parameter.values {
-            Values::Here(numbers) => Ok(numbers.read()),
-            Values::Missing | Values::OnDevice => Err(Error::tensor(&parameter.name, "has no values here")),
-        }
-    }
-
-    /// The one with this name.
     fn find(&self, name: &str) -> Option<&Tensor> {
         self.all.iter().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
     }
 
-    /// Gives all that have no values and whose names begin with `prefix` their first ones. Each draws from a seed of its
-    /// own name, so that instances with other heads still start with the same values.
+    /// Gives the parameters without values whose names start with `prefix` their initial ones. Random values depend on the
+    /// seed and the name alone, so that instances with different heads start with the same trunk.
     ///
     /// # Errors
-    /// If libtorch has no memory for them.
+    /// If libtorch fails.
     pub fn initialise(&mut self, prefix: &str, seed: Seed) -> Result<()> {
-        self.give(
+        self.fill_missing(
             |name| name.starts_with(prefix),
             |parameter, out| {
                 match parameter.init {
                     Init::Zeros => {}
                     Init::Ones => out.fill(1.0),
-                    Init::Uniform(range) => noise::uniform(out, range, seed.of(&parameter.name)),
+                    Init::Uniform(range) => random::uniform(out, range, seed.of(&parameter.name)),
                 }
                 Ok(())
             },
         )
     }
 
-    /// Gives values to those that have none and whose names are `wanted`: `write` writes them into zeros.
+    /// Gives values to the parameters without values whose names are `selected`. `write` gets zeros to write to.
     ///
     /// # Errors
-    /// That of `write`, or if libtorch has no memory. Those before have their values then.
-    pub(crate) fn give(
+    /// That of `write`, or if libtorch fails. The parameters before have their values then.
+    pub(crate) fn fill_missing(
         &mut self,
-        wanted: impl Fn(&str) -> bool,
+        selected: impl Fn(&str) -> bool,
         mut write: impl FnMut(&Parameter, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let wanted = |parameter: &&mut Parameter| parameter.is_missing() && wanted(&parameter.name);
-        let bytes = self.all.iter_mut().filter(wanted).map(|p| Arena::bytes::<f32>(p.tensor.numel()));
+        let selected = |parameter: &&mut Parameter| parameter.is_missing() && selected(&parameter.name);
+        let bytes = self.all.iter_mut().filter(selected).map(|p| Arena::bytes::<f32>(p.tensor.numel()));
         let mut arena = Arena::of(bytes);
-        for parameter in self.all.iter_mut().filter(wanted) {
+        for parameter in self.all.iter_mut().filter(selected) {
             let mut draft = arena.alloc::<f32>(parameter.tensor.numel());
             write(parameter, draft.as_mut_slice())?;
-            if self.place.here {
-                parameter.point(Numbers::Own(draft))?;
+            if self.context.on_host {
+                parameter.set_buffer(CowBuffer::Owned(draft))?;
             } else {
-                bridge::write_to(&parameter.tensor, draft.as_slice())?;
-                parameter.values = Values::OnDevice;
+                bridge::copy_from_slice(&parameter.tensor, draft.as_slice())?;
+                parameter.values = Values::Device;
             }
         }
         Ok(())
     }
 
-    /// All of them, as the contract has them: shared on the CPU, which costs nothing now and a new place at the next step
-    /// if somebody still holds them then; copied from other devices.
+    /// All parameters as the contract's tensors: shared on the CPU, where the next step relocates those that are still held;
+    /// copied from other devices.
     ///
     /// # Errors
     /// If one has no values, or cannot be copied.
@@ -209,54 +187,64 @@ impl Parameters {
         if let Some(missing) = self.all.iter().find(|parameter| parameter.is_missing()) {
             return Err(Error::tensor(&missing.name, "has no values yet"));
         }
-        let elsewhere = self.all.iter().filter(|parameter| matches!(parameter.values, Values::OnDevice));
-        let mut fetched = bridge::fetch(elsewhere.map(|parameter| &parameter.tensor), &self.place)?;
+        let on_device = self.all.iter().filter(|parameter| matches!(parameter.values, Values::Device));
+        let mut fetched = bridge::fetch(on_device.map(|parameter| &parameter.tensor), &self.context)?;
         let shared = |parameter: &mut Parameter| {
             let shape = parameter.shape();
             let tensor = match &mut parameter.values {
-                Values::Here(numbers) => numbers.share(&shape),
-                _ => fetched.next().expect("as many were fetched"),
+                Values::Host(buffer) => buffer.share(&shape),
+                _ => fetched.next().expect("every parameter on the device was fetched"),
             };
             (parameter.name.clone(), tensor)
         };
         Ok(self.all.iter_mut().map(shared).collect())
     }
 
-    /// Takes over the tensors that it knows. Changes nothing if one of them does not fit.
+    /// Takes over the tensors whose names it has: without a copy on the CPU.
     ///
     /// # Errors
-    /// If a tensor has another shape or type, or cannot be copied to the device.
+    /// If a tensor has another shape or type; then nothing has changed. If it cannot be copied to the device.
     pub fn receive(&mut self, params: &Params) -> Result<Received> {
         let mut received = Received::default();
         let mut fitting = Vec::new();
-        for (place, parameter) in self.all.iter().enumerate() {
+        for (index, parameter) in self.all.iter().enumerate() {
             match params.get(&parameter.name) {
                 Some(tensor) => {
                     bridge::expect_like(&parameter.name, tensor, &parameter.tensor)?;
-                    fitting.push((place, tensor));
+                    fitting.push((index, tensor));
                 }
                 None => received.missing.push(parameter.name.clone()),
             }
         }
         received.unexpected = params.names().filter(|name| self.find(name).is_none()).map(str::to_owned).collect();
         let mut lost = false;
-        for (place, tensor) in fitting {
-            let parameter = &mut self.all[place];
-            if self.place.here {
+        for (index, tensor) in fitting {
+            let parameter = &mut self.all[index];
+            if self.context.on_host {
                 lost |= parameter.replace(tensor)?;
             } else {
                 bridge::copy_into(&parameter.name, tensor, &parameter.tensor)?;
-                parameter.values = Values::OnDevice;
+                parameter.values = Values::Device;
             }
         }
         if lost {
-            self.part_from_the_others(&received.missing)?;
+            self.detach_retained(&received.missing)?;
         }
         Ok(received)
     }
 }
 
-/// A place in the tree of names: `trunk.transformer_encoder.3.ffn`.
+impl ParameterStore for Parameters {
+    fn values(&self, index: usize) -> Result<&[f32]> {
+        let parameter = &self.all[index];
+        match &parameter.values {
+            Values::Host(buffer) => Ok(buffer.read()),
+            Values::Missing | Values::Device => Err(Error::tensor(&parameter.name, "has no values in host memory")),
+        }
+    }
+}
+
+/// A prefix of names, such as `trunk.transformer_encoder.3.ffn`.
 #[derive(Debug)]
 pub struct Scope<'a> {
     parameters: &'a mut Parameters,
@@ -264,26 +252,26 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The place one name further down.
+    /// The scope `name` within this one.
     pub fn at(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
         Scope { prefix: format!("{}{name}.", self.prefix), parameters: self.parameters }
     }
 
-    /// Makes a tensor here. It has no values yet.
+    /// Makes a parameter, which has no values yet.
     ///
     /// # Errors
-    /// If libtorch has no memory for it.
+    /// If libtorch cannot allocate it.
     pub fn tensor(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Handle> {
         let name = format!("{}{name}", self.prefix);
-        let tensor = Tensor::f_empty(shape, (Kind::Float, self.parameters.place.device))
+        let tensor = Tensor::f_empty(shape, (Kind::Float, self.parameters.context.device))
             .map_err(|e| Error::tensor(&name, "could not be allocated").because(&e))?;
-        let handle = Handle { tensor: tensor.shallow_clone(), place: self.parameters.all.len() };
+        let handle = Handle { tensor: tensor.shallow_clone(), index: self.parameters.all.len() };
         self.parameters.all.push(Parameter { name, tensor, init, values: Values::Missing });
         Ok(handle)
     }
 
-    /// The device of the tensors made here.
+    /// The parameters' device.
     pub fn device(&self) -> Device {
-        self.parameters.place.device
+        self.parameters.context.device
     }
 }

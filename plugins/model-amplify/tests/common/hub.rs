@@ -1,4 +1,4 @@
-//! A hub of a few files, on loopback, that misbehaves on request.
+//! A hub with a few files on loopback, which fails on request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -11,33 +11,33 @@ use std::time::Duration;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// The one repository.
+/// Its only repository.
 pub(crate) const ID: &str = "lab/tiny";
 
-/// What goes wrong.
+/// A failure of the hub.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     Nothing,
-    /// Every answer is this status.
+    /// Every response has this status.
     Status(u16),
-    /// Weights are sent with their length, and the connection ends halfway.
+    /// The connection closes in the middle of the weights.
     BreaksOff,
-    /// The last byte of the weights arrives changed.
+    /// The last byte of the weights is changed.
     Flips,
-    /// Answers are no hub's.
+    /// Responses are not a hub's.
     TalksNonsense,
 }
 
-/// What it holds and does.
+/// Contents and behaviour.
 pub(crate) struct Shelf {
     /// Files by commit and name.
     pub(crate) files: BTreeMap<(String, String), Vec<u8>>,
-    /// Branches and tags, and their commits.
+    /// The commits of branches and tags.
     pub(crate) revisions: BTreeMap<String, String>,
-    /// Who may read.
+    /// The token that gives access, if one is needed.
     pub(crate) token: Option<String>,
     pub(crate) fault: Fault,
-    /// Paths and ranges that were asked for, in order.
+    /// Requested paths and ranges, in order.
     pub(crate) asked: Vec<String>,
 }
 
@@ -71,12 +71,12 @@ impl TestHub {
         Self { url, shelf, ended, thread: Some(thread) }
     }
 
-    /// Changes what it holds and does.
+    /// Changes contents or behaviour.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Shelf) -> T) -> T {
         change(&mut self.shelf.lock().unwrap())
     }
 
-    /// What was asked for since the last call.
+    /// The requests since the last call.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.change(|shelf| std::mem::take(&mut shelf.asked))
     }

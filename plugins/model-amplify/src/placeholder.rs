@@ -1,34 +1,34 @@
-//! What lies in a file's place where a download went wrong: the pointer that Git LFS leaves, or a page of the site.
+//! Files that stand in for the wanted one after a failed download: a Git LFS pointer, or a web page.
 
 use std::fs;
 use std::path::Path;
 
 use plugin_api::{Error, Result};
 
-/// How every Git LFS pointer begins (the specification's first line).
+/// How every Git LFS pointer starts (the first line of its specification).
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// A small file's content.
+/// The content of a small file.
 ///
 /// # Errors
-/// If it cannot be read, or is something else than it should be.
+/// If it cannot be read, or is a placeholder.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let content = fs::read(path).map_err(|e| Error::io(path, &e))?;
-    impostor(path, &content).map_or(Ok(content), Err)
+    detect(path, &content).map_or(Ok(content), Err)
 }
 
-/// The error, if a file that begins so is no file of ours at all.
-pub(crate) fn impostor(path: &Path, beginning: &[u8]) -> Option<Error> {
-    let text = beginning.strip_prefix("\u{feff}".as_bytes()).unwrap_or(beginning).trim_ascii_start();
+/// The error, if a file that starts like this is a placeholder.
+pub(crate) fn detect(path: &Path, start: &[u8]) -> Option<Error> {
+    let text = start.strip_prefix("\u{feff}".as_bytes()).unwrap_or(start).trim_ascii_start();
     let is_page = ["<!doctype", "<html", "<?xml", "<head"]
         .iter()
-        .any(|tag| text.get(..tag.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(tag.as_bytes())));
+        .any(|tag| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag.as_bytes())));
     let (what, help) = if text.starts_with(LFS) {
-        let help = "`git lfs pull` in the folder fetches the file; without Git, download the file itself";
-        ("is a Git LFS pointer, not the file that it stands for", help)
+        let help = "`git lfs pull` in the folder downloads the file; without Git, download the file itself";
+        ("is a Git LFS pointer, not the file itself", help)
     } else if is_page {
         let help = "download the file itself: on the Hugging Face hub its address has `resolve` in place of `blob`";
-        ("is a web page, not the file that it is named after", help)
+        ("is a web page, not the file itself", help)
     } else {
         return None;
     };
@@ -40,8 +40,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pointers_and_pages_are_told_from_files() {
-        let found = |content: &[u8]| impostor(Path::new("a"), content).map(|e| e.message().to_owned());
+    fn lfs_pointers_and_web_pages_are_detected() {
+        let found = |content: &[u8]| detect(Path::new("a"), content).map(|e| e.message().to_owned());
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 123\n";
         assert!(found(pointer).unwrap().contains("Git LFS pointer"));
         for page in ["<!DOCTYPE html><html>", "\n  <html lang=\"en\">", "<?xml version=\"1.0\"?>", "\u{feff}<HTML>"] {

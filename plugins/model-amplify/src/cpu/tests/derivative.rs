@@ -1,0 +1,103 @@
+//! The derivative against finite differences. Nothing here calls libtorch, so Miri can run it.
+
+use super::super::*;
+
+const SIZE: usize = 8;
+const INNER: usize = 6;
+const HEADS: usize = 2;
+const VOCABULARY: usize = 7;
+const POSITIONS: usize = 8;
+
+struct Slices(Vec<Vec<f32>>);
+
+impl ParameterStore for Slices {
+    fn values(&self, index: usize) -> Result<&[f32]> {
+        Ok(&self.0[index])
+    }
+}
+
+/// Values between -0.5 and 0.5.
+fn values(len: usize, salt: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919 + salt * 104_729) % 101) as f32 / 101.0 - 0.5).collect()
+}
+
+fn model() -> (Encoder, Slices) {
+    let mut all = Vec::new();
+    let mut weight = |rows: usize, columns: usize| {
+        let index = all.len();
+        // Norms start near 1.
+        let offset = if rows == 1 { 1.0 } else { 0.0 };
+        all.push(values(rows * columns, index).into_iter().map(|x| x + offset).collect());
+        Weight { index, rows, columns }
+    };
+    let embedding = weight(VOCABULARY, SIZE);
+    let block = |_| BlockWeights {
+        q: weight(SIZE, SIZE),
+        k: weight(SIZE, SIZE),
+        v: weight(SIZE, SIZE),
+        wo: weight(SIZE, SIZE),
+        w12: weight(2 * INNER, SIZE),
+        w3: weight(SIZE, INNER),
+        attention_norm: weight(1, SIZE),
+        ffn_norm: weight(1, SIZE),
+    };
+    let blocks = (0..2).map(block).collect();
+    let pairs = SIZE / HEADS / 2;
+    let angle = |i: usize| (i / pairs) as f32 / 10_f32.powi((i % pairs) as i32);
+    let rope_table = (0..POSITIONS * pairs).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect();
+    (Encoder { embedding, blocks, rope_table, heads: HEADS, norm_eps: 1e-5, pad: 0 }, Slices(all))
+}
+
+/// The sum of the pooled vectors, weighted with `d_pooled`.
+fn loss(encoder: &Encoder, store: &Slices, batch: &PackedBatch, d_pooled: &[f32]) -> f64 {
+    let mut workspace = Workspace::default();
+    let mut resources = PassResources { pool: &threads::CALLING_THREAD, workspace: &mut workspace };
+    let pooled = encoder.forward(store, batch, &mut resources, false).unwrap();
+    pooled.iter().zip(d_pooled).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+fn compare(padded: bool) {
+    let (encoder, mut store) = model();
+    let batch = PackedBatch::new(&[&[1, 2, 3, 4], &[5, 6]], 0, 5, padded).unwrap();
+    let d_pooled = values(2 * SIZE, 1000);
+    let mut gradients = vec![Vec::new(); store.0.len()];
+    let pool = ThreadPool::new(2).unwrap();
+    let mut workspace = Workspace::default();
+    let mut resources = PassResources { pool: &pool, workspace: &mut workspace };
+    encoder.forward(&store, &batch, &mut resources, true).unwrap();
+    let on_gradient = |_: &mut Slices, index: usize, gradient: &mut [f32]| {
+        gradients[index] = gradient.to_vec();
+        Ok(())
+    };
+    encoder.backward(&mut store, &batch, &mut resources, &d_pooled, on_gradient).unwrap();
+    let (step, stride) = (1e-2, if cfg!(miri) { 31 } else { 3 });
+    for (index, gradient) in gradients.iter().enumerate() {
+        // The padding token's embedding, the first row, gets no gradient.
+        let first = if index == encoder.embedding.index { SIZE } else { 0 };
+        assert!(gradient[..first].iter().all(|&d| d == 0.0));
+        for element in (first..gradient.len()).step_by(stride) {
+            let original = store.0[index][element];
+            let mut at = |value: f32| {
+                store.0[index][element] = value;
+                loss(&encoder, &store, &batch, &d_pooled)
+            };
+            let expected = (at(original + step) - at(original - step)) / f64::from(2.0 * step);
+            at(original);
+            let found = f64::from(gradient[element]);
+            assert!(
+                (found - expected).abs() < 1e-3 + 1e-2 * expected.abs(),
+                "parameter {index}, element {element}, padded: {padded}: {found} is not {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    compare(false);
+}
+
+#[test]
+fn gradients_with_padding_agree_with_finite_differences() {
+    compare(true);
+}

@@ -1,0 +1,4 @@
+//! The encoder as a whole.
+
+mod derivative;
+mod libtorch;

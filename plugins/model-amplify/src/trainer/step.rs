@@ -1,0 +1,114 @@
+//! The loss and its gradients, and what becomes of them.
+
+use plugin_api::Result;
+use tch::{Kind, Reduction, Tensor};
+
+use super::TrainBatch;
+use crate::bridge::{self, torch_error};
+use crate::cpu::{Encoder, PackedBatch, PassResources, ThreadPool};
+use crate::drift::GradientCorrection;
+use crate::memory;
+use crate::network::Layers;
+use crate::optimizer::{AdamW, LearningRates};
+use crate::parameters::Parameters;
+use crate::random::DropoutRng;
+
+/// What a step does with a gradient.
+pub(super) struct Update<'a> {
+    pub(super) optimizer: &'a mut AdamW,
+    pub(super) correction: &'a mut GradientCorrection,
+    pub(super) rates: LearningRates,
+    pub(super) pool: &'a ThreadPool,
+    /// The sum of the squared gradients, if it is wanted.
+    pub(super) squared_norm: Option<f64>,
+}
+
+impl Update<'_> {
+    /// Corrects a gradient, and updates its parameter.
+    fn apply(&mut self, parameters: &mut Parameters, slot: usize, mut gradient: Tensor) -> Result<()> {
+        if let Some(sum) = &mut self.squared_norm {
+            let squares = gradient.f_square().and_then(|squares| squares.f_sum(Kind::Double));
+            *sum += squares.and_then(|squares| squares.f_double_value(&[])).map_err(torch_error)?;
+        }
+        self.correction.correct(slot, &mut gradient);
+        self.optimizer.update(parameters, slot, &gradient, self.rates, self.pool)
+    }
+
+    /// The same for each slot whose gradient is defined.
+    fn apply_all(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: impl IntoIterator<Item = (usize, Tensor)>,
+    ) -> Result<()> {
+        let mut defined = gradients.into_iter().filter(|(_, gradient)| gradient.defined());
+        defined.try_for_each(|(slot, gradient)| self.apply(parameters, slot, gradient))
+    }
+}
+
+/// What a step reads besides the parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Step<'a> {
+    pub(super) batch: TrainBatch<'a>,
+    pub(super) layers: &'a Layers,
+    pub(super) dropout: &'a DropoutRng,
+}
+
+impl Step<'_> {
+    /// Trunk by [`crate::cpu`], head by libtorch. Returns the loss.
+    pub(super) fn on_cpu(
+        &self,
+        encoder: &Encoder,
+        packed: &PackedBatch,
+        parameters: &mut Parameters,
+        resources: &mut PassResources<'_>,
+        update: &mut Update<'_>,
+    ) -> Result<Tensor> {
+        let TrainBatch { task, batch, targets } = self.batch;
+        let pooled = encoder.forward(parameters, packed, resources, true)?;
+        let pooled = bridge::matrix(&pooled, batch.rows())?.f_set_requires_grad(true).map_err(torch_error)?;
+        let loss = mean_squared_error(&self.layers.predict_pooled(task, &pooled, &mut self.dropout.clone())?, targets)?;
+        let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.heads().unzip();
+        let heads = indices.iter().map(|&index| &parameters.at(index).tensor);
+        let mut gradients = gradients(&loss, &std::iter::once(&pooled).chain(heads).collect::<Vec<_>>())?;
+        let d_pooled = bridge::to_vec(&gradients.remove(0))?;
+        update.apply_all(parameters, slots.into_iter().zip(gradients))?;
+        encoder.backward(parameters, packed, resources, &d_pooled, |parameters, index, gradient| {
+            let Some(slot) = update.optimizer.slot(index) else { return Ok(()) };
+            let shape = parameters.at(index).tensor.size();
+            // SAFETY: nobody else uses the gradient before this closure returns, which drops all handles of the view.
+            let gradient = unsafe { bridge::view_of_mut(gradient, &shape) }.map_err(torch_error)?;
+            update.apply(parameters, slot, gradient)
+        })?;
+        Ok(loss)
+    }
+
+    /// Trunk and head by libtorch. Returns the loss.
+    pub(super) fn in_libtorch(
+        &self,
+        parameters: &mut Parameters,
+        resources: &mut PassResources<'_>,
+        update: &mut Update<'_>,
+    ) -> Result<Tensor> {
+        let TrainBatch { task, batch, targets } = self.batch;
+        let (loss, gradients) = memory::retry(parameters.context(), "batch-size", || {
+            let mut dropout = self.dropout.clone();
+            let predicted = self.layers.forward(parameters, task, batch, &mut dropout, resources)?;
+            let loss = mean_squared_error(&predicted, targets)?;
+            let trainable = update.optimizer.trainable().map(|index| &parameters.at(index).tensor);
+            let gradients = gradients(&loss, &trainable.collect::<Vec<_>>())?;
+            Ok((loss, gradients))
+        })?;
+        update.apply_all(parameters, gradients.into_iter().enumerate())?;
+        Ok(loss)
+    }
+}
+
+fn mean_squared_error(predicted: &Tensor, targets: &[f32]) -> Result<Tensor> {
+    let targets = Tensor::f_from_slice(targets).and_then(|targets| targets.f_to_device(predicted.device()));
+    targets.and_then(|targets| predicted.f_mse_loss(&targets, Reduction::Mean)).map_err(torch_error)
+}
+
+/// The gradient of a loss with respect to each parameter; an undefined tensor where the loss does not depend on it.
+fn gradients(loss: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>> {
+    Tensor::f_run_backward(&[loss], parameters, false, false).map_err(torch_error)
+}

@@ -1,0 +1,127 @@
+//! Steps of small trainers.
+
+use super::*;
+use crate::architecture::Architecture;
+use crate::cpu::ThreadPool;
+use crate::device::DeviceContext;
+use plugin_api::{Seed, TaskSpec};
+use serde_json::json;
+use tch::{Device, Tensor};
+
+fn trainer(context: DeviceContext) -> Trainer {
+    let config = json!({
+        "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24 },
+        "layer-sizes": [32], "trunk-lr": 1e-3, "dropout": 0.0,
+    });
+    let config: Config = serde_json::from_value(config).unwrap();
+    let architecture = Architecture {
+        hidden_size: 16,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        ..Architecture::published()
+    };
+    let task = TaskSpec {
+        name: "tm".into(),
+        inputs: vec!["combined".into()],
+        target: "fitness".into(),
+        ..TaskSpec::default()
+    };
+    let setup = ModelSetup::new(vec![task], 2, 1);
+    let mut network = Network::new(&architecture, &config, &setup, context).unwrap();
+    network.parameters.initialise("", Seed::new(1)).unwrap();
+    Trainer::new(network, &config)
+}
+
+/// A step with sequences of the vocabulary's amino acids.
+fn step(trainer: &mut Trainer, salt: u32) -> f64 {
+    let rows: Vec<Vec<u32>> = (2..6).map(|n| (0..4 * n).map(|i| 5 + (i * i + salt + n) % 20).collect()).collect();
+    try_step(trainer, &rows).unwrap().loss
+}
+
+fn try_step(trainer: &mut Trainer, rows: &[Vec<u32>]) -> Result<StepStats> {
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
+    let batch = TrainBatch { task: "tm", batch: &batch, targets: &[1.0, -1.0, 0.5, 2.0][..rows.len()] };
+    let (point, dropout) = (SchedulePoint::default(), DropoutRng::disabled());
+    trainer.step(batch, point, &dropout, &mut Resources::new(1).unwrap())
+}
+
+fn max_difference(a: &Params, b: &Params) -> f32 {
+    assert!(a.names().eq(b.names()));
+    let pairs = a.iter().zip(b.iter()).flat_map(|((_, a), (_, b))| {
+        a.elements::<f32>().unwrap().iter().zip(b.elements::<f32>().unwrap()).map(|(a, b)| (a - b).abs())
+    });
+    pairs.fold(0.0, f32::max)
+}
+
+/// A message is one allocation, so a single tensor of it would keep all of it.
+#[test]
+fn end_epoch_releases_a_received_message() {
+    let mut trainer = trainer(DeviceContext::cpu());
+    let mut arena = plugin_api::Arena::of([1 << 20]);
+    let message: Params = trainer
+        .network
+        .parameters
+        .iter()
+        .map(|p| {
+            let shape = p.shape();
+            (p.name.clone(), arena.alloc::<f32>(shape.iter().product()).freeze(&shape).unwrap())
+        })
+        .collect();
+    trainer.receive(&message.into(), None).unwrap();
+    let empty = [plugin_api::Arena::bytes::<f32>(1)];
+    assert!(!arena.reset(empty));
+    step(&mut trainer, 1);
+    trainer.end_epoch().unwrap();
+    assert!(arena.reset(empty), "the trainer still holds a tensor");
+}
+
+/// A GPU's code on the CPU: libtorch's derivative, its fused AdamW, copies to the device and back.
+#[test]
+fn a_simulated_gpu_computes_what_the_cpu_does() {
+    let (mut here, mut there) = (trainer(DeviceContext::cpu()), trainer(DeviceContext::simulated_gpu()));
+    for salt in 0..5 {
+        let (a, b) = (step(&mut here, salt), step(&mut there, salt));
+        assert!((a - b).abs() < 1e-4 * a.abs(), "step {salt}: the losses are {a} and {b}");
+    }
+    let [before, after] = [&mut here, &mut there].map(|trainer| trainer.state().unwrap());
+    let difference = max_difference(&before.tensors, &after.tensors);
+    assert!(difference < 1e-4, "parameters and moments differ by {difference}");
+    // A state moves to another trainer, and a snapshot does not change.
+    let mut other = trainer(DeviceContext::simulated_gpu());
+    other.restore(&after).unwrap();
+    assert_eq!(max_difference(&other.state().unwrap().tensors, &after.tensors), 0.0);
+    let sent = there.network.parameters.snapshot().unwrap();
+    assert_eq!((step(&mut there, 9), there.bytes()), (step(&mut other, 9), here.bytes()));
+    assert_eq!(max_difference(&there.state().unwrap().tensors, &other.state().unwrap().tensors), 0.0);
+    assert!(max_difference(&sent, &there.network.parameters.snapshot().unwrap()) > 0.0);
+    there.receive(&sent.clone().into(), None).unwrap();
+    assert_eq!(max_difference(&sent, &there.network.parameters.snapshot().unwrap()), 0.0);
+}
+
+#[test]
+fn a_failed_step_is_an_error_and_changes_nothing() {
+    let (mut failing, mut other) = (trainer(DeviceContext::simulated_gpu()), trainer(DeviceContext::simulated_gpu()));
+    for trainer in [&mut failing, &mut other] {
+        step(trainer, 1);
+    }
+    // The embedding has 27 rows.
+    let error = try_step(&mut failing, &[vec![3, 99, 4]]).unwrap_err();
+    assert_eq!(error.message(), "libtorch failed");
+    assert!(error.causes()[0].contains("index out of range"), "{error:?}");
+    assert_eq!((failing.steps(), step(&mut failing, 2)), (1, step(&mut other, 2)));
+    assert_eq!(max_difference(&failing.state().unwrap().tensors, &other.state().unwrap().tensors), 0.0);
+}
+
+#[test]
+fn gradients_of_a_failed_step_are_discarded() {
+    let (mut failing, mut other) = (trainer(DeviceContext::simulated_gpu()), trainer(DeviceContext::simulated_gpu()));
+    // A gradient waits for the end of a step that does not come.
+    let gradient = Tensor::ones([27, 16], (tch::Kind::Float, Device::Cpu));
+    let (rates, pool) = (failing.base_rates, ThreadPool::new(1).unwrap());
+    failing.optimizer.update(&mut failing.network.parameters, 0, &gradient, rates, &pool).unwrap();
+    try_step(&mut failing, &[vec![3, 99, 4]]).unwrap_err();
+    assert_eq!(step(&mut failing, 2), step(&mut other, 2));
+    assert_eq!(max_difference(&failing.state().unwrap().tensors, &other.state().unwrap().tensors), 0.0);
+}

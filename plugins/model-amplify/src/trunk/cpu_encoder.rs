@@ -1,0 +1,61 @@
+//! The same trunk for [`crate::cpu`].
+
+use tch::Kind;
+
+use super::layers::{Linear, Norm};
+use super::{Block, Trunk};
+use crate::architecture::HiddenAct;
+use crate::bridge;
+use crate::cpu::{BlockWeights, Encoder, Weight};
+use crate::parameters::Handle;
+
+impl Trunk {
+    /// The encoder of [`crate::cpu`], if it supports this trunk: of the published arrangement, in fp32, on the CPU.
+    pub(crate) fn cpu_encoder(&self) -> Option<Encoder> {
+        let (on_cpu, blocks) = (self.encoder.device() == tch::Device::Cpu, &self.transformer_encoder);
+        let (true, None, Some(first)) = (on_cpu, &self.layer_norm_1, blocks.first()) else { return None };
+        Some(Encoder {
+            embedding: weight(&self.encoder)?,
+            blocks: blocks.iter().map(Block::cpu_weights).collect::<Option<_>>()?,
+            rope_table: bridge::to_vec(&self.rope.table.f_view_as_real().ok()?).ok()?,
+            heads: usize::try_from(first.attention.heads).ok()?,
+            norm_eps: first.attention_norm.eps as f32,
+            pad: u32::try_from(self.pad).ok()?,
+        })
+    }
+}
+
+/// A parameter of one or two dimensions as the weight of [`crate::cpu`].
+fn weight(handle: &Handle) -> Option<Weight> {
+    let (rows, columns) = match handle.size()[..] {
+        [columns] => (1, columns),
+        [rows, columns] => (rows, columns),
+        _ => return None,
+    };
+    Some(Weight { index: handle.index, rows: usize::try_from(rows).ok()?, columns: usize::try_from(columns).ok()? })
+}
+
+impl Block {
+    /// The weights, if [`crate::cpu`] supports this arrangement.
+    fn cpu_weights(&self) -> Option<BlockWeights> {
+        let Self { attention, ffn, attention_norm, ffn_norm } = self;
+        let linear = |linear: &Linear| {
+            let supported = linear.bias.is_none() && linear.kind == Kind::Float;
+            supported.then(|| weight(&linear.weight)).flatten()
+        };
+        let norm = |norm: &Norm| norm.bias.is_none().then(|| weight(&norm.weight)).flatten();
+        if ffn.act != HiddenAct::SwiGlu || attention.dropout > 0.0 || ffn.dropout > 0.0 {
+            return None;
+        }
+        Some(BlockWeights {
+            q: linear(&attention.q)?,
+            k: linear(&attention.k)?,
+            v: linear(&attention.v)?,
+            wo: linear(&attention.wo)?,
+            w12: linear(&ffn.first)?,
+            w3: linear(&ffn.second)?,
+            attention_norm: norm(attention_norm)?,
+            ffn_norm: norm(ffn_norm)?,
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! Linear layers, norms and rotary embeddings.
+
+use plugin_api::Result;
+use tch::{Kind, TchError, Tensor};
+
+use crate::architecture::Architecture;
+use crate::parameters::{Handle, Init, Scope};
+
+/// `y = x Wᵀ + b`.
+#[derive(Debug)]
+pub struct Linear {
+    pub(super) weight: Handle,
+    pub(super) bias: Option<Handle>,
+    /// The type of the product and the output.
+    pub(super) kind: Kind,
+}
+
+impl Linear {
+    /// `weight` and `bias` are the initial values; without the latter there is no bias.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn new(mut at: Scope<'_>, inputs: i64, outputs: i64, weight: Init, bias: Option<Init>) -> Result<Self> {
+        Ok(Self {
+            weight: at.tensor("weight", &[outputs, inputs], weight)?,
+            bias: bias.map(|init| at.tensor("bias", &[outputs], init)).transpose()?,
+            kind: Kind::Float,
+        })
+    }
+
+    pub(super) fn with_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// `x` is (…, inputs), the result (…, outputs).
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(self.kind)).transpose()?;
+        x.f_to_kind(self.kind)?.f_linear(&self.weight.f_to_kind(self.kind)?, bias)
+    }
+}
+
+/// RMSNorm (Zhang and Sennrich 2019, equation 4), `y = x / √(mean(x²) + ε) · w`; or LayerNorm (Ba, Kiros and Hinton 2016),
+/// `y = (x - mean(x)) / √(var(x) + ε) · w + b`. Means are over the last dimension.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) weight: Handle,
+    pub(super) bias: Option<Handle>,
+    pub(super) size: i64,
+    pub(super) eps: f64,
+}
+
+impl Norm {
+    pub(super) fn new(mut at: Scope<'_>, a: &Architecture) -> Result<Self> {
+        let size = a.hidden_size;
+        let weight = at.tensor("weight", &[size], Init::Ones)?;
+        let bias = if a.rms_norm { None } else { Some(at.tensor("bias", &[size], Init::Zeros)?) };
+        Ok(Self { weight, bias, size, eps: a.norm_eps })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        match &self.bias {
+            None => x.f_rms_norm(self.size, Some(&*self.weight), self.eps),
+            Some(bias) => x.f_layer_norm(self.size, Some(&*self.weight), Some(&**bias), self.eps, true),
+        }
+    }
+}
+
+/// Rotary position embedding (Su et al. 2021): rotates the pair `(x₂ᵢ, x₂ᵢ₊₁)` at position `m` by `m · 10000^(-2i/d)`.
+#[derive(Debug)]
+pub(super) struct Rope {
+    /// `exp(i · angle)`, complex, (positions, d / 2).
+    pub(super) table: Tensor,
+}
+
+impl Rope {
+    pub(super) fn new(at: &Scope<'_>, a: &Architecture) -> Result<Self, TchError> {
+        let d = a.head_size();
+        // In fp32 and in the published order: the rounding of the angles shows at distant positions.
+        let options = (Kind::Float, at.device());
+        let exponent = Tensor::f_arange_start_step(0, d, 2, options)?.f_div_scalar(d as f64)?;
+        let frequency = Tensor::f_pow_scalar(10000.0, &exponent)?.f_reciprocal()?;
+        let angle = Tensor::f_arange(a.max_length, options)?.f_outer(&frequency)?;
+        Ok(Self { table: Tensor::f_polar(&angle.f_ones_like()?, &angle)? })
+    }
+
+    /// `x` is (batch, length, heads, head size).
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let [batch, length, heads, size] = x.size()[..] else { unreachable!("four dimensions") };
+        let table = self.table.f_narrow(0, 0, length)?.f_unsqueeze(1)?;
+        let pairs = x.f_to_kind(Kind::Float)?.f_reshape([batch, length, heads, size / 2, 2])?;
+        pairs.f_view_as_complex()?.f_mul(&table)?.f_view_as_real()?.f_flatten(3, -1)?.f_to_kind(x.kind())
+    }
+}
