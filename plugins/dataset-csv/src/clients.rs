@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use fedplug_tables::{
-    Audit, Deal, GroupBy, Sites, distinct, note_scale, scale_of, shuffle, standardised, tell_identical_files,
+    Audit, GroupBy, Sites, Split, note_scale, scale_of, sequence_ids, shuffle, standardised, warn_identical_files,
 };
 use plugin_api::{Context, Error, Result, Scale, Seed, Source, Table, Task, TaskSpec};
 
 use crate::config::{Clients, Config};
-use crate::plan::{Plan, Testing};
-use crate::read::{Rows, check_client, read};
+use crate::read::{TaskRows, check_client, read};
+use crate::task_plan::{TaskPlan, TestRows};
 
 /// All that is loaded, and what it was read from.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Data {
 }
 
 /// A client's rows of a task.
-struct Share {
+struct ClientRows {
     client: String,
     train: Vec<usize>,
     test: Vec<usize>,
@@ -34,19 +34,19 @@ struct Share {
 
 impl Data {
     /// Reads all tasks, and gives each client its rows.
-    pub(crate) fn read(plans: &[Plan], config: &Config, ctx: &Context<'_>) -> Result<Self> {
+    pub(crate) fn read(plans: &[TaskPlan], config: &Config, ctx: &Context<'_>) -> Result<Self> {
         let mut data = Self::default();
         let seed = config.seed.map_or_else(|| ctx.experiment_seed().of("split"), Seed::new);
         for plan in plans {
             let (mut rows, sources) = read(plan, config, ctx)?;
             data.sources.extend(sources);
             let names = rows.tasks(plan, config);
-            let deals = deals(&rows, plan, config, seed.of(&plan.name), ctx)?;
+            let splits = splits(&rows, plan, config, seed.of(&plan.name), ctx)?;
             for (number, name) in names.into_iter().enumerate() {
-                data.add(name, number, &rows, &deals, plan, config, seed, ctx)?;
+                data.add(name, number, &rows, &splits, plan, config, seed, ctx)?;
             }
         }
-        tell_identical_files(&data.sources, ctx);
+        warn_identical_files(&data.sources, ctx);
         if matches!(config.clients, Clients::Column(_) | Clients::Pattern(_)) {
             data.clients.sort_by(|(a, _), (b, _)| a.cmp(b));
             data.places = data.clients.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
@@ -54,15 +54,15 @@ impl Data {
         Ok(data)
     }
 
-    /// Adds the task of a number among those of a plan, as its deals share it out.
+    /// Adds the task of a number among those of a plan, as its splits share it out.
     #[allow(clippy::too_many_arguments)]
     fn add(
         &mut self,
         name: String,
         number: usize,
-        rows: &Rows,
-        deals: &[(Option<String>, Deal)],
-        plan: &Plan,
+        rows: &TaskRows,
+        splits: &[(Option<String>, Split)],
+        plan: &TaskPlan,
         config: &Config,
         seed: Seed,
         ctx: &Context<'_>,
@@ -72,16 +72,16 @@ impl Data {
             return Err(Error::config(format!("two tasks are named `{}`", spec.name)).at_key(&plan.files_key));
         }
         let mut shares = Vec::new();
-        for (client, deal) in deals {
-            let deal = deal.only(|row| rows.task(row) == number);
-            shares.extend(shared(deal, client.as_deref(), &spec.name, plan, config, seed.of(&spec.name)));
+        for (client, split) in splits {
+            let split = split.filter(|row| rows.task(row) == number);
+            shares.extend(client_rows(split, client.as_deref(), &spec.name, plan, config, seed.of(&spec.name)));
         }
         if shares.iter().all(|share| share.train.is_empty()) {
             return Err(Error::data(format!("task `{}` has no row to train on", spec.name)));
         }
         audit(&spec.name, number, &shares, rows, plan, config, ctx);
         if config.standardise {
-            let targets = |share: &Share| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
+            let targets = |share: &ClientRows| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
             let targets: Vec<Vec<f32>> = shares.iter().map(targets).collect();
             let scale = scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>());
             note_scale(&spec.name, scale, ctx);
@@ -90,7 +90,7 @@ impl Data {
         // A clone of a table shares its columns: all sites have one test table.
         let common =
             matches!(config.clients, Clients::Sites(_)).then(|| rows.table(plan, &shares[0].test)).transpose()?;
-        for Share { client, train, test } in shares {
+        for ClientRows { client, train, test } in shares {
             check_client(&client)?;
             let test = common.clone().map_or_else(|| rows.table(plan, &test), Ok)?;
             let task = Task { spec: spec.clone(), train: rows.table(plan, &train)?, test };
@@ -122,20 +122,20 @@ impl Data {
 
 /// How a plan's rows are told apart for training and testing: those of each client on their own where rows say whose
 /// they are, else all together.
-fn deals(
-    rows: &Rows,
-    plan: &Plan,
+fn splits(
+    rows: &TaskRows,
+    plan: &TaskPlan,
     config: &Config,
     seed: Seed,
     ctx: &Context<'_>,
-) -> Result<Vec<(Option<String>, Deal)>> {
+) -> Result<Vec<(Option<String>, Split)>> {
     match &config.clients {
         Clients::ByTask | Clients::Sites(_) => {
-            Ok(vec![(None, deal(rows, &(0..rows.len()).collect::<Vec<_>>(), plan, config, seed, ctx)?)])
+            Ok(vec![(None, split(rows, &(0..rows.len()).collect::<Vec<_>>(), plan, config, seed, ctx)?)])
         }
         Clients::Column(_) | Clients::Pattern(_) => {
             let own = |(name, own): (&str, Vec<usize>)| {
-                Ok((Some(name.to_owned()), deal(rows, &own, plan, config, seed.of(name), ctx)?))
+                Ok((Some(name.to_owned()), split(rows, &own, plan, config, seed.of(name), ctx)?))
             };
             rows.of_clients().into_iter().map(own).collect()
         }
@@ -143,66 +143,88 @@ fn deals(
 }
 
 /// Tells `own` rows apart for training and testing.
-fn deal(rows: &Rows, own: &[usize], plan: &Plan, config: &Config, seed: Seed, ctx: &Context<'_>) -> Result<Deal> {
-    let mut deal = match (&plan.testing, rows.for_testing()) {
-        (Testing::Fraction(fraction), _) => {
+fn split(
+    rows: &TaskRows,
+    own: &[usize],
+    plan: &TaskPlan,
+    config: &Config,
+    seed: Seed,
+    ctx: &Context<'_>,
+) -> Result<Split> {
+    let mut split = match (&plan.testing, rows.for_testing()) {
+        (TestRows::Fraction(fraction), _) => {
             let groups = config.group_by().groups(own.len(), |row| rows.text(own[row]), ctx)?;
             let strata: Vec<usize> = own.iter().map(|&row| rows.task(row)).collect();
-            Deal::random(&groups, &strata, *fraction, seed)
+            Split::random(&groups, &strata, *fraction, seed)
         }
-        (_, marks) => Deal::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row]))),
+        (_, marks) => Split::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row]))),
     };
-    deal.train.iter_mut().chain(&mut deal.test).for_each(|row| *row = own[*row]);
-    Ok(deal)
+    split.train.iter_mut().chain(&mut split.test).for_each(|row| *row = own[*row]);
+    Ok(split)
 }
 
 /// The clients' rows of a task, at most `max-samples` for each to train and to test on; those to train on are cut for
-/// sites only after they are dealt. Rows of a given split stay in their order where none is left out and no site gets a
+/// sites only after they are dealt. TaskRows of a given split stay in their order where none is left out and no site gets a
 /// part.
-fn shared(mut deal: Deal, client: Option<&str>, task: &str, plan: &Plan, config: &Config, seed: Seed) -> Vec<Share> {
+fn client_rows(
+    mut split: Split,
+    client: Option<&str>,
+    task: &str,
+    plan: &TaskPlan,
+    config: &Config,
+    seed: Seed,
+) -> Vec<ClientRows> {
     let most = config.max_samples.map_or(usize::MAX, usize::from);
     let sites = if let Clients::Sites(sites) = &config.clients { Some(*sites) } else { None };
     let seed = client.map_or(seed, |client| seed.of(client));
-    if !matches!(plan.testing, Testing::Fraction(_)) {
-        if sites.is_some() || deal.train.len() > most {
-            shuffle(&mut deal.train, seed.of("train"));
+    if !matches!(plan.testing, TestRows::Fraction(_)) {
+        if sites.is_some() || split.train.len() > most {
+            shuffle(&mut split.train, seed.of("train"));
         }
-        if deal.test.len() > most {
-            shuffle(&mut deal.test, seed.of("test"));
+        if split.test.len() > most {
+            shuffle(&mut split.test, seed.of("test"));
         }
     }
-    deal.test.truncate(most);
+    split.test.truncate(most);
     if let Some(Sites { .. }) = sites {
-        let deal = deal.shared(sites, seed);
-        let part = |(k, part): (usize, &[usize])| Share {
+        let split = split.across_sites(sites, seed);
+        let part = |(k, part): (usize, &[usize])| ClientRows {
             client: format!("site-{}", k + 1),
             train: part.iter().copied().take(most).collect(),
-            test: deal.test.clone(),
+            test: split.test.clone(),
         };
-        return deal.parts().enumerate().map(part).collect();
+        return split.site_rows().enumerate().map(part).collect();
     }
-    deal.train.truncate(most);
-    let share = Share { client: client.unwrap_or(task).to_owned(), train: deal.train, test: deal.test };
+    split.train.truncate(most);
+    let share = ClientRows { client: client.unwrap_or(task).to_owned(), train: split.train, test: split.test };
     // A client has the tasks that it has rows of.
     if share.train.is_empty() && share.test.is_empty() { Vec::new() } else { vec![share] }
 }
 
 /// Reports what the rows of a task and their split show.
-fn audit(task: &str, number: usize, shares: &[Share], rows: &Rows, plan: &Plan, config: &Config, ctx: &Context<'_>) {
+fn audit(
+    task: &str,
+    number: usize,
+    shares: &[ClientRows],
+    rows: &TaskRows,
+    plan: &TaskPlan,
+    config: &Config,
+    ctx: &Context<'_>,
+) {
     let value = |row: usize| if rows.task(row) == number { rows.target(row) } else { f32::NAN };
     let of_all = matches!(config.clients, Clients::Sites(_));
     let test: Vec<usize> =
         shares.iter().take(if of_all { 1 } else { shares.len() }).flat_map(|s| &s.test).copied().collect();
     let advice = match (&plan.testing, config.group_by(), &config.clients) {
-        (Testing::Fraction(_), GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
-        (Testing::Fraction(_), _, Clients::Column(_) | Clients::Pattern(_)) => {
+        (TestRows::Fraction(_), GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
+        (TestRows::Fraction(_), _, Clients::Column(_) | Clients::Pattern(_)) => {
             Some("each client's rows are split on their own, and others train on them")
         }
         _ => None,
     };
     Audit {
         task,
-        sequences: &distinct((0..rows.len()).map(|row| rows.text(row))),
+        sequences: &sequence_ids((0..rows.len()).map(|row| rows.text(row))),
         values: &(0..rows.len()).map(value).collect::<Vec<f32>>(),
         files: rows.files(),
         origin: &|row| rows.origin(row),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use fedplug_tables::text::{chain, is_missing, trimmed};
-use fedplug_tables::{Decimal, GroupBy, Sites, TaskPer};
+use fedplug_tables::text::{is_missing, normalise_chain, trim_invisible};
+use fedplug_tables::{DecimalMark, GroupBy, Sites, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -70,12 +70,12 @@ pub struct Config {
     /// At most so many random rows to train on for each task and client, and as many to test on.
     pub max_samples: Option<NonZeroUsize>,
     /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.
-    #[serde(default = "comma", deserialize_with = "fedplug_tables::delimiter")]
+    #[serde(default = "comma", deserialize_with = "fedplug_tables::deserialize_delimiter")]
     #[schemars(with = "char", default = "comma_character")]
     pub delimiter: u8,
     /// What stands before the fraction of a number: `"."` if not given, or `","`. Separators of thousands are not read.
     #[serde(default)]
-    pub decimal: Decimal,
+    pub decimal: DecimalMark,
     /// How text is read.
     #[serde(default)]
     pub text: Text,
@@ -117,7 +117,7 @@ pub enum Text {
     /// As it stands, without white space and characters that show nothing at its ends.
     #[default]
     Plain,
-    /// As a sequence of amino acids: in upper case, without any white space and characters that show nothing. Letters that
+    /// As a sequence of amino acids: in upper case, without any white space and characters that show nothing. LetterCounts that
     /// are no usual amino acids are reported.
     Sequence,
 }
@@ -127,8 +127,8 @@ impl Text {
     pub(crate) fn of(self, field: &str) -> Option<Cow<'_, str>> {
         match self {
             Self::Plain if is_missing(field) => None,
-            Self::Plain => Some(Cow::Borrowed(trimmed(field))),
-            Self::Sequence => chain(field),
+            Self::Plain => Some(Cow::Borrowed(trim_invisible(field))),
+            Self::Sequence => normalise_chain(field),
         }
     }
 }
@@ -163,18 +163,18 @@ fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TaskTa
 /// The ways in which a table can say who the clients are, of which it must use one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Ways {
+struct ClientsTable {
     column: Option<String>,
     pattern: Option<Pattern>,
     count: Option<NonZeroUsize>,
     alpha: Option<f64>,
 }
 
-const WAYS: &str = "`\"by-task\"`, `{ column = \"hospital\" }`, `{ pattern = \"data/{client}/*.csv\" }` or \
+const CLIENTS_FORMS: &str = "`\"by-task\"`, `{ column = \"hospital\" }`, `{ pattern = \"data/{client}/*.csv\" }` or \
                     `{ count = 6, alpha = 1.0 }`";
 
-impl Ways {
-    fn chosen<E: de::Error>(self) -> Result<Clients, E> {
+impl ClientsTable {
+    fn into_clients<E: de::Error>(self) -> Result<Clients, E> {
         match self {
             Self { column: Some(column), pattern: None, count: None, alpha: None } => Ok(Clients::Column(column)),
             Self { column: None, pattern: Some(pattern), count: None, alpha: None } if pattern.names_clients() => {
@@ -188,7 +188,7 @@ impl Ways {
             }
             Self { column: None, pattern: None, count: Some(_), alpha: None } => Err(E::missing_field("alpha")),
             Self { column: None, pattern: None, count: None, alpha: Some(_) } => Err(E::missing_field("count")),
-            _ => Err(E::custom(format_args!("must be one of {WAYS}"))),
+            _ => Err(E::custom(format_args!("must be one of {CLIENTS_FORMS}"))),
         }
     }
 }
@@ -202,7 +202,7 @@ impl<'de> Deserialize<'de> for Clients {
             type Value = Clients;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(WAYS)
+                f.write_str(CLIENTS_FORMS)
             }
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<Clients, E> {
@@ -210,7 +210,7 @@ impl<'de> Deserialize<'de> for Clients {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Clients, A::Error> {
-                Ways::deserialize(MapAccessDeserializer::new(map))?.chosen()
+                ClientsTable::deserialize(MapAccessDeserializer::new(map))?.into_clients()
             }
         }
 

@@ -39,7 +39,7 @@
 //!
 //! Which rows are for testing is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is
 //! random: a `test-fraction` of each client's rows, of the seed, the task's and the client's name and the rows alone. With
-//! `count` the split and the deal are those of dataset-flab, to the row. A given split keeps the files' order of rows.
+//! `count` the split and the split are those of dataset-flab, to the row. A given split keeps the files' order of rows.
 //!
 //! `group-by` says which rows a random split keeps on one side: those of the same sequence (`"sequence"`, the default), of
 //! similar ones (`{ identity = 0.9 }`), or each row on its own (`"none"`); dataset-flab's page says what identity means and
@@ -51,7 +51,7 @@
 //!
 //! `standardise = true` turns each task's targets into standard scores, by mean and deviation of all clients' training rows.
 //!
-//! Rows that cannot be used are skipped, counted and reported per file: with another number of columns than the header
+//! PredictionRows that cannot be used are skipped, counted and reported per file: with another number of columns than the header
 //! (empty fields and names at the end do not count), without a text or number that is needed, with a number that is none or
 //! not finite in 32 bits. `NaN`, `NA`, `None`, `null`, `-`, `.`, `?` and more stand for a missing value in every column: see
 //! [`is_missing`](fedplug_tables::text::is_missing). A number is trimmed at its ends, and must then be one: `7 8`, `1,000`
@@ -78,7 +78,7 @@
 //! ```
 //!
 //! Each table has a column [`ORIGIN`](plugin_api::ORIGIN): the file and the line. It is not prepared.
-//! Rows to be predicted come from a CSV file with the inputs of at least one task, or from a FASTA file where tasks read one
+//! PredictionRows to be predicted come from a CSV file with the inputs of at least one task, or from a FASTA file where tasks read one
 //! column of text: each record is a row. Two columns of text whose names tell a heavy and a light chain (`vh` and `vl`) take
 //! FASTA records in pairs, by their names. Columns of other names are mapped with `fedplug predict --column heavy=VH`. A row
 //! that cannot be predicted is an error with its line: none is skipped.
@@ -90,38 +90,38 @@
 mod clients;
 mod config;
 mod pattern;
-mod plan;
+mod prediction_rows;
 mod prepare;
 mod read;
-mod rows;
+mod task_plan;
 
 use std::path::{Path, PathBuf};
 
 use clients::Data;
 pub use config::{Clients, Config, TaskTable, Text};
-use fedplug_tables::no_client;
+use fedplug_tables::unknown_client;
 pub use fedplug_tables::{GroupBy, TaskPer};
 pub use pattern::{Pattern, Patterns};
-use plan::Plan;
 use plugin_api::{ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Table, Task};
-use rows::Rows;
+use prediction_rows::PredictionRows;
+use task_plan::TaskPlan;
 
 /// CSV files, read once and kept.
-pub struct Csv {
+pub struct CsvDataset {
     config: Config,
-    plans: Vec<Plan>,
+    plans: Vec<TaskPlan>,
     data: Option<Data>,
     /// The file of rows to be predicted that was opened last.
-    rows: Option<Rows>,
+    rows: Option<PredictionRows>,
 }
 
-impl Csv {
+impl CsvDataset {
     /// A dataset of which nothing has been read yet.
     ///
     /// # Errors
     /// If the keys do not say, or say in two ways, what the tasks, the clients and the split are.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
-        Ok(Self { plans: plan::plans(&config)?, config, data: None, rows: None })
+        Ok(Self { plans: task_plan::plans(&config)?, config, data: None, rows: None })
     }
 
     fn data(&mut self, ctx: &Context<'_>) -> Result<&Data> {
@@ -132,7 +132,7 @@ impl Csv {
     }
 }
 
-impl Dataset for Csv {
+impl Dataset for CsvDataset {
     fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
         let data = self.data(ctx)?;
         let counts =
@@ -150,7 +150,7 @@ impl Dataset for Csv {
         let data = self.data(ctx)?;
         data.tasks_of(client).unwrap_or_else(|| {
             let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
-            Err(no_client(client, &names))
+            Err(unknown_client(client, &names))
         })
     }
 
@@ -169,7 +169,7 @@ impl Dataset for Csv {
     /// # Errors
     /// If the file cannot be read, or no task has all its inputs there.
     fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
-        self.rows = Some(Rows::open(file, &self.plans, &self.config)?);
+        self.rows = Some(PredictionRows::open(file, &self.plans, &self.config)?);
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl Dataset for Csv {
 
 /// What this plugin offers.
 pub fn component() -> Component {
-    Component::dataset("csv", "CSV files with any columns as federated clients", Csv::new)
+    Component::dataset("csv", "CSV files with any columns as federated clients", CsvDataset::new)
 }
 
 plugin_api::export_plugin!(component());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::names_in;
+use fedplug_tables::list_names;
 use plugin_api::{JsonSchema, Result};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -65,7 +65,7 @@ impl Pattern {
             for path in found {
                 let folder = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
                 if folder.is_dir() {
-                    let names = names_in(folder, |_| true)?;
+                    let names = list_names(folder, |_| true)?;
                     next.extend(
                         names.iter().filter(|name| fit(part, name, None).is_some()).map(|name| path.join(name)),
                     );

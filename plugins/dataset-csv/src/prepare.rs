@@ -49,7 +49,7 @@ fn write(path: &Path, config: &Config, table: &Table, ctx: &Context<'_>) -> Resu
             match column {
                 Cells::Texts(texts) => fields.push(&[texts.get(row)]),
                 // The fewest digits that read as the same number.
-                Cells::Numbers(numbers) => fields.push(&[&config.decimal.print(numbers[row])]),
+                Cells::Numbers(numbers) => fields.push(&[&config.decimal.format(numbers[row])]),
             }
         }
     })

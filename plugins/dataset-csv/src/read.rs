@@ -5,23 +5,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
-use fedplug_tables::text::{Texts, is_missing, trimmed, visible};
+use fedplug_tables::text::{TextBuffer, is_missing, strip_invisible, trim_invisible};
 use fedplug_tables::{
-    CsvFile, Decimal, Letters, NoNumber, Rules, TaskPer, Unusable, check_usable, names_folder, number, stem, task_names,
+    CsvFile, DecimalMark, LetterCounts, NumberError, RowError, RowPolicy, TaskPer, file_stem, is_folder_name,
+    parse_number, require_usable_rows, task_names,
 };
 use plugin_api::{Column, Context, Error, ORIGIN, Result, Source, Table};
 
 use crate::config::{Clients, Config, Text};
 use crate::pattern::Pattern;
-use crate::plan::{Plan, Testing};
+use crate::task_plan::{TaskPlan, TestRows};
 
 /// The name that stands for the server among the clients.
 const SERVER: &str = "server";
 
 /// The usable rows of a task, in the order in which they were read.
 #[derive(Default)]
-pub(crate) struct Rows {
-    texts: Vec<Texts>,
+pub(crate) struct TaskRows {
+    texts: Vec<TextBuffer>,
     numbers: Vec<Vec<f32>>,
     target: Vec<f32>,
     /// Whose each is, by the client's number; nothing where rows do not say.
@@ -37,7 +38,7 @@ pub(crate) struct Rows {
     lines: Vec<u64>,
 }
 
-impl Rows {
+impl TaskRows {
     pub(crate) fn len(&self) -> usize {
         self.target.len()
     }
@@ -71,7 +72,7 @@ impl Rows {
     }
 
     /// The names of the tasks: that of the plan, or one for each name of a file with usable rows.
-    pub(crate) fn tasks(&mut self, plan: &Plan, config: &Config) -> Vec<String> {
+    pub(crate) fn tasks(&mut self, plan: &TaskPlan, config: &Config) -> Vec<String> {
         if config.task_per == TaskPer::Folder {
             return vec![plan.name.clone()];
         }
@@ -79,7 +80,7 @@ impl Rows {
         self.files.iter().for_each(|&file| used[file] = true);
         let mut stems: Vec<(String, PathBuf)> = Vec::new();
         for ((path, task), _) in self.paths.iter_mut().zip(used).filter(|(_, used)| *used) {
-            let stem = stem(path);
+            let stem = file_stem(path);
             *task = stems.iter().position(|(other, _)| *other == stem).unwrap_or(stems.len());
             if *task == stems.len() {
                 stems.push((stem, path.clone()));
@@ -102,7 +103,7 @@ impl Rows {
     }
 
     /// The table of these rows, in this order.
-    pub(crate) fn table(&self, plan: &Plan, rows: &[usize]) -> Result<Table> {
+    pub(crate) fn table(&self, plan: &TaskPlan, rows: &[usize]) -> Result<Table> {
         let mut table = Table::new();
         for (name, texts) in plan.texts.iter().zip(&self.texts) {
             table = table.with(name, Column::text(rows.iter().map(|&row| texts.get(row))))?;
@@ -137,24 +138,24 @@ impl Rows {
 ///
 /// # Errors
 /// If a pattern names no file, a file cannot be read, no row is usable, or a client's name could not name a folder.
-pub(crate) fn read(plan: &Plan, config: &Config, ctx: &Context<'_>) -> Result<(Rows, Vec<Source>)> {
+pub(crate) fn read(plan: &TaskPlan, config: &Config, ctx: &Context<'_>) -> Result<(TaskRows, Vec<Source>)> {
     let files = all_files(&plan.files_key, &plan.files, config)?;
     let test_files = match &plan.testing {
-        Testing::Files(patterns) => all_files(&plan.test_files_key, patterns, config)?,
+        TestRows::Files(patterns) => all_files(&plan.test_files_key, patterns, config)?,
         _ => Vec::new(),
     };
     if let Some(twice) = test_files.iter().find(|path| files.contains(path)) {
         let error = Error::config(format!("{} is also one of `files`, whose rows are trained on", twice.display()));
         return Err(error.at_key(&plan.test_files_key));
     }
-    let texts = plan.texts.iter().map(|_| Texts::default()).collect();
-    let mut rows = Rows { texts, numbers: vec![Vec::new(); plan.numbers.len()], ..Rows::default() };
-    let marked = matches!(plan.testing, Testing::Files(_));
+    let texts = plan.texts.iter().map(|_| TextBuffer::default()).collect();
+    let mut rows = TaskRows { texts, numbers: vec![Vec::new(); plan.numbers.len()], ..TaskRows::default() };
+    let marked = matches!(plan.testing, TestRows::Files(_));
     let all = files.iter().map(|path| (path, false)).chain(test_files.iter().map(|path| (path, true)));
     let read =
         |(path, for_testing): (&PathBuf, bool)| file(path, marked.then_some(for_testing), plan, config, &mut rows, ctx);
     let sources = all.map(read).collect::<Result<Vec<_>>>()?;
-    check_usable(&plan.name, &sources).map_err(|error| {
+    require_usable_rows(&plan.name, &sources).map_err(|error| {
         let texts = plan.texts.iter().map(|name| format!("a text in `{name}`"));
         let numbers = plan.numbers.iter().chain([&plan.target]).map(|name| format!("a finite number in `{name}`"));
         error.help(format!("a row needs {}", texts.chain(numbers).collect::<Vec<_>>().join(", ")))
@@ -186,7 +187,7 @@ fn all_files(key: &str, patterns: &[Pattern], config: &Config) -> Result<Vec<Pat
 }
 
 /// The columns that a file needs, in the order in which a row is judged.
-struct Needed<'a> {
+struct RequiredColumns<'a> {
     /// Those of text, of numbers with the target at their end, of the client, and of what the row is for.
     names: Vec<&'a str>,
     texts: usize,
@@ -196,13 +197,13 @@ struct Needed<'a> {
     /// A reason for each name, that it is missing; for each number, why it is none; and that of the last column.
     reasons: Vec<String>,
     text: Text,
-    decimal: Decimal,
+    decimal: DecimalMark,
 }
 
-impl<'a> Needed<'a> {
-    fn new(plan: &'a Plan, config: &'a Config) -> Self {
+impl<'a> RequiredColumns<'a> {
+    fn new(plan: &'a TaskPlan, config: &'a Config) -> Self {
         let client = if let Clients::Column(name) = &config.clients { Some(name) } else { None };
-        let testing = if let Testing::Column(name) = &plan.testing { Some(name) } else { None };
+        let testing = if let TestRows::Column(name) = &plan.testing { Some(name) } else { None };
         let numbers = || plan.numbers.iter().chain([&plan.target]);
         let names: Vec<&str> =
             plan.texts.iter().chain(numbers()).chain(client).chain(testing).map(String::as_str).collect();
@@ -217,7 +218,7 @@ impl<'a> Needed<'a> {
 }
 
 /// Why a field that is there is no number.
-const NOT_MISSING: [NoNumber; 3] = [NoNumber::Censored, NoNumber::OtherMark, NoNumber::NotFinite];
+const NOT_MISSING: [NumberError; 3] = [NumberError::Censored, NumberError::WrongDecimalMark, NumberError::NotFinite];
 
 /// What one row says.
 struct Row<'a> {
@@ -229,7 +230,11 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// Judges a row, whose fields stand at these places; an error is the number of the reason.
-    fn new(record: &'a StringRecord, places: &[usize], needed: &Needed<'_>) -> std::result::Result<Self, usize> {
+    fn new(
+        record: &'a StringRecord,
+        places: &[usize],
+        needed: &RequiredColumns<'_>,
+    ) -> std::result::Result<Self, usize> {
         let fields: Vec<&str> = places.iter().map(|&place| record.get(place).unwrap_or_default()).collect();
         let (texts, rest) = fields.split_at(needed.texts);
         let texts: Vec<Option<Cow<'_, str>>> = texts.iter().map(|field| needed.text.of(field)).collect();
@@ -242,9 +247,9 @@ impl<'a> Row<'a> {
         for (i, value) in values.iter().enumerate() {
             let reason = |lack| NOT_MISSING.iter().position(|other| *other == lack).unwrap_or_default();
             let lack = |lack| places.len() + i * NOT_MISSING.len() + reason(lack);
-            numbers.push(number(value, needed.decimal).map_err(lack)?);
+            numbers.push(parse_number(value, needed.decimal).map_err(lack)?);
         }
-        let client = needed.client.then(|| trimmed(rest[0]));
+        let client = needed.client.then(|| trim_invisible(rest[0]));
         let for_testing = match rest.last().filter(|_| needed.testing) {
             Some(word) => Some(is_for_testing(word).ok_or(places.len() + values.len() * NOT_MISSING.len())?),
             None => None,
@@ -257,9 +262,9 @@ impl<'a> Row<'a> {
 fn file(
     path: &Path,
     for_testing: Option<bool>,
-    plan: &Plan,
+    plan: &TaskPlan,
     config: &Config,
-    rows: &mut Rows,
+    rows: &mut TaskRows,
     ctx: &Context<'_>,
 ) -> Result<Source> {
     let owner = match &config.clients {
@@ -267,20 +272,20 @@ fn file(
         _ => None,
     };
     let mut file = CsvFile::open(path, config.delimiter, ctx)?;
-    let needed = Needed::new(plan, config);
+    let needed = RequiredColumns::new(plan, config);
     let names = file.names(&needed.names);
     let place = |wanted: &&str| names.iter().position(|name| name == wanted);
     let missing: Vec<&str> = needed.names.iter().filter(|name| place(name).is_none()).copied().collect();
     if !missing.is_empty() {
-        let lack = file.lack(&names, &missing);
-        return Ok(file.leave_out(lack, ctx));
+        let lack = file.missing_columns(&names, &missing);
+        return Ok(file.skip(lack, ctx));
     }
     rows.paths.push((path.to_owned(), 0));
     let places: Vec<usize> = needed.names.iter().filter_map(place).collect();
-    let rules = Rules { reasons: &needed.reasons, short_rows: false, may_be_empty: false };
-    let mut letters = Letters::default();
+    let rules = RowPolicy { reasons: &needed.reasons, allow_short_rows: false, allow_empty: false };
+    let mut letters = LetterCounts::default();
     let source = file.rows(rules, ctx, |record| {
-        let row = Row::new(record, &places, &needed).map_err(Unusable::Row)?;
+        let row = Row::new(record, &places, &needed).map_err(RowError::Skip)?;
         if let Some(client) = row.client {
             check_client(client).map_err(|e| e.in_file(path, record.position().map(csv::Position::line)))?;
         }
@@ -291,7 +296,7 @@ fn file(
         }
         Ok(())
     })?;
-    letters.tell(path, ctx);
+    letters.warn(path, ctx);
     Ok(source)
 }
 
@@ -306,7 +311,7 @@ fn owner<'a>(path: &'a Path, pattern: &Pattern) -> Result<&'a str> {
 }
 
 pub(crate) fn check_client(name: &str) -> Result<()> {
-    if names_folder(name) && name != SERVER {
+    if is_folder_name(name) && name != SERVER {
         return Ok(());
     }
     let help = "a client's name names its folder: without `/` and `\\`, not beginning with `.`, not `server`, of at most 255 bytes";
@@ -314,7 +319,7 @@ pub(crate) fn check_client(name: &str) -> Result<()> {
 }
 
 fn is_for_testing(word: &str) -> Option<bool> {
-    match visible(word).to_lowercase().as_str() {
+    match strip_invisible(word).to_lowercase().as_str() {
         "test" | "1" | "yes" | "true" => Some(true),
         "train" | "0" | "no" | "false" => Some(false),
         _ => None,

@@ -48,16 +48,16 @@ fn numbered(rows: std::ops::Range<usize>) -> String {
 }
 
 /// The keys with `ROOT` in them as this folder, and `inputs = ["seq"]`, `target = "y"` unless they say otherwise.
-fn try_csv(root: &TempDir, keys: &Value) -> Result<Csv> {
+fn try_csv(root: &TempDir, keys: &Value) -> Result<CsvDataset> {
     let text = keys.to_string().replace("ROOT", root.path().to_str().unwrap());
     let mut keys: Value = serde_json::from_str(&text).unwrap();
     let table = keys.as_object_mut().unwrap();
     table.entry("inputs").or_insert(json!(["seq"]));
     table.entry("target").or_insert("y".into());
-    Csv::new(config::read(&keys).unwrap(), &ctx())
+    CsvDataset::new(config::read(&keys).unwrap(), &ctx())
 }
 
-fn csv(root: &TempDir, keys: Value) -> Csv {
+fn csv(root: &TempDir, keys: Value) -> CsvDataset {
     try_csv(root, &keys).unwrap()
 }
 
@@ -68,7 +68,7 @@ fn texts(table: &Table, column: &str) -> Vec<String> {
 /// A client with its tasks and their numbers of rows to train and to test on.
 type Counted = (String, Vec<(String, usize, usize)>);
 
-fn counts(csv: &mut Csv) -> Vec<Counted> {
+fn counts(csv: &mut CsvDataset) -> Vec<Counted> {
     let clients = csv.describe(&ctx()).unwrap().clients;
     let tasks = |client: &ClientSpec| client.tasks.iter().map(|t| (t.name.clone(), t.train, t.test)).collect();
     clients.iter().map(|client| (client.name.clone(), tasks(client))).collect()
@@ -142,11 +142,11 @@ fn sites_share_the_test_table_and_every_row_has_one_owner() {
     let tasks: Vec<Task> = names.iter().map(|name| csv.load(name, &ctx()).unwrap().remove(0)).collect();
     assert!(tasks.iter().all(|task| task.test.text("seq").unwrap().is_same(tasks[0].test.text("seq").unwrap())));
     assert_eq!(sorted(tasks.iter().map(|task| &task.train).chain([&tasks[0].test])), up_to(100));
-    // The deal of dataset-flab, which the library's tests fix: the seed's "split", then the task.
+    // The split of dataset-flab, which the library's tests fix: the seed's "split", then the task.
     let sites = fedplug_tables::Sites { count: 5.try_into().unwrap(), alpha: 0.5 };
     let (rows, seed) = ((0..100).collect::<Vec<_>>(), Seed::new(42).of("split").of("fit"));
-    let deal = fedplug_tables::Deal::random(&rows, &[0; 100], 0.2, seed).shared(Some(sites), seed);
-    for (task, part) in tasks.iter().zip(deal.parts()) {
+    let split = fedplug_tables::Split::random(&rows, &[0; 100], 0.2, seed).across_sites(Some(sites), seed);
+    for (task, part) in tasks.iter().zip(split.site_rows()) {
         assert_eq!(task.train.f32("y").unwrap(), part.iter().map(|&row| row as f32).collect::<Vec<_>>());
     }
 }

@@ -23,20 +23,20 @@ pub enum Chains {
 
 /// Where the chains of a row stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ChainColumns {
     Combined(usize),
     Apart { heavy: Option<usize>, light: Option<usize> },
 }
 
 /// What a row lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoChain {
+pub(crate) enum MissingChain {
     Both,
     Heavy,
     Light,
 }
 
-impl NoChain {
+impl MissingChain {
     /// In the order in which they are reported.
     pub(crate) const ALL: [Self; 3] = [Self::Both, Self::Heavy, Self::Light];
 
@@ -65,7 +65,7 @@ pub(crate) struct Combined<'a> {
 }
 
 impl Combined<'_> {
-    /// Texts that together are it.
+    /// TextBuffer that together are it.
     pub(crate) fn parts(&self) -> [&str; 3] {
         match &self.second {
             Some(second) => [&self.first, "|", second],
@@ -76,10 +76,10 @@ impl Combined<'_> {
 
 impl Chains {
     /// Where the chains stand among these columns, or which columns are missing. `combined` stands for both where it may.
-    pub(crate) fn place(self, names: &[String], combined: bool) -> Result<Place, Vec<&'static str>> {
+    pub(crate) fn place(self, names: &[String], combined: bool) -> Result<ChainColumns, Vec<&'static str>> {
         let place = |wanted: &str| names.iter().position(|name| name == wanted);
         if let Some(combined) = place("combined").filter(|_| combined) {
-            return Ok(Place::Combined(combined));
+            return Ok(ChainColumns::Combined(combined));
         }
         let (heavy, light) = (place("heavy"), place("light"));
         let missing: &[(&str, Option<usize>)] = match self {
@@ -90,14 +90,14 @@ impl Chains {
             Self::Light => &[("light", light)],
         };
         let missing: Vec<&str> = missing.iter().filter(|(_, place)| place.is_none()).map(|(name, _)| *name).collect();
-        if missing.is_empty() { Ok(Place::Apart { heavy, light }) } else { Err(missing) }
+        if missing.is_empty() { Ok(ChainColumns::Apart { heavy, light }) } else { Err(missing) }
     }
 
     /// What a model reads of these two fields.
-    pub(crate) fn combine<'a>(self, heavy: &'a str, light: &'a str) -> Result<Combined<'a>, NoChain> {
+    pub(crate) fn combine<'a>(self, heavy: &'a str, light: &'a str) -> Result<Combined<'a>, MissingChain> {
         let (heavy, light) = match self {
-            Self::Paired | Self::Any => (text::chain(heavy), several(light)),
-            Self::Heavy => (text::chain(heavy), None),
+            Self::Paired | Self::Any => (text::normalise_chain(heavy), several(light)),
+            Self::Heavy => (text::normalise_chain(heavy), None),
             Self::Light => (None, several(light)),
         };
         match (self, heavy, light) {
@@ -105,11 +105,11 @@ impl Chains {
             (Self::Heavy | Self::Any, Some(first), None) | (Self::Light | Self::Any, None, Some(first)) => {
                 Ok(Combined { first, second: None })
             }
-            (Self::Heavy, None, _) => Err(NoChain::Heavy),
-            (Self::Light, _, None) => Err(NoChain::Light),
-            (_, None, None) => Err(NoChain::Both),
-            (_, None, Some(_)) => Err(NoChain::Heavy),
-            (_, Some(_), None) => Err(NoChain::Light),
+            (Self::Heavy, None, _) => Err(MissingChain::Heavy),
+            (Self::Light, _, None) => Err(MissingChain::Light),
+            (_, None, None) => Err(MissingChain::Both),
+            (_, None, Some(_)) => Err(MissingChain::Heavy),
+            (_, Some(_), None) => Err(MissingChain::Light),
         }
     }
 
@@ -118,26 +118,34 @@ impl Chains {
     }
 
     /// What a model reads of a row whose chains stand there.
-    pub(crate) fn read<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> Result<Combined<'a>, NoChain> {
+    pub(crate) fn read<'a>(
+        self,
+        place: ChainColumns,
+        field: impl Fn(usize) -> &'a str,
+    ) -> Result<Combined<'a>, MissingChain> {
         let (heavy, light) = self.pair(place, field);
         self.combine(heavy, light)
     }
 
     /// The chains that are read of a row, as they stand in the file; those that are missing are not among them.
-    pub(crate) fn fields<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn fields<'a>(
+        self,
+        place: ChainColumns,
+        field: impl Fn(usize) -> &'a str,
+    ) -> impl Iterator<Item = &'a str> {
         let (heavy, light) = self.pair(place, field);
         let fields = [(heavy, Self::Light), (light, Self::Heavy)];
         fields
             .into_iter()
-            .filter(move |(field, other)| self != *other && text::chain(field).is_some())
+            .filter(move |(field, other)| self != *other && text::normalise_chain(field).is_some())
             .map(|pair| pair.0)
     }
 
-    fn pair<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> (&'a str, &'a str) {
+    fn pair<'a>(self, place: ChainColumns, field: impl Fn(usize) -> &'a str) -> (&'a str, &'a str) {
         let at = |place: Option<usize>| place.map_or("", &field);
         match place {
-            Place::Combined(combined) => self.halves(field(combined)),
-            Place::Apart { heavy, light } => (at(heavy), at(light)),
+            ChainColumns::Combined(combined) => self.halves(field(combined)),
+            ChainColumns::Apart { heavy, light } => (at(heavy), at(light)),
         }
     }
 }
@@ -145,9 +153,9 @@ impl Chains {
 /// A chain, or chains with a `|` between them: all of them or none.
 fn several(field: &str) -> Option<Cow<'_, str>> {
     if !field.contains('|') {
-        return text::chain(field);
+        return text::normalise_chain(field);
     }
-    let chains: Option<Vec<_>> = field.split('|').map(text::chain).collect();
+    let chains: Option<Vec<_>> = field.split('|').map(text::normalise_chain).collect();
     chains.map(|chains| chains.join("|").into())
 }
 
@@ -158,7 +166,7 @@ mod tests {
     #[test]
     fn chains_say_what_a_model_reads() {
         use Chains::{Any, Heavy, Light, Paired};
-        use NoChain as No;
+        use MissingChain as No;
         for (heavy, light, wanted) in [
             ("EVQ", "DIQ", [Ok("EVQ|DIQ"), Ok("EVQ"), Ok("DIQ"), Ok("EVQ|DIQ")]),
             (" ev\u{200b}q", "d iq\n", [Ok("EVQ|DIQ"), Ok("EVQ"), Ok("DIQ"), Ok("EVQ|DIQ")]),
@@ -169,7 +177,7 @@ mod tests {
         ] {
             let combined = format!("{heavy}|{light}");
             for (chains, wanted) in [Paired, Heavy, Light, Any].into_iter().zip(wanted) {
-                for read in [chains.combine(heavy, light), chains.read(Place::Combined(0), |_| &combined)] {
+                for read in [chains.combine(heavy, light), chains.read(ChainColumns::Combined(0), |_| &combined)] {
                     assert_eq!(read.map(|combined| combined.parts().concat()), wanted.map(str::to_owned), "{chains:?}");
                 }
             }
@@ -178,14 +186,15 @@ mod tests {
 
     #[test]
     fn a_field_without_a_bar_is_a_single_chain() {
-        let read =
-            |chains: Chains, text| chains.read(Place::Combined(0), |_| text).map(|combined| combined.parts().concat());
-        assert_eq!(read(Chains::Paired, "EVQ"), Err(NoChain::Light));
+        let read = |chains: Chains, text| {
+            chains.read(ChainColumns::Combined(0), |_| text).map(|combined| combined.parts().concat())
+        };
+        assert_eq!(read(Chains::Paired, "EVQ"), Err(MissingChain::Light));
         for chains in [Chains::Heavy, Chains::Light, Chains::Any] {
             assert_eq!(read(chains, "EVQ"), Ok("EVQ".to_owned()));
             assert!(read(chains, "nan").is_err());
         }
         assert_eq!(read(Chains::Paired, "A|B|c"), Ok("A|B|C".to_owned()));
-        assert_eq!(read(Chains::Paired, "A|B|nan"), Err(NoChain::Light));
+        assert_eq!(read(Chains::Paired, "A|B|nan"), Err(MissingChain::Light));
     }
 }

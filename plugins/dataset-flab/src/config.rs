@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use fedplug_tables::Decimal;
+use fedplug_tables::DecimalMark;
 pub use fedplug_tables::{GroupBy, Sites, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -14,7 +14,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, de};
 
 use crate::chains::Chains;
-use crate::choice::Patterns;
+use crate::file_patterns::Patterns;
 
 /// FLAb's task folders, in the order that numbers the tasks.
 pub const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm"];
@@ -49,7 +49,7 @@ pub struct Config {
     pub clients: Clients,
     /// How rows are told apart for training and testing; `random` if not given. Prepared data is split already: there,
     /// this key and the next three have no influence, and a warning says so.
-    pub split: Option<Split>,
+    pub split: Option<SplitMethod>,
     /// Which rows of a task a random split keeps on one side: `sequence` if not given, those with the same heavy and light
     /// chain; `none`, so that the same antibody may be trained and tested on; or `{ identity = 0.9 }`, those whose
     /// chains together are at least so similar. With clients of a number it holds for the test rows, which all of them
@@ -70,12 +70,12 @@ pub struct Config {
     #[serde(default)]
     pub chains: Chains,
     /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.
-    #[serde(default = "comma", deserialize_with = "fedplug_tables::delimiter")]
+    #[serde(default = "comma", deserialize_with = "fedplug_tables::deserialize_delimiter")]
     #[schemars(with = "char", default = "comma_character")]
     pub delimiter: u8,
     /// What stands before the fraction of a number: `"."` if not given, or `","`. Separators of thousands are not read.
     #[serde(default)]
-    pub decimal: Decimal,
+    pub decimal: DecimalMark,
     /// At most so many random rows to train on for each task and client, and as many to test on for each task.
     pub max_samples: Option<NonZeroUsize>,
     /// The names that columns have in a file of rows to be predicted, where they are others: `{ heavy = "VH" }`. For one file,
@@ -97,7 +97,7 @@ pub enum Clients {
 /// How rows are told apart for training and testing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Split {
+pub enum SplitMethod {
     /// At random, so that every row has one place. Rows that cannot be used are left out before.
     #[default]
     Random,
@@ -114,7 +114,7 @@ impl Config {
     }
 
     /// How rows are told apart.
-    pub(crate) fn split(&self) -> Split {
+    pub(crate) fn split(&self) -> SplitMethod {
         self.split.unwrap_or_default()
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::{is_table, names_in, quoted};
+use fedplug_tables::{is_table_file, list_names, quoted};
 use plugin_api::{Context, Error, Result};
 
 /// The folder of each task. All that are missing are told at once.
@@ -25,7 +25,7 @@ fn of_task(root: &Path, task: &str) -> Option<PathBuf> {
 }
 
 fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
-    let there: Vec<String> = names_in(root, |path| path.is_dir())?;
+    let there: Vec<String> = list_names(root, |path| path.is_dir())?;
     let help = match (missing.iter().find_map(|name| near(name, &there)), there.is_empty()) {
         (_, true) => "the folder holds no other".to_owned(),
         (Some(near), _) => format!("is `{near}` meant? there are {}", quoted(&there)),
@@ -37,12 +37,15 @@ fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
 
 /// The CSV files of a folder, sorted by name.
 pub(crate) fn csv_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(names_in(folder, |path| path.is_file() && is_table(path))?.into_iter().map(|name| folder.join(name)).collect())
+    Ok(list_names(folder, |path| path.is_file() && is_table_file(path))?
+        .into_iter()
+        .map(|name| folder.join(name))
+        .collect())
 }
 
 /// Warns of what else lies in a task's folder: it may hold measurements that somebody expects to be used.
-pub(crate) fn tell_skipped(folder: &Path, ctx: &Context<'_>) -> Result<()> {
-    let mut others = names_in(folder, |path| path.is_dir() || !is_table(path))?;
+pub(crate) fn warn_other_files(folder: &Path, ctx: &Context<'_>) -> Result<()> {
+    let mut others = list_names(folder, |path| path.is_dir() || !is_table_file(path))?;
     others.iter_mut().filter(|name| folder.join(name.as_str()).is_dir()).for_each(|name| name.push('/'));
     if !others.is_empty() {
         let shown = folder.display();
@@ -72,7 +75,7 @@ fn is_prepared(folder: &Path) -> bool {
 /// The tasks that were prepared of single files of these folders, `FOLDER-STEM` each, with their own folders; none if
 /// one of the folders has no such task, or is there itself.
 pub(crate) fn of_prepared_files(root: &Path, tasks: &[String]) -> Result<Option<(Vec<String>, Vec<PathBuf>)>> {
-    let there = if root.is_dir() { names_in(root, is_prepared)? } else { Vec::new() };
+    let there = if root.is_dir() { list_names(root, is_prepared)? } else { Vec::new() };
     let mut names = Vec::new();
     if tasks.iter().any(|task| of_task(root, task).is_some()) {
         return Ok(None);
@@ -103,7 +106,7 @@ pub(crate) fn are_prepared(root: &Path, tasks: &[String], folders: &[PathBuf]) -
 /// The files of the rows that each of `count` clients trains on, if they were prepared for so many.
 pub(crate) fn client_files(folder: &Path, count: usize) -> Result<Vec<PathBuf>> {
     let number = |name: &String| name.strip_prefix("client")?.strip_suffix(TRAIN)?.strip_suffix('_')?.parse().ok();
-    let mut there: Vec<usize> = names_in(folder, Path::is_file)?.iter().filter_map(number).collect();
+    let mut there: Vec<usize> = list_names(folder, Path::is_file)?.iter().filter_map(number).collect();
     there.sort_unstable();
     if there.iter().copied().eq(1..=count) {
         return Ok((1..=count).map(|client| folder.join(client_file(client))).collect());

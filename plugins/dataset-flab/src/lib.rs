@@ -20,14 +20,14 @@
 //! - [`Chains`]: `chains = "heavy"`, `"light"` or `"any"` reads single chains, as of nanobodies, and `combined` then holds a
 //!   single chain without `|`. Training, [prepared](Dataset::prepare) data and predictions follow the same key.
 //! - Chains lose white space and characters without a glyph and are read in upper case; rows with lower-case letters are
-//!   counted. Letters other than the 20 amino acids and `B` (`X`, `Z`, `U`, `*`, gaps) are kept, and reported per file
+//!   counted. LetterCounts other than the 20 amino acids and `B` (`X`, `Z`, `U`, `*`, gaps) are kept, and reported per file
 //!   with their share: a model may not know them.
 //! - A chain that is missing (`NaN`, `NA`, `None`, `null`, `-`, `.`, `?` and more, see
 //!   [`is_missing`](fedplug_tables::text::is_missing)) or without a letter is no chain, also beside the `|` of a `combined`
 //!   that was prepared elsewhere. No chain is spelled `NA`.
 //! - A number is trimmed at its ends, and must then be one: `7 8`, `1,000` and `5%` are skipped, and so are bounds and
 //!   estimates such as `>100` and `~7`, with a reason of their own.
-//! - Fields beyond the header may be empty, and names beyond a row's fields.
+//! - RowWriter beyond the header may be empty, and names beyond a row's fields.
 //!
 //! The split of a task depends on the seed, the task's name and its rows alone: not on the other tasks.
 //!
@@ -77,7 +77,7 @@
 //!
 //! # The published split, and prepared data
 //!
-//! `split = "reference"` splits and deals as the published preparation does instead, row for row; see [`Split`]. What
+//! `split = "reference"` splits and splits as the published preparation does instead, row for row; see [`SplitMethod`]. What
 //! either way gives can be [prepared](Dataset::prepare) as CSV files, and `root` may name the folder that holds them:
 //! `TASK/train_data.csv`, `TASK/test_data.csv`, and `TASK/clientK_train_data.csv` for `clients = { count, alpha }`, of
 //! which `count` must then be the number that was prepared. The keys that say how to split have no influence on
@@ -89,39 +89,39 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chains;
-mod choice;
 mod config;
+mod file_patterns;
 mod folders;
 mod load;
-mod mt19937;
+mod numpy_random;
 mod pandas;
+mod prediction_rows;
 mod prepare;
+mod raw_tables;
 mod read;
 mod reference;
-mod rows;
-mod sheets;
 mod split;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use chains::Chains;
-pub use choice::Patterns;
-pub use config::{Clients, Config, GroupBy, Sites, Split, TASKS, TaskPer};
-use fedplug_tables::{no_client, note_scale, quoted, tell_identical_files};
-use load::{Dealt, Measured};
+pub use config::{Clients, Config, GroupBy, Sites, SplitMethod, TASKS, TaskPer};
+use fedplug_tables::{note_scale, quoted, unknown_client, warn_identical_files};
+pub use file_patterns::Patterns;
+use load::{RawTask, TaskTables};
 use plugin_api::{
     ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Scale, Source, Table, Task,
     TaskSpec,
 };
-use rows::Rows;
+use prediction_rows::PredictionRows;
 
 /// FLAb's data, read once and kept.
 pub struct Flab {
     config: Config,
     read: Option<Data>,
     /// The file of rows to be predicted that was opened last.
-    rows: Option<Rows>,
+    rows: Option<PredictionRows>,
 }
 
 struct Data {
@@ -137,8 +137,8 @@ struct Data {
 
 /// In the order of the experiment.
 enum Tasks {
-    Measured(Vec<Measured>),
-    Tables(Vec<Dealt>),
+    RawTask(Vec<RawTask>),
+    Tables(Vec<TaskTables>),
 }
 
 impl Flab {
@@ -151,7 +151,7 @@ impl Flab {
             return Err(Error::config(format!("`{}` is what the model reads", config.target)).at_key("target"));
         }
         let grouped = config.group_by.is_some_and(|by| by != GroupBy::None);
-        if config.split() == Split::Reference && grouped {
+        if config.split() == SplitMethod::Reference && grouped {
             let error = Error::config("`split = \"reference\"` splits row by row, as published").at_key("group-by");
             return Err(error.help("take one of them out"));
         }
@@ -179,7 +179,7 @@ impl Flab {
             None => (config.tasks.clone(), folders::of_tasks(&config.root, &config.tasks)?),
         };
         let tasks = if folders::are_prepared(&config.root, &names, &folders)? {
-            self.tell_idle_keys(ctx);
+            self.warn_ignored_keys(ctx);
             let mut tasks = Vec::new();
             for (name, folder) in names.iter().zip(&folders) {
                 let (mut dealt, files) = load::prepared(name, folder, config, ctx)?;
@@ -193,10 +193,10 @@ impl Flab {
             }
             Tasks::Tables(tasks)
         } else {
-            let mut tasks: Vec<Measured> = Vec::new();
+            let mut tasks: Vec<RawTask> = Vec::new();
             let files = names.into_iter().zip(&folders).map(|(name, folder)| Ok((name, folders::csv_files(folder)?)));
             let files = files.collect::<Result<_>>()?;
-            let chosen = choice::chosen(files, config.files.as_ref(), config.exclude.as_ref())?;
+            let chosen = file_patterns::select_files(files, config.files.as_ref(), config.exclude.as_ref())?;
             for ((name, files), folder) in chosen.into_iter().zip(&folders) {
                 let (measured, read) = load::raw(&name, folder, &files, config, ctx)?;
                 sources.extend(read);
@@ -205,12 +205,12 @@ impl Flab {
             if config.standardise {
                 scales.extend(tasks.iter().map(|task| (task.name.clone(), task.scale(config))));
             }
-            Tasks::Measured(tasks)
+            Tasks::RawTask(tasks)
         };
-        tell_identical_files(&sources, ctx);
+        warn_identical_files(&sources, ctx);
         scales.iter().for_each(|(task, scale)| note_scale(task, *scale, ctx));
         let specs: Vec<TaskSpec> = match &tasks {
-            Tasks::Measured(tasks) => tasks.iter().map(|task| load::spec(&task.name, &config.target)).collect(),
+            Tasks::RawTask(tasks) => tasks.iter().map(|task| load::spec(&task.name, &config.target)).collect(),
             Tasks::Tables(tasks) => tasks.iter().map(|task| task.spec.clone()).collect(),
         };
         let clients = self.clients(&specs, &tasks);
@@ -219,7 +219,7 @@ impl Flab {
     }
 
     /// Warns of keys that say how to split data which is split already.
-    fn tell_idle_keys(&self, ctx: &Context<'_>) {
+    fn warn_ignored_keys(&self, ctx: &Context<'_>) {
         let Config { root, split, group_by, seed, test_fraction, files, exclude, .. } = &self.config;
         let keys = [
             ("split", split.is_some()),
@@ -238,7 +238,7 @@ impl Flab {
 
     fn clients(&self, specs: &[TaskSpec], tasks: &Tasks) -> Vec<ClientSpec> {
         let counts: Vec<(Vec<usize>, usize)> = match tasks {
-            Tasks::Measured(tasks) => tasks.iter().map(|task| task.counts(&self.config)).collect(),
+            Tasks::RawTask(tasks) => tasks.iter().map(|task| task.counts(&self.config)).collect(),
             Tasks::Tables(tasks) => {
                 tasks.iter().map(|task| (task.parts.iter().map(Table::rows).collect(), task.test.rows())).collect()
             }
@@ -273,11 +273,11 @@ impl Dataset for Flab {
         let data = self.data(ctx)?;
         let Some(&place) = data.places.get(client) else {
             let names: Vec<_> = data.clients.iter().map(|client| &client.name).collect();
-            return Err(no_client(client, &names));
+            return Err(unknown_client(client, &names));
         };
         let config = &self.config;
-        if let Some(Data { tasks: Tasks::Measured(tasks), specs, scales, clients, places, sources }) =
-            self.read.take_if(|data| matches!(data.tasks, Tasks::Measured(_)))
+        if let Some(Data { tasks: Tasks::RawTask(tasks), specs, scales, clients, places, sources }) =
+            self.read.take_if(|data| matches!(data.tasks, Tasks::RawTask(_)))
         {
             let tasks = Tasks::Tables(tasks.into_iter().map(|task| task.tables(config)).collect::<Result<_>>()?);
             self.read = Some(Data { specs, scales, clients, places, sources, tasks });
@@ -286,7 +286,7 @@ impl Dataset for Flab {
             return Err(Error::other("nothing was read"));
         };
         // A clone of a table shares its columns: all sites have one test table.
-        let of = |dealt: &Dealt, part: usize| Task {
+        let of = |dealt: &TaskTables, part: usize| Task {
             spec: dealt.spec.clone(),
             train: dealt.parts[part].clone(),
             test: dealt.test.clone(),
@@ -312,7 +312,7 @@ impl Dataset for Flab {
             self.read = None;
         }
         self.data(ctx)?;
-        let Some(Data { tasks: Tasks::Measured(tasks), .. }) = &self.read else {
+        let Some(Data { tasks: Tasks::RawTask(tasks), .. }) = &self.read else {
             let error = Error::data("the data is prepared already").in_file(&self.config.root, None);
             return Err(error.help("`root` is to name the folder of the measurements"));
         };
@@ -322,12 +322,12 @@ impl Dataset for Flab {
     }
 
     /// A CSV file with the columns that [`Chains`] asks for, or `combined`; or FASTA records: single chains where `chains`
-    /// reads one, else heavy and light chains that are paired by their names as [`Fasta::Pairs`](fedplug_tables::Fasta) says.
+    /// reads one, else heavy and light chains that are paired by their names as [`FastaColumns::Pairs`](fedplug_tables::FastaColumns) says.
     ///
     /// # Errors
     /// If the file cannot be read, has no such columns, or its names contradict or leave open what belongs together.
     fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
-        self.rows = Some(Rows::open(file, &self.config)?);
+        self.rows = Some(PredictionRows::open(file, &self.config)?);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use fedplug_tables::text::PANDAS_MISSING;
 
 /// What pandas takes the values of one column of one file for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum PandasType {
     Int,
     Float,
     Bool,
@@ -23,7 +23,7 @@ fn is_missing(text: &str) -> bool {
     text.len() <= 8 && PANDAS_MISSING.contains(&text)
 }
 
-impl Kind {
+impl PandasType {
     /// The narrowest kind that all values fit in. A whole number beside a missing value is a float, since that has a
     /// value that is none. A column without rows is text.
     pub(crate) fn of<'a>(values: impl Iterator<Item = &'a str>) -> Self {
@@ -78,10 +78,10 @@ impl Kind {
 
 /// What `concat` makes of a column whose files have these kinds; none for a file that has no such column. Whole numbers
 /// become floats beside floats and missing values. Beside other kinds every value stays what it is.
-pub(crate) fn joined(kinds: &mut [Option<Kind>]) {
-    let numbers = kinds.iter().all(|kind| !matches!(kind, Some(Kind::Bool | Kind::Text)));
-    if numbers && kinds.iter().any(|kind| *kind != Some(Kind::Int)) {
-        kinds.iter_mut().flatten().for_each(|kind| *kind = Kind::Float);
+pub(crate) fn joined(kinds: &mut [Option<PandasType>]) {
+    let numbers = kinds.iter().all(|kind| !matches!(kind, Some(PandasType::Bool | PandasType::Text)));
+    if numbers && kinds.iter().any(|kind| *kind != Some(PandasType::Int)) {
+        kinds.iter_mut().flatten().for_each(|kind| *kind = PandasType::Float);
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn printed(column: &[&'static str]) -> Vec<Cow<'static, str>> {
-        let kind = Kind::of(column.iter().copied());
+        let kind = PandasType::of(column.iter().copied());
         column.iter().map(|value| kind.printed(value)).collect()
     }
 
@@ -157,13 +157,16 @@ mod tests {
 
     #[test]
     fn no_value_at_all_is_something_else_than_missing_values() {
-        assert_eq!((Kind::of([].into_iter()), Kind::of(["", "NA"].into_iter())), (Kind::Text, Kind::Float));
+        assert_eq!(
+            (PandasType::of([].into_iter()), PandasType::of(["", "NA"].into_iter())),
+            (PandasType::Text, PandasType::Float)
+        );
     }
 
     /// `pandas.concat` of such columns.
     #[test]
     fn columns_of_several_files_are_joined_as_pandas_joins_them() {
-        use Kind::{Bool, Float, Int, Text};
+        use PandasType::{Bool, Float, Int, Text};
         for (before, after) in [
             ([Some(Int), Some(Int)], [Some(Int), Some(Int)]),
             ([Some(Int), Some(Float)], [Some(Float), Some(Float)]),

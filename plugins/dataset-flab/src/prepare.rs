@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fedplug_tables::{Fields, write_csv};
+use fedplug_tables::{RowWriter, write_csv};
 use plugin_api::{Context, Error, Result};
 
-use crate::config::{Config, Split};
+use crate::config::{Config, SplitMethod};
 use crate::folders::{TEST, TRAIN, client_file};
-use crate::load::Measured;
-use crate::pandas::{self, Kind};
-use crate::sheets::Sheets;
+use crate::load::RawTask;
+use crate::pandas::{self, PandasType};
+use crate::raw_tables::RawTables;
 
 /// So many rows are fetched from memory together.
 const FETCHED: usize = 16;
@@ -22,11 +22,11 @@ const FETCHED: usize = 16;
 ///
 /// # Errors
 /// If one of them exists.
-pub(crate) fn files(tasks: &[Measured], config: &Config, folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(tasks: &[RawTask], config: &Config, folder: &Path) -> Result<Vec<PathBuf>> {
     let clients = config.sites().map_or(0, |sites| sites.count.get());
     let names: Vec<String> =
         [TRAIN.to_owned(), TEST.to_owned()].into_iter().chain((1..=clients).map(client_file)).collect();
-    let paths = |task: &Measured| names.iter().map(|name| folder.join(&task.name).join(name)).collect::<Vec<_>>();
+    let paths = |task: &RawTask| names.iter().map(|name| folder.join(&task.name).join(name)).collect::<Vec<_>>();
     let files: Vec<PathBuf> = tasks.iter().flat_map(paths).collect();
     if let Some(taken) = files.iter().find(|path| path.exists()) {
         let error = Error::data("there is such a file already").in_file(taken, None);
@@ -36,14 +36,14 @@ pub(crate) fn files(tasks: &[Measured], config: &Config, folder: &Path) -> Resul
 }
 
 /// Writes the [`files`] of these tasks, on as many threads as the call may use: what a file says hangs on no other.
-pub(crate) fn write(tasks: &[Measured], config: &Config, files: &[PathBuf], ctx: &Context<'_>) -> Result<()> {
+pub(crate) fn write(tasks: &[RawTask], config: &Config, files: &[PathBuf], ctx: &Context<'_>) -> Result<()> {
     for folder in files.chunk_by(|a, b| a.parent() == b.parent()).filter_map(|files| files[0].parent()) {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
     }
     let sheets: Vec<Columns<'_>> =
         tasks.iter().map(|task| Columns::of(&task.sheets, config.split(), config.delimiter)).collect();
-    let parts = tasks.iter().zip(&sheets).flat_map(|(Measured { deal, .. }, columns)| {
-        [&deal.train[..], &deal.test].into_iter().chain(deal.parts()).map(move |rows| (columns, rows))
+    let parts = tasks.iter().zip(&sheets).flat_map(|(RawTask { split, .. }, columns)| {
+        [&split.train[..], &split.test].into_iter().chain(split.site_rows()).map(move |rows| (columns, rows))
     });
     let jobs: Vec<_> = files.iter().zip(parts).collect();
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -65,8 +65,8 @@ pub(crate) fn write(tasks: &[Measured], config: &Config, files: &[PathBuf], ctx:
 
 /// The columns of all files of a task.
 struct Columns<'a> {
-    sheets: &'a Sheets,
-    split: Split,
+    sheets: &'a RawTables,
+    split: SplitMethod,
     /// Their names, in the order in which they first appear, and then `combined`.
     names: Vec<String>,
     heavy: Option<usize>,
@@ -74,11 +74,11 @@ struct Columns<'a> {
     combined: usize,
     delimiter: u8,
     /// For each file and each column of the task the column there and what it is taken for, if there is one.
-    places: Vec<Vec<Option<(usize, Kind)>>>,
+    places: Vec<Vec<Option<(usize, PandasType)>>>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(sheets: &'a Sheets, split: Split, delimiter: u8) -> Self {
+    fn of(sheets: &'a RawTables, split: SplitMethod, delimiter: u8) -> Self {
         let mut names: Vec<String> = Vec::new();
         for name in sheets.sheets.iter().flat_map(|sheet| &sheet.names).map(String::as_str).chain(["combined"]) {
             if !names.iter().any(|other| other == name) {
@@ -90,7 +90,7 @@ impl<'a> Columns<'a> {
         let combined = combined.unwrap_or_default();
         let mut places = vec![Vec::new(); sheets.sheets.len()];
         for name in &names {
-            for (places, found) in places.iter_mut().zip(match_up(sheets, name, split)) {
+            for (places, found) in places.iter_mut().zip(column_types(sheets, name, split)) {
                 places.push(found);
             }
         }
@@ -106,13 +106,13 @@ impl<'a> Columns<'a> {
         })
     }
 
-    fn write_row(&self, row: usize, fields: &mut Fields) {
+    fn write_row(&self, row: usize, fields: &mut RowWriter) {
         let (place, row) = self.sheets.find(row);
         let (sheet, places) = (&self.sheets.sheets[place], &self.places[place]);
         let text = |column: usize| match (places[column], self.split) {
             (None, _) => Cow::Borrowed(""),
-            (Some((place, _)), Split::Random) => Cow::Borrowed(sheet.field(row, place)),
-            (Some((place, kind)), Split::Reference) => kind.printed(sheet.field(row, place)),
+            (Some((place, _)), SplitMethod::Random) => Cow::Borrowed(sheet.field(row, place)),
+            (Some((place, kind)), SplitMethod::Reference) => kind.printed(sheet.field(row, place)),
         };
         for column in 0..self.names.len() {
             if column == self.combined {
@@ -125,31 +125,31 @@ impl<'a> Columns<'a> {
     }
 
     /// The reference joins the chains as they stand, and has nothing where one is missing.
-    fn combine(&self, heavy: &str, light: &str, fields: &mut Fields) {
+    fn combine(&self, heavy: &str, light: &str, fields: &mut RowWriter) {
         match self.split {
             // Every row of a random split is usable.
-            Split::Random => match self.sheets.chains.combine(heavy, light) {
+            SplitMethod::Random => match self.sheets.chains.combine(heavy, light) {
                 Ok(combined) => fields.push(&combined.parts()),
                 Err(_) => fields.push(&[]),
             },
-            Split::Reference if heavy.is_empty() || light.is_empty() => fields.push(&[]),
-            Split::Reference => fields.push(&[heavy, "|", light]),
+            SplitMethod::Reference if heavy.is_empty() || light.is_empty() => fields.push(&[]),
+            SplitMethod::Reference => fields.push(&[heavy, "|", light]),
         }
     }
 }
 
 /// Finds a column in every file, and what pandas would take its values for where that matters.
-fn match_up(sheets: &Sheets, name: &str, split: Split) -> Vec<Option<(usize, Kind)>> {
+fn column_types(sheets: &RawTables, name: &str, split: SplitMethod) -> Vec<Option<(usize, PandasType)>> {
     let sheets = &sheets.sheets;
     let places: Vec<Option<usize>> =
         sheets.iter().map(|sheet| sheet.names.iter().position(|other| other == name)).collect();
-    if split == Split::Random {
-        return places.into_iter().map(|place| place.map(|place| (place, Kind::Text))).collect();
+    if split == SplitMethod::Random {
+        return places.into_iter().map(|place| place.map(|place| (place, PandasType::Text))).collect();
     }
-    let kind = |(sheet, place): (&crate::sheets::Sheet, &Option<usize>)| {
-        place.map(|place| Kind::of((0..sheet.rows()).map(|row| sheet.field(row, place))))
+    let kind = |(sheet, place): (&crate::raw_tables::RawTable, &Option<usize>)| {
+        place.map(|place| PandasType::of((0..sheet.rows()).map(|row| sheet.field(row, place))))
     };
-    let mut kinds: Vec<Option<Kind>> = sheets.iter().zip(&places).map(kind).collect();
+    let mut kinds: Vec<Option<PandasType>> = sheets.iter().zip(&places).map(kind).collect();
     pandas::joined(&mut kinds);
     places.into_iter().zip(kinds).map(|(place, kind)| place.zip(kind)).collect()
 }

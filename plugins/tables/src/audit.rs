@@ -14,7 +14,7 @@ const MOST: f64 = 0.9;
 pub struct Audit<'a> {
     /// The task.
     pub task: &'a str,
-    /// The number of each row's sequence, as [`distinct`](crate::distinct) gives it.
+    /// The number of each row's sequence, as [`distinct`](crate::sequence_ids) gives it.
     pub sequences: &'a [usize],
     /// What was measured; not a number where the row cannot be used.
     pub values: &'a [f32],
@@ -146,7 +146,7 @@ struct File {
 }
 
 /// Reports files of other names with the same bytes.
-pub fn tell_identical_files(sources: &[Source], ctx: &Context<'_>) {
+pub fn warn_identical_files(sources: &[Source], ctx: &Context<'_>) {
     let mut files: Vec<&Source> = sources.iter().filter(|source| source.rows > 0).collect();
     files.sort_by(|a, b| (&a.sha256, &a.path).cmp(&(&b.sha256, &b.path)));
     files.dedup_by(|a, b| a.path == b.path);
@@ -266,7 +266,7 @@ mod tests {
         let lines = Lines::default();
         let files =
             [source("b", "1", 2), source("a", "1", 2), source("c", "2", 1), source("c", "2", 1), source("d", "2", 0)];
-        tell_identical_files(&files, &Context::new(&lines));
+        warn_identical_files(&files, &Context::new(&lines));
         assert_eq!(lines.0.into_inner().unwrap(), ["files with the same bytes, all of which are used: a, b"]);
     }
 }

@@ -7,13 +7,13 @@ use std::path::Path;
 use csv::{Position, StringRecord};
 use plugin_api::{Error, Result};
 
-use crate::chains::{Chain, Told, told};
-use crate::text::visible;
+use crate::chain_names::{Chain, ChainName, parse_name};
+use crate::text::strip_invisible;
 
 /// Which columns the records of a FASTA file fill.
 #[derive(Clone, Copy, Debug)]
-pub enum Fasta<'a> {
-    /// A row is a heavy chain and its light chain, or may be one of them `alone`.
+pub enum FastaColumns<'a> {
+    /// A row is a heavy chain and its light chain, or may be one of them `allow_single`.
     ///
     /// They are paired by their names, wherever they stand: `ab0_H` and `ab0_L`, `ab0 heavy` and `ab0 light`, `ab0|VH` and
     /// `ab0|VL`, `kappa` and `lambda` for the latter. Names that tell no chain pair two records only where one follows the
@@ -24,20 +24,20 @@ pub enum Fasta<'a> {
         /// The column of light chains.
         light: &'a str,
         /// Whether a record without another of its name is a row. It is a heavy chain unless its name tells a light one.
-        alone: bool,
+        allow_single: bool,
     },
     /// Each record is a row. If the column's name tells a chain, no record may be the other one.
     Single(&'a str),
 }
 
-impl<'a> Fasta<'a> {
+impl<'a> FastaColumns<'a> {
     /// What fills these columns of text: one of any name, or two whose names tell a heavy and a light chain.
     pub fn of_columns(columns: &[&'a str]) -> Option<Self> {
         match *columns {
             [column] => Some(Self::Single(column)),
             [one, other] => match (Chain::of_column(one)?, Chain::of_column(other)?) {
-                (Chain::Heavy, Chain::Light) => Some(Self::Pairs { heavy: one, light: other, alone: false }),
-                (Chain::Light, Chain::Heavy) => Some(Self::Pairs { heavy: other, light: one, alone: false }),
+                (Chain::Heavy, Chain::Light) => Some(Self::Pairs { heavy: one, light: other, allow_single: false }),
+                (Chain::Light, Chain::Heavy) => Some(Self::Pairs { heavy: other, light: one, allow_single: false }),
                 _ => None,
             },
             _ => None,
@@ -59,7 +59,7 @@ impl<'a> Fasta<'a> {
     pub(crate) fn rows(self, path: &Path, reader: impl BufRead) -> Result<Vec<StringRecord>> {
         let records = read(path, reader)?;
         match self {
-            Self::Pairs { alone, .. } => pairs(path, &records, alone),
+            Self::Pairs { allow_single, .. } => pairs(path, &records, allow_single),
             Self::Single(column) => single(path, &records, Chain::of_column(column)),
         }
     }
@@ -88,8 +88,8 @@ impl Record {
         self.sequence.contains('|')
     }
 
-    fn told(&self, path: &Path) -> Result<Told> {
-        told(&self.name).ok_or_else(|| self.error(path, "the name tells of a heavy and of a light chain"))
+    fn chain_name(&self, path: &Path) -> Result<ChainName> {
+        parse_name(&self.name).ok_or_else(|| self.error(path, "the name tells of a heavy and of a light chain"))
     }
 
     fn error(&self, path: &Path, what: impl std::fmt::Display) -> Error {
@@ -113,7 +113,7 @@ fn read(path: &Path, reader: impl BufRead) -> Result<Vec<Record>> {
             records.push(Record { name: name.trim().to_owned(), sequence: String::new(), line: number });
             continue;
         }
-        let letters = visible(&line);
+        let letters = strip_invisible(&line);
         match records.last_mut() {
             Some(record) => record.sequence += &letters,
             None if letters.is_empty() => {}
@@ -142,7 +142,7 @@ fn single(path: &Path, records: &[Record], wanted: Option<Chain>) -> Result<Vec<
         if wanted.is_some() && record.has_both() {
             return Err(record.error(path, "two chains, and the model reads one"));
         }
-        if let Told { antibody, chain: Some(chain) } = record.told(path)? {
+        if let ChainName { antibody, chain: Some(chain) } = record.chain_name(path)? {
             let other = wanted.is_some_and(|wanted| wanted != chain);
             if other || *seen.entry(antibody).or_insert(chain) != chain {
                 let error = record.error(path, format!("a {} chain, and the model reads one chain", chain.word()));
@@ -162,7 +162,7 @@ struct Pair<'a> {
     light: Option<&'a Record>,
 }
 
-fn pairs(path: &Path, records: &[Record], alone: bool) -> Result<Vec<StringRecord>> {
+fn pairs(path: &Path, records: &[Record], allow_single: bool) -> Result<Vec<StringRecord>> {
     let mut pairs: Vec<Pair<'_>> = Vec::new();
     // Where each antibody stands among them.
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -172,7 +172,7 @@ fn pairs(path: &Path, records: &[Record], alone: bool) -> Result<Vec<StringRecor
             pairs.push(Pair { heavy: Some(record), light: Some(record) });
             continue;
         }
-        let Told { antibody, chain } = record.told(path)?;
+        let ChainName { antibody, chain } = record.chain_name(path)?;
         let place = *places.entry(antibody).or_insert(pairs.len());
         let new = place == pairs.len();
         if new {
@@ -186,7 +186,7 @@ fn pairs(path: &Path, records: &[Record], alone: bool) -> Result<Vec<StringRecor
                 // Only a record of the same name at once behind it makes its place tell what it is.
                 let light = rest.next_if(|next| new && next.name == record.name && !next.has_both());
                 let Some(light) = light else {
-                    if alone && new {
+                    if allow_single && new {
                         pair.heavy = Some(record);
                         continue;
                     }
@@ -215,8 +215,12 @@ fn pairs(path: &Path, records: &[Record], alone: bool) -> Result<Vec<StringRecor
         Pair { heavy: Some(heavy), light: Some(light) } => {
             Ok(heavy.row(&[&heavy.name, &light.name, &heavy.sequence, &light.sequence]))
         }
-        Pair { heavy: Some(heavy), light: None } if alone => Ok(heavy.row(&[&heavy.name, "", &heavy.sequence, ""])),
-        Pair { heavy: None, light: Some(light) } if alone => Ok(light.row(&["", &light.name, "", &light.sequence])),
+        Pair { heavy: Some(heavy), light: None } if allow_single => {
+            Ok(heavy.row(&[&heavy.name, "", &heavy.sequence, ""]))
+        }
+        Pair { heavy: None, light: Some(light) } if allow_single => {
+            Ok(light.row(&["", &light.name, "", &light.sequence]))
+        }
         Pair { heavy: Some(heavy), .. } => Err(heavy.error(path, "a heavy chain without its light chain").help(NAMES)),
         Pair { light: Some(light), .. } => Err(light.error(path, "a light chain without its heavy chain").help(NAMES)),
         Pair { heavy: None, light: None } => Err(Error::other("a pair without a record")),
@@ -231,9 +235,9 @@ const NAMES: &str =
 mod tests {
     use super::*;
 
-    const PAIRS: Fasta<'_> = Fasta::Pairs { heavy: "heavy", light: "light", alone: false };
+    const PAIRS: FastaColumns<'_> = FastaColumns::Pairs { heavy: "heavy", light: "light", allow_single: false };
 
-    fn rows(fasta: Fasta<'_>, text: &str) -> Result<Vec<String>> {
+    fn rows(fasta: FastaColumns<'_>, text: &str) -> Result<Vec<String>> {
         let rows = fasta.rows(Path::new("x.fa"), text.as_bytes())?;
         Ok(rows.iter().map(|row| row.iter().collect::<Vec<_>>().join(",")).collect())
     }
@@ -286,10 +290,11 @@ mod tests {
     #[test]
     fn single_chains_are_a_row_each() {
         let text = ">a some words\nEVQ\n>b_H\nQVQ\n";
-        assert_eq!(rows(Fasta::Single("heavy"), text).unwrap(), ["a some words,EVQ", "b_H,QVQ"]);
-        assert_eq!(rows(Fasta::Single("seq"), ">a\nEVQ|DIQ\n>b_L\nDIQ\n").unwrap(), ["a,EVQ|DIQ", "b_L,DIQ"]);
-        assert_eq!(Fasta::Single("name").columns(), ["header", "name"]);
-        let columns = |names: &[&str]| Fasta::of_columns(names).map(Fasta::columns).unwrap_or_default().join(",");
+        assert_eq!(rows(FastaColumns::Single("heavy"), text).unwrap(), ["a some words,EVQ", "b_H,QVQ"]);
+        assert_eq!(rows(FastaColumns::Single("seq"), ">a\nEVQ|DIQ\n>b_L\nDIQ\n").unwrap(), ["a,EVQ|DIQ", "b_L,DIQ"]);
+        assert_eq!(FastaColumns::Single("name").columns(), ["header", "name"]);
+        let columns =
+            |names: &[&str]| FastaColumns::of_columns(names).map(FastaColumns::columns).unwrap_or_default().join(",");
         assert_eq!(columns(&["seq"]), "name,seq");
         assert_eq!(columns(&["VL", "VH"]), "name,light_name,VH,VL");
         assert_eq!(columns(&["VH", "antigen"]) + &columns(&["heavy", "VH"]) + &columns(&[]), "");
@@ -298,13 +303,13 @@ mod tests {
             ("seq", ">a_H\nEVQ\n>a_L\nDIQ\n", "x.fa:3: `a_L`: a light chain, and the model reads one chain"),
             ("heavy", ">a\nEVQ|DIQ\n", "x.fa:1: `a`: two chains, and the model reads one"),
         ] {
-            assert_eq!(rows(Fasta::Single(column), text).unwrap_err().to_string(), wanted);
+            assert_eq!(rows(FastaColumns::Single(column), text).unwrap_err().to_string(), wanted);
         }
     }
 
     #[test]
     fn where_chains_may_stand_alone_pairs_are_still_found() {
-        let any = Fasta::Pairs { heavy: "heavy", light: "light", alone: true };
+        let any = FastaColumns::Pairs { heavy: "heavy", light: "light", allow_single: true };
         let text = ">a_L\nDIQ\n>vhh\nEVQ\n>b_kappa\nEIV\n>a_H\nQVQ\n>c_H\nQVT\n";
         assert_eq!(rows(any, text).unwrap(), ["a_H,a_L,QVQ,DIQ", "vhh,,EVQ,", ",b_kappa,,EIV", "c_H,,QVT,"]);
         let error = rows(any, ">a\nEVQ\n>b_H\nEVQ\n>a\nDIQ\n").unwrap_err().to_string();

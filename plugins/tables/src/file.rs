@@ -5,26 +5,26 @@ use std::path::Path;
 use csv::StringRecord;
 use plugin_api::{Context, Error, Result, Source};
 
-use crate::open::{Unreadable, try_open};
-use crate::records::Records;
-use crate::text::{trimmed, visible};
+use crate::open::{NotATable, open_or_explain};
+use crate::records::RecordReader;
+use crate::text::{strip_invisible, trim_invisible};
 use crate::{ROWS_PER_CHECK, not_csv, quoted};
 
 /// A CSV file that is read as far as its header.
 pub struct CsvFile {
     source: Source,
     header: StringRecord,
-    records: Option<Records>,
+    records: Option<RecordReader>,
     delimiter: u8,
     /// Whether its name says that columns stand between tabs.
-    tabs: bool,
+    tab_separated: bool,
     /// Why it is no table, where it is none.
     unreadable: Option<String>,
 }
 
 /// What a file has in place of the columns that are needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lack {
+pub struct MissingColumns {
     /// Why the file cannot be used.
     pub reason: String,
     /// Which columns there are instead.
@@ -35,10 +35,10 @@ pub struct Lack {
     rows: usize,
 }
 
-impl Lack {
+impl MissingColumns {
     /// The same with what to do about the columns, where nothing but them is missing.
     #[must_use]
-    pub fn advise(mut self, advice: &str) -> Self {
+    pub fn with_advice(mut self, advice: &str) -> Self {
         if !self.detail.is_empty() {
             self.advice = format!("; {advice}");
         }
@@ -48,27 +48,27 @@ impl Lack {
 
 /// How rows are judged.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules<'a> {
+pub struct RowPolicy<'a> {
     /// Why a row may be of no use, in the order in which reasons are reported. A wrong number of columns comes before them.
     pub reasons: &'a [String],
     /// Whether rows with too few fields are given as well.
-    pub short_rows: bool,
+    pub allow_short_rows: bool,
     /// Whether a file without rows is as it should be.
-    pub may_be_empty: bool,
+    pub allow_empty: bool,
 }
 
 /// What is wrong with a row that was given.
 #[derive(Clone, Debug)]
-pub enum Unusable {
-    /// It is skipped, for the reason of this number in [`Rules::reasons`].
-    Row(usize),
+pub enum RowError {
+    /// It is skipped, for the reason of this number in [`RowPolicy::reasons`].
+    Skip(usize),
     /// Nothing of the file can be used while it says such a thing.
-    File(Error),
+    Fatal(Error),
 }
 
-impl From<Error> for Unusable {
+impl From<Error> for RowError {
     fn from(error: Error) -> Self {
-        Self::File(error)
+        Self::Fatal(error)
     }
 }
 
@@ -90,56 +90,56 @@ impl CsvFile {
     pub fn open(path: &Path, delimiter: u8, ctx: &Context<'_>) -> Result<Self> {
         let mut header = StringRecord::new();
         let source = |sha256| Source { path: path.to_owned(), sha256, ..Source::default() };
-        let opened = match try_open(path)? {
+        let opened = match open_or_explain(path)? {
             Ok(opened) => opened,
-            Err(Unreadable { sha256, reason }) => {
+            Err(NotATable { sha256, reason }) => {
                 let (source, unreadable) = (source(sha256), Some(reason));
-                return Ok(Self { source, header, records: None, delimiter, tabs: false, unreadable });
+                return Ok(Self { source, header, records: None, delimiter, tab_separated: false, unreadable });
             }
         };
-        if let Some(doubt) = opened.doubt {
-            ctx.warn(format_args!("{}: {doubt}", path.display()));
+        if let Some(encoding_warning) = opened.encoding_warning {
+            ctx.warn(format_args!("{}: {encoding_warning}", path.display()));
         }
-        let delimiter = if opened.tabs { b'\t' } else { delimiter };
-        let mut records = Records::new(opened.reader, delimiter);
+        let delimiter = if opened.tab_separated { b'\t' } else { delimiter };
+        let mut records = RecordReader::new(opened.reader, delimiter);
         records.next(&mut header).map_err(|e| not_csv(path, &e))?;
         let (source, records) = (source(opened.sha256), Some(records));
-        Ok(Self { source, header, records, delimiter, tabs: opened.tabs, unreadable: None })
+        Ok(Self { source, header, records, delimiter, tab_separated: opened.tab_separated, unreadable: None })
     }
 
     /// The columns' names. One that is a wanted name but for what does not show is that name.
     pub fn names(&self, wanted: &[&str]) -> Vec<String> {
         let name = |name: &str| {
             let exact = wanted.iter().find(|wanted| **wanted == name.trim());
-            let known = exact.or_else(|| wanted.iter().find(|wanted| visible(wanted) == visible(name)));
+            let known = exact.or_else(|| wanted.iter().find(|wanted| strip_invisible(wanted) == strip_invisible(name)));
             known.map_or_else(|| name.trim().to_owned(), |known| (*known).to_owned())
         };
         self.header.iter().map(name).collect()
     }
 
     /// What to say of a file with these columns that misses those.
-    pub fn lack(&mut self, names: &[String], missing: &[&str]) -> Lack {
+    pub fn missing_columns(&mut self, names: &[String], missing: &[&str]) -> MissingColumns {
         if let Some(reason) = self.unreadable.take() {
-            return Lack { reason, ..Lack::default() };
+            return MissingColumns { reason, ..MissingColumns::default() };
         }
         let (mut rows, mut record) = (0, StringRecord::new());
         while self.records.as_mut().is_some_and(|records| records.next(&mut record).unwrap_or_default()) {
             rows += 1;
         }
         if rows == 0 && names.iter().all(String::is_empty) {
-            return Lack { reason: "it is empty".to_owned(), ..Lack::default() };
+            return MissingColumns { reason: "it is empty".to_owned(), ..MissingColumns::default() };
         }
         let reason = format!("it has no column {}", quoted(missing));
         if let Some(other) = self.other_delimiter(missing) {
             let (ours, other) = (shown(self.delimiter), shown(other));
-            let advice = match self.tabs {
+            let advice = match self.tab_separated {
                 true => "and its name says tabs; rename it to `.csv`".to_owned(),
                 false => format!("not `{ours}`; set `delimiter = \"{other}\"`"),
             };
             let reason = format!("its columns stand between `{other}`, {advice}");
-            return Lack { reason, rows, ..Lack::default() };
+            return MissingColumns { reason, rows, ..MissingColumns::default() };
         }
-        Lack { reason, detail: format!(", only {}", quoted(names)), rows, ..Lack::default() }
+        MissingColumns { reason, detail: format!(", only {}", quoted(names)), rows, ..MissingColumns::default() }
     }
 
     /// The separator at which the header would fall into the missing columns.
@@ -147,14 +147,18 @@ impl CsvFile {
         let header = self.header.iter().collect::<Vec<_>>().join(&char::from(self.delimiter).to_string());
         let has = |delimiter: u8, name: &str| {
             let mut names = header.split(char::from(delimiter)).map(|name| name.replace('"', ""));
-            names.any(|other| visible(&other) == visible(name))
+            names.any(|other| strip_invisible(&other) == strip_invisible(name))
         };
         let others = DELIMITERS.into_iter().filter(|delimiter| *delimiter != self.delimiter);
         others.into_iter().find(|delimiter| missing.iter().all(|name| has(*delimiter, name)))
     }
 
     /// Skips the whole file, with a warning.
-    pub fn leave_out(mut self, Lack { reason, detail, advice, rows }: Lack, ctx: &Context<'_>) -> Source {
+    pub fn skip(
+        mut self,
+        MissingColumns { reason, detail, advice, rows }: MissingColumns,
+        ctx: &Context<'_>,
+    ) -> Source {
         ctx.warn(format_args!("{}: file skipped: {reason}{detail}{advice}", self.source.path.display()));
         self.source.skipped.push((reason + &advice, rows));
         self.source
@@ -168,13 +172,13 @@ impl CsvFile {
     /// If the file is not CSV, the call shall stop, or `row` says that the file is unusable.
     pub fn rows(
         self,
-        rules: Rules<'_>,
+        rules: RowPolicy<'_>,
         ctx: &Context<'_>,
-        mut row: impl FnMut(&StringRecord) -> Result<(), Unusable>,
+        mut row: impl FnMut(&StringRecord) -> Result<(), RowError>,
     ) -> Result<Source> {
         let Self { mut source, header, records, .. } = self;
         let Some(mut records) = records else { return Ok(source) };
-        let is_empty = |field: &str| trimmed(field).is_empty();
+        let is_empty = |field: &str| trim_invisible(field).is_empty();
         let named = (0..header.len()).rev().find(|&place| !is_empty(&header[place])).map_or(0, |last| last + 1);
         let mut skipped = Skipped::new(rules.reasons);
         let (mut record, mut unclosed) = (StringRecord::new(), None);
@@ -191,13 +195,13 @@ impl CsvFile {
             if record.len() > header.len() && record.iter().skip(header.len()).all(is_empty) {
                 record.truncate(header.len());
             }
-            let used = if record.len() > header.len() || record.len() < named && !rules.short_rows {
+            let used = if record.len() > header.len() || record.len() < named && !rules.allow_short_rows {
                 Err(0)
             } else {
                 match row(&record) {
                     Ok(()) => Ok(()),
-                    Err(Unusable::Row(reason)) => Err(reason + 1),
-                    Err(Unusable::File(error)) => return Err(error),
+                    Err(RowError::Skip(reason)) => Err(reason + 1),
+                    Err(RowError::Fatal(error)) => return Err(error),
                 }
             };
             match used {
@@ -213,7 +217,7 @@ impl CsvFile {
             let shown = source.path.display();
             ctx.warn(format_args!("{shown}:{line}: this row has {lines} lines; is a quote not closed?"));
         }
-        skipped.tell(&mut source, rules.may_be_empty, ctx);
+        skipped.report(&mut source, rules.allow_empty, ctx);
         Ok(source)
     }
 }
@@ -249,7 +253,7 @@ impl<'a> Skipped<'a> {
     }
 
     /// Keeps in the source how many rows were skipped, and warns of them.
-    fn tell(self, source: &mut Source, may_be_empty: bool, ctx: &Context<'_>) {
+    fn report(self, source: &mut Source, allow_empty: bool, ctx: &Context<'_>) {
         let shown = source.path.display();
         let found: Vec<_> = self.reasons.iter().zip(self.counts).filter(|(_, (count, _))| *count > 0).collect();
         let skipped: usize = found.iter().map(|(_, (count, _))| count).sum();
@@ -261,7 +265,7 @@ impl<'a> Skipped<'a> {
             let told = found.iter().map(told).collect::<Vec<_>>().join(", ");
             ctx.warn(format_args!("{shown}: {skipped} of {} rows skipped: {told}", skipped + source.rows));
             source.skipped = found.into_iter().map(|(reason, (count, _))| ((*reason).to_owned(), count)).collect();
-        } else if source.rows == 0 && !may_be_empty {
+        } else if source.rows == 0 && !allow_empty {
             ctx.warn(format_args!("{shown}: file skipped: it has no row"));
             source.skipped.push(("it has no row".to_owned(), 0));
         }
@@ -272,7 +276,7 @@ impl<'a> Skipped<'a> {
 ///
 /// # Errors
 /// That one; it does not say where the files lie, nor what a row needs.
-pub fn check_usable(task: &str, sources: &[Source]) -> Result<()> {
+pub fn require_usable_rows(task: &str, sources: &[Source]) -> Result<()> {
     if sources.iter().any(|source| source.rows > 0) {
         return Ok(());
     }

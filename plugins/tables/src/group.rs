@@ -30,7 +30,7 @@ pub enum GroupBy {
 }
 
 const LEAST: f64 = 0.5;
-const WAYS: &str = "`\"sequence\"`, `\"none\"` or a table `{ identity = 0.9 }`";
+const FORMS: &str = "`\"sequence\"`, `\"none\"` or a table `{ identity = 0.9 }`";
 
 impl GroupBy {
     /// The group of each of `count` rows, numbered from 0 in the order in which groups appear.
@@ -48,10 +48,10 @@ impl GroupBy {
     ) -> Result<Vec<usize>> {
         let least = match self {
             Self::None => return Ok((0..count).collect()),
-            Self::Sequence => return Ok(distinct((0..count).map(text))),
+            Self::Sequence => return Ok(sequence_ids((0..count).map(text))),
             Self::Identity(least) => least,
         };
-        let sequences = distinct((0..count).map(&text));
+        let sequences = sequence_ids((0..count).map(&text));
         let mut texts: Vec<S> = Vec::new();
         for (row, &sequence) in sequences.iter().enumerate() {
             if sequence == texts.len() {
@@ -66,8 +66,8 @@ impl GroupBy {
 
 /// A number for each text, the same for the same text, from 0 in the order in which texts appear.
 ///
-/// Texts are told apart by 128 bits of their hash, which takes a tenth of an antibody's memory.
-pub fn distinct<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Vec<usize> {
+/// TextBuffer are told apart by 128 bits of their hash, which takes a tenth of an antibody's memory.
+pub fn sequence_ids<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Vec<usize> {
     let mut seen = HashMap::new();
     let number = |text: S| {
         let half = |salt: u8| {
@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for GroupBy {
             type Value = GroupBy;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(WAYS)
+                f.write_str(FORMS)
             }
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<GroupBy, E> {
@@ -190,6 +190,6 @@ mod tests {
         assert_eq!(told(json!("sequences")), "by: unknown value `sequences`");
         assert_eq!(told(json!({ "identity": 90 })), "by.identity: must lie between 0.5 and 1, not 90");
         assert_eq!(told(json!({ "identty": 0.9 })), "by.identty: unknown key `identty`");
-        assert_eq!(told(json!(0.9)), format!("by: must be {WAYS}, not the number `0.9`"));
+        assert_eq!(told(json!(0.9)), format!("by: must be {FORMS}, not the number `0.9`"));
     }
 }

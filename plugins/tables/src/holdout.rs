@@ -12,12 +12,12 @@ pub(crate) fn holdout(
 ) -> (Vec<usize>, Vec<usize>) {
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.shuffle(rng);
-    let testing = Choice::new(groups, strata, test_fraction).made(order.iter().rev().map(|&row| groups[row]));
+    let testing = HoldoutSampler::new(groups, strata, test_fraction).select(order.iter().rev().map(|&row| groups[row]));
     order.into_iter().partition(|&row| !testing[groups[row]])
 }
 
 /// Which groups are for testing.
-struct Choice {
+struct HoldoutSampler {
     /// The strata of each group, and how many of its rows are there.
     groups: Vec<Vec<(usize, usize)>>,
     testing: Vec<bool>,
@@ -33,7 +33,7 @@ struct Stratum {
     taken: usize,
 }
 
-impl Choice {
+impl HoldoutSampler {
     fn new(groups: &[usize], strata: &[usize], test_fraction: f64) -> Self {
         let count = |numbers: &[usize]| numbers.iter().max().map_or(0, |largest| largest + 1);
         let mut choice = Self {
@@ -59,7 +59,7 @@ impl Choice {
 
     /// Takes groups in this order, in which they may come again: first all that fit, then those that come nearer to what
     /// is wanted by going beyond it, then what it takes that no stratum goes without.
-    fn made(mut self, order: impl Iterator<Item = usize>) -> Vec<bool> {
+    fn select(mut self, order: impl Iterator<Item = usize>) -> Vec<bool> {
         let mut left = Vec::new();
         let mut seen = vec![false; self.groups.len()];
         for group in order.filter(|&group| !std::mem::replace(&mut seen[group], true)) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use plugin_api::Context;
 
-use crate::text::is_unseen;
+use crate::text::is_invisible;
 
 /// Most letters that are reported one by one.
 const NAMED: usize = 8;
@@ -19,7 +19,7 @@ fn is_usual(byte: u8) -> bool {
 
 /// The letters of a file's chains, counted.
 #[derive(Debug, Default)]
-pub struct Letters {
+pub struct LetterCounts {
     rows: usize,
     /// Rows with a letter in lower case, and with one that is no usual amino acid.
     lower: usize,
@@ -29,7 +29,7 @@ pub struct Letters {
     others: BTreeMap<char, u64>,
 }
 
-impl Letters {
+impl LetterCounts {
     /// Counts the letters of one row, as they stand in the file.
     pub fn add<'a>(&mut self, chains: impl IntoIterator<Item = &'a str>) {
         self.rows += 1;
@@ -47,7 +47,7 @@ impl Letters {
             }
             for letter in chain.chars().map(|letter| letter.to_ascii_uppercase()) {
                 // A `|` stands between two chains.
-                if letter == '|' || is_unseen(letter) {
+                if letter == '|' || is_invisible(letter) {
                     continue;
                 }
                 self.total += 1;
@@ -62,7 +62,7 @@ impl Letters {
     }
 
     /// Warns of letters in lower case, and of those that are no usual amino acids.
-    pub fn tell(&self, path: &Path, ctx: &Context<'_>) {
+    pub fn warn(&self, path: &Path, ctx: &Context<'_>) {
         let Self { rows, lower, unusual, .. } = self;
         if *lower > 0 {
             ctx.warn(format_args!(
@@ -97,10 +97,10 @@ mod tests {
     use crate::testing::Told;
 
     fn told(rows: &[&[&str]]) -> Vec<String> {
-        let mut letters = Letters::default();
+        let mut letters = LetterCounts::default();
         rows.iter().for_each(|chains| letters.add(chains.iter().copied()));
         let told = Told::default();
-        letters.tell(Path::new("a.csv"), &Context::new(&told));
+        letters.warn(Path::new("a.csv"), &Context::new(&told));
         told.lines()
     }
 

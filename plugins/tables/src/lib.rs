@@ -6,9 +6,9 @@
 //! - [`CsvFile`] reads measurements: any encoding, packed or not, rows of other widths, line breaks in quotes. What cannot
 //!   be used is skipped, counted by reason, and reported.
 //! - [`number`] reads a number, and [`text::is_missing`] is the one list of what stands for a missing value.
-//! - [`Letters`] counts the letters of chains that are no usual amino acids.
-//! - [`RowFile`] reads rows to be predicted, CSV or [`Fasta`], of which none is skipped.
-//! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others;
+//! - [`LetterCounts`] counts the letters of chains that are no usual amino acids.
+//! - [`PredictionFile`] reads rows to be predicted, CSV or [`FastaColumns`], of which none is skipped.
+//! - [`Split`] says at random which rows are for testing, and which of several sites gets which of the others;
 //!   [`GroupBy`] says which rows it keeps on one side.
 //! - [`Audit`] reports what makes scores mean less than they seem to: test sequences that are trained on, repeated and
 //!   contradicting rows, files in different units.
@@ -20,7 +20,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod audit;
-mod chains;
+mod chain_names;
 mod fasta;
 mod file;
 mod group;
@@ -28,12 +28,12 @@ mod holdout;
 mod letters;
 mod number;
 mod open;
-mod per;
+mod prediction_file;
 mod records;
-mod rows;
 mod scale;
 mod similar;
 mod split;
+mod tasks;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -41,20 +41,20 @@ mod write;
 
 use std::path::Path;
 
-pub use audit::{Audit, tell_identical_files};
-pub use fasta::Fasta;
-pub use file::{CsvFile, Lack, Rules, Unusable, check_usable};
-pub use group::{GroupBy, distinct};
-pub use letters::Letters;
-pub use number::{Decimal, NoNumber, number};
-pub use open::is_table;
-pub use per::{TaskPer, names_folder, stem, task_names};
+pub use audit::{Audit, warn_identical_files};
+pub use fasta::FastaColumns;
+pub use file::{CsvFile, MissingColumns, RowError, RowPolicy, require_usable_rows};
+pub use group::{GroupBy, sequence_ids};
+pub use letters::LetterCounts;
+pub use number::{DecimalMark, NumberError, parse_number};
+pub use open::is_table_file;
 use plugin_api::{Error, Result};
-pub use records::delimiter;
-pub use rows::RowFile;
+pub use prediction_file::PredictionFile;
+pub use records::deserialize_delimiter;
 pub use scale::{note_scale, scale_of, standardised};
-pub use split::{Deal, Sites, shuffle};
-pub use write::{Fields, write_csv};
+pub use split::{Sites, Split, shuffle};
+pub use tasks::{TaskPer, file_stem, is_folder_name, task_names};
+pub use write::{RowWriter, write_csv};
 
 /// The part of the rows to test on where nobody says another.
 pub const TEST_FRACTION: f64 = 0.2;
@@ -71,7 +71,7 @@ pub fn quoted(names: &[impl std::fmt::Display]) -> String {
 ///
 /// # Errors
 /// If the folder cannot be read, or a name is not UTF-8.
-pub fn names_in(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
+pub fn list_names(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
     let io = |e: std::io::Error| Error::io(folder, &e);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
@@ -89,7 +89,7 @@ pub fn names_in(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Str
 }
 
 /// What a dataset says that is asked for a client which it does not have.
-pub fn no_client(client: &str, names: &[impl std::fmt::Display]) -> Error {
+pub fn unknown_client(client: &str, names: &[impl std::fmt::Display]) -> Error {
     Error::data(format!("there is no client `{client}`")).help(format!("there are {}", quoted(names)))
 }
 

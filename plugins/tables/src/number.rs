@@ -3,11 +3,11 @@
 use plugin_api::JsonSchema;
 use serde::Deserialize;
 
-use crate::text::{is_missing, trimmed};
+use crate::text::{is_missing, trim_invisible};
 
 /// What stands between the whole and the fraction of a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Decimal {
+pub enum DecimalMark {
     /// A point, as in `7.25`.
     #[default]
     #[serde(rename = ".")]
@@ -17,9 +17,9 @@ pub enum Decimal {
     Comma,
 }
 
-impl Decimal {
+impl DecimalMark {
     /// The fewest digits that read as the same number.
-    pub fn print(self, number: f32) -> String {
+    pub fn format(self, number: f32) -> String {
         let text = number.to_string();
         if self == Self::Comma { text.replace('.', ",") } else { text }
     }
@@ -27,28 +27,32 @@ impl Decimal {
 
 /// Why a field gives no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoNumber {
+pub enum NumberError {
     /// It [is missing](is_missing).
     Missing,
     /// It says that the number is larger, smaller or about so: `>100`, `<=0.1`, `~7`.
     Censored,
     /// It is a number with the other decimal mark.
-    OtherMark,
+    WrongDecimalMark,
     /// It is anything else, or not finite in 32 bits.
     NotFinite,
 }
 
-impl NoNumber {
+impl NumberError {
     /// All of them, in the order in which they are reported.
-    pub const ALL: [Self; 4] = [Self::Missing, Self::Censored, Self::OtherMark, Self::NotFinite];
+    pub const ALL: [Self; 4] = [Self::Missing, Self::Censored, Self::WrongDecimalMark, Self::NotFinite];
 
     /// What to say of a field in this column.
-    pub fn reason(self, column: &str, decimal: Decimal) -> String {
+    pub fn reason(self, column: &str, decimal: DecimalMark) -> String {
         match (self, decimal) {
             (Self::Missing, _) => format!("no `{column}`"),
             (Self::Censored, _) => format!("`{column}` is censored or approximate (`>`, `<`, `~`)"),
-            (Self::OtherMark, Decimal::Point) => format!("`{column}` has a decimal comma; set `decimal = \",\"`"),
-            (Self::OtherMark, Decimal::Comma) => format!("`{column}` has a decimal point, and `decimal` is `,`"),
+            (Self::WrongDecimalMark, DecimalMark::Point) => {
+                format!("`{column}` has a decimal comma; set `decimal = \",\"`")
+            }
+            (Self::WrongDecimalMark, DecimalMark::Comma) => {
+                format!("`{column}` has a decimal point, and `decimal` is `,`")
+            }
             (Self::NotFinite, _) => format!("`{column}` is not a finite number"),
         }
     }
@@ -62,22 +66,22 @@ impl NoNumber {
 ///
 /// # Errors
 /// Why there is none.
-pub fn number(text: &str, decimal: Decimal) -> Result<f32, NoNumber> {
-    let text = trimmed(text);
+pub fn parse_number(text: &str, decimal: DecimalMark) -> Result<f32, NumberError> {
+    let text = trim_invisible(text);
     let parsed = |text: &str| text.parse::<f64>().ok().map(|value| value as f32).filter(|value| value.is_finite());
     let with_point = |text: &str| parsed(&text.replacen(',', ".", 1)).filter(|_| !text.contains('.'));
     let (value, other) = match decimal {
-        Decimal::Point => (parsed(text), with_point(text).is_some() && !may_be_thousands(text)),
-        Decimal::Comma => (with_point(text), parsed(text).is_some()),
+        DecimalMark::Point => (parsed(text), with_point(text).is_some() && !may_be_thousands(text)),
+        DecimalMark::Comma => (with_point(text), parsed(text).is_some()),
     };
     match value {
         Some(value) => Ok(value),
-        None if is_missing(text) => Err(NoNumber::Missing),
+        None if is_missing(text) => Err(NumberError::Missing),
         None if text.starts_with(['<', '>', '≤', '≥', '~', '≈', '⩽', '⩾', '≲', '≳']) => {
-            Err(NoNumber::Censored)
+            Err(NumberError::Censored)
         }
-        None if other => Err(NoNumber::OtherMark),
-        None => Err(NoNumber::NotFinite),
+        None if other => Err(NumberError::WrongDecimalMark),
+        None => Err(NumberError::NotFinite),
     }
 }
 
@@ -101,38 +105,38 @@ mod tests {
             ("1.7E+05", Ok(170_000.0)),
             ("\u{feff}\u{202d} 1.5\u{a0}\u{200b}\r\n", Ok(1.5)),
             ("16777217", Ok(16_777_216.0)),
-            ("", Err(NoNumber::Missing)),
-            ("NaN", Err(NoNumber::Missing)),
-            (" - ", Err(NoNumber::Missing)),
-            (">100", Err(NoNumber::Censored)),
-            ("<0.1", Err(NoNumber::Censored)),
-            ("~7", Err(NoNumber::Censored)),
-            ("≥ 5", Err(NoNumber::Censored)),
-            ("> LOD", Err(NoNumber::Censored)),
-            ("75,5", Err(NoNumber::OtherMark)),
-            ("-0,125", Err(NoNumber::OtherMark)),
-            ("1,5e-3", Err(NoNumber::OtherMark)),
-            ("12,3456", Err(NoNumber::OtherMark)),
-            ("1,000", Err(NoNumber::NotFinite)),
-            ("1,000.5", Err(NoNumber::NotFinite)),
-            ("1.000,5", Err(NoNumber::NotFinite)),
-            ("7 8", Err(NoNumber::NotFinite)),
-            ("12. 5", Err(NoNumber::NotFinite)),
-            ("1\u{200b}2", Err(NoNumber::NotFinite)),
-            ("5%", Err(NoNumber::NotFinite)),
-            ("74.5 C", Err(NoNumber::NotFinite)),
-            ("62.5±0.1", Err(NoNumber::NotFinite)),
-            ("\u{2212}5", Err(NoNumber::NotFinite)),
-            ("３.５", Err(NoNumber::NotFinite)),
-            ("٣٤", Err(NoNumber::NotFinite)),
-            ("0x10", Err(NoNumber::NotFinite)),
-            ("1_000", Err(NoNumber::NotFinite)),
-            ("inf", Err(NoNumber::NotFinite)),
-            ("-Infinity", Err(NoNumber::NotFinite)),
-            ("1e39", Err(NoNumber::NotFinite)),
-            ("TRUE", Err(NoNumber::NotFinite)),
+            ("", Err(NumberError::Missing)),
+            ("NaN", Err(NumberError::Missing)),
+            (" - ", Err(NumberError::Missing)),
+            (">100", Err(NumberError::Censored)),
+            ("<0.1", Err(NumberError::Censored)),
+            ("~7", Err(NumberError::Censored)),
+            ("≥ 5", Err(NumberError::Censored)),
+            ("> LOD", Err(NumberError::Censored)),
+            ("75,5", Err(NumberError::WrongDecimalMark)),
+            ("-0,125", Err(NumberError::WrongDecimalMark)),
+            ("1,5e-3", Err(NumberError::WrongDecimalMark)),
+            ("12,3456", Err(NumberError::WrongDecimalMark)),
+            ("1,000", Err(NumberError::NotFinite)),
+            ("1,000.5", Err(NumberError::NotFinite)),
+            ("1.000,5", Err(NumberError::NotFinite)),
+            ("7 8", Err(NumberError::NotFinite)),
+            ("12. 5", Err(NumberError::NotFinite)),
+            ("1\u{200b}2", Err(NumberError::NotFinite)),
+            ("5%", Err(NumberError::NotFinite)),
+            ("74.5 C", Err(NumberError::NotFinite)),
+            ("62.5±0.1", Err(NumberError::NotFinite)),
+            ("\u{2212}5", Err(NumberError::NotFinite)),
+            ("３.５", Err(NumberError::NotFinite)),
+            ("٣٤", Err(NumberError::NotFinite)),
+            ("0x10", Err(NumberError::NotFinite)),
+            ("1_000", Err(NumberError::NotFinite)),
+            ("inf", Err(NumberError::NotFinite)),
+            ("-Infinity", Err(NumberError::NotFinite)),
+            ("1e39", Err(NumberError::NotFinite)),
+            ("TRUE", Err(NumberError::NotFinite)),
         ] {
-            assert_eq!(number(text, Decimal::Point), wanted, "{text:?}");
+            assert_eq!(parse_number(text, DecimalMark::Point), wanted, "{text:?}");
         }
     }
 
@@ -144,17 +148,17 @@ mod tests {
             ("1,000", Ok(1.0)),
             ("7", Ok(7.0)),
             ("1,5e-3", Ok(0.0015)),
-            ("75.5", Err(NoNumber::OtherMark)),
-            ("1.000,5", Err(NoNumber::NotFinite)),
-            ("1,000,5", Err(NoNumber::NotFinite)),
-            (">7,5", Err(NoNumber::Censored)),
-            (".", Err(NoNumber::Missing)),
+            ("75.5", Err(NumberError::WrongDecimalMark)),
+            ("1.000,5", Err(NumberError::NotFinite)),
+            ("1,000,5", Err(NumberError::NotFinite)),
+            (">7,5", Err(NumberError::Censored)),
+            (".", Err(NumberError::Missing)),
         ] {
-            assert_eq!(number(text, Decimal::Comma), wanted, "{text:?}");
+            assert_eq!(parse_number(text, DecimalMark::Comma), wanted, "{text:?}");
         }
         for value in [0.1, -2.0, 1e-30, f32::MAX] {
-            for decimal in [Decimal::Point, Decimal::Comma] {
-                assert_eq!(number(&decimal.print(value), decimal), Ok(value));
+            for decimal in [DecimalMark::Point, DecimalMark::Comma] {
+                assert_eq!(parse_number(&decimal.format(value), decimal), Ok(value));
             }
         }
     }

@@ -13,19 +13,19 @@ use zip::result::ZipError;
 use crate::quoted;
 
 /// A file that is read as UTF-8, whatever its encoding.
-pub struct Opened {
+pub struct TextFile {
     /// What it says, in UTF-8.
     pub reader: Box<dyn Read + Send>,
     /// SHA-256 of the bytes as they lie in the file, in hexadecimal.
     pub sha256: String,
     /// What may be wrong with the characters, where that is a guess.
-    pub doubt: Option<&'static str>,
+    pub encoding_warning: Option<&'static str>,
     /// Whether its name says that columns stand between tabs.
-    pub tabs: bool,
+    pub tab_separated: bool,
 }
 
 /// What is known of a file that cannot be read.
-pub(crate) struct Unreadable {
+pub(crate) struct NotATable {
     /// SHA-256 of its bytes.
     pub(crate) sha256: String,
     /// Why, as a whole sentence about "it".
@@ -42,31 +42,31 @@ const CHUNK: usize = 1 << 16;
 ///
 /// # Errors
 /// If it cannot be read or unpacked, or is no text.
-pub fn open(path: &Path) -> Result<Opened> {
-    try_open(path)?.map_err(|unreadable| Error::data(unreadable.reason).in_file(path, None))
+pub fn open_text(path: &Path) -> Result<TextFile> {
+    open_or_explain(path)?.map_err(|unreadable| Error::data(unreadable.reason).in_file(path, None))
 }
 
-/// As [`open`], but what is whole and no text is told apart from what is broken.
-pub(crate) fn try_open(path: &Path) -> Result<Result<Opened, Unreadable>> {
+/// As [`open_text`], but what is whole and no text is told apart from what is broken.
+pub(crate) fn open_or_explain(path: &Path) -> Result<Result<TextFile, NotATable>> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let mut file = File::open(path).map_err(io)?;
-    let on_disk = Survey::of(&mut file).map_err(io)?;
+    let on_disk = FileScan::of(&mut file).map_err(io)?;
     let sha256 = on_disk.sha256.clone();
     let mut name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     name.truncate(name.strip_suffix(".gz").unwrap_or(&name).len());
     let unpacked = match unpack(path, &on_disk.start, &mut name)? {
         Ok(unpacked) => unpacked,
-        Err(reason) => return Ok(Err(Unreadable { sha256, reason })),
+        Err(reason) => return Ok(Err(NotATable { sha256, reason })),
     };
     let survey = match &unpacked {
-        Some(bytes) => Survey::of(&mut &bytes[..]).map_err(io)?,
+        Some(bytes) => FileScan::of(&mut &bytes[..]).map_err(io)?,
         None => on_disk,
     };
     let (encoding, marked) = survey.encoding();
     if let Some(what) = survey.no_table(encoding) {
-        return Ok(Err(Unreadable { sha256, reason: format!("it is {what}") }));
+        return Ok(Err(NotATable { sha256, reason: format!("it is {what}") }));
     }
-    let mut doubt = None;
+    let mut encoding_warning = None;
     let reader: Box<dyn Read + Send> = match (unpacked, encoding == UTF_8 && survey.utf8) {
         (Some(bytes), true) => {
             let mut cursor = Cursor::new(bytes);
@@ -80,7 +80,7 @@ pub(crate) fn try_open(path: &Path) -> Result<Result<Opened, Unreadable>> {
         (unpacked, false) => {
             let bytes = unpacked.map_or_else(|| std::fs::read(path), Ok).map_err(io)?;
             let (text, wrong) = encoding.decode_with_bom_removal(&bytes);
-            doubt = match encoding.name() {
+            encoding_warning = match encoding.name() {
                 "windows-1252" => Some("neither UTF-8 nor UTF-16, read as Windows-1252"),
                 "UTF-8" if wrong => Some("not all of it is UTF-8, as its first bytes say; the rest is read as `�`"),
                 _ if wrong => Some("not all of it is UTF-16; the rest is read as `�`"),
@@ -89,11 +89,16 @@ pub(crate) fn try_open(path: &Path) -> Result<Result<Opened, Unreadable>> {
             Box::new(Cursor::new(text.into_owned().into_bytes()))
         }
     };
-    Ok(Ok(Opened { reader, sha256, doubt, tabs: [".tsv", ".tab"].iter().any(|end| name.ends_with(end)) }))
+    Ok(Ok(TextFile {
+        reader,
+        sha256,
+        encoding_warning,
+        tab_separated: [".tsv", ".tab"].iter().any(|end| name.ends_with(end)),
+    }))
 }
 
 /// Whether a file is a table by its name: `.csv`, `.tsv` or `.tab`, also packed as `.gz` or `.zip`; or any `.zip`.
-pub fn is_table(path: &Path) -> bool {
+pub fn is_table_file(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let inner = name.strip_suffix(".gz").unwrap_or(&name);
     name.ends_with(".zip") || [".csv", ".tsv", ".tab"].iter().any(|end| inner.ends_with(end))
@@ -154,7 +159,7 @@ fn member(names: &[String]) -> Result<&str, String> {
 }
 
 /// What a first reading of bytes tells.
-struct Survey {
+struct FileScan {
     /// The first of them.
     start: Vec<u8>,
     utf8: bool,
@@ -163,7 +168,7 @@ struct Survey {
     sha256: String,
 }
 
-impl Survey {
+impl FileScan {
     fn of(file: &mut impl Read) -> std::io::Result<Self> {
         let (mut sha256, mut start, mut utf8, mut zero) = (Sha256::new(), Vec::new(), true, false);
         let mut buffer = vec![0; CHUNK];

@@ -1,4 +1,4 @@
-//! Records of a CSV file, each with the line on which it begins.
+//! RecordReader of a CSV file, each with the line on which it begins.
 
 use std::collections::VecDeque;
 use std::io::{Read, Result};
@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 ///
 /// # Errors
 /// If it is not one ASCII character that has no other meaning in CSV.
-pub fn delimiter<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u8, D::Error> {
+pub fn deserialize_delimiter<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u8, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.as_bytes() {
         [one] if one.is_ascii() && !matches!(one, b'"' | b'\r' | b'\n') => Ok(*one),
@@ -18,14 +18,14 @@ pub fn delimiter<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Res
     }
 }
 
-/// The records, read so far. Lines without any character are none.
-pub(crate) struct Records(csv::Reader<Lines>);
+/// The records, read so far. LineTracker without any character are none.
+pub(crate) struct RecordReader(csv::Reader<LineTracker>);
 
-impl Records {
+impl RecordReader {
     pub(crate) fn new(reader: Box<dyn Read + Send>, delimiter: u8) -> Self {
         let mut builder = csv::ReaderBuilder::new();
         builder.delimiter(delimiter).flexible(true).has_headers(false).buffer_capacity(1 << 16);
-        Self(builder.from_reader(Lines::new(reader)))
+        Self(builder.from_reader(LineTracker::new(reader)))
     }
 
     /// Reads the next record, if there is one. Its position says the line on which it begins, as editors count lines.
@@ -41,7 +41,7 @@ impl Records {
 }
 
 /// Passes bytes on and remembers where lines begin.
-struct Lines {
+struct LineTracker {
     reader: Box<dyn Read + Send>,
     /// The place of the next byte, and its line.
     place: u64,
@@ -52,7 +52,7 @@ struct Lines {
     starts: VecDeque<(u64, u64)>,
 }
 
-impl Lines {
+impl LineTracker {
     fn new(reader: Box<dyn Read + Send>) -> Self {
         Self { reader, place: 0, line: 0, before: None, starts: VecDeque::new() }
     }
@@ -78,7 +78,7 @@ impl Lines {
     }
 }
 
-impl Read for Lines {
+impl Read for LineTracker {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let read = self.reader.read(buffer)?;
         let bytes = &buffer[..read];
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn records(text: &str, step: usize) -> Vec<(u64, String)> {
-        let mut records = Records::new(Box::new(Slow(text.as_bytes().to_vec(), step)), b',');
+        let mut records = RecordReader::new(Box::new(Slow(text.as_bytes().to_vec(), step)), b',');
         let (mut all, mut record) = (Vec::new(), StringRecord::new());
         while records.next(&mut record).unwrap() {
             all.push((record.position().unwrap().line(), record.iter().collect::<Vec<_>>().join("/")));

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use plugin_api::{Context, Result};
 
-/// Letters of a word.
+/// LetterCounts of a word.
 const WORD: usize = 2;
 /// How many counts of words are kept of a sequence. Several words may share one, which only makes pairs look closer.
 const COUNTS: usize = 256;
@@ -30,15 +30,15 @@ pub(crate) fn components(sequences: &[&[u8]], identity: f64, ctx: &Context<'_>) 
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
     let sorted: Vec<&[u8]> = order.iter().map(|&i| sequences[i]).collect();
-    let counts: Vec<[u8; COUNTS]> = sorted.iter().map(|sequence| counts(sequence)).collect();
-    let forest = Mutex::new(Forest((0..sorted.len()).collect()));
+    let counts: Vec<[u8; COUNTS]> = sorted.iter().map(|sequence| word_counts(sequence)).collect();
+    let forest = Mutex::new(DisjointSets((0..sorted.len()).collect()));
     let lock = || forest.lock().unwrap_or_else(PoisonError::into_inner);
     let next = AtomicUsize::new(0);
     // Each thread takes a block, with what all of them know by then, and adds what it finds.
     let some = || -> Result<()> {
-        let mut reach = Reach::default();
+        let mut reach = BoundedEditDistance::default();
         loop {
-            let rows = range(next.fetch_add(BLOCK, Ordering::Relaxed), sorted.len());
+            let rows = block_at(next.fetch_add(BLOCK, Ordering::Relaxed), sorted.len());
             if rows.is_empty() {
                 return Ok(());
             }
@@ -76,23 +76,23 @@ fn near_pairs(
     sorted: &[&[u8]],
     counts: &[[u8; COUNTS]],
     identity: f64,
-    known: &mut Forest,
-    reach: &mut Reach,
+    known: &mut DisjointSets,
+    reach: &mut BoundedEditDistance,
 ) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for start in (0..rows.end).step_by(BLOCK) {
-        let others = range(start, rows.end);
+        let others = block_at(start, rows.end);
         // The shortest of the earlier, longer ones against the longest of these: if they are too far apart, all are.
         let (longer, shorter) = (sorted[others.end - 1].len(), sorted[rows.start].len());
-        if shorter + edits(longer, identity) < longer || known.is_one(rows.clone().chain(others.clone())) {
+        if shorter + max_edits(longer, identity) < longer || known.all_joined(rows.clone().chain(others.clone())) {
             continue;
         }
-        let most: Vec<usize> = others.clone().map(|other| edits(sorted[other].len(), identity)).collect();
+        let most: Vec<usize> = others.clone().map(|other| max_edits(sorted[other].len(), identity)).collect();
         for row in rows.clone() {
             let mut root = known.root(row);
             for (other, &most) in (others.start..others.end.min(row)).zip(&most) {
                 if known.root(other) != root
-                    && !differ(&counts[other], &counts[row], 2 * WORD * most)
+                    && !differ_by_more_than(&counts[other], &counts[row], 2 * WORD * most)
                     && reach.within(sorted[other], sorted[row], most)
                 {
                     known.join(other, row);
@@ -106,18 +106,18 @@ fn near_pairs(
 }
 
 /// The block that starts there; empty past the end.
-fn range(start: usize, count: usize) -> Range<usize> {
+fn block_at(start: usize, count: usize) -> Range<usize> {
     start..count.min(start + BLOCK)
 }
 
 /// How many edits keep the identity with a sequence of this length, the longer one.
-fn edits(longer: usize, identity: f64) -> usize {
+fn max_edits(longer: usize, identity: f64) -> usize {
     // 0.1 × 230 is a little less than 23.
     ((1.0 - identity) * longer as f64 + 1e-9) as usize
 }
 
 /// How often words occur.
-fn counts(sequence: &[u8]) -> [u8; COUNTS] {
+fn word_counts(sequence: &[u8]) -> [u8; COUNTS] {
     let mut counts = [0_u8; COUNTS];
     for word in sequence.windows(WORD) {
         let number = word.iter().fold(0_u32, |number, &letter| number.wrapping_mul(31).wrapping_add(letter.into()));
@@ -128,7 +128,7 @@ fn counts(sequence: &[u8]) -> [u8; COUNTS] {
 }
 
 /// Whether counts differ by more than `most` in all.
-fn differ(a: &[u8; COUNTS], b: &[u8; COUNTS], most: usize) -> bool {
+fn differ_by_more_than(a: &[u8; COUNTS], b: &[u8; COUNTS], most: usize) -> bool {
     let mut sum = 0;
     a.chunks_exact(STEP).zip(b.chunks_exact(STEP)).any(|(a, b)| {
         // Without a check for overflow, which 64 bytes cannot cause, so that it is one sum of vectors.
@@ -139,9 +139,9 @@ fn differ(a: &[u8; COUNTS], b: &[u8; COUNTS], most: usize) -> bool {
 
 /// Which sequences are joined so far: each points to another of its component, or to itself.
 #[derive(Clone)]
-struct Forest(Vec<usize>);
+struct DisjointSets(Vec<usize>);
 
-impl Forest {
+impl DisjointSets {
     fn root(&mut self, mut at: usize) -> usize {
         while self.0[at] != at {
             self.0[at] = self.0[self.0[at]];
@@ -155,7 +155,7 @@ impl Forest {
         self.0[a.max(b)] = a.min(b);
     }
 
-    fn is_one(&mut self, mut all: impl Iterator<Item = usize>) -> bool {
+    fn all_joined(&mut self, mut all: impl Iterator<Item = usize>) -> bool {
         let first = all.next().map(|first| self.root(first));
         all.all(|other| Some(self.root(other)) == first)
     }
@@ -163,12 +163,12 @@ impl Forest {
 
 /// How far into the first sequence each diagonal reaches, before and after one more edit.
 #[derive(Default)]
-struct Reach {
+struct BoundedEditDistance {
     before: Vec<isize>,
     after: Vec<isize>,
 }
 
-impl Reach {
+impl BoundedEditDistance {
     /// Whether `most` edits are enough to make one sequence the other.
     fn within(&mut self, a: &[u8], b: &[u8], most: usize) -> bool {
         const NOWHERE: isize = isize::MIN / 2;
@@ -195,7 +195,7 @@ impl Reach {
                     self.after[place] = NOWHERE;
                     continue;
                 }
-                let end = start + common(&a[start as usize..], &b[(start + diagonal).max(0) as usize..]);
+                let end = start + common_prefix(&a[start as usize..], &b[(start + diagonal).max(0) as usize..]);
                 if diagonal == home && end >= rows {
                     return true;
                 }
@@ -208,7 +208,7 @@ impl Reach {
 }
 
 /// How many letters two texts have in common at their start.
-fn common(a: &[u8], b: &[u8]) -> isize {
+fn common_prefix(a: &[u8], b: &[u8]) -> isize {
     let mut done = 0;
     for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
         let different = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn edits_are_those_of_the_definition_and_the_filter_never_tells_near_ones_apart() {
-        let (mut rng, mut reach) = (ChaCha8Rng::seed_from_u64(1), Reach::default());
+        let (mut rng, mut reach) = (ChaCha8Rng::seed_from_u64(1), BoundedEditDistance::default());
         for _ in 0..3000 {
             let a = {
                 let letters = rng.random_range(1..60);
@@ -275,7 +275,7 @@ mod tests {
             let exact = distance(&a, &b);
             for most in [0, 1, 3, exact.saturating_sub(1), exact, exact + 1, 20] {
                 assert_eq!(reach.within(&a, &b, most), exact <= most, "{exact} and {most}");
-                assert!(exact > most || !differ(&counts(&a), &counts(&b), 2 * WORD * most));
+                assert!(exact > most || !differ_by_more_than(&word_counts(&a), &word_counts(&b), 2 * WORD * most));
             }
         }
         assert!(reach.within(b"", b"", 0) && !reach.within(b"", b"AB", 1) && reach.within(b"AB", b"", 2));

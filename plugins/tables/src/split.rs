@@ -28,18 +28,18 @@ const MAX_ALPHA: f64 = 1e6;
 
 /// Where the rows of a task go, by their numbers.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Deal {
+pub struct Split {
     /// The rows to train on, in random order unless the split is given.
     pub train: Vec<usize>,
     /// The rows to test on, in random order unless the split is given.
     pub test: Vec<usize>,
     /// How many of the rows to train on each site gets, one site after the other; none if all are one client's.
-    pub sites: Vec<usize>,
+    pub site_sizes: Vec<usize>,
 }
 
-impl Deal {
-    /// A deal at random, in which every row has exactly one place, and rows of one group are on one side; all are one
-    /// client's until they are [`shared`](Self::shared).
+impl Split {
+    /// A split at random, in which every row has exactly one place, and rows of one group are on one side; all are one
+    /// client's until they are [`across_sites`](Self::across_sites).
     ///
     /// `groups` has the group of each row, numbered from 0. `strata` has the part of the data that each belongs to, such
     /// as its file, numbered alike: the fraction is met in each as closely as whole groups allow, taken at random. Where
@@ -48,37 +48,37 @@ impl Deal {
     /// stratum, `test_fraction` of the rows, rounded, are for testing.
     pub fn random(groups: &[usize], strata: &[usize], test_fraction: f64, seed: Seed) -> Self {
         let (train, test) = holdout(groups, strata, test_fraction, &mut rng(seed, "test"));
-        Self { train, test, sites: Vec::new() }
+        Self { train, test, site_sizes: Vec::new() }
     }
 
-    /// The deal of rows of which it is known whether they are for testing, in their order; all are one client's.
+    /// The split of rows of which it is known whether they are for testing, in their order; all are one client's.
     pub fn given(for_testing: impl IntoIterator<Item = bool>) -> Self {
         let (test, train): (Vec<_>, Vec<_>) = for_testing.into_iter().enumerate().partition(|(_, test)| *test);
         let numbers = |rows: Vec<(usize, bool)>| rows.into_iter().map(|(row, _)| row).collect();
-        Self { train: numbers(train), test: numbers(test), sites: Vec::new() }
+        Self { train: numbers(train), test: numbers(test), site_sizes: Vec::new() }
     }
 
-    /// The same deal to these sites. The rows to train on should be in random order.
+    /// The same split to these sites. The rows to train on should be in random order.
     #[must_use]
-    pub fn shared(mut self, sites: Option<Sites>, seed: Seed) -> Self {
-        self.sites = sites.map_or_else(Vec::new, |Sites { count, alpha }| {
+    pub fn across_sites(mut self, sites: Option<Sites>, seed: Seed) -> Self {
+        self.site_sizes = sites.map_or_else(Vec::new, |Sites { count, alpha }| {
             lengths(self.train.len(), &proportions(count.get(), alpha, &mut rng(seed, "clients")))
         });
         self
     }
 
-    /// The same deal of some of the rows.
+    /// The same split of some of the rows.
     #[must_use]
-    pub fn only(&self, keep: impl Fn(usize) -> bool) -> Self {
+    pub fn filter(&self, keep: impl Fn(usize) -> bool) -> Self {
         let kept = |rows: &[usize]| rows.iter().copied().filter(|&row| keep(row)).collect::<Vec<_>>();
-        let sites = self.parts().map(|part| kept(part).len()).collect();
-        Self { train: kept(&self.train), test: kept(&self.test), sites }
+        let site_sizes = self.site_rows().map(|part| kept(part).len()).collect();
+        Self { train: kept(&self.train), test: kept(&self.test), site_sizes }
     }
 
     /// The rows to train on of each site.
-    pub fn parts(&self) -> impl Iterator<Item = &[usize]> {
+    pub fn site_rows(&self) -> impl Iterator<Item = &[usize]> {
         let mut rest = &self.train[..];
-        self.sites.iter().map(move |&length| {
+        self.site_sizes.iter().map(move |&length| {
             let (part, after) = rest.split_at(length);
             rest = after;
             part
@@ -86,8 +86,8 @@ impl Deal {
     }
 
     /// How many rows to train on no site gets.
-    pub fn lost(&self) -> usize {
-        if self.sites.is_empty() { 0 } else { self.train.len() - self.sites.iter().sum::<usize>() }
+    pub fn unassigned(&self) -> usize {
+        if self.site_sizes.is_empty() { 0 } else { self.train.len() - self.site_sizes.iter().sum::<usize>() }
     }
 }
 
@@ -136,11 +136,11 @@ mod tests {
 
     #[test]
     fn a_given_split_keeps_the_order_of_rows() {
-        let deal = Deal::given([false, true, false, false, true]);
-        assert_eq!((&deal.train[..], &deal.test[..], deal.parts().count()), (&[0, 2, 3][..], &[1, 4][..], 0));
+        let split = Split::given([false, true, false, false, true]);
+        assert_eq!((&split.train[..], &split.test[..], split.site_rows().count()), (&[0, 2, 3][..], &[1, 4][..], 0));
         let sites = Sites { count: 2.try_into().unwrap(), alpha: 1.0 };
-        let shared = deal.clone().shared(Some(sites), Seed::new(1));
-        assert_eq!((shared.parts().collect::<Vec<_>>().concat(), shared.lost()), (deal.train, 0));
+        let shared = split.clone().across_sites(Some(sites), Seed::new(1));
+        assert_eq!((shared.site_rows().collect::<Vec<_>>().concat(), shared.unassigned()), (split.train, 0));
     }
 
     #[test]
@@ -162,12 +162,12 @@ mod tests {
         // The same fifty sequences in two files, thirty of them and ten others in a third, and one row in a fourth.
         let sequences = (0..50).chain(0..50).chain(20..60).chain([0]).collect::<Vec<usize>>();
         let strata = [vec![0; 50], vec![1; 50], vec![2; 40], vec![3]].concat();
-        let deal = Deal::random(&sequences, &strata, 0.2, Seed::new(5));
-        let tested = |stratum| deal.only(|row| strata[row] == stratum).test.len();
+        let split = Split::random(&sequences, &strata, 0.2, Seed::new(5));
+        let tested = |stratum| split.filter(|row| strata[row] == stratum).test.len();
         assert_eq!([tested(0), tested(1), tested(3)], [10, 10, 0]);
         assert!(tested(2).abs_diff(8) <= 1, "{}", tested(2));
         let on = |rows: &[usize]| rows.iter().map(|&row| sequences[row]).collect::<std::collections::BTreeSet<_>>();
-        assert!(on(&deal.train).is_disjoint(&on(&deal.test)));
+        assert!(on(&split.train).is_disjoint(&on(&split.test)));
     }
 
     #[test]
@@ -177,12 +177,15 @@ mod tests {
                 for test_fraction in [0.001, 0.2, 0.999] {
                     let sites = Sites { count: count.try_into().unwrap(), alpha };
                     let groups: Vec<usize> = (0..rows).map(|row| row / 3).collect();
-                    let deal = Deal::random(&groups, &vec![0; rows], test_fraction, Seed::new(seed));
-                    let deal = deal.shared(Some(sites), Seed::new(seed));
-                    assert_eq!((deal.sites.len(), deal.lost(), deal.parts().count()), (count, 0, count));
-                    let parts = deal.parts().collect::<Vec<_>>().concat();
-                    assert_eq!(parts, deal.train);
-                    let mut all = [parts, deal.test].concat();
+                    let split = Split::random(&groups, &vec![0; rows], test_fraction, Seed::new(seed));
+                    let split = split.across_sites(Some(sites), Seed::new(seed));
+                    assert_eq!(
+                        (split.site_sizes.len(), split.unassigned(), split.site_rows().count()),
+                        (count, 0, count)
+                    );
+                    let parts = split.site_rows().collect::<Vec<_>>().concat();
+                    assert_eq!(parts, split.train);
+                    let mut all = [parts, split.test].concat();
                     all.sort_unstable();
                     assert_eq!(all, (0..rows).collect::<Vec<_>>());
                 }
@@ -194,9 +197,9 @@ mod tests {
     fn some_of_the_rows_stay_where_they_were() {
         let sites = Sites { count: 3.try_into().unwrap(), alpha: 1.0 };
         let all: Vec<usize> = (0..60).collect();
-        let deal = Deal::random(&all, &[0; 60], 0.2, Seed::new(1)).shared(Some(sites), Seed::new(1));
-        let even = deal.only(|row| row % 2 == 0);
-        for (part, whole) in even.parts().zip(deal.parts()) {
+        let split = Split::random(&all, &[0; 60], 0.2, Seed::new(1)).across_sites(Some(sites), Seed::new(1));
+        let even = split.filter(|row| row % 2 == 0);
+        for (part, whole) in even.site_rows().zip(split.site_rows()) {
             assert_eq!(part, whole.iter().copied().filter(|row| row % 2 == 0).collect::<Vec<_>>());
         }
         assert_eq!(even.train.len() + even.test.len(), 30);

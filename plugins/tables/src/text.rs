@@ -3,16 +3,16 @@
 
 use std::borrow::Cow;
 
-pub use crate::open::{Opened, open};
+pub use crate::open::{TextFile, open_text};
 
 /// Many texts in one piece of memory.
 #[derive(Clone, Debug, Default)]
-pub struct Texts {
+pub struct TextBuffer {
     all: String,
     ends: Vec<usize>,
 }
 
-impl Texts {
+impl TextBuffer {
     /// Adds one text: these parts, one after the other.
     pub fn push(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.all.push_str(part));
@@ -46,23 +46,23 @@ impl Texts {
 
 /// The text without white space, which neither a chain nor a number has inside, and without characters that show
 /// nothing: soft hyphen, zero-width space and joiners, directional marks, word joiner and byte order mark.
-pub fn visible(text: &str) -> Cow<'_, str> {
+pub fn strip_invisible(text: &str) -> Cow<'_, str> {
     // A block at a time, without a way out inside it, so that it is one comparison of vectors.
     let plain = |block: &[u8]| block.iter().fold(true, |plain, byte| plain & byte.is_ascii_graphic());
     if text.as_bytes().chunks(32).all(plain) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().filter(|&c| !is_unseen(c)).collect())
+    Cow::Owned(text.chars().filter(|&c| !is_invisible(c)).collect())
 }
 
-/// The chain that a field holds, in upper case and [`visible`] alone; none where the field says that it
+/// The chain that a field holds, in upper case and [`strip_invisible`] alone; none where the field says that it
 /// [is missing](is_missing), or has no letter at all, as `0` has none.
-pub fn chain(text: &str) -> Option<Cow<'_, str>> {
+pub fn normalise_chain(text: &str) -> Option<Cow<'_, str>> {
     if is_missing(text) {
         return None;
     }
-    let mut chain = visible(text);
-    // As in `visible`, without a way out inside.
+    let mut chain = strip_invisible(text);
+    // As in `strip_invisible`, without a way out inside.
     let (mut lower, mut upper) = (false, false);
     for byte in chain.bytes() {
         lower |= byte.is_ascii_lowercase();
@@ -74,9 +74,9 @@ pub fn chain(text: &str) -> Option<Cow<'_, str>> {
     (lower | upper).then_some(chain)
 }
 
-/// The text without what [`visible`] leaves out at its start and its end; what stands between is as it is.
-pub fn trimmed(text: &str) -> &str {
-    text.trim_matches(is_unseen)
+/// The text without what [`strip_invisible`] leaves out at its start and its end; what stands between is as it is.
+pub fn trim_invisible(text: &str) -> &str {
+    text.trim_matches(is_invisible)
 }
 
 /// What pandas reads as a missing value unless told otherwise.
@@ -95,15 +95,15 @@ const ALSO_MISSING: [&str; 19] = [
 /// Whether a text stands for a missing value: pandas' list ([`PANDAS_MISSING`]) and `-`, `--`, `---`, `–`, `—`, `.`, `?`,
 /// `n.a.`, `nd`, `n.d.`, `n/d`, `(null)`, `\N`, `#VALUE!`, `#DIV/0!`, `#REF!`, `#NAME?`, `#NUM!`, `#NULL!`.
 ///
-/// Upper and lower case are the same, and what [`trimmed`] removes does not count. No chain that anybody measured is
+/// Upper and lower case are the same, and what [`trim_invisible`] removes does not count. No chain that anybody measured is
 /// spelled `NA`, `ND` or `None`, so one that reads like this is missing as well.
 pub fn is_missing(text: &str) -> bool {
     // None has more bytes than `#N/A N/A`, and a chain has.
-    let text = trimmed(text);
+    let text = trim_invisible(text);
     text.len() <= 8 && PANDAS_MISSING.iter().chain(&ALSO_MISSING).any(|missing| missing.eq_ignore_ascii_case(text))
 }
 
-pub(crate) fn is_unseen(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     let shows_nothing = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     c.is_whitespace() || c.is_control() || shows_nothing
@@ -128,20 +128,20 @@ mod tests {
 
     #[test]
     fn a_chain_is_in_upper_case_and_has_letters() {
-        assert!(matches!(chain("EVQLVESGGG"), Some(Cow::Borrowed("EVQLVESGGG"))));
-        assert_eq!(chain(" ev\u{ad}Q lv\n").as_deref(), Some("EVQLV"));
-        assert_eq!(chain("evx*é").as_deref(), Some("EVX*é"));
+        assert!(matches!(normalise_chain("EVQLVESGGG"), Some(Cow::Borrowed("EVQLVESGGG"))));
+        assert_eq!(normalise_chain(" ev\u{ad}Q lv\n").as_deref(), Some("EVQLV"));
+        assert_eq!(normalise_chain("evx*é").as_deref(), Some("EVX*é"));
         for text in ["", " ", "nan", "NA", "-", "0", "12.5", "----", "*"] {
-            assert_eq!(chain(text), None, "{text}");
+            assert_eq!(normalise_chain(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_text_without_unseen_characters_is_not_copied() {
-        assert!(matches!(visible("EVQLVESGGGLVQPGGSLRLSCAASGFNIKDTYIHWVRQAPGKGLEWV|-0.5"), Cow::Borrowed(_)));
-        assert_eq!(visible("\u{a0}\u{202d}1.5\u{200b}\u{feff} \r\n"), "1.5");
+        assert!(matches!(strip_invisible("EVQLVESGGGLVQPGGSLRLSCAASGFNIKDTYIHWVRQAPGKGLEWV|-0.5"), Cow::Borrowed(_)));
+        assert_eq!(strip_invisible("\u{a0}\u{202d}1.5\u{200b}\u{feff} \r\n"), "1.5");
         let late = "A".repeat(100) + "\u{ad}B";
-        assert_eq!(visible(&late), "A".repeat(100) + "B");
-        assert_eq!(trimmed("\u{feff} a\u{ad} b\u{200b}\r\n"), "a\u{ad} b");
+        assert_eq!(strip_invisible(&late), "A".repeat(100) + "B");
+        assert_eq!(trim_invisible("\u{feff} a\u{ad} b\u{200b}\r\n"), "a\u{ad} b");
     }
 }

@@ -12,14 +12,14 @@ use crate::ROWS_PER_CHECK;
 const BLOCK: usize = 1 << 16;
 
 /// The fields of rows, as they will stand in the file.
-pub struct Fields {
+pub struct RowWriter {
     delimiter: u8,
     bytes: Vec<u8>,
     /// Where the row begins.
     row: usize,
 }
 
-impl Fields {
+impl RowWriter {
     fn new(delimiter: u8) -> Self {
         Self { delimiter, bytes: Vec::with_capacity(BLOCK), row: 0 }
     }
@@ -72,7 +72,7 @@ pub fn write_csv(
     header: &[String],
     rows: usize,
     ctx: &Context<'_>,
-    row: impl FnMut(usize, &mut Fields),
+    row: impl FnMut(usize, &mut RowWriter),
 ) -> Result<()> {
     let part = path.with_extension("csv.part");
     let written = write_part(&part, delimiter, header, rows, ctx, row);
@@ -90,11 +90,11 @@ fn write_part(
     header: &[String],
     rows: usize,
     ctx: &Context<'_>,
-    mut row: impl FnMut(usize, &mut Fields),
+    mut row: impl FnMut(usize, &mut RowWriter),
 ) -> Result<()> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let mut file = File::create(path).map_err(io)?;
-    let mut fields = Fields::new(delimiter);
+    let mut fields = RowWriter::new(delimiter);
     header.iter().for_each(|name| fields.push(&[name]));
     fields.end();
     for done in 0..rows {
@@ -126,7 +126,7 @@ mod tests {
             for columns in 1..=3 {
                 let row = |row: usize| (0..columns).map(move |column| texts[(row * 5 + column * 7) % texts.len()]);
                 let header: Vec<String> = row(0).map(str::to_owned).collect();
-                let fields = |at: usize, fields: &mut Fields| row(at).for_each(|text| fields.push(&[text]));
+                let fields = |at: usize, fields: &mut RowWriter| row(at).for_each(|text| fields.push(&[text]));
                 write_csv(&path, delimiter, &header, texts.len(), &Context::new(&Silent), fields).unwrap();
                 let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
                 writer.write_record(&header).unwrap();
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_field_of_parts_is_one_field() {
-        let mut fields = Fields::new(b',');
+        let mut fields = RowWriter::new(b',');
         fields.push(&["a,", "|", "\"b"]);
         fields.push(&[]);
         fields.push(&["c", "|", "d"]);

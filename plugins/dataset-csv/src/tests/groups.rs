@@ -19,7 +19,7 @@ fn overlaps(told: &[String]) -> Vec<&str> {
 }
 
 /// The sequences of all training tables, and those of all test tables.
-fn sides(csv: &mut Csv) -> [BTreeSet<String>; 2] {
+fn sides(csv: &mut CsvDataset) -> [BTreeSet<String>; 2] {
     let names: Vec<String> = csv.describe(&ctx()).unwrap().clients.into_iter().map(|client| client.name).collect();
     let mut sides = [BTreeSet::new(), BTreeSet::new()];
     for task in names.iter().flat_map(|name| csv.load(name, &ctx()).unwrap()) {

@@ -23,7 +23,7 @@ fn file_with(keys: Value, bytes: impl AsRef<[u8]>) -> Read {
     std::fs::write(&path, bytes).unwrap();
     let lines = Lines::default();
     let mut rows = Vec::new();
-    let (_, source) = read(&path, &config(keys), Form::Raw, &Context::new(&lines), |_, _, antibody| {
+    let (_, source) = read(&path, &config(keys), ReadMode::Raw, &Context::new(&lines), |_, _, antibody| {
         rows.extend(antibody.map(|antibody| (antibody.combined.concat(), antibody.fitness)));
     })
     .unwrap();
@@ -120,7 +120,7 @@ fn a_row_with_too_few_fields_is_whole_where_the_reference_keeps_it() {
     let take = |record: &StringRecord, _: usize, antibody: Option<Antibody<'_>>| {
         rows.push((record.len(), antibody.map(|antibody| antibody.fitness)));
     };
-    let (names, source) = read(&path, &config(json!({})), Form::Whole, &Context::new(&lines), take).unwrap();
+    let (names, source) = read(&path, &config(json!({})), ReadMode::KeepUnusable, &Context::new(&lines), take).unwrap();
     assert_eq!((rows, names.len(), source.rows), (vec![(3, Some(1.0)), (2, None), (4, None)], 4, 1));
     let reasons = "wrong number of columns (line 5), no heavy chain; `chains = \"any\"` takes single chains (line 6), \
                    no `fitness` (line 3)";
@@ -256,14 +256,19 @@ fn a_million_rows_take_little_more_memory_than_their_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.csv");
     std::fs::write(&path, &text).unwrap();
-    let (mut texts, mut sum) = (fedplug_tables::text::Texts::default(), 0.0);
-    let (_, source) =
-        read(&path, &config(json!({})), Form::Raw, &Context::new(&plugin_api::context::Silent), |_, _, antibody| {
+    let (mut texts, mut sum) = (fedplug_tables::text::TextBuffer::default(), 0.0);
+    let (_, source) = read(
+        &path,
+        &config(json!({})),
+        ReadMode::Raw,
+        &Context::new(&plugin_api::context::Silent),
+        |_, _, antibody| {
             let Antibody { combined, fitness } = antibody.unwrap();
             texts.push(combined);
             sum += f64::from(fitness);
-        })
-        .unwrap();
+        },
+    )
+    .unwrap();
     assert_eq!((source.rows, source.skipped, sum), (1_000_000, vec![], 499_500_000.0));
     assert_eq!((texts.get(0), texts.get(999_999)), ("H0|L", "H999999|L"));
     // Bytes: a text's own and eight for its end, each in a vector that may be twice as large as needed.
@@ -287,6 +292,6 @@ fn a_long_reading_stops_on_request() {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heavy,light,fitness\nA,B,1\n").unwrap();
-    let error = read(file.path(), &config(json!({})), Form::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
+    let error = read(file.path(), &config(json!({})), ReadMode::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
     assert_eq!(*error.kind(), plugin_api::ErrorKind::Cancelled);
 }

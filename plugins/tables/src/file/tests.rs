@@ -11,11 +11,11 @@ fn read(name: &str, bytes: &[u8]) -> Read {
     let (told, mut rows) = (Told::default(), Vec::new());
     let ctx = Context::new(&told);
     let reasons = ["bad".to_owned()];
-    let rules = Rules { reasons: &reasons, short_rows: false, may_be_empty: false };
+    let rules = RowPolicy { reasons: &reasons, allow_short_rows: false, allow_empty: false };
     let file = CsvFile::open(&path, b',', &ctx).unwrap();
     let source = file.rows(rules, &ctx, |record| {
         rows.push((line(record), record[0].to_owned()));
-        if &record[0] == "bad" { Err(Unusable::Row(0)) } else { Ok(()) }
+        if &record[0] == "bad" { Err(RowError::Skip(0)) } else { Ok(()) }
     });
     let shown = format!("{}/", folder.path().display());
     (rows, source.unwrap().skipped, told.lines().into_iter().map(|line| line.replace(&shown, "")).collect())
@@ -71,6 +71,6 @@ fn tabs_are_told_by_the_name() {
     let ctx = Context::new(&told);
     let mut file = CsvFile::open(&path, b',', &ctx).unwrap();
     let names = file.names(&["h", "n"]);
-    let reason = file.lack(&names, &["h", "n"]).reason;
+    let reason = file.missing_columns(&names, &["h", "n"]).reason;
     assert_eq!(reason, "its columns stand between `,`, and its name says tabs; rename it to `.csv`");
 }

@@ -3,17 +3,17 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::text::Texts;
+use fedplug_tables::text::TextBuffer;
 use plugin_api::{Context, Result, Source};
 
-use crate::chains::{Chains, Place};
-use crate::config::{Config, Split};
-use crate::read::{Form, read};
+use crate::chains::{ChainColumns, Chains};
+use crate::config::{Config, SplitMethod};
+use crate::read::{ReadMode, read};
 
 /// All files of a task.
 #[derive(Debug)]
-pub(crate) struct Sheets {
-    pub(crate) sheets: Vec<Sheet>,
+pub(crate) struct RawTables {
+    pub(crate) sheets: Vec<RawTable>,
     /// What each row says, file after file; not a number where no model can use the row.
     pub(crate) fitness: Vec<f32>,
     /// Which chains are read.
@@ -22,20 +22,20 @@ pub(crate) struct Sheets {
 
 /// One file.
 #[derive(Debug)]
-pub(crate) struct Sheet {
+pub(crate) struct RawTable {
     pub(crate) names: Vec<String>,
     /// The file, below the root.
     pub(crate) path: PathBuf,
     /// The fields of all rows, row after row.
-    fields: Texts,
+    fields: TextBuffer,
     /// Where each row begins.
     lines: Vec<u64>,
     /// The number of its first row among all files' rows.
     first: usize,
-    chains: Place,
+    chains: ChainColumns,
 }
 
-impl Sheet {
+impl RawTable {
     pub(crate) fn rows(&self) -> usize {
         self.fields.len() / self.names.len()
     }
@@ -45,16 +45,16 @@ impl Sheet {
     }
 }
 
-impl Sheets {
+impl RawTables {
     /// Reads files. Whether the task can do with what they hold is for the caller to judge.
     pub(crate) fn read(files: &[PathBuf], config: &Config, ctx: &Context<'_>) -> Result<(Self, Vec<Source>)> {
         let form = match config.split() {
-            Split::Random => Form::Raw,
-            Split::Reference => Form::Whole,
+            SplitMethod::Random => ReadMode::Raw,
+            SplitMethod::Reference => ReadMode::KeepUnusable,
         };
         let (mut sheets, mut fitness, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for path in files {
-            let (first, mut fields, mut lines) = (fitness.len(), Texts::default(), Vec::new());
+            let (first, mut fields, mut lines) = (fitness.len(), TextBuffer::default(), Vec::new());
             let (names, source) = read(path, config, form, ctx, |record, width, antibody| {
                 lines.push(record.position().map_or(0, csv::Position::line));
                 record.iter().for_each(|field| fields.push(&[field]));
@@ -64,9 +64,9 @@ impl Sheets {
             sources.push(source);
             if !names.is_empty() {
                 let place = |wanted: &str| names.iter().position(|name| name == wanted);
-                let chains = Place::Apart { heavy: place("heavy"), light: place("light") };
+                let chains = ChainColumns::Apart { heavy: place("heavy"), light: place("light") };
                 let path = below(&config.root, path);
-                sheets.push(Sheet { names: distinct(names), path, fields, lines, first, chains });
+                sheets.push(RawTable { names: distinct(names), path, fields, lines, first, chains });
             }
         }
         Ok((Self { sheets, fitness, chains: config.chains }, sources))
@@ -79,9 +79,12 @@ impl Sheets {
     /// Each file on its own, with the numbers that its rows have among all.
     pub(crate) fn by_file(self) -> Vec<(Range<usize>, Self)> {
         let Self { sheets, fitness, chains } = self;
-        let alone = |sheet: Sheet| {
+        let alone = |sheet: RawTable| {
             let rows = sheet.first..sheet.first + sheet.rows();
-            (rows.clone(), Self { fitness: fitness[rows].to_vec(), sheets: vec![Sheet { first: 0, ..sheet }], chains })
+            (
+                rows.clone(),
+                Self { fitness: fitness[rows].to_vec(), sheets: vec![RawTable { first: 0, ..sheet }], chains },
+            )
         };
         sheets.into_iter().map(alone).collect()
     }

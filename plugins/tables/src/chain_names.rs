@@ -18,13 +18,13 @@ impl Chain {
 
     /// The chain that a column's name tells.
     pub(crate) fn of_column(name: &str) -> Option<Self> {
-        told(name)?.chain
+        parse_name(name)?.chain
     }
 }
 
 /// What a name tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ChainName {
     /// The antibody's name: that of the record without the words for its chain, in lower case.
     pub(crate) antibody: String,
     /// Which chain of it.
@@ -40,7 +40,7 @@ const FILLERS: [&str; 7] = ["chain", "chains", "variable", "region", "domain", "
 /// `ab0.HC`, `kappa ab0`, `mAb7VH`, `ab0|IGKV1-39`. The letters `H` and `L` count where they begin or end the first field, or
 /// are a field of their own and no word says it. The antibody's name is the rest of the first field, or the fields before
 /// the deciding one.
-pub(crate) fn told(name: &str) -> Option<Told> {
+pub(crate) fn parse_name(name: &str) -> Option<ChainName> {
     let fields: Vec<&str> =
         name.split(|c: char| c.is_whitespace() || c == '|').filter(|field| !field.is_empty()).collect();
     let words = |field: &&str| chain(pieces(field).filter_map(|(word, _)| spelled(word)).map(|(chain, _)| chain));
@@ -62,7 +62,7 @@ pub(crate) fn told(name: &str) -> Option<Told> {
     let (start, end) = (0..fields.len().min(1), 1..fields.len());
     let found = first(false, start.clone()).or_else(|| first(true, start)).or_else(|| first(false, end.clone()));
     let Some((place, chain, by_letter)) = found.or_else(|| first(true, end)) else {
-        return Some(Told { antibody: name.to_lowercase(), chain: None });
+        return Some(ChainName { antibody: name.to_lowercase(), chain: None });
     };
     // A word for one chain and a letter for the other.
     let chain = chain.filter(|chain| place > 0 || letters[0].is_none_or(|letter| letter == *chain))?;
@@ -77,7 +77,7 @@ pub(crate) fn told(name: &str) -> Option<Told> {
     };
     let before = rest(0..place.max(1));
     let antibody = if before.is_empty() { rest(0..fields.len()) } else { before };
-    Some(Told { antibody: antibody.to_lowercase(), chain: Some(chain) })
+    Some(ChainName { antibody: antibody.to_lowercase(), chain: Some(chain) })
 }
 
 /// The chain that all of these are, if there is one; nothing within if they are not one.
@@ -179,13 +179,17 @@ mod tests {
             ("antibody L heavy", "antibody l", Heavy),
             ("H", "", Heavy),
         ] {
-            assert_eq!(told(name), Some(Told { antibody: antibody.to_owned(), chain: Some(chain) }), "{name}");
+            assert_eq!(
+                parse_name(name),
+                Some(ChainName { antibody: antibody.to_owned(), chain: Some(chain) }),
+                "{name}"
+            );
         }
         for name in ["ab0", "1", "seq 17", "10E8", "HIV1", "Hal", "ab0_HL", "sp|P01857|HUMAN"] {
-            assert_eq!(told(name), Some(Told { antibody: name.to_lowercase(), chain: None }), "{name}");
+            assert_eq!(parse_name(name), Some(ChainName { antibody: name.to_lowercase(), chain: None }), "{name}");
         }
         for name in ["ab0_VH_VL", "ab0 kappa-heavy", "L-19_heavy", "ab0_H light chain", "ab0_L heavy chain"] {
-            assert_eq!(told(name), None, "{name}");
+            assert_eq!(parse_name(name), None, "{name}");
         }
     }
 }

@@ -7,28 +7,28 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use plugin_api::{Column, Error, Result, Table, cell_column};
 
-use crate::fasta::{Fasta, is_fasta};
-use crate::records::Records;
-use crate::text::{Texts, open, visible};
+use crate::fasta::{FastaColumns, is_fasta};
+use crate::records::RecordReader;
+use crate::text::{TextBuffer, open_text, strip_invisible};
 use crate::{not_csv, quoted};
 
 /// A file of rows to be predicted, CSV or FASTA, read so far.
-pub struct RowFile {
+pub struct PredictionFile {
     path: PathBuf,
     names: Vec<String>,
     rows: Rows,
     /// The names that columns have in the file, by those that the dataset knows.
     renamed: BTreeMap<String, String>,
     /// What the rows since the last table say, column by column.
-    cells: Vec<Texts>,
+    cells: Vec<TextBuffer>,
 }
 
 enum Rows {
-    Csv(Records),
-    Fasta(std::vec::IntoIter<StringRecord>),
+    Csv(RecordReader),
+    FastaColumns(std::vec::IntoIter<StringRecord>),
 }
 
-impl RowFile {
+impl PredictionFile {
     /// Begins to read a file, with tabs between columns where its name says so. `known` are the columns that the dataset can read, `renamed` the names that some of them have
     /// in the file. FASTA is read into the columns that `fasta` says, if the dataset takes it.
     ///
@@ -39,14 +39,14 @@ impl RowFile {
         delimiter: u8,
         known: &[&str],
         renamed: &BTreeMap<String, String>,
-        fasta: Option<Fasta<'_>>,
+        fasta: Option<FastaColumns<'_>>,
     ) -> Result<Self> {
         if let Some(name) = renamed.keys().find(|name| !known.contains(&name.as_str())) {
             let error = Error::config(format!("`{name}` is no column that the model reads")).at_key("predict-columns");
             return Err(error.help(format!("it reads {}", quoted(known))));
         }
-        let opened = open(path)?;
-        let delimiter = if opened.tabs { b'\t' } else { delimiter };
+        let opened = open_text(path)?;
+        let delimiter = if opened.tab_separated { b'\t' } else { delimiter };
         let mut source = BufReader::new(opened.reader);
         let start = source.fill_buf().map_err(|e| Error::io(path, &e))?;
         let (names, rows) = if is_fasta(path, start) {
@@ -54,26 +54,28 @@ impl RowFile {
                 let error = Error::data("a FASTA file has one text a record, and the model reads other columns");
                 error.in_file(path, None).help(format!("give it a CSV file with {}", quoted(known)))
             })?;
-            (fasta.columns(), Rows::Fasta(fasta.rows(path, source)?.into_iter()))
+            (fasta.columns(), Rows::FastaColumns(fasta.rows(path, source)?.into_iter()))
         } else {
-            let (mut records, mut header) = (Records::new(Box::new(source), delimiter), StringRecord::new());
+            let (mut records, mut header) = (RecordReader::new(Box::new(source), delimiter), StringRecord::new());
             records.next(&mut header).map_err(|e| not_csv(path, &e))?;
             (header.iter().map(str::to_owned).collect::<Vec<_>>(), Rows::Csv(records))
         };
-        let cells = vec![Texts::default(); names.len()];
+        let cells = vec![TextBuffer::default(); names.len()];
         Ok(Self { path: path.to_owned(), names, rows, renamed: renamed.clone(), cells })
     }
 
     /// Where a column stands; what does not show in names does not count.
-    pub fn place(&self, known: &str) -> Option<usize> {
+    pub fn position(&self, known: &str) -> Option<usize> {
         let wanted = self.name_of(known);
-        self.names.iter().position(|name| visible(name) == visible(wanted))
+        self.names.iter().position(|name| strip_invisible(name) == strip_invisible(wanted))
     }
 
     /// The columns' names: those that the dataset knows where it does.
     pub fn names(&self) -> Vec<String> {
-        let known = |name: &String| self.renamed.iter().find(|(_, other)| visible(other) == visible(name));
-        let name = |name: &String| known(name).map_or_else(|| visible(name).into_owned(), |(known, _)| known.clone());
+        let known =
+            |name: &String| self.renamed.iter().find(|(_, other)| strip_invisible(other) == strip_invisible(name));
+        let name =
+            |name: &String| known(name).map_or_else(|| strip_invisible(name).into_owned(), |(known, _)| known.clone());
         self.names.iter().map(name).collect()
     }
 
@@ -82,11 +84,11 @@ impl RowFile {
     }
 
     /// The error of a file without these columns: which it lacks, and which it has.
-    pub fn lack(&self, known: &[&str]) -> Error {
+    pub fn missing_columns(&self, known: &[&str]) -> Error {
         let missing: Vec<&str> =
-            known.iter().filter(|name| self.place(name).is_none()).map(|name| self.name_of(name)).collect();
+            known.iter().filter(|name| self.position(name).is_none()).map(|name| self.name_of(name)).collect();
         let error = Error::data(format!("has no column {}", quoted(&missing))).in_file(&self.path, Some(1));
-        let other = known.iter().find(|name| self.place(name).is_none()).copied().unwrap_or_default();
+        let other = known.iter().find(|name| self.position(name).is_none()).copied().unwrap_or_default();
         error.help(format!("its columns: {}; of another name: `--column {other}=NAME`", quoted(&self.names)))
     }
 
@@ -98,7 +100,7 @@ impl RowFile {
         let mut row = StringRecord::new();
         loop {
             let more = match &mut self.rows {
-                Rows::Fasta(rows) => rows.next().map(|next| row = next).is_some(),
+                Rows::FastaColumns(rows) => rows.next().map(|next| row = next).is_some(),
                 Rows::Csv(records) => records.next(&mut row).map_err(|e| not_csv(&self.path, &e))?,
             };
             if !more {
@@ -119,9 +121,9 @@ impl RowFile {
     }
 
     /// The error of a row that says nothing usable in a column.
-    pub fn missing(&self, row: &StringRecord, place: usize) -> Error {
+    pub fn missing_value(&self, row: &StringRecord, place: usize) -> Error {
         let name = &self.names[place];
-        self.bad(
+        self.row_error(
             row,
             match row[place].trim() {
                 "" => format!("no `{name}`"),
@@ -131,7 +133,7 @@ impl RowFile {
     }
 
     /// The error of a row that cannot be predicted.
-    pub fn bad(&self, row: &StringRecord, what: String) -> Error {
+    pub fn row_error(&self, row: &StringRecord, what: String) -> Error {
         let help = "every row is predicted, so every row needs it; take the others out of the file";
         self.at_row(row, Error::data(what)).help(help)
     }
@@ -144,7 +146,7 @@ impl RowFile {
     ///
     /// # Errors
     /// If the table has not as many rows.
-    pub fn with_cells(&mut self, mut table: Table) -> Result<Table> {
+    pub fn with_original_cells(&mut self, mut table: Table) -> Result<Table> {
         for (place, (name, cells)) in self.names.iter().zip(&mut self.cells).enumerate() {
             let cells = std::mem::take(cells);
             table = table.with(cell_column(place, name), Column::text((0..cells.len()).map(|row| cells.get(row))))?;
@@ -157,12 +159,12 @@ impl RowFile {
 mod tests {
     use super::*;
 
-    fn file(name: &str, text: &str, renamed: &[(&str, &str)]) -> (tempfile::TempDir, Result<RowFile>) {
+    fn file(name: &str, text: &str, renamed: &[(&str, &str)]) -> (tempfile::TempDir, Result<PredictionFile>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         let renamed = renamed.iter().map(|(ours, theirs)| ((*ours).to_owned(), (*theirs).to_owned())).collect();
-        let file = RowFile::open(&path, b',', &["seq", "age"], &renamed, Some(Fasta::Single("seq")));
+        let file = PredictionFile::open(&path, b',', &["seq", "age"], &renamed, Some(FastaColumns::Single("seq")));
         (folder, file)
     }
 
@@ -171,11 +173,11 @@ mod tests {
         let text = "\u{feff}id,Se\u{ad}q,id,\n 1 ,A B,\"x, y\",\n\n2,C\r\n";
         let (_folder, file) = file("x.csv", text, &[("seq", "Seq")]);
         let mut file = file.unwrap();
-        assert_eq!((file.place("seq"), file.place("age")), (Some(1), None));
+        assert_eq!((file.position("seq"), file.position("age")), (Some(1), None));
         let mut told = Vec::new();
         while let Some(row) = file.next_row().unwrap() {
             let table = Table::new().with("seq", Column::text([&row[1]])).unwrap();
-            let table = file.with_cells(table).unwrap();
+            let table = file.with_original_cells(table).unwrap();
             let cells = table.columns().filter_map(|(name, _)| {
                 Some(format!("{}={}", plugin_api::cell_name(name)?, table.text(name).unwrap().get(0)))
             });
@@ -198,7 +200,7 @@ mod tests {
             let error = loop {
                 let row = file.next_row().unwrap().unwrap();
                 if crate::text::is_missing(&row[0]) {
-                    break file.missing(&row, 0).to_string();
+                    break file.missing_value(&row, 0).to_string();
                 }
             };
             assert!(error.contains(&format!("x.csv:{line}: no `seq`")), "{text:?}: {error}");
@@ -209,7 +211,7 @@ mod tests {
     fn what_a_file_lacks_is_told_with_what_it_has() {
         let (_folder, lacking) = file("x.csv", "id,VH\n", &[("age", "years")]);
         let lacking = lacking.unwrap();
-        let error = lacking.lack(&["seq", "age"]);
+        let error = lacking.missing_columns(&["seq", "age"]);
         assert!(error.to_string().ends_with("x.csv:1: has no column `seq`, `years`"), "{error}");
         assert_eq!(error.hint().unwrap(), "its columns: `id`, `VH`; of another name: `--column seq=NAME`");
         let (_folder, unknown) = file("x.csv", "id,VH\n", &[("sequence", "VH")]);
@@ -226,9 +228,9 @@ mod tests {
         let (_folder, fasta) = file("x.txt", ">a b\nEVQ\n>c\n-\n", &[]);
         let mut fasta = fasta.unwrap();
         let row = fasta.next_row().unwrap().unwrap();
-        assert_eq!((fasta.place("seq"), &row[0], &row[1]), (Some(1), "a b", "EVQ"));
+        assert_eq!((fasta.position("seq"), &row[0], &row[1]), (Some(1), "a b", "EVQ"));
         let row = fasta.next_row().unwrap().unwrap();
-        let error = fasta.missing(&row, 1).to_string();
+        let error = fasta.missing_value(&row, 1).to_string();
         assert!(error.ends_with("x.txt:3: no `seq`, only `-`"), "{error}");
     }
 }

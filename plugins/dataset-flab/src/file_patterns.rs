@@ -49,7 +49,7 @@ impl Patterns {
 ///
 /// # Errors
 /// If a pattern names no file, or a task that has files is left without any.
-pub(crate) fn chosen(
+pub(crate) fn select_files(
     mut tasks: Vec<(String, Vec<PathBuf>)>,
     files: Option<&Patterns>,
     exclude: Option<&Patterns>,
@@ -132,7 +132,7 @@ mod tests {
             (task.to_owned(), names.iter().map(|name| Path::new("/data").join(task).join(name)).collect())
         };
         let all = vec![names("tm", &["a_HIC.csv", "b_SAS.csv"]), names("binding", &["a_HIC.csv", "kd.csv"])];
-        let left = chosen(all, keys.files.as_ref(), keys.exclude.as_ref())?;
+        let left = select_files(all, keys.files.as_ref(), keys.exclude.as_ref())?;
         let name = |task: &str, file: &PathBuf| format!("{task}/{}", file.file_name().unwrap().to_str().unwrap());
         Ok(left.iter().flat_map(|(task, files)| files.iter().map(move |file| name(task, file))).collect())
     }

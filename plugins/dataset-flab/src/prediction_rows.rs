@@ -1,41 +1,41 @@
-//! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records.
+//! PredictionRows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records.
 
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
-use fedplug_tables::{Fasta, Letters, RowFile};
+use fedplug_tables::{FastaColumns, LetterCounts, PredictionFile};
 use plugin_api::{Column, Context, Error, Result, Table};
 
-use crate::chains::{Chains, NoChain, Place};
+use crate::chains::{ChainColumns, Chains, MissingChain};
 use crate::config::Config;
 
 /// A file of rows, read so far.
-pub(crate) struct Rows {
+pub(crate) struct PredictionRows {
     path: PathBuf,
-    file: RowFile,
+    file: PredictionFile,
     chains: Chains,
-    place: Place,
+    place: ChainColumns,
     /// What was read, until it is told.
-    letters: Option<Letters>,
+    letters: Option<LetterCounts>,
 }
 
-impl Rows {
+impl PredictionRows {
     /// Begins to read a file.
     pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
         let [combined, heavy, light] = ["combined", "heavy", "light"];
         let fasta = match config.chains {
-            Chains::Paired => Fasta::Pairs { heavy, light, alone: false },
-            Chains::Any => Fasta::Pairs { heavy, light, alone: true },
-            Chains::Heavy => Fasta::Single(heavy),
-            Chains::Light => Fasta::Single(light),
+            Chains::Paired => FastaColumns::Pairs { heavy, light, allow_single: false },
+            Chains::Any => FastaColumns::Pairs { heavy, light, allow_single: true },
+            Chains::Heavy => FastaColumns::Single(heavy),
+            Chains::Light => FastaColumns::Single(light),
         };
         let renamed = &config.predict_columns;
-        let file = RowFile::open(path, config.delimiter, &[combined, heavy, light], renamed, Some(fasta))?;
+        let file = PredictionFile::open(path, config.delimiter, &[combined, heavy, light], renamed, Some(fasta))?;
         // Whoever says where a chain stands does not mean another column.
         let with_combined = ![heavy, light].iter().any(|chain| renamed.contains_key(*chain));
         let chains = config.chains;
-        let place = chains.place(&file.names(), with_combined).map_err(|missing| file.lack(&missing))?;
-        Ok(Self { path: path.to_owned(), file, chains, place, letters: Some(Letters::default()) })
+        let place = chains.place(&file.names(), with_combined).map_err(|missing| file.missing_columns(&missing))?;
+        Ok(Self { path: path.to_owned(), file, chains, place, letters: Some(LetterCounts::default()) })
     }
 
     /// The next rows, `at_most` so many. It warns of odd letters when the last one was read.
@@ -44,7 +44,7 @@ impl Rows {
         while (combined.len() as u64) < at_most {
             let Some(row) = self.file.next_row()? else {
                 if let Some(letters) = self.letters.take() {
-                    letters.tell(&self.path, ctx);
+                    letters.warn(&self.path, ctx);
                 }
                 break;
             };
@@ -53,16 +53,19 @@ impl Rows {
             self.letters.iter_mut().for_each(|letters| letters.add([found.as_str()]));
             combined.push(found);
         }
-        self.file.with_cells(Table::new().with("combined", Column::text(combined))?)
+        self.file.with_original_cells(Table::new().with("combined", Column::text(combined))?)
     }
 
-    fn lack(&self, row: &StringRecord, lack: NoChain) -> Error {
+    fn lack(&self, row: &StringRecord, lack: MissingChain) -> Error {
         let place = match (self.place, lack) {
-            (Place::Combined(_), _) => None,
-            (Place::Apart { light, .. }, NoChain::Light) => light,
-            (Place::Apart { heavy, light }, _) => heavy.or(light),
+            (ChainColumns::Combined(_), _) => None,
+            (ChainColumns::Apart { light, .. }, MissingChain::Light) => light,
+            (ChainColumns::Apart { heavy, light }, _) => heavy.or(light),
         };
-        place.map_or_else(|| self.file.bad(row, lack.reason().to_owned()), |place| self.file.missing(row, place))
+        place.map_or_else(
+            || self.file.row_error(row, lack.reason().to_owned()),
+            |place| self.file.missing_value(row, place),
+        )
     }
 }
 
@@ -80,7 +83,7 @@ mod tests {
         let config = json!({ "root": "data", "predict-columns": { "light": "VL" } });
         let renamed = serde_json::from_value(config).unwrap();
         let usual = serde_json::from_value(json!({ "root": "data" })).unwrap();
-        let mut rows = Rows::open(&path, if text.contains("VL") { &renamed } else { &usual })?;
+        let mut rows = PredictionRows::open(&path, if text.contains("VL") { &renamed } else { &usual })?;
         let mut all = Vec::new();
         loop {
             let table = rows.next(at_most, &Context::new(&Silent))?;
@@ -111,7 +114,7 @@ mod tests {
         let path = folder.path().join("x.fa");
         std::fs::write(&path, ">a_L one\nDIQ\n>a_H two\nEVQ\n").unwrap();
         let config = serde_json::from_value(json!({ "root": "data" })).unwrap();
-        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
+        let table = PredictionRows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
         let cell = |(name, _): (&str, &Column)| {
             Some((cell_name(name)?.to_owned(), table.text(name).unwrap().get(0).to_owned()))
         };
@@ -140,7 +143,7 @@ mod tests {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
             let config = serde_json::from_value(json!({ "root": "data", "chains": chains })).unwrap();
-            let table = Rows::open(&path, &config)?.next(9, &Context::new(&Silent))?;
+            let table = PredictionRows::open(&path, &config)?.next(9, &Context::new(&Silent))?;
             Ok::<_, Error>(table.text("combined")?.iter().map(str::to_owned).collect::<Vec<_>>())
         };
         let nanobodies = ">vhh1\nEVQ\n>vhh2 of a llama\nqvq\n";
@@ -166,7 +169,7 @@ mod tests {
         std::fs::write(&path, "combined,VH,VL\nA|B,EVQ,DIQ\n").unwrap();
         let config = json!({ "root": "data", "predict-columns": { "heavy": "VH", "light": "VL" } });
         let config = serde_json::from_value(config).unwrap();
-        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
+        let table = PredictionRows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
         assert_eq!(table.text("combined").unwrap().get(0), "EVQ|DIQ");
     }
 }

@@ -23,7 +23,7 @@ pub fn task_names<'a>(prefix: Option<&str>, files: impl IntoIterator<Item = &'a 
     let mut names: Vec<String> = Vec::new();
     for file in files {
         let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-        let stem: String = stem(file).chars().map(plain).collect();
+        let stem: String = file_stem(file).chars().map(plain).collect();
         let name = prefix.map_or_else(|| stem.trim_start_matches('.').to_owned(), |prefix| format!("{prefix}-{stem}"));
         let free = |name: &String| names.iter().all(|other| other.to_lowercase() != name.to_lowercase());
         let numbered = (2..).map(|number| format!("{name}-{number}"));
@@ -33,14 +33,14 @@ pub fn task_names<'a>(prefix: Option<&str>, files: impl IntoIterator<Item = &'a 
 }
 
 /// The name of a file without its endings: `a` of `a.csv` and of `a.csv.gz`.
-pub fn stem(file: &Path) -> String {
+pub fn file_stem(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let packed = [".gz", ".zip"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
     packed.rsplit_once('.').map_or(packed, |(stem, _)| stem).to_owned()
 }
 
 /// Whether a folder can be named so.
-pub fn names_folder(name: &str) -> bool {
+pub fn is_folder_name(name: &str) -> bool {
     let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
     // Most file systems have names of at most so many bytes.
     plain && name.len() <= 255
@@ -56,14 +56,14 @@ mod tests {
         let names = |prefix| task_names(prefix, files.map(Path::new));
         assert_eq!(names(None), ["Kd__nM_", "d44_Kd", "d44_kd-2", "d44_kd-3", "z.tar", "kaltstabilität"]);
         assert_eq!(names(Some("tm"))[..3], ["tm-Kd__nM_", "tm-d44_Kd", "tm-d44_kd-2"]);
-        assert!(names(None).iter().all(|name| names_folder(name)));
+        assert!(names(None).iter().all(|name| is_folder_name(name)));
     }
 
     #[test]
     fn a_folder_has_no_hidden_no_long_and_no_nested_name() {
         for name in ["", ".x", "a/b", "a\\b", &"x".repeat(256)] {
-            assert!(!names_folder(name), "{name}");
+            assert!(!is_folder_name(name), "{name}");
         }
-        assert!(names_folder("Wittrup2017_CST-HIC.v2"));
+        assert!(is_folder_name("Wittrup2017_CST-HIC.v2"));
     }
 }

@@ -1,6 +1,6 @@
 //! The tasks as the keys say them: each with all that is needed to read it.
 
-use fedplug_tables::{GroupBy, TEST_FRACTION, names_folder};
+use fedplug_tables::{GroupBy, TEST_FRACTION, is_folder_name};
 use plugin_api::{Error, Result, TaskSpec};
 
 use crate::config::{Clients, Config, TaskTable};
@@ -8,30 +8,30 @@ use crate::pattern::Pattern;
 
 /// A task, its files and its columns.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct TaskPlan {
     pub(crate) name: String,
     pub(crate) files: Vec<Pattern>,
     pub(crate) texts: Vec<String>,
     pub(crate) numbers: Vec<String>,
     pub(crate) target: String,
-    pub(crate) testing: Testing,
+    pub(crate) testing: TestRows,
     /// The key that names its files.
     pub(crate) files_key: String,
     /// The key that names its files with the rows to test on.
     pub(crate) test_files_key: String,
     /// Where its own keys stand in the dataset's table: nothing, or `task.0.`.
-    way: String,
+    key_prefix: String,
 }
 
 /// How rows are told apart for training and testing.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Testing {
+pub(crate) enum TestRows {
     Fraction(f64),
     Column(String),
     Files(Vec<Pattern>),
 }
 
-impl Plan {
+impl TaskPlan {
     /// What a model is told of it.
     pub(crate) fn spec(&self) -> TaskSpec {
         let inputs = self.texts.iter().chain(&self.numbers).cloned().collect();
@@ -43,8 +43,8 @@ impl Plan {
 ///
 /// # Errors
 /// If a key is missing, or two of them do not go together.
-pub(crate) fn plans(config: &Config) -> Result<Vec<Plan>> {
-    let plans: Vec<Plan> = match &config.task {
+pub(crate) fn plans(config: &Config) -> Result<Vec<TaskPlan>> {
+    let plans: Vec<TaskPlan> = match &config.task {
         None => vec![plan(config, None, String::new())?],
         Some(_) if config.name.is_some() => {
             return Err(Error::config("each task has a name of its own").at_key("name").help("take it out"));
@@ -57,7 +57,7 @@ pub(crate) fn plans(config: &Config) -> Result<Vec<Plan>> {
     for (i, plan) in plans.iter().enumerate() {
         plan.check(&plans[..i])?;
     }
-    let random = plans.iter().any(|plan| matches!(plan.testing, Testing::Fraction(_)));
+    let random = plans.iter().any(|plan| matches!(plan.testing, TestRows::Fraction(_)));
     for (key, given) in [("test-fraction", config.test_fraction.is_some()), ("group-by", config.group_by.is_some())] {
         if given && !random {
             let error = Error::config("no row is split at random, so there is no influence of it").at_key(key);
@@ -72,10 +72,10 @@ pub(crate) fn plans(config: &Config) -> Result<Vec<Plan>> {
 }
 
 /// One task: what its own table says, else what is said for all.
-fn plan(config: &Config, task: Option<&TaskTable>, way: String) -> Result<Plan> {
+fn plan(config: &Config, task: Option<&TaskTable>, key_prefix: String) -> Result<TaskPlan> {
     let missing = |key: &str, help: &str| {
         let error = Error::config(format!("`{key}` is missing")).help(help);
-        Err(if task.is_some() { error.at_key(way.trim_end_matches('.')) } else { error })
+        Err(if task.is_some() { error.at_key(key_prefix.trim_end_matches('.')) } else { error })
     };
     let Some(target) = task.and_then(|task| task.target.as_ref()).or(config.target.as_ref()) else {
         return missing("target", "it names the column of numbers that is predicted");
@@ -96,23 +96,23 @@ fn plan(config: &Config, task: Option<&TaskTable>, way: String) -> Result<Plan> 
             let error = Error::config("both `test-column` and `test-files` say which rows are to be tested on");
             return Err(error.at_key("test-column").help("take one of them out"));
         }
-        (Some(files), None) => Testing::Files(files.0.clone()),
-        (None, Some(column)) => Testing::Column(column.clone()),
-        (None, None) => Testing::Fraction(config.test_fraction.unwrap_or(TEST_FRACTION)),
+        (Some(files), None) => TestRows::Files(files.0.clone()),
+        (None, Some(column)) => TestRows::Column(column.clone()),
+        (None, None) => TestRows::Fraction(config.test_fraction.unwrap_or(TEST_FRACTION)),
     };
     let name = task.map(|task| &task.name).or(config.name.as_ref()).unwrap_or(target);
     let (name, target, texts, numbers) = (name.clone(), target.clone(), texts.clone(), numbers.clone());
-    let key = |own: bool, key: &str| if own { format!("{way}{key}") } else { key.to_owned() };
+    let key = |own: bool, key: &str| if own { format!("{key_prefix}{key}") } else { key.to_owned() };
     let files_key = key(task.is_some_and(|task| task.files.is_some()), "files");
     let test_files_key = key(task.is_some_and(|task| task.test_files.is_some()), "test-files");
-    Ok(Plan { name, files, texts, numbers, target, testing, files_key, test_files_key, way })
+    Ok(TaskPlan { name, files, texts, numbers, target, testing, files_key, test_files_key, key_prefix })
 }
 
-impl Plan {
+impl TaskPlan {
     /// Whether it is right in itself and beside those before it.
-    fn check(&self, before: &[Plan]) -> Result<()> {
-        let error = |key: &str, message: String| Error::config(message).at_key(format!("{}{key}", self.way));
-        if !names_folder(&self.name) {
+    fn check(&self, before: &[TaskPlan]) -> Result<()> {
+        let error = |key: &str, message: String| Error::config(message).at_key(format!("{}{key}", self.key_prefix));
+        if !is_folder_name(&self.name) {
             let error = error("name", format!("`{}` cannot name the task's folder", self.name));
             return Err(
                 error.help("`name` can be another than the column's; without `/` and `\\`, not beginning with `.`")
