@@ -1,4 +1,4 @@
-//! PredictionRows to be predicted.
+//! Reads rows for prediction.
 
 use std::path::Path;
 
@@ -8,19 +8,22 @@ use plugin_api::{Column, Result, Table};
 use crate::config::{Config, Text};
 use crate::task_plan::TaskPlan;
 
-/// A file of rows, read so far.
+/// A file of rows for prediction, read row by row.
 pub(crate) struct PredictionRows {
     file: PredictionFile,
     text: Text,
     decimal: DecimalMark,
-    /// The columns of text with their names and places.
+    /// The names and indices of the text columns.
     texts: Vec<(String, usize)>,
-    /// The columns of numbers.
+    /// The names and indices of the number columns.
     numbers: Vec<(String, usize)>,
 }
 
 impl PredictionRows {
-    /// Begins to read a file, which has the inputs of one task at least.
+    /// Opens a file with the inputs of at least one task.
+    ///
+    /// # Errors
+    /// If it cannot be read, lacks columns of every task, or has two of one name.
     pub(crate) fn open(path: &Path, plans: &[TaskPlan], config: &Config) -> Result<Self> {
         let all = |of: fn(&TaskPlan) -> &[String]| {
             let mut names: Vec<&str> = Vec::new();
@@ -41,31 +44,35 @@ impl PredictionRows {
         if held.is_empty() {
             return Err(file.missing_columns(&known));
         }
-        let places = |names: &[&str]| {
+        let columns = |names: &[&str]| -> Vec<(String, usize)> {
             let held = names.iter().filter(|name| held.iter().any(|held| held == *name));
             held.filter_map(|name| Some(((*name).to_owned(), file.position(name)?))).collect()
         };
-        let (texts, numbers) = (places(&texts), places(&numbers));
+        let (texts, numbers) = (columns(&texts), columns(&numbers));
+        file.check_unique(texts.iter().chain(&numbers).map(|(_, column)| *column))?;
         Ok(Self { file, text: config.text, decimal: config.decimal, texts, numbers })
     }
 
-    /// The next rows, `at_most` so many.
+    /// The next rows, at most this many.
+    ///
+    /// # Errors
+    /// If a row cannot be predicted.
     pub(crate) fn next(&mut self, at_most: u64) -> Result<Table> {
         let mut texts = vec![Vec::new(); self.texts.len()];
         let mut numbers = vec![Vec::new(); self.numbers.len()];
         for _ in 0..at_most {
             let Some(row) = self.file.next_row()? else { break };
             let file = &self.file;
-            for (column, (_, place)) in texts.iter_mut().zip(&self.texts) {
-                let text = self.text.of(&row[*place]).ok_or_else(|| file.missing_value(&row, *place))?;
-                column.push(text.into_owned());
+            for (values, (_, column)) in texts.iter_mut().zip(&self.texts) {
+                let text = self.text.of(&row[*column]).ok_or_else(|| file.missing_value(&row, *column))?;
+                values.push(text.into_owned());
             }
-            for (column, (name, place)) in numbers.iter_mut().zip(&self.numbers) {
-                let value = parse_number(&row[*place], self.decimal).map_err(|lack| match lack {
-                    NumberError::Missing => file.missing_value(&row, *place),
-                    lack => file.row_error(&row, lack.reason(name, self.decimal)),
+            for (values, (name, column)) in numbers.iter_mut().zip(&self.numbers) {
+                let value = parse_number(&row[*column], self.decimal).map_err(|error| match error {
+                    NumberError::Missing => file.missing_value(&row, *column),
+                    error => file.row_error(&row, error.reason(name, self.decimal)),
                 });
-                column.push(value?);
+                values.push(value?);
             }
         }
         let mut table = Table::new();

@@ -1,4 +1,4 @@
-//! Which chain of which antibody a FASTA record is, as its name tells.
+//! Parses names of FASTA records into an antibody's name and a chain.
 
 /// A chain of an antibody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub(crate) enum Chain {
 }
 
 impl Chain {
-    /// As it stands in a sentence.
+    /// The word for messages.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Heavy => "heavy",
@@ -16,34 +16,34 @@ impl Chain {
         }
     }
 
-    /// The chain that a column's name tells.
+    /// The chain that a column's name says.
     pub(crate) fn of_column(name: &str) -> Option<Self> {
         parse_name(name)?.chain
     }
 }
 
-/// What a name tells.
+/// A parsed name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChainName {
-    /// The antibody's name: that of the record without the words for its chain, in lower case.
+    /// The antibody: the record's name in lower case, without the words for the chain.
     pub(crate) antibody: String,
-    /// Which chain of it.
+    /// The chain, if the name says one.
     pub(crate) chain: Option<Chain>,
 }
 
-/// Words that belong to the chain's name and not to the antibody's.
+/// Words that go with a word for the chain and are not part of the antibody's name.
 const FILLERS: [&str; 7] = ["chain", "chains", "variable", "region", "domain", "sequence", "of"];
 
-/// What the name of a record tells; nothing if it tells of both chains.
+/// Parses the name of a record. `None` if it names both chains.
 ///
-/// The first field, between spaces and `|`, that holds a word for a chain decides: `ab0_H`, `ab0 heavy chain`, `ab0|VL`,
-/// `ab0.HC`, `kappa ab0`, `mAb7VH`, `ab0|IGKV1-39`. The letters `H` and `L` count where they begin or end the first field, or
-/// are a field of their own and no word says it. The antibody's name is the rest of the first field, or the fields before
-/// the deciding one.
+/// White space and `|` separate fields. The first field with a word for a chain decides: `ab0_H`, `ab0 heavy chain`,
+/// `ab0|VL`, `ab0.HC`, `kappa ab0`, `mAb7VH`, `ab0|IGKV1-39`. The letters `H` and `L` count at the start or end of the first
+/// field, or as a field of their own if there is no such word. The antibody's name is the rest of the first field, or the
+/// fields before the deciding one.
 pub(crate) fn parse_name(name: &str) -> Option<ChainName> {
     let fields: Vec<&str> =
         name.split(|c: char| c.is_whitespace() || c == '|').filter(|field| !field.is_empty()).collect();
-    let words = |field: &&str| chain(pieces(field).filter_map(|(word, _)| spelled(word)).map(|(chain, _)| chain));
+    let words = |field: &&str| agreed(pieces(field).filter_map(|(word, _)| spelled(word)).map(|(chain, _)| chain));
     let letters = |(place, field): (usize, &&str)| {
         let words: Vec<&str> = pieces(field).map(|(word, _)| word).filter(|word| !word.is_empty()).collect();
         match &words[..] {
@@ -66,7 +66,7 @@ pub(crate) fn parse_name(name: &str) -> Option<ChainName> {
     };
     // A word for one chain and a letter for the other.
     let chain = chain.filter(|chain| place > 0 || letters[0].is_none_or(|letter| letter == *chain))?;
-    // `ab0_H light chain`; further behind, a description may speak of the other chain.
+    // `ab0_H light chain` names both; further on, a description may mention the other chain.
     let next = fields.get(1).and_then(words).flatten().filter(|next| *next != chain);
     if next.is_some() && fields.get(2).is_some_and(|field| field.eq_ignore_ascii_case("chain")) {
         return None;
@@ -80,13 +80,13 @@ pub(crate) fn parse_name(name: &str) -> Option<ChainName> {
     Some(ChainName { antibody: antibody.to_lowercase(), chain: Some(chain) })
 }
 
-/// The chain that all of these are, if there is one; nothing within if they are not one.
-fn chain(mut chains: impl Iterator<Item = Chain>) -> Option<Option<Chain>> {
+/// The chain of a field with these words: `None` without words, `Some(None)` where they disagree.
+fn agreed(mut chains: impl Iterator<Item = Chain>) -> Option<Option<Chain>> {
     let first = chains.next()?;
     Some(chains.all(|other| other == first).then_some(first))
 }
 
-/// A field without the words for a chain, and without letters for one at its ends.
+/// A field without the words for a chain, and on request without the letters for one at its ends.
 fn antibody(field: &str, without_letters: bool) -> String {
     let count = pieces(field).count();
     let mut kept = String::new();
@@ -102,10 +102,10 @@ fn antibody(field: &str, without_letters: bool) -> String {
     kept.trim_matches(|c: char| !c.is_alphanumeric()).to_owned()
 }
 
-/// The words of a field, each also with the character behind it.
+/// The words of a field, each also with the separator after it.
 fn pieces(field: &str) -> impl Iterator<Item = (&str, &str)> {
-    let apart = |c: char| !c.is_alphanumeric();
-    field.split_inclusive(apart).map(move |piece| (piece.trim_end_matches(apart), piece))
+    let separator = |c: char| !c.is_alphanumeric();
+    field.split_inclusive(separator).map(move |piece| (piece.trim_end_matches(separator), piece))
 }
 
 fn letter(word: &str) -> Option<Chain> {
@@ -116,14 +116,14 @@ fn letter(word: &str) -> Option<Chain> {
     }
 }
 
-/// The chain that a word names, or its end in capitals does, and what stands before that.
+/// The chain that a word, or its end in capitals, names, and the part of the word before that.
 fn spelled(word: &str) -> Option<(Chain, &str)> {
     let lower = word.to_ascii_lowercase();
     let whole = match lower.as_str() {
         "heavy" | "hc" | "vh" | "vhh" | "heavychain" | "hchain" | "vheavy" | "igh" => Some(Chain::Heavy),
         "light" | "lc" | "vl" | "vk" | "kappa" | "lambda" | "lightchain" | "lchain" | "vlight" | "vkappa"
         | "vlambda" | "igk" | "igl" => Some(Chain::Light),
-        // The names of genes and constant regions: `IGHV3`, `IGHG1`, `IGKC`.
+        // Genes and constant regions: `IGHV3`, `IGHG1`, `IGKC`.
         _ => match (lower.get(..3), lower.get(3..4)) {
             (Some("igh"), Some("v" | "d" | "j" | "g" | "m" | "a" | "e")) => Some(Chain::Heavy),
             (Some("igk" | "igl"), Some("v" | "j" | "c")) => Some(Chain::Light),
@@ -137,8 +137,8 @@ fn spelled(word: &str) -> Option<(Chain, &str)> {
         [("VH", Chain::Heavy), ("HC", Chain::Heavy), ("VL", Chain::Light), ("LC", Chain::Light), ("VK", Chain::Light)];
     ends.into_iter().find_map(|(end, chain)| {
         let before = word.strip_suffix(end)?;
-        let apart = before.ends_with(|c: char| c.is_ascii_digit() || c.is_lowercase());
-        apart.then_some((chain, before))
+        let is_suffix = before.ends_with(|c: char| c.is_ascii_digit() || c.is_lowercase());
+        is_suffix.then_some((chain, before))
     })
 }
 
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_the_antibody_and_its_chain() {
+    fn names_are_parsed_into_antibody_and_chain() {
         use Chain::{Heavy, Light};
         for (name, antibody, chain) in [
             ("ab0_H", "ab0", Heavy),

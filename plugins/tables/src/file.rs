@@ -1,4 +1,4 @@
-//! One CSV file of measurements, row after row, and a count of the rows that cannot be used.
+//! Reads one CSV file of measurements and counts the rows that cannot be used.
 
 use std::path::Path;
 
@@ -10,33 +10,33 @@ use crate::records::RecordReader;
 use crate::text::{strip_invisible, trim_invisible};
 use crate::{ROWS_PER_CHECK, not_csv, quoted};
 
-/// A CSV file that is read as far as its header.
+/// A CSV file whose header has been read.
 pub struct CsvFile {
     source: Source,
     header: StringRecord,
     records: Option<RecordReader>,
     delimiter: u8,
-    /// Whether its name says that columns stand between tabs.
+    /// Whether the file's name asks for tabs between columns.
     tab_separated: bool,
-    /// Why it is no table, where it is none.
+    /// Why the file is not a table, if it is not.
     unreadable: Option<String>,
 }
 
-/// What a file has in place of the columns that are needed.
+/// Why a file without the required columns is skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingColumns {
     /// Why the file cannot be used.
     pub reason: String,
-    /// Which columns there are instead.
+    /// The columns that it has instead.
     detail: String,
     /// What to do about it.
     advice: String,
-    /// How many rows it has.
+    /// The number of its rows.
     rows: usize,
 }
 
 impl MissingColumns {
-    /// The same with what to do about the columns, where nothing but them is missing.
+    /// Adds advice about the columns, unless something else is wrong with the file.
     #[must_use]
     pub fn with_advice(mut self, advice: &str) -> Self {
         if !self.detail.is_empty() {
@@ -46,23 +46,23 @@ impl MissingColumns {
     }
 }
 
-/// How rows are judged.
+/// Which rows are accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct RowPolicy<'a> {
-    /// Why a row may be of no use, in the order in which reasons are reported. A wrong number of columns comes before them.
+    /// The reasons for skipping a row, in the order of the report. A wrong number of columns comes first.
     pub reasons: &'a [String],
-    /// Whether rows with too few fields are given as well.
+    /// Whether rows with too few fields are accepted.
     pub allow_short_rows: bool,
-    /// Whether a file without rows is as it should be.
+    /// Whether a file without rows is accepted without a warning.
     pub allow_empty: bool,
 }
 
-/// What is wrong with a row that was given.
+/// Why a row is not used.
 #[derive(Clone, Debug)]
 pub enum RowError {
-    /// It is skipped, for the reason of this number in [`RowPolicy::reasons`].
+    /// It is skipped, for the reason with this index in [`RowPolicy::reasons`].
     Skip(usize),
-    /// Nothing of the file can be used while it says such a thing.
+    /// Reading stops with this error.
     Fatal(Error),
 }
 
@@ -72,18 +72,18 @@ impl From<Error> for RowError {
     }
 }
 
-/// A usable row of more lines is likely many rows behind a quote that nothing closes.
-const MOST_LINES: usize = 10;
+/// A row with more lines is probably many rows after an unclosed quote.
+const MAX_LINES: usize = 10;
 
 const RAGGED: &str = "wrong number of columns";
 
-/// Separators that people use, where another was asked for.
+/// The separators that are tried to explain a header without the required columns.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 impl CsvFile {
-    /// Opens a file and reads its header. It warns of characters that are a guess. `delimiter` stands between columns,
-    /// unless the file's name ends in `.tsv` or `.tab`. A file that is no table has no columns, and [`lack`](Self::lack)
-    /// says why.
+    /// Opens a file and reads its header. `delimiter` separates columns, unless the file's name ends in `.tsv` or `.tab`.
+    /// Warns if the encoding had to be guessed. A file that is not a table has no columns, and
+    /// [`missing_columns`](Self::missing_columns) says why.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -107,7 +107,8 @@ impl CsvFile {
         Ok(Self { source, header, records, delimiter, tab_separated: opened.tab_separated, unreadable: None })
     }
 
-    /// The columns' names. One that is a wanted name but for what does not show is that name.
+    /// The names of the columns. A name that equals a wanted one but for white space and invisible characters is replaced by
+    /// it.
     pub fn names(&self, wanted: &[&str]) -> Vec<String> {
         let name = |name: &str| {
             let exact = wanted.iter().find(|wanted| **wanted == name.trim());
@@ -117,7 +118,15 @@ impl CsvFile {
         self.header.iter().map(name).collect()
     }
 
-    /// What to say of a file with these columns that misses those.
+    /// Checks that the columns with these indices, of all with these [`names`](Self::names), have no namesakes.
+    ///
+    /// # Errors
+    /// If one has, since either may be meant.
+    pub fn check_unique(&self, names: &[String], columns: impl IntoIterator<Item = usize>) -> Result<()> {
+        check_unique(&self.source.path, names, columns)
+    }
+
+    /// Explains why a file with columns of these names cannot be used: it lacks the `missing` ones, or is not a table.
     pub fn missing_columns(&mut self, names: &[String], missing: &[&str]) -> MissingColumns {
         if let Some(reason) = self.unreadable.take() {
             return MissingColumns { reason, ..MissingColumns::default() };
@@ -133,16 +142,16 @@ impl CsvFile {
         if let Some(other) = self.other_delimiter(missing) {
             let (ours, other) = (shown(self.delimiter), shown(other));
             let advice = match self.tab_separated {
-                true => "and its name says tabs; rename it to `.csv`".to_owned(),
+                true => "but its name says tabs; rename it to `.csv`".to_owned(),
                 false => format!("not `{ours}`; set `delimiter = \"{other}\"`"),
             };
-            let reason = format!("its columns stand between `{other}`, {advice}");
+            let reason = format!("its columns are separated by `{other}`, {advice}");
             return MissingColumns { reason, rows, ..MissingColumns::default() };
         }
         MissingColumns { reason, detail: format!(", only {}", quoted(names)), rows, ..MissingColumns::default() }
     }
 
-    /// The separator at which the header would fall into the missing columns.
+    /// The separator that would split the header into the missing columns.
     fn other_delimiter(&self, missing: &[&str]) -> Option<u8> {
         let header = self.header.iter().collect::<Vec<_>>().join(&char::from(self.delimiter).to_string());
         let has = |delimiter: u8, name: &str| {
@@ -153,7 +162,7 @@ impl CsvFile {
         others.into_iter().find(|delimiter| missing.iter().all(|name| has(*delimiter, name)))
     }
 
-    /// Skips the whole file, with a warning.
+    /// Skips the whole file with a warning, and returns it as a source without rows.
     pub fn skip(
         mut self,
         MissingColumns { reason, detail, advice, rows }: MissingColumns,
@@ -164,12 +173,12 @@ impl CsvFile {
         self.source
     }
 
-    /// Gives each row to `row`, which says whether it can be used, and warns of those that cannot. A row may have more
-    /// fields than the header if they are empty, and fewer if what it lacks has no name there; its position says the line
-    /// on which it begins.
+    /// Calls `row` for each row, which decides whether it is used, and warns of those that are not. A row may have more
+    /// fields than the header if they are empty, and fewer if the missing ones have no name. A record's position holds the
+    /// line on which it begins.
     ///
     /// # Errors
-    /// If the file is not CSV, the call shall stop, or `row` says that the file is unusable.
+    /// If the file is not CSV, the call is cancelled, or `row` returns [`RowError::Fatal`].
     pub fn rows(
         self,
         rules: RowPolicy<'_>,
@@ -179,11 +188,11 @@ impl CsvFile {
         let Self { mut source, header, records, .. } = self;
         let Some(mut records) = records else { return Ok(source) };
         let is_empty = |field: &str| trim_invisible(field).is_empty();
-        let named = (0..header.len()).rev().find(|&place| !is_empty(&header[place])).map_or(0, |last| last + 1);
+        let named = (0..header.len()).rev().find(|&column| !is_empty(&header[column])).map_or(0, |last| last + 1);
         let mut skipped = Skipped::new(rules.reasons);
         let (mut record, mut unclosed) = (StringRecord::new(), None);
-        for done in 0_usize.. {
-            if done.is_multiple_of(ROWS_PER_CHECK) {
+        for index in 0_usize.. {
+            if index.is_multiple_of(ROWS_PER_CHECK) {
                 ctx.check()?;
             }
             if !records.next(&mut record).map_err(|e| not_csv(&source.path, &e))? {
@@ -209,13 +218,13 @@ impl CsvFile {
                 Err(reason) => skipped.add(reason, &record),
             }
             let lines = 1 + memchr::memchr_iter(b'\n', record.as_slice().as_bytes()).count();
-            if unclosed.is_none() && lines > if used.is_ok() { MOST_LINES } else { 1 } {
+            if unclosed.is_none() && lines > if used.is_ok() { MAX_LINES } else { 1 } {
                 unclosed = Some((line(&record), lines));
             }
         }
         if let Some((line, lines)) = unclosed {
             let shown = source.path.display();
-            ctx.warn(format_args!("{shown}:{line}: this row has {lines} lines; is a quote not closed?"));
+            ctx.warn(format_args!("{shown}:{line}: this row spans {lines} lines; is a quote not closed?"));
         }
         skipped.report(&mut source, rules.allow_empty, ctx);
         Ok(source)
@@ -227,12 +236,12 @@ fn line(record: &StringRecord) -> u64 {
     record.position().map_or(0, csv::Position::line)
 }
 
-/// A separator as a TOML string shows it.
+/// A separator as in a TOML string.
 fn shown(delimiter: u8) -> String {
     if delimiter == b'\t' { "\\t".to_owned() } else { char::from(delimiter).to_string() }
 }
 
-/// Rows of no use: for each reason how many, and the line of the first.
+/// The skipped rows: for each reason their number, and the line of the first.
 struct Skipped<'a> {
     reasons: Vec<&'a str>,
     counts: Vec<(usize, u64)>,
@@ -252,39 +261,55 @@ impl<'a> Skipped<'a> {
         *count += 1;
     }
 
-    /// Keeps in the source how many rows were skipped, and warns of them.
+    /// Adds the counts to the source, and warns of them.
     fn report(self, source: &mut Source, allow_empty: bool, ctx: &Context<'_>) {
         let shown = source.path.display();
         let found: Vec<_> = self.reasons.iter().zip(self.counts).filter(|(_, (count, _))| *count > 0).collect();
         let skipped: usize = found.iter().map(|(_, (count, _))| count).sum();
         if skipped > 0 {
-            let told = |(reason, (count, line)): &(&&str, (usize, u64))| match count {
+            let reason = |(reason, (count, line)): &(&&str, (usize, u64))| match count {
                 1 => format!("{reason} (line {line})"),
                 _ => format!("{reason} ({count}, first on line {line})"),
             };
-            let told = found.iter().map(told).collect::<Vec<_>>().join(", ");
-            ctx.warn(format_args!("{shown}: {skipped} of {} rows skipped: {told}", skipped + source.rows));
+            let reasons = found.iter().map(reason).collect::<Vec<_>>().join(", ");
+            ctx.warn(format_args!("{shown}: {skipped} of {} rows skipped: {reasons}", skipped + source.rows));
             source.skipped = found.into_iter().map(|(reason, (count, _))| ((*reason).to_owned(), count)).collect();
         } else if source.rows == 0 && !allow_empty {
-            ctx.warn(format_args!("{shown}: file skipped: it has no row"));
-            source.skipped.push(("it has no row".to_owned(), 0));
+            ctx.warn(format_args!("{shown}: file skipped: it has no rows"));
+            source.skipped.push(("it has no rows".to_owned(), 0));
         }
     }
 }
 
-/// An error with all reasons if no file has a usable row.
+/// Checks that at least one file has a usable row.
 ///
 /// # Errors
-/// That one; it does not say where the files lie, nor what a row needs.
+/// If none has, with the reasons file by file. The caller adds the folder and what a row needs.
 pub fn require_usable_rows(task: &str, sources: &[Source]) -> Result<()> {
     if sources.iter().any(|source| source.rows > 0) {
         return Ok(());
     }
-    let error = Error::data(format!("task `{task}` has no usable row"));
+    let error = Error::data(format!("task `{task}` has no usable rows"));
     let causes = sources.iter().flat_map(|file| {
         file.skipped.iter().map(|(reason, rows)| format!("{}: {reason} ({rows} rows)", file.path.display()))
     });
     Err(causes.fold(error, Error::because_of))
+}
+
+/// Checks that the columns with these indices have no namesakes.
+///
+/// # Errors
+/// If one has, with the file and both columns, counted from 1.
+pub(crate) fn check_unique(path: &Path, names: &[String], columns: impl IntoIterator<Item = usize>) -> Result<()> {
+    for column in columns {
+        let same = |&other: &usize| other != column && names[other] == names[column];
+        if let Some(other) = (0..names.len()).find(same) {
+            let (first, second) = (column.min(other) + 1, column.max(other) + 1);
+            let error = Error::data(format!("columns {first} and {second} are both named `{}`", names[column]));
+            return Err(error.in_file(path, Some(1)).help("rename or remove one of them"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn zip(members: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn a_character_may_lie_across_two_chunks() {
+fn characters_across_two_chunks_are_decoded() {
     for before in CHUNK - 4..=CHUNK {
         for character in ["é", "€", "🧬"] {
             let text = "A".repeat(before) + character + &"B".repeat(CHUNK);
@@ -65,7 +65,7 @@ fn a_character_may_lie_across_two_chunks() {
 }
 
 #[test]
-fn encodings_are_told_by_the_first_bytes() {
+fn encodings_are_detected_by_the_first_bytes() {
     let text = "Fitneß €,1\n";
     let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
     let (little, big) = (utf16(u16::to_le_bytes), utf16(u16::to_be_bytes));
@@ -84,7 +84,7 @@ fn encodings_are_told_by_the_first_bytes() {
         (western.as_str(), encoding_warning),
         ("€C,°C–\n", Some("neither UTF-8 nor UTF-16, read as Windows-1252"))
     );
-    // What is marked as UTF-8 or UTF-16 and is none is told as well.
+    // A byte order mark with an invalid text.
     assert_eq!(read(b"\xef\xbb\xbfa\xb0\n").0, "a\u{fffd}\n");
     assert!(read(b"\xef\xbb\xbfa\xb0\n").1.is_some() && read(b"\xff\xfea\0\x00\xd8b\0").1.is_some());
 }
@@ -102,7 +102,7 @@ fn the_hash_is_of_the_bytes_in_the_file() {
 }
 
 #[test]
-fn packed_files_are_read_whatever_their_names_say() {
+fn compressed_files_are_read_whatever_their_names() {
     let table = "a\tb\n1\t2\n";
     let mac =
         [("x/", ""), ("x/data.tsv", table), ("__MACOSX/x/._data.tsv", "?"), ("x/.b.csv", "?"), ("x/note.md", "?")];
@@ -135,11 +135,11 @@ fn packed_files_are_read_whatever_their_names_say() {
 }
 
 #[test]
-fn what_is_no_table_is_told_by_what_it_is() {
-    for (bytes, told) in [
-        (zip(&[]), "the archive holds no CSV file"),
-        (zip(&[("a.png", "?")]), "the archive holds no CSV file"),
-        (zip(&[("b.csv", "?"), ("a.tsv", "?")]), "the archive holds several files (`a.tsv`, `b.csv`); unpack it"),
+fn files_that_are_not_tables_are_named() {
+    for (bytes, reason) in [
+        (zip(&[]), "the archive contains no CSV file"),
+        (zip(&[("a.png", "?")]), "the archive contains no CSV file"),
+        (zip(&[("b.csv", "?"), ("a.tsv", "?")]), "the archive contains several files (`a.tsv`, `b.csv`); extract them"),
         (
             zip(&[("[Content_Types].xml", "?"), ("xl/x.xml", "?")]),
             "it is a workbook or document; save the table as CSV",
@@ -152,18 +152,18 @@ fn what_is_no_table_is_told_by_what_it_is() {
         ),
         (
             b"\xef\xbb\xbf\n<!DOCTYPE html>\n".to_vec(),
-            "it is a web page or XML, not the file itself; download that again",
+            "it is a web page or XML, not the file itself; download the file again",
         ),
-        (b"\xfd7zXZ\0\0\x04".to_vec(), "it is packed in a way that is not read; unpack it"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), "it is no text file"),
-        (b"a,b\n1\0,2\n".to_vec(), "it is no text file"),
+        (b"\xfd7zXZ\0\0\x04".to_vec(), "it is compressed in a format that is not supported; decompress it"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), "it is not a text file"),
+        (b"a,b\n1\0,2\n".to_vec(), "it is not a text file"),
     ] {
-        assert_eq!(refused("a.csv", &bytes), told);
+        assert_eq!(refused("a.csv", &bytes), reason);
     }
 }
 
 #[test]
-fn what_is_packed_and_broken_is_an_error() {
+fn broken_compressed_files_are_errors() {
     let whole = gz("EVQLV".repeat(1000).as_bytes());
     let mut flipped = whole.clone();
     let place = whole.len() - 6;
@@ -171,12 +171,12 @@ fn what_is_packed_and_broken_is_an_error() {
     for bytes in [&whole[..whole.len() - 9], &flipped, &zip(&[("a.csv", "a,b")])[..40]] {
         let (_folder, path) = at("a.csv.gz", bytes);
         let error = open_or_explain(&path).err().unwrap();
-        assert_eq!((error.message(), error.causes().len()), ("cannot be unpacked", 1));
+        assert_eq!((error.message(), error.causes().len()), ("cannot be decompressed", 1));
     }
 }
 
 #[test]
-fn tables_are_known_by_their_names() {
+fn tables_are_recognised_by_their_names() {
     for name in ["a.csv", "A.CSV", "a.tsv", "a.tab", "a.csv.gz", "a.tsv.gz", "a.csv.zip", "a.zip"] {
         assert!(is_table_file(Path::new(name)), "{name}");
     }
