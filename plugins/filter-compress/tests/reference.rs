@@ -5,7 +5,7 @@
 mod common;
 
 use common::{apply, at_client, at_server, config, floats, model, tensor, there};
-use filter_compress::{Config, Method, Of};
+use filter_compress::{Config, Method, Quantity};
 use plugin_api::{Filter as _, Message};
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ fn what_is_restored_is_what_numpy_restores() {
     let reference = reference();
     let (base, x) = (message(&reference["base"]), message(&reference["x"]));
     for method in common::QUANTIZERS {
-        for (key, of) in [("update", Of::Update), ("values", Of::Values)] {
+        for (key, of) in [("update", Quantity::Update), ("values", Quantity::Values)] {
             let block_size = matches!(method, Method::Int8 | Method::Nf4).then_some(64);
             let restored = there(&Config { of: Some(of), block_size, ..config(method) }, &x, &base);
             let difference = largest_difference(floats(&restored, "w"), &array(&reference[key][method.as_str()]));
