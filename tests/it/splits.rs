@@ -75,7 +75,10 @@ fn clients_without_training_rows_are_named_by_check() {
     assert!(told.contains("clients without training rows, which never train: `s`\n"), "{told}");
     assert!(!check(&csv("\"by-task\"")).contains("without training rows"));
     let told = check(&csv("{ count = 9, alpha = 1.0 }"));
-    assert!(told.contains("clients without training rows, which never train: `site-") && told.contains(" and 2 more\n"), "{told}");
+    assert!(
+        told.contains("clients without training rows, which never train: `site-") && told.contains(" and 2 more\n"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -129,20 +129,20 @@ fn clients_that_did_not_train_are_ignored() {
 
 #[test]
 fn mismatches_name_tensor_and_client() {
-    let told = |first: Tensor, second: Tensor| {
+    let refused = |first: Tensor, second: Tensor| {
         averaged(vec![update("a", 1, vec![("w", first)]), update("b", 1, vec![("w", second)])]).unwrap_err().to_string()
     };
     let two = tensor(&[1.0_f32, 2.0]);
     assert_eq!(
-        told(two.clone(), tensor(&[1.0_f32])),
+        refused(two.clone(), tensor(&[1.0_f32])),
         "tensor `w`: client `b` sends f32[1], and client `a` sent f32[2]"
     );
     assert_eq!(
-        told(two.clone(), tensor(&[1.0_f64, 2.0])),
+        refused(two.clone(), tensor(&[1.0_f64, 2.0])),
         "tensor `w`: client `b` sends f64[2], and client `a` sent f32[2]"
     );
-    let told = told(tensor(&[1_i64]), tensor(&[2_i64]));
-    assert_eq!(told, "tensor `w`: client `b` sends other i64 values than client `a`");
+    let message = refused(tensor(&[1_i64]), tensor(&[2_i64]));
+    assert_eq!(message, "tensor `w`: client `b` sends other i64 values than client `a`");
 }
 
 #[test]

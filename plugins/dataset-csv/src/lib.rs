@@ -46,8 +46,8 @@
 //! `group-by` says which rows a random split keeps on one side: those with the same sequence (`"sequence"`, the default),
 //! those with similar sequences (`{ identity = 0.9 }`), or each row on its own (`"none"`); see dataset-flab for the meaning and
 //! cost of identity. The sequence of a row is its texts in `inputs` together, or its numbers if it has no texts. If rows belong
-//! to clients, each client's rows are split on their own, and groups do not extend across clients: nobody there knows the
-//! others' rows.
+//! to clients, each client's rows are split on their own, and groups do not extend across clients, since no
+//! client knows the others' rows.
 //!
 //! For any split, given ones included, the description counts the test rows of each task whose sequence any client trains on,
 //! for the same task or for another; it warns of them and adds notes to the summary. It also reports, and never drops, rows

@@ -1,6 +1,6 @@
 //! Patterns of paths: `*` matches any characters, `?` one, `{client}` a client's name; none of them matches a `/`.
 //!
-//! Not `globset`, which cannot tell what a part of a pattern matched, and reads braces as alternatives.
+//! `globset` does not fit: it has no captures, and reads braces as alternatives.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use plugin_api::Element;
 use plugin_api::half::{bf16, f16};
 
 /// A floating-point type. Updates are f32 for all types; differences and sums are rounded once.
-pub(crate) trait Real: Element {
+pub(crate) trait Float: Element {
     /// The element as f32; f64 is rounded.
     fn wide(self) -> f32;
     /// The element nearest to a value.

@@ -12,7 +12,7 @@ use crate::quantizer::{Quantizer, largest};
 use crate::top_k;
 
 #[cfg(target_endian = "big")]
-compile_error!("scales and values are sent as they lie in memory, which must be little-endian");
+compile_error!("scales and values are sent as in memory, which must be little-endian");
 
 /// Calls a function that is generic over the element type.
 macro_rules! by_dtype {

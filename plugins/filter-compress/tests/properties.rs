@@ -93,7 +93,8 @@ proptest! {
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
     ) {
         let config = Config::new(method);
-        let sent = apply(&mut at_client(&config), &start(), &start()).unwrap();
+        let trained = common::trained(&start(), 0).remove(0);
+        let sent = apply(&mut at_client(&config), &trained, &start()).unwrap();
         let mut bytes = sent.params.get("w").unwrap().elements::<u8>().unwrap().to_vec();
         for (at, byte) in damage {
             let at = at.index(bytes.len());

@@ -53,7 +53,7 @@ fn top_k_with_error_feedback_is_numpys_over_five_rounds() {
     for round in reference["top-k"]["rounds"].as_array().unwrap() {
         let (base, x) = (message(&round["base"]), message(&round["x"]));
         let sent = apply(&mut client, &x, &base).unwrap();
-        // Six of 40, with a place and a value each, and the guard's one float.
+        // Six of 40, with an index and a value each, and the guard's one float.
         assert_eq!(sent.bytes(), 6 * 8 + 4);
         let restored = apply(&mut server, &sent, &base).unwrap();
         assert_eq!(floats(&restored, "w"), array(&round["restored"]));

@@ -29,7 +29,7 @@ pub struct AuditedTask<'a> {
     pub files: &'a [usize],
     /// The file and line of a row, `FILE:LINE`.
     pub origin: &'a dyn Fn(usize) -> String,
-    /// How to keep a sequence on one side of the split, where there is a way.
+    /// How to keep a sequence on one side of the split, if that is possible.
     pub advice: Option<&'a str>,
 }
 

@@ -43,55 +43,77 @@ const FILLERS: [&str; 7] = ["chain", "chains", "variable", "region", "domain", "
 pub(crate) fn parse_name(name: &str) -> Option<ChainName> {
     let fields: Vec<&str> =
         name.split(|c: char| c.is_whitespace() || c == '|').filter(|field| !field.is_empty()).collect();
-    let words = |field: &&str| agreed(pieces(field).filter_map(|(word, _)| spelled(word)).map(|(chain, _)| chain));
-    let letters = |(place, field): (usize, &&str)| {
-        let words: Vec<&str> = pieces(field).map(|(word, _)| word).filter(|word| !word.is_empty()).collect();
-        match &words[..] {
-            [first, .., last] if place == 0 => letter(last).or_else(|| letter(first)),
-            [only] => letter(only),
-            _ => None,
-        }
-    };
-    let letters: Vec<Option<Chain>> = fields.iter().enumerate().map(letters).collect();
-    let first = |by_letter: bool, range: std::ops::Range<usize>| {
-        range.into_iter().find_map(|place| {
-            let found = if by_letter { letters[place].map(Some) } else { words(&fields[place]) };
-            found.map(|chain| (place, chain, by_letter))
-        })
-    };
-    let (start, end) = (0..fields.len().min(1), 1..fields.len());
-    let found = first(false, start.clone()).or_else(|| first(true, start)).or_else(|| first(false, end.clone()));
-    let Some((place, chain, by_letter)) = found.or_else(|| first(true, end)) else {
+    let first_letter = fields.first().and_then(|field| letter_of_field(0, field));
+    let Some(Decision { index, chain, by_letter }) = decide(&fields) else {
         return Some(ChainName { antibody: name.to_lowercase(), chain: None });
     };
-    // A word for one chain and a letter for the other.
-    let chain = chain.filter(|chain| place > 0 || letters[0].is_none_or(|letter| letter == *chain))?;
+    // The first field may have a word for one chain and a letter for the other.
+    let chain = chain.filter(|chain| index > 0 || first_letter.is_none_or(|letter| letter == *chain))?;
     // `ab0_H light chain` names both; further on, a description may mention the other chain.
-    let next = fields.get(1).and_then(words).flatten().filter(|next| *next != chain);
+    let next = fields.get(1).and_then(|field| chain_of_words(field)).flatten().filter(|next| *next != chain);
     if next.is_some() && fields.get(2).is_some_and(|field| field.eq_ignore_ascii_case("chain")) {
         return None;
     }
     let rest = |range: std::ops::Range<usize>| {
-        let named = range.map(|at| antibody(fields[at], by_letter && at == place));
+        let named = range.map(|at| antibody(fields[at], by_letter && at == index));
         named.collect::<Vec<_>>().join(" ").trim().to_owned()
     };
-    let before = rest(0..place.max(1));
+    let before = rest(0..index.max(1));
     let antibody = if before.is_empty() { rest(0..fields.len()) } else { before };
     Some(ChainName { antibody: antibody.to_lowercase(), chain: Some(chain) })
 }
 
-/// The chain of a field with these words: `None` without words, `Some(None)` where they disagree.
-fn agreed(mut chains: impl Iterator<Item = Chain>) -> Option<Option<Chain>> {
+/// The field that says the chain.
+struct Decision {
+    index: usize,
+    /// `None` if its words disagree.
+    chain: Option<Chain>,
+    /// Whether a letter says it, and not a word.
+    by_letter: bool,
+}
+
+/// The first field decides, by a word or else by a letter, and then the other fields, by a word or else by a letter.
+fn decide(fields: &[&str]) -> Option<Decision> {
+    let by_word = |index: usize| {
+        let chain = chain_of_words(fields[index])?;
+        Some(Decision { index, chain, by_letter: false })
+    };
+    let by_letter = |index: usize| {
+        let chain = Some(letter_of_field(index, fields[index])?);
+        Some(Decision { index, chain, by_letter: true })
+    };
+    let (mut first, mut others) = (0..fields.len().min(1), 1..fields.len());
+    let (mut first_again, mut others_again) = (first.clone(), others.clone());
+    first
+        .find_map(by_word)
+        .or_else(|| first_again.find_map(by_letter))
+        .or_else(|| others.find_map(by_word))
+        .or_else(|| others_again.find_map(by_letter))
+}
+
+/// The chain of a field with words for it: `None` without such words, `Some(None)` if they disagree.
+fn chain_of_words(field: &str) -> Option<Option<Chain>> {
+    let mut chains = pieces(field).filter_map(|(word, _)| spelled(word)).map(|(chain, _)| chain);
     let first = chains.next()?;
     Some(chains.all(|other| other == first).then_some(first))
+}
+
+/// The chain that a letter says: at the end or start of the first field, or as a field of its own.
+fn letter_of_field(index: usize, field: &str) -> Option<Chain> {
+    let words: Vec<&str> = pieces(field).map(|(word, _)| word).filter(|word| !word.is_empty()).collect();
+    match &words[..] {
+        [first, .., last] if index == 0 => letter(last).or_else(|| letter(first)),
+        [only] => letter(only),
+        _ => None,
+    }
 }
 
 /// A field without the words for a chain, and on request without the letters for one at its ends.
 fn antibody(field: &str, without_letters: bool) -> String {
     let count = pieces(field).count();
     let mut kept = String::new();
-    for (place, (word, piece)) in pieces(field).enumerate() {
-        let at_end = without_letters && (place == 0 || place + 1 == count);
+    for (index, (word, piece)) in pieces(field).enumerate() {
+        let at_end = without_letters && (index == 0 || index + 1 == count);
         match spelled(word) {
             Some((_, before)) => kept += before,
             None if at_end && letter(word).is_some() => {}

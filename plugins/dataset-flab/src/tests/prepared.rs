@@ -126,7 +126,7 @@ fn files_are_not_overwritten_and_data_is_not_prepared_twice() {
 fn a_file_that_cannot_be_written_completely_does_not_appear() {
     let root = folder(&[("tm", 9)]);
     let out = tempfile::tempdir().unwrap();
-    // A folder stands where the file would grow.
+    // A folder has the name of the temporary file.
     let part = out.path().join("tm/test_data.csv.part");
     fs::create_dir_all(&part).unwrap();
     let error = flab(root.path(), json!({ "tasks": ["tm"] })).prepare(out.path(), &ctx()).unwrap_err();
@@ -199,7 +199,7 @@ fn of_a_million_rows_none_is_lost_or_doubled() {
     }
     assert_eq!(parts, 7);
     assert!(seen.iter().all(|&times| times == 1));
-    // All that is not for testing stands in one file as well.
+    // All training rows are in one file as well.
     let train = read(&out.path().join("tm/train_data.csv")).lines().count() - 1;
     assert_eq!(train, ROWS - read(&out.path().join("tm/test_data.csv")).lines().count() + 1);
 }
