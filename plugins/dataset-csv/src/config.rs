@@ -116,8 +116,8 @@ pub enum Text {
     /// As in the file, without white space and invisible characters at the ends.
     #[default]
     Plain,
-    /// As a sequence of amino acids: in upper case, without any white space and characters that show nothing. LetterCounts that
-    /// are no usual amino acids are reported.
+    /// As a sequence of amino acids: in upper case, without white space and invisible characters. Letters other than the 20
+    /// amino acids and `B` are reported.
     Sequence,
 }
 
