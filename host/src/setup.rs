@@ -74,6 +74,7 @@ impl Setup {
                 let mut dataset = data.component.new_dataset(&data.choice.config, ctx)?;
                 let description = dataset.describe(ctx)?;
                 check_description(&description)?;
+                warn_of_untrained(&description, ctx);
                 tell_untested(&description, ctx);
                 Ok((dataset, description))
             });
@@ -257,6 +258,22 @@ pub fn check_description(description: &Description) -> plugin_api::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Warns of clients without training rows for any task: they take part in rounds and never train.
+fn warn_of_untrained(description: &Description, ctx: &plugin_api::Context<'_>) {
+    const SHOWN: usize = 5;
+    let untrained: Vec<&ClientSpec> =
+        description.clients.iter().filter(|client| client.tasks.iter().all(|task| task.train == 0)).collect();
+    if untrained.is_empty() {
+        return;
+    }
+    let names: Vec<_> = untrained.iter().take(SHOWN).map(|client| format!("`{}`", client.name)).collect();
+    let more = match untrained.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    ctx.warn(format_args!("clients without training rows, which never train: {}{more}", names.join(", ")));
 }
 
 /// Warns of tasks that clients have no rows to test on, or nobody has: their scores would be missing without a word.

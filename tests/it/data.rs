@@ -1,4 +1,4 @@
-//! Data as people bring them: other separators, packed files, missing values, single chains.
+//! Data in the wild: other separators, compressed files, missing values, single chains, repeated columns.
 
 use crate::support::{Bench, Told};
 
@@ -49,7 +49,7 @@ fn a_file_with_another_separator_names_the_key_that_reads_it() {
     let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
     let (_, told) = checked(&files, &[]);
     assert_eq!(told.code, 2);
-    let wanted = "its columns stand between `|`, not `,`; set `delimiter = \"|\"`";
+    let wanted = "its columns are separated by `|`, not `,`; set `delimiter = \"|\"`";
     assert!(told.stderr.contains(wanted), "{}", told.stderr);
     let (_, told) = checked(&files, &["--set", "dataset.delimiter=\"|\""]);
     assert!(told.stderr.contains("`fitness` has a decimal comma; set `decimal = \",\"`"), "{}", told.stderr);
@@ -59,7 +59,7 @@ fn a_file_with_another_separator_names_the_key_that_reads_it() {
 }
 
 #[test]
-fn packed_files_and_tabs_are_read_and_others_named() {
+fn compressed_files_and_tabs_are_read_and_others_named() {
     let tabs = table(5, "\t", ".");
     let (bench, _) = checked(&[("a.tsv", &tabs), ("b.xlsx", "?"), ("sub/c.csv", "?")], &[]);
     std::fs::write(bench.path("data/tm/c.csv.gz"), PACKED).unwrap();
@@ -70,7 +70,7 @@ fn packed_files_and_tabs_are_read_and_others_named() {
 }
 
 #[test]
-fn what_is_missing_or_no_number_is_counted_with_its_line() {
+fn missing_and_invalid_values_are_counted_with_their_lines() {
     let rows = "heavy,light,fitness\nEVQ,nan,1\nEVQ,DIQ,\nEVQ,DIQ,>100\nEVQ,DIQ,7 8\nevq,DIX,1\nEVQG,DIQ,2\n";
     let (_, told) = checked(&[("a.csv", rows)], &[]);
     assert_eq!(told.code, 0, "{}", told.stderr);
@@ -78,12 +78,12 @@ fn what_is_missing_or_no_number_is_counted_with_its_line() {
 }
 
 #[test]
-fn nanobodies_are_trained_on_and_predicted_where_the_experiment_says_so() {
+fn nanobodies_are_trained_on_and_predicted_on_request() {
     let rows: String = (0..10).map(|i| format!("QVQ{},{i}\n", "G".repeat(i))).collect();
     let nanobodies = format!("heavy,fitness\n{rows}");
     let (bench, told) = checked(&[("a.csv", &nanobodies)], &[]);
     assert_eq!(told.code, 2);
-    assert!(told.stderr.contains("`chains = \"heavy\"` takes single chains"), "{}", told.stderr);
+    assert!(told.stderr.contains("`chains = \"heavy\"` accepts single chains"), "{}", told.stderr);
     bench.run(&[bench.path("data.toml").to_str().unwrap(), "--set", "dataset.chains=\"heavy\""]);
     let predicted = |name: &str, text: &str| {
         let rows = bench.write(name, text);
@@ -95,4 +95,15 @@ fn nanobodies_are_trained_on_and_predicted_where_the_experiment_says_so() {
     assert_eq!(predicted("rows.fasta", ">1\nQVQGG\n>2\nQVQG\n").code, 0);
     let none = predicted("none.csv", "heavy\nQVQ\nNA\n");
     assert!(none.stderr.contains("none.csv:3: no `heavy`, only `NA`"), "{}", none.stderr);
+}
+
+#[test]
+fn a_column_that_is_read_must_not_have_a_namesake() {
+    let rows = "heavy,light,fitness,fitness\nEVQ,DIQ,1,100\nQVQ,EIV,2,200\n";
+    let (bench, told) = checked(&[("a.csv", rows)], &[]);
+    assert_eq!(told.code, 2);
+    assert!(told.stderr.contains("a.csv:1: columns 3 and 4 are both named `fitness`"), "{}", told.stderr);
+    bench.write("data/tm/a.csv", &table(10, ",", ".").replace('\n', ",x,x\n"));
+    let told = bench.fedplug(&["check", bench.path("data.toml").to_str().unwrap()]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
 }

@@ -1,4 +1,4 @@
-//! What a person is told of rows that make scores mean less than they seem to.
+//! Warnings about rows and clients that make scores mean less than they seem to.
 
 use crate::support::Bench;
 
@@ -56,4 +56,46 @@ fn a_task_without_a_row_to_test_on_is_told_by_check() {
     std::fs::write(&file, "seq,y,who,set\nA,1,n,train\n").unwrap();
     let told = check(&csv("\"by-task\""));
     assert!(told.contains("task `y` has no row to test on anywhere"), "{told}");
+}
+
+#[test]
+fn clients_without_training_rows_are_named_by_check() {
+    let bench = Bench::new();
+    let file = bench.write("a.csv", "seq,y,who,set\nA,1,n,train\nB,2,n,test\nC,3,s,test\nD,4,w,test\nE,5,w,train\n");
+    let csv = |clients: &str| {
+        let keys = "plugin = \"csv\"\ninputs = [\"seq\"]\ntarget = \"y\"\ntest-column = \"set\"";
+        experiment(&format!("{keys}\nfiles = {file:?}\nclients = {clients}"))
+    };
+    let check = |text: &str| {
+        let told = bench.fedplug(&["check", bench.write("x.toml", text).to_str().unwrap()]);
+        assert_eq!(told.code, 0, "{}", told.stderr);
+        told.stderr
+    };
+    let told = check(&csv("{ column = \"who\" }"));
+    assert!(told.contains("clients without training rows, which never train: `s`\n"), "{told}");
+    assert!(!check(&csv("\"by-task\"")).contains("without training rows"));
+    let told = check(&csv("{ count = 9, alpha = 1.0 }"));
+    assert!(
+        told.contains("clients without training rows, which never train: `site-") && told.contains(" and 2 more\n"),
+        "{told}"
+    );
+}
+
+#[test]
+fn antibodies_that_another_folder_trains_on_are_told_by_check_and_kept_in_the_summary() {
+    let bench = Bench::new();
+    let rows = |more: usize| (0..20).map(|i| format!("EVQ{},DIQ,{}\n", "G".repeat(i), i + more)).collect::<String>();
+    for (folder, more) in [("tm", 0), ("binding", 7)] {
+        bench.write(&format!("data/{folder}/a.csv"), &format!("heavy,light,fitness\n{}", rows(more)));
+    }
+    let root = bench.path("data");
+    let text = experiment(&format!("plugin = \"flab\"\nroot = {root:?}\ntasks = [\"tm\", \"binding\"]"));
+    let told = bench.fedplug(&["run", bench.write("x.toml", &text).to_str().unwrap()]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    let count = "test rows have a sequence that other tasks train on: `binding`";
+    assert!(told.stderr.contains(count), "{}", told.stderr);
+    let summary: serde_json::Value = serde_json::from_str(&bench.text("split", "summary.json")).unwrap();
+    let notes: Vec<&str> =
+        summary["notes"].as_array().unwrap().iter().filter_map(|note| note["text"].as_str()).collect();
+    assert!(notes.iter().any(|note| note.contains(count)), "{notes:?}");
 }

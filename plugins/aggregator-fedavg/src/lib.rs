@@ -2,11 +2,11 @@
 //!
 //! McMahan, Moore, Ramage, Hampson and Agüera y Arcas, *Communication-Efficient Learning of Deep Networks from
 //! Decentralized Data*, AISTATS 2017, Algorithm 1: the next global model is `Σ wᵢ xᵢ / Σ wᵢ` over the clients `i` of the
-//! round. The paper weighs by examples; [`WeightBy`] has that, and the optimiser steps that are the default here.
+//! round. The paper weights by examples, which [`WeightBy`] offers; the default here is optimiser steps.
 //!
-//! Each parameter has its own mean, over the clients that sent it, so one that a single client sends comes back as it was.
-//! What nobody sends keeps its global value where its holders are absent, and has none where they keep it to themselves. Clients of weight 0 count nothing. A client that sends
-//! tensors besides parameters is refused: they are of a method that takes another aggregator.
+//! Each parameter is averaged over the clients that sent it, so one that a single client sends keeps its value. One that nobody
+//! sends keeps its global value if its holders are absent, and has none if they keep it private. Clients with weight 0 are ignored. An update with tensors besides parameters is
+//! an error, since they belong to a method with an aggregator of its own.
 //!
 //! ```toml
 //! [aggregator]
@@ -24,12 +24,12 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// What a client's parameters are weighed by.
+    /// The weight of a client's parameters.
     #[serde(default)]
     pub weight_by: WeightBy,
 }
 
-/// Averages parameters as they come in, with one accumulator for each, however many clients there are.
+/// Averages parameters as they arrive, with one accumulator per parameter for any number of clients.
 #[derive(Debug)]
 pub struct FedAvg {
     weight_by: WeightBy,
@@ -39,20 +39,20 @@ pub struct FedAvg {
 }
 
 impl FedAvg {
-    /// An aggregator between two rounds.
+    /// An aggregator before its first round.
     ///
     /// # Errors
-    /// Never; the contract asks for a result.
+    /// Never; the constructor's signature needs a result.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
         Ok(Self { weight_by: config.weight_by, global: Message::default(), updates: 0, mean: WeightedMean::new() })
     }
 }
 
 impl Aggregator for FedAvg {
-    fn begin(&mut self, global: &Message, _: &Cohort, ctx: &Context<'_>) -> Result<()> {
+    fn begin(&mut self, global: &Message, _: &Cohort, _: &Context<'_>) -> Result<()> {
         self.global = global.clone();
         self.updates = 0;
-        self.mean = WeightedMean::new().with_threads(ctx.threads());
+        self.mean = WeightedMean::new();
         Ok(())
     }
 
@@ -79,7 +79,7 @@ impl Aggregator for FedAvg {
     }
 }
 
-/// What this plugin offers.
+/// The component of this plugin.
 pub fn component() -> Component {
     Component::aggregator("fedavg", "the weighted mean of the clients' parameters", FedAvg::new)
 }

@@ -47,7 +47,7 @@ fn the_mean_is_weighted() {
 }
 
 #[test]
-fn one_client_comes_back_bit_for_bit_and_equal_ones_come_back_equal() {
+fn one_client_keeps_its_bits_and_equal_clients_keep_their_values() {
     let values: Vec<f32> = (0..1000)
         .map(|i| (i as f32 * 0.37).sin() * 10_f32.powi(i % 60 - 30))
         .chain([-0.0, f32::MAX, f32::MIN_POSITIVE])
@@ -116,7 +116,7 @@ fn a_parameter_is_averaged_over_those_that_sent_it_and_nothing_else_is_kept() {
 }
 
 #[test]
-fn who_did_not_train_counts_nothing() {
+fn clients_that_did_not_train_are_ignored() {
     let idle = |client| update(client, 0, vec![("w", tensor(&[f32::NAN]))]);
     for weight_by in [WeightBy::Steps, WeightBy::Examples, WeightBy::Uniform] {
         let mean = averaged_by(weight_by, vec![idle("a"), update("b", 2, vec![("w", tensor(&[3.0_f32]))])]).unwrap();
@@ -128,25 +128,25 @@ fn who_did_not_train_counts_nothing() {
 }
 
 #[test]
-fn what_does_not_fit_names_tensor_and_client() {
-    let told = |first: Tensor, second: Tensor| {
+fn mismatches_name_tensor_and_client() {
+    let refused = |first: Tensor, second: Tensor| {
         averaged(vec![update("a", 1, vec![("w", first)]), update("b", 1, vec![("w", second)])]).unwrap_err().to_string()
     };
     let two = tensor(&[1.0_f32, 2.0]);
     assert_eq!(
-        told(two.clone(), tensor(&[1.0_f32])),
+        refused(two.clone(), tensor(&[1.0_f32])),
         "tensor `w`: client `b` sends f32[1], and client `a` sent f32[2]"
     );
     assert_eq!(
-        told(two.clone(), tensor(&[1.0_f64, 2.0])),
+        refused(two.clone(), tensor(&[1.0_f64, 2.0])),
         "tensor `w`: client `b` sends f64[2], and client `a` sent f32[2]"
     );
-    let told = told(tensor(&[1_i64]), tensor(&[2_i64]));
-    assert_eq!(told, "tensor `w`: client `b` sends other i64 values than client `a`");
+    let message = refused(tensor(&[1_i64]), tensor(&[2_i64]));
+    assert_eq!(message, "tensor `w`: client `b` sends other i64 values than client `a`");
 }
 
 #[test]
-fn what_would_be_lost_is_refused() {
+fn tensors_besides_parameters_are_refused() {
     let mut sent = update("a", 1, vec![("w", tensor(&[1.0_f32]))]);
     sent.message.extra.insert("scaffold.w", tensor(&[1.0_f32]));
     let error = averaged(vec![sent]).unwrap_err();
@@ -161,7 +161,7 @@ fn equal_integers_are_kept() {
 }
 
 #[test]
-fn a_refused_update_leaves_no_trace() {
+fn a_refused_update_does_not_change_the_mean() {
     let ctx = Context::new(&Silent);
     let mut fedavg = FedAvg::new(Config::default(), &ctx).unwrap();
     fedavg.begin(&Message::default(), &Cohort::default(), &ctx).unwrap();

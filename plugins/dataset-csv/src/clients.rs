@@ -1,69 +1,77 @@
-//! Whose the rows are, and which of them are for testing.
+//! Splits the rows of tasks, and assigns them to clients.
 
 use std::collections::BTreeMap;
 
-use fedplug_tables::{Audit, Deal, GroupBy, Sites, distinct, scale_of, shuffle, standardised, tell_identical_files};
+use fedplug_tables::{
+    Audit, AuditedTask, GroupBy, Sites, Split, scale_of, shuffle, standardised, warn_identical_files,
+};
 use plugin_api::{Context, Error, Result, Scale, Seed, Source, Table, Task, TaskSpec};
 
 use crate::config::{Clients, Config};
-use crate::plan::{Plan, Testing};
-use crate::read::{Rows, check_client, read};
+use crate::read::{check_client, read};
+use crate::task_plan::{TaskPlan, TestRows};
+use crate::task_rows::TaskRows;
 
-/// All that is loaded, and what it was read from.
+/// The clients with their tasks, and what they were read from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Data {
-    /// The tasks, in the order that numbers them.
+    /// The tasks, in the order of the experiment.
     pub(crate) specs: Vec<TaskSpec>,
-    /// The clients with their tasks, in the order of aggregation. Targets are in their own units.
+    /// The clients with their tasks, in the order of aggregation. Targets are not standardised.
     pub(crate) clients: Vec<(String, Vec<Task>)>,
-    /// Where each client stands among them: each is asked for by name, and there may be thousands.
-    places: BTreeMap<String, usize>,
+    /// The index of each client: clients are loaded by name, and there may be thousands.
+    indices: BTreeMap<String, usize>,
     pub(crate) sources: Vec<Source>,
-    /// The scale of each task whose targets are to be standardised.
+    /// The scale of each task, if targets are standardised.
     pub(crate) scales: BTreeMap<String, Scale>,
 }
 
 /// A client's rows of a task.
-struct Share {
+struct ClientRows {
     client: String,
     train: Vec<usize>,
     test: Vec<usize>,
 }
 
 impl Data {
-    /// Reads all tasks, and gives each client its rows.
-    pub(crate) fn read(plans: &[Plan], config: &Config, ctx: &Context<'_>) -> Result<Self> {
-        let mut data = Self::default();
+    /// Reads and audits all tasks, and assigns their rows to clients.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a task has no training rows.
+    pub(crate) fn read(plans: &[TaskPlan], config: &Config, ctx: &Context<'_>) -> Result<Self> {
+        let (mut data, mut audited) = (Self::default(), Audit::default());
         let seed = config.seed.map_or_else(|| ctx.experiment_seed().of("split"), Seed::new);
         for plan in plans {
             let (mut rows, sources) = read(plan, config, ctx)?;
             data.sources.extend(sources);
             let names = rows.tasks(plan, config);
-            let deals = deals(&rows, plan, config, seed.of(&plan.name), ctx)?;
+            let splits = splits(&rows, plan, config, seed.of(&plan.name), ctx)?;
             for (number, name) in names.into_iter().enumerate() {
-                data.add(name, number, &rows, &deals, plan, config, seed, ctx)?;
+                data.add(name, number, &rows, &splits, plan, config, seed, &mut audited, ctx)?;
             }
         }
         config.standardise.note(&data.scales, ctx)?;
-        tell_identical_files(&data.sources, ctx);
+        audited.across_tasks(ctx);
+        warn_identical_files(&data.sources, ctx);
         if matches!(config.clients, Clients::Column(_) | Clients::Pattern(_)) {
             data.clients.sort_by(|(a, _), (b, _)| a.cmp(b));
-            data.places = data.clients.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+            data.indices = data.clients.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect();
         }
         Ok(data)
     }
 
-    /// Adds the task of a number among those of a plan, as its deals share it out.
+    /// Adds the task with this number among those of a plan.
     #[allow(clippy::too_many_arguments)]
     fn add(
         &mut self,
         name: String,
         number: usize,
-        rows: &Rows,
-        deals: &[(Option<String>, Deal)],
-        plan: &Plan,
+        rows: &TaskRows,
+        splits: &[(Option<String>, Split)],
+        plan: &TaskPlan,
         config: &Config,
         seed: Seed,
+        audited: &mut Audit,
         ctx: &Context<'_>,
     ) -> Result<()> {
         let spec = TaskSpec { name, ..plan.spec() };
@@ -71,31 +79,31 @@ impl Data {
             return Err(Error::config(format!("two tasks are named `{}`", spec.name)).at_key(&plan.files_key));
         }
         let mut shares = Vec::new();
-        for (client, deal) in deals {
-            let deal = deal.only(|row| rows.task(row) == number);
-            shares.extend(shared(deal, client.as_deref(), &spec.name, plan, config, seed.of(&spec.name)));
+        for (client, split) in splits {
+            let split = split.filter(|row| rows.task(row) == number);
+            shares.extend(client_rows(split, client.as_deref(), &spec.name, plan, config, seed.of(&spec.name)));
         }
         if shares.iter().all(|share| share.train.is_empty()) {
-            return Err(Error::data(format!("task `{}` has no row to train on", spec.name)));
+            return Err(Error::data(format!("task `{}` has no training rows", spec.name)));
         }
-        audit(&spec.name, number, &shares, rows, plan, config, ctx);
+        audit(audited, &spec.name, number, &shares, rows, plan, config, ctx);
         let scale = config.standardise.scale(&spec.name, || {
-            let targets = |share: &Share| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
+            let targets = |share: &ClientRows| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
             let targets: Vec<Vec<f32>> = shares.iter().map(targets).collect();
             Ok(scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>()))
         })?;
         self.scales.extend(scale.map(|scale| (spec.name.clone(), scale)));
-        // A clone of a table shares its columns: all sites have one test table.
+        // A clone of a table shares its columns: all sites have the same test table.
         let common =
             matches!(config.clients, Clients::Sites(_)).then(|| rows.table(plan, &shares[0].test)).transpose()?;
-        for Share { client, train, test } in shares {
+        for ClientRows { client, train, test } in shares {
             check_client(&client)?;
             let test = common.clone().map_or_else(|| rows.table(plan, &test), Ok)?;
             let task = Task { spec: spec.clone(), train: rows.table(plan, &train)?, test };
-            match self.places.get(&client) {
-                Some(&place) => self.clients[place].1.push(task),
+            match self.indices.get(&client) {
+                Some(&index) => self.clients[index].1.push(task),
                 None => {
-                    self.places.insert(client.clone(), self.clients.len());
+                    self.indices.insert(client.clone(), self.clients.len());
                     self.clients.push((client, vec![task]));
                 }
             }
@@ -104,9 +112,9 @@ impl Data {
         Ok(())
     }
 
-    /// The tasks of a client as a model sees them, if there is a client of this name.
+    /// The tasks of a client, standardised if asked for; `None` if there is no such client.
     pub(crate) fn tasks_of(&self, client: &str) -> Option<Result<Vec<Task>>> {
-        let (_, tasks) = self.clients.get(*self.places.get(client)?)?;
+        let (_, tasks) = self.clients.get(*self.indices.get(client)?)?;
         let scaled = |task: &Task| {
             let table = |table: &Table| match self.scales.get(&task.spec.name) {
                 Some(scale) => standardised(table, &task.spec.target, *scale),
@@ -118,93 +126,115 @@ impl Data {
     }
 }
 
-/// How a plan's rows are told apart for training and testing: those of each client on their own where rows say whose
-/// they are, else all together.
-fn deals(
-    rows: &Rows,
-    plan: &Plan,
+/// The splits of a plan's rows: one for each client if rows belong to clients, else one for all rows.
+fn splits(
+    rows: &TaskRows,
+    plan: &TaskPlan,
     config: &Config,
     seed: Seed,
     ctx: &Context<'_>,
-) -> Result<Vec<(Option<String>, Deal)>> {
+) -> Result<Vec<(Option<String>, Split)>> {
     match &config.clients {
         Clients::ByTask | Clients::Sites(_) => {
-            Ok(vec![(None, deal(rows, &(0..rows.len()).collect::<Vec<_>>(), plan, config, seed, ctx)?)])
+            Ok(vec![(None, split(rows, &(0..rows.len()).collect::<Vec<_>>(), plan, config, seed, ctx)?)])
         }
         Clients::Column(_) | Clients::Pattern(_) => {
-            let own = |(name, own): (&str, Vec<usize>)| {
-                Ok((Some(name.to_owned()), deal(rows, &own, plan, config, seed.of(name), ctx)?))
+            let of_client = |(name, own): (&str, Vec<usize>)| {
+                Ok((Some(name.to_owned()), split(rows, &own, plan, config, seed.of(name), ctx)?))
             };
-            rows.of_clients().into_iter().map(own).collect()
+            rows.of_clients().into_iter().map(of_client).collect()
         }
     }
 }
 
-/// Tells `own` rows apart for training and testing.
-fn deal(rows: &Rows, own: &[usize], plan: &Plan, config: &Config, seed: Seed, ctx: &Context<'_>) -> Result<Deal> {
-    let mut deal = match (&plan.testing, rows.for_testing()) {
-        (Testing::Fraction(fraction), _) => {
+/// Splits these rows.
+fn split(
+    rows: &TaskRows,
+    own: &[usize],
+    plan: &TaskPlan,
+    config: &Config,
+    seed: Seed,
+    ctx: &Context<'_>,
+) -> Result<Split> {
+    let mut split = match (&plan.testing, rows.for_testing()) {
+        (TestRows::Fraction(fraction), _) => {
             let groups = config.group_by().groups(own.len(), |row| rows.text(own[row]), ctx)?;
             let strata: Vec<usize> = own.iter().map(|&row| rows.task(row)).collect();
-            Deal::random(&groups, &strata, *fraction, seed)
+            Split::random(&groups, &strata, *fraction, seed)
         }
-        (_, marks) => Deal::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row]))),
+        (_, marks) => Split::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row]))),
     };
-    deal.train.iter_mut().chain(&mut deal.test).for_each(|row| *row = own[*row]);
-    Ok(deal)
+    split.train.iter_mut().chain(&mut split.test).for_each(|row| *row = own[*row]);
+    Ok(split)
 }
 
-/// The clients' rows of a task, at most `max-samples` for each to train and to test on; those to train on are cut for
-/// sites only after they are dealt. Rows of a given split stay in their order where none is left out and no site gets a
-/// part.
-fn shared(mut deal: Deal, client: Option<&str>, task: &str, plan: &Plan, config: &Config, seed: Seed) -> Vec<Share> {
+/// The clients' rows of a task: at most `max-samples` training rows, and as many test rows, for each client. A given split
+/// keeps the order of rows, unless some are left out or sites share them.
+fn client_rows(
+    mut split: Split,
+    client: Option<&str>,
+    task: &str,
+    plan: &TaskPlan,
+    config: &Config,
+    seed: Seed,
+) -> Vec<ClientRows> {
     let most = config.max_samples.map_or(usize::MAX, usize::from);
     let sites = if let Clients::Sites(sites) = &config.clients { Some(*sites) } else { None };
     let seed = client.map_or(seed, |client| seed.of(client));
-    if !matches!(plan.testing, Testing::Fraction(_)) {
-        if sites.is_some() || deal.train.len() > most {
-            shuffle(&mut deal.train, seed.of("train"));
+    if !matches!(plan.testing, TestRows::Fraction(_)) {
+        if sites.is_some() || split.train.len() > most {
+            shuffle(&mut split.train, seed.of("train"));
         }
-        if deal.test.len() > most {
-            shuffle(&mut deal.test, seed.of("test"));
+        if split.test.len() > most {
+            shuffle(&mut split.test, seed.of("test"));
         }
     }
-    deal.test.truncate(most);
+    split.test.truncate(most);
     if let Some(Sites { .. }) = sites {
-        let deal = deal.shared(sites, seed);
-        let part = |(k, part): (usize, &[usize])| Share {
+        let split = split.across_sites(sites, seed);
+        let part = |(k, part): (usize, &[usize])| ClientRows {
             client: format!("site-{}", k + 1),
             train: part.iter().copied().take(most).collect(),
-            test: deal.test.clone(),
+            test: split.test.clone(),
         };
-        return deal.parts().enumerate().map(part).collect();
+        return split.site_rows().enumerate().map(part).collect();
     }
-    deal.train.truncate(most);
-    let share = Share { client: client.unwrap_or(task).to_owned(), train: deal.train, test: deal.test };
-    // A client has the tasks that it has rows of.
-    if share.train.is_empty() && share.test.is_empty() { Vec::new() } else { vec![share] }
+    split.train.truncate(most);
+    let rows = ClientRows { client: client.unwrap_or(task).to_owned(), train: split.train, test: split.test };
+    // A client has only the tasks of which it has rows.
+    if rows.train.is_empty() && rows.test.is_empty() { Vec::new() } else { vec![rows] }
 }
 
-/// Reports what the rows of a task and their split show.
-fn audit(task: &str, number: usize, shares: &[Share], rows: &Rows, plan: &Plan, config: &Config, ctx: &Context<'_>) {
+/// Audits the rows of a task and their split.
+#[allow(clippy::too_many_arguments)]
+fn audit(
+    audited: &mut Audit,
+    task: &str,
+    number: usize,
+    shares: &[ClientRows],
+    rows: &TaskRows,
+    plan: &TaskPlan,
+    config: &Config,
+    ctx: &Context<'_>,
+) {
     let value = |row: usize| if rows.task(row) == number { rows.target(row) } else { f32::NAN };
     let of_all = matches!(config.clients, Clients::Sites(_));
     let test: Vec<usize> =
         shares.iter().take(if of_all { 1 } else { shares.len() }).flat_map(|s| &s.test).copied().collect();
     let advice = match (&plan.testing, config.group_by(), &config.clients) {
-        (Testing::Fraction(_), GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
-        (Testing::Fraction(_), _, Clients::Column(_) | Clients::Pattern(_)) => {
-            Some("each client's rows are split on their own, and others train on them")
+        (TestRows::Fraction(_), GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
+        (TestRows::Fraction(_), _, Clients::Column(_) | Clients::Pattern(_)) => {
+            Some("clients are split independently, and others train on these sequences")
         }
         _ => None,
     };
-    Audit {
-        task,
-        sequences: &distinct((0..rows.len()).map(|row| rows.text(row))),
+    let task = AuditedTask {
+        name: task,
+        sequence: &|row| rows.text(row),
         values: &(0..rows.len()).map(value).collect::<Vec<f32>>(),
         files: rows.files(),
         origin: &|row| rows.origin(row),
         advice,
-    }
-    .report(shares.iter().flat_map(|share| &share.train), &test, ctx);
+    };
+    audited.task(&task, shares.iter().flat_map(|share| &share.train), &test, ctx);
 }

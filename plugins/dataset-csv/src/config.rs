@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use fedplug_tables::text::{chain, is_missing, trimmed};
-use fedplug_tables::{Decimal, GroupBy, Sites, Standardise, TaskPer};
+use fedplug_tables::text::{is_missing, normalise_chain, trim_invisible};
+use fedplug_tables::{DecimalMark, GroupBy, Sites, Standardise, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -19,82 +19,81 @@ use crate::pattern::{Pattern, Patterns};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// The files: a path or a pattern such as `data/*.csv`, or a list of them; relative to the current directory. In a
-    /// folder files are taken in the order of their names.
+    /// The files: a path or a pattern such as `data/*.csv`, or a list of them, relative to the current directory. The files of
+    /// a folder are sorted by name.
     pub files: Option<Patterns>,
-    /// The files that are not read, as `files`, though that or the clients' pattern names them.
+    /// Files not to read, as `files`, though `files` or the clients' pattern matches them.
     pub exclude: Option<Patterns>,
-    /// What makes a task: `folder`, all files of a task together, or `file`, those of one name each on their own. A file
-    /// is one assay in one unit, so where files are of different assays `file` gives each its own head, its own metrics
-    /// and, with `standardise`, its own scale. Such a task is named after its files without their endings, behind `name`
-    /// and a `-` where a task has a name. Its files are split together: a sequence that is for testing in one of them is for
-    /// testing in all.
+    /// Which files form a task: `folder`, all files of a task together, or `file`, all files with the same name. A file is one
+    /// assay in one unit, so if files are different assays, `file` gives each its own head, metrics and, with `standardise`,
+    /// scale. Such a task has the name of its files without the extension, after `name` and a `-` if a name is given. All
+    /// these tasks are split together: a sequence that is for testing in one of them is for testing in all.
     #[serde(default)]
     pub task_per: TaskPer,
-    /// The files with the rows to test on, as `files`, which then has the rows to train on.
+    /// The files with the test rows, as `files`, which then has the training rows.
     pub test_files: Option<Patterns>,
-    /// The columns of text that a model reads.
+    /// The text columns that a model reads.
     #[serde(default)]
     pub inputs: Vec<String>,
-    /// The columns of numbers that a model reads, after those of text.
+    /// The number columns that a model reads, after the text columns.
     #[serde(default)]
     pub number_inputs: Vec<String>,
-    /// The column of numbers that is predicted.
+    /// The number column to predict.
     pub target: Option<String>,
-    /// The name of the one task; that of the target if not given.
+    /// The name of the only task; by default that of the target.
     pub name: Option<String>,
-    /// Several tasks, in the order that numbers them. What one does not say, the keys above say for all.
+    /// Several tasks, in this order. The keys above are their defaults.
     #[serde(default, deserialize_with = "tasks")]
     pub task: Option<Vec<TaskTable>>,
-    /// Who the clients are.
+    /// The clients.
     pub clients: Clients,
-    /// Which rows a random split keeps on one side: `sequence` if not given, those with the same texts in `inputs`, or
-    /// the same numbers where there are no texts; `none`, so that the same sequence may be trained and tested on; or
-    /// `{ identity = 0.9 }`, those whose texts are at least so similar. Where rows say which client's they are, it holds
-    /// among the rows of each; else also across clients, for the test rows that all share.
+    /// Which rows a random split keeps on one side: `sequence`, the default, those with the same texts in `inputs`, or the
+    /// same numbers if there are no texts; `none`, so that a sequence may be in training and in test rows; or
+    /// `{ identity = 0.9 }`, those whose texts have at least this identity. If rows belong to clients, each client's rows are
+    /// grouped on their own; otherwise no training row of any client is in a group of the test rows.
     pub group_by: Option<GroupBy>,
-    /// The part of a client's rows that is kept for testing, met as closely as groups allow; 0.2 if nothing says which
-    /// rows are.
+    /// The fraction of a client's rows that are test rows, met as closely as groups allow; 0.2 by default, unless the split is
+    /// given.
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub test_fraction: Option<f64>,
-    /// The column that says `train` or `test` of each row; `0`, `no` and `false`, or `1`, `yes` and `true`, are read as
-    /// these.
+    /// The column with `train` or `test` for each row; `0`, `no` and `false` mean `train`, and `1`, `yes` and `true` mean
+    /// `test`.
     pub test_column: Option<String>,
-    /// The seed of the split; if not given, derived from the experiment's.
+    /// The seed of the split; by default derived from the experiment's seed.
     pub seed: Option<u64>,
-    /// Whether each task's targets are turned into standard scores, so that tasks of any unit weigh alike. `true`: by mean
-    /// and standard deviation of its rows to train on at all clients together, which the run's files show. In a federation of
-    /// real sites that takes one more sum over them. `{ mean = 60.0, deviation = 10.0 }`, or such a table for each task by
-    /// its name: by numbers that are known beforehand, so that nothing of the data is computed, the private choice. Errors
-    /// are then in standard deviations; predictions are in the target's own unit.
+    /// Whether each task's targets are turned into standard scores, so that tasks of any unit have the same weight. `true`: with
+    /// the mean and standard deviation of its training rows at all clients together, which the run's files show. In a
+    /// federation of real sites this takes one more sum over them. `{ mean = 60.0, deviation = 10.0 }`, or such a table for
+    /// each task by name: with numbers known beforehand, so that no statistic of the data is computed, the private choice.
+    /// Errors are then in standard deviations; predictions are in the target's own unit.
     #[serde(default)]
     pub standardise: Standardise,
-    /// At most so many random rows to train on for each task and client, and as many to test on.
+    /// The maximum number of training rows, and of test rows, for each task and client, chosen at random.
     pub max_samples: Option<NonZeroUsize>,
-    /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.
-    #[serde(default = "comma", deserialize_with = "fedplug_tables::delimiter")]
+    /// The column separator, one character; `,` by default. Files named `.tsv` or `.tab` always have tabs.
+    #[serde(default = "comma", deserialize_with = "fedplug_tables::deserialize_delimiter")]
     #[schemars(with = "char", default = "comma_character")]
     pub delimiter: u8,
-    /// What stands before the fraction of a number: `"."` if not given, or `","`. Separators of thousands are not read.
+    /// The decimal mark, `"."` (default) or `","`. Thousands separators are not supported.
     #[serde(default)]
-    pub decimal: Decimal,
+    pub decimal: DecimalMark,
     /// How text is read.
     #[serde(default)]
     pub text: Text,
-    /// The names that columns have in a file of rows to be predicted, where they are others: `{ heavy = "VH" }`. For one file,
-    /// `fedplug predict --column heavy=VH` says the same.
+    /// The names of columns in a file of rows for prediction, where they differ: `{ heavy = "VH" }`. For a single file, use
+    /// `fedplug predict --column heavy=VH`.
     #[serde(default)]
     pub predict_columns: BTreeMap<String, String>,
 }
 
 impl Config {
-    /// Which rows a random split keeps together.
+    /// [`Self::group_by`] or its default.
     pub(crate) fn group_by(&self) -> GroupBy {
         self.group_by.unwrap_or_default()
     }
 }
 
-/// A task of several.
+/// One of several tasks.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TaskTable {
@@ -102,13 +101,13 @@ pub struct TaskTable {
     pub name: String,
     /// Its files.
     pub files: Option<Patterns>,
-    /// Its files with the rows to test on.
+    /// Its files with the test rows.
     pub test_files: Option<Patterns>,
-    /// The columns of text that a model reads for it.
+    /// The text columns that a model reads for it.
     pub inputs: Option<Vec<String>>,
-    /// The columns of numbers that a model reads for it.
+    /// The number columns that a model reads for it.
     pub number_inputs: Option<Vec<String>>,
-    /// The column that is predicted.
+    /// The number column to predict.
     pub target: Option<String>,
 }
 
@@ -116,39 +115,39 @@ pub struct TaskTable {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Text {
-    /// As it stands, without white space and characters that show nothing at its ends.
+    /// As in the file, without white space and invisible characters at the ends.
     #[default]
     Plain,
-    /// As a sequence of amino acids: in upper case, without any white space and characters that show nothing. Letters that
-    /// are no usual amino acids are reported.
+    /// As a sequence of amino acids: in upper case, without white space and invisible characters. Letters other than the 20
+    /// amino acids and `B` are reported.
     Sequence,
 }
 
 impl Text {
-    /// What a field says; none where that stands for a missing value.
+    /// The text of a field; `None` if the value is missing.
     pub(crate) fn of(self, field: &str) -> Option<Cow<'_, str>> {
         match self {
             Self::Plain if is_missing(field) => None,
-            Self::Plain => Some(Cow::Borrowed(trimmed(field))),
-            Self::Sequence => chain(field),
+            Self::Plain => Some(Cow::Borrowed(trim_invisible(field))),
+            Self::Sequence => normalise_chain(field),
         }
     }
 }
 
-/// Who the clients are.
+/// The clients.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Clients {
     /// One client for each task, named after it.
     ByTask,
     /// One client for each value of this column.
     Column(String),
-    /// One client for each text that stands for `{client}` in the path of a file.
+    /// One client for each text that `{client}` matches in the path of a file.
     Pattern(Pattern),
-    /// So many clients with all tasks.
+    /// A number of clients that have all tasks.
     Sites(Sites),
 }
 
-/// The same for the schema, where it stands as in a file.
+/// The default for the schema, as it is written in a file.
 fn comma_character() -> char {
     ','
 }
@@ -162,40 +161,40 @@ fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TaskTa
     if tasks.is_empty() { Err(D::Error::custom("an experiment needs at least one task")) } else { Ok(Some(tasks)) }
 }
 
-/// The ways in which a table can say who the clients are, of which it must use one.
+/// The table form of `clients`, with the keys of all variants.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Ways {
+struct ClientsTable {
     column: Option<String>,
     pattern: Option<Pattern>,
     count: Option<NonZeroUsize>,
     alpha: Option<f64>,
 }
 
-const WAYS: &str = "`\"by-task\"`, `{ column = \"hospital\" }`, `{ pattern = \"data/{client}/*.csv\" }` or \
+const CLIENTS_FORMS: &str = "`\"by-task\"`, `{ column = \"hospital\" }`, `{ pattern = \"data/{client}/*.csv\" }` or \
                     `{ count = 6, alpha = 1.0 }`";
 
-impl Ways {
-    fn chosen<E: de::Error>(self) -> Result<Clients, E> {
+impl ClientsTable {
+    fn into_clients<E: de::Error>(self) -> Result<Clients, E> {
         match self {
             Self { column: Some(column), pattern: None, count: None, alpha: None } => Ok(Clients::Column(column)),
             Self { column: None, pattern: Some(pattern), count: None, alpha: None } if pattern.names_clients() => {
                 Ok(Clients::Pattern(pattern))
             }
             Self { column: None, pattern: Some(pattern), count: None, alpha: None } => {
-                Err(E::custom(format_args!("`{pattern}` does not say with `{{client}}` where a client's name stands")))
+                Err(E::custom(format_args!("`{pattern}` lacks `{{client}}`, the place of a client's name")))
             }
             Self { column: None, pattern: None, count: Some(count), alpha: Some(alpha) } => {
                 Ok(Clients::Sites(Sites { count, alpha }))
             }
             Self { column: None, pattern: None, count: Some(_), alpha: None } => Err(E::missing_field("alpha")),
             Self { column: None, pattern: None, count: None, alpha: Some(_) } => Err(E::missing_field("count")),
-            _ => Err(E::custom(format_args!("must be one of {WAYS}"))),
+            _ => Err(E::custom(format_args!("must be one of {CLIENTS_FORMS}"))),
         }
     }
 }
 
-// By hand, since an untagged enum would only say that nothing matched, and not which key is wrong.
+// Not derived: an untagged enum would only say that nothing matched, and not which key is wrong.
 impl<'de> Deserialize<'de> for Clients {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
@@ -204,7 +203,7 @@ impl<'de> Deserialize<'de> for Clients {
             type Value = Clients;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(WAYS)
+                f.write_str(CLIENTS_FORMS)
             }
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<Clients, E> {
@@ -212,7 +211,7 @@ impl<'de> Deserialize<'de> for Clients {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Clients, A::Error> {
-                Ways::deserialize(MapAccessDeserializer::new(map))?.chosen()
+                ClientsTable::deserialize(MapAccessDeserializer::new(map))?.into_clients()
             }
         }
 
@@ -238,7 +237,7 @@ impl JsonSchema for Clients {
             "oneOf": [
                 { "const": "by-task", "description": "One client for each task, named after it." },
                 one("column", "One client for each value of this column."),
-                one("pattern", "One client for each text that stands for `{client}` in the path of a file."),
+                one("pattern", "One client for each text that `{client}` matches in the path of a file."),
                 generator.subschema_for::<Sites>(),
             ]
         })

@@ -1,24 +1,24 @@
-//! CSV files with any columns of text and numbers as federated clients.
+//! CSV files with any text and number columns as federated clients.
 //!
 //! ```toml
 //! [dataset]
 //! plugin = "csv"
 //! files = "data/*.csv"                     # or a list of paths and patterns with `*` and `?`
-//! inputs = ["heavy", "light"]              # columns of text that the model reads
-//! number-inputs = ["age"]                  # columns of numbers that it reads, if it can
-//! target = "fitness"                       # the column of numbers that it learns to predict
-//! clients = { column = "hospital" }        # who the clients are
+//! inputs = ["heavy", "light"]              # text columns that the model reads
+//! number-inputs = ["age"]                  # number columns that it reads, if it can
+//! target = "fitness"                       # the number column to predict
+//! clients = { column = "hospital" }        # the clients
 //! ```
 //!
-//! Who the clients are is one of
+//! `clients` is one of
 //!
 //! - `{ column = "hospital" }`: each value of a column is a client, with the rows that have it;
-//! - `{ pattern = "data/{client}/*.csv" }`: each file is a client's whose name stands where the braces do; without `files`
-//!   the files are those that fit;
-//! - `{ count = 6, alpha = 1.0 }`: `site-1`, `site-2`, …, of unequal size at random, with one test table for all;
+//! - `{ pattern = "data/{client}/*.csv" }`: each file belongs to the client whose name `{client}` matches; without `files`, the
+//!   matching files are read;
+//! - `{ count = 6, alpha = 1.0 }`: `site-1`, `site-2`, …, of random, unequal size, with one test table for all;
 //! - `"by-task"`: each task is a client.
 //!
-//! Several tasks are tables of their own. What a task does not say, the table above says:
+//! Several tasks have tables of their own, for which the table above has the defaults:
 //!
 //! ```toml
 //! [dataset]
@@ -34,24 +34,29 @@
 //! files = "data/binding/*.csv"
 //! ```
 //!
-//! Or each file is a task: `task-per = "file"` makes tasks of the files' names, so that `north/kd.csv` and `south/kd.csv` are
-//! two clients' rows of the task `kd`.
+//! Or each file is a task: `task-per = "file"` names tasks after files, so that `north/kd.csv` and `south/kd.csv` are two
+//! clients' rows of the task `kd`.
 //!
-//! Which rows are for testing is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is
-//! random: a `test-fraction` of each client's rows, of the seed, the task's and the client's name and the rows alone. With
-//! `count` the split and the deal are those of dataset-flab, to the row. A given split keeps the files' order of rows.
+//! # The split
 //!
-//! `group-by` says which rows a random split keeps on one side: those of the same sequence (`"sequence"`, the default), of
-//! similar ones (`{ identity = 0.9 }`), or each row on its own (`"none"`); dataset-flab's page says what identity means and
-//! costs. The sequence of a row is its texts in `inputs` together, or its numbers where it has none. Where each client's rows
-//! are split on their own, groups hold within a client: nobody there knows the others' rows. In any split, given ones
-//! included, the description counts the test rows of each task whose sequence any client trains on, warns of them, and leaves
-//! a note for the summary. It also reports, and never drops, rows that repeat or contradict one another, files with the same
-//! bytes, and files of one task whose medians lie decades apart.
+//! The split is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is random: `test-fraction` of
+//! each client's rows, which depends only on the seed, the names of task and client, and the rows. With `count` the split is
+//! that of dataset-flab, row for row. A given split keeps the order of rows in the files.
 //!
-//! `standardise = true` turns each task's targets into standard scores, by mean and deviation of all clients' training rows.
-//! These say something of the data, without noise, to all clients and in the run's files. Numbers that are known beforehand,
-//! such as the range of an assay, say nothing of it:
+//! `group-by` says which rows a random split keeps on one side: those with the same sequence (`"sequence"`, the default),
+//! those with similar sequences (`{ identity = 0.9 }`), or each row on its own (`"none"`); see dataset-flab for the meaning and
+//! cost of identity. The sequence of a row is its texts in `inputs` together, or its numbers if it has no texts. If rows belong
+//! to clients, each client's rows are split on their own, and groups do not extend across clients, since no
+//! client knows the others' rows.
+//!
+//! For any split, given ones included, the description counts the test rows of each task whose sequence any client trains on,
+//! for the same task or for another; it warns of them and adds notes to the summary. It also reports, and never drops, rows
+//! that repeat or contradict one another, identical files, and files of one task whose medians differ by a factor of ten or
+//! more.
+//!
+//! `standardise = true` turns each task's targets into standard scores, with the mean and standard deviation of all clients'
+//! training rows. These are statistics of the data, shown without noise to all clients and in the run's files. Numbers known
+//! beforehand, such as the range of an assay, reveal nothing:
 //!
 //! ```toml
 //! standardise = { mean = 60.0, deviation = 10.0 }                 # for every task
@@ -61,25 +66,28 @@
 //!
 //! Either way predictions are in the target's own unit.
 //!
-//! Rows that cannot be used are skipped, counted and reported per file: with another number of columns than the header
-//! (empty fields and names at the end do not count), without a text or number that is needed, with a number that is none or
-//! not finite in 32 bits. `NaN`, `NA`, `None`, `null`, `-`, `.`, `?` and more stand for a missing value in every column: see
-//! [`is_missing`](fedplug_tables::text::is_missing). A number is trimmed at its ends, and must then be one: `7 8`, `1,000`
-//! and `>100` are skipped, the last with a reason of its own. Files without a column that is needed are skipped as a whole.
-//! It is an error if a task has no usable row, or a client's name could not name a folder. A column that stands twice is
-//! read where it stands first.
+//! # What is read
 //!
-//! Files may be in UTF-8, UTF-16 or Windows-1252, packed by gzip, or alone in a zip archive. Those named `.tsv` or `.tab`
-//! have tabs between columns, others what `delimiter` says. `decimal = ","` reads numbers with a comma.
+//! Unusable rows are skipped; counts are reported per file. A row needs as many fields as the header (empty fields and names at
+//! the end do not count), its texts, and numbers that are finite as `f32`. `NaN`, `NA`, `None`, `null`, `-`, `.`, `?` and more
+//! are missing values in every column: see [`is_missing`](fedplug_tables::text::is_missing). A number is trimmed at its ends:
+//! `7 8`, `1,000` and `>100` are skipped, the last with a reason of its own. Files without a required column are skipped as a
+//! whole. It is an error if a task has no usable rows, if a required column has a namesake in the same file, or if a client's
+//! name cannot be that of a folder.
 //!
-//! Text is given as it stands, but for white space and characters without a glyph at its ends. With `text = "sequence"` it
-//! is a chain of amino acids: without such characters within it, in upper case, and letters other than the 20 amino acids
-//! and `B` are reported per file. Numbers are given as [`Column::F32`](plugin_api::Column); a model that cannot read a
-//! column of numbers says so when it is trained, with the column's name.
+//! Files may be in UTF-8, UTF-16 or Windows-1252, compressed by gzip, or the only table in a zip archive. Files named `.tsv` or
+//! `.tab` have tabs between columns, others `delimiter`. `decimal = ","` reads numbers with a decimal comma.
 //!
-//! [Prepared](plugin_api::Dataset::prepare) data are the tables as a run has them, `max-samples` included:
-//! `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv` with the inputs and the target, those without rows left out. They are
-//! read again, to the same bits, with (targets in their own unit, whatever `standardise` says)
+//! Text is kept as in the file, without white space and invisible characters at its ends. With `text = "sequence"` it is a
+//! chain of amino acids: in upper case, without such characters anywhere; letters other than the 20 amino acids and `B` are
+//! reported per file. Numbers are [`Column::F32`](plugin_api::Column); a model that cannot read number columns says so in
+//! training, with the column's name.
+//!
+//! # Prepared data, and predictions
+//!
+//! [Prepared](plugin_api::Dataset::prepare) data are the tables of a run, with `max-samples` applied:
+//! `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv` with the inputs and the target, without empty tables. Targets are not
+//! standardised. The same tables, to the same bits, are read again with
 //!
 //! ```toml
 //! files = "prepared/TASK/*/train.csv"
@@ -87,62 +95,65 @@
 //! clients = { pattern = "prepared/*/{client}/*.csv" }
 //! ```
 //!
-//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN): the file and the line. It is not prepared.
-//! Rows to be predicted come from a CSV file with the inputs of at least one task, or from a FASTA file where tasks read one
-//! column of text: each record is a row. Two columns of text whose names tell a heavy and a light chain (`vh` and `vl`) take
-//! FASTA records in pairs, by their names. Columns of other names are mapped with `fedplug predict --column heavy=VH`. A row
-//! that cannot be predicted is an error with its line: none is skipped.
+//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN) with the file and the line, which is not prepared.
 //!
-//! All is read once and kept in memory; a file that several tasks use is read for each.
+//! Rows for prediction come from a CSV file with the inputs of at least one task, or from a FASTA file if tasks read one text
+//! column: each record is a row. Two text columns whose names say a heavy and a light chain (`vh` and `vl`) take FASTA records
+//! paired by their names. Columns with other names are mapped with `fedplug predict --column heavy=VH`. A row that cannot be
+//! predicted is an error with its line: none is skipped.
+//!
+//! Everything is read once and kept in memory; a file that several tasks use is read for each.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clients;
 mod config;
 mod pattern;
-mod plan;
+mod prediction_rows;
 mod prepare;
 mod read;
-mod rows;
+mod row;
+mod task_plan;
+mod task_rows;
 
 use std::path::{Path, PathBuf};
 
 use clients::Data;
 pub use config::{Clients, Config, TaskTable, Text};
-use fedplug_tables::no_client;
+use fedplug_tables::unknown_client;
 pub use fedplug_tables::{GroupBy, Standardise, TaskPer};
 pub use pattern::{Pattern, Patterns};
-use plan::Plan;
 use plugin_api::{ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Table, Task};
-use rows::Rows;
+use prediction_rows::PredictionRows;
+use task_plan::TaskPlan;
 
-/// CSV files, read once and kept.
-pub struct Csv {
+/// A dataset of CSV files, read once and kept in memory.
+pub struct CsvDataset {
     config: Config,
-    plans: Vec<Plan>,
+    plans: Vec<TaskPlan>,
     data: Option<Data>,
-    /// The file of rows to be predicted that was opened last.
-    rows: Option<Rows>,
+    /// The file of rows for prediction that was opened last.
+    rows: Option<PredictionRows>,
 }
 
-impl Csv {
-    /// A dataset of which nothing has been read yet.
+impl CsvDataset {
+    /// A dataset that has read nothing yet.
     ///
     /// # Errors
-    /// If the keys do not say, or say in two ways, what the tasks, the clients and the split are.
+    /// If keys of the tasks, the clients or the split are missing or exclude each other.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
-        Ok(Self { plans: plan::plans(&config)?, config, data: None, rows: None })
+        Ok(Self { plans: task_plan::plans(&config)?, config, data: None, rows: None })
     }
 
     fn data(&mut self, ctx: &Context<'_>) -> Result<&Data> {
         if self.data.is_none() {
             self.data = Some(Data::read(&self.plans, &self.config, ctx)?);
         }
-        self.data.as_ref().ok_or_else(|| Error::other("nothing was read"))
+        self.data.as_ref().ok_or_else(|| Error::other("no data was read"))
     }
 }
 
-impl Dataset for Csv {
+impl Dataset for CsvDataset {
     fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
         let data = self.data(ctx)?;
         let counts =
@@ -160,11 +171,11 @@ impl Dataset for Csv {
         let data = self.data(ctx)?;
         data.tasks_of(client).unwrap_or_else(|| {
             let names: Vec<_> = data.clients.iter().map(|(name, _)| name).collect();
-            Err(no_client(client, &names))
+            Err(unknown_client(client, &names))
         })
     }
 
-    /// Writes `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv`, as the crate's first page says.
+    /// Writes `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv`; see the crate's documentation.
     ///
     /// # Errors
     /// If one of the files exists, or a file cannot be read or written.
@@ -173,13 +184,13 @@ impl Dataset for Csv {
         prepare::prepare(self.data(ctx)?, &config, folder, ctx)
     }
 
-    /// A CSV file with the inputs of at least one task. The columns of a task that it lacks are left out. It may be a FASTA
-    /// file where tasks read one column of text, or two of which the names tell one to hold heavy and one light chains.
+    /// Opens a CSV file with the inputs of at least one task; the others' columns are not read. It may be a FASTA file if tasks
+    /// read one text column, or two whose names say a heavy and a light chain.
     ///
     /// # Errors
-    /// If the file cannot be read, or no task has all its inputs there.
+    /// If the file cannot be read, or has all inputs of no task.
     fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
-        self.rows = Some(Rows::open(file, &self.plans, &self.config)?);
+        self.rows = Some(PredictionRows::open(file, &self.plans, &self.config)?);
         Ok(())
     }
 
@@ -189,9 +200,9 @@ impl Dataset for Csv {
     }
 }
 
-/// What this plugin offers.
+/// The component of this plugin.
 pub fn component() -> Component {
-    Component::dataset("csv", "CSV files with any columns as federated clients", Csv::new)
+    Component::dataset("csv", "CSV files with any columns as federated clients", CsvDataset::new)
 }
 
 plugin_api::export_plugin!(component());

@@ -1,19 +1,20 @@
-//! Files by pattern: `*` for any characters, `?` for one, `{client}` for a client's name; none of them across a `/`.
+//! Patterns of paths: `*` matches any characters, `?` one, `{client}` a client's name; none of them matches a `/`.
+//!
+//! `globset` does not fit: it has no captures, and reads braces as alternatives.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::names_in;
+use fedplug_tables::{deserialize_one_or_many, list_names};
 use plugin_api::{JsonSchema, Result};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _};
 
-/// What stands for a client's name.
+/// The placeholder for a client's name.
 const CLIENT: &str = "{client}";
 
-/// A path, or a pattern of paths. A `*` at the start of a name does not stand for a hidden file's dot.
+/// A path, or a pattern of paths. Hidden files are not matched by patterns.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
@@ -30,25 +31,25 @@ impl TryFrom<String> for Pattern {
 
     fn try_from(text: String) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("a path is empty".to_owned());
+            return Err("must not be empty".to_owned());
         }
         if text.contains("**") {
-            return Err(format!("`{text}`: `**` has no meaning here; a `*` stands for names in one folder"));
+            return Err(format!("`{text}`: `**` is not supported; `*` matches names in one folder"));
         }
         if text.matches(CLIENT).count() > 1 {
-            return Err(format!("`{text}`: `{CLIENT}` stands here twice"));
+            return Err(format!("`{text}`: `{CLIENT}` occurs twice"));
         }
         Ok(Self(text))
     }
 }
 
 impl Pattern {
-    /// Whether `{client}` stands in it.
+    /// Whether it contains `{client}`.
     pub(crate) fn names_clients(&self) -> bool {
         self.0.contains(CLIENT)
     }
 
-    /// The files that fit, in the order of their names, folder by folder; none if there is none.
+    /// The matching files, sorted by name, folder by folder.
     ///
     /// # Errors
     /// If a folder cannot be read.
@@ -65,9 +66,9 @@ impl Pattern {
             for path in found {
                 let folder = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
                 if folder.is_dir() {
-                    let names = names_in(folder, |_| true)?;
+                    let names = list_names(folder, |_| true)?;
                     next.extend(
-                        names.iter().filter(|name| fit(part, name, None).is_some()).map(|name| path.join(name)),
+                        names.iter().filter(|name| match_name(part, name, None).is_some()).map(|name| path.join(name)),
                     );
                 }
             }
@@ -77,17 +78,18 @@ impl Pattern {
         Ok(found)
     }
 
-    /// What stands for `{client}` in the path of a file, if that fits: the shortest that can.
+    /// The text that `{client}` matches in a path, the shortest possible; `None` if the path does not match or the pattern
+    /// has no `{client}`.
     pub(crate) fn client<'a>(&self, path: &'a str) -> Option<&'a str> {
-        self.fit(path).flatten()
+        self.match_path(path).flatten()
     }
 
-    /// Whether the path of a file fits.
-    pub(crate) fn fits(&self, path: &str) -> bool {
-        self.fit(path).is_some()
+    /// Whether a path matches.
+    pub(crate) fn matches(&self, path: &str) -> bool {
+        self.match_path(path).is_some()
     }
 
-    fn fit<'a>(&self, path: &'a str) -> Option<Option<&'a str>> {
+    fn match_path<'a>(&self, path: &'a str) -> Option<Option<&'a str>> {
         fn parts(path: &str) -> Vec<&str> {
             path.split('/')
                 .enumerate()
@@ -99,24 +101,24 @@ impl Pattern {
         if pattern.len() != path.len() {
             return None;
         }
-        pattern.into_iter().zip(path).try_fold(None, |client, (part, name)| fit(part, name, client))
+        pattern.into_iter().zip(path).try_fold(None, |client, (part, name)| match_name(part, name, client))
     }
 }
 
-/// Whether a name fits a pattern, and then what stands for `{client}` in it, or the client so far.
-fn fit<'a>(pattern: &str, name: &'a str, client: Option<&'a str>) -> Option<Option<&'a str>> {
+/// Matches a name with a pattern of one folder level. Returns what `{client}` matched, or else the `client` so far.
+fn match_name<'a>(pattern: &str, name: &'a str, client: Option<&'a str>) -> Option<Option<&'a str>> {
     let mut ends = (0..=name.len()).filter(|&end| name.is_char_boundary(end));
     if let Some(rest) = pattern.strip_prefix(CLIENT) {
-        return ends.skip(1).find_map(|end| fit(rest, &name[end..], Some(&name[..end])));
+        return ends.skip(1).find_map(|end| match_name(rest, &name[end..], Some(&name[..end])));
     }
     let mut rest = pattern.chars();
     match rest.next() {
         None => name.is_empty().then_some(client),
-        Some('*') => ends.find_map(|end| fit(rest.as_str(), &name[end..], client)),
+        Some('*') => ends.find_map(|end| match_name(rest.as_str(), &name[end..], client)),
         Some(wanted) => {
             let mut letters = name.chars();
             letters.next().filter(|&letter| wanted == '?' || wanted == letter)?;
-            fit(rest.as_str(), letters.as_str(), client)
+            match_name(rest.as_str(), letters.as_str(), client)
         }
     }
 }
@@ -127,31 +129,16 @@ pub struct Patterns(pub Vec<Pattern>);
 
 impl<'de> Deserialize<'de> for Patterns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Patterns;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path, a pattern such as `data/*.csv`, or a list of them")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Patterns, E> {
-                Pattern::deserialize(StrDeserializer::new(text)).map(|pattern| Patterns(vec![pattern]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Patterns, A::Error> {
-                let patterns = Vec::<Pattern>::deserialize(SeqAccessDeserializer::new(list))?;
-                if patterns.is_empty() { Err(de::Error::custom("names no file")) } else { Ok(Patterns(patterns)) }
-            }
+        let expected = "a path, a pattern such as `data/*.csv`, or a list of them";
+        let patterns: Vec<Pattern> = deserialize_one_or_many(deserializer, expected)?;
+        if patterns.is_empty() {
+            return Err(D::Error::custom("must not be empty"));
         }
-
-        let patterns = deserializer.deserialize_any(OneOrMany)?;
-        match patterns.0.iter().find(|pattern| pattern.names_clients()) {
-            Some(pattern) => Err(de::Error::custom(format_args!(
-                "`{pattern}`: `{CLIENT}` has its place in `clients = {{ pattern = \"{pattern}\" }}`"
+        match patterns.iter().find(|pattern| pattern.names_clients()) {
+            Some(pattern) => Err(D::Error::custom(format_args!(
+                "`{pattern}`: `{CLIENT}` is allowed only in `clients = {{ pattern = \"{pattern}\" }}`"
             ))),
-            None => Ok(patterns),
+            None => Ok(Self(patterns)),
         }
     }
 }
@@ -180,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_what_the_braces_match() {
+    fn client_names_are_captured() {
         for (pattern, path, expected) in [
             ("data/{client}/*.csv", "data/north/a.csv", Some("north")),
             ("./data/{client}/*.csv", "data//north/./a.csv", Some("north")),
@@ -200,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_in_the_order_of_their_names_without_hidden_ones() {
+    fn matching_files_are_sorted_and_not_hidden() {
         let root = tempfile::tempdir().unwrap();
         for name in ["b/2.csv", "b/1.csv", "a/3.csv", "a/.4.csv", "a/5.txt", ".c/6.csv", "b/7.csv/8"] {
             let path = root.path().join(name);
@@ -220,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused() {
+    fn invalid_patterns_are_refused() {
         for text in ["", "a/**/b", "{client}/{client}.csv"] {
             assert!(Pattern::try_from(text.to_owned()).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Writing the tables as they are used.
+//! Writes the clients' tables as CSV files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,10 @@ use plugin_api::{Column, Context, Error, ORIGIN, Result, Table};
 use crate::clients::Data;
 use crate::config::Config;
 
-/// Writes `folder/TASK/CLIENT/train.csv` and `test.csv`, where such a table has rows.
+/// Writes `folder/TASK/CLIENT/train.csv` and `test.csv` for tables with rows, and returns their paths.
+///
+/// # Errors
+/// If a file exists or cannot be written, or the call is cancelled.
 pub(crate) fn prepare(data: &Data, config: &Config, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
     let tables = data.clients.iter().flat_map(|(client, tasks)| {
         tasks.iter().flat_map(move |task| {
@@ -19,8 +22,8 @@ pub(crate) fn prepare(data: &Data, config: &Config, folder: &Path, ctx: &Context
     });
     let tables: Vec<(PathBuf, &Table)> = tables.filter(|(_, table)| table.rows() > 0).collect();
     if let Some((taken, _)) = tables.iter().find(|(path, _)| path.exists()) {
-        let error = Error::data("there is such a file already").in_file(taken, None);
-        return Err(error.help("prepare into a new folder, or remove what was prepared before"));
+        let error = Error::data("the file already exists").in_file(taken, None);
+        return Err(error.help("prepare into a new folder, or remove the old files"));
     }
     for (done, (path, table)) in tables.iter().enumerate() {
         if let Some(folder) = path.parent() {
@@ -48,8 +51,7 @@ fn write(path: &Path, config: &Config, table: &Table, ctx: &Context<'_>) -> Resu
         for column in &columns {
             match column {
                 Cells::Texts(texts) => fields.push(&[texts.get(row)]),
-                // The fewest digits that read as the same number.
-                Cells::Numbers(numbers) => fields.push(&[&config.decimal.print(numbers[row])]),
+                Cells::Numbers(numbers) => fields.push(&[&config.decimal.format(numbers[row])]),
             }
         }
     })

@@ -1,36 +1,17 @@
 use std::fs;
-use std::sync::Mutex;
 
 use super::*;
-use plugin_api::context::{Host, Silent};
-use plugin_api::{Column, Level, Seed, TaskSpec, config};
+use plugin_api::context::Silent;
+use plugin_api::{Column, Seed, TaskSpec, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-/// A host that keeps the lines of level `warn`.
-#[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
-
-impl Host for Lines {
-    fn enabled(&self, level: Level) -> bool {
-        level <= Level::Warn
-    }
-    fn log(&self, _: Level, line: &str) {
-        self.0.lock().unwrap().push(line.to_owned());
-    }
-    fn scalar(&self, _: &str, _: u64, _: f64) {}
-    fn progress(&self, _: u64, _: u64) {}
-    fn note(&self, _: &str, _: &str) {}
-    fn cancelled(&self) -> bool {
-        false
-    }
-}
+use test_support::Recorder;
 
 fn ctx() -> Context<'static> {
     Context::new(&Silent).with_seed(Seed::new(42))
 }
 
-/// A folder with these files.
+/// A temporary folder with these files.
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -47,17 +28,17 @@ fn numbered(rows: std::ops::Range<usize>) -> String {
     format!("seq,y\n{rows}")
 }
 
-/// The keys with `ROOT` in them as this folder, and `inputs = ["seq"]`, `target = "y"` unless they say otherwise.
-fn try_csv(root: &TempDir, keys: &Value) -> Result<Csv> {
+/// A dataset with these keys, in which `ROOT` is this folder, and the defaults `inputs = ["seq"]` and `target = "y"`.
+fn try_csv(root: &TempDir, keys: &Value) -> Result<CsvDataset> {
     let text = keys.to_string().replace("ROOT", root.path().to_str().unwrap());
     let mut keys: Value = serde_json::from_str(&text).unwrap();
     let table = keys.as_object_mut().unwrap();
     table.entry("inputs").or_insert(json!(["seq"]));
     table.entry("target").or_insert("y".into());
-    Csv::new(config::read(&keys).unwrap(), &ctx())
+    CsvDataset::new(config::read(&keys).unwrap(), &ctx())
 }
 
-fn csv(root: &TempDir, keys: Value) -> Csv {
+fn csv(root: &TempDir, keys: Value) -> CsvDataset {
     try_csv(root, &keys).unwrap()
 }
 
@@ -65,10 +46,10 @@ fn texts(table: &Table, column: &str) -> Vec<String> {
     table.text(column).unwrap().iter().map(str::to_owned).collect()
 }
 
-/// A client with its tasks and their numbers of rows to train and to test on.
+/// A client with its tasks, each with the numbers of training and test rows.
 type Counted = (String, Vec<(String, usize, usize)>);
 
-fn counts(csv: &mut Csv) -> Vec<Counted> {
+fn counts(csv: &mut CsvDataset) -> Vec<Counted> {
     let clients = csv.describe(&ctx()).unwrap().clients;
     let tasks = |client: &ClientSpec| client.tasks.iter().map(|t| (t.name.clone(), t.train, t.test)).collect();
     clients.iter().map(|client| (client.name.clone(), tasks(client))).collect()
@@ -107,7 +88,7 @@ fn each_value_of_a_column_is_a_client_with_its_own_rows() {
     let error = csv.load("east", &ctx()).unwrap_err();
     assert_eq!(
         (error.message(), error.hint()),
-        ("there is no client `east`", Some("there are `St. Mary`, `north`, `south`"))
+        ("there is no client `east`", Some("its clients: `St. Mary`, `north`, `south`"))
     );
 }
 
@@ -132,12 +113,15 @@ fn each_match_of_a_pattern_is_a_client() {
     let error = csv(&root, json!({ "clients": { "pattern": "ROOT/n{client}/*.csv" }, "files": "ROOT/*/a.csv" }))
         .describe(&ctx())
         .unwrap_err();
-    assert!(error.message().starts_with(&format!("{}/south/a.csv does not fit ", root.path().display())), "{error:?}");
+    assert!(
+        error.message().starts_with(&format!("{}/south/a.csv does not match ", root.path().display())),
+        "{error:?}"
+    );
     assert_eq!(error.place(), Some(&plugin_api::Place::Key("clients.pattern".into())));
 }
 
 #[test]
-fn sites_share_the_test_table_and_every_row_has_one_owner() {
+fn sites_share_the_test_table_and_every_row_belongs_to_one_of_them() {
     let root = folder(&[("a.csv", &numbered(0..100))]);
     let mut csv = csv(&root, json!({ "files": "ROOT/a.csv", "clients": { "count": 5, "alpha": 0.5 }, "name": "fit" }));
     let names: Vec<String> = counts(&mut csv).into_iter().map(|(name, _)| name).collect();
@@ -145,17 +129,17 @@ fn sites_share_the_test_table_and_every_row_has_one_owner() {
     let tasks: Vec<Task> = names.iter().map(|name| csv.load(name, &ctx()).unwrap().remove(0)).collect();
     assert!(tasks.iter().all(|task| task.test.text("seq").unwrap().is_same(tasks[0].test.text("seq").unwrap())));
     assert_eq!(sorted(tasks.iter().map(|task| &task.train).chain([&tasks[0].test])), up_to(100));
-    // The deal of dataset-flab, which the library's tests fix: the seed's "split", then the task.
+    // The split of dataset-flab, which the library's tests fix: the seed's "split", then the task.
     let sites = fedplug_tables::Sites { count: 5.try_into().unwrap(), alpha: 0.5 };
     let (rows, seed) = ((0..100).collect::<Vec<_>>(), Seed::new(42).of("split").of("fit"));
-    let deal = fedplug_tables::Deal::random(&rows, &[0; 100], 0.2, seed).shared(Some(sites), seed);
-    for (task, part) in tasks.iter().zip(deal.parts()) {
+    let split = fedplug_tables::Split::random(&rows, &[0; 100], 0.2, seed).across_sites(Some(sites), seed);
+    for (task, part) in tasks.iter().zip(split.site_rows()) {
         assert_eq!(task.train.f32("y").unwrap(), part.iter().map(|&row| row as f32).collect::<Vec<_>>());
     }
 }
 
 #[test]
-fn a_clients_split_depends_on_seed_task_client_and_its_rows_alone() {
+fn a_clients_split_depends_only_on_seed_task_client_and_rows() {
     let both = folder(&[("north.csv", &numbered(0..50)), ("south.csv", &numbered(50..90))]);
     let alone = folder(&[("north.csv", &numbered(0..50))]);
     let train = |root, keys: &Value, seed| {
@@ -174,7 +158,7 @@ fn a_clients_split_depends_on_seed_task_client_and_its_rows_alone() {
 }
 
 #[test]
-fn several_tasks_take_what_they_do_not_say_from_the_table_above() {
+fn several_tasks_inherit_keys_from_the_table_above() {
     let root = folder(&[
         ("a.csv", "seq,age,y,z\nA,1,10,0.5\nC,2,,1.5\nD,x,30,2.5\nE,4,40,\n"),
         ("b.csv", "seq,y\nF,1\nG,2\n"),
@@ -207,7 +191,7 @@ fn several_tasks_take_what_they_do_not_say_from_the_table_above() {
 }
 
 #[test]
-fn a_client_has_the_tasks_that_it_has_rows_of() {
+fn a_client_has_only_tasks_with_rows() {
     let root = folder(&[("a.csv", "seq,who,y,z\nA,n,1,1\nB,s,2,\n")]);
     let tasks = json!([{ "name": "y" }, { "name": "z", "target": "z" }]);
     let keys = json!({ "files": "ROOT/a.csv", "clients": { "column": "who" }, "task": tasks });
@@ -216,7 +200,7 @@ fn a_client_has_the_tasks_that_it_has_rows_of() {
 }
 
 #[test]
-fn a_given_split_is_kept_in_the_files_order() {
+fn a_given_split_keeps_the_order_of_the_files() {
     let rows: String = (0..20).map(|i| format!("S{i},{i},{}\n", if i % 4 == 0 { " Test" } else { "train" })).collect();
     let root = folder(&[("a.csv", &format!("seq,y,set\n{rows}X,99,val\nX,99,\n"))]);
     let keys = json!({ "files": "ROOT/a.csv", "clients": "by-task", "test-column": "set" });
@@ -234,7 +218,7 @@ fn a_given_split_is_kept_in_the_files_order() {
     few["max-samples"] = 4.into();
     let task = csv(&root, few).load("y", &ctx()).unwrap().remove(0);
     assert_eq!((task.train.rows(), task.test.rows()), (4, 4));
-    assert_ne!(sorted([&task.train]), up_to(4), "the first rows are no random ones");
+    assert_ne!(sorted([&task.train]), up_to(4), "the first rows are not a random sample");
     let mut sites = files;
     sites["clients"] = json!({ "count": 2, "alpha": 100.0 });
     let mut csv = csv(&root, sites);
@@ -245,12 +229,12 @@ fn a_given_split_is_kept_in_the_files_order() {
 }
 
 #[test]
-fn a_given_split_needs_rows_to_train_on() {
+fn a_given_split_needs_training_rows() {
     let root = folder(&[("a.csv", "seq,y,set,no\nA,1,test,train\n")]);
     let error = csv(&root, json!({ "files": "ROOT/a.csv", "clients": "by-task", "test-column": "set" }))
         .describe(&ctx())
         .unwrap_err();
-    assert_eq!(error.message(), "task `y` has no row to train on");
+    assert_eq!(error.message(), "task `y` has no training rows");
     let mut csv = csv(&root, json!({ "files": "ROOT/a.csv", "clients": "by-task", "test-column": "no" }));
     assert_eq!(counts(&mut csv), [one("y", "y", 1, 0)]);
 }

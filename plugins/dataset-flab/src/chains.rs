@@ -1,4 +1,4 @@
-//! Which chains of an antibody are read, and what a model sees of them.
+//! The chains of an antibody, and the text that a model reads of them.
 
 use std::borrow::Cow;
 
@@ -6,41 +6,58 @@ use fedplug_tables::text;
 use plugin_api::JsonSchema;
 use serde::Deserialize;
 
-/// Which chains are read. The column `combined` that a model reads holds those of a row, with a `|` between two.
+/// The chains that are read. A model reads them in the column `combined`, with a `|` between two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chains {
     /// Both: `HEAVY|LIGHT`. Files and rows that lack one are skipped.
     #[default]
     Paired,
-    /// The heavy chain alone, as of nanobodies: `HEAVY`. Light chains are not read.
+    /// The heavy chain only, as for nanobodies: `HEAVY`. Light chains are not read.
     Heavy,
-    /// The light chain alone: `LIGHT`. Heavy chains are not read.
+    /// The light chain only: `LIGHT`. Heavy chains are not read.
     Light,
-    /// What a row has: `HEAVY|LIGHT`, `HEAVY` or `LIGHT`.
+    /// All that a row has: `HEAVY|LIGHT`, `HEAVY` or `LIGHT`.
     Any,
 }
 
-/// Where the chains of a row stand.
+/// The columns of the chains, by their indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ChainColumns {
+    /// One column with a `|` between the chains.
     Combined(usize),
-    Apart { heavy: Option<usize>, light: Option<usize> },
+    Separate {
+        heavy: Option<usize>,
+        light: Option<usize>,
+    },
 }
 
-/// What a row lacks.
+impl ChainColumns {
+    /// The indices of the columns that `chains` reads.
+    pub(crate) fn indices(self, chains: Chains) -> impl Iterator<Item = usize> {
+        let (first, second) = match self {
+            Self::Combined(combined) => (Some(combined), None),
+            Self::Separate { heavy, light } => {
+                (heavy.filter(|_| chains != Chains::Light), light.filter(|_| chains != Chains::Heavy))
+            }
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// The chains that a row lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoChain {
+pub(crate) enum MissingChain {
     Both,
     Heavy,
     Light,
 }
 
-impl NoChain {
-    /// In the order in which they are reported.
+impl MissingChain {
+    /// All of them, in the order of reports.
     pub(crate) const ALL: [Self; 3] = [Self::Both, Self::Heavy, Self::Light];
 
-    /// What to say of a row.
+    /// The reason for skipping a row.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Both => "no heavy or light chain",
@@ -49,15 +66,15 @@ impl NoChain {
         }
     }
 
-    /// The same of a row to train on, where these chains are read.
+    /// The same for a row of measurements, with the key that would accept it.
     pub(crate) fn advice(self, chains: Chains) -> String {
         let single = chains == Chains::Paired && self != Self::Both;
-        let advice = if single { "; `chains = \"any\"` takes single chains" } else { "" };
+        let advice = if single { "; `chains = \"any\"` accepts single chains" } else { "" };
         format!("{}{advice}", self.reason())
     }
 }
 
-/// What a model reads of a row: one chain, or two with a `|` between them.
+/// The text that a model reads of a row: one chain, or two with a `|` between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Combined<'a> {
     first: Cow<'a, str>,
@@ -65,7 +82,7 @@ pub(crate) struct Combined<'a> {
 }
 
 impl Combined<'_> {
-    /// Texts that together are it.
+    /// The parts of the text, to be concatenated.
     pub(crate) fn parts(&self) -> [&str; 3] {
         match &self.second {
             Some(second) => [&self.first, "|", second],
@@ -75,13 +92,17 @@ impl Combined<'_> {
 }
 
 impl Chains {
-    /// Where the chains stand among these columns, or which columns are missing. `combined` stands for both where it may.
-    pub(crate) fn place(self, names: &[String], combined: bool) -> Result<Place, Vec<&'static str>> {
-        let place = |wanted: &str| names.iter().position(|name| name == wanted);
-        if let Some(combined) = place("combined").filter(|_| combined) {
-            return Ok(Place::Combined(combined));
+    /// The columns of the chains, or the names of those that are missing. `position` returns a column's index. If `combined`
+    /// is true, the column `combined` replaces the others.
+    pub(crate) fn columns(
+        self,
+        position: impl Fn(&str) -> Option<usize>,
+        combined: bool,
+    ) -> Result<ChainColumns, Vec<&'static str>> {
+        if let Some(combined) = position("combined").filter(|_| combined) {
+            return Ok(ChainColumns::Combined(combined));
         }
-        let (heavy, light) = (place("heavy"), place("light"));
+        let (heavy, light) = (position("heavy"), position("light"));
         let missing: &[(&str, Option<usize>)] = match self {
             Self::Paired => &[("heavy", heavy), ("light", light)],
             Self::Any if heavy.or(light).is_some() => &[],
@@ -89,27 +110,27 @@ impl Chains {
             Self::Heavy => &[("heavy", heavy)],
             Self::Light => &[("light", light)],
         };
-        let missing: Vec<&str> = missing.iter().filter(|(_, place)| place.is_none()).map(|(name, _)| *name).collect();
-        if missing.is_empty() { Ok(Place::Apart { heavy, light }) } else { Err(missing) }
+        let missing: Vec<&str> = missing.iter().filter(|(_, column)| column.is_none()).map(|(name, _)| *name).collect();
+        if missing.is_empty() { Ok(ChainColumns::Separate { heavy, light }) } else { Err(missing) }
     }
 
-    /// What a model reads of these two fields.
-    pub(crate) fn combine<'a>(self, heavy: &'a str, light: &'a str) -> Result<Combined<'a>, NoChain> {
+    /// The text that a model reads of these two fields.
+    pub(crate) fn combine<'a>(self, heavy: &'a str, light: &'a str) -> Result<Combined<'a>, MissingChain> {
         let (heavy, light) = match self {
-            Self::Paired | Self::Any => (text::chain(heavy), several(light)),
-            Self::Heavy => (text::chain(heavy), None),
-            Self::Light => (None, several(light)),
+            Self::Paired | Self::Any => (text::normalise_chain(heavy), chain_or_chains(light)),
+            Self::Heavy => (text::normalise_chain(heavy), None),
+            Self::Light => (None, chain_or_chains(light)),
         };
         match (self, heavy, light) {
             (_, Some(first), Some(light)) => Ok(Combined { first, second: Some(light) }),
             (Self::Heavy | Self::Any, Some(first), None) | (Self::Light | Self::Any, None, Some(first)) => {
                 Ok(Combined { first, second: None })
             }
-            (Self::Heavy, None, _) => Err(NoChain::Heavy),
-            (Self::Light, _, None) => Err(NoChain::Light),
-            (_, None, None) => Err(NoChain::Both),
-            (_, None, Some(_)) => Err(NoChain::Heavy),
-            (_, Some(_), None) => Err(NoChain::Light),
+            (Self::Heavy, None, _) => Err(MissingChain::Heavy),
+            (Self::Light, _, None) => Err(MissingChain::Light),
+            (_, None, None) => Err(MissingChain::Both),
+            (_, None, Some(_)) => Err(MissingChain::Heavy),
+            (_, Some(_), None) => Err(MissingChain::Light),
         }
     }
 
@@ -117,37 +138,45 @@ impl Chains {
         combined.split_once('|').unwrap_or(if self == Self::Light { ("", combined) } else { (combined, "") })
     }
 
-    /// What a model reads of a row whose chains stand there.
-    pub(crate) fn read<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> Result<Combined<'a>, NoChain> {
-        let (heavy, light) = self.pair(place, field);
+    /// The text that a model reads of a row with chains in these columns. `field` returns the field at an index.
+    pub(crate) fn read<'a>(
+        self,
+        columns: ChainColumns,
+        field: impl Fn(usize) -> &'a str,
+    ) -> Result<Combined<'a>, MissingChain> {
+        let (heavy, light) = self.pair(columns, field);
         self.combine(heavy, light)
     }
 
-    /// The chains that are read of a row, as they stand in the file; those that are missing are not among them.
-    pub(crate) fn fields<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> impl Iterator<Item = &'a str> {
-        let (heavy, light) = self.pair(place, field);
+    /// The fields of a row's chains that are read and not missing, as they are in the file.
+    pub(crate) fn fields<'a>(
+        self,
+        columns: ChainColumns,
+        field: impl Fn(usize) -> &'a str,
+    ) -> impl Iterator<Item = &'a str> {
+        let (heavy, light) = self.pair(columns, field);
         let fields = [(heavy, Self::Light), (light, Self::Heavy)];
         fields
             .into_iter()
-            .filter(move |(field, other)| self != *other && text::chain(field).is_some())
+            .filter(move |(field, other)| self != *other && text::normalise_chain(field).is_some())
             .map(|pair| pair.0)
     }
 
-    fn pair<'a>(self, place: Place, field: impl Fn(usize) -> &'a str) -> (&'a str, &'a str) {
-        let at = |place: Option<usize>| place.map_or("", &field);
-        match place {
-            Place::Combined(combined) => self.halves(field(combined)),
-            Place::Apart { heavy, light } => (at(heavy), at(light)),
+    fn pair<'a>(self, columns: ChainColumns, field: impl Fn(usize) -> &'a str) -> (&'a str, &'a str) {
+        let at = |column: Option<usize>| column.map_or("", &field);
+        match columns {
+            ChainColumns::Combined(combined) => self.halves(field(combined)),
+            ChainColumns::Separate { heavy, light } => (at(heavy), at(light)),
         }
     }
 }
 
-/// A chain, or chains with a `|` between them: all of them or none.
-fn several(field: &str) -> Option<Cow<'_, str>> {
+/// A chain, or several with a `|` between them, none of which may be missing.
+fn chain_or_chains(field: &str) -> Option<Cow<'_, str>> {
     if !field.contains('|') {
-        return text::chain(field);
+        return text::normalise_chain(field);
     }
-    let chains: Option<Vec<_>> = field.split('|').map(text::chain).collect();
+    let chains: Option<Vec<_>> = field.split('|').map(text::normalise_chain).collect();
     chains.map(|chains| chains.join("|").into())
 }
 
@@ -156,9 +185,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chains_say_what_a_model_reads() {
+    fn the_key_chains_selects_the_text_that_a_model_reads() {
         use Chains::{Any, Heavy, Light, Paired};
-        use NoChain as No;
+        use MissingChain as No;
         for (heavy, light, wanted) in [
             ("EVQ", "DIQ", [Ok("EVQ|DIQ"), Ok("EVQ"), Ok("DIQ"), Ok("EVQ|DIQ")]),
             (" ev\u{200b}q", "d iq\n", [Ok("EVQ|DIQ"), Ok("EVQ"), Ok("DIQ"), Ok("EVQ|DIQ")]),
@@ -169,7 +198,7 @@ mod tests {
         ] {
             let combined = format!("{heavy}|{light}");
             for (chains, wanted) in [Paired, Heavy, Light, Any].into_iter().zip(wanted) {
-                for read in [chains.combine(heavy, light), chains.read(Place::Combined(0), |_| &combined)] {
+                for read in [chains.combine(heavy, light), chains.read(ChainColumns::Combined(0), |_| &combined)] {
                     assert_eq!(read.map(|combined| combined.parts().concat()), wanted.map(str::to_owned), "{chains:?}");
                 }
             }
@@ -177,15 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn a_field_without_a_bar_is_a_single_chain() {
-        let read =
-            |chains: Chains, text| chains.read(Place::Combined(0), |_| text).map(|combined| combined.parts().concat());
-        assert_eq!(read(Chains::Paired, "EVQ"), Err(NoChain::Light));
+    fn combined_without_a_bar_is_a_single_chain() {
+        let read = |chains: Chains, text| {
+            chains.read(ChainColumns::Combined(0), |_| text).map(|combined| combined.parts().concat())
+        };
+        assert_eq!(read(Chains::Paired, "EVQ"), Err(MissingChain::Light));
         for chains in [Chains::Heavy, Chains::Light, Chains::Any] {
             assert_eq!(read(chains, "EVQ"), Ok("EVQ".to_owned()));
             assert!(read(chains, "nan").is_err());
         }
         assert_eq!(read(Chains::Paired, "A|B|c"), Ok("A|B|C".to_owned()));
-        assert_eq!(read(Chains::Paired, "A|B|nan"), Err(NoChain::Light));
+        assert_eq!(read(Chains::Paired, "A|B|nan"), Err(MissingChain::Light));
     }
 }

@@ -5,8 +5,9 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use fedplug_tables::Decimal;
-pub use fedplug_tables::{GroupBy, Sites, Standardise, TaskPer};
+use fedplug_tables::DecimalMark;
+pub(crate) use fedplug_tables::Standardise;
+pub use fedplug_tables::{GroupBy, Sites, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -14,7 +15,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, de};
 
 use crate::chains::Chains;
-use crate::choice::Patterns;
+use crate::file_patterns::Patterns;
 
 /// FLAb's task folders, in the order that numbers the tasks.
 pub const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm"];
@@ -23,104 +24,103 @@ pub const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogen
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// The folder that holds one folder of CSV files for each task, or what was prepared of such a folder; relative to
-    /// the current directory.
+    /// The folder with one folder of CSV files for each task, or with data prepared from such a folder; relative to the
+    /// current directory.
     pub root: PathBuf,
-    /// The tasks, by their folders' names; FLAb's six if not given. `tm` is also found as `thermostability`.
+    /// The tasks, by the names of their folders; by default FLAb's six. `tm` is also found as `thermostability`.
     #[serde(default = "all_tasks", deserialize_with = "tasks")]
     pub tasks: Vec<String>,
-    /// What makes a task: `folder`, all files of a folder together, or `file`, each of them on its own. A file is one
-    /// assay in one unit, so where a folder mixes assays `file` gives each its own head, its own metrics and, with
-    /// `standardise`, its own scale. Such a task is named `FOLDER-STEM` after its file, as `aggregation-CST_HIC`. The
-    /// files of a folder are split together: with `split = "random"` a sequence that is for testing in one of them is for
-    /// testing in all.
+    /// Which files form a task: `folder`, all files of a folder together, or `file`, each file on its own. A file is one
+    /// assay in one unit, so if a folder mixes assays, `file` gives each its own head, metrics and, with `standardise`,
+    /// scale. Such a task is named `FOLDER-STEM` after its file, as `aggregation-CST_HIC`. The files of a folder are split
+    /// together: with `split = "random"` a sequence that is for testing in one of them is for testing in all.
     #[serde(default)]
     pub task_per: TaskPer,
-    /// The files that are read, by glob patterns such as `*_HIC.csv`; all of a folder if not given. A pattern is compared
-    /// with the names in each task's folder, or, if it has a `/`, with `FOLDER/NAME`.
+    /// The files to read, as glob patterns such as `*_HIC.csv`; by default all files of a folder. A pattern matches the
+    /// names in each task's folder or, if it has a `/`, `FOLDER/NAME`.
     pub files: Option<Patterns>,
-    /// The files that are not read, by such patterns.
+    /// The files not to read, as such patterns.
     pub exclude: Option<Patterns>,
     /// The column that is predicted.
     #[serde(default = "fitness")]
     pub target: String,
-    /// Which clients there are, and which rows each has.
+    /// The clients, and which rows each has.
     #[serde(default)]
     pub clients: Clients,
-    /// How rows are told apart for training and testing; `random` if not given. Prepared data is split already: there,
-    /// this key and the next three have no influence, and a warning says so.
-    pub split: Option<Split>,
-    /// Which rows of a task a random split keeps on one side: `sequence` if not given, those with the same heavy and light
-    /// chain; `none`, so that the same antibody may be trained and tested on; or `{ identity = 0.9 }`, those whose
-    /// chains together are at least so similar. With clients of a number it holds for the test rows, which all of them
-    /// share: rows of one group may be at several clients.
+    /// How rows are divided into training and test rows; `random` by default. Prepared data is already split: this key and
+    /// the next three then have no effect, and a warning says so.
+    pub split: Option<SplitMethod>,
+    /// Which rows of a task a random split keeps on one side: `sequence`, the default, those with the same heavy and light
+    /// chain; `none`, so that an antibody may be in training and in test rows; or `{ identity = 0.9 }`, those whose chains
+    /// together have at least this identity. With `clients = { count, alpha }`, training rows of one group may be at several
+    /// clients, but none is among the test rows, which all clients share.
     pub group_by: Option<GroupBy>,
-    /// The part of a task's rows that is kept for testing, met as closely as groups allow; 0.2 if not given.
+    /// The fraction of a task's rows that are test rows, met as closely as groups allow; 0.2 by default.
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub test_fraction: Option<f64>,
-    /// The seed of the split; if not given, derived from the experiment's, or 42 for `split = "reference"`.
+    /// The seed of the split; by default derived from the experiment's seed, or 42 for `split = "reference"`.
     pub seed: Option<u64>,
-    /// Whether each task's targets are turned into standard scores, so that tasks of any unit weigh alike. `true`: by mean
-    /// and standard deviation of its rows to train on at all clients together, which the run's files show. In a federation of
-    /// real sites that takes one more sum over them. `{ mean = 60.0, deviation = 10.0 }`, or such a table for each task by
-    /// its name: by numbers that are known beforehand, so that nothing of the data is computed, the private choice. Errors
-    /// are then in standard deviations; predictions are in the target's own unit.
+    /// Whether each task's targets are turned into standard scores, so that tasks of any unit have the same weight. `true`: with
+    /// the mean and standard deviation of its training rows at all clients together, which the run's files show. In a
+    /// federation of real sites this takes one more sum over them. `{ mean = 60.0, deviation = 10.0 }`, or such a table for
+    /// each task by name: with numbers known beforehand, so that no statistic of the data is computed, the private choice.
+    /// Errors are then in standard deviations; predictions are in the target's own unit.
     #[serde(default)]
     pub standardise: Standardise,
-    /// Which chains are read. `"paired"`, the default, needs both; `"heavy"` and `"light"` read one, as of nanobodies;
-    /// `"any"` takes what a row has. `split = "reference"` needs pairs.
+    /// The chains to read. `"paired"`, the default, needs both; `"heavy"` and `"light"` read one, as for nanobodies; `"any"`
+    /// reads all that a row has. `split = "reference"` needs pairs.
     #[serde(default)]
     pub chains: Chains,
-    /// What stands between two columns, one character: `,` if not given. Files named `.tsv` or `.tab` have tabs in any case.
-    #[serde(default = "comma", deserialize_with = "fedplug_tables::delimiter")]
+    /// The column separator, one character; `,` by default. Files named `.tsv` or `.tab` always have tabs.
+    #[serde(default = "comma", deserialize_with = "fedplug_tables::deserialize_delimiter")]
     #[schemars(with = "char", default = "comma_character")]
     pub delimiter: u8,
-    /// What stands before the fraction of a number: `"."` if not given, or `","`. Separators of thousands are not read.
+    /// The decimal mark, `"."` (default) or `","`. Thousands separators are not supported.
     #[serde(default)]
-    pub decimal: Decimal,
-    /// At most so many random rows to train on for each task and client, and as many to test on for each task.
+    pub decimal: DecimalMark,
+    /// The maximum number of training rows for each task and client, and of test rows for each task, chosen at random.
     pub max_samples: Option<NonZeroUsize>,
-    /// The names that columns have in a file of rows to be predicted, where they are others: `{ heavy = "VH" }`. For one file,
-    /// `fedplug predict --column heavy=VH` says the same.
+    /// The names of columns in a file of rows for prediction, where they differ: `{ heavy = "VH" }`. For a single file, use
+    /// `fedplug predict --column heavy=VH`.
     #[serde(default)]
     pub predict_columns: BTreeMap<String, String>,
 }
 
-/// Which clients there are.
+/// The clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Clients {
     /// One client for each task, named after it.
     #[default]
     ByTask,
-    /// So many clients with all tasks.
+    /// A number of clients that have all tasks.
     Sites(Sites),
 }
 
-/// How rows are told apart for training and testing.
+/// How rows are divided into training and test rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Split {
-    /// At random, so that every row has one place. Rows that cannot be used are left out before.
+pub enum SplitMethod {
+    /// At random; every usable row is used exactly once. Unusable rows are removed before the split.
     #[default]
     Random,
-    /// As the published preparation does with NumPy and scikit-learn: the same rows in the same order, and some rows
-    /// that no client gets. Rows that cannot be used are left out afterwards, those of files without the target among
-    /// them. Antibodies that are measured more than once are trained and tested on.
+    /// As the published preparation does with NumPy and scikit-learn: the same rows in the same order; some rows belong to no
+    /// client. Unusable rows, including those of files without the target, are removed after the split. Antibodies that were
+    /// measured more than once may be in training and in test rows.
     Reference,
 }
 
 impl Config {
-    /// Which rows a random split keeps together.
+    /// [`Self::group_by`] or its default.
     pub(crate) fn group_by(&self) -> GroupBy {
         self.group_by.unwrap_or_default()
     }
 
-    /// How rows are told apart.
-    pub(crate) fn split(&self) -> Split {
+    /// [`Self::split`] or its default.
+    pub(crate) fn split(&self) -> SplitMethod {
         self.split.unwrap_or_default()
     }
 
-    /// The sites; none where each task is a client.
+    /// The sites; `None` if each task is a client.
     pub(crate) fn sites(&self) -> Option<Sites> {
         match self.clients {
             Clients::ByTask => None,
@@ -133,7 +133,7 @@ fn comma() -> u8 {
     b','
 }
 
-/// The same for the schema, where it stands as in a file.
+/// The default for the schema, as it is written in a file.
 fn comma_character() -> char {
     ','
 }
@@ -156,13 +156,13 @@ fn tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
             return Err(D::Error::custom(format_args!("`{task}` is not the name of a folder in `root`")));
         }
         if tasks[..i].contains(task) {
-            return Err(D::Error::custom(format_args!("`{task}` stands here twice")));
+            return Err(D::Error::custom(format_args!("`{task}` is listed twice")));
         }
     }
     Ok(tasks)
 }
 
-// By hand, since an untagged enum would only say that nothing matched, and not which key is wrong.
+// Not derived: an untagged enum would only say that nothing matched, and not which key is wrong.
 impl<'de> Deserialize<'de> for Clients {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
@@ -208,14 +208,14 @@ mod tests {
     use plugin_api::config::read;
     use serde_json::{Value, json};
 
-    fn told(mut more: Value) -> Vec<String> {
-        more.as_object_mut().unwrap().entry("root").or_insert("data".into());
-        let problems = plugin_api::config::problems::<Config>(&more);
+    fn problems(mut keys: Value) -> Vec<String> {
+        keys.as_object_mut().unwrap().entry("root").or_insert("data".into());
+        let problems = plugin_api::config::problems::<Config>(&keys);
         problems.iter().map(|p| format!("{}: {}", p.path.join("."), p.message)).collect()
     }
 
     #[test]
-    fn only_the_root_is_needed() {
+    fn only_the_root_is_required() {
         let config: Config = read(&json!({ "root": "data" })).unwrap();
         assert_eq!((config.tasks, config.clients, config.split), (all_tasks(), Clients::ByTask, None));
     }
@@ -229,24 +229,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_key() {
-        assert_eq!(told(json!({ "clients": "by-tusk" })), ["clients: unknown value `by-tusk`"]);
+    fn invalid_values_are_reported_with_their_keys() {
+        assert_eq!(problems(json!({ "clients": "by-tusk" })), ["clients: unknown value `by-tusk`"]);
         let expected = "clients: must be `\"by-task\"` or a table, not the whole number `6`";
-        assert_eq!(told(json!({ "clients": 6 })), [expected]);
-        assert_eq!(told(json!({ "clients": { "count": 6 } })), ["clients: `alpha` is missing"]);
-        let count = told(json!({ "clients": { "count": 0, "alpha": 1.0 } }));
+        assert_eq!(problems(json!({ "clients": 6 })), [expected]);
+        assert_eq!(problems(json!({ "clients": { "count": 6 } })), ["clients: `alpha` is missing"]);
+        let count = problems(json!({ "clients": { "count": 0, "alpha": 1.0 } }));
         assert_eq!(count, ["clients.count: must be at least 1, not 0"]);
-        let alpha = told(json!({ "clients": { "count": 2, "alpha": 0.0, "alfa": 1 } }));
+        let alpha = problems(json!({ "clients": { "count": 2, "alpha": 0.0, "alfa": 1 } }));
         for line in
             ["clients.alpha: must be at least 1e-6 and at most 1000000, not 0", "clients.alfa: unknown key `alfa`"]
         {
-            assert!(alpha.iter().any(|told| told == line), "no `{line}` in {alpha:?}");
+            assert!(alpha.iter().any(|problem| problem == line), "no `{line}` in {alpha:?}");
         }
-        let both = told(json!({ "test-fraction": 1.0, "tasks": [] }));
+        let both = problems(json!({ "test-fraction": 1.0, "tasks": [] }));
         assert!(both.contains(&"test-fraction: must be more than 0 and less than 1, not 1".to_owned()), "{both:?}");
         assert!(both.contains(&"tasks: an experiment needs at least one task".to_owned()), "{both:?}");
-        assert_eq!(told(json!({ "tasks": ["tm", "tm"] })), ["tasks: `tm` stands here twice"]);
-        assert_eq!(told(json!({ "tasks": ["../tm"] })), ["tasks: `../tm` is not the name of a folder in `root`"]);
-        assert_eq!(told(json!({ "max-samples": 0 })), ["max-samples: must be at least 1, not 0"]);
+        assert_eq!(problems(json!({ "tasks": ["tm", "tm"] })), ["tasks: `tm` is listed twice"]);
+        assert_eq!(problems(json!({ "tasks": ["../tm"] })), ["tasks: `../tm` is not the name of a folder in `root`"]);
+        assert_eq!(problems(json!({ "max-samples": 0 })), ["max-samples: must be at least 1, not 0"]);
     }
 }

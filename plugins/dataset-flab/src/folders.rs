@@ -1,16 +1,19 @@
-//! Where the files of a task lie, raw or prepared.
+//! Finds the folders and files of tasks, raw or prepared.
 
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::{is_table, names_in, quoted};
+use fedplug_tables::{is_table_file, list_names, quoted};
 use plugin_api::{Context, Error, Result};
 
-/// The folder of each task. All that are missing are told at once.
+/// The folder of each task.
+///
+/// # Errors
+/// If the root or folders of tasks do not exist; all missing ones are named.
 pub(crate) fn of_tasks(root: &Path, tasks: &[String]) -> Result<Vec<PathBuf>> {
     if !root.is_dir() {
-        let from = if root.is_relative() { ", seen from the current directory" } else { "" };
-        let help = format!("`root` in [dataset] names the folder that holds the tasks' folders{from}");
-        return Err(Error::data("there is no such folder").in_file(root, None).help(help));
+        let from = if root.is_relative() { ", relative to the current directory" } else { "" };
+        let help = format!("`root` in [dataset] is the folder that contains the tasks' folders{from}");
+        return Err(Error::data("no such folder").in_file(root, None).help(help));
     }
     let found: Vec<Option<PathBuf>> = tasks.iter().map(|task| of_task(root, task)).collect();
     let missing: Vec<&str> =
@@ -25,24 +28,27 @@ fn of_task(root: &Path, task: &str) -> Option<PathBuf> {
 }
 
 fn not_found(root: &Path, missing: &[&str]) -> Result<Error> {
-    let there: Vec<String> = names_in(root, |path| path.is_dir())?;
+    let there: Vec<String> = list_names(root, |path| path.is_dir())?;
     let help = match (missing.iter().find_map(|name| near(name, &there)), there.is_empty()) {
-        (_, true) => "the folder holds no other".to_owned(),
-        (Some(near), _) => format!("is `{near}` meant? there are {}", quoted(&there)),
-        (None, _) => format!("there are {}", quoted(&there)),
+        (_, true) => "the folder contains no folders".to_owned(),
+        (Some(near), _) => format!("did you mean `{near}`? its folders: {}", quoted(&there)),
+        (None, _) => format!("its folders: {}", quoted(&there)),
     };
     let plural = if missing.len() == 1 { "task" } else { "tasks" };
-    Ok(Error::data(format!("there is no folder of {plural} {}", quoted(missing))).in_file(root, None).help(help))
+    Ok(Error::data(format!("no folder for {plural} {}", quoted(missing))).in_file(root, None).help(help))
 }
 
 /// The CSV files of a folder, sorted by name.
 pub(crate) fn csv_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(names_in(folder, |path| path.is_file() && is_table(path))?.into_iter().map(|name| folder.join(name)).collect())
+    Ok(list_names(folder, |path| path.is_file() && is_table_file(path))?
+        .into_iter()
+        .map(|name| folder.join(name))
+        .collect())
 }
 
-/// Warns of what else lies in a task's folder: it may hold measurements that somebody expects to be used.
-pub(crate) fn tell_skipped(folder: &Path, ctx: &Context<'_>) -> Result<()> {
-    let mut others = names_in(folder, |path| path.is_dir() || !is_table(path))?;
+/// Warns of other files and folders in a task's folder, since they may hold measurements that somebody expects to be used.
+pub(crate) fn warn_other_files(folder: &Path, ctx: &Context<'_>) -> Result<()> {
+    let mut others = list_names(folder, |path| path.is_dir() || !is_table_file(path))?;
     others.iter_mut().filter(|name| folder.join(name.as_str()).is_dir()).for_each(|name| name.push('/'));
     if !others.is_empty() {
         let shown = folder.display();
@@ -54,25 +60,25 @@ pub(crate) fn tell_skipped(folder: &Path, ctx: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The file of prepared rows to train on, beside which the clients' files have the names of [`client_file`].
+/// The file of all prepared training rows; [`client_file`] names those of the clients.
 pub(crate) const TRAIN: &str = "train_data.csv";
-/// The file of prepared rows to test on.
+/// The file of prepared test rows.
 pub(crate) const TEST: &str = "test_data.csv";
 
-/// The file of the rows that a client trains on; clients are counted from one.
+/// The file of a client's training rows; clients are counted from 1.
 pub(crate) fn client_file(client: usize) -> String {
     format!("client{client}_{TRAIN}")
 }
 
-/// Whether a folder holds prepared data.
+/// Whether a folder contains prepared data.
 fn is_prepared(folder: &Path) -> bool {
     [TRAIN, TEST].iter().all(|name| folder.join(name).is_file())
 }
 
-/// The tasks that were prepared of single files of these folders, `FOLDER-STEM` each, with their own folders; none if
-/// one of the folders has no such task, or is there itself.
+/// The tasks that were prepared with `task-per = "file"` from these folders, named `FOLDER-STEM`, and their own folders.
+/// `None` if one of the folders itself exists, or has no such task.
 pub(crate) fn of_prepared_files(root: &Path, tasks: &[String]) -> Result<Option<(Vec<String>, Vec<PathBuf>)>> {
-    let there = if root.is_dir() { names_in(root, is_prepared)? } else { Vec::new() };
+    let there = if root.is_dir() { list_names(root, is_prepared)? } else { Vec::new() };
     let mut names = Vec::new();
     if tasks.iter().any(|task| of_task(root, task).is_some()) {
         return Ok(None);
@@ -89,7 +95,10 @@ pub(crate) fn of_prepared_files(root: &Path, tasks: &[String]) -> Result<Option<
     Ok(Some((names, folders)))
 }
 
-/// Whether the folders hold prepared data: [`TRAIN`] and [`TEST`]. It is an error if only some of them do.
+/// Whether the folders contain prepared data: [`TRAIN`] and [`TEST`].
+///
+/// # Errors
+/// If only some of them do.
 pub(crate) fn are_prepared(root: &Path, tasks: &[String], folders: &[PathBuf]) -> Result<bool> {
     let raw: Vec<&String> =
         tasks.iter().zip(folders).filter(|(_, folder)| !is_prepared(folder)).map(|(task, _)| task).collect();
@@ -97,43 +106,32 @@ pub(crate) fn are_prepared(root: &Path, tasks: &[String], folders: &[PathBuf]) -
         return Ok(raw.is_empty());
     }
     let error = Error::data(format!("some tasks are prepared, but not {}", quoted(&raw))).in_file(root, None);
-    Err(error.help(format!("a prepared task's folder holds `{TRAIN}` and `{TEST}`; prepare all tasks together")))
+    Err(error.help(format!("a prepared task's folder contains `{TRAIN}` and `{TEST}`; prepare all tasks together")))
 }
 
-/// The files of the rows that each of `count` clients trains on, if they were prepared for so many.
+/// The files of the training rows of `count` clients.
+///
+/// # Errors
+/// If the data was prepared for another number of clients.
 pub(crate) fn client_files(folder: &Path, count: usize) -> Result<Vec<PathBuf>> {
     let number = |name: &String| name.strip_prefix("client")?.strip_suffix(TRAIN)?.strip_suffix('_')?.parse().ok();
-    let mut there: Vec<usize> = names_in(folder, Path::is_file)?.iter().filter_map(number).collect();
+    let mut there: Vec<usize> = list_names(folder, Path::is_file)?.iter().filter_map(number).collect();
     there.sort_unstable();
     if there.iter().copied().eq(1..=count) {
         return Ok((1..=count).map(|client| folder.join(client_file(client))).collect());
     }
     let message = match there.len() {
-        0 => format!("the data is prepared without clients, not for {count}"),
-        there => format!("the data is prepared for {there} clients, not for {count}"),
+        0 => format!("the data was prepared without clients, not for {count}"),
+        there => format!("the data was prepared for {there} clients, not for {count}"),
     };
-    let help = "prepare the raw data again with this `clients`, or give the number for which it is prepared";
+    let help = "prepare the raw data again with this `clients`, or set the `count` for which it was prepared";
     Err(Error::data(message).in_file(folder, None).help(help))
 }
 
-/// The nearest of `there` that could be what `name` was to be: at most a third of its letters changed.
+/// The most similar of the existing names, if at most a third of the letters differ.
 fn near<'a>(name: &str, there: &'a [String]) -> Option<&'a String> {
-    let nearest = there.iter().min_by_key(|other| distance(name, other))?;
-    (distance(name, nearest) <= name.chars().count().div_ceil(3)).then_some(nearest)
-}
-
-/// Levenshtein's distance: letters to change, insert or delete.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in b.chars().enumerate() {
-            let change = diagonal + usize::from(a != b);
-            let least = change.min(row[j + 1] + 1).min(row[j] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], least);
-        }
-    }
-    row[b.chars().count()]
+    let nearest = there.iter().min_by_key(|other| strsim::levenshtein(name, other))?;
+    (strsim::levenshtein(name, nearest) <= name.chars().count().div_ceil(3)).then_some(nearest)
 }
 
 #[cfg(test)]
@@ -141,14 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distance_counts_letters() {
-        for (a, b, letters) in [("", "abc", 3), ("binding", "bindin", 1), ("kitten", "sitting", 3), ("tm", "tm", 0)] {
-            assert_eq!((distance(a, b), distance(b, a)), (letters, letters));
-        }
-    }
-
-    #[test]
-    fn files_are_sorted_by_name_and_hidden_or_other_ones_left_out() {
+    fn csv_files_are_sorted_and_others_skipped() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["b.csv", "a.CSV", ".b.csv.swp", "._a.csv", "c.txt"] {
             std::fs::write(folder.path().join(name), "").unwrap();
@@ -158,16 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_as_many_as_were_prepared() {
+    fn the_number_of_clients_must_be_that_of_the_prepared_data() {
         let folder = tempfile::tempdir().unwrap();
-        let told = |count| client_files(folder.path(), count).unwrap_err().message().to_owned();
-        assert_eq!(told(2), "the data is prepared without clients, not for 2");
+        let problem = |count| client_files(folder.path(), count).unwrap_err().message().to_owned();
+        assert_eq!(problem(2), "the data was prepared without clients, not for 2");
         for name in ["train_data.csv", "client2_train_data.csv", "client1_train_data.csv", "client_train_data.csv"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let expected = ["client1_train_data.csv", "client2_train_data.csv"].map(|name| folder.path().join(name));
         assert_eq!(client_files(folder.path(), 2).unwrap(), expected);
-        assert_eq!(told(1), "the data is prepared for 2 clients, not for 1");
+        assert_eq!(problem(1), "the data was prepared for 2 clients, not for 1");
     }
 
     #[test]
@@ -188,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_single_files_were_prepared_to_is_found_unless_the_folders_are_there() {
+    fn tasks_prepared_from_single_files_are_found_unless_the_folders_exist() {
         let root = tempfile::tempdir().unwrap();
         let found = |tasks: &[&str]| {
             let tasks: Vec<String> = tasks.iter().map(|&task| task.to_owned()).collect();
@@ -205,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn all_missing_folders_are_told_at_once_with_a_near_name() {
+    fn all_missing_folders_are_named_with_a_similar_one() {
         let root = tempfile::tempdir().unwrap();
         for name in ["binding", "expression", "thermostability"] {
             std::fs::create_dir(root.path().join(name)).unwrap();
@@ -217,9 +208,12 @@ mod tests {
             ["thermostability", "binding"].map(|name| root.path().join(name))
         );
         let error = tasks(&["bindin", "expression", "aggregation"]).unwrap_err();
-        assert_eq!(error.message(), "there is no folder of tasks `bindin`, `aggregation`");
-        assert_eq!(error.hint(), Some("is `binding` meant? there are `binding`, `expression`, `thermostability`"));
+        assert_eq!(error.message(), "no folder for tasks `bindin`, `aggregation`");
+        assert_eq!(
+            error.hint(),
+            Some("did you mean `binding`? its folders: `binding`, `expression`, `thermostability`")
+        );
         let gone = of_tasks(&root.path().join("gone"), &[]).unwrap_err();
-        assert_eq!(gone.message(), "there is no such folder");
+        assert_eq!(gone.message(), "no such folder");
     }
 }

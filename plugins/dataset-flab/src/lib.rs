@@ -1,9 +1,9 @@
 //! FLAb's antibody fitness data as federated clients.
 //!
-//! [FLAb](https://github.com/Graylab/FLAb) keeps measurements of antibodies as `ROOT/TASK/*.csv` with the columns `heavy`,
-//! `light` and `fitness`. All files of a task, in the order of their names, make one table with the columns `combined`
-//! (heavy chain, `|`, light chain) and `fitness`; rows that cannot be used are skipped and counted. Then the table is
-//! split at random into rows to train and rows to test on, and the former are dealt to the clients.
+//! [FLAb](https://github.com/Graylab/FLAb) stores measurements of antibodies as `ROOT/TASK/*.csv` with the columns `heavy`,
+//! `light` and `fitness`. The files of a task, sorted by name, form one table with the columns `combined` (heavy chain, `|`,
+//! light chain) and `fitness`; unusable rows are skipped and counted. The table is split at random into training and test
+//! rows, and the training rows are divided among the clients.
 //!
 //! ```toml
 //! [dataset]
@@ -14,50 +14,53 @@
 //!
 //! # What is read
 //!
-//! - Files named `.csv`, `.tsv` or `.tab` (tabs), packed by gzip as `.csv.gz` or alone in a `.zip`; what else lies in a
-//!   task's folder is named in a warning. They are in UTF-8, UTF-16 or Windows-1252. `delimiter = ";"` and `decimal = ","`
-//!   read what many spreadsheets write; a file whose header falls apart at another character says which key to set.
-//! - [`Chains`]: `chains = "heavy"`, `"light"` or `"any"` reads single chains, as of nanobodies, and `combined` then holds a
-//!   single chain without `|`. Training, [prepared](Dataset::prepare) data and predictions follow the same key.
-//! - Chains lose white space and characters without a glyph and are read in upper case; rows with lower-case letters are
-//!   counted. Letters other than the 20 amino acids and `B` (`X`, `Z`, `U`, `*`, gaps) are kept, and reported per file
-//!   with their share: a model may not know them.
+//! - Files named `.csv`, `.tsv` or `.tab` (with tabs), also compressed as `.csv.gz` or as the only table in a `.zip`. A warning
+//!   names other entries of a task's folder. Files may be in UTF-8, UTF-16 or Windows-1252. `delimiter = ";"` and
+//!   `decimal = ","` read what many spreadsheets write; if a file's header has another separator, the message names the key to
+//!   set.
+//! - [`Chains`]: `chains = "heavy"`, `"light"` or `"any"` reads single chains, as for nanobodies; `combined` then holds a
+//!   single chain without `|`. Training, [prepared](Dataset::prepare) data and predictions use the same key.
+//! - Chains are read without white space and invisible characters, and in upper case; rows with lower-case letters are
+//!   counted. Letters other than the 20 amino acids and `B` (`X`, `Z`, `U`, `*`, gaps) are kept and reported per file with
+//!   their share, since a model may not know them.
 //! - A chain that is missing (`NaN`, `NA`, `None`, `null`, `-`, `.`, `?` and more, see
-//!   [`is_missing`](fedplug_tables::text::is_missing)) or without a letter is no chain, also beside the `|` of a `combined`
-//!   that was prepared elsewhere. No chain is spelled `NA`.
-//! - A number is trimmed at its ends, and must then be one: `7 8`, `1,000` and `5%` are skipped, and so are bounds and
-//!   estimates such as `>100` and `~7`, with a reason of their own.
-//! - Fields beyond the header may be empty, and names beyond a row's fields.
+//!   [`is_missing`](fedplug_tables::text::is_missing)) or has no letters is not a chain. This also holds for the parts of a
+//!   `combined` that was prepared elsewhere.
+//! - Numbers are trimmed at their ends: `7 8`, `1,000` and `5%` are not numbers, and neither are bounds and estimates such as
+//!   `>100` and `~7`, which have a reason of their own.
+//! - Empty fields beyond the header, and missing fields of columns without a name, are accepted.
+//! - If a column that is read has a namesake in the same file, that is an error.
 //!
-//! The split of a task depends on the seed, the task's name and its rows alone: not on the other tasks.
+//! The split of a task depends only on the seed, the task's name and its rows, not on other tasks.
 //!
 //! # Which rows stay together
 //!
-//! FLAb has most antibodies in several files of a folder, so a split by rows tests on antibodies that were trained on.
+//! FLAb has most antibodies in several files of a folder, so a split by rows would test on antibodies seen in training.
 //! `group-by` says which rows of a folder a random split keeps on one side:
 //!
 //! | `group-by` | rows on one side | cost |
 //! |---|---|---|
-//! | `"sequence"`, the default | those with the same `combined` | none to speak of |
-//! | `{ identity = 0.9 }` | those that a chain of sequences joins of which each two neighbours are at least so similar | all pairs in the worst case, shared among the call's threads: minutes of processor time for 100,000 distinct antibodies |
+//! | `"sequence"`, the default | those with the same `combined` | negligible |
+//! | `{ identity = 0.9 }` | those connected by a chain of sequences in which neighbours have at least this identity | all pairs in the worst case, on the threads of the call: minutes of processor time for 100,000 distinct antibodies |
 //! | `"none"` | each row on its own | none |
 //!
-//! The identity of two sequences is `1 - edits / length`, with Levenshtein's distance and the length of the longer one. No
-//! test row's sequence is that similar to a training row's: this is single linkage and exact, not a greedy clustering.
-//! Variants of one antibody are therefore often one group; a task that is one group is trained on as a whole, and a warning
-//! says so. The test fraction is of rows and is met as closely as whole groups, taken at random, allow; where there are two
-//! groups both sides have rows. Where every sequence is there once, `"sequence"` and `"none"` split alike.
+//! The identity of two sequences is `1 - edits / length`, with the Levenshtein distance and the length of the longer one. No
+//! test sequence has this identity with a training sequence: this is exact single linkage, not greedy clustering. Variants of
+//! one antibody are therefore often one group; a task that is one group has no test rows, and a warning says so. The test
+//! fraction counts rows and is met as closely as whole groups, drawn at random, allow; with two or more groups both sides have
+//! rows. If every sequence occurs once, `"sequence"` and `"none"` give the same split.
 //!
-//! With `clients = { count, alpha }` all clients share the test rows, so no client trains on a sequence that is tested.
-//! The training rows are then dealt row by row: a sequence may be at two clients, which leaks nothing into the test.
+//! With `clients = { count, alpha }` all clients share the test rows, so no client trains on a test sequence of the same task.
+//! The training rows are divided row by row: a sequence may be at two clients, which leaks nothing into the test.
 //!
-//! In any split, prepared ones and `split = "reference"` included, the description counts the test rows of each task whose
-//! sequence some client trains on for that task, warns of them, and leaves a note for the summary. It also reports, and never
-//! drops, rows that repeat a sequence with the same value, sequences with different values, and files with the same bytes.
+//! For any split, including prepared ones and `split = "reference"`, the description counts the test rows of each task whose
+//! sequence some client trains on, for the same task and for others (a trunk that tasks share sees those too). It warns of
+//! them and adds notes to the summary. It also reports, and never drops, rows that repeat a sequence with the same value,
+//! sequences with different values, and identical files.
 //!
-//! # Which files make a task
+//! # Which files form a task
 //!
-//! A folder may mix assays, units and directions. `files` and `exclude` choose files by glob patterns; `task-per = "file"`
+//! A folder may mix assays, units and directions. `files` and `exclude` select files by glob patterns; `task-per = "file"`
 //! makes each file a task of its own:
 //!
 //! ```toml
@@ -67,195 +70,82 @@
 //! tasks = ["aggregation", "binding"]
 //! task-per = "file"                          # tasks `aggregation-CST_HIC`, `aggregation-CST_SAS`, …
 //! exclude = ["binding/*_ng_ml.csv"]
-//! standardise = true                         # each file by its own mean and deviation; or by given ones, see the key
+//! standardise = true                         # each file with its own mean and deviation, or with given ones: see the key
 //! ```
 //!
-//! The files of a folder are still split together, so that an antibody is on one side in all of them, and each file's test
-//! fraction is met; with `split = "reference"` each file's rows stay where the folder's published split puts them. The
-//! description warns where the medians of one task's files lie a decade apart, or where nearly all
-//! values of one file lie above zero and of another below.
+//! The files of a folder are still split together, so an antibody is on the same side in all of them, and the test fraction of
+//! each file is met; with `split = "reference"` each row stays on the side of the folder's published split. The description
+//! warns if the medians of one task's files differ by a factor of ten or more, or if nearly all values of one file are
+//! positive and those of another negative.
 //!
 //! # The published split, and prepared data
 //!
-//! `split = "reference"` splits and deals as the published preparation does instead, row for row; see [`Split`]. What
-//! either way gives can be [prepared](Dataset::prepare) as CSV files, and `root` may name the folder that holds them:
-//! `TASK/train_data.csv`, `TASK/test_data.csv`, and `TASK/clientK_train_data.csv` for `clients = { count, alpha }`, of
-//! which `count` must then be the number that was prepared. The keys that say how to split have no influence on
-//! prepared data. They are no error, since the file that prepared the data has them: a warning names them. What
-//! `task-per = "file"` prepared is run with the same `tasks` and `task-per`.
+//! `split = "reference"` splits as the published preparation does, row for row; see [`SplitMethod`]. Either split can be
+//! [prepared](Dataset::prepare) as CSV files, and `root` may be the folder that contains them: `TASK/train_data.csv`,
+//! `TASK/test_data.csv`, and `TASK/clientK_train_data.csv` for `clients = { count, alpha }`, whose `count` must be the one that
+//! was prepared. The keys of the split have no effect on prepared data; since the file that prepared the data has them, they
+//! cause a warning, not an error. Data prepared with `task-per = "file"` is used with the same `tasks` and `task-per`.
 //!
-//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN): the file below `root` and the line.
+//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN): the file, relative to `root`, and the line.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chains;
-mod choice;
 mod config;
+mod data;
+mod file_patterns;
 mod folders;
 mod load;
-mod mt19937;
+mod numpy_random;
 mod pandas;
+mod prediction_rows;
 mod prepare;
+mod raw_tables;
 mod read;
 mod reference;
-mod rows;
-mod sheets;
 mod split;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use chains::Chains;
-pub use choice::Patterns;
-pub use config::{Clients, Config, GroupBy, Sites, Split, TASKS, TaskPer};
-use fedplug_tables::{no_client, quoted, tell_identical_files};
-use load::{Dealt, Measured};
-use plugin_api::{
-    ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Scale, Source, Table, Task,
-    TaskSpec,
-};
-use rows::Rows;
+pub use config::{Clients, Config, GroupBy, Sites, SplitMethod, TASKS, TaskPer};
+use data::Data;
+pub use file_patterns::Patterns;
+use plugin_api::{Component, Context, Dataset, Description, Error, Result, Table, Task};
+use prediction_rows::PredictionRows;
 
-/// FLAb's data, read once and kept.
+/// FLAb's data, read once and kept in memory.
 pub struct Flab {
     config: Config,
-    read: Option<Data>,
-    /// The file of rows to be predicted that was opened last.
-    rows: Option<Rows>,
-}
-
-struct Data {
-    specs: Vec<TaskSpec>,
-    /// Of each task whose targets are standardised.
-    scales: BTreeMap<String, Scale>,
-    clients: Vec<ClientSpec>,
-    /// Where each client stands among them: each is asked for by name, and there may be thousands.
-    places: BTreeMap<String, usize>,
-    sources: Vec<Source>,
-    tasks: Tasks,
-}
-
-/// In the order of the experiment.
-enum Tasks {
-    Measured(Vec<Measured>),
-    Tables(Vec<Dealt>),
+    data: Option<Data>,
+    /// The file of rows for prediction that was opened last.
+    rows: Option<PredictionRows>,
 }
 
 impl Flab {
-    /// A dataset of which nothing has been read yet.
+    /// A dataset that has read nothing yet.
     ///
     /// # Errors
-    /// If the target is a column that is read anyway, or rows shall be grouped in a split that does not.
+    /// If the target is an input column, or `group-by` is set for a split that does not group.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
         if ["heavy", "light", "combined"].contains(&config.target.as_str()) {
-            return Err(Error::config(format!("`{}` is what the model reads", config.target)).at_key("target"));
+            return Err(Error::config(format!("`{}` is an input of the model", config.target)).at_key("target"));
         }
         let grouped = config.group_by.is_some_and(|by| by != GroupBy::None);
-        if config.split() == Split::Reference && grouped {
+        if config.split() == SplitMethod::Reference && grouped {
             let error = Error::config("`split = \"reference\"` splits row by row, as published").at_key("group-by");
-            return Err(error.help("take one of them out"));
+            return Err(error.help("remove one of them"));
         }
-        Ok(Self { config, read: None, rows: None })
+        Ok(Self { config, data: None, rows: None })
     }
 
-    /// What was read, or is read now.
+    /// The data, which the first call reads.
     fn data(&mut self, ctx: &Context<'_>) -> Result<&mut Data> {
-        let data = match self.read.take() {
+        let data = match self.data.take() {
             Some(data) => data,
-            None => self.read(ctx)?,
+            None => Data::read(&self.config, ctx)?,
         };
-        Ok(self.read.insert(data))
-    }
-
-    fn read(&self, ctx: &Context<'_>) -> Result<Data> {
-        let config = &self.config;
-        let (mut sources, mut scales) = (Vec::new(), BTreeMap::new());
-        let by_file = match config.task_per {
-            TaskPer::Folder => None,
-            TaskPer::File => folders::of_prepared_files(&config.root, &config.tasks)?,
-        };
-        let (names, folders) = match by_file {
-            Some(found) => found,
-            None => (config.tasks.clone(), folders::of_tasks(&config.root, &config.tasks)?),
-        };
-        let tasks = if folders::are_prepared(&config.root, &names, &folders)? {
-            self.tell_idle_keys(ctx);
-            let mut tasks = Vec::new();
-            for (name, folder) in names.iter().zip(&folders) {
-                let (dealt, files) = load::prepared(name, folder, config, ctx)?;
-                sources.extend(files);
-                let (dealt, scale) = dealt.standardised(config)?;
-                scales.extend(scale.map(|scale| (name.clone(), scale)));
-                tasks.push(dealt);
-            }
-            Tasks::Tables(tasks)
-        } else {
-            let mut tasks: Vec<Measured> = Vec::new();
-            let files = names.into_iter().zip(&folders).map(|(name, folder)| Ok((name, folders::csv_files(folder)?)));
-            let files = files.collect::<Result<_>>()?;
-            let chosen = choice::chosen(files, config.files.as_ref(), config.exclude.as_ref())?;
-            for ((name, files), folder) in chosen.into_iter().zip(&folders) {
-                let (measured, read) = load::raw(&name, folder, &files, config, ctx)?;
-                sources.extend(read);
-                tasks.extend(measured);
-            }
-            for task in &tasks {
-                scales.extend(task.scale(config)?.map(|scale| (task.name.clone(), scale)));
-            }
-            Tasks::Measured(tasks)
-        };
-        tell_identical_files(&sources, ctx);
-        config.standardise.note(&scales, ctx)?;
-        let specs: Vec<TaskSpec> = match &tasks {
-            Tasks::Measured(tasks) => tasks.iter().map(|task| load::spec(&task.name, &config.target)).collect(),
-            Tasks::Tables(tasks) => tasks.iter().map(|task| task.spec.clone()).collect(),
-        };
-        let clients = self.clients(&specs, &tasks);
-        let places = clients.iter().enumerate().map(|(place, client)| (client.name.clone(), place)).collect();
-        Ok(Data { specs, scales, clients, places, sources, tasks })
-    }
-
-    /// Warns of keys that say how to split data which is split already.
-    fn tell_idle_keys(&self, ctx: &Context<'_>) {
-        let Config { root, split, group_by, seed, test_fraction, files, exclude, .. } = &self.config;
-        let keys = [
-            ("split", split.is_some()),
-            ("group-by", group_by.is_some()),
-            ("test-fraction", test_fraction.is_some()),
-            ("seed", seed.is_some()),
-            ("files", files.is_some()),
-            ("exclude", exclude.is_some()),
-        ];
-        let given: Vec<&str> = keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect();
-        if !given.is_empty() {
-            let keys = quoted(&given);
-            ctx.warn(format_args!("{}: the data is prepared, so there is no influence of {keys}", root.display()));
-        }
-    }
-
-    fn clients(&self, specs: &[TaskSpec], tasks: &Tasks) -> Vec<ClientSpec> {
-        let counts: Vec<(Vec<usize>, usize)> = match tasks {
-            Tasks::Measured(tasks) => tasks.iter().map(|task| task.counts(&self.config)).collect(),
-            Tasks::Tables(tasks) => {
-                tasks.iter().map(|task| (task.parts.iter().map(Table::rows).collect(), task.test.rows())).collect()
-            }
-        };
-        let tasks = || specs.iter().map(|spec| &spec.name).zip(&counts);
-        let of = |(name, (parts, test)): (&String, &(Vec<usize>, usize)), part: usize| ClientTask {
-            name: name.clone(),
-            train: parts[part],
-            test: *test,
-        };
-        match self.config.sites() {
-            None => tasks().map(|task| ClientSpec { name: task.0.clone(), tasks: vec![of(task, 0)] }).collect(),
-            Some(Sites { count, .. }) => {
-                let site = |k: usize| ClientSpec {
-                    name: format!("site-{}", k + 1),
-                    tasks: tasks().map(|task| of(task, k)).collect(),
-                };
-                (0..count.get()).map(site).collect()
-            }
-        }
+        Ok(self.data.insert(data))
     }
 }
 
@@ -267,64 +157,41 @@ impl Dataset for Flab {
     }
 
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>> {
-        let data = self.data(ctx)?;
-        let Some(&place) = data.places.get(client) else {
-            let names: Vec<_> = data.clients.iter().map(|client| &client.name).collect();
-            return Err(no_client(client, &names));
-        };
-        let config = &self.config;
-        if let Some(Data { tasks: Tasks::Measured(tasks), specs, scales, clients, places, sources }) =
-            self.read.take_if(|data| matches!(data.tasks, Tasks::Measured(_)))
-        {
-            let tasks = Tasks::Tables(tasks.into_iter().map(|task| task.tables(config)).collect::<Result<_>>()?);
-            self.read = Some(Data { specs, scales, clients, places, sources, tasks });
-        }
-        let Some(Data { tasks: Tasks::Tables(tables), .. }) = &self.read else {
-            return Err(Error::other("nothing was read"));
-        };
-        // A clone of a table shares its columns: all sites have one test table.
-        let of = |dealt: &Dealt, part: usize| Task {
-            spec: dealt.spec.clone(),
-            train: dealt.parts[part].clone(),
-            test: dealt.test.clone(),
-        };
-        Ok(match self.config.sites() {
-            None => vec![of(&tables[place], 0)],
-            Some(_) => tables.iter().map(|dealt| of(dealt, place)).collect(),
-        })
+        self.data(ctx)?;
+        let data = self.data.as_mut().ok_or_else(|| Error::other("no data was read"))?;
+        data.load(client, &self.config)
     }
 
-    /// Writes `TASK/train_data.csv`, `TASK/test_data.csv` and, for `clients = { count, alpha }`,
-    /// `TASK/clientK_train_data.csv` with K from one. A file has all columns of the task's files in the order in which
-    /// they first appear, empty where a file has no such column, and `combined`. Numbers stand as they are in the files,
-    /// or with `split = "reference"` as pandas prints them.
+    /// Writes `TASK/train_data.csv`, `TASK/test_data.csv` and, with `clients = { count, alpha }`,
+    /// `TASK/clientK_train_data.csv` with K from 1. A file has all columns of the task's files in order of first appearance,
+    /// empty where a row's file lacks the column, then `combined`. Numbers are written as in the files or, with
+    /// `split = "reference"`, as pandas prints them.
     ///
-    /// Of rows that no run can use, `split = "reference"` keeps those that the published preparation keeps.
+    /// `split = "reference"` also writes the unusable rows that the published preparation keeps.
     ///
     /// # Errors
-    /// If one of the files exists, the data is prepared already, or a file cannot be read or written.
+    /// If one of the files exists, the data is already prepared, or a file cannot be read or written.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
-        // What a description read, unless a client's tables were made of it since.
-        if let Some(Data { tasks: Tasks::Tables(_), .. }) = self.read {
-            self.read = None;
-        }
+        // Once tables were made for a client, the measurements must be read again.
+        self.data.take_if(|data| data.raw_tasks().is_none());
         self.data(ctx)?;
-        let Some(Data { tasks: Tasks::Measured(tasks), .. }) = &self.read else {
-            let error = Error::data("the data is prepared already").in_file(&self.config.root, None);
-            return Err(error.help("`root` is to name the folder of the measurements"));
+        let Some(tasks) = self.data.as_ref().and_then(Data::raw_tasks) else {
+            let error = Error::data("the data is already prepared").in_file(&self.config.root, None);
+            return Err(error.help("set `root` to the folder with the measurements"));
         };
         let files = prepare::files(tasks, &self.config, folder)?;
         prepare::write(tasks, &self.config, &files, ctx)?;
         Ok(files)
     }
 
-    /// A CSV file with the columns that [`Chains`] asks for, or `combined`; or FASTA records: single chains where `chains`
-    /// reads one, else heavy and light chains that are paired by their names as [`Fasta::Pairs`](fedplug_tables::Fasta) says.
+    /// Opens a CSV file with the columns that [`Chains`] needs, or `combined`; or a FASTA file with single chains if `chains`
+    /// reads one, otherwise with heavy and light chains paired by name as described at
+    /// [`FastaColumns::Pairs`](fedplug_tables::FastaColumns).
     ///
     /// # Errors
-    /// If the file cannot be read, has no such columns, or its names contradict or leave open what belongs together.
+    /// If the file cannot be read, lacks columns or has two of one name, or its FASTA records cannot be paired.
     fn open_rows(&mut self, file: &Path, _: &Context<'_>) -> Result<()> {
-        self.rows = Some(Rows::open(file, &self.config)?);
+        self.rows = Some(PredictionRows::open(file, &self.config)?);
         Ok(())
     }
 
@@ -334,7 +201,7 @@ impl Dataset for Flab {
     }
 }
 
-/// What this plugin offers.
+/// The component of this plugin.
 pub fn component() -> Component {
     Component::dataset("flab", "FLAb's antibody fitness data as federated clients", Flab::new)
 }

@@ -1,45 +1,48 @@
-//! A task's rows as tables, from measurements or from what was prepared of them.
+//! Loads tasks from measurements or prepared data, and turns them into tables.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use fedplug_tables::text::Texts;
-use fedplug_tables::{Audit, Deal, distinct, quoted, scale_of, standardised, task_names};
+use fedplug_tables::text::TextBuffer;
+use fedplug_tables::{Audit, AuditedTask, Split, quoted, scale_of, standardised, task_names};
 use plugin_api::{Column, Context, Error, ORIGIN, Result, Scale, Source, Table, TaskSpec};
 
 use crate::chains::Chains;
-use crate::config::{Config, Split, TaskPer};
+use crate::config::{Config, SplitMethod, TaskPer};
 use crate::folders::{self, TEST, TRAIN};
-use crate::read::{Form, read};
-use crate::sheets::{Sheets, below};
+use crate::raw_tables::{RawTables, below};
+use crate::read::{ReadMode, read};
 use crate::split;
 
-/// A task's measurements, and where each row goes. Tables are made of them when the first client asks for its own: a
-/// preparation needs none.
-pub(crate) struct Measured {
+/// A task's measurements and their split. Tables are made of them when the first client is loaded: preparing data needs
+/// none.
+pub(crate) struct RawTask {
     pub(crate) name: String,
-    pub(crate) sheets: Sheets,
-    pub(crate) deal: Deal,
+    pub(crate) tables: RawTables,
+    pub(crate) split: Split,
 }
 
-/// A task as it is dealt: one training table for each part, and the test table.
-pub(crate) struct Dealt {
+/// A task's tables: one training table for each client, and the test table.
+pub(crate) struct TaskTables {
     pub(crate) spec: TaskSpec,
     pub(crate) parts: Vec<Table>,
     pub(crate) test: Table,
 }
 
-impl Measured {
-    /// How many rows each part's table and the test table will have.
+impl RawTask {
+    /// The numbers of rows of the training tables and of the test table.
     pub(crate) fn counts(&self, config: &Config) -> (Vec<usize>, usize) {
-        let count = |rows: &[usize]| usable(&self.sheets.fitness, rows.iter().copied(), config).count();
-        (self.parts(config).into_iter().map(count).collect(), count(&self.deal.test))
+        let count = |rows: &[usize]| usable(&self.tables.fitness, rows.iter().copied(), config).count();
+        (self.parts(config).into_iter().map(count).collect(), count(&self.split.test))
     }
 
-    /// How the tables' targets are standardised, if they are.
+    /// The scale by which targets are standardised, if they are.
+    ///
+    /// # Errors
+    /// If scales are given by task, and none for this one.
     pub(crate) fn scale(&self, config: &Config) -> Result<Option<Scale>> {
         config.standardise.scale(&self.name, || {
-            let fitness = &self.sheets.fitness;
+            let fitness = &self.tables.fitness;
             let values =
                 |rows: &[usize]| usable(fitness, rows.iter().copied(), config).map(|row| fitness[row]).collect();
             let parts: Vec<Vec<f32>> = self.parts(config).into_iter().map(values).collect();
@@ -47,56 +50,56 @@ impl Measured {
         })
     }
 
-    /// Reports what its rows and their split show.
-    fn audit(&self, config: &Config, ctx: &Context<'_>) {
-        let Self { name, sheets, deal } = self;
-        let used = |rows: &[usize]| usable(&sheets.fitness, rows.iter().copied(), config).collect::<Vec<_>>();
+    /// Audits the rows and their split.
+    fn audit(&self, config: &Config, audit: &mut Audit, ctx: &Context<'_>) {
+        let Self { name, tables, split } = self;
+        let used = |rows: &[usize]| usable(&tables.fitness, rows.iter().copied(), config).collect::<Vec<_>>();
         let train: Vec<usize> = self.parts(config).into_iter().flat_map(used).collect();
-        Audit {
-            task: name,
-            sequences: &distinct((0..sheets.rows()).map(|row| sheets.combined(row))),
-            values: &sheets.fitness,
-            files: &sheets.files(),
-            origin: &|row| sheets.origin(row),
+        let task = AuditedTask {
+            name,
+            sequence: &|row| tables.combined(row),
+            values: &tables.fitness,
+            files: &tables.file_of_rows(),
+            origin: &|row| tables.origin(row),
             advice: split::advice(config),
-        }
-        .report(&train, &used(&deal.test), ctx);
+        };
+        audit.task(&task, &train, &used(&split.test), ctx);
     }
 
     fn parts(&self, config: &Config) -> Vec<&[usize]> {
         match config.sites() {
-            None => vec![&self.deal.train[..]],
-            Some(_) => self.deal.parts().collect(),
+            None => vec![&self.split.train[..]],
+            Some(_) => self.split.site_rows().collect(),
         }
     }
 
-    /// The tables. The last one that is made takes the measurements themselves, so that they are gone by the time its
-    /// column's memory is moved to where it stays.
-    pub(crate) fn tables(self, config: &Config) -> Result<Dealt> {
+    /// Makes the tables. The last one takes the measurements themselves, so that they are freed before its column moves to its
+    /// final memory.
+    pub(crate) fn tables(self, config: &Config) -> Result<TaskTables> {
         let scale = self.scale(config)?;
         let parts: Vec<Vec<usize>> = self.parts(config).into_iter().map(<[_]>::to_vec).collect();
-        let Self { name, sheets, deal } = self;
-        let sheets = Rc::new(sheets);
-        let make = |sheets: Rc<Sheets>, rows: Vec<usize>| {
-            let rows: Vec<usize> = usable(&sheets.fitness, rows.into_iter(), config).collect();
-            let fitness: Vec<f32> = rows.iter().map(|&row| sheets.fitness[row]).collect();
-            let origins = Column::text(rows.iter().map(|&row| sheets.origin(row)));
-            let table = table(rows.into_iter().map(move |row| sheets.combined(row)), &fitness, origins, config)?;
+        let Self { name, tables, split } = self;
+        let tables = Rc::new(tables);
+        let make = |tables: Rc<RawTables>, rows: Vec<usize>| {
+            let rows: Vec<usize> = usable(&tables.fitness, rows.into_iter(), config).collect();
+            let fitness: Vec<f32> = rows.iter().map(|&row| tables.fitness[row]).collect();
+            let origins = Column::text(rows.iter().map(|&row| tables.origin(row)));
+            let table = table(rows.into_iter().map(move |row| tables.combined(row)), &fitness, origins, config)?;
             scale.map_or(Ok(table.clone()), |scale| standardised(&table, &config.target, scale))
         };
-        let test = make(Rc::clone(&sheets), deal.test)?;
-        let (count, mut sheets) = (parts.len(), Some(sheets));
-        let mut tables = Vec::with_capacity(count);
-        for (place, rows) in parts.into_iter().enumerate() {
-            let sheets = if place + 1 == count { sheets.take() } else { sheets.clone() };
-            tables.extend(sheets.map(|sheets| make(sheets, rows)).transpose()?);
+        let test = make(Rc::clone(&tables), split.test)?;
+        let (count, mut raw) = (parts.len(), Some(tables));
+        let mut train = Vec::with_capacity(count);
+        for (part, rows) in parts.into_iter().enumerate() {
+            let raw = if part + 1 == count { raw.take() } else { raw.clone() };
+            train.extend(raw.map(|raw| make(raw, rows)).transpose()?);
         }
-        Ok(Dealt { spec: spec(&name, &config.target), parts: tables, test })
+        Ok(TaskTables { spec: spec(&name, &config.target), parts: train, test })
     }
 }
 
-impl Dealt {
-    /// The same with standard scores for targets, and their scale, where they are standardised.
+impl TaskTables {
+    /// The tables with standard scores as targets, and the scale, if targets are standardised.
     pub(crate) fn standardised(mut self, config: &Config) -> Result<(Self, Option<Scale>)> {
         let scale = config.standardise.scale(&self.spec.name, || {
             let targets = self.parts.iter().map(|part| part.f32(&config.target));
@@ -109,8 +112,9 @@ impl Dealt {
         Ok((self, scale))
     }
 
-    /// Reports what its rows and their split show. Tables of clients are too small to tell units by.
-    fn audit(&self, config: &Config, ctx: &Context<'_>) -> Result<()> {
+    /// Audits the rows and their split. The tables do not say which file of measurements a row is from, so units are not
+    /// compared.
+    fn audit(&self, config: &Config, audit: &mut Audit, ctx: &Context<'_>) -> Result<()> {
         let tables: Vec<&Table> = self.parts.iter().chain([&self.test]).collect();
         let (mut texts, mut values, mut origins) = (Vec::new(), Vec::new(), Vec::new());
         for table in &tables {
@@ -120,20 +124,20 @@ impl Dealt {
         }
         let rows: Vec<usize> = (0..values.len()).collect();
         let (train, test) = rows.split_at(values.len() - self.test.rows());
-        Audit {
-            task: &self.spec.name,
-            sequences: &distinct(&texts),
+        let task = AuditedTask {
+            name: &self.spec.name,
+            sequence: &|row| texts[row].to_owned(),
             values: &values,
             files: &vec![0; values.len()],
             origin: &|row| origins[row].to_owned(),
             advice: Some("`split = \"random\"` keeps them apart when the data is prepared"),
-        }
-        .report(train, test, ctx);
+        };
+        audit.task(&task, train, test, ctx);
         Ok(())
     }
 }
 
-/// The usable rows among these, in this order. It is random, so the first ones are a random subset.
+/// The usable rows among these, at most `max-samples`. Their order is random, so the first ones are a random subset.
 fn usable(fitness: &[f32], rows: impl Iterator<Item = usize>, config: &Config) -> impl Iterator<Item = usize> {
     rows.filter(|&row| !fitness[row].is_nan()).take(config.max_samples.map_or(usize::MAX, usize::from))
 }
@@ -148,7 +152,7 @@ fn table<S: AsRef<str>>(
     table.with(&config.target, Column::f32(fitness))?.with(ORIGIN, origins)
 }
 
-/// The model reads one column of a task and predicts one.
+/// A task whose model reads the column `combined`.
 pub(crate) fn spec(task: &str, target: &str) -> TaskSpec {
     TaskSpec {
         name: task.to_owned(),
@@ -158,53 +162,66 @@ pub(crate) fn spec(task: &str, target: &str) -> TaskSpec {
     }
 }
 
-/// Reads the measurements of a folder, and splits and deals them: one task, or one for each file with a usable row.
+/// Reads and splits the measurements of a folder: one task, or one for each file with usable rows.
+///
+/// # Errors
+/// If a file cannot be read, no row is usable, or the rows cannot be split.
 pub(crate) fn raw(
     name: &str,
     folder: &Path,
     files: &[PathBuf],
     config: &Config,
+    audit: &mut Audit,
     ctx: &Context<'_>,
-) -> Result<(Vec<Measured>, Vec<Source>)> {
-    if config.split() == Split::Reference && config.chains != Chains::Paired {
-        let error = Error::config("the published preparation knows pairs alone").at_key("chains");
-        return Err(error.help("`split = \"random\"` takes single chains"));
+) -> Result<(Vec<RawTask>, Vec<Source>)> {
+    if config.split() == SplitMethod::Reference && config.chains != Chains::Paired {
+        let error = Error::config("the published preparation needs pairs").at_key("chains");
+        return Err(error.help("`split = \"random\"` accepts single chains"));
     }
-    folders::tell_skipped(folder, ctx)?;
-    let (sheets, sources) = Sheets::read(files, config, ctx)?;
-    check_usable(name, folder, config, &sources)?;
-    let deal = split::deal(&sheets, name, config, ctx)?;
-    let task = |name: String, sheets, deal| {
-        let measured = Measured { deal: split::share(deal, &name, config, ctx), name, sheets };
-        measured.audit(config, ctx);
-        measured
+    folders::warn_other_files(folder, ctx)?;
+    let (tables, sources) = RawTables::read(files, config, ctx)?;
+    require_usable_rows(name, folder, config, &sources)?;
+    let split = split::split(&tables, name, config, ctx)?;
+    let mut task = |name: String, tables, split| {
+        let raw = RawTask { split: split::assign(split, &name, config, ctx), name, tables };
+        raw.audit(config, audit, ctx);
+        raw
     };
     if config.task_per == TaskPer::Folder {
-        return Ok((vec![task(name.to_owned(), sheets, deal)], sources));
+        return Ok((vec![task(name.to_owned(), tables, split)], sources));
     }
-    let names = task_names(Some(name), sheets.sheets.iter().map(|sheet| sheet.path.as_path()));
+    let names = task_names(Some(name), tables.files.iter().map(|sheet| sheet.path.as_path()));
     let mut tasks = Vec::new();
-    for (name, (rows, sheets)) in names.into_iter().zip(sheets.by_file()) {
-        if sheets.fitness.iter().any(|fitness| !fitness.is_nan()) {
-            let mut deal = deal.only(|row| rows.contains(&row));
-            deal.train.iter_mut().chain(&mut deal.test).for_each(|row| *row -= rows.start);
-            tasks.push(task(name, sheets, deal));
+    for (name, (rows, tables)) in names.into_iter().zip(tables.by_file()) {
+        if tables.fitness.iter().any(|fitness| !fitness.is_nan()) {
+            let mut split = split.filter(|row| rows.contains(&row));
+            split.train.iter_mut().chain(&mut split.test).for_each(|row| *row -= rows.start);
+            tasks.push(task(name, tables, split));
         }
     }
     Ok((tasks, sources))
 }
 
-/// Reads what was prepared of a task, as it was split and dealt.
-pub(crate) fn prepared(task: &str, folder: &Path, config: &Config, ctx: &Context<'_>) -> Result<(Dealt, Vec<Source>)> {
+/// Reads the prepared tables of a task.
+///
+/// # Errors
+/// If a file cannot be read, or no row is usable.
+pub(crate) fn prepared(
+    task: &str,
+    folder: &Path,
+    config: &Config,
+    audit: &mut Audit,
+    ctx: &Context<'_>,
+) -> Result<(TaskTables, Vec<Source>)> {
     let train = match config.sites() {
         None => vec![folder.join(TRAIN)],
         Some(sites) => folders::client_files(folder, sites.count.get())?,
     };
-    tell_others(folder, ctx)?;
+    warn_unread_files(folder, ctx)?;
     let mut sources = Vec::new();
     let mut one = |path: PathBuf| {
-        let (mut combined, mut fitness, mut lines) = (Texts::default(), Vec::new(), Vec::new());
-        let (_, source) = read(&path, config, Form::Prepared, ctx, |record, _, antibody| {
+        let (mut combined, mut fitness, mut lines) = (TextBuffer::default(), Vec::new(), Vec::new());
+        let (_, source) = read(&path, config, ReadMode::Prepared, ctx, |record, _, antibody| {
             if let Some(antibody) = antibody {
                 lines.push(record.position().map_or(0, csv::Position::line));
                 combined.push(antibody.combined);
@@ -213,35 +230,38 @@ pub(crate) fn prepared(task: &str, folder: &Path, config: &Config, ctx: &Context
         })?;
         sources.push(source);
         let rows = usable(&fitness, 0..fitness.len(), config).count();
-        // All usable rows are given, so the wanted ones are the first. The texts go with the iterator, before the
-        // column's memory is moved to where it stays.
+        // Only usable rows were read, so the wanted ones are the first. The iterator owns the texts, which are freed before
+        // the column moves to its final memory.
         let file = below(&config.root, &path);
         let origins = Column::text(lines[..rows].iter().map(|line| format!("{}:{line}", file.display())));
         table((0..rows).map(move |row| combined.get(row).to_owned()), &fitness[..rows], origins, config)
     };
     let test = one(folder.join(TEST))?;
     let parts = train.into_iter().map(&mut one).collect::<Result<_>>()?;
-    check_usable(task, folder, config, &sources)?;
-    let dealt = Dealt { spec: spec(task, &config.target), parts, test };
-    dealt.audit(config, ctx)?;
-    Ok((dealt, sources))
+    require_usable_rows(task, folder, config, &sources)?;
+    let tables = TaskTables { spec: spec(task, &config.target), parts, test };
+    tables.audit(config, audit, ctx)?;
+    Ok((tables, sources))
 }
 
-/// Files beside the prepared ones are likely measurements that somebody expects to be used.
-fn tell_others(folder: &Path, ctx: &Context<'_>) -> Result<()> {
+/// Warns of other CSV files beside prepared ones, since somebody may expect them to be used.
+fn warn_unread_files(folder: &Path, ctx: &Context<'_>) -> Result<()> {
     let mut others = folders::csv_files(folder)?;
     others.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(TRAIN)));
     others.retain(|path| !path.ends_with(TEST));
     if !others.is_empty() {
         let names: Vec<_> = others.iter().filter_map(|path| path.file_name()).map(|n| n.to_string_lossy()).collect();
-        ctx.warn(format_args!("{}: not read beside prepared data: {}", folder.display(), quoted(&names)));
+        ctx.warn(format_args!("{}: not read, since the data is prepared: {}", folder.display(), quoted(&names)));
     }
     Ok(())
 }
 
-/// An error with all reasons if no file has a usable row.
-pub(crate) fn check_usable(task: &str, folder: &Path, config: &Config, sources: &[Source]) -> Result<()> {
-    fedplug_tables::check_usable(task, sources).map_err(|error| {
+/// Checks that a task has usable rows.
+///
+/// # Errors
+/// If it has none, with the reasons file by file.
+pub(crate) fn require_usable_rows(task: &str, folder: &Path, config: &Config, sources: &[Source]) -> Result<()> {
+    fedplug_tables::require_usable_rows(task, sources).map_err(|error| {
         let chains = match config.chains {
             Chains::Paired => "`heavy`, `light`",
             Chains::Heavy => "`heavy`",
@@ -250,6 +270,6 @@ pub(crate) fn check_usable(task: &str, folder: &Path, config: &Config, sources: 
         };
         let help = format!("a row needs {chains} and a finite number in `{}`", config.target);
         let error = error.in_file(folder, None).help(help);
-        if sources.is_empty() { error.because_of("the folder holds no CSV file") } else { error }
+        if sources.is_empty() { error.because_of("the folder contains no CSV files") } else { error }
     })
 }

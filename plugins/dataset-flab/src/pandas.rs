@@ -1,31 +1,30 @@
-//! How pandas reads a column of text into a type, and how it prints the values again: `read_csv`, `concat`, `to_csv`.
+//! The types that pandas infers for columns, and how it prints their values: `read_csv`, `concat`, `to_csv`.
 //!
-//! The published preparation goes through pandas, so its files say `8.52` where the measurements say `8.5200`, and
-//! nothing where they say `NA`.
+//! The published preparation uses pandas, so its files have `8.52` for a measurement `8.5200`, and an empty field for `NA`.
 
 use std::borrow::Cow;
 
 use fedplug_tables::text::PANDAS_MISSING;
 
-/// What pandas takes the values of one column of one file for.
+/// The type of a column of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum PandasType {
     Int,
     Float,
     Bool,
     Text,
 }
 
-/// Whether pandas takes the text for a missing value, which it prints as nothing. It takes fewer than
-/// [`is_missing`](fedplug_tables::text::is_missing) does, and none of another case.
+/// Whether pandas reads the text as a missing value, which it prints as an empty field. Its list is shorter than that of
+/// [`is_missing`](fedplug_tables::text::is_missing), and case matters.
 fn is_missing(text: &str) -> bool {
-    // None is longer than `#N/A N/A`, and a chain is.
+    // The longest, `#N/A N/A`, has 8 bytes, and most chains have more.
     text.len() <= 8 && PANDAS_MISSING.contains(&text)
 }
 
-impl Kind {
-    /// The narrowest kind that all values fit in. A whole number beside a missing value is a float, since that has a
-    /// value that is none. A column without rows is text.
+impl PandasType {
+    /// The narrowest type for all values. Whole numbers with a missing value among them are floats, since integers have no
+    /// NaN. A column without rows is text.
     pub(crate) fn of<'a>(values: impl Iterator<Item = &'a str>) -> Self {
         let (mut narrowest, mut missing) = (None, false);
         for value in values {
@@ -61,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// The text of a value of this kind.
+    /// How a value of this type is printed.
     pub(crate) fn printed(self, value: &str) -> Cow<'_, str> {
         if is_missing(value) {
             return Cow::Borrowed("");
@@ -76,12 +75,12 @@ impl Kind {
     }
 }
 
-/// What `concat` makes of a column whose files have these kinds; none for a file that has no such column. Whole numbers
-/// become floats beside floats and missing values. Beside other kinds every value stays what it is.
-pub(crate) fn joined(kinds: &mut [Option<Kind>]) {
-    let numbers = kinds.iter().all(|kind| !matches!(kind, Some(Kind::Bool | Kind::Text)));
-    if numbers && kinds.iter().any(|kind| *kind != Some(Kind::Int)) {
-        kinds.iter_mut().flatten().for_each(|kind| *kind = Kind::Float);
+/// Converts the types of a column in several files as `concat` does; `None` is a file without the column. Whole numbers become
+/// floats if other files have floats or lack the column. Other types do not change.
+pub(crate) fn joined(kinds: &mut [Option<PandasType>]) {
+    let numbers = kinds.iter().all(|kind| !matches!(kind, Some(PandasType::Bool | PandasType::Text)));
+    if numbers && kinds.iter().any(|kind| *kind != Some(PandasType::Int)) {
+        kinds.iter_mut().flatten().for_each(|kind| *kind = PandasType::Float);
     }
 }
 
@@ -90,7 +89,7 @@ fn int(text: &str) -> Option<i64> {
 }
 
 fn float(text: &str) -> Option<f64> {
-    // Rust also reads `nan`, which is missing already where pandas reads it.
+    // Rust also parses `nan`, which is already a missing value.
     let text = text.trim_matches([' ', '\t']);
     let numeric = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
     let infinite =
@@ -98,12 +97,12 @@ fn float(text: &str) -> Option<f64> {
     text.parse().ok().filter(|_| numeric || infinite)
 }
 
-/// Whether a number has digits alone, and too many for 64 bits: pandas leaves a column of such numbers as it is.
+/// Whether a number has only digits, but too many for 64 bits: pandas reads a column of such numbers as text.
 fn too_large(text: &str) -> bool {
     text.trim_matches([' ', '\t', '+', '-']).bytes().all(|byte| byte.is_ascii_digit()) && int(text).is_none()
 }
 
-/// Python's `repr`: the shortest digits that read as the same number. Rust's differ in the exponent alone.
+/// Python's `repr`: the shortest digits that parse as the same number. Rust's format differs only in the exponent.
 fn repr(value: f64) -> String {
     let text = format!("{value:?}");
     match text.split_once('e') {
@@ -120,13 +119,13 @@ mod tests {
     use super::*;
 
     fn printed(column: &[&'static str]) -> Vec<Cow<'static, str>> {
-        let kind = Kind::of(column.iter().copied());
+        let kind = PandasType::of(column.iter().copied());
         column.iter().map(|value| kind.printed(value)).collect()
     }
 
     /// `pandas.read_csv` of a column `a` beside another one, then `to_csv`.
     #[test]
-    fn a_column_is_printed_as_pandas_prints_it() {
+    fn columns_are_printed_as_by_pandas() {
         for (read, expected) in [
             (["1e16", "1"], ["1e+16", "1.0"]),
             (["123456789012345678", "1"], ["123456789012345678", "1"]),
@@ -156,14 +155,17 @@ mod tests {
     }
 
     #[test]
-    fn no_value_at_all_is_something_else_than_missing_values() {
-        assert_eq!((Kind::of([].into_iter()), Kind::of(["", "NA"].into_iter())), (Kind::Text, Kind::Float));
+    fn an_empty_column_is_text_and_missing_values_are_floats() {
+        assert_eq!(
+            (PandasType::of([].into_iter()), PandasType::of(["", "NA"].into_iter())),
+            (PandasType::Text, PandasType::Float)
+        );
     }
 
     /// `pandas.concat` of such columns.
     #[test]
-    fn columns_of_several_files_are_joined_as_pandas_joins_them() {
-        use Kind::{Bool, Float, Int, Text};
+    fn columns_of_several_files_are_joined_as_by_pandas() {
+        use PandasType::{Bool, Float, Int, Text};
         for (before, after) in [
             ([Some(Int), Some(Int)], [Some(Int), Some(Int)]),
             ([Some(Int), Some(Float)], [Some(Float), Some(Float)]),

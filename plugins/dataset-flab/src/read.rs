@@ -1,100 +1,112 @@
-//! One CSV file, row after row: what a model would read of each, and a count of those that none can use.
+//! Reads one CSV file of antibodies and counts the rows that cannot be used.
 
 use std::path::Path;
 
 use csv::StringRecord;
-use fedplug_tables::{CsvFile, Letters, NoNumber, Rules, Unusable, number};
+use fedplug_tables::{CsvFile, LetterCounts, NumberError, RowError, RowPolicy, parse_number};
 use plugin_api::{Context, Error, Result, Source};
 
-use crate::chains::{Chains, NoChain, Place};
+use crate::chains::{ChainColumns, Chains, MissingChain};
 use crate::config::Config;
 
-/// What a model reads of a row, and what it learns to predict.
+/// The input and the target of a usable row.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Antibody<'a> {
-    /// Texts that together are what [`Chains`] says.
+    /// The parts of the text that a model reads; see [`Chains`].
     pub(crate) combined: &'a [&'a str],
     pub(crate) fitness: f32,
 }
 
 /// How a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Measurements, of which the usable rows are given.
+pub(crate) enum ReadMode {
+    /// Measurements; usable rows are passed on.
     Raw,
-    /// Measurements, of which all rows are given that the published preparation keeps: the unusable ones too, those of a
-    /// file without the target among them, and those with too few fields, whose others are then empty.
-    Whole,
-    /// What was prepared, of which the usable rows are given. The column `combined`, if there is one, stands for the
-    /// chains. A file without rows is one of a client without rows.
+    /// Measurements; all rows that the published preparation keeps are passed on: also unusable ones, those of files without
+    /// the target, and short ones, whose missing fields are empty.
+    KeepUnusable,
+    /// Prepared data; usable rows are passed on. The column `combined`, if there is one, replaces the chains. A file without
+    /// rows is that of a client without rows.
     Prepared,
 }
 
-/// Reads a file, gives each row to `row` with the number of columns and what a model would read of it, if that is usable,
-/// and warns of the rows that are not. The columns' names are returned, none of a file that is skipped: one without rows or
-/// without a needed column. Whether the task can do without is for the caller to judge.
+/// Reads a file and calls `row` for each row with its record, the number of columns and, if it is usable, its antibody. Warns
+/// of unusable rows. Returns the columns' names; there are none if the file is skipped for want of a column. The caller checks
+/// whether the task has enough rows.
+///
+/// # Errors
+/// If the file cannot be read, a column that is read has a namesake, or prepared data lacks a column.
 pub(crate) fn read(
     path: &Path,
     config: &Config,
-    form: Form,
+    mode: ReadMode,
     ctx: &Context<'_>,
     mut row: impl FnMut(&StringRecord, usize, Option<Antibody<'_>>),
 ) -> Result<(Vec<String>, Source)> {
     let target = config.target.as_str();
     let mut file = CsvFile::open(path, config.delimiter, ctx)?;
     let names = file.names(&["heavy", "light", "combined", target]);
-    let columns = match Columns::of(&names, config, form) {
+    let columns = match Columns::of(&names, config, mode) {
         Ok(columns) => columns,
         Err(missing) => {
-            let mut lack = file.lack(&names, &missing);
-            if form == Form::Prepared {
-                return Err(Error::data(lack.reason).in_file(path, None).help("prepare the raw data again"));
+            let mut reason = file.missing_columns(&names, &missing);
+            if mode == ReadMode::Prepared {
+                return Err(Error::data(reason.reason).in_file(path, None).help("prepare the raw data again"));
             }
             if config.chains == Chains::Paired {
                 match missing[..] {
-                    ["light"] => lack = lack.advise("`chains = \"heavy\"` takes single chains"),
-                    ["heavy"] => lack = lack.advise("`chains = \"light\"` takes single chains"),
+                    ["light"] => reason = reason.with_advice("`chains = \"heavy\"` accepts single chains"),
+                    ["heavy"] => reason = reason.with_advice("`chains = \"light\"` accepts single chains"),
                     _ => {}
                 }
             }
-            return Ok((Vec::new(), file.leave_out(lack, ctx)));
+            return Ok((Vec::new(), file.skip(reason, ctx)));
         }
     };
-    let chains = NoChain::ALL.map(|lack| lack.advice(config.chains));
-    let numbers = NoNumber::ALL.map(|lack| lack.reason(target, config.decimal));
+    file.check_unique(&names, columns.chains.indices(config.chains).chain(columns.fitness))?;
+    let chains = MissingChain::ALL.map(|missing| missing.advice(config.chains));
+    let numbers = NumberError::ALL.map(|error| error.reason(target, config.decimal));
     let reasons: Vec<String> = chains.into_iter().chain(numbers).collect();
     if columns.fitness.is_none() {
-        ctx.warn(format_args!("{}: no column `{target}`; its rows count in the split as published", path.display()));
+        ctx.warn(format_args!(
+            "{}: no column `{target}`; its rows take part in the split, as in the published preparation",
+            path.display()
+        ));
     }
-    let whole = form == Form::Whole;
-    let rules = Rules { reasons: &reasons, short_rows: whole, may_be_empty: form == Form::Prepared };
-    let mut letters = Letters::default();
-    let source = file.rows(rules, ctx, |record| {
+    let keep = mode == ReadMode::KeepUnusable;
+    let policy = RowPolicy { reasons: &reasons, allow_short_rows: keep, allow_empty: mode == ReadMode::Prepared };
+    let mut letters = LetterCounts::default();
+    let source = file.rows(policy, ctx, |record| {
         let used = columns.antibody(record, config, |antibody| row(record, names.len(), Some(antibody)));
         match used {
-            Ok(()) => letters.add(config.chains.fields(columns.chains, |place| record.get(place).unwrap_or_default())),
-            Err(_) if whole => row(record, names.len(), None),
+            Ok(()) => {
+                letters.add(config.chains.fields(columns.chains, |column| record.get(column).unwrap_or_default()))
+            }
+            Err(_) if keep => row(record, names.len(), None),
             Err(_) => {}
         }
-        used.map_err(Unusable::Row)
+        used.map_err(RowError::Skip)
     })?;
-    letters.tell(path, ctx);
+    letters.warn(path, ctx);
     Ok((names, source))
 }
 
-/// Where the needed columns stand.
+/// The indices of the required columns.
 struct Columns {
-    chains: Place,
-    /// None where the rows count without one.
+    chains: ChainColumns,
+    /// `None` if the file has no target, which [`ReadMode::KeepUnusable`] allows.
     fitness: Option<usize>,
 }
 
 impl Columns {
-    /// The needed columns among these, or the names of those that are missing.
-    fn of<'a>(names: &[String], config: &'a Config, form: Form) -> std::result::Result<Self, Vec<&'a str>> {
-        let fitness = names.iter().position(|name| *name == config.target);
-        match (config.chains.place(names, form == Form::Prepared), fitness) {
-            (Ok(chains), fitness) if fitness.is_some() || form == Form::Whole => Ok(Self { chains, fitness }),
+    /// The required columns among these, or the names of those that are missing.
+    fn of<'a>(names: &[String], config: &'a Config, mode: ReadMode) -> std::result::Result<Self, Vec<&'a str>> {
+        let position = |wanted: &str| names.iter().position(|name| name == wanted);
+        let fitness = position(&config.target);
+        match (config.chains.columns(position, mode == ReadMode::Prepared), fitness) {
+            (Ok(chains), fitness) if fitness.is_some() || mode == ReadMode::KeepUnusable => {
+                Ok(Self { chains, fitness })
+            }
             (chains, fitness) => {
                 let target = fitness.is_none().then_some(config.target.as_str());
                 Err(chains.err().unwrap_or_default().into_iter().chain(target).collect())
@@ -102,17 +114,17 @@ impl Columns {
         }
     }
 
-    /// Gives what a model would read of a row to `give`; an error is the number of the reason why the row is of no use.
+    /// Calls `give` with the antibody of a usable row. The error is the index of the reason why the row is not usable.
     fn antibody(
         &self,
         record: &StringRecord,
         config: &Config,
         give: impl FnOnce(Antibody<'_>),
     ) -> std::result::Result<(), usize> {
-        let field = |place: usize| record.get(place).unwrap_or_default();
-        let combined = config.chains.read(self.chains, field).map_err(|lack| lack as usize)?;
-        let lack = |lack: NoNumber| NoChain::ALL.len() + lack as usize;
-        let fitness = number(self.fitness.map(field).unwrap_or_default(), config.decimal).map_err(lack)?;
+        let field = |column: usize| record.get(column).unwrap_or_default();
+        let combined = config.chains.read(self.chains, field).map_err(|missing| missing as usize)?;
+        let reason = |error: NumberError| MissingChain::ALL.len() + error as usize;
+        let fitness = parse_number(self.fitness.map(field).unwrap_or_default(), config.decimal).map_err(reason)?;
         give(Antibody { combined: &combined.parts(), fitness });
         Ok(())
     }

@@ -1,59 +1,62 @@
-//! Which rows are for testing, and which client gets which of the others.
+//! Splits a folder's rows, and assigns training rows to clients.
 
-use fedplug_tables::{Deal, GroupBy, TEST_FRACTION};
+use fedplug_tables::{GroupBy, Split, TEST_FRACTION};
 use plugin_api::{Context, Error, Result, Seed};
 
-use crate::config::{Config, Split, TaskPer};
+use crate::config::{Config, SplitMethod, TaskPer};
+use crate::raw_tables::RawTables;
 use crate::reference;
-use crate::sheets::Sheets;
 
-/// The deal of a folder's rows. With `split = "random"` no row has a client yet: see [`share`].
-pub(crate) fn deal(sheets: &Sheets, folder: &str, config: &Config, ctx: &Context<'_>) -> Result<Deal> {
+/// Splits a folder's rows. With `split = "random"`, [`assign`] then assigns the training rows to clients.
+///
+/// # Errors
+/// If the published preparation cannot split them, or the call is cancelled.
+pub(crate) fn split(tables: &RawTables, folder: &str, config: &Config, ctx: &Context<'_>) -> Result<Split> {
     let test_fraction = config.test_fraction.unwrap_or(TEST_FRACTION);
-    let rows = sheets.rows();
+    let rows = tables.rows();
     match config.split() {
-        Split::Random => {
-            let groups = config.group_by().groups(rows, |row| sheets.combined(row), ctx)?;
+        SplitMethod::Random => {
+            let groups = config.group_by().groups(rows, |row| tables.combined(row), ctx)?;
             if rows > 1 && config.group_by() != GroupBy::None && groups.iter().all(|group| *group == 0) {
                 ctx.warn(format_args!(
-                    "`{folder}`: all {rows} rows are one group of `group-by`, so all are trained on"
+                    "`{folder}`: all {rows} rows are one group of `group-by`, so there are no test rows"
                 ));
             }
             let strata = match config.task_per {
                 TaskPer::Folder => vec![0; rows],
-                TaskPer::File => sheets.files(),
+                TaskPer::File => tables.file_of_rows(),
             };
-            Ok(Deal::random(&groups, &strata, test_fraction, seed(config, ctx).of(folder)))
+            Ok(Split::random(&groups, &strata, test_fraction, seed(config, ctx).of(folder)))
         }
-        Split::Reference => {
+        SplitMethod::Reference => {
             let seed = config.seed.map_or(Ok(reference::SEED), u32::try_from).map_err(|_| seed_too_large())?;
-            reference::deal(rows, test_fraction, config.sites(), seed)
+            reference::split(rows, test_fraction, config.sites(), seed)
                 .map_err(|error| error.because_of(format!("task `{folder}`")))
         }
     }
 }
 
-/// Gives the rows of a task to the clients. It warns of rows that belong to nobody.
-pub(crate) fn share(deal: Deal, task: &str, config: &Config, ctx: &Context<'_>) -> Deal {
-    let deal = match config.split() {
-        Split::Random => deal.shared(config.sites(), seed(config, ctx).of(task)),
-        Split::Reference => deal,
+/// Assigns the training rows of a task to the clients. Warns of rows that belong to no client.
+pub(crate) fn assign(split: Split, task: &str, config: &Config, ctx: &Context<'_>) -> Split {
+    let split = match config.split() {
+        SplitMethod::Random => split.across_sites(config.sites(), seed(config, ctx).of(task)),
+        SplitMethod::Reference => split,
     };
-    let (lost, train) = (deal.lost(), deal.train.len());
+    let (lost, train) = (split.unassigned(), split.train.len());
     if lost > 0 {
         ctx.warn(format_args!(
-            "task `{task}`: {lost} of {train} rows to train on belong to no client, as in the published preparation"
+            "task `{task}`: {lost} of {train} training rows belong to no client, as in the published preparation"
         ));
     }
-    deal
+    split
 }
 
-/// What keeps a sequence from standing on both sides, where it may.
+/// The key that keeps a sequence on one side, if the configuration does not.
 pub(crate) fn advice(config: &Config) -> Option<&'static str> {
     match (config.split(), config.group_by()) {
-        (Split::Reference, _) => Some("`split = \"random\"` keeps them apart"),
-        (Split::Random, GroupBy::None) => Some("`group-by = \"sequence\"` keeps them apart"),
-        (Split::Random, _) => None,
+        (SplitMethod::Reference, _) => Some("`split = \"random\"` keeps them apart"),
+        (SplitMethod::Random, GroupBy::None) => Some("`group-by = \"sequence\"` keeps them apart"),
+        (SplitMethod::Random, _) => None,
     }
 }
 
@@ -61,8 +64,8 @@ fn seed(config: &Config, ctx: &Context<'_>) -> Seed {
     config.seed.map_or_else(|| ctx.experiment_seed().of("split"), Seed::new)
 }
 
-/// NumPy refuses such a seed.
+/// The error for a seed that NumPy refuses.
 fn seed_too_large() -> Error {
     let error = Error::config(format!("must be at most {} for `split = \"reference\"`", u32::MAX)).at_key("seed");
-    error.help("leave it out for the published preparation's")
+    error.help("leave it out to use that of the published preparation")
 }

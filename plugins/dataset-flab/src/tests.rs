@@ -1,48 +1,23 @@
-use std::sync::Mutex;
-
 use super::*;
-use plugin_api::context::{Host, Silent};
-use plugin_api::{Level, Seed, Table, TaskSpec, config};
+use plugin_api::context::Silent;
+use plugin_api::{Seed, Table, TaskSpec, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::Recorder;
 
-/// A host that keeps the lines of level `warn`, and notes.
-#[derive(Default)]
-pub(crate) struct Lines(Mutex<Vec<String>>);
-
-impl Lines {
-    pub(crate) fn without(self, folder: &Path) -> Vec<String> {
-        let mut lines = self.0.into_inner().unwrap();
-        // Chains that are made up here are numbered, which is a warning of its own.
-        let digit =
-            |line: &String| line.contains("letters other") && ('0'..='9').any(|d| line.contains(&format!("`{d}`")));
-        lines.retain(|line| !digit(line));
-        lines.into_iter().map(|line| line.replace(&format!("{}/", folder.display()), "")).collect()
-    }
-}
-
-impl Host for Lines {
-    fn enabled(&self, level: Level) -> bool {
-        level <= Level::Warn
-    }
-    fn log(&self, _: Level, line: &str) {
-        self.0.lock().unwrap().push(line.to_owned());
-    }
-    fn scalar(&self, _: &str, _: u64, _: f64) {}
-    fn progress(&self, _: u64, _: u64) {}
-    fn note(&self, key: &str, text: &str) {
-        self.log(Level::Info, &format!("{key}: {text}"));
-    }
-    fn cancelled(&self) -> bool {
-        false
-    }
+/// The recorded lines, with paths relative to the folder. Chains made up here contain digits, whose warnings are omitted.
+pub(crate) fn lines_below(recorder: &Recorder, folder: &Path) -> Vec<String> {
+    let mut lines = recorder.lines_below(folder);
+    let digit = |line: &String| line.contains("letters other") && ('0'..='9').any(|d| line.contains(&format!("`{d}`")));
+    lines.retain(|line| !digit(line));
+    lines
 }
 
 fn ctx() -> Context<'static> {
     Context::new(&Silent).with_seed(Seed::new(42))
 }
 
-/// A folder with tasks of so many rows, whose fitness is 0, 1, 2, …
+/// A temporary folder with tasks of this many rows, whose fitness is 0, 1, 2, …
 fn folder(tasks: &[(&str, usize)]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for (task, rows) in tasks {
@@ -89,7 +64,7 @@ fn by_task_each_client_has_its_task() {
 }
 
 #[test]
-fn sites_share_the_test_table_and_every_training_row_has_one_owner() {
+fn sites_share_the_test_table_and_every_training_row_belongs_to_one_of_them() {
     let root = folder(&[("tm", 100), ("binding", 7)]);
     for alpha in [0.001, 1.0] {
         let keys = json!({ "tasks": ["tm", "binding"], "clients": { "count": 5, "alpha": alpha } });
@@ -115,7 +90,7 @@ fn sites_share_the_test_table_and_every_training_row_has_one_owner() {
 }
 
 #[test]
-fn the_split_depends_on_seed_and_task_alone() {
+fn the_split_depends_only_on_seed_and_task() {
     let root = folder(&[("tm", 50), ("binding", 50)]);
     let train = |keys, seed| {
         let ctx = Context::new(&Silent).with_seed(Seed::new(seed));
@@ -129,7 +104,7 @@ fn the_split_depends_on_seed_and_task_alone() {
 }
 
 #[test]
-fn samples_are_a_subset_of_what_there_would_be() {
+fn samples_are_a_subset_of_all_rows() {
     let root = folder(&[("tm", 50)]);
     let load = |keys| flab(root.path(), keys).load("tm", &ctx()).unwrap().remove(0);
     let (few, all) = (load(json!({ "tasks": ["tm"], "max-samples": 5 })), load(json!({ "tasks": ["tm"] })));
@@ -138,7 +113,7 @@ fn samples_are_a_subset_of_what_there_would_be() {
 }
 
 #[test]
-fn files_are_taken_in_the_order_of_their_names_and_another_target_can_be_chosen() {
+fn files_are_sorted_by_name_and_the_target_can_be_chosen() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("tm")).unwrap();
     for (name, row) in [("b.csv", "B,B,2"), ("a.csv", "A,A,1"), ("c.csv", "")] {
@@ -153,34 +128,34 @@ fn files_are_taken_in_the_order_of_their_names_and_another_target_can_be_chosen(
 }
 
 #[test]
-fn a_task_without_a_usable_row_is_an_error_with_the_reasons() {
+fn a_task_without_usable_rows_is_an_error_with_the_reasons() {
     let root = folder(&[("tm", 0), ("binding", 3)]);
     std::fs::write(root.path().join("tm/b.csv"), "heavy,light,fitness\nA,B,\n").unwrap();
     let error = flab(root.path(), json!({ "tasks": ["binding", "tm"] })).describe(&ctx()).unwrap_err();
-    assert_eq!(error.message(), "task `tm` has no usable row");
+    assert_eq!(error.message(), "task `tm` has no usable rows");
     let tm = root.path().join("tm");
     let cause = |file: &str, what: &str| format!("{}: {what}", tm.join(file).display());
-    assert_eq!(error.causes(), [cause("a.csv", "it has no row (0 rows)"), cause("b.csv", "no `fitness` (1 rows)")]);
+    assert_eq!(error.causes(), [cause("a.csv", "it has no rows (0 rows)"), cause("b.csv", "no `fitness` (1 rows)")]);
     assert_eq!(error.hint(), Some("a row needs `heavy`, `light` and a finite number in `fitness`"));
     std::fs::create_dir(root.path().join("empty")).unwrap();
     let error = flab(root.path(), json!({ "tasks": ["empty"] })).describe(&ctx()).unwrap_err();
-    assert_eq!(error.causes(), ["the folder holds no CSV file"]);
+    assert_eq!(error.causes(), ["the folder contains no CSV files"]);
 }
 
 #[test]
-fn an_unknown_client_and_a_target_that_is_an_input_are_errors() {
+fn unknown_clients_and_inputs_as_targets_are_errors() {
     let root = folder(&[("tm", 3)]);
     let error = flab(root.path(), json!({ "tasks": ["tm"] })).load("tn", &ctx()).unwrap_err();
-    assert_eq!((error.message(), error.hint()), ("there is no client `tn`", Some("there are `tm`")));
+    assert_eq!((error.message(), error.hint()), ("there is no client `tn`", Some("its clients: `tm`")));
     let config = config::read(&json!({ "root": "x", "target": "light" })).unwrap();
-    assert_eq!(Flab::new(config, &ctx()).err().unwrap().to_string(), "`target`: `light` is what the model reads");
+    assert_eq!(Flab::new(config, &ctx()).err().unwrap().to_string(), "`target`: `light` is an input of the model");
 }
 
 #[test]
-fn real_measurements_are_read_whole() {
+fn all_real_measurements_are_read() {
     let Some(root) = test_support::shared("flab/data") else { return };
-    let lines = Lines::default();
-    let ctx = Context::new(&lines).with_seed(Seed::new(42));
+    let recorder = Recorder::default();
+    let ctx = Context::new(&recorder).with_seed(Seed::new(42));
     let description = flab(&root, json!({})).describe(&ctx).unwrap();
     let rows: Vec<_> = description.clients.iter().map(|c| c.tasks[0].train + c.tasks[0].test).collect();
     assert_eq!(rows.len(), 6);
@@ -189,9 +164,9 @@ fn real_measurements_are_read_whole() {
     let binding: usize =
         description.sources.iter().filter(|s| s.path.starts_with(root.join("binding"))).map(|s| s.rows).sum();
     assert_eq!((without_value, binding, rows[1]), (1097, 2277 - 1097, 2277 - 1097));
-    let told = lines.without(&root);
-    assert_eq!(told.iter().filter(|line| line.contains("rows skipped")).count(), 1, "{told:?}");
-    assert!(told.iter().all(|line| !line.contains("in training")), "{told:?}");
+    let lines = lines_below(&recorder, &root);
+    assert_eq!(lines.iter().filter(|line| line.contains("rows skipped")).count(), 1, "{lines:?}");
+    assert!(lines.iter().all(|line| !line.contains("in training")), "{lines:?}");
 }
 
 mod groups;
@@ -214,14 +189,14 @@ fn standardised_targets_have_one_scale_at_all_sites() {
 }
 
 #[test]
-fn a_scale_is_told_once_by_the_description_and_is_that_of_the_tables() {
+fn a_scale_is_noted_once_and_is_that_of_the_tables() {
     let root = folder(&[("tm", 5)]);
-    let (lines, later) = (Lines::default(), Lines::default());
+    let (recorder, later) = (Recorder::default(), Recorder::default());
     let mut flab = flab(root.path(), json!({ "tasks": ["tm"], "standardise": true }));
-    flab.describe(&Context::new(&lines)).unwrap();
+    flab.describe(&Context::new(&recorder)).unwrap();
     let task = flab.load("tm", &Context::new(&later)).unwrap().remove(0);
-    let told = lines.without(root.path());
-    let numbers: Vec<f32> = told[0].split(' ').filter_map(|word| word.parse().ok()).collect();
+    let lines = lines_below(&recorder, root.path());
+    let numbers: Vec<f32> = lines[0].split(' ').filter_map(|word| word.parse().ok()).collect();
     // The fitness of a row is its number, which its heavy chain says as well.
     let text = |table: &Table, row: usize| table.text("combined").unwrap().get(row).to_owned();
     for table in [&task.train, &task.test] {
@@ -229,5 +204,5 @@ fn a_scale_is_told_once_by_the_description_and_is_that_of_the_tables() {
             assert_eq!(text(table, row), format!("H{:.0}|L", (numbers[0] + numbers[1] * score).abs()));
         }
     }
-    assert_eq!((told.len(), later.without(root.path()).len()), (1, 0), "{told:?}");
+    assert_eq!((lines.len(), lines_below(&later, root.path()).len()), (1, 0), "{lines:?}");
 }

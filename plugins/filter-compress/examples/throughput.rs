@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use filter_compress::{Compress, Config, Method, Of};
+use filter_compress::{Compress, Config, Method, Quantity};
 use plugin_api::context::Silent;
 use plugin_api::{Context, Filter as _, Message, Params, Seed, Tensor};
 
@@ -31,12 +31,12 @@ fn main() {
     println!("GB/s of f32, the best of {REPEATS}");
     println!("{:<7} {:<7} {:>7} {:>7} {:>7}", "method", "of", "encode", "restore", "both");
     for (method, of) in [
-        (Method::Fp16, Of::Values),
-        (Method::Bf16, Of::Values),
-        (Method::Int8, Of::Values),
-        (Method::Int8, Of::Update),
-        (Method::Nf4, Of::Update),
-        (Method::TopK, Of::Update),
+        (Method::Fp16, Quantity::Values),
+        (Method::Bf16, Quantity::Values),
+        (Method::Int8, Quantity::Values),
+        (Method::Int8, Quantity::Update),
+        (Method::Nf4, Quantity::Update),
+        (Method::TopK, Quantity::Update),
     ] {
         let config = Config { of: Some(of), ..Config::new(method) };
         let mut sender = Compress::new(config.clone(), &client).unwrap();
@@ -53,7 +53,7 @@ fn main() {
         }
         let speed = |seconds: f64| x.bytes() as f64 / 1e9 / seconds;
         let [encode, restore] = best;
-        let of = if of == Of::Update { "update" } else { "values" };
+        let of = if of == Quantity::Update { "update" } else { "values" };
         let (encode, restore, both) = (speed(encode), speed(restore), speed(encode + restore));
         println!("{:<7} {of:<7} {encode:>7.2} {restore:>7.2} {both:>7.2}", method.as_str());
     }

@@ -1,5 +1,4 @@
-//! The filter's table. Values keep to their bounds in the schema; what one key asks of another is checked in
-//! [`Config::plan`].
+//! The keys of the filter's table. The schema bounds values; [`Config::plan`] checks combinations of keys.
 
 use plugin_api::{Error, Result};
 use schemars::JsonSchema;
@@ -11,18 +10,18 @@ use crate::quantizer::{Quantizer, SMALLEST_BLOCK};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// How tensors are encoded. The tables of both ends must say the same.
+    /// How tensors are encoded. Both ends must use the same method.
     pub method: Method,
-    /// What is encoded. The default is `values` for `fp16` and `bf16`, and `update` for the others. `top-k` has nothing
-    /// but `update`; on the way to the clients there is nothing but `values`.
+    /// What is encoded. The default is `values` for `fp16` and `bf16`, and `update` for the others. `top-k` encodes only
+    /// updates; messages to the clients have only values.
     #[serde(default)]
-    pub of: Option<Of>,
-    /// Of `int8` and `nf4`: how many elements share a scale, from 16 to 1048576, and for `nf4` an even number. The
-    /// default is 4096 for `int8` and 64 for `nf4`.
+    pub of: Option<Quantity>,
+    /// For `int8` and `nf4`: how many elements share a scale, from 16 to 1048576; even for `nf4`. The default is 4096 for
+    /// `int8` and 64 for `nf4`.
     #[serde(default)]
     #[schemars(range(min = SMALLEST_BLOCK, max = 1_048_576))]
     pub block_size: Option<usize>,
-    /// Of `top-k`: the fraction of each tensor's elements that is sent, more than 0 and at most 1. The default is 0.01.
+    /// For `top-k`: the fraction of each tensor's elements to send, more than 0 and at most 1. The default is 0.01.
     #[serde(default)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub keep: Option<f64>,
@@ -43,16 +42,16 @@ pub enum Method {
     Fp16,
     /// bfloat16.
     Bf16,
-    /// 8 bits, with one scale a block.
+    /// 8-bit integers, with one scale per block.
     Int8,
-    /// 4-bit NormalFloat, with one scale a block.
+    /// 4-bit NormalFloat, with one scale per block.
     Nf4,
-    /// The elements of largest magnitude, with error feedback.
+    /// The elements with the largest magnitudes, with error feedback.
     TopK,
 }
 
 impl Method {
-    /// The word that stands for it in the table and in messages.
+    /// The method's name in tables and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fp16 => "fp16",
@@ -67,52 +66,52 @@ impl Method {
 /// What is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Of {
-    /// The difference to the global model of the round.
+pub enum Quantity {
+    /// The difference from the global model of the round.
     Update,
     /// The tensors themselves.
     Values,
 }
 
-/// What a table asks for.
+/// A checked configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Plan {
-    Quantize(Quantizer, Of),
+    Quantize(Quantizer, Quantity),
     TopK { keep: f64 },
 }
 
 impl Plan {
-    pub(crate) fn of(self) -> Of {
+    pub(crate) fn of(self) -> Quantity {
         match self {
             Self::Quantize(_, of) => of,
-            Self::TopK { .. } => Of::Update,
+            Self::TopK { .. } => Quantity::Update,
         }
     }
 }
 
 impl Config {
-    /// What the table asks for.
+    /// Checks the configuration and resolves its defaults.
     ///
     /// # Errors
-    /// If a key does not go with the method; the error names it.
+    /// If a key does not belong to the method; the error names it.
     pub(crate) fn plan(&self) -> Result<Plan> {
         let name = self.method.as_str();
         if self.keep.is_some() && self.method != Method::TopK {
-            return Err(Error::config(format!("belongs to `top-k`, and the method is `{name}`")).at_key("keep"));
+            return Err(Error::config(format!("is only for `top-k`, but the method is `{name}`")).at_key("keep"));
         }
         if self.block_size.is_some() && !matches!(self.method, Method::Int8 | Method::Nf4) {
-            let message = format!("belongs to `int8` and `nf4`, and the method is `{name}`");
+            let message = format!("is only for `int8` and `nf4`, but the method is `{name}`");
             return Err(Error::config(message).at_key("block-size"));
         }
         if self.method == Method::TopK {
-            if self.of == Some(Of::Values) {
-                let error = Error::config("`top-k` of the values would set all others to 0: it is of the update alone");
+            if self.of == Some(Quantity::Values) {
+                let error = Error::config("`top-k` encodes only updates: of values, it would set all others to 0");
                 return Err(error.at_key("of"));
             }
             return Ok(Plan::TopK { keep: self.keep.unwrap_or(0.01) });
         }
         let quantizer = Quantizer::new(self.method, self.block_size).map_err(|e| e.at_key("block-size"))?;
-        let default = if quantizer.is_half() { Of::Values } else { Of::Update };
+        let default = if quantizer.is_half() { Quantity::Values } else { Quantity::Update };
         Ok(Plan::Quantize(quantizer, self.of.unwrap_or(default)))
     }
 }

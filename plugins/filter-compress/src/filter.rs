@@ -1,32 +1,32 @@
-//! The filter at either end.
+//! The filter, at either end of a connection.
 
 use plugin_api::{Context, Error, Filter, Message, Params, Result, State, Tensor};
 
-use crate::config::{Config, Method, Of, Plan};
+use crate::config::{Config, Method, Plan, Quantity};
 use crate::header::{Entry, GUARD, Header, Side};
 use crate::quantizer::Quantizer;
-use crate::tensors::{base_of, densify, dequantize, finite, quantize, sparsify};
+use crate::tensors::{base_of, check_finite, densify, dequantize, quantize, sparsify};
 use crate::totals::Totals;
 
-/// Tensors with fewer elements are sent as they are: there is nothing to save.
-const FEWEST: usize = 16;
+/// Tensors with fewer elements are sent unchanged, since there is nothing to save.
+const MIN_ELEMENTS: usize = 16;
 
-/// Encodes a plain message and restores an encoded one.
+/// Encodes plain messages and restores encoded ones.
 #[derive(Debug)]
 pub struct Compress {
     method: Method,
     plan: Plan,
     side: Side,
     totals: Totals,
-    /// Of top-k at a client: what of earlier updates was not sent, as f32.
+    /// For top-k at a client: the parts of earlier updates that have not been sent, as f32.
     residuals: Params,
 }
 
 impl Compress {
-    /// A filter at the client's end if the context is a client's, else at the server's.
+    /// A filter for the client's end if the context has a client, else for the server's.
     ///
     /// # Errors
-    /// If a key does not go with the method.
+    /// If a key does not belong to the method.
     pub fn new(config: Config, ctx: &Context<'_>) -> Result<Self> {
         let side = if ctx.client().is_some() { Side::Client } else { Side::Server };
         let (totals, residuals) = (Totals::default(), Params::new());
@@ -34,7 +34,7 @@ impl Compress {
     }
 
     fn encode(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message> {
-        if (self.side, self.plan.of()) == (Side::Server, Of::Update) {
+        if (self.side, self.plan.of()) == (Side::Server, Quantity::Update) {
             return Err(self.no_update());
         }
         let before = message.bytes();
@@ -42,7 +42,7 @@ impl Compress {
         let mut header = Header::new(self.method, self.side, block_size);
         let mut sent = Message { values: message.values, ..Message::default() };
         sent.params.insert(GUARD, Tensor::from_slice(&[], &[f32::NAN])?);
-        // A failure on the way leaves the residuals as they were.
+        // After an error the residuals are unchanged.
         let mut residuals = self.residuals.clone();
         for (name, tensor) in message.params.iter() {
             ctx.check()?;
@@ -52,10 +52,10 @@ impl Compress {
         for (name, tensor) in message.extra.iter() {
             ctx.check()?;
             let encoded = match self.plan {
-                Plan::Quantize(quantizer, _) if is_worth_it(quantizer, tensor) => {
-                    quantize(quantizer, tensor, None).map(|payload| Some((payload, Of::Values)))
+                Plan::Quantize(quantizer, _) if is_worth_encoding(quantizer, tensor) => {
+                    quantize(quantizer, tensor, None).map(|payload| Some((payload, Quantity::Values)))
                 }
-                _ => finite(tensor).map(|()| None),
+                _ => check_finite(tensor).map(|()| None),
             };
             insert(&mut sent.extra, &mut header.extra, name, tensor, encoded.map_err(|e| at(e, name))?);
         }
@@ -65,48 +65,49 @@ impl Compress {
         Ok(sent)
     }
 
-    /// The bytes of a parameter and what they are of, or nothing where it is sent as it is.
+    /// The encoded bytes of a parameter and what they encode, or `None` if it is sent unchanged.
     fn encode_param(
         &self,
         name: &str,
         tensor: &Tensor,
         base: &Params,
         residuals: &mut Params,
-    ) -> Result<Option<(Tensor, Of)>> {
+    ) -> Result<Option<(Tensor, Quantity)>> {
         let base = || base_of(base, name, tensor.dtype(), tensor.shape());
         match self.plan {
-            Plan::Quantize(quantizer, of) if is_worth_it(quantizer, tensor) => {
-                // What has no global value yet has no update: its values are sent.
-                let base = if of == Of::Update { base()? } else { None };
-                let of = if base.is_some() { Of::Update } else { Of::Values };
+            Plan::Quantize(quantizer, of) if is_worth_encoding(quantizer, tensor) => {
+                // Without a global value there is no update, so values are sent.
+                let base = if of == Quantity::Update { base()? } else { None };
+                let of = if base.is_some() { Quantity::Update } else { Quantity::Values };
                 Ok(Some((quantize(quantizer, tensor, base)?, of)))
             }
-            Plan::TopK { keep } if tensor.is_float() && tensor.len() >= FEWEST => match base()? {
+            Plan::TopK { keep } if tensor.is_float() && tensor.len() >= MIN_ELEMENTS => match base()? {
                 Some(base) => {
                     let residual = residuals.get(name).map(|_| residuals.elements::<f32>(name, tensor.shape()));
                     let (payload, residual) = sparsify(keep, tensor, base, residual.transpose()?)?;
                     residuals.insert(name, residual);
-                    Ok(Some((payload, Of::Update)))
+                    Ok(Some((payload, Quantity::Update)))
                 }
                 None => {
-                    // All of it is sent, so nothing is owed any more.
+                    // The whole parameter is sent.
                     residuals.remove(name);
-                    finite(tensor).map(|()| None)
+                    check_finite(tensor).map(|()| None)
                 }
             },
-            _ => finite(tensor).map(|()| None),
+            _ => check_finite(tensor).map(|()| None),
         }
     }
 
     fn restore_message(&self, header: &Header, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message> {
         if header.from == self.side {
-            return Err(Error::config("the message was encoded already at this end of its way")
-                .help("one table with `plugin = \"compress\"` is enough for each way"));
+            return Err(Error::config("the message was already encoded at this end")
+                .help("use one table with `plugin = \"compress\"` per direction"));
         }
         if header.method != self.method {
             let (theirs, ours) = (header.method.as_str(), self.method.as_str());
-            let message = format!("the message was encoded by `{theirs}`, and the table at this end says `{ours}`");
-            let help = "name both ends of a way in one table, such as `at = [\"client-output\", \"server-input\"]`";
+            let message = format!("the message was encoded by `{theirs}`, but the method at this end is `{ours}`");
+            let help =
+                "put both ends of a direction in one table, such as `at = [\"client-output\", \"server-input\"]`";
             return Err(Error::config(message).at_key("method").help(help));
         }
         let mut restored = Message { values: message.values, ..Message::default() };
@@ -128,21 +129,23 @@ impl Compress {
         }
         for (entries, tensors) in [(&header.params, &restored.params), (&header.extra, &restored.extra)] {
             if let Some(name) = entries.keys().find(|name| tensors.get(name).is_none()) {
-                let error = Error::tensor(name, "was encoded, and did not arrive");
-                return Err(error.help("`compress` must be the last filter before the way and the first after it"));
+                let error = Error::tensor(name, "was encoded, but did not arrive");
+                return Err(
+                    error.help("`compress` must be the last filter before sending and the first after receiving")
+                );
             }
         }
         Ok(restored)
     }
 
     fn no_update(&self) -> Error {
-        let error = Error::config("what is sent to the clients is the global model itself: there is no update of it");
+        let error = Error::config("the server sends the global model itself, not an update");
         match self.plan {
             Plan::TopK { .. } => error.at_key("method").help(
-                "`top-k` is of updates: it can stand at `client-output` and `server-input`; for the way to the clients \
-                 take another method",
+                "`top-k` encodes updates: use it at `client-output` and `server-input`, and another method for messages to the \
+                 clients",
             ),
-            Plan::Quantize(..) => error.at_key("of").help("write `of = \"values\"` in the table of this way"),
+            Plan::Quantize(..) => error.at_key("of").help("write `of = \"values\"` in the table for this direction"),
         }
     }
 }
@@ -170,10 +173,10 @@ impl Filter for Compress {
         for (name, tensor) in state.tensors.iter() {
             if !matches!(self.plan, Plan::TopK { .. }) {
                 let message =
-                    format!("the checkpoint holds what `top-k` owes, and the method is `{}`", self.method.as_str());
+                    format!("the checkpoint has residuals of `top-k`, but the method is `{}`", self.method.as_str());
                 return Err(Error::config(message).at_key("method"));
             }
-            tensor.elements::<f32>().and_then(|_| finite(tensor)).map_err(|e| at(e, name))?;
+            tensor.elements::<f32>().and_then(|_| check_finite(tensor)).map_err(|e| at(e, name))?;
         }
         self.totals = totals;
         self.residuals = state.tensors.clone();
@@ -181,18 +184,18 @@ impl Filter for Compress {
     }
 }
 
-/// Whether there is something to save with a tensor.
-fn is_worth_it(quantizer: Quantizer, tensor: &Tensor) -> bool {
-    tensor.is_float() && tensor.len() >= FEWEST && !(quantizer.is_half() && tensor.dtype().size() <= 2)
+/// Whether encoding a tensor saves bytes.
+fn is_worth_encoding(quantizer: Quantizer, tensor: &Tensor) -> bool {
+    tensor.is_float() && tensor.len() >= MIN_ELEMENTS && !(quantizer.is_half() && tensor.dtype().size() <= 2)
 }
 
-/// Adds an encoded tensor with its entry, or a tensor as it is.
+/// Adds an encoded tensor with its entry, or an unchanged tensor.
 fn insert(
     sent: &mut Params,
     entries: &mut std::collections::BTreeMap<String, Entry>,
     name: &str,
     tensor: &Tensor,
-    encoded: Option<(Tensor, Of)>,
+    encoded: Option<(Tensor, Quantity)>,
 ) {
     match encoded {
         Some((payload, of)) => {
@@ -207,20 +210,20 @@ fn insert(
 
 fn restore_tensor(header: &Header, entry: &Entry, name: &str, payload: &Tensor, base: &Params) -> Result<Tensor> {
     let base = match entry.of {
-        Of::Values => None,
-        Of::Update => {
+        Quantity::Values => None,
+        Quantity::Update => {
             let base = base_of(base, name, entry.dtype()?, &entry.shape)?;
-            Some(base.ok_or_else(|| Error::tensor(name, "came as an update, and the global model here lacks it"))?)
+            Some(base.ok_or_else(|| Error::tensor(name, "is an update, but the global model at this end lacks it"))?)
         }
     };
     match (header.method, base) {
         (Method::TopK, Some(base)) => densify(payload, base),
-        (Method::TopK, None) => Err(Error::tensor(name, "came from `top-k`, and not as an update")),
+        (Method::TopK, None) => Err(Error::tensor(name, "was encoded by `top-k`, but not as an update")),
         (method, base) => dequantize(Quantizer::new(method, header.block_size)?, payload, entry, base),
     }
 }
 
-/// The error with the tensor that it is about.
+/// Adds the tensor to an error.
 fn at(error: Error, name: &str) -> Error {
     if error.place().is_some() || *error.kind() == plugin_api::ErrorKind::Cancelled {
         return error;

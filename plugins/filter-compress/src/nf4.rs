@@ -1,7 +1,7 @@
 //! 4-bit NormalFloat.
 //!
 //! Dettmers, Pagnoni, Holtzman and Zettlemoyer, *QLoRA: Efficient Finetuning of Quantized LLMs*, NeurIPS 2023, section 3
-//! and appendix E: 16 levels from −1 to 1, quantiles of the normal distribution, 0 among them.
+//! and appendix E: 16 levels from −1 to 1, which are quantiles of the normal distribution and include 0.
 
 /// The levels of the paper's appendix E.
 pub(crate) const LEVELS: [f32; 16] = [
@@ -23,7 +23,7 @@ pub(crate) const LEVELS: [f32; 16] = [
     1.0,
 ];
 
-/// What lies halfway between two levels: an element above it takes the higher one.
+/// The midpoints between levels: an element above one is rounded up, all others down.
 const BOUNDS: [f32; 15] = {
     let (mut bounds, mut i) = ([0.0; 15], 0);
     while i < 15 {
@@ -33,11 +33,11 @@ const BOUNDS: [f32; 15] = {
     bounds
 };
 
-/// Elements of which the codes are found at a time.
+/// How many elements are encoded at a time.
 const RUN: usize = 64;
 
-/// Writes the number of the level that is nearest to `x / largest`, the lower of two: the first of two elements in the
-/// lower four bits of a byte.
+/// Writes the index of the level nearest to `x / largest` for each element, the lower of two equally near. Two elements share
+/// a byte, the first one in its lower four bits.
 pub(crate) fn encode(block: &[f32], largest: f32, codes: &mut [u8]) {
     let divisor = if largest > 0.0 { largest } else { 1.0 };
     let mut levels = [0_i32; RUN];
@@ -46,7 +46,7 @@ pub(crate) fn encode(block: &[f32], largest: f32, codes: &mut [u8]) {
             let x = x / divisor;
             *level = BOUNDS.iter().map(|&bound| i32::from(x > bound)).sum();
         }
-        // What is left from an earlier run would stand beside the last of an odd number.
+        // With an odd number of elements, the last byte would contain a level of an earlier run.
         levels[x.len()..].fill(0);
         for (code, pair) in codes.iter_mut().zip(levels.as_chunks::<2>().0) {
             *code = (pair[0] | pair[1] << 4) as u8;
@@ -54,7 +54,7 @@ pub(crate) fn encode(block: &[f32], largest: f32, codes: &mut [u8]) {
     }
 }
 
-/// Writes the elements: a level times the block's largest magnitude.
+/// Writes the elements: each level times `largest`, the block's largest magnitude.
 pub(crate) fn decode(codes: &[u8], largest: f32, block: &mut [f32]) {
     let levels = LEVELS.map(|level| level * largest);
     let level = |code: u8| levels[usize::from(code & 15)];
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_come_back_from_any_number_of_elements_and_what_lies_halfway_goes_down() {
+    fn levels_are_restored_for_any_length_and_midpoints_are_rounded_down() {
         for count in (1..200).chain([1024]) {
             let block: Vec<f32> = (0..count).map(|i| LEVELS[(i * 7 + count) % 16] * 3.0).collect();
             let mut codes = vec![0xff; block.len().div_ceil(2)];

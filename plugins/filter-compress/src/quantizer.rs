@@ -1,7 +1,7 @@
-//! The methods that encode every element: a tensor is cut into blocks, and a block becomes codes, with one scale where
-//! the method has scales.
+//! The methods that encode every element. A tensor is divided into blocks; a block becomes codes and, for some methods, a
+//! scale.
 //!
-//! The loops are over slices and have no branch in them, so that they vectorise on any machine.
+//! The loops over slices have no branches, so that the compiler vectorises them.
 
 use plugin_api::half::slice::HalfFloatSliceExt as _;
 use plugin_api::half::{bf16, f16};
@@ -10,25 +10,25 @@ use plugin_api::{Error, Result};
 use crate::config::Method;
 use crate::nf4;
 
-/// Elements that are encoded at a time where the method has no blocks.
+/// How many elements are encoded at a time if the method has no blocks.
 const CHUNK: usize = 4096;
 
-/// Below it scales would take as much as codes.
+/// The smallest block size: in smaller blocks, scales would take as many bytes as codes.
 pub(crate) const SMALLEST_BLOCK: usize = 16;
 
-/// 1.5 · 2²³: the floats around it are the integers, so that to add it rounds to the nearest one, ties to even.
+/// 1.5 · 2²³. Floats of this magnitude are integers, so adding it rounds to the nearest integer, ties to even.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// A block whose largest magnitude is below this would have a scale that is not a normal number; it is sent as zeros.
+/// A block with a smaller largest magnitude is sent as zeros, since its scale would be subnormal.
 pub(crate) const INT8_SMALLEST: f32 = 127.0 * f32::MIN_POSITIVE;
 
-/// The largest scale of which 127 times is finite.
+/// The largest scale for which 127 times the scale is finite.
 const INT8_LARGEST: f32 = f32::from_bits((f32::MAX / 127.0).to_bits() - 1);
 
-/// The first magnitude that fp16 rounds to infinity.
+/// The smallest magnitude that fp16 rounds to infinity.
 const FP16_END: f32 = 65_520.0;
 
-/// The first magnitude that bf16 rounds to infinity.
+/// The smallest magnitude that bf16 rounds to infinity.
 const BF16_END: f32 = f32::from_bits(0x7f7f_8000);
 
 /// A method that encodes every element, with its block size.
@@ -42,7 +42,7 @@ pub(crate) enum Quantizer {
 
 impl Quantizer {
     /// # Errors
-    /// If `top-k` is asked for, or the block size cannot be.
+    /// If the method is `top-k`, or the block size is invalid.
     pub(crate) fn new(method: Method, block_size: Option<usize>) -> Result<Self> {
         let block = |default: usize| match block_size.unwrap_or(default) {
             small if small < SMALLEST_BLOCK => {
@@ -55,7 +55,7 @@ impl Quantizer {
             Method::Bf16 => Ok(Self::Bf16),
             Method::Int8 => Ok(Self::Int8 { block: block(4096)? }),
             Method::Nf4 => match block(64)? {
-                // Two codes share a byte, and a block shall begin with one.
+                // Two codes share a byte, and each block begins with a new byte.
                 odd if odd % 2 == 1 => Err(Error::config(format!("must be even for `nf4`, not {odd}"))),
                 block => Ok(Self::Nf4 { block }),
             },
@@ -67,7 +67,7 @@ impl Quantizer {
         matches!(self, Self::Fp16 | Self::Bf16)
     }
 
-    /// The block size, where the method has blocks.
+    /// The block size, if the method has blocks.
     pub(crate) fn block_size(self) -> Option<usize> {
         match self {
             Self::Fp16 | Self::Bf16 => None,
@@ -76,16 +76,16 @@ impl Quantizer {
     }
 
     /// How many elements are encoded at a time.
-    pub(crate) fn step(self) -> usize {
+    pub(crate) fn chunk_len(self) -> usize {
         self.block_size().unwrap_or(CHUNK)
     }
 
-    /// How many scales `count` elements have.
-    pub(crate) fn scales(self, count: usize) -> usize {
+    /// The number of scales of `count` elements.
+    pub(crate) fn scale_count(self, count: usize) -> usize {
         self.block_size().map_or(0, |block| count.div_ceil(block))
     }
 
-    /// How many bytes the codes of `count` elements take.
+    /// The number of bytes of the codes of `count` elements.
     pub(crate) fn code_bytes(self, count: usize) -> usize {
         match self {
             Self::Fp16 | Self::Bf16 => 2 * count,
@@ -94,7 +94,8 @@ impl Quantizer {
         }
     }
 
-    /// Writes a block's codes and gives its scale. No element is larger than `largest` in magnitude, or not finite.
+    /// Writes a block's codes and returns its scale, 0 if the method has none. `largest` is the largest magnitude of the
+    /// block, which must be finite.
     ///
     /// # Errors
     /// If an element is too large for the method.
@@ -109,7 +110,7 @@ impl Quantizer {
                 fits(largest, BF16_END, "bf16 ends at 3.3895e38", "`int8` has the range of f32")?;
                 let codes: &mut [u16] = bytemuck::cast_slice_mut(codes);
                 for (code, x) in codes.iter_mut().zip(block) {
-                    // To the nearest, ties to even: the carry of what is cut off goes where it belongs.
+                    // Rounds to the nearest, ties to even; a carry into the exponent is correct too.
                     let bits = x.to_bits();
                     *code = ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
                 }
@@ -133,7 +134,7 @@ impl Quantizer {
         }
     }
 
-    /// Writes the elements of a block.
+    /// Writes the elements of a block, given its codes and scale.
     pub(crate) fn decode(self, codes: &[u8], scale: f32, block: &mut [f32]) {
         match self {
             Self::Fp16 => bytemuck::cast_slice::<u8, f16>(codes).convert_to_f32_slice(block),
@@ -152,13 +153,13 @@ fn fits(largest: f32, end: f32, message: &str, help: &str) -> Result<()> {
     if largest < end {
         return Ok(());
     }
-    let message = format!("holds a magnitude of {largest:e}, and {message}");
+    let message = format!("has a magnitude of {largest:e}, but {message}");
     Err(Error::new(plugin_api::ErrorKind::Tensor, message).help(help))
 }
 
-/// The largest magnitude of a block; infinity or NaN if an element is.
+/// The largest magnitude of a block; not finite if an element is not finite.
 pub(crate) fn largest(block: &[f32]) -> f32 {
-    // Without the sign the bits are in the order of the magnitudes, NaN last; as signed integers they compare faster.
+    // Without the sign, bits are ordered like magnitudes, with NaN last; signed integers compare faster.
     let bits = |x: &f32| (x.to_bits() & 0x7fff_ffff).cast_signed();
     f32::from_bits(block.iter().map(bits).fold(0, i32::max).cast_unsigned())
 }

@@ -1,4 +1,4 @@
-//! What was saved so far.
+//! Counts the bytes that compression saves.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::header::Side;
 
-/// Bytes before and after, of each client: the filter at the server has all of them.
+/// Totals by client; the filter at the server has those of all clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Totals(BTreeMap<String, Total>);
@@ -26,14 +26,14 @@ impl Totals {
         self.0.is_empty()
     }
 
-    /// Counts a message, and says what it and all so far saved.
+    /// Counts a message, records its saving as scalars, and notes the totals.
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 bytes")]
     pub(crate) fn add(&mut self, side: Side, before: usize, after: usize, ctx: &Context<'_>) {
         let total = self.0.entry(ctx.client().unwrap_or_default().to_owned()).or_default();
         total.messages += 1;
         total.before += before as u64;
         total.after += after as u64;
-        // The names of the host's own counts of bytes.
+        // Named like the host's own counts of bytes.
         let (key, suffix) = match side {
             Side::Client => ("sent", ""),
             Side::Server => ("received", "_received"),
@@ -56,7 +56,7 @@ impl fmt::Display for Total {
     }
 }
 
-/// A number of bytes for a person.
+/// A number of bytes, formatted for people.
 struct Bytes(f64);
 
 impl fmt::Display for Bytes {

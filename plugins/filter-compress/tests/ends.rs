@@ -1,4 +1,4 @@
-//! Both ends of a way: whole rounds, what is kept, and what is told.
+//! Both ends of a connection: whole rounds, state, and records.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -7,7 +7,7 @@ mod common;
 use common::{
     ALL, QUANTIZERS, Remembering, apply, at_client, at_server, config, farthest, floats, of, start, tensor, trained,
 };
-use filter_compress::{Compress, Config, Method, Of};
+use filter_compress::{Compress, Config, Method, Quantity};
 use plugin_api::context::Silent;
 use plugin_api::{Component, Context, Filter, Message, WeightedMean};
 use serde_json::json;
@@ -21,7 +21,7 @@ fn mean(updates: &[Message]) -> Message {
 }
 
 #[test]
-fn rounds_of_a_federation_are_the_plain_ones_within_the_methods_error() {
+fn compressed_rounds_equal_plain_ones_within_the_error_of_the_method() {
     for method in QUANTIZERS {
         // An update is below 0.1, a value below 1.1. The mean's error is no larger than the clients'.
         let bound = match method {
@@ -49,7 +49,7 @@ fn rounds_of_a_federation_are_the_plain_ones_within_the_methods_error() {
 }
 
 #[test]
-fn top_k_sends_in_the_end_what_it_owed() {
+fn top_k_sends_residuals_in_later_rounds() {
     // One update, then none: after as many rounds as it takes, the server has all of it.
     let config = Config { keep: Some(0.1), ..config(Method::TopK) };
     let (mut client, mut server) = (at_client(&config), at_server(&config));
@@ -63,8 +63,8 @@ fn top_k_sends_in_the_end_what_it_owed() {
 }
 
 #[test]
-fn both_ways_can_be_lossy() {
-    let down = of(Method::Fp16, Of::Values);
+fn both_directions_can_be_lossy() {
+    let down = of(Method::Fp16, Quantity::Values);
     for up in ALL.map(config) {
         let (mut server_out, mut client_in) = (at_server(&down), at_client(&down));
         let (mut client_out, mut server_in) = (at_client(&up), at_server(&up));
@@ -85,7 +85,7 @@ fn both_ways_can_be_lossy() {
 }
 
 #[test]
-fn what_top_k_owes_is_saved_and_restored() {
+fn residuals_of_top_k_are_saved_and_restored() {
     let config = Config { keep: Some(0.01), ..config(Method::TopK) };
     let ctx = Context::new(&Silent);
     let (mut whole, mut first) = (at_client(&config), at_client(&config));
@@ -113,11 +113,11 @@ fn what_top_k_owes_is_saved_and_restored() {
     assert_eq!(a.values, b.values);
     assert_eq!(a.tensors.elements::<f32>("w", &[1000]).unwrap(), b.tensors.elements::<f32>("w", &[1000]).unwrap());
     let error = at_client(&common::config(Method::Int8)).restore(&a, &ctx).unwrap_err();
-    assert_eq!(error.to_string(), "`method`: the checkpoint holds what `top-k` owes, and the method is `int8`");
+    assert_eq!(error.to_string(), "`method`: the checkpoint has residuals of `top-k`, but the method is `int8`");
 }
 
 #[test]
-fn a_failure_changes_nothing_that_is_owed() {
+fn an_error_does_not_change_residuals() {
     let config = Config { keep: Some(0.1), ..config(Method::TopK) };
     let ctx = Context::new(&Silent);
     let (mut client, global) = (at_client(&config), start());
@@ -133,7 +133,7 @@ fn a_failure_changes_nothing_that_is_owed() {
 }
 
 #[test]
-fn a_parameter_without_a_global_value_is_sent_whole() {
+fn a_parameter_without_a_global_value_is_sent_as_values() {
     let update = trained(&start(), 0).remove(0);
     for method in ALL {
         let (mut client, mut server) = (at_client(&config(method)), at_server(&config(method)));
@@ -148,18 +148,18 @@ fn a_parameter_without_a_global_value_is_sent_whole() {
 }
 
 #[test]
-fn saved_bytes_are_told_and_totalled_for_each_client() {
+fn saved_bytes_are_recorded_and_totalled_for_each_client() {
     let host = Remembering::default();
-    let config = of(Method::Int8, Of::Values);
+    let config = of(Method::Int8, Quantity::Values);
     let ctx = |client| Context::new(&host).with_client(client).with_round(4);
     let mut client = Compress::new(config.clone(), &ctx("a")).unwrap();
     client.apply(start(), &start(), &ctx("a")).unwrap();
     client.apply(start(), &start(), &ctx("a")).unwrap();
     let (before, after) = (4008.0, 1000.0 + 4.0 + 8.0 + 4.0);
-    let told = |suffix: &str| {
+    let scalars = |suffix: &str| {
         vec![(format!("Bytes/saved{suffix}"), 4, before - after), (format!("Bytes/ratio{suffix}"), 4, before / after)]
     };
-    assert_eq!(*host.scalars.lock().unwrap(), [told(""), told("")].concat());
+    assert_eq!(*host.scalars.lock().unwrap(), [scalars(""), scalars("")].concat());
     let last = host.notes.lock().unwrap().pop().unwrap();
     assert_eq!(last, ("sent".into(), "2.03 kB in place of 8.02 kB, 3.94 times fewer, in 2 messages".into()));
 
@@ -172,14 +172,14 @@ fn saved_bytes_are_told_and_totalled_for_each_client() {
     server.restore(&state, &ctx("b")).unwrap();
     server.apply(start(), &start(), &ctx("c")).unwrap();
     server.apply(start(), &start(), &ctx("b")).unwrap();
-    assert_eq!(host.scalars.lock().unwrap()[..2], told("_received"));
+    assert_eq!(host.scalars.lock().unwrap()[..2], scalars("_received"));
     let notes = host.notes.lock().unwrap();
     let counts: Vec<_> = notes.iter().skip(2).map(|(key, text)| (key.as_str(), text.ends_with("2 messages"))).collect();
     assert_eq!(counts, [("received", false), ("received", true)]);
 }
 
 #[test]
-fn it_is_the_same_behind_the_plugin_interface() {
+fn results_are_the_same_across_the_plugin_boundary() {
     let component = Component::filter("compress", "", Compress::new);
     let table = json!({ "method": "top-k", "keep": 0.1 });
     let ctx = Context::new(&Silent).with_client("a").with_round(0);

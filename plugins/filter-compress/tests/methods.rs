@@ -1,11 +1,11 @@
-//! What each method promises: bytes, error bounds, what comes back as it was.
+//! The guarantees of each method: bytes, error bounds, exact values.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
 use common::{ALL, QUANTIZERS, apply, at_client, config, floats, model, numbers, of, tensor, there};
-use filter_compress::{Config, Method, Of};
+use filter_compress::{Config, Method, Quantity};
 use plugin_api::half::{bf16, f16};
 use plugin_api::{Message, Tensor};
 
@@ -15,7 +15,7 @@ fn the_error_is_within_the_documented_bound_and_the_bytes_are_as_documented() {
     let base = model(vec![("w", tensor(&numbers(count, 1)))]);
     let x = model(vec![("w", tensor(&numbers(count, 2)))]);
     for method in QUANTIZERS {
-        let config = of(method, Of::Update);
+        let config = of(method, Quantity::Update);
         let sent = apply(&mut at_client(&config), &x, &base).unwrap();
         let bytes = match method {
             Method::Int8 => count + 4 * 3,
@@ -50,7 +50,7 @@ fn the_error_is_within_the_documented_bound_and_the_bytes_are_as_documented() {
 }
 
 #[test]
-fn representable_values_come_back_bit_for_bit() {
+fn representable_values_are_restored_bit_for_bit() {
     let back = |config: &Config, values: &[f32]| {
         floats(&there(config, &model(vec![("w", tensor(values))]), &Message::default()), "w").to_vec()
     };
@@ -59,7 +59,7 @@ fn representable_values_come_back_bit_for_bit() {
     let brains: Vec<f32> = (0..=u16::MAX).map(bf16::from_bits).filter(|x| x.is_finite()).map(f32::from).collect();
     assert_eq!(back(&config(Method::Bf16), &brains), brains);
     let steps: Vec<f32> = (-127_i16..=127).map(|code| f32::from(code) * 0.25).collect();
-    assert_eq!(back(&of(Method::Int8, Of::Values), &steps), steps);
+    assert_eq!(back(&of(Method::Int8, Quantity::Values), &steps), steps);
     // As an update, too.
     let base = model(vec![("w", tensor(&vec![8.0_f32; steps.len()]))]);
     let steps: Vec<f32> = steps.iter().map(|x| x + 8.0).collect();
@@ -70,7 +70,7 @@ fn representable_values_come_back_bit_for_bit() {
 }
 
 #[test]
-fn what_is_halfway_goes_to_the_even_one() {
+fn ties_are_rounded_to_even() {
     let mut values = vec![1.0 + 2_f32.powi(-11), 1.0 + 3.0 * 2_f32.powi(-11), 2_f32.powi(-25), 65_519.0];
     values.resize(16, 0.0);
     let restored = there(&config(Method::Fp16), &model(vec![("w", tensor(&values))]), &Message::default());
@@ -81,12 +81,13 @@ fn what_is_halfway_goes_to_the_even_one() {
     assert_eq!(floats(&restored, "w")[..3], [1.0, 1.0 + 2_f32.powi(-6), -1.0]);
     let mut values = vec![127.0_f32, 0.5, 1.5, 2.5, -0.5, -1.5];
     values.resize(16, 0.0);
-    let restored = there(&of(Method::Int8, Of::Values), &model(vec![("w", tensor(&values))]), &Message::default());
+    let restored =
+        there(&of(Method::Int8, Quantity::Values), &model(vec![("w", tensor(&values))]), &Message::default());
     assert_eq!(floats(&restored, "w")[..6], [127.0, 0.0, 2.0, 2.0, 0.0, -2.0]);
 }
 
 #[test]
-fn zeros_and_the_smallest_numbers_are_no_trouble() {
+fn zeros_and_the_smallest_and_largest_numbers_are_restored() {
     let mut values = vec![0.0_f32; 300];
     values[280] = f32::from_bits(1);
     values[281] = -1e-40;
@@ -102,7 +103,7 @@ fn zeros_and_the_smallest_numbers_are_no_trouble() {
     // The largest ones come back finite.
     let x = model(vec![("w", tensor(&[f32::MAX; 16]))]);
     for method in [Method::Int8, Method::Nf4] {
-        assert!(floats(&there(&of(method, Of::Values), &x, &Message::default()), "w")[0] > 3.4e38);
+        assert!(floats(&there(&of(method, Quantity::Values), &x, &Message::default()), "w")[0] > 3.4e38);
     }
 }
 
@@ -128,7 +129,7 @@ fn of_equal_magnitudes_the_first_are_sent_and_zeros_never() {
 }
 
 #[test]
-fn every_floating_type_keeps_type_shape_and_order() {
+fn every_floating_point_type_keeps_type_shape_and_order() {
     let values = numbers(24, 3);
     let shaped = |dtype| Tensor::from_f32(dtype, &[2, 3, 4], &values).unwrap();
     use plugin_api::DType;
@@ -138,8 +139,8 @@ fn every_floating_type_keeps_type_shape_and_order() {
     let zeros = |dtype| Tensor::from_f32(dtype, &[2, 3, 4], &[0.0; 24]).unwrap();
     let base = model(names.into_iter().zip(dtypes).map(|(name, dtype)| (name, zeros(dtype))).collect());
     for method in ALL {
-        for of in [Of::Update, Of::Values] {
-            if (method, of) == (Method::TopK, Of::Values) {
+        for of in [Quantity::Update, Quantity::Values] {
+            if (method, of) == (Method::TopK, Quantity::Values) {
                 continue;
             }
             let restored = there(&Config { of: Some(of), keep: None, ..config(method) }, &x, &base);
@@ -155,7 +156,7 @@ fn every_floating_type_keeps_type_shape_and_order() {
 }
 
 #[test]
-fn what_there_is_nothing_to_save_with_is_sent_as_it_is() {
+fn tensors_with_nothing_to_save_are_sent_unchanged() {
     let half: Vec<f16> = numbers(64, 4).into_iter().map(f16::from_f32).collect();
     let mut x = model(vec![
         ("ids", tensor(&(0..64_i64).collect::<Vec<_>>())),

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{apply, at_client, at_server, config, floats, model, tensor, there};
-use filter_compress::{Config, Method, Of};
+use filter_compress::{Config, Method, Quantity};
 use plugin_api::{Filter as _, Message};
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ fn what_is_restored_is_what_numpy_restores_and_of_nf4_bitsandbytes() {
     let reference = reference();
     let (base, x) = (message(&reference["base"]), message(&reference["x"]));
     for method in common::QUANTIZERS {
-        for (key, of) in [("update", Of::Update), ("values", Of::Values)] {
+        for (key, of) in [("update", Quantity::Update), ("values", Quantity::Values)] {
             let block_size = matches!(method, Method::Int8 | Method::Nf4).then_some(64);
             let restored = there(&Config { of: Some(of), block_size, ..config(method) }, &x, &base);
             let difference = largest_difference(floats(&restored, "w"), &array(&reference[key][method.as_str()]));
@@ -48,7 +48,7 @@ fn what_is_restored_is_what_numpy_restores_and_of_nf4_bitsandbytes() {
 fn eight_bits_have_other_levels_than_nvflares() {
     let reference = reference();
     let (base, x) = (message(&reference["base"]), array(&reference["x"]));
-    let of_values = Config { of: Some(Of::Values), block_size: Some(64), ..config(Method::Int8) };
+    let of_values = Config { of: Some(Quantity::Values), block_size: Some(64), ..config(Method::Int8) };
     let ours = there(&of_values, &message(&reference["x"]), &base);
     let errors = [floats(&ours, "w").to_vec(), array(&reference["blockwise8"])].map(|y| largest_difference(&x, &y));
     assert!((errors[0] - 0.0109).abs() < 1e-4 && (errors[1] - 0.0198).abs() < 1e-4, "{errors:?}");
@@ -64,7 +64,7 @@ fn top_k_with_error_feedback_is_numpys_over_five_rounds() {
     for round in reference["top-k"]["rounds"].as_array().unwrap() {
         let (base, x) = (message(&round["base"]), message(&round["x"]));
         let sent = apply(&mut client, &x, &base).unwrap();
-        // Six of 40, with a place and a value each, and the guard's one float.
+        // Six of 40, with an index and a value each, and the guard's one float.
         assert_eq!(sent.bytes(), 6 * 8 + 4);
         let restored = apply(&mut server, &sent, &base).unwrap();
         assert_eq!(floats(&restored, "w"), array(&round["restored"]));

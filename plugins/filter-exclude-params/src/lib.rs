@@ -1,5 +1,5 @@
-//! Keeps parameters from being sent, by name: each one whose name contains a given text is dropped, and with it a
-//! method's other tensors of such a name.
+//! Keeps parameters private by name: drops each parameter whose name contains a given text, and other tensors of the message
+//! with such names.
 //!
 //! ```toml
 //! [[filter]]
@@ -26,11 +26,12 @@ pub struct Config {
 #[derive(Debug)]
 pub struct ExcludeParams {
     containing: String,
-    told: bool,
+    /// Whether the dropped names have been logged.
+    logged: bool,
 }
 
 impl ExcludeParams {
-    /// A filter for this text.
+    /// Creates the filter.
     ///
     /// # Errors
     /// If the text is empty, since every name contains it.
@@ -38,7 +39,7 @@ impl ExcludeParams {
         if config.containing.is_empty() {
             return Err(Error::config("an empty text would drop every parameter").at_key("containing"));
         }
-        Ok(Self { containing: config.containing, told: false })
+        Ok(Self { containing: config.containing, logged: false })
     }
 }
 
@@ -50,21 +51,21 @@ impl Filter for ExcludeParams {
             let names: Vec<_> = message.params.names().take(5).map(|name| format!("`{name}`")).collect();
             return Err(Error::config(format!("no parameter's name contains `{}`", self.containing))
                 .at_key("containing")
-                .help(format!("of {} parameters the first are: {}", message.params.len(), names.join(", "))));
+                .help(format!("the first of {} parameters: {}", message.params.len(), names.join(", "))));
         }
         message.params.retain(|name, _| !name.contains(&self.containing));
-        // What a method sends of such a parameter, its control variate for instance, is as private.
+        // What a method sends along with such a parameter, such as its control variate, is private too.
         message.extra.retain(|name, _| !name.contains(&self.containing));
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.logged, true) {
             ctx.debug(format_args!("not sent: {}", dropped.join(", ")));
         }
         Ok(message)
     }
 }
 
-/// What this plugin offers.
+/// The component of this plugin.
 pub fn component() -> Component {
-    Component::filter("exclude-params", "keeps parameters from being sent, by name", ExcludeParams::new)
+    Component::filter("exclude-params", "keeps parameters private, by name", ExcludeParams::new)
 }
 
 plugin_api::export_plugin!(component());
@@ -92,16 +93,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_named_are_dropped_and_the_order_stays() {
+    fn matching_parameters_are_dropped_and_the_order_is_kept() {
         assert_eq!(filtered("regressor").unwrap(), ["trunk.a", "trunk.c"]);
         assert_eq!(filtered("trunk").unwrap(), ["regressors.0.b"]);
     }
 
     #[test]
-    fn a_text_that_matches_nothing_or_everything_is_an_error() {
+    fn texts_that_match_nothing_or_everything_are_errors() {
         let error = filtered("head").unwrap_err();
         assert_eq!(error.to_string(), "`containing`: no parameter's name contains `head`");
-        assert_eq!(error.hint(), Some("of 3 parameters the first are: `trunk.a`, `regressors.0.b`, `trunk.c`"));
+        assert_eq!(error.hint(), Some("the first of 3 parameters: `trunk.a`, `regressors.0.b`, `trunk.c`"));
         assert_eq!(filtered("").unwrap_err().to_string(), "`containing`: an empty text would drop every parameter");
     }
 }

@@ -1,9 +1,9 @@
-//! How long it takes to read CSV, to group and to deal rows: `cargo bench -p fedplug-tables`.
+//! How long it takes to read CSV, to group and to split rows: `cargo bench -p fedplug-tables`.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fedplug_tables::{CsvFile, Deal, GroupBy, Rules, Sites};
+use fedplug_tables::{CsvFile, GroupBy, RowPolicy, Sites, Split};
 use plugin_api::context::Silent;
 use plugin_api::{Context, Seed};
 use rand::{RngExt, SeedableRng};
@@ -13,7 +13,7 @@ const ROWS: usize = 10_000;
 
 fn reading(criterion: &mut Criterion) {
     let ctx = Context::new(&Silent);
-    let rules = Rules { reasons: &[], short_rows: false, may_be_empty: false };
+    let rules = RowPolicy { reasons: &[], allow_short_rows: false, allow_empty: false };
     let row = format!("{},{},7.25\n", "EVQLVESGGG".repeat(12), "DIQMTQSPSS".repeat(11));
     let quoted = format!("\"{}\",\"{}\",7.25\n", "EVQLVESGGG".repeat(12), "DIQMTQSPSS".repeat(11));
     let folder = tempfile::tempdir().unwrap();
@@ -42,9 +42,9 @@ fn dealing(criterion: &mut Criterion) {
     let (rows, strata) = ((0..10 * ROWS).collect::<Vec<_>>(), vec![0; 10 * ROWS]);
     for count in [6, 10_000] {
         let sites = Sites { count: std::num::NonZeroUsize::new(count).unwrap(), alpha: 1.0 };
-        let name = format!("deal 100,000 rows to {count} sites");
+        let name = format!("split 100,000 rows to {count} sites");
         criterion.bench_function(&name, |bencher| {
-            bencher.iter(|| Deal::random(&rows, &strata, 0.2, Seed::new(42)).shared(Some(sites), Seed::new(42)));
+            bencher.iter(|| Split::random(&rows, &strata, 0.2, Seed::new(42)).across_sites(Some(sites), Seed::new(42)));
         });
     }
 }

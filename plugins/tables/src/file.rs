@@ -1,44 +1,51 @@
-//! One CSV file of measurements, row after row, and a count of the rows that cannot be used.
+//! Reads one CSV file of measurements and counts the rows that cannot be used.
 
 use std::path::Path;
 
 use csv::StringRecord;
 use plugin_api::{Context, Error, Result, Source};
 
-use crate::open::{Unreadable, try_open};
-use crate::records::Records;
-use crate::text::{trimmed, visible};
+use crate::open::{NotATable, open_or_explain};
+use crate::records::RecordReader;
+use crate::text::{strip_invisible, trim_invisible};
 use crate::{ROWS_PER_CHECK, not_csv, quoted};
 
-/// A CSV file that is read as far as its header.
+mod skipped;
+#[cfg(test)]
+mod tests;
+
+use skipped::Skipped;
+pub use skipped::require_usable_rows;
+
+/// A CSV file whose header has been read.
 pub struct CsvFile {
     source: Source,
     header: StringRecord,
-    records: Option<Records>,
+    records: Option<RecordReader>,
     delimiter: u8,
-    /// Whether its name says that columns stand between tabs.
-    tabs: bool,
-    /// Why it is no table, where it is none.
+    /// Whether the file's name asks for tabs between columns.
+    tab_separated: bool,
+    /// Why the file is not a table, if it is not.
     unreadable: Option<String>,
 }
 
-/// What a file has in place of the columns that are needed.
+/// Why a file without the required columns is skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lack {
+pub struct MissingColumns {
     /// Why the file cannot be used.
     pub reason: String,
-    /// Which columns there are instead.
+    /// The columns that it has instead.
     detail: String,
     /// What to do about it.
     advice: String,
-    /// How many rows it has.
+    /// The number of its rows.
     rows: usize,
 }
 
-impl Lack {
-    /// The same with what to do about the columns, where nothing but them is missing.
+impl MissingColumns {
+    /// Adds advice about the columns, unless something else is wrong with the file.
     #[must_use]
-    pub fn advise(mut self, advice: &str) -> Self {
+    pub fn with_advice(mut self, advice: &str) -> Self {
         if !self.detail.is_empty() {
             self.advice = format!("; {advice}");
         }
@@ -46,140 +53,151 @@ impl Lack {
     }
 }
 
-/// How rows are judged.
+/// Which rows are accepted.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules<'a> {
-    /// Why a row may be of no use, in the order in which reasons are reported. A wrong number of columns comes before them.
+pub struct RowPolicy<'a> {
+    /// The reasons for skipping a row, in the order of the report. A wrong number of columns comes first.
     pub reasons: &'a [String],
-    /// Whether rows with too few fields are given as well.
-    pub short_rows: bool,
-    /// Whether a file without rows is as it should be.
-    pub may_be_empty: bool,
+    /// Whether rows with too few fields are accepted.
+    pub allow_short_rows: bool,
+    /// Whether a file without rows is accepted without a warning.
+    pub allow_empty: bool,
 }
 
-/// What is wrong with a row that was given.
+/// Why a row is not used.
 #[derive(Clone, Debug)]
-pub enum Unusable {
-    /// It is skipped, for the reason of this number in [`Rules::reasons`].
-    Row(usize),
-    /// Nothing of the file can be used while it says such a thing.
-    File(Error),
+pub enum RowError {
+    /// It is skipped, for the reason with this index in [`RowPolicy::reasons`].
+    Skip(usize),
+    /// Reading stops with this error.
+    Fatal(Error),
 }
 
-impl From<Error> for Unusable {
+impl From<Error> for RowError {
     fn from(error: Error) -> Self {
-        Self::File(error)
+        Self::Fatal(error)
     }
 }
 
-/// A usable row of more lines is likely many rows behind a quote that nothing closes.
-const MOST_LINES: usize = 10;
+/// A row with more lines is probably many rows after an unclosed quote.
+const MAX_LINES: usize = 10;
 
-const RAGGED: &str = "wrong number of columns";
-
-/// Separators that people use, where another was asked for.
+/// The separators that are tried to explain a header without the required columns.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 impl CsvFile {
-    /// Opens a file and reads its header. It warns of characters that are a guess. `delimiter` stands between columns,
-    /// unless the file's name ends in `.tsv` or `.tab`. A file that is no table has no columns, and [`lack`](Self::lack)
-    /// says why.
+    /// Opens a file and reads its header. `delimiter` separates columns, unless the file's name ends in `.tsv` or `.tab`.
+    /// Warns if the encoding had to be guessed. A file that is not a table has no columns, and
+    /// [`missing_columns`](Self::missing_columns) says why.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub fn open(path: &Path, delimiter: u8, ctx: &Context<'_>) -> Result<Self> {
         let mut header = StringRecord::new();
         let source = |sha256| Source { path: path.to_owned(), sha256, ..Source::default() };
-        let opened = match try_open(path)? {
+        let opened = match open_or_explain(path)? {
             Ok(opened) => opened,
-            Err(Unreadable { sha256, reason }) => {
+            Err(NotATable { sha256, reason }) => {
                 let (source, unreadable) = (source(sha256), Some(reason));
-                return Ok(Self { source, header, records: None, delimiter, tabs: false, unreadable });
+                return Ok(Self { source, header, records: None, delimiter, tab_separated: false, unreadable });
             }
         };
-        if let Some(doubt) = opened.doubt {
-            ctx.warn(format_args!("{}: {doubt}", path.display()));
+        if let Some(encoding_warning) = opened.encoding_warning {
+            ctx.warn(format_args!("{}: {encoding_warning}", path.display()));
         }
-        let delimiter = if opened.tabs { b'\t' } else { delimiter };
-        let mut records = Records::new(opened.reader, delimiter);
+        let delimiter = if opened.tab_separated { b'\t' } else { delimiter };
+        let mut records = RecordReader::new(opened.reader, delimiter);
         records.next(&mut header).map_err(|e| not_csv(path, &e))?;
         let (source, records) = (source(opened.sha256), Some(records));
-        Ok(Self { source, header, records, delimiter, tabs: opened.tabs, unreadable: None })
+        Ok(Self { source, header, records, delimiter, tab_separated: opened.tab_separated, unreadable: None })
     }
 
-    /// The columns' names. One that is a wanted name but for what does not show is that name.
+    /// The names of the columns. A name that equals a wanted one but for white space and invisible characters is replaced by
+    /// it.
     pub fn names(&self, wanted: &[&str]) -> Vec<String> {
         let name = |name: &str| {
             let exact = wanted.iter().find(|wanted| **wanted == name.trim());
-            let known = exact.or_else(|| wanted.iter().find(|wanted| visible(wanted) == visible(name)));
+            let known = exact.or_else(|| wanted.iter().find(|wanted| strip_invisible(wanted) == strip_invisible(name)));
             known.map_or_else(|| name.trim().to_owned(), |known| (*known).to_owned())
         };
         self.header.iter().map(name).collect()
     }
 
-    /// What to say of a file with these columns that misses those.
-    pub fn lack(&mut self, names: &[String], missing: &[&str]) -> Lack {
+    /// Checks that the columns with these indices, of all with these [`names`](Self::names), have no namesakes.
+    ///
+    /// # Errors
+    /// If one has, since either may be meant.
+    pub fn check_unique(&self, names: &[String], columns: impl IntoIterator<Item = usize>) -> Result<()> {
+        check_unique(&self.source.path, names, columns)
+    }
+
+    /// Explains why a file with columns of these names cannot be used: it lacks the `missing` ones, or is not a table.
+    pub fn missing_columns(&mut self, names: &[String], missing: &[&str]) -> MissingColumns {
         if let Some(reason) = self.unreadable.take() {
-            return Lack { reason, ..Lack::default() };
+            return MissingColumns { reason, ..MissingColumns::default() };
         }
         let (mut rows, mut record) = (0, StringRecord::new());
         while self.records.as_mut().is_some_and(|records| records.next(&mut record).unwrap_or_default()) {
             rows += 1;
         }
         if rows == 0 && names.iter().all(String::is_empty) {
-            return Lack { reason: "it is empty".to_owned(), ..Lack::default() };
+            return MissingColumns { reason: "it is empty".to_owned(), ..MissingColumns::default() };
         }
         let reason = format!("it has no column {}", quoted(missing));
         if let Some(other) = self.other_delimiter(missing) {
             let (ours, other) = (shown(self.delimiter), shown(other));
-            let advice = match self.tabs {
-                true => "and its name says tabs; rename it to `.csv`".to_owned(),
+            let advice = match self.tab_separated {
+                true => "but its name says tabs; rename it to `.csv`".to_owned(),
                 false => format!("not `{ours}`; set `delimiter = \"{other}\"`"),
             };
-            let reason = format!("its columns stand between `{other}`, {advice}");
-            return Lack { reason, rows, ..Lack::default() };
+            let reason = format!("its columns are separated by `{other}`, {advice}");
+            return MissingColumns { reason, rows, ..MissingColumns::default() };
         }
-        Lack { reason, detail: format!(", only {}", quoted(names)), rows, ..Lack::default() }
+        MissingColumns { reason, detail: format!(", only {}", quoted(names)), rows, ..MissingColumns::default() }
     }
 
-    /// The separator at which the header would fall into the missing columns.
+    /// The separator that would split the header into the missing columns.
     fn other_delimiter(&self, missing: &[&str]) -> Option<u8> {
         let header = self.header.iter().collect::<Vec<_>>().join(&char::from(self.delimiter).to_string());
         let has = |delimiter: u8, name: &str| {
             let mut names = header.split(char::from(delimiter)).map(|name| name.replace('"', ""));
-            names.any(|other| visible(&other) == visible(name))
+            names.any(|other| strip_invisible(&other) == strip_invisible(name))
         };
         let others = DELIMITERS.into_iter().filter(|delimiter| *delimiter != self.delimiter);
         others.into_iter().find(|delimiter| missing.iter().all(|name| has(*delimiter, name)))
     }
 
-    /// Skips the whole file, with a warning.
-    pub fn leave_out(mut self, Lack { reason, detail, advice, rows }: Lack, ctx: &Context<'_>) -> Source {
+    /// Skips the whole file with a warning, and returns it as a source without rows.
+    pub fn skip(
+        mut self,
+        MissingColumns { reason, detail, advice, rows }: MissingColumns,
+        ctx: &Context<'_>,
+    ) -> Source {
         ctx.warn(format_args!("{}: file skipped: {reason}{detail}{advice}", self.source.path.display()));
         self.source.skipped.push((reason + &advice, rows));
         self.source
     }
 
-    /// Gives each row to `row`, which says whether it can be used, and warns of those that cannot. A row may have more
-    /// fields than the header if they are empty, and fewer if what it lacks has no name there; its position says the line
-    /// on which it begins.
+    /// Calls `row` for each row, which decides whether it is used, and warns of those that are not. A row may have more
+    /// fields than the header if they are empty, and fewer if the missing ones have no name. A record's position holds the
+    /// line on which it begins.
     ///
     /// # Errors
-    /// If the file is not CSV, the call shall stop, or `row` says that the file is unusable.
+    /// If the file is not CSV, the call is cancelled, or `row` returns [`RowError::Fatal`].
     pub fn rows(
         self,
-        rules: Rules<'_>,
+        rules: RowPolicy<'_>,
         ctx: &Context<'_>,
-        mut row: impl FnMut(&StringRecord) -> Result<(), Unusable>,
+        mut row: impl FnMut(&StringRecord) -> Result<(), RowError>,
     ) -> Result<Source> {
         let Self { mut source, header, records, .. } = self;
         let Some(mut records) = records else { return Ok(source) };
-        let is_empty = |field: &str| trimmed(field).is_empty();
-        let named = (0..header.len()).rev().find(|&place| !is_empty(&header[place])).map_or(0, |last| last + 1);
+        let is_empty = |field: &str| trim_invisible(field).is_empty();
+        let named = (0..header.len()).rev().find(|&column| !is_empty(&header[column])).map_or(0, |last| last + 1);
         let mut skipped = Skipped::new(rules.reasons);
         let (mut record, mut unclosed) = (StringRecord::new(), None);
-        for done in 0_usize.. {
-            if done.is_multiple_of(ROWS_PER_CHECK) {
+        for index in 0_usize.. {
+            if index.is_multiple_of(ROWS_PER_CHECK) {
                 ctx.check()?;
             }
             if !records.next(&mut record).map_err(|e| not_csv(&source.path, &e))? {
@@ -191,13 +209,13 @@ impl CsvFile {
             if record.len() > header.len() && record.iter().skip(header.len()).all(is_empty) {
                 record.truncate(header.len());
             }
-            let used = if record.len() > header.len() || record.len() < named && !rules.short_rows {
+            let used = if record.len() > header.len() || record.len() < named && !rules.allow_short_rows {
                 Err(0)
             } else {
                 match row(&record) {
                     Ok(()) => Ok(()),
-                    Err(Unusable::Row(reason)) => Err(reason + 1),
-                    Err(Unusable::File(error)) => return Err(error),
+                    Err(RowError::Skip(reason)) => Err(reason + 1),
+                    Err(RowError::Fatal(error)) => return Err(error),
                 }
             };
             match used {
@@ -205,15 +223,15 @@ impl CsvFile {
                 Err(reason) => skipped.add(reason, &record),
             }
             let lines = 1 + memchr::memchr_iter(b'\n', record.as_slice().as_bytes()).count();
-            if unclosed.is_none() && lines > if used.is_ok() { MOST_LINES } else { 1 } {
+            if unclosed.is_none() && lines > if used.is_ok() { MAX_LINES } else { 1 } {
                 unclosed = Some((line(&record), lines));
             }
         }
         if let Some((line, lines)) = unclosed {
             let shown = source.path.display();
-            ctx.warn(format_args!("{shown}:{line}: this row has {lines} lines; is a quote not closed?"));
+            ctx.warn(format_args!("{shown}:{line}: this row spans {lines} lines; is a quote not closed?"));
         }
-        skipped.tell(&mut source, rules.may_be_empty, ctx);
+        skipped.report(&mut source, rules.allow_empty, ctx);
         Ok(source)
     }
 }
@@ -223,65 +241,23 @@ fn line(record: &StringRecord) -> u64 {
     record.position().map_or(0, csv::Position::line)
 }
 
-/// A separator as a TOML string shows it.
+/// A separator as in a TOML string.
 fn shown(delimiter: u8) -> String {
     if delimiter == b'\t' { "\\t".to_owned() } else { char::from(delimiter).to_string() }
 }
 
-/// Rows of no use: for each reason how many, and the line of the first.
-struct Skipped<'a> {
-    reasons: Vec<&'a str>,
-    counts: Vec<(usize, u64)>,
-}
-
-impl<'a> Skipped<'a> {
-    fn new(reasons: &'a [String]) -> Self {
-        let reasons: Vec<&str> = [RAGGED].into_iter().chain(reasons.iter().map(String::as_str)).collect();
-        Self { counts: vec![(0, 0); reasons.len()], reasons }
-    }
-
-    fn add(&mut self, reason: usize, record: &StringRecord) {
-        let (count, first) = &mut self.counts[reason];
-        if *count == 0 {
-            *first = line(record);
-        }
-        *count += 1;
-    }
-
-    /// Keeps in the source how many rows were skipped, and warns of them.
-    fn tell(self, source: &mut Source, may_be_empty: bool, ctx: &Context<'_>) {
-        let shown = source.path.display();
-        let found: Vec<_> = self.reasons.iter().zip(self.counts).filter(|(_, (count, _))| *count > 0).collect();
-        let skipped: usize = found.iter().map(|(_, (count, _))| count).sum();
-        if skipped > 0 {
-            let told = |(reason, (count, line)): &(&&str, (usize, u64))| match count {
-                1 => format!("{reason} (line {line})"),
-                _ => format!("{reason} ({count}, first on line {line})"),
-            };
-            let told = found.iter().map(told).collect::<Vec<_>>().join(", ");
-            ctx.warn(format_args!("{shown}: {skipped} of {} rows skipped: {told}", skipped + source.rows));
-            source.skipped = found.into_iter().map(|(reason, (count, _))| ((*reason).to_owned(), count)).collect();
-        } else if source.rows == 0 && !may_be_empty {
-            ctx.warn(format_args!("{shown}: file skipped: it has no row"));
-            source.skipped.push(("it has no row".to_owned(), 0));
-        }
-    }
-}
-
-/// An error with all reasons if no file has a usable row.
+/// Checks that the columns with these indices have no namesakes.
 ///
 /// # Errors
-/// That one; it does not say where the files lie, nor what a row needs.
-pub fn check_usable(task: &str, sources: &[Source]) -> Result<()> {
-    if sources.iter().any(|source| source.rows > 0) {
-        return Ok(());
+/// If one has, with the file and both columns, counted from 1.
+pub(crate) fn check_unique(path: &Path, names: &[String], columns: impl IntoIterator<Item = usize>) -> Result<()> {
+    for column in columns {
+        let same = |&other: &usize| other != column && names[other] == names[column];
+        if let Some(other) = (0..names.len()).find(same) {
+            let (first, second) = (column.min(other) + 1, column.max(other) + 1);
+            let error = Error::data(format!("columns {first} and {second} are both named `{}`", names[column]));
+            return Err(error.in_file(path, Some(1)).help("rename or remove one of them"));
+        }
     }
-    let error = Error::data(format!("task `{task}` has no usable row"));
-    let causes = sources.iter().flat_map(|file| {
-        file.skipped.iter().map(|(reason, rows)| format!("{}: {reason} ({rows} rows)", file.path.display()))
-    });
-    Err(causes.fold(error, Error::because_of))
+    Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! Which rows stay on one side of a split.
+//! Groups of rows that a split keeps on one side.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,43 +15,42 @@ use crate::similar;
 /// Which rows a random split keeps on one side.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum GroupBy {
-    /// Every row is on its own: the same sequence may be trained and tested on.
+    /// Each row is its own group: a sequence may be in training and in test rows.
     None,
-    /// Rows of the same sequence.
+    /// Rows with the same sequence are a group.
     #[default]
     Sequence,
-    /// Rows of similar sequences: no test row's sequence is this similar to a training row's.
+    /// Rows with similar sequences are a group: no test sequence has this identity, 0.5 to 1, or a higher one with a
+    /// training sequence.
     ///
-    /// The identity of two sequences is `1 - edits / length`: the least number of letters to substitute, insert or delete
-    /// that makes one the other (Levenshtein's distance), over the length of the longer one. Groups are the connected
-    /// components (single linkage), so this is a guarantee and no heuristic; its price is that a chain of small steps
-    /// joins distant sequences, and variants of one antibody are often a single group, which leaves no row to test on.
+    /// The identity of two sequences is `1 - edits / length`, with the Levenshtein distance and the length of the longer
+    /// one. Groups are connected components (single linkage), so the guarantee is exact. The price: a chain of small
+    /// steps joins distant sequences, and the variants of one antibody are often a single group, which leaves no test rows.
     Identity(f64),
 }
 
-const LEAST: f64 = 0.5;
-const WAYS: &str = "`\"sequence\"`, `\"none\"` or a table `{ identity = 0.9 }`";
+const MIN_IDENTITY: f64 = 0.5;
+const FORMS: &str = "`\"sequence\"`, `\"none\"` or a table `{ identity = 0.9 }`";
 
 impl GroupBy {
-    /// The group of each of `count` rows, numbered from 0 in the order in which groups appear.
+    /// The group of each of `count` rows, numbered from 0 in order of first appearance. `text` returns a row's sequence.
     ///
-    /// [`Identity`](Self::Identity) compares every two sequences in the worst case, most of them by a count of words
-    /// alone.
+    /// [`Identity`](Self::Identity) compares all pairs of sequences in the worst case, on the threads of the call.
     ///
     /// # Errors
-    /// If the call shall stop.
+    /// If the call is cancelled.
     pub fn groups<S: AsRef<str>>(
         self,
         count: usize,
         text: impl Fn(usize) -> S,
         ctx: &Context<'_>,
     ) -> Result<Vec<usize>> {
-        let least = match self {
+        let identity = match self {
             Self::None => return Ok((0..count).collect()),
-            Self::Sequence => return Ok(distinct((0..count).map(text))),
-            Self::Identity(least) => least,
+            Self::Sequence => return Ok(SequenceIds::default().of((0..count).map(text))),
+            Self::Identity(identity) => identity,
         };
-        let sequences = distinct((0..count).map(&text));
+        let sequences = SequenceIds::default().of((0..count).map(&text));
         let mut texts: Vec<S> = Vec::new();
         for (row, &sequence) in sequences.iter().enumerate() {
             if sequence == texts.len() {
@@ -59,46 +58,51 @@ impl GroupBy {
             }
         }
         let bytes: Vec<&[u8]> = texts.iter().map(|text| text.as_ref().as_bytes()).collect();
-        let components = similar::components(&bytes, least, ctx)?;
+        let components = similar::components(&bytes, identity, ctx)?;
         Ok(sequences.into_iter().map(|sequence| components[sequence]).collect())
     }
 }
 
-/// A number for each text, the same for the same text, from 0 in the order in which texts appear.
+/// Numbers for sequences, from 0 in order of first appearance.
 ///
-/// Texts are told apart by 128 bits of their hash, which takes a tenth of an antibody's memory.
-pub fn distinct<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Vec<usize> {
-    let mut seen = HashMap::new();
-    let number = |text: S| {
-        let half = |salt: u8| {
-            let mut hasher = DefaultHasher::new();
-            hasher.write_u8(salt);
-            hasher.write(text.as_ref().as_bytes());
-            hasher.finish()
+/// Sequences are compared by a hash of 128 bits, which takes a tenth of an antibody's memory.
+#[derive(Default)]
+pub(crate) struct SequenceIds(HashMap<(u64, u64), usize>);
+
+impl SequenceIds {
+    /// The number of each sequence; the same sequence has the same number in every call.
+    pub(crate) fn of<S: AsRef<str>>(&mut self, sequences: impl IntoIterator<Item = S>) -> Vec<usize> {
+        let id = |sequence: S| {
+            let half = |salt: u8| {
+                let mut hasher = DefaultHasher::new();
+                hasher.write_u8(salt);
+                hasher.write(sequence.as_ref().as_bytes());
+                hasher.finish()
+            };
+            let next = self.0.len();
+            *self.0.entry((half(0), half(1))).or_insert(next)
         };
-        let next = seen.len();
-        *seen.entry((half(0), half(1))).or_insert(next)
-    };
-    texts.into_iter().map(number).collect()
+        sequences.into_iter().map(id).collect()
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Similar {
+struct IdentityTable {
     #[serde(deserialize_with = "identity")]
     identity: f64,
 }
 
 fn identity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let value = f64::deserialize(deserializer)?;
-    if (LEAST..=1.0).contains(&value) {
+    if (MIN_IDENTITY..=1.0).contains(&value) {
         Ok(value)
     } else {
-        Err(de::Error::custom(format_args!("must lie between {LEAST} and 1, not {value}")))
+        Err(de::Error::custom(format_args!("must be between {MIN_IDENTITY} and 1, not {value}")))
     }
 }
 
-// By hand, since an untagged enum would only say that nothing matched, and not which key is wrong.
+// Not derived: an untagged enum would only say that nothing matched, and not which key is wrong.
 impl<'de> Deserialize<'de> for GroupBy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
@@ -107,7 +111,7 @@ impl<'de> Deserialize<'de> for GroupBy {
             type Value = GroupBy;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(WAYS)
+                f.write_str(FORMS)
             }
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<GroupBy, E> {
@@ -119,7 +123,8 @@ impl<'de> Deserialize<'de> for GroupBy {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<GroupBy, A::Error> {
-                Similar::deserialize(MapAccessDeserializer::new(map)).map(|similar| GroupBy::Identity(similar.identity))
+                IdentityTable::deserialize(MapAccessDeserializer::new(map))
+                    .map(|table| GroupBy::Identity(table.identity))
             }
         }
 
@@ -133,17 +138,17 @@ impl JsonSchema for GroupBy {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let identity = "1 - edits / length of the longer sequence; every chain of sequences that are pairwise this \
-                        similar stays on one side. Compares all pairs in the worst case: minutes of processor time for \
-                        100,000 distinct antibodies.";
+        let identity = "1 - edits / length of the longer sequence. Sequences that a chain of such pairs connects stay on \
+                        one side. Compares all pairs in the worst case: minutes of processor time for 100,000 distinct \
+                        antibodies.";
         json_schema!({
             "oneOf": [
-                { "const": "sequence", "description": "Rows of the same sequence stay on one side." },
-                { "const": "none", "description": "Rows are split one by one, whatever their sequences." },
+                { "const": "sequence", "description": "Rows with the same sequence stay on one side." },
+                { "const": "none", "description": "Rows are split one by one, even if their sequences are the same." },
                 {
                     "type": "object",
                     "properties": {
-                        "identity": { "type": "number", "minimum": LEAST, "maximum": 1, "description": identity },
+                        "identity": { "type": "number", "minimum": MIN_IDENTITY, "maximum": 1, "description": identity },
                     },
                     "required": ["identity"],
                     "additionalProperties": false,
@@ -162,19 +167,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_grouped_by_nothing_by_sequence_or_by_similarity() {
+    fn rows_are_grouped_by_sequence_by_identity_or_not_at_all() {
         let rows = ["EVQLVESGGG", "DIQMTQSPSS", "EVQLVESGGG", "EVQLVESGGC", "EVQLVESGCC", "EVQLVESCCC"];
         let groups = |by: GroupBy| by.groups(rows.len(), |row| rows[row], &Context::new(&Silent)).unwrap();
         assert_eq!(groups(GroupBy::None), [0, 1, 2, 3, 4, 5]);
         assert_eq!(groups(GroupBy::Sequence), [0, 1, 0, 2, 3, 4]);
-        // Each of the last is one letter from the one before, though the last is three from the first.
+        // Each of the last four differs from the one before by one letter, and the last from the first by three.
         assert_eq!(groups(GroupBy::Identity(0.9)), [0, 1, 0, 0, 0, 0]);
         assert_eq!(groups(GroupBy::Identity(0.95)), groups(GroupBy::Sequence));
         assert_eq!(groups(GroupBy::Identity(1.0)), groups(GroupBy::Sequence));
     }
 
     #[test]
-    fn keys_are_read_and_checked() {
+    fn group_by_accepts_words_and_a_table_and_says_which_key_is_wrong() {
         #[derive(Debug, Deserialize)]
         struct Keys {
             by: GroupBy,
@@ -183,13 +188,13 @@ mod tests {
         assert_eq!(ok(json!("none")), GroupBy::None);
         assert_eq!(ok(json!("sequence")), GroupBy::Sequence);
         assert_eq!(ok(json!({ "identity": 0.9 })), GroupBy::Identity(0.9));
-        let told = |value| {
+        let problem = |value| {
             let problems = read::<Keys>(&json!({ "by": value })).unwrap_err();
             format!("{}: {}", problems[0].path.join("."), problems[0].message)
         };
-        assert_eq!(told(json!("sequences")), "by: unknown value `sequences`");
-        assert_eq!(told(json!({ "identity": 90 })), "by.identity: must lie between 0.5 and 1, not 90");
-        assert_eq!(told(json!({ "identty": 0.9 })), "by.identty: unknown key `identty`");
-        assert_eq!(told(json!(0.9)), format!("by: must be {WAYS}, not the number `0.9`"));
+        assert_eq!(problem(json!("sequences")), "by: unknown value `sequences`");
+        assert_eq!(problem(json!({ "identity": 90 })), "by.identity: must be between 0.5 and 1, not 90");
+        assert_eq!(problem(json!({ "identty": 0.9 })), "by.identty: unknown key `identty`");
+        assert_eq!(problem(json!(0.9)), format!("by: must be {FORMS}, not the number `0.9`"));
     }
 }

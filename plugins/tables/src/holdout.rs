@@ -1,9 +1,9 @@
-//! Which groups of rows are for testing, so that the wanted part of each stratum is.
+//! A random holdout of whole groups that meets the test fraction in each stratum.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-/// Rows to train and to test on, each in random order.
+/// Training rows and test rows, each in random order. `groups` and `strata` number the group and the stratum of each row.
 pub(crate) fn holdout(
     groups: &[usize],
     strata: &[usize],
@@ -12,14 +12,14 @@ pub(crate) fn holdout(
 ) -> (Vec<usize>, Vec<usize>) {
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.shuffle(rng);
-    let testing = Choice::new(groups, strata, test_fraction).made(order.iter().rev().map(|&row| groups[row]));
+    let testing = HoldoutSampler::new(groups, strata, test_fraction).select(order.iter().rev().map(|&row| groups[row]));
     order.into_iter().partition(|&row| !testing[groups[row]])
 }
 
-/// Which groups are for testing.
-struct Choice {
-    /// The strata of each group, and how many of its rows are there.
+struct HoldoutSampler {
+    /// For each group its strata, each with the number of the group's rows there.
     groups: Vec<Vec<(usize, usize)>>,
+    /// Whether each group is held out.
     testing: Vec<bool>,
     strata: Vec<Stratum>,
 }
@@ -28,54 +28,55 @@ struct Choice {
 struct Stratum {
     rows: usize,
     groups: usize,
-    /// How many rows should be for testing, and how many are.
+    /// How many rows should be held out.
     wanted: usize,
+    /// How many are held out so far.
     taken: usize,
 }
 
-impl Choice {
+impl HoldoutSampler {
     fn new(groups: &[usize], strata: &[usize], test_fraction: f64) -> Self {
         let count = |numbers: &[usize]| numbers.iter().max().map_or(0, |largest| largest + 1);
-        let mut choice = Self {
+        let mut sampler = Self {
             groups: vec![Vec::new(); count(groups)],
             testing: vec![false; count(groups)],
             strata: vec![Stratum::default(); count(strata)],
         };
         for (&group, &stratum) in groups.iter().zip(strata) {
-            choice.strata[stratum].rows += 1;
-            match choice.groups[group].iter_mut().find(|(other, _)| *other == stratum) {
+            sampler.strata[stratum].rows += 1;
+            match sampler.groups[group].iter_mut().find(|(other, _)| *other == stratum) {
                 Some((_, rows)) => *rows += 1,
                 None => {
-                    choice.groups[group].push((stratum, 1));
-                    choice.strata[stratum].groups += 1;
+                    sampler.groups[group].push((stratum, 1));
+                    sampler.strata[stratum].groups += 1;
                 }
             }
         }
-        for stratum in choice.strata.iter_mut().filter(|stratum| stratum.groups > 1) {
+        for stratum in sampler.strata.iter_mut().filter(|stratum| stratum.groups > 1) {
             stratum.wanted = ((test_fraction * stratum.rows as f64).round() as usize).clamp(1, stratum.rows - 1);
         }
-        choice
+        sampler
     }
 
-    /// Takes groups in this order, in which they may come again: first all that fit, then those that come nearer to what
-    /// is wanted by going beyond it, then what it takes that no stratum goes without.
-    fn made(mut self, order: impl Iterator<Item = usize>) -> Vec<bool> {
-        let mut left = Vec::new();
+    /// Holds out groups in this order (repeats are ignored): first all that fit, then those that overshoot but still bring
+    /// the strata nearer to the wanted counts, then one group for each stratum that has none yet.
+    fn select(mut self, order: impl Iterator<Item = usize>) -> Vec<bool> {
+        let mut remaining = Vec::new();
         let mut seen = vec![false; self.groups.len()];
         for group in order.filter(|&group| !std::mem::replace(&mut seen[group], true)) {
             let fits = |&(stratum, rows): &(usize, usize)| {
                 let Stratum { wanted, taken, .. } = self.strata[stratum];
                 taken + rows <= wanted
             };
-            if self.groups[group].iter().all(fits) { self.take(group) } else { left.push(group) }
+            if self.groups[group].iter().all(fits) { self.take(group) } else { remaining.push(group) }
         }
-        while let Some((_, group)) = self.nearest(&left, |_| true).filter(|(nearer, _)| *nearer > 0) {
+        while let Some((_, group)) = self.nearest(&remaining, |_| true).filter(|(nearer, _)| *nearer > 0) {
             self.take(group);
         }
         for stratum in 0..self.strata.len() {
             if self.strata[stratum].wanted > 0 && self.strata[stratum].taken == 0 {
-                let of_it = |group: usize| self.groups[group].iter().any(|(other, _)| *other == stratum);
-                if let Some((_, group)) = self.nearest(&left, of_it) {
+                let has_rows_there = |group: usize| self.groups[group].iter().any(|(other, _)| *other == stratum);
+                if let Some((_, group)) = self.nearest(&remaining, has_rows_there) {
                     self.take(group);
                 }
             }
@@ -88,15 +89,15 @@ impl Choice {
         self.groups[group].iter().for_each(|&(stratum, rows)| self.strata[stratum].taken += rows);
     }
 
-    /// The first of the groups that brings the strata nearest to what is wanted of them, by so many rows in all; none
-    /// that leaves one of them without rows to train on.
-    fn nearest(&self, left: &[usize], wanted: impl Fn(usize) -> bool) -> Option<(i64, usize)> {
+    /// The first of the candidates that brings the strata nearest to the wanted counts, and by how many rows in all. No
+    /// group is chosen that would leave a stratum without training rows.
+    fn nearest(&self, remaining: &[usize], is_candidate: impl Fn(usize) -> bool) -> Option<(i64, usize)> {
         let nearer = |&(stratum, rows): &(usize, usize)| {
             let Stratum { rows: all, wanted, taken, .. } = self.strata[stratum];
             let away = |taken: usize| taken.abs_diff(wanted) as i64;
             (taken + rows < all).then(|| away(taken) - away(taken + rows))
         };
-        let candidates = left.iter().filter(|&&group| !self.testing[group] && wanted(group));
+        let candidates = remaining.iter().filter(|&&group| !self.testing[group] && is_candidate(group));
         let rated =
             candidates.filter_map(|&group| Some((self.groups[group].iter().map(nearer).sum::<Option<i64>>()?, group)));
         rated.reduce(|best, next| if next.0 > best.0 { next } else { best })
@@ -114,8 +115,8 @@ mod tests {
         ChaCha8Rng::seed_from_u64(seed)
     }
 
-    /// The split of rows that are all alone.
-    fn alone(rows: usize, fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    /// The holdout of rows that are a group each.
+    fn ungrouped(rows: usize, fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
         holdout(&(0..rows).collect::<Vec<_>>(), &vec![0; rows], fraction, &mut rng(seed))
     }
 
@@ -124,22 +125,22 @@ mod tests {
         for (rows, fraction, test) in
             [(0, 0.2, 0), (1, 0.9, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.25, 3), (137, 0.2, 27)]
         {
-            let (train, held) = alone(rows, fraction, 1);
+            let (train, held) = ungrouped(rows, fraction, 1);
             assert_eq!(held.len(), test, "of {rows}");
             let mut all = [train, held].concat();
             all.sort_unstable();
             assert_eq!(all, (0..rows).collect::<Vec<_>>());
         }
-        assert_eq!(alone(50, 0.2, 1), alone(50, 0.2, 1));
-        assert_ne!(alone(50, 0.2, 1), alone(50, 0.2, 2));
+        assert_eq!(ungrouped(50, 0.2, 1), ungrouped(50, 0.2, 1));
+        assert_ne!(ungrouped(50, 0.2, 1), ungrouped(50, 0.2, 2));
     }
 
     #[test]
-    fn rows_that_are_alone_are_shuffled_and_cut() {
+    fn ungrouped_rows_are_shuffled_and_cut() {
         let mut order: Vec<usize> = (0..137).collect();
         order.shuffle(&mut rng(3));
         let test = order.split_off(137 - 27);
-        assert_eq!(alone(137, 0.2, 3), (order, test));
+        assert_eq!(ungrouped(137, 0.2, 3), (order, test));
     }
 
     #[test]
@@ -152,10 +153,10 @@ mod tests {
             assert!(test.len().abs_diff(20) <= 1, "{} rows", test.len());
         }
         let test = |groups: &[usize], fraction| holdout(groups, &vec![0; groups.len()], fraction, &mut rng(1)).1.len();
-        // A group that is larger than what is wanted goes there if it must, the smallest one.
+        // Where every group is larger than the wanted count, the smallest is held out.
         assert_eq!(test(&[0, 0, 0, 0, 1, 1, 1], 0.2), 3);
-        // And where going beyond is nearer.
+        // A group that overshoots is held out if that is nearer.
         assert_eq!(test(&[0, 0, 0, 0, 0, 0, 1, 1, 1, 1], 0.3), 4);
-        assert_eq!(test(&[0; 9], 0.5), 0, "one group is trained on");
+        assert_eq!(test(&[0; 9], 0.5), 0, "a single group is for training");
     }
 }

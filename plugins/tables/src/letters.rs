@@ -1,36 +1,38 @@
-//! Which letters chains have.
+//! Counts letters of chains that are not amino acids.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use plugin_api::Context;
 
-use crate::text::is_unseen;
+use crate::text::is_invisible;
 
-/// Most letters that are reported one by one.
+/// How many different letters a warning names.
 const NAMED: usize = 8;
 
-/// Whether a byte is one of the 20 amino acids or `B`, which stands for two of them and is in the vocabulary of protein
-/// language models; in either case. Comparisons without a way out, so that they are vectors'.
+/// Whether a byte is one of the 20 amino acids or `B` (aspartic acid or asparagine, which protein language models know), in
+/// either case. Without short-circuits, so that the compiler vectorises.
 fn is_usual(byte: u8) -> bool {
     let letter = byte.to_ascii_uppercase();
     (letter.wrapping_sub(b'A') < 25) & (letter != b'J') & (letter != b'O') & (letter != b'U') & (letter != b'X')
 }
 
-/// The letters of a file's chains, counted.
+/// Counts of the letters in a file's chains.
 #[derive(Debug, Default)]
-pub struct Letters {
+pub struct LetterCounts {
     rows: usize,
-    /// Rows with a letter in lower case, and with one that is no usual amino acid.
+    /// Rows with lower-case letters.
     lower: usize,
+    /// Rows with letters other than the usual ones.
     unusual: usize,
+    /// All letters.
     total: u64,
-    /// How often each unusual one stands there.
+    /// How often each unusual letter occurs.
     others: BTreeMap<char, u64>,
 }
 
-impl Letters {
-    /// Counts the letters of one row, as they stand in the file.
+impl LetterCounts {
+    /// Counts the letters of one row's chains, as they are in the file.
     pub fn add<'a>(&mut self, chains: impl IntoIterator<Item = &'a str>) {
         self.rows += 1;
         let (mut lower, mut unusual) = (false, false);
@@ -46,8 +48,8 @@ impl Letters {
                 continue;
             }
             for letter in chain.chars().map(|letter| letter.to_ascii_uppercase()) {
-                // A `|` stands between two chains.
-                if letter == '|' || is_unseen(letter) {
+                // `|` separates two chains.
+                if letter == '|' || is_invisible(letter) {
                     continue;
                 }
                 self.total += 1;
@@ -61,8 +63,8 @@ impl Letters {
         self.unusual += usize::from(unusual);
     }
 
-    /// Warns of letters in lower case, and of those that are no usual amino acids.
-    pub fn tell(&self, path: &Path, ctx: &Context<'_>) {
+    /// Warns of lower-case letters, and of letters other than the 20 amino acids and `B`.
+    pub fn warn(&self, path: &Path, ctx: &Context<'_>) {
         let Self { rows, lower, unusual, .. } = self;
         if *lower > 0 {
             ctx.warn(format_args!(
@@ -94,14 +96,14 @@ impl Letters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Told;
+    use test_support::Recorder;
 
-    fn told(rows: &[&[&str]]) -> Vec<String> {
-        let mut letters = Letters::default();
+    fn warnings(rows: &[&[&str]]) -> Vec<String> {
+        let mut letters = LetterCounts::default();
         rows.iter().for_each(|chains| letters.add(chains.iter().copied()));
-        let told = Told::default();
-        letters.tell(Path::new("a.csv"), &Context::new(&told));
-        told.lines()
+        let recorder = Recorder::default();
+        letters.warn(Path::new("a.csv"), &Context::new(&recorder));
+        recorder.lines()
     }
 
     #[test]
@@ -111,27 +113,27 @@ mod tests {
     }
 
     #[test]
-    fn usual_letters_say_nothing() {
-        assert_eq!(told(&[]), Vec::<String>::new());
-        assert_eq!(told(&[&["ACDEFGHIKLMNPQRSTVWYB", "EV\u{ad}Q L\n"], &["EVQ|DIQ"]]), Vec::<String>::new());
+    fn usual_letters_cause_no_warning() {
+        assert_eq!(warnings(&[]), Vec::<String>::new());
+        assert_eq!(warnings(&[&["ACDEFGHIKLMNPQRSTVWYB", "EV\u{ad}Q L\n"], &["EVQ|DIQ"]]), Vec::<String>::new());
     }
 
     #[test]
     fn lower_case_and_unusual_letters_are_reported_with_their_share() {
         assert_eq!(
-            told(&[&["evq"], &["EVQ", "dIQ"]]),
+            warnings(&[&["evq"], &["EVQ", "dIQ"]]),
             ["a.csv: 2 of 2 rows have lower-case letters; read as upper case"]
         );
         let chain = "E".repeat(96);
         assert_eq!(
-            told(&[&[&chain, "xX"], &["V*"], &["Q"]]),
+            warnings(&[&[&chain, "xX"], &["V*"], &["Q"]]),
             [
                 "a.csv: 1 of 3 rows have lower-case letters; read as upper case",
                 "a.csv: 2 of 3 rows have letters other than the 20 amino acids and `B`: `X` (1.98%), `*` (0.99%) \
                  of all letters"
             ]
         );
-        let many = &told(&[&[&"E".repeat(100_000), "XZUOJ*-é7"]])[0];
+        let many = &warnings(&[&[&"E".repeat(100_000), "XZUOJ*-é7"]])[0];
         assert!(
             many.ends_with(
                 "`*` (under 0.01%), `-` (under 0.01%), `7` (under 0.01%), `J` (under 0.01%), `O` (under \

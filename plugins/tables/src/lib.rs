@@ -1,80 +1,79 @@
-//! What any dataset over tables needs, in one place: so that the same rows are read, counted and split in one way.
+//! What datasets over tables share, so that they read, audit and split rows alike.
 //!
-//! This is an ordinary library and not a plugin. Dataset plugins link it; it knows none of them, and nothing of it
-//! crosses the boundary to the host.
+//! This is an ordinary library and not a plugin. Dataset plugins link it; it knows none of them, and nothing of it crosses
+//! the boundary to the host.
 //!
-//! - [`CsvFile`] reads measurements: any encoding, packed or not, rows of other widths, line breaks in quotes. What cannot
-//!   be used is skipped, counted by reason, and reported.
-//! - [`number`] reads a number, and [`text::is_missing`] is the one list of what stands for a missing value.
-//! - [`Letters`] counts the letters of chains that are no usual amino acids.
-//! - [`RowFile`] reads rows to be predicted, CSV or [`Fasta`], of which none is skipped.
-//! - [`Deal`] says at random which rows are for testing, and which of several sites gets which of the others;
-//!   [`GroupBy`] says which rows it keeps on one side.
-//! - [`Audit`] reports what makes scores mean less than they seem to: test sequences that are trained on, repeated and
-//!   contradicting rows, files in different units.
-//! - [`TaskPer`] says which files make a task, and [`task_names`] what it is called.
-//! - [`standardised`] turns targets into standard scores, by the scale of [`scale_of`] or a given one;
-//!   [`Standardise`] says which.
-//! - [`write_csv`] writes a file that appears whole or not at all.
-//! - [`text`] holds what is true of text before it is a table.
+//! - [`CsvFile`] reads measurements: any encoding, compressed or not, ragged rows, line breaks in quotes. Rows that cannot be
+//!   used are skipped; counts are reported by reason.
+//! - [`parse_number`] parses a number, and [`text::is_missing`] is the only list of missing values.
+//! - [`LetterCounts`] counts letters of chains that are not amino acids.
+//! - [`PredictionFile`] reads rows for prediction, CSV or FASTA ([`FastaColumns`]), and skips none.
+//! - [`Split`] divides rows into training and test rows, and training rows among sites; [`GroupBy`] says which rows it never
+//!   separates.
+//! - [`Audit`] reports what makes scores mean less than they seem to: overlaps of training and test rows, repeated and
+//!   contradicting rows, different units.
+//! - [`TaskPer`] says which files form a task, and [`task_names`] names the tasks.
+//! - [`standardised`] turns targets into standard scores, with the scale of [`scale_of`] or a given one; [`Standardise`] says
+//!   which.
+//! - [`write_csv`] writes a file that appears complete or not at all.
+//! - [`text`] handles missing values and invisible characters.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod audit;
-mod chains;
+mod chain_names;
 mod fasta;
 mod file;
 mod group;
 mod holdout;
+mod keys;
 mod letters;
 mod number;
 mod open;
-mod per;
+mod prediction_file;
 mod records;
-mod rows;
 mod scale;
 mod similar;
 mod split;
 mod standardise;
-#[cfg(test)]
-mod testing;
+mod tasks;
 pub mod text;
 mod write;
 
 use std::path::Path;
 
-pub use audit::{Audit, tell_identical_files};
-pub use fasta::Fasta;
-pub use file::{CsvFile, Lack, Rules, Unusable, check_usable};
-pub use group::{GroupBy, distinct};
-pub use letters::Letters;
-pub use number::{Decimal, NoNumber, number};
-pub use open::is_table;
-pub use per::{TaskPer, names_folder, stem, task_names};
+pub use audit::{Audit, AuditedTask, warn_identical_files};
+pub use fasta::FastaColumns;
+pub use file::{CsvFile, MissingColumns, RowError, RowPolicy, require_usable_rows};
+pub use group::GroupBy;
+pub use keys::{deserialize_delimiter, deserialize_one_or_many};
+pub use letters::LetterCounts;
+pub use number::{DecimalMark, NumberError, parse_number};
+pub use open::is_table_file;
 use plugin_api::{Error, Result};
-pub use records::delimiter;
-pub use rows::RowFile;
+pub use prediction_file::PredictionFile;
 pub use scale::{note_scale, scale_of, standardised};
-pub use split::{Deal, Sites, shuffle};
+pub use split::{Sites, Split, shuffle};
 pub use standardise::Standardise;
-pub use write::{Fields, write_csv};
+pub use tasks::{TaskPer, file_stem, is_folder_name, task_names};
+pub use write::{RowWriter, write_csv};
 
-/// The part of the rows to test on where nobody says another.
+/// The default fraction of test rows.
 pub const TEST_FRACTION: f64 = 0.2;
 
-/// After how many rows it is asked whether to stop.
+/// How many rows are read or written between two checks for cancellation.
 const ROWS_PER_CHECK: usize = 1 << 16;
 
-/// The names in backticks, with commas between them.
+/// The names in backticks, separated by commas.
 pub fn quoted(names: &[impl std::fmt::Display]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The names of what a folder holds, sorted; hidden ones left out.
+/// The sorted names of a folder's entries whose paths `wanted` accepts, without hidden ones.
 ///
 /// # Errors
 /// If the folder cannot be read, or a name is not UTF-8.
-pub fn names_in(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
+pub fn list_names(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
     let io = |e: std::io::Error| Error::io(folder, &e);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
@@ -91,9 +90,9 @@ pub fn names_in(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Str
     Ok(names)
 }
 
-/// What a dataset says that is asked for a client which it does not have.
-pub fn no_client(client: &str, names: &[impl std::fmt::Display]) -> Error {
-    Error::data(format!("there is no client `{client}`")).help(format!("there are {}", quoted(names)))
+/// The error for a client that a dataset does not have.
+pub fn unknown_client(client: &str, names: &[impl std::fmt::Display]) -> Error {
+    Error::data(format!("there is no client `{client}`")).help(format!("its clients: {}", quoted(names)))
 }
 
 fn not_csv(path: &Path, error: &csv::Error) -> Error {

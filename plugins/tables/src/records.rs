@@ -1,37 +1,25 @@
-//! Records of a CSV file, each with the line on which it begins.
+//! Reads CSV records with the lines on which they begin.
 
 use std::collections::VecDeque;
-use std::io::{Read, Result};
+use std::io::{self, Read};
 
 use csv::StringRecord;
-use serde::de::{Deserialize, Deserializer, Error};
 
-/// Reads a key that says what stands between two columns.
-///
-/// # Errors
-/// If it is not one ASCII character that has no other meaning in CSV.
-pub fn delimiter<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u8, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match text.as_bytes() {
-        [one] if one.is_ascii() && !matches!(one, b'"' | b'\r' | b'\n') => Ok(*one),
-        _ => Err(D::Error::custom(format_args!("must be one ASCII character other than `\"`, not `{text}`"))),
-    }
-}
+/// Reads records one by one. Empty lines are not records.
+pub(crate) struct RecordReader(csv::Reader<LineTracker>);
 
-/// The records, read so far. Lines without any character are none.
-pub(crate) struct Records(csv::Reader<Lines>);
-
-impl Records {
+impl RecordReader {
     pub(crate) fn new(reader: Box<dyn Read + Send>, delimiter: u8) -> Self {
         let mut builder = csv::ReaderBuilder::new();
         builder.delimiter(delimiter).flexible(true).has_headers(false).buffer_capacity(1 << 16);
-        Self(builder.from_reader(Lines::new(reader)))
+        Self(builder.from_reader(LineTracker::new(reader)))
     }
 
-    /// Reads the next record, if there is one. Its position says the line on which it begins, as editors count lines.
+    /// Reads the next record, and returns whether there was one. Its position holds the line on which it begins, counted as
+    /// editors do.
     pub(crate) fn next(&mut self, record: &mut StringRecord) -> csv::Result<bool> {
         let more = self.0.read_record(record)?;
-        // The `csv` crate says where it began to look: before blank lines, or at the end of the record before.
+        // The position of the `csv` crate is where it began to search: before empty lines, or after the last record.
         if more && let Some(mut position) = record.position().cloned() {
             position.set_line(self.0.get_mut().line_of(position.byte()));
             record.set_position(Some(position));
@@ -40,61 +28,61 @@ impl Records {
     }
 }
 
-/// Passes bytes on and remembers where lines begin.
-struct Lines {
+/// Passes bytes through and remembers where lines begin.
+struct LineTracker {
     reader: Box<dyn Read + Send>,
-    /// The place of the next byte, and its line.
-    place: u64,
+    /// The offset of the next byte.
+    offset: u64,
+    /// The line of the last byte.
     line: u64,
-    /// What ended before that byte.
-    before: Option<u8>,
-    /// Where lines with any character begin, and their numbers, as far as no record was found there.
+    /// The last byte.
+    previous: Option<u8>,
+    /// The offsets and numbers of lines that are not empty and whose records have not been read yet.
     starts: VecDeque<(u64, u64)>,
 }
 
-impl Lines {
+impl LineTracker {
     fn new(reader: Box<dyn Read + Send>) -> Self {
-        Self { reader, place: 0, line: 0, before: None, starts: VecDeque::new() }
+        Self { reader, offset: 0, line: 0, previous: None, starts: VecDeque::new() }
     }
 
-    /// The line of the record that is the first behind this place.
-    fn line_of(&mut self, place: u64) -> u64 {
-        while self.starts.front().is_some_and(|(start, _)| *start < place) {
+    /// The line of the first record at or after this offset.
+    fn line_of(&mut self, offset: u64) -> u64 {
+        while self.starts.front().is_some_and(|(start, _)| *start < offset) {
             self.starts.pop_front();
         }
         self.starts.front().map_or(self.line, |(_, line)| *line)
     }
 
-    /// Counts a line that begins at the place of this byte.
-    fn begin(&mut self, place: u64, byte: u8) {
-        let halves_of_one_end = self.before == Some(b'\r') && byte == b'\n';
-        if halves_of_one_end {
+    /// Counts a line that begins at this offset with this byte.
+    fn begin(&mut self, offset: u64, byte: u8) {
+        if self.previous == Some(b'\r') && byte == b'\n' {
             return;
         }
         self.line += 1;
         if !matches!(byte, b'\r' | b'\n') {
-            self.starts.push_back((place, self.line));
+            self.starts.push_back((offset, self.line));
         }
     }
 }
 
-impl Read for Lines {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+impl Read for LineTracker {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         let bytes = &buffer[..read];
         let ends_line = |byte: u8| matches!(byte, b'\r' | b'\n');
-        // At the start of the text, and where the last piece ended with a line.
-        if let Some(&first) = bytes.first().filter(|_| self.before.is_none_or(ends_line)) {
-            self.begin(self.place, first);
+        // A line begins with the first byte of the text, and after a chunk that ended with a line break.
+        if let Some(&first) = bytes.first().filter(|_| self.previous.is_none_or(ends_line)) {
+            self.begin(self.offset, first);
         }
         for end in memchr::memchr2_iter(b'\n', b'\r', bytes) {
-            self.before = Some(bytes[end]);
+            self.previous = Some(bytes[end]);
             if let Some(&next) = bytes.get(end + 1) {
-                self.begin(self.place + end as u64 + 1, next);
+                self.begin(self.offset + end as u64 + 1, next);
             }
         }
-        self.before = bytes.last().copied().or(self.before);
-        self.place += read as u64;
+        self.previous = bytes.last().copied().or(self.previous);
+        self.offset += read as u64;
         Ok(read)
     }
 }
@@ -103,11 +91,11 @@ impl Read for Lines {
 mod tests {
     use super::*;
 
-    /// Gives so many bytes at a time.
+    /// Returns this many bytes at a time.
     struct Slow(Vec<u8>, usize);
 
     impl Read for Slow {
-        fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let count = self.1.min(self.0.len()).min(buffer.len());
             buffer[..count].copy_from_slice(&self.0[..count]);
             self.0.drain(..count);
@@ -116,7 +104,7 @@ mod tests {
     }
 
     fn records(text: &str, step: usize) -> Vec<(u64, String)> {
-        let mut records = Records::new(Box::new(Slow(text.as_bytes().to_vec(), step)), b',');
+        let mut records = RecordReader::new(Box::new(Slow(text.as_bytes().to_vec(), step)), b',');
         let (mut all, mut record) = (Vec::new(), StringRecord::new());
         while records.next(&mut record).unwrap() {
             all.push((record.position().unwrap().line(), record.iter().collect::<Vec<_>>().join("/")));
@@ -125,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_knows_the_line_on_which_it_begins() {
+    fn a_record_has_the_line_on_which_it_begins() {
         let text: &[(&str, &[(u64, &str)])] = &[
             ("", &[]),
             ("\n", &[]),

@@ -1,8 +1,9 @@
-//! Targets in units of their own spread.
+//! Standard scores of targets.
 
 use plugin_api::{Column, Context, Result, Scale, Table};
 
-/// The scale of training targets, those of all clients together.
+/// Mean and standard deviation (population, without Bessel's correction) of the training targets of all clients together.
+/// The deviation is 1 where the targets are equal or there are none.
 pub fn scale_of(parts: &[&[f32]]) -> Scale {
     let count: usize = parts.iter().map(|values| values.len()).sum();
     if count == 0 {
@@ -16,10 +17,10 @@ pub fn scale_of(parts: &[&[f32]]) -> Scale {
     Scale { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
 }
 
-/// The table with its targets as standard scores. Other columns are shared with the table given.
+/// The table with its target column as standard scores, `(value - mean) / deviation`. Other columns are shared, not copied.
 ///
 /// # Errors
-/// If it lacks the column of numbers.
+/// If the target is not a column of numbers.
 pub fn standardised(table: &Table, target: &str, Scale { mean, deviation }: Scale) -> Result<Table> {
     let score = |&y: &f32| ((f64::from(y) - mean) / deviation) as f32;
     let values: Vec<f32> = table.f32(target)?.iter().map(score).collect();
@@ -28,7 +29,7 @@ pub fn standardised(table: &Table, target: &str, Scale { mean, deviation }: Scal
     })
 }
 
-/// Keeps for the summary what a standard score stands for.
+/// Notes in the run's summary how to convert a standard score back.
 pub fn note_scale(task: &str, Scale { mean, deviation }: Scale, ctx: &Context<'_>) {
     ctx.note(&format!("standardised {task}"), format_args!("value = {mean:.6} + {deviation:.6} × score"));
 }

@@ -1,4 +1,4 @@
-//! Which rows are for testing, and which site gets which of the others: pure functions of numbers.
+//! Splits of rows: for training or testing, and among clients.
 
 use std::num::NonZeroUsize;
 
@@ -11,14 +11,14 @@ use serde::Deserialize;
 
 use crate::holdout::holdout;
 
-/// Clients `site-1`, `site-2`, …, each with a part of the training rows of every task and all of its test rows.
+/// Clients `site-1`, `site-2`, …, each with its own share of every task's training rows, and all of its test rows.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sites {
-    /// How many clients.
+    /// The number of clients.
     pub count: NonZeroUsize,
-    /// The concentration of the Dirichlet distribution that the parts' sizes are drawn from, for each task anew: the
-    /// smaller, the more unequal.
+    /// The concentration of the Dirichlet distribution from which the shares are drawn, for each task anew. Smaller
+    /// values make shares more unequal.
     #[schemars(range(min = MIN_ALPHA, max = MAX_ALPHA))]
     pub alpha: f64,
 }
@@ -26,72 +26,73 @@ pub struct Sites {
 const MIN_ALPHA: f64 = 1e-6;
 const MAX_ALPHA: f64 = 1e6;
 
-/// Where the rows of a task go, by their numbers.
+/// A split of a task's rows, given by their indices.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Deal {
-    /// The rows to train on, in random order unless the split is given.
+pub struct Split {
+    /// The training rows, in random order unless the split is given.
     pub train: Vec<usize>,
-    /// The rows to test on, in random order unless the split is given.
+    /// The test rows, in random order unless the split is given.
     pub test: Vec<usize>,
-    /// How many of the rows to train on each site gets, one site after the other; none if all are one client's.
-    pub sites: Vec<usize>,
+    /// How many of the training rows each site has: the first site the first ones, and so on. Empty if one client has all.
+    pub site_sizes: Vec<usize>,
 }
 
-impl Deal {
-    /// A deal at random, in which every row has exactly one place, and rows of one group are on one side; all are one
-    /// client's until they are [`shared`](Self::shared).
+impl Split {
+    /// A random split for one client. It never divides a group. [`across_sites`](Self::across_sites) assigns the training
+    /// rows to several clients.
     ///
-    /// `groups` has the group of each row, numbered from 0. `strata` has the part of the data that each belongs to, such
-    /// as its file, numbered alike: the fraction is met in each as closely as whole groups allow, taken at random. Where
-    /// a stratum has two groups or more, some of its rows are on either side, unless its groups reach into others that
-    /// would lose all rows to train on; a stratum of one group is trained on. Where each row is a group and all are one
-    /// stratum, `test_fraction` of the rows, rounded, are for testing.
+    /// `groups` has the group of each row, numbered from 0, and `strata` its stratum, such as its file, numbered alike.
+    /// The test fraction is met in each stratum as closely as whole groups, drawn at random, allow. A stratum of two groups
+    /// or more has rows on both sides, unless its groups reach into other strata that would lose all their training rows; a
+    /// stratum of one group is for training. Where each row is a group and all are in one stratum, `test_fraction` of the
+    /// rows, rounded, are for testing.
     pub fn random(groups: &[usize], strata: &[usize], test_fraction: f64, seed: Seed) -> Self {
         let (train, test) = holdout(groups, strata, test_fraction, &mut rng(seed, "test"));
-        Self { train, test, sites: Vec::new() }
+        Self { train, test, site_sizes: Vec::new() }
     }
 
-    /// The deal of rows of which it is known whether they are for testing, in their order; all are one client's.
+    /// The split of rows of which it is known whether they are for testing, in their order, for one client.
     pub fn given(for_testing: impl IntoIterator<Item = bool>) -> Self {
         let (test, train): (Vec<_>, Vec<_>) = for_testing.into_iter().enumerate().partition(|(_, test)| *test);
-        let numbers = |rows: Vec<(usize, bool)>| rows.into_iter().map(|(row, _)| row).collect();
-        Self { train: numbers(train), test: numbers(test), sites: Vec::new() }
+        let indices = |rows: Vec<(usize, bool)>| rows.into_iter().map(|(row, _)| row).collect();
+        Self { train: indices(train), test: indices(test), site_sizes: Vec::new() }
     }
 
-    /// The same deal to these sites. The rows to train on should be in random order.
+    /// The same split with the training rows assigned to these sites, if there are any. They should be in random order,
+    /// since sites get consecutive ranges of them.
     #[must_use]
-    pub fn shared(mut self, sites: Option<Sites>, seed: Seed) -> Self {
-        self.sites = sites.map_or_else(Vec::new, |Sites { count, alpha }| {
+    pub fn across_sites(mut self, sites: Option<Sites>, seed: Seed) -> Self {
+        self.site_sizes = sites.map_or_else(Vec::new, |Sites { count, alpha }| {
             lengths(self.train.len(), &proportions(count.get(), alpha, &mut rng(seed, "clients")))
         });
         self
     }
 
-    /// The same deal of some of the rows.
+    /// The same split of the rows that `keep` accepts: each stays on its side and at its site.
     #[must_use]
-    pub fn only(&self, keep: impl Fn(usize) -> bool) -> Self {
+    pub fn filter(&self, keep: impl Fn(usize) -> bool) -> Self {
         let kept = |rows: &[usize]| rows.iter().copied().filter(|&row| keep(row)).collect::<Vec<_>>();
-        let sites = self.parts().map(|part| kept(part).len()).collect();
-        Self { train: kept(&self.train), test: kept(&self.test), sites }
+        let site_sizes = self.site_rows().map(|part| kept(part).len()).collect();
+        Self { train: kept(&self.train), test: kept(&self.test), site_sizes }
     }
 
-    /// The rows to train on of each site.
-    pub fn parts(&self) -> impl Iterator<Item = &[usize]> {
+    /// The training rows of each site.
+    pub fn site_rows(&self) -> impl Iterator<Item = &[usize]> {
         let mut rest = &self.train[..];
-        self.sites.iter().map(move |&length| {
+        self.site_sizes.iter().map(move |&length| {
             let (part, after) = rest.split_at(length);
             rest = after;
             part
         })
     }
 
-    /// How many rows to train on no site gets.
-    pub fn lost(&self) -> usize {
-        if self.sites.is_empty() { 0 } else { self.train.len() - self.sites.iter().sum::<usize>() }
+    /// How many training rows belong to no site.
+    pub fn unassigned(&self) -> usize {
+        if self.site_sizes.is_empty() { 0 } else { self.train.len() - self.site_sizes.iter().sum::<usize>() }
     }
 }
 
-/// Brings rows into a random order that depends on the seed and their number alone.
+/// Shuffles rows; the order depends on the seed and on the number of rows only.
 pub fn shuffle(rows: &mut [usize], seed: Seed) {
     rows.shuffle(&mut rng(seed, "order"));
 }
@@ -100,12 +101,12 @@ fn rng(seed: Seed, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed.of(name).value())
 }
 
-/// One draw of the symmetric Dirichlet distribution: independent Gamma(alpha) variables over their sum.
+/// One draw of the symmetric Dirichlet distribution: independent Gamma(alpha) variables divided by their sum.
 ///
-/// A small alpha makes them underflow, so the work is done on logarithms: with `g` of Gamma(alpha + 1) and `e`
-/// exponential, `ln g − e / alpha` is the logarithm of a Gamma(alpha) variable (Marsaglia and Tsang 2000, section 6).
+/// They underflow for a small alpha, so their logarithms are drawn: with `g` from Gamma(alpha + 1) and `e` exponential,
+/// `ln g − e / alpha` is the logarithm of a Gamma(alpha) variable (Marsaglia and Tsang 2000, section 6).
 fn proportions(count: usize, alpha: f64, rng: &mut impl Rng) -> Vec<f64> {
-    let gamma = Gamma::new(alpha + 1.0, 1.0).expect("alpha is positive and finite by its key's check");
+    let gamma = Gamma::new(alpha + 1.0, 1.0).expect("the schema bounds alpha");
     let logs: Vec<f64> = (0..count).map(|_| gamma.sample(rng).ln() - rng.sample::<f64, _>(Exp1) / alpha).collect();
     let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let parts: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
@@ -113,7 +114,7 @@ fn proportions(count: usize, alpha: f64, rng: &mut impl Rng) -> Vec<f64> {
     parts.into_iter().map(|part| part / sum).collect()
 }
 
-/// Whole numbers in these proportions with the sum `total`, by the method of largest remainders.
+/// Whole numbers in these proportions whose sum is `total`, by the largest remainder method.
 fn lengths(total: usize, proportions: &[f64]) -> Vec<usize> {
     let exact: Vec<f64> = proportions.iter().map(|p| p * total as f64).collect();
     let mut lengths: Vec<usize> = exact.iter().map(|x| x.floor() as usize).collect();
@@ -127,98 +128,4 @@ fn lengths(total: usize, proportions: &[f64]) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rng(seed: u64) -> ChaCha8Rng {
-        ChaCha8Rng::seed_from_u64(seed)
-    }
-
-    #[test]
-    fn a_given_split_keeps_the_order_of_rows() {
-        let deal = Deal::given([false, true, false, false, true]);
-        assert_eq!((&deal.train[..], &deal.test[..], deal.parts().count()), (&[0, 2, 3][..], &[1, 4][..], 0));
-        let sites = Sites { count: 2.try_into().unwrap(), alpha: 1.0 };
-        let shared = deal.clone().shared(Some(sites), Seed::new(1));
-        assert_eq!((shared.parts().collect::<Vec<_>>().concat(), shared.lost()), (deal.train, 0));
-    }
-
-    #[test]
-    fn an_order_depends_on_seed_and_number_alone() {
-        let order = |seed| {
-            let mut rows: Vec<usize> = (0..50).collect();
-            shuffle(&mut rows, Seed::new(seed));
-            rows
-        };
-        assert_eq!(order(1), order(1));
-        assert_ne!(order(1), order(2));
-        let mut sorted = order(1);
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..50).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn the_fraction_is_met_in_each_stratum_and_groups_reach_across() {
-        // The same fifty sequences in two files, thirty of them and ten others in a third, and one row in a fourth.
-        let sequences = (0..50).chain(0..50).chain(20..60).chain([0]).collect::<Vec<usize>>();
-        let strata = [vec![0; 50], vec![1; 50], vec![2; 40], vec![3]].concat();
-        let deal = Deal::random(&sequences, &strata, 0.2, Seed::new(5));
-        let tested = |stratum| deal.only(|row| strata[row] == stratum).test.len();
-        assert_eq!([tested(0), tested(1), tested(3)], [10, 10, 0]);
-        assert!(tested(2).abs_diff(8) <= 1, "{}", tested(2));
-        let on = |rows: &[usize]| rows.iter().map(|&row| sequences[row]).collect::<std::collections::BTreeSet<_>>();
-        assert!(on(&deal.train).is_disjoint(&on(&deal.test)));
-    }
-
-    #[test]
-    fn no_row_is_lost_or_doubled_whatever_the_numbers() {
-        for alpha in [1e-6, 0.001, 0.1, 1.0, 100.0, 1e6] {
-            for (seed, rows, count) in [(1, 0, 1), (2, 1, 6), (3, 5, 100), (4, 1000, 6), (5, 1000, 999), (6, 137, 7)] {
-                for test_fraction in [0.001, 0.2, 0.999] {
-                    let sites = Sites { count: count.try_into().unwrap(), alpha };
-                    let groups: Vec<usize> = (0..rows).map(|row| row / 3).collect();
-                    let deal = Deal::random(&groups, &vec![0; rows], test_fraction, Seed::new(seed));
-                    let deal = deal.shared(Some(sites), Seed::new(seed));
-                    assert_eq!((deal.sites.len(), deal.lost(), deal.parts().count()), (count, 0, count));
-                    let parts = deal.parts().collect::<Vec<_>>().concat();
-                    assert_eq!(parts, deal.train);
-                    let mut all = [parts, deal.test].concat();
-                    all.sort_unstable();
-                    assert_eq!(all, (0..rows).collect::<Vec<_>>());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn some_of_the_rows_stay_where_they_were() {
-        let sites = Sites { count: 3.try_into().unwrap(), alpha: 1.0 };
-        let all: Vec<usize> = (0..60).collect();
-        let deal = Deal::random(&all, &[0; 60], 0.2, Seed::new(1)).shared(Some(sites), Seed::new(1));
-        let even = deal.only(|row| row % 2 == 0);
-        for (part, whole) in even.parts().zip(deal.parts()) {
-            assert_eq!(part, whole.iter().copied().filter(|row| row % 2 == 0).collect::<Vec<_>>());
-        }
-        assert_eq!(even.train.len() + even.test.len(), 30);
-    }
-
-    #[test]
-    fn alpha_says_how_equal_the_parts_are() {
-        let largest = |alpha| {
-            let mean =
-                (0..200).map(|seed| proportions(4, alpha, &mut rng(seed)).into_iter().fold(0.0, f64::max)).sum::<f64>();
-            mean / 200.0
-        };
-        // The largest of four: all of it, the harmonic mean sum (1 + 1/2 + 1/3 + 1/4) / 4 for a uniform cut, a quarter.
-        assert!(largest(0.001) > 0.98);
-        assert!((largest(1.0) - 25.0 / 48.0).abs() < 0.03, "{}", largest(1.0));
-        assert!((largest(1e6) - 0.25).abs() < 0.001);
-    }
-
-    #[test]
-    fn remainders_go_to_the_largest() {
-        assert_eq!(lengths(10, &[0.25, 0.25, 0.5]), [3, 2, 5]);
-        assert_eq!(lengths(7, &[0.5, 0.3, 0.2]), [4, 2, 1]);
-        assert_eq!(lengths(3, &[1.0, 0.0]), [3, 0]);
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Writing CSV files.
+//! Writes CSV files.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -8,27 +8,27 @@ use plugin_api::{Context, Error, Result};
 
 use crate::ROWS_PER_CHECK;
 
-/// How many bytes are gathered before they are written.
+/// How many bytes are buffered before they are written.
 const BLOCK: usize = 1 << 16;
 
-/// The fields of rows, as they will stand in the file.
-pub struct Fields {
+/// The fields of rows, encoded as CSV.
+pub struct RowWriter {
     delimiter: u8,
     bytes: Vec<u8>,
-    /// Where the row begins.
+    /// Where the current row begins.
     row: usize,
 }
 
-impl Fields {
+impl RowWriter {
     fn new(delimiter: u8) -> Self {
         Self { delimiter, bytes: Vec::with_capacity(BLOCK), row: 0 }
     }
 
-    /// Adds a field: these parts, one after the other. It is quoted where it has to be.
+    /// Adds a field, the concatenation of these parts. It is quoted if necessary.
     pub fn push(&mut self, parts: &[&str]) {
         let start = self.bytes.len();
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
-        // Looked at as a whole, without a way out inside, so that it is a comparison of vectors.
+        // Without an early exit, so that the compiler vectorises.
         let special = |byte: u8| (byte == self.delimiter) | (byte == b'"') | (byte == b'\n') | (byte == b'\r');
         if self.bytes[start..].iter().fold(false, |found, &byte| found | special(byte)) {
             let field = self.bytes.split_off(start);
@@ -41,12 +41,11 @@ impl Fields {
         self.bytes.push(self.delimiter);
     }
 
-    /// Ends the row.
-    fn end(&mut self) {
-        // The end of the row takes the place of the delimiter behind the last field.
+    fn end_row(&mut self) {
+        // The delimiter after the last field.
         self.bytes.pop();
         if self.bytes.len() == self.row {
-            // An empty line would be no row.
+            // An empty line would not be a record.
             self.bytes.extend(b"\"\"");
         }
         self.bytes.push(b'\n');
@@ -61,24 +60,24 @@ impl Fields {
     }
 }
 
-/// Writes a file of so many rows that appears whole or not at all. `row` adds the fields of the row of a number, one at
-/// least.
+/// Writes a file with a header and this number of rows, which appears complete or not at all. `row` adds the fields of the
+/// row with an index, at least one.
 ///
 /// # Errors
-/// If the file cannot be written, or the call shall stop.
+/// If the file cannot be written, or the call is cancelled.
 pub fn write_csv(
     path: &Path,
     delimiter: u8,
     header: &[String],
     rows: usize,
     ctx: &Context<'_>,
-    row: impl FnMut(usize, &mut Fields),
+    row: impl FnMut(usize, &mut RowWriter),
 ) -> Result<()> {
     let part = path.with_extension("csv.part");
     let written = write_part(&part, delimiter, header, rows, ctx, row);
     let moved = written.and_then(|()| fs::rename(&part, path).map_err(|e| Error::io(path, &e)));
     if moved.is_err() {
-        // That it could not be written is what matters, and what is left of it is not the file.
+        // The first error is the one to report.
         let _ = fs::remove_file(&part);
     }
     moved
@@ -90,19 +89,19 @@ fn write_part(
     header: &[String],
     rows: usize,
     ctx: &Context<'_>,
-    mut row: impl FnMut(usize, &mut Fields),
+    mut row: impl FnMut(usize, &mut RowWriter),
 ) -> Result<()> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let mut file = File::create(path).map_err(io)?;
-    let mut fields = Fields::new(delimiter);
+    let mut fields = RowWriter::new(delimiter);
     header.iter().for_each(|name| fields.push(&[name]));
-    fields.end();
-    for done in 0..rows {
-        if done.is_multiple_of(ROWS_PER_CHECK) {
+    fields.end_row();
+    for index in 0..rows {
+        if index.is_multiple_of(ROWS_PER_CHECK) {
             ctx.check()?;
         }
-        row(done, &mut fields);
-        fields.end();
+        row(index, &mut fields);
+        fields.end_row();
         if fields.bytes.len() >= BLOCK {
             fields.write(&mut file).map_err(io)?;
         }
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_what_the_csv_crate_writes() {
+    fn written_files_equal_those_of_the_csv_crate() {
         let plain = "EVQ".repeat(BLOCK);
         let texts = ["", "a", "a,b", "a;b", "\"", "say \"so\"", "a\nb", "a\rb", " a\t", "é|🧬", "#", &plain];
         let folder = tempfile::tempdir().unwrap();
@@ -126,7 +125,7 @@ mod tests {
             for columns in 1..=3 {
                 let row = |row: usize| (0..columns).map(move |column| texts[(row * 5 + column * 7) % texts.len()]);
                 let header: Vec<String> = row(0).map(str::to_owned).collect();
-                let fields = |at: usize, fields: &mut Fields| row(at).for_each(|text| fields.push(&[text]));
+                let fields = |at: usize, fields: &mut RowWriter| row(at).for_each(|text| fields.push(&[text]));
                 write_csv(&path, delimiter, &header, texts.len(), &Context::new(&Silent), fields).unwrap();
                 let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
                 writer.write_record(&header).unwrap();
@@ -139,11 +138,11 @@ mod tests {
 
     #[test]
     fn a_field_of_parts_is_one_field() {
-        let mut fields = Fields::new(b',');
+        let mut fields = RowWriter::new(b',');
         fields.push(&["a,", "|", "\"b"]);
         fields.push(&[]);
         fields.push(&["c", "|", "d"]);
-        fields.end();
+        fields.end_row();
         assert_eq!(fields.bytes, b"\"a,|\"\"b\",,c|d\n");
     }
 }

@@ -1,13 +1,23 @@
-//! What tests need that not every machine has, and how they say that they were skipped.
+//! What the tests of several crates share: data that not every machine has, and a host that records.
 //!
 //! A test that cannot do its work calls [`skip`] and returns. The line reaches the terminal although the harness
 //! captures a test's output. Where `FEDPLUG_NO_SKIPS` is set to 1, as in CI, a test that is skipped fails.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod recorder;
+
 use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
+
+pub use recorder::Recorder;
+
+/// A configuration for `proptest!` with this many cases, which are the same in every run.
+pub fn cases(cases: u32) -> proptest::test_runner::Config {
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(0);
+    proptest::test_runner::Config { cases, rng_seed, failure_persistence: None, ..Default::default() }
+}
 
 /// Says why the running test is skipped.
 ///

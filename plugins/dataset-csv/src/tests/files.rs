@@ -1,9 +1,9 @@
-//! What is read of files, told of them and written.
+//! Reading, reporting and writing of files.
 
 use super::*;
 
 #[test]
-fn text_is_kept_or_read_as_a_sequence_and_numbers_without_what_does_not_show() {
+fn text_is_kept_or_read_as_a_sequence_and_numbers_are_trimmed() {
     let root = folder(&[("a.tsv", "\u{feff}seq\tage \ty\n\"\u{200b} E V\nQ \"\t\u{a0}1.5\t\u{202d}-2e1\n")]);
     for (text, expected) in [("plain", "E V\nQ"), ("sequence", "EVQ")] {
         let keys = json!({ "files": "ROOT/*.tsv", "delimiter": "\t", "number-inputs": ["age"], "clients": "by-task", "text": text });
@@ -15,31 +15,29 @@ fn text_is_kept_or_read_as_a_sequence_and_numbers_without_what_does_not_show() {
 }
 
 #[test]
-fn what_cannot_be_used_is_told_file_by_file() {
+fn skipped_rows_and_files_are_reported_per_file() {
     let bad = "seq,y,who\nA,1,n\n,1,n\nA,,n\nA,1,\u{200b}\nA,nan,n\nA,1e99,n\nA,1\n\n";
     let root = folder(&[("a.csv", bad), ("b.csv", "seq,who\nA,n\n"), ("c.csv", ""), ("d.csv", "seq,y,who\n")]);
-    let lines = Lines::default();
-    let ctx = Context::new(&lines).with_seed(Seed::new(1));
+    let recorder = Recorder::default();
+    let ctx = Context::new(&recorder).with_seed(Seed::new(1));
     let keys = json!({ "files": "ROOT/*.csv", "clients": { "column": "who" } });
     let description = csv(&root, keys).describe(&ctx).unwrap();
     assert_eq!(description.sources.iter().map(|s| s.rows).collect::<Vec<_>>(), [1, 0, 0, 0]);
     assert!(description.sources.iter().all(|source| source.sha256.len() == 64));
-    let told: Vec<String> = lines.0.into_inner().unwrap();
-    let told: Vec<String> = told.iter().map(|l| l.replace(&format!("{}/", root.path().display()), "")).collect();
     let reasons = "wrong number of columns (line 8), no `seq` (line 3), no `y` (2, first on line 4), no `who` (line 5), \
                    `y` is not a finite number (line 7)";
     assert_eq!(
-        told,
+        recorder.lines_below(root.path()),
         [
             format!("a.csv: 6 of 7 rows skipped: {reasons}"),
             "b.csv: file skipped: it has no column `y`, only `seq`, `who`".to_owned(),
             "c.csv: file skipped: it is empty".to_owned(),
-            "d.csv: file skipped: it has no row".to_owned(),
+            "d.csv: file skipped: it has no rows".to_owned(),
         ]
     );
     let keys = json!({ "files": ["ROOT/b.csv", "ROOT/d.csv"], "clients": "by-task" });
     let error = csv(&root, keys).describe(&Context::new(&Silent)).unwrap_err();
-    assert_eq!(error.message(), "task `y` has no usable row");
+    assert_eq!(error.message(), "task `y` has no usable rows");
     assert_eq!(error.hint(), Some("a row needs a text in `seq`, a finite number in `y`"));
     assert_eq!(error.causes().len(), 2);
 }
@@ -58,7 +56,7 @@ fn missing_values_are_missing_in_every_column() {
 }
 
 #[test]
-fn why_a_number_is_none_is_told() {
+fn reasons_for_invalid_numbers_are_reported() {
     let root =
         folder(&[("a.csv", "seq,age,y,set\nA,>1,1,train\nA,1,7 8,train\nA,\"1,5\",1,train\nA,1,1,x\nA,1,1,train\n")]);
     let keys = json!({ "files": "ROOT/a.csv", "number-inputs": ["age"], "clients": "by-task", "test-column": "set" });
@@ -75,18 +73,18 @@ fn why_a_number_is_none_is_told() {
 #[test]
 fn sequences_are_read_in_upper_case_and_their_letters_reported() {
     let root = folder(&[("a.csv", "seq,y\nev q,1\nEVX,2\n0,3\nEVQ,4\n")]);
-    for (text, expected, told) in
+    for (text, expected, warnings) in
         [("sequence", vec!["EVQ", "EVQ", "EVX"], 4), ("plain", vec!["0", "EVQ", "EVX", "ev q"], 0)]
     {
-        let lines = Lines::default();
+        let recorder = Recorder::default();
         let keys = json!({ "files": "ROOT/a.csv", "clients": "by-task", "text": text });
         let mut csv = csv(&root, keys);
-        let task = csv.load("y", &Context::new(&lines).with_seed(Seed::new(1))).unwrap().remove(0);
+        let task = csv.load("y", &Context::new(&recorder).with_seed(Seed::new(1))).unwrap().remove(0);
         let mut all = [texts(&task.train, "seq"), texts(&task.test, "seq")].concat();
         all.sort_unstable();
         assert_eq!(all, expected);
-        // Lower case, letters, a row without a chain; and that one sequence then has two values.
-        assert_eq!(lines.0.into_inner().unwrap().len(), told);
+        // Lower case, other letters, a row without a chain, and one sequence that then has two values.
+        assert_eq!(recorder.lines().len(), warnings);
     }
 }
 
@@ -107,22 +105,22 @@ fn a_decimal_comma_is_read_and_written_again() {
     let mut other = keys;
     other["delimiter"] = ",".into();
     let error = csv(&root, other).describe(&ctx()).unwrap_err();
-    let cause = "a.csv: its columns stand between `;`, not `,`; set `delimiter = \";\"` (9 rows)";
+    let cause = "a.csv: its columns are separated by `;`, not `,`; set `delimiter = \";\"` (9 rows)";
     assert!(error.causes()[0].ends_with(cause), "{:?}", error.causes());
 }
 
 #[test]
-fn a_value_that_cannot_name_a_client_is_told_with_its_file_and_line() {
+fn invalid_client_names_are_errors_with_file_and_line() {
     for name in ["a/b", "a\\b", ".hidden", "server", &"x".repeat(256)] {
         let root = folder(&[("a.csv", &format!("seq,y,who\nA,1,n\nA,1,{name}\n"))]);
         let keys = json!({ "files": "ROOT/a.csv", "clients": { "column": "who" } });
         let error = csv(&root, keys).describe(&ctx()).unwrap_err();
         let place = root.path().join("a.csv");
-        assert_eq!(error.to_string(), format!("{}:3: `{name}` cannot name a client", place.display()));
+        assert_eq!(error.to_string(), format!("{}:3: `{name}` cannot be the name of a client", place.display()));
     }
     let root = folder(&[("server.csv", &numbered(0..3))]);
     let error = csv(&root, json!({ "clients": { "pattern": "ROOT/{client}.csv" } })).describe(&ctx()).unwrap_err();
-    assert!(error.to_string().ends_with("server.csv: `server` cannot name a client"), "{error}");
+    assert!(error.to_string().ends_with("server.csv: `server` cannot be the name of a client"), "{error}");
 }
 
 #[test]
@@ -160,12 +158,12 @@ fn prepared_data_are_read_again_to_the_same_bits() {
             assert_eq!(both[0], both[1]);
         }
         let error = raw.prepare(out.path(), &ctx()).unwrap_err();
-        assert_eq!(error.message(), "there is such a file already");
+        assert_eq!(error.message(), "the file already exists");
     }
 }
 
 #[test]
-fn rows_to_be_predicted_come_with_the_inputs_in_the_files_order() {
+fn rows_for_prediction_keep_the_order_of_the_file() {
     let root = folder(&[("x.csv", "age,id,\u{feff}seq\n1,7, E V \n2.5,8,Q\n3,9,L\n"), ("half.csv", "seq\nA\n")]);
     let keys = json!({
         "files": "ROOT/none.csv", "clients": "by-task",
@@ -187,7 +185,7 @@ fn rows_to_be_predicted_come_with_the_inputs_in_the_files_order() {
         }
         assert_eq!((seqs, ages), (vec!["E V".into(), "Q".into(), "L".into()], vec![1.0, 2.5, 3.0]));
     }
-    // A file that is enough for one task alone.
+    // A file with the inputs of one task only.
     csv.open_rows(&root.path().join("half.csv"), &ctx()).unwrap();
     let table = csv.next_rows(9, &ctx()).unwrap();
     let inputs = table.columns().map(|(name, _)| name).filter(|name| plugin_api::cell_name(name).is_none());
@@ -195,7 +193,7 @@ fn rows_to_be_predicted_come_with_the_inputs_in_the_files_order() {
 }
 
 #[test]
-fn fasta_records_fill_the_columns_of_text() {
+fn fasta_records_fill_text_columns() {
     let root = folder(&[("one.fa", ">a 1\nEVQ\n>b\nQ\n"), ("two.fa", ">a_L\nDIQ\n>a_H\nEVQ\n")]);
     let read = |file: &str, keys: serde_json::Value| {
         let mut csv = csv(&root, keys);
@@ -209,23 +207,24 @@ fn fasta_records_fill_the_columns_of_text() {
     let two = json!({ "files": "none.csv", "clients": "by-task", "inputs": ["vl", "vh"] });
     let two = read("two.fa", two).unwrap();
     assert_eq!((texts(&two, "vh"), texts(&two, "vl")), (vec!["EVQ".to_owned()], vec!["DIQ".to_owned()]));
-    // It has no numbers, and nothing says which of any two texts a record is.
+    // FASTA has no numbers, and these names do not say which column is which chain.
     for keys in [json!({ "number-inputs": ["age"] }), json!({ "inputs": ["seq", "antigen"] })] {
         let mut keys = keys;
         keys["files"] = "none.csv".into();
         keys["clients"] = "by-task".into();
         let error = read("one.fa", keys).unwrap_err();
-        assert_eq!(error.message(), "a FASTA file has one text a record, and the model reads other columns");
+        assert_eq!(error.message(), "FASTA records cannot fill the model's input columns");
     }
 }
 
 #[test]
-fn what_cannot_be_predicted_is_told_with_its_line() {
+fn rows_that_cannot_be_predicted_are_errors_with_their_line() {
     for (text, wanted) in [
         ("age,y\n1,2\n", "x.csv:1: has no column `seq`"),
         ("seq,age\nA,1\n ,2\n", "x.csv:3: no `seq`"),
         ("seq,age\r\nA,1\r\nNA,2\r\n", "x.csv:3: no `seq`, only `NA`"),
         ("seq,age\nA,1\nB\n", "x.csv:3: no `age`"),
+        ("age,seq,id, seq\n1,A,2,B\n", "x.csv:1: columns 2 and 4 are both named `seq`"),
         ("seq,age\nA,one\n", "x.csv:2: `age` is not a finite number"),
         ("seq,age\nnan,1\n", "x.csv:2: no `seq`, only `nan`"),
         ("seq,age\nA,NA\n", "x.csv:2: no `age`, only `NA`"),
@@ -233,8 +232,24 @@ fn what_cannot_be_predicted_is_told_with_its_line() {
     ] {
         let root = folder(&[("x.csv", text)]);
         let mut csv = csv(&root, json!({ "files": "none.csv", "clients": "by-task", "number-inputs": ["age"] }));
-        let told = csv.open_rows(&root.path().join("x.csv"), &ctx()).and_then(|()| csv.next_rows(9, &ctx()).map(drop));
-        let told = told.unwrap_err().to_string();
-        assert!(told.ends_with(wanted), "{told}");
+        let result =
+            csv.open_rows(&root.path().join("x.csv"), &ctx()).and_then(|()| csv.next_rows(9, &ctx()).map(drop));
+        let error = result.unwrap_err().to_string();
+        assert!(error.ends_with(wanted), "{error}");
+    }
+}
+
+#[test]
+fn a_required_column_with_a_namesake_is_an_error_that_names_file_and_columns() {
+    for (header, wanted) in [
+        ("seq,y,note,note,who", None),
+        ("seq,y,y,id,who", Some("columns 2 and 3 are both named `y`")),
+        ("seq,y,id,\u{feff} seq,who", Some("columns 1 and 4 are both named `seq`")),
+        ("who,y,seq,id,who", Some("columns 1 and 5 are both named `who`")),
+    ] {
+        let root = folder(&[("a.csv", &format!("{header}\nA,1,1,1,n\nC,2,2,2,n\n"))]);
+        let keys = json!({ "files": "ROOT/a.csv", "text": "plain", "clients": { "column": "who" } });
+        let error = csv(&root, keys).describe(&ctx()).err().map(|error| error.to_string());
+        assert_eq!(error, wanted.map(|wanted| format!("{}/a.csv:1: {wanted}", root.path().display())), "{header}");
     }
 }

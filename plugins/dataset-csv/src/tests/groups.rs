@@ -1,4 +1,4 @@
-//! Rows that belong together: sequences on one side of a split, files that are tasks, targets of one scale.
+//! Groups of rows on one side of a split, files as tasks, scales of targets, and audits.
 
 use std::collections::BTreeSet;
 
@@ -6,20 +6,19 @@ use plugin_api::ORIGIN;
 
 use super::*;
 
-/// What is told of such data while it is described.
-fn told(root: &TempDir, keys: Value) -> Vec<String> {
-    let lines = Lines::default();
-    csv(root, keys).describe(&Context::new(&lines).with_seed(Seed::new(42))).unwrap();
-    let told = lines.0.into_inner().unwrap();
-    told.iter().map(|line| line.replace(&format!("{}/", root.path().display()), "")).collect()
+/// The warnings and notes of a description.
+fn warnings(root: &TempDir, keys: Value) -> Vec<String> {
+    let recorder = Recorder::default();
+    csv(root, keys).describe(&Context::new(&recorder).with_seed(Seed::new(42))).unwrap();
+    recorder.lines_below(root.path())
 }
 
-fn overlaps(told: &[String]) -> Vec<&str> {
-    told.iter().map(String::as_str).filter(|line| line.contains("in training")).collect()
+fn overlaps(warnings: &[String]) -> Vec<&str> {
+    warnings.iter().map(String::as_str).filter(|line| line.contains("in training, so")).collect()
 }
 
 /// The sequences of all training tables, and those of all test tables.
-fn sides(csv: &mut Csv) -> [BTreeSet<String>; 2] {
+fn sides(csv: &mut CsvDataset) -> [BTreeSet<String>; 2] {
     let names: Vec<String> = csv.describe(&ctx()).unwrap().clients.into_iter().map(|client| client.name).collect();
     let mut sides = [BTreeSet::new(), BTreeSet::new()];
     for task in names.iter().flat_map(|name| csv.load(name, &ctx()).unwrap()) {
@@ -30,7 +29,7 @@ fn sides(csv: &mut Csv) -> [BTreeSet<String>; 2] {
 }
 
 #[test]
-fn rows_of_one_sequence_stay_on_one_side_unless_they_shall_not() {
+fn rows_of_one_sequence_stay_on_one_side_unless_not_grouped() {
     // Each of forty sequences three times.
     let rows: String = (0..120).map(|i| format!("S{},{i}\n", i % 40)).collect();
     let root = folder(&[("a.csv", &format!("seq,y\n{rows}"))]);
@@ -38,13 +37,13 @@ fn rows_of_one_sequence_stay_on_one_side_unless_they_shall_not() {
         let keys = json!({ "files": "ROOT/a.csv", "clients": clients });
         let [train, test] = sides(&mut csv(&root, keys.clone()));
         assert!(train.is_disjoint(&test) && test.len() == 8, "{test:?}");
-        assert!(overlaps(&told(&root, keys.clone())).is_empty());
+        assert!(overlaps(&warnings(&root, keys.clone())).is_empty());
         let mut none = keys;
         none["group-by"] = "none".into();
         let [train, test] = sides(&mut csv(&root, none.clone()));
         assert!(!train.is_disjoint(&test));
-        let told = told(&root, none);
-        let lines = overlaps(&told);
+        let warnings = warnings(&root, none);
+        let lines = overlaps(&warnings);
         assert!(
             lines[0].ends_with(
                 "of 24 test rows have their sequence in training, so its scores are too good; \
@@ -56,7 +55,7 @@ fn rows_of_one_sequence_stay_on_one_side_unless_they_shall_not() {
 }
 
 #[test]
-fn similar_sequences_stay_on_one_side_if_they_shall() {
+fn similar_sequences_stay_on_one_side_if_grouped_by_identity() {
     // Twenty families of five, whose members differ in their last letter.
     let rows: String =
         (0..100).map(|i| format!("{}{}{},{i}\n", "EVQLVE".repeat(i % 20 + 1), "W", b"ACDEF"[i / 20] as char)).collect();
@@ -79,14 +78,14 @@ fn overlaps_of_given_splits_and_of_other_clients_are_counted() {
     ]);
     let count = "test rows have their sequence in training, so its scores are too good";
     let files = json!({ "files": "ROOT/train.csv", "test-files": "ROOT/test.csv", "clients": "by-task" });
-    assert_eq!(overlaps(&told(&root, files)), [format!("task `y`: 2 of 3 {count}")]);
+    assert_eq!(overlaps(&warnings(&root, files)), [format!("task `y`: 2 of 3 {count}")]);
     let column = json!({ "files": "ROOT/set.csv", "test-column": "set", "clients": "by-task" });
-    assert_eq!(overlaps(&told(&root, column)), [format!("task `y`: 1 of 2 {count}")]);
+    assert_eq!(overlaps(&warnings(&root, column)), [format!("task `y`: 1 of 2 {count}")]);
     // Either client tests on another sequence than it trains on, and with this seed the other trains on it.
     let clients = json!({ "pattern": "ROOT/{client}.csv" });
     let each = json!({ "files": ["ROOT/n.csv", "ROOT/s.csv"], "clients": clients, "seed": 1 });
-    let why = "each client's rows are split on their own, and others train on them";
-    assert_eq!(overlaps(&told(&root, each)), [format!("task `y`: 2 of 2 {count}; {why}")]);
+    let why = "clients are split independently, and others train on these sequences";
+    assert_eq!(overlaps(&warnings(&root, each)), [format!("task `y`: 2 of 2 {count}; {why}")]);
 }
 
 #[test]
@@ -119,7 +118,7 @@ fn each_file_is_a_task_that_clients_share_by_its_name() {
 }
 
 #[test]
-fn targets_are_standardised_for_each_task_and_prepared_in_their_own_unit() {
+fn targets_are_standardised_for_each_task_but_not_when_prepared() {
     let root = folder(&[("a.csv", &numbered(0..50)), ("b.csv", &numbered(1000..1100))]);
     let keys = json!({ "files": "ROOT/*.csv", "clients": { "count": 3, "alpha": 1.0 }, "task-per": "file", "standardise": true });
     let mut csv = csv(&root, keys);
@@ -157,7 +156,7 @@ fn targets_are_standardised_for_each_task_and_prepared_in_their_own_unit() {
 }
 
 #[test]
-fn each_row_says_where_it_came_from() {
+fn each_row_has_its_file_and_line() {
     let root = folder(&[("a.csv", "seq,y\nA,1\n,2\n\"B\nC\",3\nD,4\n"), ("b.csv", "seq,y\nE,5\n")]);
     let mut csv = csv(&root, json!({ "files": "ROOT/*.csv", "clients": "by-task" }));
     let task = csv.load("y", &ctx()).unwrap().remove(0);
@@ -174,16 +173,16 @@ fn each_row_says_where_it_came_from() {
 }
 
 #[test]
-fn keys_that_have_no_influence_or_no_meaning_are_errors() {
+fn keys_without_effect_are_errors() {
     let root = folder(&[("a.csv", &numbered(0..5))]);
     for (keys, wanted) in [
         (
             json!({ "files": "ROOT/a.csv", "test-column": "set", "group-by": "sequence" }),
-            "`group-by`: no row is split at random, so there is no influence of it",
+            "`group-by`: has no effect, since no rows are split at random",
         ),
         (
             json!({ "files": "ROOT/a.csv", "inputs": [], "number-inputs": ["age"], "group-by": { "identity": 0.9 } }),
-            "`group-by`: task `y` has no text that could be similar",
+            "`group-by`: task `y` has no text inputs to compare",
         ),
     ] {
         let mut keys = keys;
@@ -192,5 +191,20 @@ fn keys_that_have_no_influence_or_no_meaning_are_errors() {
     }
     let keys = json!({ "files": "ROOT/*.csv", "exclude": "ROOT/?.csv", "clients": "by-task" });
     let error = csv(&root, keys).describe(&ctx()).unwrap_err();
-    assert_eq!(error.to_string(), "`exclude`: no file of `files` is left");
+    assert_eq!(error.to_string(), "`exclude`: all files of `files` are excluded");
+}
+
+#[test]
+fn sequences_that_another_task_trains_on_are_counted() {
+    let root = folder(&[("a.csv", "seq,y,set\nA,1,train\nB,2,test\n"), ("b.csv", "seq,y,set\nB,1,train\nC,2,test\n")]);
+    let tasks = json!([{ "name": "a", "files": "ROOT/a.csv" }, { "name": "b", "files": "ROOT/b.csv" }]);
+    let keys = json!({ "clients": "by-task", "test-column": "set", "task": tasks });
+    let count = "1 of 1 test rows have a sequence that other tasks train on: `b`";
+    assert_eq!(
+        warnings(&root, keys),
+        [
+            format!("task `a`: {count}; a trunk that tasks share has seen it"),
+            format!("note overlap across tasks a: {count}")
+        ]
+    );
 }

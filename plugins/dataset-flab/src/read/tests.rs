@@ -1,11 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::tests::Lines;
+use crate::tests::lines_below;
+use test_support::Recorder;
 
 type Read = (Vec<(String, f32)>, Vec<(String, usize)>, Vec<String>);
 
-/// Reads these bytes as a file `a.csv`: its rows, what was left out, and the warnings without the folder's path.
+/// Reads these bytes as a file `a.csv`: its rows, the skipped rows by reason, and the warnings.
 fn file(bytes: impl AsRef<[u8]>) -> Read {
     file_with(json!({}), bytes)
 }
@@ -21,14 +22,14 @@ fn file_with(keys: Value, bytes: impl AsRef<[u8]>) -> Read {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.csv");
     std::fs::write(&path, bytes).unwrap();
-    let lines = Lines::default();
+    let recorder = Recorder::default();
     let mut rows = Vec::new();
-    let (_, source) = read(&path, &config(keys), Form::Raw, &Context::new(&lines), |_, _, antibody| {
+    let (_, source) = read(&path, &config(keys), ReadMode::Raw, &Context::new(&recorder), |_, _, antibody| {
         rows.extend(antibody.map(|antibody| (antibody.combined.concat(), antibody.fitness)));
     })
     .unwrap();
     assert_eq!((source.rows, source.sha256.len()), (rows.len(), 64));
-    (rows, source.skipped, lines.without(folder.path()))
+    (rows, source.skipped, lines_below(&recorder, folder.path()))
 }
 
 fn one(text: &str, fitness: f32) -> Vec<(String, f32)> {
@@ -36,25 +37,25 @@ fn one(text: &str, fitness: f32) -> Vec<(String, f32)> {
 }
 
 #[test]
-fn a_plain_file_says_nothing() {
+fn a_plain_file_causes_no_warning() {
     assert_eq!(file("heavy,light,fitness\nEV,DI,1.5\n"), (one("EV|DI", 1.5), vec![], vec![]));
 }
 
 #[test]
-fn columns_stand_in_any_order_and_others_are_ignored() {
+fn columns_may_be_in_any_order_and_others_are_ignored() {
     assert_eq!(file("id,fitness,light,heavy\r\n7,-2e-1,DI,EV").0, one("EV|DI", -0.2));
 }
 
 #[test]
-fn rows_are_left_out_with_their_reasons() {
+fn unusable_rows_are_skipped_with_their_reasons() {
     let text =
         "heavy,light,fitness\nA,B,1\n,B,1\nA,,1\nA,B,\nA,B,  \nA,B,?\nA,B,NaN\nA,B,inf\nA,B,1e99\nA,B\nA,B,1,2\n\n";
     let (rows, skipped, lines) = file(text);
     assert_eq!(rows, one("A|B", 1.0));
     let expected = [
         ("wrong number of columns", 2),
-        ("no heavy chain; `chains = \"any\"` takes single chains", 1),
-        ("no light chain; `chains = \"any\"` takes single chains", 1),
+        ("no heavy chain; `chains = \"any\"` accepts single chains", 1),
+        ("no light chain; `chains = \"any\"` accepts single chains", 1),
         ("no `fitness`", 4),
         ("`fitness` is not a finite number", 2),
     ];
@@ -63,7 +64,7 @@ fn rows_are_left_out_with_their_reasons() {
         lines,
         [
             "a.csv: 10 of 11 rows skipped: wrong number of columns (2, first on line 11), no heavy chain; `chains = \"any\"` \
-          takes single chains (line 3), no light chain; `chains = \"any\"` takes single chains (line 4), no `fitness` (4, \
+          accepts single chains (line 3), no light chain; `chains = \"any\"` accepts single chains (line 4), no `fitness` (4, \
           first on line 5), `fitness` is not a finite number (2, first on line 9)"
         ]
     );
@@ -95,9 +96,9 @@ fn other_encodings_are_read() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_left_out_as_a_whole() {
+fn unusable_files_are_skipped_as_a_whole() {
     let (rows, skipped, lines) = file("heavy,fitness\nA,1\nB,2\n");
-    let (reason, advice) = ("it has no column `light`", "; `chains = \"heavy\"` takes single chains");
+    let (reason, advice) = ("it has no column `light`", "; `chains = \"heavy\"` accepts single chains");
     assert_eq!((rows, skipped), (vec![], vec![(format!("{reason}{advice}"), 2)]));
     assert_eq!(lines, [format!("a.csv: file skipped: {reason}, only `heavy`, `fitness`{advice}")]);
     let lines = file("heavy,light,Kd\nA,B,1\n").2;
@@ -107,28 +108,52 @@ fn a_file_that_cannot_be_used_is_left_out_as_a_whole() {
         assert_eq!((rows, skipped), (vec![], vec![("it is empty".to_owned(), 0)]));
         assert_eq!(lines, ["a.csv: file skipped: it is empty"]);
     }
-    assert_eq!(file("heavy,light,fitness\n").2, ["a.csv: file skipped: it has no row"]);
+    assert_eq!(file("heavy,light,fitness\n").2, ["a.csv: file skipped: it has no rows"]);
 }
 
 #[test]
-fn a_row_with_too_few_fields_is_whole_where_the_reference_keeps_it() {
+fn a_column_with_a_namesake_is_an_error_only_if_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    let problem = |chains: &str, mode: ReadMode, header: &str| {
+        std::fs::write(&path, format!("{header}\nA,B,1,C,2\n")).unwrap();
+        let ctx = Context::new(&plugin_api::context::Silent);
+        let read = read(&path, &config(json!({ "chains": chains })), mode, &ctx, |_, _, _| ());
+        read.err().map(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    };
+    for mode in [ReadMode::Raw, ReadMode::KeepUnusable] {
+        assert_eq!(problem("paired", mode, "heavy,light,fitness,note,note"), None);
+        assert_eq!(problem("paired", mode, "heavy,light,fitness,combined,combined"), None);
+        assert_eq!(problem("heavy", mode, "heavy,light,fitness,light,id"), None);
+        let twice = problem("light", mode, "heavy,light,fitness, Light,light");
+        assert_eq!(twice.unwrap(), "a.csv:1: columns 2 and 5 are both named `light`");
+        let twice = problem("paired", mode, "heavy,light,fitness,note,\u{200b}fitness");
+        assert_eq!(twice.unwrap(), "a.csv:1: columns 3 and 5 are both named `fitness`");
+    }
+    let twice = problem("paired", ReadMode::Prepared, "heavy,heavy,fitness,combined,combined");
+    assert_eq!(twice.unwrap(), "a.csv:1: columns 4 and 5 are both named `combined`");
+}
+
+#[test]
+fn short_rows_are_kept_for_the_published_split() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.csv");
     std::fs::write(&path, "heavy,light,fitness,note\nA,B,1\nA,B\n   \nA,B,2,x,y\nNA,B,3,x\n").unwrap();
-    let lines = Lines::default();
+    let recorder = Recorder::default();
     let mut rows = Vec::new();
     let take = |record: &StringRecord, _: usize, antibody: Option<Antibody<'_>>| {
         rows.push((record.len(), antibody.map(|antibody| antibody.fitness)));
     };
-    let (names, source) = read(&path, &config(json!({})), Form::Whole, &Context::new(&lines), take).unwrap();
+    let (names, source) =
+        read(&path, &config(json!({})), ReadMode::KeepUnusable, &Context::new(&recorder), take).unwrap();
     assert_eq!((rows, names.len(), source.rows), (vec![(3, Some(1.0)), (2, None), (4, None)], 4, 1));
-    let reasons = "wrong number of columns (line 5), no heavy chain; `chains = \"any\"` takes single chains (line 6), \
+    let reasons = "wrong number of columns (line 5), no heavy chain; `chains = \"any\"` accepts single chains (line 6), \
                    no `fitness` (line 3)";
-    assert_eq!(lines.without(folder.path()), [format!("a.csv: 3 of 4 rows skipped: {reasons}")]);
+    assert_eq!(lines_below(&recorder, folder.path()), [format!("a.csv: 3 of 4 rows skipped: {reasons}")]);
 }
 
 #[test]
-fn not_a_number_and_infinity_are_no_fitness() {
+fn fitness_must_be_a_finite_number() {
     for (text, reason) in [
         ("NaN", "no `fitness`"),
         ("-nan", "no `fitness`"),
@@ -148,9 +173,9 @@ fn not_a_number_and_infinity_are_no_fitness() {
 }
 
 #[test]
-fn a_missing_chain_is_no_chain() {
+fn missing_chains_are_recognised() {
     for text in ["NaN", "nan", "NA", "None", "n/a", "NULL", "#N/A", "<NA>", "-", ".", "?", "0", "\u{a0}na "] {
-        let reason = "no light chain; `chains = \"any\"` takes single chains";
+        let reason = "no light chain; `chains = \"any\"` accepts single chains";
         let (rows, skipped, _) = file(format!("heavy,light,fitness\nA,{text},1\nC,D,2\n"));
         assert_eq!((rows, skipped), (one("C|D", 2.0), vec![(reason.to_owned(), 1)]), "{text}");
         let (rows, skipped, _) = file_with(json!({ "chains": "any" }), format!("heavy,light,fitness\nA,{text},1\n"));
@@ -159,7 +184,7 @@ fn a_missing_chain_is_no_chain() {
 }
 
 #[test]
-fn single_chains_are_read_where_they_are_asked_for() {
+fn single_chains_are_read_on_request() {
     let nanobodies = "heavy,fitness\nEVQ,1\n,2\nQVQ,3\n";
     let both = "heavy,light,fitness\nA,B,1\nC,,2\n,D,3\n,,4\n";
     for (chains, text, expected, skipped) in [
@@ -178,7 +203,7 @@ fn single_chains_are_read_where_they_are_asked_for() {
 }
 
 #[test]
-fn letters_are_read_in_upper_case_and_unusual_ones_reported() {
+fn chains_are_read_in_upper_case_and_unusual_letters_reported() {
     let (rows, skipped, lines) = file("heavy,light,fitness\nevq,DIQ,1\nEVQ,diX,2\nE V*,DIQ,3\nEVQ,,4\n");
     let texts: Vec<_> = rows.iter().map(|(text, _)| text.as_str()).collect();
     assert_eq!((texts, skipped.len()), (vec!["EVQ|DIQ", "EVQ|DIX", "EV*|DIQ"], 1));
@@ -192,7 +217,7 @@ fn letters_are_read_in_upper_case_and_unusual_ones_reported() {
 }
 
 #[test]
-fn letters_are_those_of_chains_that_are_read() {
+fn only_letters_of_chains_that_are_read_are_reported() {
     let text = "heavy,light,fitness\nEVQ,nan,1\nQVQ,x*,2\n";
     assert_eq!(file_with(json!({ "chains": "heavy" }), text).2, Vec::<String>::new());
     let lines = file_with(json!({ "chains": "any" }), text).2;
@@ -206,22 +231,22 @@ fn letters_are_those_of_chains_that_are_read() {
 }
 
 #[test]
-fn another_delimiter_is_read_where_it_is_asked_for_and_named_where_it_is_not() {
+fn other_delimiters_are_read_on_request_and_otherwise_named() {
     let semicolons = "\u{feff}\"heavy\";\"light\";fitness\r\nA;B;\"7,25\"\r\nC;D;8\r\n";
     let (rows, skipped, lines) = file(semicolons);
-    let reason = "its columns stand between `;`, not `,`; set `delimiter = \";\"`";
+    let reason = "its columns are separated by `;`, not `,`; set `delimiter = \";\"`";
     assert_eq!((rows, skipped), (vec![], vec![(reason.to_owned(), 2)]));
     assert_eq!(lines, [format!("a.csv: file skipped: {reason}")]);
     let keys = json!({ "delimiter": ";", "decimal": "," });
     let (rows, skipped, lines) = file_with(keys.clone(), semicolons);
     assert_eq!((rows, skipped, lines), ([one("A|B", 7.25), one("C|D", 8.0)].concat(), vec![], vec![]));
-    let other = "its columns stand between `,`, not `;`; set `delimiter = \",\"`";
+    let other = "its columns are separated by `,`, not `;`; set `delimiter = \",\"`";
     assert_eq!(file_with(keys, "heavy,light,fitness\nA,B,1\n").1[0].0, other);
     assert!(file("heavy\tlight\tfitness\nA\tB\t1\n").1[0].0.ends_with("set `delimiter = \"\\t\"`"));
 }
 
 #[test]
-fn a_separator_too_many_costs_no_row() {
+fn surplus_separators_cost_no_row() {
     for text in [
         "heavy,light,fitness\nA,B,1,\nC,D,2\nE,F,3,,\u{a0}\n",
         "heavy,light,fitness,\nA,B,1\nC,D,2,\nE,F,3,,\n",
@@ -240,7 +265,7 @@ fn a_separator_too_many_costs_no_row() {
 }
 
 #[test]
-fn what_is_no_table_is_skipped_by_what_it_is() {
+fn files_that_are_not_tables_are_skipped_and_named() {
     let lines = file("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n").2;
     assert_eq!(
         lines,
@@ -256,14 +281,19 @@ fn a_million_rows_take_little_more_memory_than_their_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.csv");
     std::fs::write(&path, &text).unwrap();
-    let (mut texts, mut sum) = (fedplug_tables::text::Texts::default(), 0.0);
-    let (_, source) =
-        read(&path, &config(json!({})), Form::Raw, &Context::new(&plugin_api::context::Silent), |_, _, antibody| {
+    let (mut texts, mut sum) = (fedplug_tables::text::TextBuffer::default(), 0.0);
+    let (_, source) = read(
+        &path,
+        &config(json!({})),
+        ReadMode::Raw,
+        &Context::new(&plugin_api::context::Silent),
+        |_, _, antibody| {
             let Antibody { combined, fitness } = antibody.unwrap();
             texts.push(combined);
             sum += f64::from(fitness);
-        })
-        .unwrap();
+        },
+    )
+    .unwrap();
     assert_eq!((source.rows, source.skipped, sum), (1_000_000, vec![], 499_500_000.0));
     assert_eq!((texts.get(0), texts.get(999_999)), ("H0|L", "H999999|L"));
     // Bytes: a text's own and eight for its end, each in a vector that may be twice as large as needed.
@@ -287,6 +317,6 @@ fn a_long_reading_stops_on_request() {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heavy,light,fitness\nA,B,1\n").unwrap();
-    let error = read(file.path(), &config(json!({})), Form::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
+    let error = read(file.path(), &config(json!({})), ReadMode::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
     assert_eq!(*error.kind(), plugin_api::ErrorKind::Cancelled);
 }

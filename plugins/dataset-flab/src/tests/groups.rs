@@ -1,4 +1,4 @@
-//! Rows that belong together: antibodies on one side of a split, files that are tasks, and what is told of both.
+//! Groups of rows on one side of a split, files as tasks, and audits.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use plugin_api::ORIGIN;
 
 use super::*;
 
-/// A folder with these files.
+/// A temporary folder with these files.
 fn files(files: &[(&str, String)]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for (name, rows) in files {
@@ -18,20 +18,20 @@ fn files(files: &[(&str, String)]) -> TempDir {
     root
 }
 
-/// Rows of these antibodies, whose fitness is their number and something.
+/// Rows of these antibodies, whose fitness is their number plus `more`.
 fn rows(antibodies: std::ops::Range<usize>, more: f32) -> String {
     antibodies.map(|i| format!("H{i},L,{}\n", i as f32 + more)).collect()
 }
 
-/// What is told of the data while it is described.
-fn told(root: &Path, keys: Value) -> Vec<String> {
-    let lines = Lines::default();
-    flab(root, keys).describe(&Context::new(&lines).with_seed(Seed::new(42))).unwrap();
-    lines.without(root)
+/// The warnings and notes of a description.
+fn warnings(root: &Path, keys: Value) -> Vec<String> {
+    let recorder = Recorder::default();
+    flab(root, keys).describe(&Context::new(&recorder).with_seed(Seed::new(42))).unwrap();
+    lines_below(&recorder, root)
 }
 
-fn overlaps(told: &[String]) -> Vec<&str> {
-    told.iter().map(String::as_str).filter(|line| line.contains("in training, so")).collect()
+fn overlaps(warnings: &[String]) -> Vec<&str> {
+    warnings.iter().map(String::as_str).filter(|line| line.contains("in training, so")).collect()
 }
 
 fn antibodies(table: &Table) -> BTreeSet<String> {
@@ -45,7 +45,7 @@ fn tasks(flab: &mut Flab) -> Vec<Task> {
 }
 
 #[test]
-fn an_antibody_stays_on_one_side_unless_it_shall_not() {
+fn an_antibody_stays_on_one_side_unless_not_grouped() {
     let root =
         files(&[("tm/a.csv", rows(0..40, 0.0)), ("tm/b.csv", rows(0..40, 0.1)), ("tm/c.csv", rows(20..60, 0.2))]);
     for clients in [json!("by-task"), json!({ "count": 3, "alpha": 0.5 })] {
@@ -58,7 +58,7 @@ fn an_antibody_stays_on_one_side_unless_it_shall_not() {
         let train: BTreeSet<String> = tables.iter().flat_map(|task| antibodies(&task.train)).collect();
         assert!(train.is_disjoint(&antibodies(&tables[0].test)));
         assert_eq!((train.len() + antibodies(&tables[0].test).len(), tables[0].test.rows()), (60, 24));
-        assert!(overlaps(&told(root.path(), keys(json!({})))).is_empty());
+        assert!(overlaps(&warnings(root.path(), keys(json!({})))).is_empty());
         for (more, advice) in [
             (json!({ "group-by": "none" }), "`group-by = \"sequence\"` keeps them apart"),
             (json!({ "split": "reference" }), "`split = \"random\"` keeps them apart"),
@@ -69,31 +69,31 @@ fn an_antibody_stays_on_one_side_unless_it_shall_not() {
             let test = tables[0].test.text("combined").unwrap();
             let count = test.iter().filter(|text| train.contains(*text)).count();
             let count = format!("{count} of 24 test rows have their sequence in training");
-            let lines = told(root.path(), keys(more));
+            let lines = warnings(root.path(), keys(more));
             assert_eq!(overlaps(&lines), [format!("task `tm`: {count}, so its scores are too good; {advice}")]);
-            assert!(lines.contains(&format!("overlap tm: {count}")), "no note in {lines:?}");
-            // And once more where the split was prepared.
+            assert!(lines.contains(&format!("note overlap tm: {count}")), "no note in {lines:?}");
+            // The prepared split has the same overlap.
             let out = tempfile::tempdir().unwrap();
             flab.prepare(out.path(), &ctx()).unwrap();
-            let lines = told(out.path(), keys(json!({})));
+            let lines = warnings(out.path(), keys(json!({})));
             assert!(overlaps(&lines)[0].starts_with(&format!("task `tm`: {count}")), "{lines:?}");
         }
     }
 }
 
 #[test]
-fn a_task_that_is_one_group_is_trained_on_and_that_is_told() {
+fn a_task_that_is_one_group_has_no_test_rows_and_a_warning() {
     let root = files(&[("tm/a.csv", (0..9).map(|i| format!("EVQLVESGG{i},L,{i}\n")).collect())]);
     let keys = json!({ "tasks": ["tm"], "group-by": { "identity": 0.9 } });
     assert_eq!(
-        told(root.path(), keys.clone()),
-        ["`tm`: all 9 rows are one group of `group-by`, so all are trained on"]
+        warnings(root.path(), keys.clone()),
+        ["`tm`: all 9 rows are one group of `group-by`, so there are no test rows"]
     );
     assert_eq!(tasks(&mut flab(root.path(), keys))[0].test.rows(), 0);
 }
 
 #[test]
-fn the_reference_does_not_group() {
+fn the_published_split_does_not_group() {
     let keys = |by: &str| config::read(&json!({ "root": "x", "split": "reference", "group-by": by })).unwrap();
     assert!(Flab::new(keys("none"), &ctx()).is_ok());
     let error = Flab::new(keys("sequence"), &ctx()).err().unwrap();
@@ -101,7 +101,7 @@ fn the_reference_does_not_group() {
 }
 
 #[test]
-fn each_file_is_a_task_of_its_own_with_its_own_scale_and_antibodies_on_one_side_in_all() {
+fn each_file_is_a_task_with_its_own_scale_and_antibodies_are_on_one_side_in_all() {
     let root = files(&[
         ("aggregation/CST_HIC.csv", rows(0..50, 0.0)),
         ("aggregation/CST SAS.csv", rows(0..50, 1000.0)),
@@ -146,7 +146,7 @@ fn each_file_is_a_task_of_its_own_with_its_own_scale_and_antibodies_on_one_side_
                     assert!((scale.restore(score.into()) - number - more).abs() < 1e-2, "{text} {score}");
                 }
             }
-            // What is prepared is run by the same keys.
+            // Prepared data is used with the same keys.
             let out = tempfile::tempdir().unwrap();
             raw.prepare(out.path(), &ctx()).unwrap();
             let mut prepared = flab(out.path(), keys);
@@ -164,7 +164,7 @@ fn each_file_is_a_task_of_its_own_with_its_own_scale_and_antibodies_on_one_side_
 }
 
 #[test]
-fn files_are_chosen_by_patterns() {
+fn files_are_selected_by_patterns() {
     let root = files(&[
         ("tm/a_HIC.csv", rows(0..9, 0.0)),
         ("tm/b_HIC.csv", rows(9..15, 0.0)),
@@ -176,21 +176,20 @@ fn files_are_chosen_by_patterns() {
     assert_eq!(read(json!({ "tasks": ["tm"], "files": "*_HIC.csv" })), [9, 6]);
     assert_eq!(read(json!({ "tasks": ["tm"], "files": ["*_HIC.csv"], "exclude": ["tm/a*"] })), [6]);
     let error = flab(root.path(), json!({ "tasks": ["tm"], "exclude": "*_hic.csv" })).describe(&ctx()).unwrap_err();
-    assert_eq!(error.to_string(), "`exclude`: `*_hic.csv` names no file");
+    assert_eq!(error.to_string(), "`exclude`: `*_hic.csv` matches no file");
 }
 
 #[test]
-fn copies_repeats_contradictions_and_units_are_told_and_nothing_is_dropped() {
+fn identical_files_repeats_contradictions_and_units_are_reported_and_nothing_is_dropped() {
     let kd = || rows(0..20, 60.0);
     let root = files(&[
         ("tm/d44_Kd.csv", kd()),
         ("tm/d44_kd.csv", kd()),
         ("tm/e.csv", kd().replace("H3,L,63\n", "H3,L,-75.5\n")),
     ]);
-    let same =
-        format!("files with the same bytes, all of which are used: {0}/tm/d44_Kd.csv, {0}/tm/d44_kd.csv", "ROOT");
-    let lines = told(root.path(), json!({ "tasks": ["tm"] }));
-    let assays = "; where files are different assays, `task-per = \"file\"` makes each a task";
+    let same = format!("identical files, all of them used: {0}/tm/d44_Kd.csv, {0}/tm/d44_kd.csv", "ROOT");
+    let lines = warnings(root.path(), json!({ "tasks": ["tm"] }));
+    let assays = "; if the files are different assays, `task-per = \"file\"` makes each a task";
     assert_eq!(
         lines,
         [
@@ -208,16 +207,18 @@ fn copies_repeats_contradictions_and_units_are_told_and_nothing_is_dropped() {
     let molar = (0..20).map(|i| format!("M{i},L,{}e-9\n", i + 1)).collect();
     let root = files(&[("binding/kd_M.csv", molar), ("binding/neglog.csv", rows(5..12, 0.0))]);
     assert_eq!(
-        told(root.path(), json!({ "tasks": ["binding"] })),
-        ["task `binding`: medians of its files lie decades apart, 1.1e-8 in binding/kd_M.csv and 8e0 in \
-          binding/neglog.csv: are they in one unit? `task-per = \"file\"` makes each file a task"]
+        warnings(root.path(), json!({ "tasks": ["binding"] })),
+        [
+            "task `binding`: the medians of its files differ by a factor of ten or more, 1.1e-8 in binding/kd_M.csv and 8e0 in \
+          binding/neglog.csv: are they in one unit? `task-per = \"file\"` makes each file a task"
+        ]
     );
-    assert!(told(root.path(), json!({ "tasks": ["binding"], "task-per": "file" })).is_empty());
+    assert!(warnings(root.path(), json!({ "tasks": ["binding"], "task-per": "file" })).is_empty());
 }
 
-/// As pandas concatenates files: those without the target have rows as well, which count until they are loaded.
+/// As with `pandas.concat`: rows of files without the target take part in the split.
 #[test]
-fn the_reference_counts_the_rows_of_files_without_the_target() {
+fn the_published_split_includes_rows_of_files_without_the_target() {
     let root = files(&[("tm/a.csv", rows(0..20, 0.0))]);
     let without: String = (20..40).map(|i| format!("H{i},L,no bind\n")).collect();
     fs::write(root.path().join("tm/b.csv"), format!("heavy,light,KD\n{without}")).unwrap();
@@ -235,14 +236,17 @@ fn the_reference_counts_the_rows_of_files_without_the_target() {
     let lines: Vec<&str> = test.lines().collect();
     assert_eq!(lines[..3], ["heavy,light,fitness,KD,combined", "H19,L,19.0,,H19|L", "H16,L,16.0,,H16|L"]);
     assert_eq!((lines.len(), lines[4]), (9, "H26,L,,no bind,H26|L"));
-    let told = told(root.path(), keys("reference"));
-    assert_eq!(told[0], "tm/b.csv: no column `fitness`; its rows count in the split as published");
+    let warnings = warnings(root.path(), keys("reference"));
+    assert_eq!(
+        warnings[0],
+        "tm/b.csv: no column `fitness`; its rows take part in the split, as in the published preparation"
+    );
     let random = flab(root.path(), keys("random")).load("tm", &ctx()).unwrap().remove(0);
     assert_eq!((random.train.rows(), random.test.rows()), (16, 4));
 }
 
 #[test]
-fn each_row_says_where_it_came_from_before_and_after_it_is_prepared() {
+fn each_row_has_its_file_and_line_before_and_after_it_is_prepared() {
     let root = files(&[("tm/a.csv", "H0,L,0\nH1,,9\nH2,L,2\n".into()), ("tm/b.csv", "H3,L,3\n".into())]);
     let origins = |root: &Path, keys: Value| {
         let task = flab(root, keys).load("tm", &ctx()).unwrap().remove(0);
@@ -273,15 +277,41 @@ fn each_row_says_where_it_came_from_before_and_after_it_is_prepared() {
 }
 
 #[test]
-fn what_overlaps_in_real_measurements_is_gone_by_default() {
+fn antibodies_that_another_folder_trains_on_are_counted() {
+    let root = files(&[("tm/a.csv", rows(0..40, 0.0)), ("binding/b.csv", rows(20..60, 0.1))]);
+    let out = tempfile::tempdir().unwrap();
+    let keys = json!({ "tasks": ["tm", "binding"], "clients": { "count": 2, "alpha": 1.0 } });
+    let mut raw = flab(root.path(), keys.clone());
+    let all = tasks(&mut raw);
+    let shared = |task: usize, other: usize| {
+        let trained: BTreeSet<String> =
+            all.iter().skip(other).step_by(2).flat_map(|task| antibodies(&task.train)).collect();
+        all[task].test.text("combined").unwrap().iter().filter(|text| trained.contains(*text)).count()
+    };
+    let expected: Vec<String> = [("tm", "binding", shared(0, 1)), ("binding", "tm", shared(1, 0))]
+        .iter()
+        .map(|(task, other, count)| format!("note overlap across tasks {task}: {count} of 8 test rows have a sequence that other tasks train on: `{other}`"))
+        .collect();
+    raw.prepare(out.path(), &ctx()).unwrap();
+    // The split of the measurements and the prepared one.
+    for root in [root.path(), out.path()] {
+        let notes: Vec<String> =
+            warnings(root, keys.clone()).into_iter().filter(|line| line.starts_with("note overlap across")).collect();
+        assert_eq!(notes, expected);
+    }
+    assert!(warnings(root.path(), json!({ "tasks": ["tm"] })).is_empty());
+}
+
+#[test]
+fn real_measurements_overlap_only_across_tasks_by_default() {
     let Some(shared) = std::env::var_os("FEDPLUG_SHARED") else {
         eprintln!("skipped: FEDPLUG_SHARED does not name the folder with flab/data");
         return;
     };
     let root = PathBuf::from(shared).join("flab/data");
     let count = |keys: Value| -> Vec<String> {
-        let told = told(&root, keys);
-        overlaps(&told).iter().map(|line| line.split(" test rows").next().unwrap().to_owned()).collect()
+        let warnings = warnings(&root, keys);
+        overlaps(&warnings).iter().map(|line| line.split(" test rows").next().unwrap().to_owned()).collect()
     };
     assert_eq!(
         count(json!({ "group-by": "none" })),
@@ -294,4 +324,20 @@ fn what_overlaps_in_real_measurements_is_gone_by_default() {
     );
     assert!(count(json!({})).is_empty());
     assert!(count(json!({ "task-per": "file" })).is_empty());
+    // Folders are split independently, and most have the same 137 clinical-stage antibodies.
+    let across: Vec<String> = warnings(&root, json!({}))
+        .iter()
+        .filter_map(|line| line.strip_prefix("note overlap across tasks ")?.split_once(" test rows"))
+        .map(|(count, _)| count.to_owned())
+        .collect();
+    assert_eq!(
+        across,
+        [
+            "aggregation: 162 of 162",
+            "expression: 27 of 27",
+            "immunogenicity: 19 of 43",
+            "polyreactivity: 108 of 108",
+            "tm: 27 of 27",
+        ]
+    );
 }

@@ -1,4 +1,4 @@
-//! The reference's split against the published preparation's own files, which `parity/flab-splits.json` describes.
+//! `split = "reference"` compared with the published files, which `parity/flab-splits.json` describes.
 
 use std::fs;
 
@@ -87,22 +87,22 @@ fn prepared_and_loaded_rows_are_the_published_ones() {
 }
 
 #[test]
-fn the_rows_that_the_reference_loses_are_told_and_lost_nowhere_else() {
+fn only_the_published_split_loses_rows_and_warns_of_them() {
     let root = folder(&[("tm", 137)]);
     let warnings = |split: &str| {
-        let lines = Lines::default();
+        let recorder = Recorder::default();
         let keys = json!({ "tasks": ["tm"], "split": split, "clients": { "count": 6, "alpha": 1.0 } });
-        let description = flab(root.path(), keys).describe(&Context::new(&lines)).unwrap();
+        let description = flab(root.path(), keys).describe(&Context::new(&recorder)).unwrap();
         let train: usize = description.clients.iter().map(|client| client.tasks[0].train).sum();
-        (train, lines.without(root.path()))
+        (train, lines_below(&recorder, root.path()))
     };
-    let lost = "task `tm`: 1 of 109 rows to train on belong to no client, as in the published preparation";
+    let lost = "task `tm`: 1 of 109 training rows belong to no client, as in the published preparation";
     assert_eq!(warnings("reference"), (108, vec![lost.to_owned()]));
     assert_eq!(warnings("random"), (110, vec![]));
 }
 
 #[test]
-fn the_reference_has_its_own_seed_and_takes_another() {
+fn the_published_split_has_a_default_seed_and_accepts_another() {
     let root = folder(&[("tm", 10)]);
     let test = |keys: Value, seed| {
         let ctx = Context::new(&Silent).with_seed(Seed::new(seed));

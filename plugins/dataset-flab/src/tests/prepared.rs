@@ -1,4 +1,4 @@
-//! What is prepared, and runs from it.
+//! Prepared data, and its use.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn with(mut keys: Value, more: Value) -> Value {
 }
 
 #[test]
-fn a_run_of_what_was_prepared_is_that_of_the_measurements() {
+fn prepared_data_gives_the_tables_of_the_measurements() {
     let root = folder(&[("tm", 100), ("binding", 7)]);
     fs::write(root.path().join("tm/bad.csv"), "heavy,light,fitness\nA,B,\nA,,1\nA,B\nA,B,C,D\nA,B,3e0\n").unwrap();
     for split in ["random", "reference"] {
@@ -106,7 +106,7 @@ fn no_row_is_lost_or_doubled_by_a_random_split() {
 }
 
 #[test]
-fn nothing_is_overwritten_and_nothing_prepared_twice() {
+fn files_are_not_overwritten_and_data_is_not_prepared_twice() {
     let root = folder(&[("tm", 9), ("binding", 9)]);
     let out = tempfile::tempdir().unwrap();
     let tasks = json!({ "tasks": ["tm", "binding"] });
@@ -114,19 +114,19 @@ fn nothing_is_overwritten_and_nothing_prepared_twice() {
     let taken = out.path().join("binding/test_data.csv");
     fs::write(&taken, "mine").unwrap();
     let error = flab(root.path(), tasks.clone()).prepare(out.path(), &ctx()).unwrap_err();
-    assert_eq!(error.to_string(), format!("{}: there is such a file already", taken.display()));
+    assert_eq!(error.to_string(), format!("{}: the file already exists", taken.display()));
     assert_eq!((names(out.path()), read(&taken)), (vec!["binding/test_data.csv".to_owned()], "mine".to_owned()));
     fs::remove_file(taken).unwrap();
     flab(root.path(), tasks.clone()).prepare(out.path(), &ctx()).unwrap();
     let error = flab(out.path(), tasks).prepare(&out.path().join("again"), &ctx()).unwrap_err();
-    assert_eq!(error.message(), "the data is prepared already");
+    assert_eq!(error.message(), "the data is already prepared");
 }
 
 #[test]
-fn a_file_that_cannot_be_written_whole_does_not_appear() {
+fn a_file_that_cannot_be_written_completely_does_not_appear() {
     let root = folder(&[("tm", 9)]);
     let out = tempfile::tempdir().unwrap();
-    // A folder stands where the file would grow.
+    // A folder has the name of the temporary file.
     let part = out.path().join("tm/test_data.csv.part");
     fs::create_dir_all(&part).unwrap();
     let error = flab(root.path(), json!({ "tasks": ["tm"] })).prepare(out.path(), &ctx()).unwrap_err();
@@ -135,24 +135,24 @@ fn a_file_that_cannot_be_written_whole_does_not_appear() {
 }
 
 #[test]
-fn keys_and_files_without_influence_on_prepared_data_are_told() {
+fn keys_and_files_ignored_for_prepared_data_cause_warnings() {
     let root = folder(&[("tm", 9)]);
     let out = tempfile::tempdir().unwrap();
     flab(root.path(), json!({ "tasks": ["tm"] })).prepare(out.path(), &ctx()).unwrap();
     fs::write(out.path().join("tm/more.csv"), "").unwrap();
-    let lines = Lines::default();
+    let recorder = Recorder::default();
     let keys = json!({ "tasks": ["tm"], "split": "reference", "seed": 1 });
-    flab(out.path(), keys).describe(&Context::new(&lines)).unwrap();
-    let told = lines.without(out.path());
-    let first = format!("{}: the data is prepared, so there is no influence of `split`, `seed`", out.path().display());
-    assert_eq!(told, [first.as_str(), "tm: not read beside prepared data: `more.csv`"]);
+    flab(out.path(), keys).describe(&Context::new(&recorder)).unwrap();
+    let lines = lines_below(&recorder, out.path());
+    let first = format!("{}: the data is already prepared; ignored: `split`, `seed`", out.path().display());
+    assert_eq!(lines, [first.as_str(), "tm: not read, since the data is prepared: `more.csv`"]);
     let sites = json!({ "tasks": ["tm"], "clients": { "count": 2, "alpha": 1.0 } });
     let error = flab(out.path(), sites).describe(&ctx()).unwrap_err();
-    assert_eq!(error.message(), "the data is prepared without clients, not for 2");
+    assert_eq!(error.message(), "the data was prepared without clients, not for 2");
 }
 
 #[test]
-fn prepared_files_are_read_by_combined_or_by_chains_and_need_the_target() {
+fn prepared_files_have_combined_or_chains_and_need_the_target() {
     let out = tempfile::tempdir().unwrap();
     let tm = out.path().join("tm");
     fs::create_dir(&tm).unwrap();
@@ -162,7 +162,7 @@ fn prepared_files_are_read_by_combined_or_by_chains_and_need_the_target() {
     let task = prepared.load("tm", &ctx()).unwrap().remove(0);
     assert_eq!(task.train.text("combined").unwrap().iter().collect::<Vec<_>>(), ["A|B"]);
     assert_eq!(task.test.text("combined").unwrap().iter().collect::<Vec<_>>(), ["E|F"]);
-    let single = |chain: &str| format!("no {chain} chain; `chains = \"any\"` takes single chains");
+    let single = |chain: &str| format!("no {chain} chain; `chains = \"any\"` accepts single chains");
     let skipped = [
         ("no heavy or light chain".to_owned(), 1),
         (single("heavy"), 1),
@@ -199,7 +199,7 @@ fn of_a_million_rows_none_is_lost_or_doubled() {
     }
     assert_eq!(parts, 7);
     assert!(seen.iter().all(|&times| times == 1));
-    // All that is not for testing stands in one file as well.
+    // All training rows are in one file as well.
     let train = read(&out.path().join("tm/train_data.csv")).lines().count() - 1;
     assert_eq!(train, ROWS - read(&out.path().join("tm/test_data.csv")).lines().count() + 1);
 }
@@ -209,12 +209,12 @@ fn what_was_described_is_not_read_again_and_tables_are_no_hindrance() {
     let root = folder(&[("tm", 9)]);
     fs::write(root.path().join("tm/b.csv"), "heavy,light,fitness\nA,B,\nA,B,1\n").unwrap();
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let lines = Lines::default();
-    let ctx = Context::new(&lines).with_seed(Seed::new(42)).with_threads(3);
+    let recorder = Recorder::default();
+    let ctx = Context::new(&recorder).with_seed(Seed::new(42)).with_threads(3);
     let mut flab = flab(root.path(), json!({ "tasks": ["tm"], "clients": { "count": 3, "alpha": 1.0 } }));
     flab.describe(&ctx).unwrap();
     let files = flab.prepare(one.path(), &ctx).unwrap();
-    assert_eq!(lines.without(root.path()), ["tm/b.csv: 1 of 2 rows skipped: no `fitness` (line 2)"]);
+    assert_eq!(lines_below(&recorder, root.path()), ["tm/b.csv: 1 of 2 rows skipped: no `fitness` (line 2)"]);
     // On one thread, and after tables were made.
     flab.load("site-1", &super::ctx()).unwrap();
     for (a, b) in files.iter().zip(flab.prepare(two.path(), &super::ctx()).unwrap()) {

@@ -4,7 +4,7 @@
 
 use std::sync::Mutex;
 
-use filter_compress::{Compress, Config, Method, Of};
+use filter_compress::{Compress, Config, Method, Quantity};
 use plugin_api::context::{Host, Silent};
 use plugin_api::{Context, Element, Filter, Level, Message, Params, Result, Tensor};
 
@@ -52,7 +52,7 @@ pub fn config(method: Method) -> Config {
     Config::new(method)
 }
 
-pub fn of(method: Method, of: Of) -> Config {
+pub fn of(method: Method, of: Quantity) -> Config {
     Config { of: Some(of), ..Config::new(method) }
 }
 

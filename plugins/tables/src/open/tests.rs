@@ -13,7 +13,7 @@ fn at(name: &str, bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
     (folder, path)
 }
 
-fn text(opened: &mut Opened) -> String {
+fn text(opened: &mut TextFile) -> String {
     let mut text = String::new();
     opened.reader.read_to_string(&mut text).unwrap();
     text
@@ -21,13 +21,13 @@ fn text(opened: &mut Opened) -> String {
 
 fn read(bytes: &[u8]) -> (String, Option<&'static str>) {
     let (_folder, path) = at("a.csv", bytes);
-    let mut opened = open(&path).unwrap();
-    (text(&mut opened), opened.doubt)
+    let mut opened = open_text(&path).unwrap();
+    (text(&mut opened), opened.encoding_warning)
 }
 
 fn refused(name: &str, bytes: &[u8]) -> String {
     let (_folder, path) = at(name, bytes);
-    open(&path).err().unwrap().message().to_owned()
+    open_text(&path).err().unwrap().message().to_owned()
 }
 
 fn gz(bytes: &[u8]) -> Vec<u8> {
@@ -51,7 +51,7 @@ fn zip(members: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn a_character_may_lie_across_two_chunks() {
+fn characters_across_two_chunks_are_decoded() {
     for before in CHUNK - 4..=CHUNK {
         for character in ["é", "€", "🧬"] {
             let text = "A".repeat(before) + character + &"B".repeat(CHUNK);
@@ -60,12 +60,12 @@ fn a_character_may_lie_across_two_chunks() {
     }
     let mut torn = "A".repeat(CHUNK - 1).into_bytes();
     torn.extend(b"\xe2\x82");
-    let (text, doubt) = read(&torn);
-    assert_eq!((text, doubt.is_some()), ("A".repeat(CHUNK - 1) + "â\u{201a}", true));
+    let (text, encoding_warning) = read(&torn);
+    assert_eq!((text, encoding_warning.is_some()), ("A".repeat(CHUNK - 1) + "â\u{201a}", true));
 }
 
 #[test]
-fn encodings_are_told_by_the_first_bytes() {
+fn encodings_are_detected_by_the_first_bytes() {
     let text = "Fitneß €,1\n";
     let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
     let (little, big) = (utf16(u16::to_le_bytes), utf16(u16::to_be_bytes));
@@ -79,9 +79,12 @@ fn encodings_are_told_by_the_first_bytes() {
     ] {
         assert_eq!(read(&bytes), (text.to_owned(), None), "{bytes:x?}");
     }
-    let (western, doubt) = read(b"\x80C,\xb0C\x96\n");
-    assert_eq!((western.as_str(), doubt), ("€C,°C–\n", Some("neither UTF-8 nor UTF-16, read as Windows-1252")));
-    // What is marked as UTF-8 or UTF-16 and is none is told as well.
+    let (western, encoding_warning) = read(b"\x80C,\xb0C\x96\n");
+    assert_eq!(
+        (western.as_str(), encoding_warning),
+        ("€C,°C–\n", Some("neither UTF-8 nor UTF-16, read as Windows-1252"))
+    );
+    // A byte order mark with an invalid text.
     assert_eq!(read(b"\xef\xbb\xbfa\xb0\n").0, "a\u{fffd}\n");
     assert!(read(b"\xef\xbb\xbfa\xb0\n").1.is_some() && read(b"\xff\xfea\0\x00\xd8b\0").1.is_some());
 }
@@ -91,15 +94,15 @@ fn the_hash_is_of_the_bytes_in_the_file() {
     let (_folder, path) = at("a.csv", b"\xef\xbb\xbfabc");
     // printf '\xef\xbb\xbfabc' | sha256sum
     let expected = "1c28dc3f1f804a1ad9c9b4b4cf5e2658d16ad4ed08e3020d04a8d2865018947c";
-    assert_eq!(open(&path).unwrap().sha256, expected);
+    assert_eq!(open_text(&path).unwrap().sha256, expected);
     let packed = gz(b"abc");
     let (_folder, path) = at("a.csv.gz", &packed);
     let sha256: String = Sha256::digest(&packed).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(open(&path).unwrap().sha256, sha256);
+    assert_eq!(open_text(&path).unwrap().sha256, sha256);
 }
 
 #[test]
-fn packed_files_are_read_whatever_their_names_say() {
+fn compressed_files_are_read_whatever_their_names() {
     let table = "a\tb\n1\t2\n";
     let mac =
         [("x/", ""), ("x/data.tsv", table), ("__MACOSX/x/._data.tsv", "?"), ("x/.b.csv", "?"), ("x/note.md", "?")];
@@ -120,19 +123,23 @@ fn packed_files_are_read_whatever_their_names_say() {
         ("a.tsv.zip", zip(&[("b.csv", table)]), false),
     ] {
         let (_folder, path) = at(name, &bytes);
-        let mut opened = open(&path).unwrap();
-        assert_eq!((text(&mut opened).as_str(), opened.tabs, opened.doubt), (table, tabs, None), "{name}");
+        let mut opened = open_text(&path).unwrap();
+        assert_eq!(
+            (text(&mut opened).as_str(), opened.tab_separated, opened.encoding_warning),
+            (table, tabs, None),
+            "{name}"
+        );
     }
     let packed = gz(b"\xb0C\n");
     assert_eq!(read(&packed).0, "°C\n");
 }
 
 #[test]
-fn what_is_no_table_is_told_by_what_it_is() {
-    for (bytes, told) in [
-        (zip(&[]), "the archive holds no CSV file"),
-        (zip(&[("a.png", "?")]), "the archive holds no CSV file"),
-        (zip(&[("b.csv", "?"), ("a.tsv", "?")]), "the archive holds several files (`a.tsv`, `b.csv`); unpack it"),
+fn files_that_are_not_tables_are_named() {
+    for (bytes, reason) in [
+        (zip(&[]), "the archive contains no CSV file"),
+        (zip(&[("a.png", "?")]), "the archive contains no CSV file"),
+        (zip(&[("b.csv", "?"), ("a.tsv", "?")]), "the archive contains several files (`a.tsv`, `b.csv`); extract them"),
         (
             zip(&[("[Content_Types].xml", "?"), ("xl/x.xml", "?")]),
             "it is a workbook or document; save the table as CSV",
@@ -145,35 +152,35 @@ fn what_is_no_table_is_told_by_what_it_is() {
         ),
         (
             b"\xef\xbb\xbf\n<!DOCTYPE html>\n".to_vec(),
-            "it is a web page or XML, not the file itself; download that again",
+            "it is a web page or XML, not the file itself; download the file again",
         ),
-        (b"\xfd7zXZ\0\0\x04".to_vec(), "it is packed in a way that is not read; unpack it"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), "it is no text file"),
-        (b"a,b\n1\0,2\n".to_vec(), "it is no text file"),
+        (b"\xfd7zXZ\0\0\x04".to_vec(), "it is compressed in a format that is not supported; decompress it"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), "it is not a text file"),
+        (b"a,b\n1\0,2\n".to_vec(), "it is not a text file"),
     ] {
-        assert_eq!(refused("a.csv", &bytes), told);
+        assert_eq!(refused("a.csv", &bytes), reason);
     }
 }
 
 #[test]
-fn what_is_packed_and_broken_is_an_error() {
+fn broken_compressed_files_are_errors() {
     let whole = gz("EVQLV".repeat(1000).as_bytes());
     let mut flipped = whole.clone();
     let place = whole.len() - 6;
     flipped[place] ^= 1;
     for bytes in [&whole[..whole.len() - 9], &flipped, &zip(&[("a.csv", "a,b")])[..40]] {
         let (_folder, path) = at("a.csv.gz", bytes);
-        let error = try_open(&path).err().unwrap();
-        assert_eq!((error.message(), error.causes().len()), ("cannot be unpacked", 1));
+        let error = open_or_explain(&path).err().unwrap();
+        assert_eq!((error.message(), error.causes().len()), ("cannot be decompressed", 1));
     }
 }
 
 #[test]
-fn tables_are_known_by_their_names() {
+fn tables_are_recognised_by_their_names() {
     for name in ["a.csv", "A.CSV", "a.tsv", "a.tab", "a.csv.gz", "a.tsv.gz", "a.csv.zip", "a.zip"] {
-        assert!(is_table(Path::new(name)), "{name}");
+        assert!(is_table_file(Path::new(name)), "{name}");
     }
     for name in ["a.txt", "a.gz", "a.tar.gz", "a.xlsx", "csv", "a.csv.bak", "README.md"] {
-        assert!(!is_table(Path::new(name)), "{name}");
+        assert!(!is_table_file(Path::new(name)), "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! Every expected number is NumPy 2.4's own; the call that gives it stands above it.
+//! Every expected number is from NumPy 2.4, by the call in the comment above it.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn assert_close(ours: &[f64], numpy: &[f64]) {
 }
 
 #[test]
-fn words() {
+fn words_are_those_of_numpy() {
     // RandomState(42).randint(0, 2**32, size=4, dtype=numpy.uint32)
     assert_eq!(draws(42, 4, RandomState::bits), [1_608_637_542, 3_421_126_067, 4_083_286_876, 787_846_414]);
     // RandomState(5489).randint(0, 2**32, size=10000, dtype=numpy.uint32)[[0, 623, 624, 9999]]
@@ -26,7 +26,7 @@ fn words() {
 }
 
 #[test]
-fn uniform_numbers() {
+fn uniform_numbers_are_those_of_numpy() {
     // RandomState(0).random_sample(3)
     let expected = [0.5488135039273248, 0.7151893663724195, 0.6027633760716439];
     assert_eq!(draws(0, 3, RandomState::uniform), expected);
@@ -35,7 +35,7 @@ fn uniform_numbers() {
 }
 
 #[test]
-fn permutations() {
+fn permutations_are_those_of_numpy() {
     // RandomState(42).permutation(10)
     assert_eq!(RandomState::new(42).permutation(10), [8, 1, 5, 0, 7, 2, 9, 4, 3, 6]);
     // RandomState(7).permutation(1)
@@ -49,7 +49,7 @@ fn permutations() {
 }
 
 #[test]
-fn choices() {
+fn choices_are_those_of_numpy() {
     // r = RandomState(3); r.choice(6, 12); r.choice(1, 3); r.choice(4, 2)
     let mut random = RandomState::new(3);
     assert_eq!(random.choice(6, 12), [2, 0, 1, 3, 0, 0, 0, 5, 5, 3, 2, 3]);
@@ -58,7 +58,7 @@ fn choices() {
 }
 
 #[test]
-fn exponential_and_normal_numbers() {
+fn exponential_and_normal_numbers_are_those_of_numpy() {
     // RandomState(12).standard_exponential(2)
     assert_close(&draws(12, 2, RandomState::exponential), &[0.16742842298589986, 1.3472648066801365]);
     // r = RandomState(9); [r.standard_normal() for _ in range(5)]
@@ -68,7 +68,7 @@ fn exponential_and_normal_numbers() {
 }
 
 #[test]
-fn gamma_numbers() {
+fn gamma_numbers_are_those_of_numpy() {
     // r = RandomState(42); [r.standard_gamma(shape) for _ in range(4)]
     for (shape, expected) in [
         (1.0, [0.4692680899768591, 3.010121430917521, 1.3167456935454493, 0.9129425537759532]),
@@ -82,7 +82,7 @@ fn gamma_numbers() {
 }
 
 #[test]
-fn dirichlet_proportions_and_what_is_drawn_after_them() {
+fn dirichlet_proportions_and_later_draws_are_those_of_numpy() {
     // r = RandomState(42); r.dirichlet([1.0] * 6); r.choice(6, 4)
     let mut random = RandomState::new(42);
     let expected = [

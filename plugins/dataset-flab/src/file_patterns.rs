@@ -1,15 +1,13 @@
-//! Which files of a task's folder are read.
+//! Selects the files of a task's folder by glob patterns.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::quoted;
+use fedplug_tables::{deserialize_one_or_many, quoted};
 use globset::{GlobBuilder, GlobMatcher};
 use plugin_api::{Error, JsonSchema, Result};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _};
 
 /// A glob pattern: `*` and `?` for characters of a name, `[ab]` for one of several, `{a,b}` for either.
 #[derive(Clone, Debug)]
@@ -23,12 +21,12 @@ impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let glob = GlobBuilder::new(&text).literal_separator(true).build();
-        glob.map(|glob| Self(glob.compile_matcher())).map_err(de::Error::custom)
+        glob.map(|glob| Self(glob.compile_matcher())).map_err(D::Error::custom)
     }
 }
 
 impl Pattern {
-    /// Whether the file of a task is meant: by its name, or by the task and its name if the pattern has a `/`.
+    /// Whether the pattern matches a task's file: its name or, if the pattern has a `/`, `TASK/NAME`.
     fn is_match(&self, task: &str, file: &Path) -> bool {
         let name = Path::new(file.file_name().unwrap_or_default());
         if self.0.glob().glob().contains('/') {
@@ -45,61 +43,44 @@ impl Patterns {
     }
 }
 
-/// Leaves the files of each task that the patterns choose.
+/// The files of each task that match `files`, or all if that is not given, without those that match `exclude`.
 ///
 /// # Errors
-/// If a pattern names no file, or a task that has files is left without any.
-pub(crate) fn chosen(
+/// If a pattern matches no file, or excludes all files of a task.
+pub(crate) fn select_files(
     mut tasks: Vec<(String, Vec<PathBuf>)>,
     files: Option<&Patterns>,
     exclude: Option<&Patterns>,
 ) -> Result<Vec<(String, Vec<PathBuf>)>> {
     for (key, patterns) in [("files", files), ("exclude", exclude)] {
-        let idle = |pattern: &&Pattern| {
+        let unused = |pattern: &&Pattern| {
             !tasks.iter().any(|(task, files)| files.iter().any(|file| pattern.is_match(task, file)))
         };
-        if let Some(pattern) = patterns.into_iter().flat_map(|patterns| &patterns.0).find(idle) {
-            let error = Error::config(format!("`{}` names no file", pattern.0.glob())).at_key(key);
-            return Err(error.help("a pattern is compared with the names in each task's folder, or with `TASK/NAME`"));
+        if let Some(pattern) = patterns.into_iter().flat_map(|patterns| &patterns.0).find(unused) {
+            let error = Error::config(format!("`{}` matches no file", pattern.0.glob())).at_key(key);
+            return Err(error.help("patterns match the names in each task's folder or, with a `/`, `TASK/NAME`"));
         }
     }
     for (task, all) in &mut tasks {
         let wanted = |file: &PathBuf| {
             files.is_none_or(|files| files.any(task, file)) && !exclude.is_some_and(|exclude| exclude.any(task, file))
         };
-        let (left, out): (Vec<PathBuf>, Vec<PathBuf>) = all.drain(..).partition(wanted);
-        if left.is_empty() && !out.is_empty() {
-            let names: Vec<_> = out.iter().filter_map(|file| file.file_name()).map(|n| n.to_string_lossy()).collect();
-            let error = Error::config(format!("task `{task}` is left without a file"));
+        let (kept, excluded): (Vec<PathBuf>, Vec<PathBuf>) = all.drain(..).partition(wanted);
+        if kept.is_empty() && !excluded.is_empty() {
+            let names: Vec<_> =
+                excluded.iter().filter_map(|file| file.file_name()).map(|n| n.to_string_lossy()).collect();
+            let error = Error::config(format!("no file of task `{task}` is selected"));
             let key = if files.is_some() { "files" } else { "exclude" };
-            return Err(error.at_key(key).help(format!("its folder holds {}", quoted(&names))));
+            return Err(error.at_key(key).help(format!("its folder contains {}", quoted(&names))));
         }
-        *all = left;
+        *all = kept;
     }
     Ok(tasks)
 }
 
 impl<'de> Deserialize<'de> for Patterns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Patterns;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a pattern such as `*_HIC.csv`, or a list of them")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Patterns, E> {
-                Pattern::deserialize(StrDeserializer::new(text)).map(|pattern| Patterns(vec![pattern]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Patterns, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Patterns)
-            }
-        }
-
-        deserializer.deserialize_any(OneOrMany)
+        deserialize_one_or_many(deserializer, "a pattern such as `*_HIC.csv`, or a list of them").map(Self)
     }
 }
 
@@ -132,13 +113,13 @@ mod tests {
             (task.to_owned(), names.iter().map(|name| Path::new("/data").join(task).join(name)).collect())
         };
         let all = vec![names("tm", &["a_HIC.csv", "b_SAS.csv"]), names("binding", &["a_HIC.csv", "kd.csv"])];
-        let left = chosen(all, keys.files.as_ref(), keys.exclude.as_ref())?;
+        let left = select_files(all, keys.files.as_ref(), keys.exclude.as_ref())?;
         let name = |task: &str, file: &PathBuf| format!("{task}/{}", file.file_name().unwrap().to_str().unwrap());
         Ok(left.iter().flat_map(|(task, files)| files.iter().map(move |file| name(task, file))).collect())
     }
 
     #[test]
-    fn files_are_chosen_by_name_or_by_task_and_name() {
+    fn files_are_selected_by_name_or_by_task_and_name() {
         let all = ["tm/a_HIC.csv", "tm/b_SAS.csv", "binding/a_HIC.csv", "binding/kd.csv"];
         assert_eq!(choose(json!({})).unwrap(), all);
         assert_eq!(choose(json!({ "files": "*_HIC.csv" })).unwrap(), [all[0], all[2]]);
@@ -148,16 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_without_a_file_and_a_task_without_one_are_errors() {
-        let told = |keys| {
+    fn patterns_without_a_file_and_tasks_without_a_file_are_errors() {
+        let problem = |keys| {
             let error = choose(keys).unwrap_err();
             (error.to_string(), error.hint().unwrap().to_owned())
         };
-        assert_eq!(told(json!({ "files": ["*", "*_HIK.csv"] })).0, "`files`: `*_HIK.csv` names no file");
-        assert_eq!(told(json!({ "exclude": "data/tm/*" })).0, "`exclude`: `data/tm/*` names no file");
-        let (message, hint) = told(json!({ "files": "kd.csv" }));
-        assert_eq!(message, "`files`: task `tm` is left without a file");
-        assert_eq!(hint, "its folder holds `a_HIC.csv`, `b_SAS.csv`");
+        assert_eq!(problem(json!({ "files": ["*", "*_HIK.csv"] })).0, "`files`: `*_HIK.csv` matches no file");
+        assert_eq!(problem(json!({ "exclude": "data/tm/*" })).0, "`exclude`: `data/tm/*` matches no file");
+        let (message, hint) = problem(json!({ "files": "kd.csv" }));
+        assert_eq!(message, "`files`: no file of task `tm` is selected");
+        assert_eq!(hint, "its folder contains `a_HIC.csv`, `b_SAS.csv`");
         let problems = read::<Keys>(&json!({ "files": ["[a"] })).unwrap_err();
         assert_eq!(problems[0].path, ["files", "0"]);
     }

@@ -1,68 +1,79 @@
-//! Rows to be predicted: a CSV file with `heavy` and `light`, or `combined`, or FASTA records.
+//! Reads rows for prediction: a CSV file with `heavy` and `light`, or `combined`, or FASTA records.
 
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
-use fedplug_tables::{Fasta, Letters, RowFile};
+use fedplug_tables::{FastaColumns, LetterCounts, PredictionFile};
 use plugin_api::{Column, Context, Error, Result, Table};
 
-use crate::chains::{Chains, NoChain, Place};
+use crate::chains::{ChainColumns, Chains, MissingChain};
 use crate::config::Config;
 
-/// A file of rows, read so far.
-pub(crate) struct Rows {
+/// A file of rows for prediction, read row by row.
+pub(crate) struct PredictionRows {
     path: PathBuf,
-    file: RowFile,
+    file: PredictionFile,
     chains: Chains,
-    place: Place,
-    /// What was read, until it is told.
-    letters: Option<Letters>,
+    columns: ChainColumns,
+    /// The letters read so far; `None` after they have been reported.
+    letters: Option<LetterCounts>,
 }
 
-impl Rows {
-    /// Begins to read a file.
+impl PredictionRows {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// If it cannot be read, lacks a column, or has a namesake of one.
     pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
         let [combined, heavy, light] = ["combined", "heavy", "light"];
         let fasta = match config.chains {
-            Chains::Paired => Fasta::Pairs { heavy, light, alone: false },
-            Chains::Any => Fasta::Pairs { heavy, light, alone: true },
-            Chains::Heavy => Fasta::Single(heavy),
-            Chains::Light => Fasta::Single(light),
+            Chains::Paired => FastaColumns::Pairs { heavy, light, allow_single: false },
+            Chains::Any => FastaColumns::Pairs { heavy, light, allow_single: true },
+            Chains::Heavy => FastaColumns::Single(heavy),
+            Chains::Light => FastaColumns::Single(light),
         };
         let renamed = &config.predict_columns;
-        let file = RowFile::open(path, config.delimiter, &[combined, heavy, light], renamed, Some(fasta))?;
-        // Whoever says where a chain stands does not mean another column.
+        let file = PredictionFile::open(path, config.delimiter, &[combined, heavy, light], renamed, Some(fasta))?;
+        // A mapped chain takes precedence over the column `combined`.
         let with_combined = ![heavy, light].iter().any(|chain| renamed.contains_key(*chain));
         let chains = config.chains;
-        let place = chains.place(&file.names(), with_combined).map_err(|missing| file.lack(&missing))?;
-        Ok(Self { path: path.to_owned(), file, chains, place, letters: Some(Letters::default()) })
+        let position = |name: &str| file.position(name);
+        let columns = chains.columns(position, with_combined).map_err(|missing| file.missing_columns(&missing))?;
+        file.check_unique(columns.indices(chains))?;
+        Ok(Self { path: path.to_owned(), file, chains, columns, letters: Some(LetterCounts::default()) })
     }
 
-    /// The next rows, `at_most` so many. It warns of odd letters when the last one was read.
+    /// The next rows, at most this many. Warns of unusual letters after the last row.
+    ///
+    /// # Errors
+    /// If a row cannot be predicted.
     pub(crate) fn next(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         let mut combined = Vec::new();
         while (combined.len() as u64) < at_most {
             let Some(row) = self.file.next_row()? else {
                 if let Some(letters) = self.letters.take() {
-                    letters.tell(&self.path, ctx);
+                    letters.warn(&self.path, ctx);
                 }
                 break;
             };
-            let found = self.chains.read(self.place, |place| &row[place]);
-            let found = found.map_err(|lack| self.lack(&row, lack))?.parts().concat();
+            let found = self.chains.read(self.columns, |column| &row[column]);
+            let found = found.map_err(|missing| self.missing_chain(&row, missing))?.parts().concat();
             self.letters.iter_mut().for_each(|letters| letters.add([found.as_str()]));
             combined.push(found);
         }
-        self.file.with_cells(Table::new().with("combined", Column::text(combined))?)
+        self.file.with_original_cells(Table::new().with("combined", Column::text(combined))?)
     }
 
-    fn lack(&self, row: &StringRecord, lack: NoChain) -> Error {
-        let place = match (self.place, lack) {
-            (Place::Combined(_), _) => None,
-            (Place::Apart { light, .. }, NoChain::Light) => light,
-            (Place::Apart { heavy, light }, _) => heavy.or(light),
+    fn missing_chain(&self, row: &StringRecord, missing: MissingChain) -> Error {
+        let column = match (self.columns, missing) {
+            (ChainColumns::Combined(_), _) => None,
+            (ChainColumns::Separate { light, .. }, MissingChain::Light) => light,
+            (ChainColumns::Separate { heavy, light }, _) => heavy.or(light),
         };
-        place.map_or_else(|| self.file.bad(row, lack.reason().to_owned()), |place| self.file.missing(row, place))
+        column.map_or_else(
+            || self.file.row_error(row, missing.reason().to_owned()),
+            |column| self.file.missing_value(row, column),
+        )
     }
 }
 
@@ -80,7 +91,7 @@ mod tests {
         let config = json!({ "root": "data", "predict-columns": { "light": "VL" } });
         let renamed = serde_json::from_value(config).unwrap();
         let usual = serde_json::from_value(json!({ "root": "data" })).unwrap();
-        let mut rows = Rows::open(&path, if text.contains("VL") { &renamed } else { &usual })?;
+        let mut rows = PredictionRows::open(&path, if text.contains("VL") { &renamed } else { &usual })?;
         let mut all = Vec::new();
         loop {
             let table = rows.next(at_most, &Context::new(&Silent))?;
@@ -92,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_in_the_files_order_however_many_at_a_time() {
+    fn rows_keep_the_order_of_the_file_in_batches_of_any_size() {
         let csv = "\u{feff}id,light,heavy\n1,DIQ,EVQ\n2,\"EIV\",QVQ\n3,SYE,QVT\n";
         let other = csv.replace("light", "VL");
         let fasta = ">a heavy\nEV\nQ\n\n>b\nQVQ|EIV\n>a light\nDIQ\n>c\nQVT\n>c\nSYE";
@@ -111,7 +122,7 @@ mod tests {
         let path = folder.path().join("x.fa");
         std::fs::write(&path, ">a_L one\nDIQ\n>a_H two\nEVQ\n").unwrap();
         let config = serde_json::from_value(json!({ "root": "data" })).unwrap();
-        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
+        let table = PredictionRows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
         let cell = |(name, _): (&str, &Column)| {
             Some((cell_name(name)?.to_owned(), table.text(name).unwrap().get(0).to_owned()))
         };
@@ -121,26 +132,27 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_predicted_is_told_with_its_line() {
+    fn rows_that_cannot_be_predicted_are_errors_with_their_line() {
         for (name, text, wanted) in [
             ("x.csv", "heavy,fitness\nA,1\n", "x.csv:1: has no column `light`"),
+            ("x.csv", "heavy,light,heavy\nA,B,C\n", "x.csv:1: columns 1 and 3 are both named `heavy`"),
             ("x.csv", "heavy,light\nA,B\nA,\n", "x.csv:3: no `light`"),
             ("x.csv", "heavy,light\r\nA,B\r\nA,nan\r\n", "x.csv:3: no `light`, only `nan`"),
             ("x.fa", ">a_H\nEVQ\n>b_H\nQVQ\n", "x.fa:1: `a_H`: a heavy chain without its light chain"),
         ] {
-            let told = rows(name, text, 9).unwrap_err().to_string();
-            assert!(told.ends_with(wanted), "{told}");
+            let error = rows(name, text, 9).unwrap_err().to_string();
+            assert!(error.ends_with(wanted), "{error}");
         }
     }
 
     #[test]
-    fn single_chains_are_read_where_the_model_was_trained_on_them() {
+    fn single_chains_are_read_if_the_model_was_trained_on_them() {
         let folder = tempfile::tempdir().unwrap();
         let read = |chains: &str, name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
             let config = serde_json::from_value(json!({ "root": "data", "chains": chains })).unwrap();
-            let table = Rows::open(&path, &config)?.next(9, &Context::new(&Silent))?;
+            let table = PredictionRows::open(&path, &config)?.next(9, &Context::new(&Silent))?;
             Ok::<_, Error>(table.text("combined")?.iter().map(str::to_owned).collect::<Vec<_>>())
         };
         let nanobodies = ">vhh1\nEVQ\n>vhh2 of a llama\nqvq\n";
@@ -153,20 +165,20 @@ mod tests {
             read("heavy", "x.fa", mixed)
                 .unwrap_err()
                 .to_string()
-                .ends_with("x.fa:3: `b_L`: a light chain, and the model reads one chain")
+                .ends_with("x.fa:3: `b_L`: a light chain, but the model reads one chain")
         );
         assert_eq!(read("light", "x.fa", ">b_L\nDIQ\n").unwrap(), ["DIQ"]);
         assert_eq!(read("heavy", "x.csv", "heavy,light\nEVQ,-\n").unwrap(), ["EVQ"]);
     }
 
     #[test]
-    fn a_column_that_is_named_goes_before_combined() {
+    fn mapped_columns_take_precedence_over_combined_and_their_namesakes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.csv");
-        std::fs::write(&path, "combined,VH,VL\nA|B,EVQ,DIQ\n").unwrap();
+        std::fs::write(&path, "combined,heavy,VH,VL\nA|B,QQQ,EVQ,DIQ\n").unwrap();
         let config = json!({ "root": "data", "predict-columns": { "heavy": "VH", "light": "VL" } });
         let config = serde_json::from_value(config).unwrap();
-        let table = Rows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
+        let table = PredictionRows::open(&path, &config).unwrap().next(9, &Context::new(&Silent)).unwrap();
         assert_eq!(table.text("combined").unwrap().get(0), "EVQ|DIQ");
     }
 }

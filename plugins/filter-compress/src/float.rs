@@ -1,13 +1,13 @@
-//! Floating types: their differences and sums with an update.
+//! Arithmetic of updates for the floating-point types.
 
 use plugin_api::Element;
 use plugin_api::half::{bf16, f16};
 
-/// A floating type. An update is f32 whatever the type; a difference and a sum round once.
-pub(crate) trait Real: Element {
-    /// The element itself, f64 rounded.
+/// A floating-point type. Updates are f32 for all types; differences and sums are rounded once.
+pub(crate) trait Float: Element {
+    /// The element as f32; f64 is rounded.
     fn wide(self) -> f32;
-    /// The nearest element.
+    /// The element nearest to a value.
     fn narrow(value: f32) -> Self;
     /// `self − base`.
     fn minus(self, base: Self) -> f32;
@@ -17,7 +17,7 @@ pub(crate) trait Real: Element {
     fn is_finite(self) -> bool;
 }
 
-impl Real for f32 {
+impl Float for f32 {
     fn wide(self) -> f32 {
         self
     }
@@ -35,15 +35,15 @@ impl Real for f32 {
     }
 }
 
-impl Real for f64 {
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+impl Float for f64 {
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is intended")]
     fn wide(self) -> f32 {
         self as f32
     }
     fn narrow(value: f32) -> Self {
         value.into()
     }
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is intended")]
     fn minus(self, base: Self) -> f32 {
         (self - base) as f32
     }
@@ -57,7 +57,7 @@ impl Real for f64 {
 
 macro_rules! half {
     ($($t:ty)*) => {
-        $(impl Real for $t {
+        $(impl Float for $t {
             fn wide(self) -> f32 {
                 self.to_f32()
             }

@@ -1,0 +1,139 @@
+//! The usable rows of a task.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use fedplug_tables::text::TextBuffer;
+use fedplug_tables::{TaskPer, file_stem, task_names};
+use plugin_api::{Column, ORIGIN, Result, Table};
+
+use crate::config::Config;
+use crate::row::Row;
+use crate::task_plan::TaskPlan;
+
+/// The usable rows of a task, in the order of reading.
+#[derive(Default)]
+pub(crate) struct TaskRows {
+    texts: Vec<TextBuffer>,
+    numbers: Vec<Vec<f32>>,
+    target: Vec<f32>,
+    /// The number of each row's client; empty if neither rows nor paths say it.
+    owners: Vec<usize>,
+    /// The numbers of the clients by their names.
+    clients: BTreeMap<String, usize>,
+    /// Whether each row is for testing; empty if neither rows nor files say it.
+    for_testing: Vec<bool>,
+    /// The files, each with the number of its task for `task-per = "file"`.
+    paths: Vec<(PathBuf, usize)>,
+    /// The index of each row's file.
+    files: Vec<usize>,
+    /// The line on which each row begins.
+    lines: Vec<u64>,
+}
+
+impl TaskRows {
+    /// Rows of these columns, without any.
+    pub(crate) fn new(plan: &TaskPlan) -> Self {
+        let texts = plan.texts.iter().map(|_| TextBuffer::default()).collect();
+        Self { texts, numbers: vec![Vec::new(); plan.numbers.len()], ..Self::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.target.len()
+    }
+
+    /// The target of a row.
+    pub(crate) fn target(&self, row: usize) -> f32 {
+        self.target[row]
+    }
+
+    /// The sequence of a row: its texts or, if it has none, its numbers, with `|` between them.
+    pub(crate) fn text(&self, row: usize) -> String {
+        if self.texts.is_empty() {
+            return self.numbers.iter().map(|column| column[row].to_string()).collect::<Vec<_>>().join("|");
+        }
+        self.texts.iter().map(|column| column.get(row)).collect::<Vec<_>>().join("|")
+    }
+
+    /// The index of each row's file.
+    pub(crate) fn files(&self) -> &[usize] {
+        &self.files
+    }
+
+    /// The number of a row's task among the [`tasks`](Self::tasks).
+    pub(crate) fn task(&self, row: usize) -> usize {
+        self.paths[self.files[row]].1
+    }
+
+    /// The file and line of a row.
+    pub(crate) fn origin(&self, row: usize) -> String {
+        format!("{}:{}", self.paths[self.files[row]].0.display(), self.lines[row])
+    }
+
+    /// The names of the tasks: that of the plan or, for `task-per = "file"`, one for each file name with usable rows.
+    pub(crate) fn tasks(&mut self, plan: &TaskPlan, config: &Config) -> Vec<String> {
+        if config.task_per == TaskPer::Folder {
+            return vec![plan.name.clone()];
+        }
+        let mut used = vec![false; self.paths.len()];
+        self.files.iter().for_each(|&file| used[file] = true);
+        let mut stems: Vec<(String, PathBuf)> = Vec::new();
+        for ((path, task), _) in self.paths.iter_mut().zip(used).filter(|(_, used)| *used) {
+            let stem = file_stem(path);
+            *task = stems.iter().position(|(other, _)| *other == stem).unwrap_or(stems.len());
+            if *task == stems.len() {
+                stems.push((stem, path.clone()));
+            }
+        }
+        let named = config.name.is_some() || config.task.is_some();
+        task_names(named.then_some(&*plan.name), stems.iter().map(|(_, path)| path.as_path()))
+    }
+
+    /// Whether each row is for testing, if rows or files say it.
+    pub(crate) fn for_testing(&self) -> Option<&[bool]> {
+        (!self.for_testing.is_empty()).then_some(&self.for_testing)
+    }
+
+    /// The rows of each client, sorted by the clients' names.
+    pub(crate) fn of_clients(&self) -> Vec<(&str, Vec<usize>)> {
+        let mut rows = vec![Vec::new(); self.clients.len()];
+        self.owners.iter().enumerate().for_each(|(row, &owner)| rows[owner].push(row));
+        self.clients.iter().map(|(name, &number)| (name.as_str(), std::mem::take(&mut rows[number]))).collect()
+    }
+
+    /// The table of these rows, in this order.
+    pub(crate) fn table(&self, plan: &TaskPlan, rows: &[usize]) -> Result<Table> {
+        let mut table = Table::new();
+        for (name, texts) in plan.texts.iter().zip(&self.texts) {
+            table = table.with(name, Column::text(rows.iter().map(|&row| texts.get(row))))?;
+        }
+        let numbers = plan.numbers.iter().zip(&self.numbers);
+        for (name, numbers) in numbers.chain([(&plan.target, &self.target)]) {
+            table = table.with(name, Column::f32(&rows.iter().map(|&row| numbers[row]).collect::<Vec<_>>()))?;
+        }
+        table.with(ORIGIN, Column::text(rows.iter().map(|&row| self.origin(row))))
+    }
+
+    /// Begins a file, whose rows are pushed next.
+    pub(crate) fn begin_file(&mut self, path: PathBuf) {
+        self.paths.push((path, 0));
+    }
+
+    /// Adds a row of the current file. What the row says takes precedence over `client` and `for_testing`, which the file says.
+    pub(crate) fn push(&mut self, row: &Row<'_>, line: u64, client: Option<&str>, for_testing: Option<bool>) {
+        self.files.push(self.paths.len() - 1);
+        self.lines.push(line);
+        self.texts.iter_mut().zip(&row.texts).for_each(|(column, field)| column.push(&[field]));
+        let columns = self.numbers.iter_mut().chain([&mut self.target]);
+        columns.zip(&row.numbers).for_each(|(column, number)| column.push(*number));
+        if let Some(name) = row.client.or(client) {
+            let next = self.clients.len();
+            let number = self.clients.get(name).copied().unwrap_or(next);
+            if number == next {
+                self.clients.insert(name.to_owned(), next);
+            }
+            self.owners.push(number);
+        }
+        self.for_testing.extend(row.for_testing.or(for_testing));
+    }
+}
