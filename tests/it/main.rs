@@ -5,6 +5,7 @@
 //! - `resume`: interrupted runs go on with the same bits, and are what they were; one process a directory.
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
 //! - `secure`: secure aggregation, and clients that are lost in it.
+//! - `central`: noise at the server, its account, and clients that are absent by chance.
 //! - `best`: which models are the best, and that numbers of different units are not mixed.
 //! - `bounds`: what a schema says of a plugin's keys holds, and what `--set` says to write.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
@@ -30,6 +31,7 @@ mod amplify;
 mod authoring;
 mod best;
 mod bounds;
+mod central;
 mod containment;
 mod control;
 mod data;
