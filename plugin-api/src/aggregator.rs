@@ -125,7 +125,8 @@ pub trait Aggregator: Send {
     /// If it does not fit the others, or is not of the method.
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()>;
 
-    /// The next global model: what it does not hold has no global value any more.
+    /// The next global model. A parameter that it does not hold keeps its global value, since its holders may only be
+    /// absent, unless a client whose update arrived kept it to itself: then it has no global value any more.
     ///
     /// # Errors
     /// If there was nothing to aggregate.

@@ -184,7 +184,8 @@ impl<'a> Context<'a> {
         if self.cancelled() { Err(crate::Error::cancelled()) } else { Ok(()) }
     }
 
-    /// Records a number. The host puts the client's name before the tag.
+    /// Records a number. The host puts the client's name before the tag. In a run without reports (`federation.report =
+    /// "none"`) it keeps those alone whose tags end in `/epsilon`: what a privacy account says depends on no data.
     pub fn scalar(&self, tag: &str, step: u64, value: f64) {
         self.host.scalar(tag, step, value);
     }

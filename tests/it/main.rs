@@ -4,6 +4,8 @@
 //! - `runs`: what a run leaves, and that it is the same each time.
 //! - `resume`: interrupted runs go on with the same bits, and are what they were; one process a directory.
 //! - `control`: which clients take part, when a run stops, what crosses, and every model on every client's data.
+//! - `participation`: draws of clients, and what stays of those that are absent.
+//! - `judges`: by which clients models are compared, and runs without reports.
 //! - `secure`: secure aggregation, and clients that are lost in it.
 //! - `central`: noise at the server, its account, and clients that are absent by chance.
 //! - `best`: which models are the best, and that numbers of different units are not mixed.
@@ -37,6 +39,8 @@ mod control;
 mod data;
 mod faults;
 mod interfaces;
+mod judges;
+mod participation;
 mod plots;
 mod predictions;
 mod readers;

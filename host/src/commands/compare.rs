@@ -8,6 +8,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::nearest;
+use crate::federation::client::Traffic;
 use crate::federation::history::{MetricHistory, TaskHistory, UNDEFINED, mean_text, short};
 use crate::federation::means::mean;
 use crate::federation::summary::Summary;
@@ -85,8 +86,10 @@ pub fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<S
         }
         let mebibytes = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
         row.push(number(Some(run.seconds)));
-        row.push(number(mebibytes(run.traffic.values().map(|traffic| traffic.received).sum())));
-        row.push(number(mebibytes(run.traffic.values().map(|traffic| traffic.sent).sum())));
+        // Runs without reports do not say what crossed.
+        let all = |of: fn(&Traffic) -> u64| (!run.traffic.is_empty()).then(|| run.traffic.values().map(of).sum());
+        row.push(number(all(|traffic| traffic.received).and_then(mebibytes)));
+        row.push(number(all(|traffic| traffic.sent).and_then(mebibytes)));
         row.push(number(run.peak_memory_bytes.and_then(mebibytes)));
         rows.push(row);
     }

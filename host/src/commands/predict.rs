@@ -28,7 +28,7 @@ pub struct Options {
     pub run: PathBuf,
     /// The rows.
     pub input: PathBuf,
-    /// The client whose own model predicts; the best global model without it.
+    /// The client whose own model predicts; the best global model without it, or the last of a run without reports.
     pub client: Option<String>,
     /// The task whose best global model predicts, in the place of the one that is best over all tasks.
     pub best_of: Option<String>,
@@ -71,7 +71,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
         CliError::usage(failure.reports().iter().fold(report, |report, inner| report.cause(inner.message())))
     })?;
     let manifest = manifest(&options.run)?;
-    let (file, held) = chosen(options, &manifest)?;
+    let (file, held) = chosen(options, &manifest, experiment.federation.reports())?;
     let tasks = wanted(options, &held)?;
     let params = safetensors::read(&file)?;
     if manifest.scales.is_none() {
@@ -216,12 +216,17 @@ fn manifest(run: &Path) -> Result<Manifest, CliError> {
         .map_err(|e| CliError::usage(Diagnostic::new(format!("{}: not a manifest of a run", path.display())).cause(e)))
 }
 
-/// The file of the model that is asked for, and the tasks that it has.
-fn chosen(options: &Options, manifest: &Manifest) -> Result<(PathBuf, Vec<String>), CliError> {
+/// The file of the model that is asked for, and the tasks that it has. Where no client has reported how good models are,
+/// the last global one is the result.
+fn chosen(options: &Options, manifest: &Manifest, reports: bool) -> Result<(PathBuf, Vec<String>), CliError> {
     let Some(name) = &options.client else {
         let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
-        let mut folder = options.run.join("best");
+        let mut folder = options.run.join(if reports { "best" } else { "global" });
         match &options.best_of {
+            Some(_) if !reports => {
+                let report = Diagnostic::new("the run has no best models: its clients reported no scores");
+                return Err(CliError::usage(report.hint("without --best-of the last global model predicts")));
+            }
             Some(task) if !tasks.contains(task) => return Err(unknown("task", task, &tasks)),
             // The best of the only task is the best.
             Some(task) if tasks.len() > 1 => folder.extend(["tasks", task]),

@@ -1,5 +1,6 @@
 //! A whole run: from an experiment to a directory of results.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,12 +84,12 @@ fn run_in(
 ) -> Result<(), CliError> {
     let notes = Notes::default();
     let finder = finder(&draft.experiment, options);
-    let mut setup = {
+    let (mut setup, withheld) = {
         let silent = services(&console, &stop.cancel, None, &notes, &draft.experiment);
         let setup = Setup::new(draft, &finder, &silent).and_then(|mut setup| {
             // What components say of it they say again in the first round.
-            rehearse(&mut setup, &Console::new(Level::Error), &stop.cancel)?;
-            Ok(setup)
+            let withheld = rehearse(&mut setup, &Console::new(Level::Error), &stop.cancel)?;
+            Ok((setup, withheld))
         });
         setup.map_err(|failure| match stop.asked() {
             true => CliError::stopped(Diagnostic::new("stopped on request before the run began")),
@@ -109,6 +110,7 @@ fn run_in(
     let per_round = at_work as u64 * federation.local_epochs;
     console.start(names.len(), federation.rounds * per_round, done * per_round + within);
     console.log(Level::Info, &opening(&setup, resumed.as_ref().map(|(_, kept)| kept)));
+    tell_unjudged(&setup, &console);
     let tracker = Tracker::new(run_dir.path(), &names, resumed.as_ref().map(|(_, kept)| &kept.positions))?;
     let services = services(&console, &stop.cancel, Some(&tracker), &notes, &setup.experiment);
     let store = Arc::new(Store::new(run_dir.path().join(IDLE), federation.idle_memory)?);
@@ -116,6 +118,11 @@ fn run_in(
     let aggregator = (setup.aggregation.choice.plugin.clone(), setup.aggregator);
     let tasks: Vec<String> = setup.plan.tasks.iter().map(|task| task.name.clone()).collect();
     let plan = federation;
+    let layout = Layout::of(&setup.initial);
+    if matches!(plan.sampling(), Sampling::Poisson(_)) {
+        // Else private parameters would leave as their holders take part, and the model would tell who did.
+        setup.initial.retain(|name, _| !withheld.contains(name));
+    }
     let mut federation = Federation {
         clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
         aggregator,
@@ -123,7 +130,7 @@ fn run_in(
         draws: Draws::of(run_dir.path())?,
         evaluators: Evaluators::new(evaluators(names.len(), &plan, services.seed)),
         server: setup.server,
-        layout: Layout::of(&setup.initial),
+        layout,
         global: setup.initial.into(),
         score: None,
         best: BestModels::new(store, &tasks),
@@ -157,13 +164,15 @@ fn run_in(
     };
     // From here on clients give up what a checkpoint would hold, so it comes to its end.
     federation.stop_if_asked()?;
-    let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
-    match federation.evaluate(&mut predictions)? {
-        None => predictions.finish()?,
-        // A file that lacks a client would look whole.
-        Some(failure) => {
-            drop(predictions);
-            late = late.or(Some(failure));
+    if plan.reports() {
+        let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales)?;
+        match federation.evaluate(&mut predictions)? {
+            None => predictions.finish()?,
+            // A file that lacks a client would look whole.
+            Some(failure) => {
+                drop(predictions);
+                late = late.or(Some(failure));
+            }
         }
     }
     save_globals(&mut federation, &setup.model, &setup.plan, &setup.placement.devices[0], run_dir)?;
@@ -198,6 +207,7 @@ pub fn check(draft: Draft, options: &Options) -> Result<String, CliError> {
     let services = services(&console, &stop, None, &notes, &draft.experiment);
     let mut setup = Setup::new(draft, &finder, &services)?;
     rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
+    tell_unjudged(&setup, &console);
     let mut text = opening(&setup, None) + "\n";
     for (client, device) in setup.description.clients.iter().zip(&setup.placement.devices) {
         let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
@@ -210,8 +220,8 @@ fn finder(experiment: &Experiment, options: &Options) -> Finder {
     Finder::new(&options.plugin_folders, &experiment.plugin_path)
 }
 
-/// One round with the untrained model, of which nothing stays.
-fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<(), CliError> {
+/// A few rounds with the untrained model, of which nothing stays. Says which parameters clients keep to themselves.
+fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<BTreeSet<String>, CliError> {
     let notes = Notes::default();
     let services = services(console, stop, None, &notes, &setup.experiment);
     dry_run::rehearse(setup, &services)
@@ -267,6 +277,19 @@ fn resume(
         Some(_) => {}
     }
     Ok(found)
+}
+
+/// Warns of tasks that no client has that evaluates: they have no best model, and no part in the score.
+fn tell_unjudged(setup: &Setup, console: &Console) {
+    let Setup { experiment, description, .. } = setup;
+    let judges = evaluators(description.clients.len(), &experiment.federation, Seed::new(u64::from(experiment.seed)));
+    let judged = |task: &str| judges.iter().any(|&k| description.clients[k].tasks.iter().any(|own| own.name == task));
+    let without = description.tasks.iter().filter(|task| !judged(&task.name)).map(|task| format!("`{}`", task.name));
+    let without: Vec<String> = without.collect();
+    if experiment.federation.reports() && !without.is_empty() {
+        let what = "no client that evaluates has it, so it has no best model and no part in the score";
+        console.log(Level::Warn, &format!("task {}: {what}", without.join(", ")));
+    }
 }
 
 fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {

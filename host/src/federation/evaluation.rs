@@ -153,7 +153,7 @@ impl Federation<'_> {
     /// # Errors
     /// If early stopping watches a number that is not there.
     pub(crate) fn judge(&mut self, round: u64, outcomes: &Outcomes, mut all: Vec<Number>) -> Result<(), CliError> {
-        for (place, outcome) in outcomes {
+        for (place, outcome) in outcomes.iter().filter(|_| self.plan.reports()) {
             let client = self.clients[*place].name();
             self.record.add_traffic(client, outcome.traffic);
             self.totals.computed(outcome.spent);

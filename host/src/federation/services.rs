@@ -16,6 +16,9 @@ use crate::federation::round_progress::Trace;
 use crate::plugins::validate;
 use crate::terminal::console::Console;
 
+/// How the tags end of the scalars that a run without reports keeps: privacy accounts depend on no client's data.
+const EPSILON: &str = "/epsilon";
+
 /// A component that failed, and how.
 #[derive(Clone, Debug)]
 pub struct ComponentError {
@@ -193,15 +196,29 @@ impl<'a> CallScope<'a> {
     }
 }
 
+impl CallScope<'_> {
+    /// Whether what a component says now may tell of a client's data to an experiment without reports.
+    fn is_confidential(&self) -> bool {
+        self.round.is_some() && !self.services.terms.reports
+    }
+}
+
 impl Host for CallScope<'_> {
     fn enabled(&self, level: Level) -> bool {
-        self.services.console.enabled(level)
+        let most = if self.is_confidential() { Level::Warn } else { Level::Trace };
+        level <= most && self.services.console.enabled(level)
     }
     fn log(&self, level: Level, line: &str) {
+        if !self.enabled(level) {
+            return;
+        }
         let client = self.client.map(|(_, name)| format!("client {name}, ")).unwrap_or_default();
         self.services.console.tell(level, &client, &format!("{}: {}", self.who, validate::line(line)));
     }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
+        if self.is_confidential() && !tag.ends_with(EPSILON) {
+            return;
+        }
         let (client, round) = (self.client.map(|(index, _)| index), self.round.unwrap_or_default());
         let scalar = Scalar { client, round, tag: validate::tag(tag).into_owned(), step, value };
         match self.trace {

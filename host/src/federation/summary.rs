@@ -42,7 +42,7 @@ pub struct Summary {
     pub notes: Vec<Note>,
     /// How long it took, over all processes that worked on it.
     pub seconds: f64,
-    /// Where the time of the rounds went. Absent from runs of earlier versions.
+    /// Where the time of the rounds went. Absent from runs of earlier versions, and from those without reports.
     pub time: Option<Time>,
     /// The most memory that a process of it held, where the system tells.
     pub peak_memory_bytes: Option<u64>,

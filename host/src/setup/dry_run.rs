@@ -18,7 +18,7 @@
 mod rounds;
 mod understudy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use plugin_api::{Evaluation, Message, Task};
@@ -38,16 +38,16 @@ const MOST: usize = 256;
 /// How many rows a model evaluates.
 const ROWS: usize = 2;
 
-/// Rehearses an experiment.
+/// Rehearses an experiment. Says which parameters the clients of these rounds kept to themselves.
 ///
 /// # Errors
 /// All that went wrong, at its places in the file.
-pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<(), CliError> {
+pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeSet<String>, CliError> {
     let mut faults = Faults::default();
     let parts = Parts::new(setup, services, &mut faults);
-    let mut played = Stage { setup, parts: &parts, most: MOST }.play(services);
+    let (mut played, mut withheld) = Stage { setup, parts: &parts, most: MOST }.play(services);
     if !played.is_empty() && setup.initial.iter().any(|(_, tensor)| tensor.len() > MOST) {
-        played = Stage { setup, parts: &parts, most: usize::MAX }.play(services);
+        (played, withheld) = Stage { setup, parts: &parts, most: usize::MAX }.play(services);
     }
     if services.stop.load(Ordering::Relaxed) {
         return Err(CliError::run(Diagnostic::new("stopped on request")));
@@ -68,7 +68,7 @@ pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<(), Cl
     }
     let all = faults.0.iter().chain(&played.0);
     reports.extend(all.map(|(place, fault)| fault.placed(place, document)));
-    if reports.is_empty() { Ok(()) } else { Err(CliError::usage(reports)) }
+    if reports.is_empty() { Ok(withheld) } else { Err(CliError::usage(reports)) }
 }
 
 /// What went wrong, and where: each thing once, for the first client that it happens to.

@@ -4,8 +4,8 @@
 //! Decentralized Data*, AISTATS 2017, Algorithm 1: the next global model is `Σ wᵢ xᵢ / Σ wᵢ` over the clients `i` of the
 //! round. The paper weighs by examples; [`WeightBy`] has that, and the optimiser steps that are the default here.
 //!
-//! Each parameter has its own mean, over the clients that sent it, so a private head that nobody sends has no global
-//! value, and one that a single client sends comes back as it was. Clients of weight 0 count nothing. A client that sends
+//! Each parameter has its own mean, over the clients that sent it, so one that a single client sends comes back as it was.
+//! What nobody sends keeps its global value where its holders are absent, and has none where they keep it to themselves. Clients of weight 0 count nothing. A client that sends
 //! tensors besides parameters is refused: they are of a method that takes another aggregator.
 //!
 //! ```toml

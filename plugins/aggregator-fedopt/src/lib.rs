@@ -26,8 +26,9 @@
 //! tensors are optimised. Integers pass as with FedAvg: as long as all clients send the same.
 //! - A parameter *without a global value* in this round has no pseudo-gradient. It gets the clients' mean, and is
 //!   optimised from the next round on.
-//! - A parameter that *nobody sent*, such as a private head, has no global value from then on, and its moments are
-//!   forgotten: should it come back, it is a new one.
+//! - A parameter that *nobody sent* takes no step, and its moments and its `t` stay: whoever holds it was not drawn, failed
+//!   or did not train. If its holders keep it to themselves, the host takes it out of the global model; its moments are
+//!   then forgotten, and should it come back, it is a new one.
 //! - In a round in which *no client trained*, the global model and all moments stay as they are.
 //!
 //! A client that sends tensors besides parameters is refused: they are of a method that takes another aggregator.
@@ -116,6 +117,8 @@ impl FedOpt {
 
 impl Aggregator for FedOpt {
     fn begin(&mut self, global: &Message, _: &Cohort, _: &Context<'_>) -> Result<()> {
+        // What has become private has no moments any more.
+        self.moments.retain(|name, _| global.params.get(name).is_some());
         self.global = global.clone();
         self.updates = 0;
         self.mean = WeightedMean::new();
@@ -142,7 +145,7 @@ impl Aggregator for FedOpt {
             return Ok(global);
         }
         let mean = std::mem::take(&mut self.mean).finish()?;
-        let (mut next, mut moments) = (Params::new(), BTreeMap::new());
+        let (mut next, mut moments) = (Params::new(), Vec::new());
         for (name, mean) in mean.iter() {
             ctx.check()?;
             let old = global.params.get(name);
@@ -153,7 +156,7 @@ impl Aggregator for FedOpt {
             next.insert(name, tensor);
             moments.extend(moment.map(|moment| (name.to_owned(), moment)));
         }
-        self.moments = moments;
+        self.moments.extend(moments);
         Ok(next.into())
     }
 

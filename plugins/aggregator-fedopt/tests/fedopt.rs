@@ -192,13 +192,35 @@ fn new_unsent_and_integer_parameters() {
     // From now on the new one is optimised too, and starts at its own first round.
     let next = round(&mut server, &next, vec![sent(1.0, 2.0)]).unwrap();
     assert_eq!(moments(&mut server).1, json!({ "w": 2, "new": 1 }));
-    // Who is not sent is forgotten: as new as any when it comes back.
+    // A parameter that nobody sent takes no step. It has left the global model and comes back as new as any.
     let only = |name, x: f32| (1, params(vec![(name, tensor(&[x]))]));
     let next = round(&mut server, &next, vec![only("new", 9.0)]).unwrap();
     assert_eq!(next.names().collect::<Vec<_>>(), ["new"]);
-    assert_eq!(moments(&mut server).1, json!({ "new": 2 }));
+    assert_eq!(moments(&mut server).1, json!({ "w": 2, "new": 2 }));
     let next = round(&mut server, &next, vec![only("w", 9.0)]).unwrap();
     assert_eq!(next.elements::<f32>("w", &[1]).unwrap(), [9.0]);
+    assert_eq!(moments(&mut server).1, json!({ "new": 2 }));
+}
+
+/// Two clients with a head each take turns, and the host keeps the absent one's head in the global model. Its moments go
+/// on where they were: the steps are those of rounds in which nobody was absent.
+#[test]
+fn an_absent_holder_costs_no_moments() {
+    let head = |name: &'static str, x: f32| params(vec![(name, tensor(&[x]))]);
+    let both = |a: f32, b: f32| params(vec![("a", tensor(&[a])), ("b", tensor(&[b]))]);
+    let value = |params: &Params, name: &str| params.elements::<f32>(name, &[1]).unwrap()[0];
+    let (mut turns, mut together) = (adam(), adam());
+    let (mut global, mut wanted) = (both(0.0, 0.0), both(0.0, 0.0));
+    for _ in 0..4 {
+        let (a, b) = (value(&global, "a"), value(&global, "b"));
+        let next = round(&mut turns, &global, vec![(1, head("a", a + 1.0))]).unwrap();
+        let between = both(value(&next, "a"), b);
+        let next = round(&mut turns, &between, vec![(1, head("b", b + 1.0))]).unwrap();
+        global = both(value(&between, "a"), value(&next, "b"));
+        let (a, b) = (value(&wanted, "a"), value(&wanted, "b"));
+        wanted = round(&mut together, &wanted, vec![(1, both(a + 1.0, b + 1.0))]).unwrap();
+    }
+    assert_eq!(bits(&global), bits(&wanted));
 }
 
 #[test]

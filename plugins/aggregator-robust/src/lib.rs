@@ -43,8 +43,8 @@
 //! clients as these. Too few are an error, as above: what belongs to single clients must be kept private. One exception:
 //! a parameter without a global value that no more clients send than may be byzantine is left out with a warning, so that
 //! a single client cannot stop the run by sending one more. A client that sends *less* lowers the numbers of the others.
-//! *Krum and the geometric median* need the same parameters from all; see above. What nobody sends has no global value
-//! any more, as with FedAvg.
+//! *Krum and the geometric median* need the same parameters from all; see above. What nobody sends keeps its global value
+//! where its holders are absent, and has none where they keep it to themselves, as with FedAvg.
 //!
 //! Only floating tensors are compared and averaged. Of an integer tensor, each client's counts as a vote: the one that
 //! more than half of the clients sent is taken, and without such a one the round fails.

@@ -13,9 +13,9 @@
 //! clients, `c_i⁺ − c_i` to the server. `c` begins as 0 and is a part of the global model, so this aggregator keeps
 //! nothing of its own from round to round.
 //!
-//! Clients count the same, as in the paper, and only those that trained. A parameter that nobody sent has no global
-//! value any more; a control variate that nobody sent stays as it was. The memory is one more model for the mean, and
-//! one for `c`.
+//! Clients count the same, as in the paper, and only those that trained. A parameter that nobody sent takes no step: the
+//! host keeps its value, unless its holders keep it to themselves. A control variate that nobody sent stays as it was. The
+//! memory is one more model for the mean, and one for `c`.
 //!
 //! ```toml
 //! [aggregator]

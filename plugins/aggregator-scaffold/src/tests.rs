@@ -122,3 +122,17 @@ fn a_round_without_training_changes_nothing() {
     let after = round(&mut scaffold(1.0), &global, 1, vec![update("a", 0, message(&[5.0], &[]))]).unwrap();
     assert_eq!(values(&after), values(&global));
 }
+
+#[test]
+fn the_control_variate_of_an_absent_holder_stays() {
+    let heads = |names: &[&str]| -> Message {
+        let params = names.iter().map(|&name| (name, tensor(&[2.0_f32]))).collect();
+        let extra = names.iter().map(|name| (format!("scaffold.{name}"), tensor(&[0.5_f32]))).collect();
+        Message { params, extra, ..Message::default() }
+    };
+    let after = round(&mut scaffold(1.0), &heads(&["a", "b"]), 2, vec![update("a", 1, heads(&["a"]))]).unwrap();
+    // What becomes of `b` itself is the host's decision: it alone knows whether its holder was absent.
+    assert_eq!(after.params.names().collect::<Vec<_>>(), ["a"]);
+    let control = |name: &str| after.extra.get(name).unwrap().elements::<f32>().unwrap().to_vec();
+    assert_eq!((control("scaffold.a"), control("scaffold.b")), (vec![0.75], vec![0.5]));
+}

@@ -114,7 +114,7 @@ pub(super) fn summary(federation: &Federation<'_>, name: &str, score_name: Optio
         traffic: federation.record.traffic.clone(),
         notes: federation.services.notes.list(),
         seconds,
-        time: Some(federation.totals.time()),
+        time: federation.plan.reports().then(|| federation.totals.time()),
         peak_memory_bytes: federation.totals.peak_memory(),
     }
 }
@@ -127,8 +127,8 @@ pub(super) fn closing(
     run_dir: &RunDir,
     seconds: f64,
 ) -> String {
-    let path = run_dir.path().display();
-    let mut text = format!("{}\n", federation.record.table());
+    let (path, reports) = (run_dir.path().display(), federation.plan.reports());
+    let mut text = if reports { format!("{}\n", federation.record.table()) } else { String::new() };
     if let Some(table) = cross_site {
         text += &format!("{table}\nevery metric of every pair: {path}/{}\n", cross_site::FILE);
     }
@@ -150,9 +150,11 @@ pub(super) fn closing(
         let more = tasks.len().checked_sub(MOST_TASKS + 1).map(|more| format!(", … {} more", more + 1));
         text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());
     }
-    let name = score_name.unwrap_or("what the model says");
-    let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
-    text += &format!("score: {name}; higher is better, and a mean over {over}\n");
+    if reports {
+        let name = score_name.unwrap_or("what the model says");
+        let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
+        text += &format!("score: {name}; higher is better, and a mean over {over}\n");
+    }
     // A run without a defined score has no best model, and one whose models failed to predict no predictions.
     let best = overall.as_ref().map_or_else(String::new, |_| format!("{path}/best, "));
     text += &format!("models: {path}/global, {best}{path}/clients\n");
@@ -161,7 +163,10 @@ pub(super) fn closing(
     }
     text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
     let traffic = federation.record.all_traffic();
-    text += &format!("{seconds:.1} s, {} sent to clients and {} by them", size(traffic.received), size(traffic.sent));
+    text += &format!("{seconds:.1} s");
+    if reports {
+        text += &format!(", {} sent to clients and {} by them", size(traffic.received), size(traffic.sent));
+    }
     if let Some(bytes) = federation.totals.peak_memory() {
         text += &format!(", at most {} MiB of memory", bytes >> 20);
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use plugin_api::{Context, Epoch, Message, Trained};
+use plugin_api::{Context, Epoch, Evaluation, Message, Trained};
 
 use super::{Client as _, ClientState, Failed, Judgement, LocalClient, Order, Outcome, Spent, Traffic};
 use crate::artefacts::tracking::Scalar;
@@ -122,9 +122,7 @@ impl LocalClient {
             self.spent = Spent::default();
             let base = self.base.clone().unwrap_or_default();
             self.receive(&base, &quiet.context())?;
-            let global = self.evaluation(&quiet.context())?;
-            self.report(&global, "global_test", round, services);
-            progress.global = Some(global);
+            progress.global = Some(self.evaluate_in_round("global_test", quiet, services)?);
         }
         let scope = quiet.with_progress();
         let ctx = scope.context();
@@ -140,13 +138,27 @@ impl LocalClient {
             progress.trained = validate::trained(progress.trained, trained).map_err(|e| me.fault(e))?;
             self.position += trained.steps.max(1);
             services.console.epoch_done(me.index);
-            let evaluations = self.evaluation(&quiet.context())?;
-            self.report(&evaluations, "local_test", round, services);
-            progress.local.push(evaluations);
+            progress.local.push(self.evaluate_in_round("local_test", quiet, services)?);
             progress.epochs += 1;
             pause.epoch_took(begun.elapsed());
         }
         Ok(true)
+    }
+
+    /// Evaluates its model as it is and reports it, unless nothing is to be reported.
+    fn evaluate_in_round(
+        &mut self,
+        place: &str,
+        scope: &CallScope<'_>,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<Evaluation>, ComponentError> {
+        if !services.terms.reports {
+            return Ok(Vec::new());
+        }
+        let ctx = scope.context();
+        let found = self.evaluation(&ctx)?;
+        self.report(&found, place, ctx.round().unwrap_or_default(), services);
+        Ok(found)
     }
 
     /// All that a resumed run needs of it.

@@ -42,16 +42,21 @@ struct Server {
 }
 
 impl Stage<'_> {
-    /// All that goes wrong in some rounds.
-    pub(super) fn play(&self, services: &HostServices<'_>) -> Faults {
-        let mut faults = Faults::default();
-        if let Err((place, fault)) = self.rounds(services, &mut faults) {
+    /// All that goes wrong in some rounds, and the parameters that clients keep to themselves.
+    pub(super) fn play(&self, services: &HostServices<'_>) -> (Faults, BTreeSet<String>) {
+        let (mut faults, mut withheld) = (Faults::default(), BTreeSet::new());
+        if let Err((place, fault)) = self.rounds(services, &mut faults, &mut withheld) {
             faults.add(place, fault);
         }
-        faults
+        (faults, withheld)
     }
 
-    fn rounds(&self, services: &HostServices<'_>, faults: &mut Faults) -> Result<(), Placed> {
+    fn rounds(
+        &self,
+        services: &HostServices<'_>,
+        faults: &mut Faults,
+        withheld: &mut BTreeSet<String>,
+    ) -> Result<(), Placed> {
         let Setup { aggregation, experiment, plan, placement, description, .. } = self.setup;
         let at_server = |fault| ("rehearsal".to_owned(), fault);
         let by_aggregator = |e| at_server(aggregation.fault(e));
@@ -98,7 +103,6 @@ impl Stage<'_> {
             // Without the aggregator's part only what is wrong by itself can be told: at a key of the filter's own.
             let opened = opened.map_err(|(place, fault)| faults.add(place, fault)).ok();
             let mut sent: BTreeMap<usize, Option<Message>> = BTreeMap::new();
-            let mut withheld = BTreeSet::new();
             let mut updates = Vec::new();
             for &k in &chosen {
                 let part = self.parts.of_client[k];
@@ -137,7 +141,7 @@ impl Stage<'_> {
             asked.run_queries(&mut *aggregator, At::Closing, &mut chosen, &ctx, &failed, &lost)?;
             let next = aggregator.finish(&ctx).and_then(|next| validate::aggregated(&server.layout, next));
             let mut next = next.map_err(failed)?;
-            absent::complete(&mut next.params, &server.global.params, &withheld);
+            absent::complete(&mut next.params, &server.global.params, withheld);
             server.global = next;
         }
         Ok(())
