@@ -8,6 +8,7 @@
 //! - `judges`: by which clients models are compared, and runs without reports.
 //! - `secure`: secure aggregation, and clients that are lost in it.
 //! - `privacy`: what leaves a client passes its filters, is counted, and is named where nothing protects it.
+//! - `central`: noise at the server, its account, and clients that are absent by chance.
 //! - `best`: which models are the best, and that numbers of different units are not mixed.
 //! - `bounds`: what a schema says of a plugin's keys holds, and what `--set` says to write.
 //! - `faults`: what a person reads when a file, a plugin, data or a client is at fault.
@@ -34,6 +35,7 @@ mod amplify;
 mod authoring;
 mod best;
 mod bounds;
+mod central;
 mod containment;
 mod control;
 mod data;

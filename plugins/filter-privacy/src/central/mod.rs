@@ -102,16 +102,14 @@ impl Central {
                 )
             }
         };
-        let low_bits = match self.config.noise {
-            NoiseKind::Discrete => "",
-            NoiseKind::Gaussian => ", the low bits of floating-point noise",
-        };
         note(&format!(
             "epsilon {epsilon:.4} at delta {delta:e} for the global models of {rounds}, for all of a client's updates against \
-             none; {how}{}. The server is trusted: it gets each update as it is. Not covered: metrics, numbers of steps and \
-             examples, which clients failed{low_bits}",
+             none; {how}{}. The server is trusted: it gets each update as it is",
             self.account.explained()
         ));
+        if self.config.noise == NoiseKind::Gaussian {
+            ctx.note("privacy.clear", format_args!("the low bits of floating-point noise"));
+        }
     }
 
     /// What is private is no part of the next global model: a parameter that nobody sends although everybody is there.

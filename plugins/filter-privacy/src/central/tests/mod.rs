@@ -22,6 +22,8 @@ struct Server {
     warnings: Mutex<Vec<String>>,
     scalars: Mutex<Vec<(String, u64, f64)>>,
     notes: Mutex<Vec<String>>,
+    /// What no account covers.
+    clear: Mutex<Vec<String>>,
 }
 
 impl Host for Server {
@@ -37,8 +39,8 @@ impl Host for Server {
     }
     fn progress(&self, _: u64, _: u64) {}
     fn note(&self, key: &str, text: &str) {
-        assert_eq!(key, "privacy");
-        self.notes.lock().unwrap().push(text.to_owned());
+        let notes = if key == "privacy" { &self.notes } else { &self.clear };
+        notes.lock().unwrap().push(text.to_owned());
     }
     fn property(&self, key: &str) -> Option<Value> {
         match key {
