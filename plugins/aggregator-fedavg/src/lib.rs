@@ -5,8 +5,9 @@
 //! round. The paper weighs by examples; [`WeightBy`] has that, and the optimiser steps that are the default here.
 //!
 //! Each parameter has its own mean, over the clients that sent it, so one that a single client sends comes back as it was.
-//! What nobody sends keeps its global value where its holders are absent, and has none where they keep it to themselves. Clients of weight 0 count nothing. A client that sends
-//! tensors besides parameters is refused: they are of a method that takes another aggregator.
+//! What nobody sends keeps its global value where its holders are absent, and has none where they keep it to themselves.
+//! Clients of weight 0 count nothing. A client that sends tensors besides parameters is refused: they are of a method that
+//! takes another aggregator.
 //!
 //! ```toml
 //! [aggregator]
