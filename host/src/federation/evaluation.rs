@@ -102,7 +102,6 @@ impl Federation<'_> {
         };
         let mut at_work = pick(&mut self.clients, &idle);
         in_order((self.workers, ahead(self.workers, 0)), &mut at_work, work, take)?;
-        drop(orders);
         self.server[1].restore(&states, &scope).map_err(told)?;
         self.stop_if_asked()?;
         Ok(all)

@@ -11,6 +11,11 @@ pub type Evaluated<'e> = (usize, &'e [Evaluation]);
 pub struct ByClient(Vec<(usize, f64)>);
 
 impl ByClient {
+    /// Adds a client's value, if it is defined.
+    fn add(&mut self, (place, value): (usize, f64)) {
+        self.0.extend(Some((place, value)).filter(|_| value.is_finite()));
+    }
+
     /// The mean; none of no client.
     pub fn mean(&self) -> Option<f64> {
         mean(self.0.iter().map(|(_, value)| *value))
@@ -28,7 +33,9 @@ impl ByClient {
 
 impl FromIterator<(usize, f64)> for ByClient {
     fn from_iter<I: IntoIterator<Item = (usize, f64)>>(values: I) -> Self {
-        Self(values.into_iter().filter(|(_, value)| value.is_finite()).collect())
+        let mut all = Self::default();
+        values.into_iter().for_each(|value| all.add(value));
+        all
     }
 }
 
@@ -65,13 +72,14 @@ impl Number {
 /// The server's numbers of the models that were evaluated at a place, in a run with several tasks or with one. Metrics
 /// have the units of their tasks, so of several tasks each has its own mean; scores have none, so there is one over all.
 pub fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
-    let mut all: Vec<(String, Goal, Vec<(usize, f64)>)> = Vec::new();
+    let mut all: Vec<Number> = Vec::new();
     let mut add = |name: &str, task: &str, goal: Goal, value: (usize, f64)| {
         let tag = if several { format!("{name}/{place}_{task}") } else { format!("{name}/{place}") };
-        match all.iter_mut().find(|(known, ..)| *known == tag) {
-            Some((_, _, values)) => values.push(value),
-            None => all.push((tag, goal, vec![value])),
-        }
+        let index = all.iter().position(|number| number.tag == tag).unwrap_or_else(|| {
+            all.push(Number { tag, goal, by_client: ByClient::default() });
+            all.len() - 1
+        });
+        all[index].by_client.add(value);
     };
     for (client, evaluation) in clients.iter().flat_map(|(client, tasks)| tasks.iter().map(|e| (*client, e))) {
         if several {
@@ -82,9 +90,7 @@ pub fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Num
         }
     }
     let score = Number { tag: format!("Score/{place}"), goal: Goal::Higher, by_client: scores(clients) };
-    let others =
-        all.into_iter().map(|(tag, goal, values)| Number { tag, goal, by_client: values.into_iter().collect() });
-    [score].into_iter().chain(others).collect()
+    [score].into_iter().chain(all).collect()
 }
 
 /// The mean of values; none of none.

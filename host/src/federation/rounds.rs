@@ -118,15 +118,11 @@ impl Federation<'_> {
     /// What readers of the summary have to know of the experiment's terms.
     fn note_terms(&self) {
         let note = |key: &str, text: &str| self.services.notes.set(SERVER, "fedplug", key, text);
-        match self.plan.sampling() {
-            Sampling::Poisson(probability) if probability < 1.0 => note(
-                "sampling",
-                &format!(
-                    "each client joined each round with probability {probability}, by secret randomness: another run of \
-                     this experiment gives other results"
-                ),
-            ),
-            _ => {}
+        if let Sampling::Poisson(probability) = self.plan.sampling()
+            && probability < 1.0
+        {
+            let how = format!("each client joined each round with probability {probability}, by secret randomness");
+            note("sampling", &format!("{how}: another run of this experiment gives other results"));
         }
         if !self.plan.reports() {
             note(

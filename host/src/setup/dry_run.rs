@@ -63,7 +63,11 @@ pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeS
             numbers(place, setup.description.tasks.len() > 1, &found.collect::<Vec<_>>())
         };
         let evaluators = sampling::evaluators(clients, federation, services.seed);
-        let all = [of("global_test", evaluators), of("local_test", (0..clients).collect())].concat();
+        let mut all = of("global_test", evaluators);
+        // With other clients in every round, those of their own models cannot be watched.
+        if federation.fraction >= 1.0 {
+            all.extend(of("local_test", (0..clients).collect()));
+        }
         reports.extend(early_stopping::watched(rule, &all).err().map(|report| document.place(report, &way)));
     }
     let all = faults.0.iter().chain(&played.0);

@@ -5,8 +5,8 @@
 //! round. The paper weights by examples, which [`WeightBy`] offers; the default here is optimiser steps.
 //!
 //! Each parameter is averaged over the clients that sent it, so one that a single client sends keeps its value. One that nobody
-//! sends keeps its global value if its holders are absent, and has none if they keep it private. Clients with weight 0 are ignored. An update with tensors besides parameters is
-//! an error, since they belong to a method with an aggregator of its own.
+//! sends keeps its global value if its holders are absent, and has none if they keep it private. Clients with weight 0 are ignored.
+//! An update with tensors besides parameters is an error, since they belong to a method with an aggregator of its own.
 //!
 //! ```toml
 //! [aggregator]

@@ -84,7 +84,7 @@ impl AggregatorCheck {
 
     pub(super) fn behaviour(&self, verdict: &mut Verdict) {
         let mut run = |name, why, check: &dyn Fn(&Self) -> Found| verdict.run(name, why, || check(self));
-        run("result-kept", "what the next global model lacks has no global value any more", &Self::result_kept);
+        run("result-kept", "what the next global model lacks would not be trained", &Self::result_kept);
         run("result-finite", "one NaN in the global model ends all training", &Self::result_finite);
         run("same-seed", "an experiment could not be repeated", &Self::same_seed);
         let why = "a run that was interrupted would end with another model than one that was not";
