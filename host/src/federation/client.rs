@@ -1,6 +1,22 @@
 //! A client as the federation sees it, and the one kind there is today: a model and its data in this process.
 //!
 //! What crosses [`Client`] is plain data, so that a client in another process or on another machine can stand behind it.
+//! Parameters leave through the filters at `client-output` alone, in [`Client::round`] and [`Client::release`]. What else
+//! leaves, and what a client on a machine of its own would keep, is
+//!
+//! | what | leaves | passes filters |
+//! |---|---|---|
+//! | updates; the model for cross-site evaluation | yes | all at `client-output`, with what methods send besides parameters |
+//! | answers to an aggregator's questions | yes | they are a filter's own |
+//! | losses, metrics and scores; numbers of steps and examples; times; faults | yes | none |
+//! | scalars, log lines and notes of models and filters, such as norms of updates before noise | yes | none |
+//! | names of tasks, numbers of rows, scales and files of a dataset | yes | none |
+//! | [predictions](Client::predict) with measured values and the rows' other columns (`predictions.csv`) | no | none |
+//! | its [own model](Client::parameters), private heads included, and its export (`clients/`) | no | none |
+//! | states of model and filters, and what its model sent before filters (`checkpoint/`, `idle/`) | no | none |
+//! | the journal of the rounds that it has begun (`attempts.jsonl`) | no | none |
+//!
+//! Here one process holds server and clients, so the run's directory has all of it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -204,5 +204,29 @@ fn a_scale_is_noted_once_and_is_that_of_the_tables() {
             assert_eq!(text(table, row), format!("H{:.0}|L", (numbers[0] + numbers[1] * score).abs()));
         }
     }
-    assert_eq!((lines.len(), lines_below(&later, root.path()).len()), (1, 0), "{lines:?}");
+    // And that it reveals something of the data.
+    assert!(lines[1].ends_with("mean and standard deviation of each task's targets"), "{lines:?}");
+    assert_eq!((lines.len(), lines_below(&later, root.path()).len()), (2, 0), "{lines:?}");
+}
+
+#[test]
+fn targets_are_standardised_by_given_numbers_without_a_word_of_the_data() {
+    let root = folder(&[("tm", 20), ("kd", 10)]);
+    let scale = json!({ "mean": 3.0, "deviation": 2.0 });
+    let keys = |standardise: serde_json::Value| json!({ "tasks": ["tm", "kd"], "standardise": standardise });
+    let train = |standardise| fitness(&flab(root.path(), keys(standardise)).load("tm", &ctx()).unwrap()[0].train);
+    let raw = train(json!(false));
+    for given in [scale.clone(), json!({ "tm": scale, "kd": { "mean": 0, "deviation": 1 } })] {
+        let wanted: Vec<f32> = raw.iter().map(|y| (y - 3.0) / 2.0).collect();
+        assert_eq!(train(given.clone()), wanted);
+        let recorder = Recorder::default();
+        let description = flab(root.path(), keys(given)).describe(&Context::new(&recorder)).unwrap();
+        assert_eq!(description.scales["tm"], plugin_api::Scale { mean: 3.0, deviation: 2.0 });
+        assert!(!lines_below(&recorder, root.path()).iter().any(|line| line.contains("mean and standard deviation")));
+    }
+    let error = flab(root.path(), keys(json!({ "tm": scale }))).describe(&ctx()).unwrap_err();
+    assert_eq!(error.to_string(), "`standardise`: task `kd` has no mean and deviation here");
+    let all = json!({ "tm": scale, "kd": scale, "ph": scale });
+    let error = flab(root.path(), keys(all)).describe(&ctx()).unwrap_err();
+    assert_eq!(error.to_string(), "`standardise.ph`: there is no task `ph`");
 }

@@ -65,7 +65,7 @@ pub struct Federation {
     /// When to stop before the last round; never where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-    /// Whether every client evaluates the models of all at the end.
+    /// Whether every client evaluates the models of all at the end. They pass the filters as updates do.
     #[serde(default)]
     pub cross_site: bool,
     /// After how many rounds a checkpoint is written; 0 goes by `checkpoint-after`. Results do not depend on it.
