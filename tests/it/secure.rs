@@ -188,7 +188,7 @@ fn noise_is_in_the_sum_and_its_account_goes_on_after_an_interruption() {
     let accounts = notes.iter().filter(|note| note["key"] == "privacy").map(|note| note["text"].as_str().unwrap());
     let accounts: Vec<&str> = accounts.collect();
     // That of a Gaussian mechanism of multiplier 1 / √40, and a little for the rounding.
-    let wanted = "no protection, since the noise is reproducible; else epsilon 46.8";
+    let wanted = "no protection, since the noise is reproducible; else epsilon 46.2";
     assert_eq!(accounts.len(), 6);
     for account in accounts {
         assert!(

@@ -41,12 +41,13 @@ pub(crate) fn note(round: &Round, told: Told, ctx: &Context<'_>) {
         None => ("", " and of clamped values"),
         Some(_) => (", but for that one's own noise", ""),
     };
+    let trained = if told.signed { ", for the clients too who trained" } else { "" };
     ctx.note(
         "limits",
         format_args!(
             "all other clients together learn the last one's update from any sum{with_noise}, and {threshold} clients that \
              pool their shares with the server learn any; the global models tell what the sums tell; metrics, steps and \
-             numbers of examples{clamped} are in clear; here all run in one process, whose owner can see everything"
+             numbers of examples{clamped} are in clear{trained}; here all run in one process, whose owner can see everything"
         ),
     );
 }

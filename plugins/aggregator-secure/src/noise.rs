@@ -53,7 +53,12 @@ impl Plan {
         reason = "below 2^53"
     )]
     pub(crate) fn new(noise: Noise, grid: Grid, threshold: usize, members: usize) -> Result<Self> {
-        if 2 * threshold <= members + noise.colluding {
+        let Noise { multiplier, delta, .. } = noise;
+        // What the aggregator states may come from anywhere.
+        if !(multiplier.is_finite() && multiplier > 0.0 && delta > 0.0 && delta < 1.0) {
+            return Err(Error::config(format!("noise of {multiplier} times `clip-norm` at delta {delta} is none")));
+        }
+        if 2 * threshold <= members.saturating_add(noise.colluding) {
             let most = (2 * threshold).saturating_sub(members + 1);
             let message = format!("{} of {members} clients on the server's side are too many", noise.colluding);
             return Err(Error::config(message)

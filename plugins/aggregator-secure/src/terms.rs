@@ -69,7 +69,8 @@ impl Bounds {
         let clients = terms.check(members)?;
         let grid = terms.grid();
         let fits = || terms.noise.is_some() || grid.largest_sum(members).is_some();
-        if !(2..=30).contains(&grid.bits) || !fits() || !grid.step().is_normal() {
+        let is_grid = || grid.step().is_normal() && grid.clip > 0.0;
+        if !(2..=30).contains(&grid.bits) || !fits() || !is_grid() {
             return Err(Error::other(format!("numbers of {} bits do not suit {clients} clients", grid.bits)));
         }
         terms.plan(members)?;

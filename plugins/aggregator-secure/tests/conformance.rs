@@ -17,5 +17,11 @@ fn conforms() {
             let check = AggregatorCheck::new(&aggregator, &json!({ "threshold": 4, "bits": 20 }));
             check.with_filter(&filter, &config).check().assert();
         }
+        // With noise the result is the same for the same seed only where the noise comes from it.
+        let config =
+            json!({ "reproducible": true, "noise-multiplier": 0.5, "minimum": 2, "threshold": 3, "colluding": 1 });
+        testkit::check_configuration(&filter, &config).assert();
+        let noise = json!({ "threshold": 4, "clip-norm": 1.0, "noise-multiplier": 0.5, "delta": 1e-5 });
+        AggregatorCheck::new(&aggregator, &noise).with_filter(&filter, &config).check().assert();
     }
 }

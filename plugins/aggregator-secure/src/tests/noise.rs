@@ -226,6 +226,25 @@ fn a_client_takes_part_only_with_the_noise_that_it_asks_for() {
         let error = Bench::with(5, server, &|_| filter.clone()).round(&global, &updates).err().unwrap();
         assert_eq!(error.to_string(), text);
     }
+    // What no aggregator of this library says.
+    for (key, value, text) in [
+        ("multiplier", json!(-1.0), "noise of -1 times `clip-norm` at delta 0.00001 is none"),
+        ("delta", json!(1.0), "noise of 1 times `clip-norm` at delta 1 is none"),
+        (
+            "colluding",
+            json!(u64::MAX),
+            "`colluding`: 18446744073709551615 of 5 clients on the server's side are too many",
+        ),
+    ] {
+        let mut lie = |step: Step, _: &str, message: &mut Message| {
+            if step == Step::Shares {
+                message.values["secure"]["terms"]["noise"][key] = value.clone();
+            }
+        };
+        let mut bench = Bench::new(5, noise.clone(), false);
+        let error = bench.play(&global, &updates, &|_, _| false, &mut lie, &Silent).err().unwrap();
+        assert_eq!(error.to_string(), text);
+    }
     let filter = json!({ "noise-multiplier": 1.0, "colluding": 1 });
     Bench::with(5, noise, &|_| filter.clone()).round(&global, &updates).unwrap();
 }
