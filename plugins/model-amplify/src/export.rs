@@ -6,7 +6,7 @@
 //! loads the folder.
 //!
 //! The heads are in `regressors.safetensors`, and `fedplug.json` says what each predicts. Heads with random values are left out
-//! ([`crate::heads`]); without any other, both files are.
+//! (`heads.rs`); without any other, both files are.
 //!
 //! `README.md` explains the folder to its readers.
 

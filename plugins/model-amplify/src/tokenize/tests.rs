@@ -107,5 +107,5 @@ fn unknown_letters_are_reported_once_per_task() {
 #[test]
 fn a_tokenizer_with_more_tokens_than_the_trunk_is_refused() {
     let error = Tokenizer::published(&Architecture { vocab_size: 26, ..Architecture::published() }).unwrap_err();
-    assert!(error.message().contains("knows 27 tokens"), "{error}");
+    assert!(error.message().contains("has 27 tokens"), "{error}");
 }
