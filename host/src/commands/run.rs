@@ -185,7 +185,7 @@ fn run_in(
     console.stop();
 
     let best = federation.best.ranking().overall.is_some();
-    let predictions = run_dir.path().join(predictions::FILE).is_file();
+    let predictions = run_dir.path().join(names::PREDICTIONS).is_file();
     clear::note(&notes, Revealed { metrics: true, best, predictions });
     let seconds = federation.totals.seconds();
     let score_name = setup.model.component.profile().score.as_deref();
