@@ -53,7 +53,7 @@ impl Standardise {
         if let Self::ByTask(given) = self
             && let Some(task) = given.keys().find(|task| !scales.contains_key(*task))
         {
-            let error = Error::config(format!("there is no task `{task}`")).at_key(&format!("standardise.{task}"));
+            let error = Error::config(format!("there is no task `{task}`")).at_key(format!("standardise.{task}"));
             return Err(error.help(format!("there are {}", quoted(&known(scales)))));
         }
         scales.iter().for_each(|(task, scale)| note_scale(task, *scale, ctx));
