@@ -43,6 +43,8 @@
 //! epsilon at `delta` is known in closed form (Balle and Wang, *Improving the Gaussian Mechanism for Differential Privacy*,
 //! ICML 2018, Theorem 8).
 //!
+//! A model that other clients evaluate at the end (`federation.cross-site`) is one more message and counts.
+//!
 //! **No amplification by sampling.** That a fraction of the clients takes part in a round makes this account no better.
 //! Each client adds noise of its own and sends it under its own name, so whoever sees the messages knows when it was
 //! there; and the amplified accounts of the literature hold for noise that is in every round's sum, whether or not the
