@@ -97,7 +97,9 @@ fn bumped(manifest: &str, version: &str) -> String {
 fn build(copy: &Path, packages: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--offline"]).current_dir(copy);
-    packages.iter().for_each(|package| drop(cargo.args(["--package", package])));
+    packages.iter().for_each(|package| {
+        cargo.args(["--package", package]);
+    });
     let built = cargo.env("CARGO_TARGET_DIR", target()).env("CARGO_PROFILE_DEV_DEBUG", "0").output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     target().join("debug")

@@ -13,7 +13,7 @@ use object::{Endianness, ReadCache, ReadRef};
 
 /// A library that is not the file which the plugin was linked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strange {
+pub(super) struct Strange {
     /// The file in its place.
     pub loaded: PathBuf,
     /// The file where the plugin says that it is.
