@@ -66,7 +66,7 @@ fn models() {
 #[test]
 fn a_panic_tells_its_calls_where_they_are_asked_for() {
     let bench = Bench::new();
-    let other = "plugin = \"misbehaving\"\nhow = \"panic-in-receive\"\nround = 0\nclient = \"expression\"";
+    let other = "plugin = \"misbehaving\"\nhow = \"panic-in-receive\"\nround = 2\nclient = \"expression\"";
     let path = bench.write("run.toml", &FILE.replace(MODEL, other));
     let run = |asked: &str| {
         let mut command = bench.command(&["run", path.to_str().unwrap(), "--threads", "1", "--force"]);

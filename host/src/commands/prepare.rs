@@ -190,7 +190,7 @@ mod tests {
         let used = LoadedPlugin { choice: experiment.dataset.clone(), library, component };
         let text = placed(&experiment, &used, error).to_string();
         assert!(text.starts_with("error: x.toml:8: "), "{text}");
-        assert!(text.contains("dataset `bare`: this dataset has nothing to prepare"), "{text}");
+        assert!(text.contains("dataset `bare`: this dataset does not implement `prepare`"), "{text}");
         assert!(text.contains("hint: runs read its data as they are"), "{text}");
     }
 }

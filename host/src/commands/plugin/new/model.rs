@@ -1,8 +1,8 @@
 //! Predicts for each task the mean of its training targets: a model to begin with.
 
 use plugin_api::{
-    Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup, PREDICTED,
-    Params, Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
+    Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup,
+    PREDICTED, Params, Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
 };
 use serde::Deserialize;
 
@@ -147,7 +147,11 @@ mod tests {
     #[test]
     fn it_goes_half_the_way_to_the_mean_and_keeps_its_state() -> Result<()> {
         let ctx = Context::new(&Silent);
-        let spec = TaskSpec::new("t", ["x"], "y");
+        let spec = TaskSpec {
+            name: "t".into(),
+            target: "y".into(),
+            ..TaskSpec::default()
+        };
         let table = Table::new().with("y", Column::f32(&[1.0, 3.0]))?;
         let task = Task {
             spec: spec.clone(),
