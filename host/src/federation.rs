@@ -2,6 +2,7 @@
 
 pub mod absent;
 pub mod best_models;
+pub mod checkpoint_entries;
 pub mod clear;
 pub mod client;
 pub mod cross_site;
@@ -10,6 +11,7 @@ pub mod evaluation;
 pub mod exchange;
 pub mod filters;
 pub mod history;
+pub mod local_client;
 pub mod means;
 pub mod model_store;
 pub mod notes;
@@ -17,9 +19,10 @@ pub mod ordered_pool;
 pub mod orders;
 pub mod predictions;
 pub mod resume;
-pub mod round_progress;
 pub mod rounds;
 pub mod sampling;
 pub mod services;
 pub mod summary;
 pub mod totals;
+pub mod trace;
+pub mod usage;

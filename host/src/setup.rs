@@ -12,8 +12,8 @@ use plugin_api::{Aggregator, ClientSpec, Dataset, Description, ModelSetup, Param
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{Draft, Experiment, FilterPosition};
-use crate::federation::client::{Identity, LocalClient};
 use crate::federation::filters::FilterChain;
+use crate::federation::local_client::{Identity, LocalClient};
 use crate::federation::model_store::{ModelFactory, ModelHandle, Store};
 use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::plugins::Finder;

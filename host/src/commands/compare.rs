@@ -8,10 +8,10 @@ use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::nearest;
-use crate::federation::client::Traffic;
 use crate::federation::history::{MetricHistory, TaskHistory, UNDEFINED, mean_text, short};
 use crate::federation::means::mean;
 use crate::federation::summary::Summary;
+use crate::federation::usage::Traffic;
 
 /// How the table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -143,8 +143,8 @@ mod tests {
     use plugin_api::{Component, Plugin};
 
     use super::*;
+    use crate::experiment::config::Terms;
     use crate::experiment::document::Document;
-    use crate::federation::services::Terms;
     use crate::plugins::Library;
 
     #[derive(serde::Deserialize, schemars::JsonSchema)]

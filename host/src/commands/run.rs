@@ -21,13 +21,12 @@ use crate::federation::clear::{self, Revealed};
 use crate::federation::client::Client;
 use crate::federation::cross_site;
 use crate::federation::early_stopping::Patience;
-use crate::federation::evaluation::Evaluators;
 use crate::federation::history::History;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
 use crate::federation::predictions;
 use crate::federation::resume::CheckpointIndex;
-use crate::federation::rounds::Federation;
+use crate::federation::rounds::{Evaluators, Federation};
 use crate::federation::sampling::{Draws, evaluators, select};
 use crate::federation::services::HostServices;
 use crate::federation::totals::Totals;
@@ -186,7 +185,7 @@ fn run_in(
 
     let best = federation.best.ranking().overall.is_some();
     let predictions = run_dir.path().join(names::PREDICTIONS).is_file();
-    clear::note(&notes, Revealed { metrics: true, best, predictions });
+    clear::note(&notes, Revealed { metrics: plan.reports(), best, predictions });
     let seconds = federation.totals.seconds();
     let score_name = setup.model.component.profile().score.as_deref();
     run_dir.write_json(names::SUMMARY, &summarize(&federation, &setup.experiment.name, score_name, seconds))?;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
 pub use federation::{
-    EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure, Reporting, SCORE, SamplingMethod,
+    EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure, Reporting, SCORE, SamplingMethod, Terms,
 };
 
 mod federation;

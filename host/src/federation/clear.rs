@@ -82,6 +82,8 @@ mod tests {
         }
         assert!(text.contains("; means of targets; norms of updates; the run's"), "{text}");
         // What did not happen is not named.
+        let notes = Notes::default();
+        notes.set("a", "privacy", "privacy", "epsilon 1");
         note(&notes, Revealed { metrics: false, best: false, predictions: false });
         let all = notes.list();
         let text = &all.iter().find(|note| note.key == CLEAR).unwrap().text;

@@ -198,7 +198,7 @@ mod tests {
             visit(GLOBAL, "a", Ok((-0.25, &[]))),
         ];
         let text = table(&names, &visits);
-        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('│').map(str::trim).collect()).collect();
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(['│', '┆']).map(str::trim).collect()).collect();
         let row = |model: &str| rows.iter().find(|row| row.get(1) == Some(&model)).unwrap()[2..4].to_vec();
         assert_eq!(row("a"), ["- (1)", "- (1)"]);
         assert_eq!((row("b")[1], row(GLOBAL)), ("- (2)", vec![short(-0.25).as_str(), "-"]));

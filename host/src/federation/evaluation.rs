@@ -3,8 +3,6 @@
 //! The global model of every round is judged by the same clients, the evaluators, whether they train in the round or not:
 //! a mean over those that train would change with the draw as much as with the model.
 
-use std::collections::BTreeSet;
-
 use plugin_api::{Evaluation, Level};
 
 use crate::artefacts::tracking::Scalar;
@@ -17,26 +15,8 @@ use crate::federation::history::short;
 use crate::federation::means::{Evaluated, Number, numbers, scores};
 use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::orders::Orders;
-use crate::federation::rounds::{Federation, Outcomes, handle_client_failure};
+use crate::federation::rounds::{Evaluators, Federation, Outcomes, handle_client_failure};
 use crate::federation::services::{CallScope, ComponentError};
-
-/// The clients that judge every round's global model.
-#[derive(Debug, Default)]
-pub struct Evaluators {
-    /// Their places, in order.
-    places: Vec<usize>,
-    /// Those of them that failed, of which a warning is enough.
-    failed: BTreeSet<usize>,
-    /// Whether it was said that there are fewer of them.
-    told: bool,
-}
-
-impl Evaluators {
-    /// The clients of these places, which are in order.
-    pub fn new(places: Vec<usize>) -> Self {
-        Self { places, ..Self::default() }
-    }
-}
 
 impl Federation<'_> {
     /// Judges the round's global model, which these clients trained: takes down how well it does, and keeps it if it does

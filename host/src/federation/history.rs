@@ -7,8 +7,8 @@ use comfy_table::{Cell, CellAlignment, Table};
 use plugin_api::{Evaluation, Goal};
 use serde::{Deserialize, Serialize};
 
-use crate::federation::client::Traffic;
 use crate::federation::means::mean;
+use crate::federation::usage::Traffic;
 
 /// With more rows than this, a table shows the first ones alone.
 const MOST_ROWS: usize = 100;

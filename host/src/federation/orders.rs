@@ -102,9 +102,9 @@ mod tests {
     use super::*;
     use crate::artefacts::journal::NONE;
     use crate::artefacts::tracking::Reporter;
+    use crate::experiment::config::Terms;
     use crate::federation::notes::Notes;
     use crate::federation::ordered_pool::in_order;
-    use crate::federation::services::Terms;
     use crate::terminal::console::Console;
 
     /// Gives each message a tensor of its own with the number of the call.

@@ -7,14 +7,15 @@ use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::artefacts::tracking::Positions;
 use crate::error::{CliError, Diagnostic};
 use crate::federation::best_models::KeptRanking;
+use crate::federation::checkpoint_entries::{FailureEntry, ProgressEntry};
 use crate::federation::client::ClientState;
 use crate::federation::early_stopping::Patience;
 use crate::federation::history::History;
 use crate::federation::notes::Note;
-use crate::federation::round_progress::{FailureEntry, ProgressEntry, Trace};
 use crate::federation::rounds::{Federation, handle_client_failure};
 use crate::federation::services::{CallScope, ComponentError};
 use crate::federation::totals::TotalsEntry;
+use crate::federation::trace::Trace;
 
 /// What the host keeps in a checkpoint besides the components' states.
 #[derive(Serialize, Deserialize)]

@@ -13,16 +13,15 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, OnClientFailure};
 use crate::federation::absent;
 use crate::federation::best_models::BestModels;
+use crate::federation::checkpoint_entries::Opening;
 use crate::federation::client::{Client, Outcome};
 use crate::federation::early_stopping::Patience;
-use crate::federation::evaluation::Evaluators;
 use crate::federation::exchange::{Exchange, pick};
 use crate::federation::filters::FilterChain;
 use crate::federation::history::History;
 use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::orders::Orders;
 use crate::federation::predictions;
-use crate::federation::round_progress::Opening;
 use crate::federation::sampling::Draws;
 use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::federation::totals::Totals;
@@ -31,6 +30,24 @@ use crate::terminal::signals::Pause;
 
 /// What the clients of a round did, by their places, in their order.
 pub type Outcomes = Vec<(usize, Outcome)>;
+
+/// The clients that judge every round's global model.
+#[derive(Debug, Default)]
+pub struct Evaluators {
+    /// Their places, in order.
+    pub(super) places: Vec<usize>,
+    /// Those of them that failed, of which a warning is enough.
+    pub(super) failed: BTreeSet<usize>,
+    /// Whether it was said that there are fewer of them.
+    pub(super) told: bool,
+}
+
+impl Evaluators {
+    /// The clients of these places, which are in order.
+    pub fn new(places: Vec<usize>) -> Self {
+        Self { places, ..Self::default() }
+    }
+}
 
 /// The federation between two rounds.
 pub struct Federation<'a> {

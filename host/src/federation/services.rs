@@ -4,16 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use plugin_api::context::Host;
-use plugin_api::{Context, Level, Sampling, Seed};
+use plugin_api::{Context, Level, Seed};
 use serde_json::Value;
 
 use crate::artefacts::journal::Journal;
 use crate::artefacts::tracking::{Reporter, Scalar, now};
 use crate::error::Diagnostic;
-use crate::experiment::config::FilterPosition;
+use crate::experiment::config::{FilterPosition, Terms};
 use crate::experiment::document::Document;
 use crate::federation::notes::Notes;
-use crate::federation::round_progress::Trace;
+use crate::federation::trace::Trace;
 use crate::plugins::validate;
 use crate::terminal::console::Console;
 use crate::terminal::crash;
@@ -88,21 +88,6 @@ impl ComponentError {
             }
             _ => document.place_table(report, &way),
         }
-    }
-}
-
-/// What an experiment says of draws and reports, so far as calls depend on it.
-#[derive(Clone, Copy, Debug)]
-pub struct Terms {
-    /// How the clients of a round are drawn.
-    pub sampling: Sampling,
-    /// Whether clients report metrics.
-    pub reports: bool,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self { sampling: Sampling::Fixed, reports: true }
     }
 }
 

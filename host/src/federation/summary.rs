@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
 use crate::federation::best_models::Best;
-use crate::federation::client::{Spent, Traffic};
 use crate::federation::history::TaskHistory;
 use crate::federation::notes::Note;
+use crate::federation::usage::{Spent, Traffic};
 
 /// What a run came to.
 #[derive(Clone, Debug, Serialize, Deserialize)]

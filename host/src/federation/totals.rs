@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::federation::client::Spent;
 use crate::federation::history::peak_memory;
 use crate::federation::summary::Time;
+use crate::federation::usage::Spent;
 
 /// Time and memory of a run so far.
 #[derive(Clone, Debug)]

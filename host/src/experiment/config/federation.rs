@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::byte_size::ByteSize;
-use crate::federation::services::Terms;
 
 /// More rounds, or epochs in one, are a slip of the hand.
 const MOST_ROUNDS: u64 = 1_000_000_000;
@@ -238,4 +237,19 @@ pub enum OnClientFailure {
     Stop,
     /// The round goes on without it, with a warning.
     LeaveOut,
+}
+
+/// What an experiment says of draws and reports, so far as calls depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How the clients of a round are drawn.
+    pub sampling: Sampling,
+    /// Whether clients report metrics.
+    pub reports: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { sampling: Sampling::Fixed, reports: true }
+    }
 }

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use plugin_api::{Context, Epoch, Evaluation, Message, Trained};
 
-use super::{Client as _, ClientState, EvaluationOutcome, Failed, LocalClient, Order, Outcome, Spent, Traffic};
+use super::LocalClient;
 use crate::artefacts::tracking::Scalar;
 use crate::federation::absent;
+use crate::federation::client::{Client as _, ClientState, EvaluationOutcome, Failed, Order, Outcome, Progress};
 use crate::federation::model_store::as_error;
-use crate::federation::round_progress::Progress;
 use crate::federation::services::{CallScope, ComponentError, HostServices};
+use crate::federation::usage::{Spent, Traffic};
 use crate::plugins::validate;
 use crate::terminal::signals::Pause;
 

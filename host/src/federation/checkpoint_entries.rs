@@ -1,43 +1,16 @@
-//! How far a client is in a round that is not over: what a checkpoint within a round keeps of it.
+//! What a checkpoint's index holds of a client in a round that is not over, as plain JSON.
 //!
-//! A resumed round begins again, at the aggregator, in what it asks, and in every filter, all of which go back to their
-//! states at the round's beginning. Only the models' work is not done again: a client's model goes on with its next
-//! epoch, or, if it had done all, what it sent is taken from the checkpoint. What it reported so far is reported anew.
+//! A resumed round starts again at the aggregator, in its queries, and in every filter, all of which return to their states
+//! at the round's start. Only the models' work is not repeated: a client's model continues with its next epoch, or, if it
+//! had done all, what it sent comes from the checkpoint. What it reported so far is reported again.
 
-use std::collections::BTreeMap;
-
-use plugin_api::{Evaluation, Goal, Metric, Params, Result, State, Tensor, Trained};
+use plugin_api::{Evaluation, Goal, Metric, State, Trained};
 use serde::{Deserialize, Serialize};
 
-use crate::federation::client::{Failed, Spent};
+use crate::federation::client::{Failed, Progress};
 use crate::federation::services::ComponentError;
-
-/// How far a client is in a round.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// The round.
-    pub round: u64,
-    /// How many epochs are done.
-    pub epochs: u64,
-    /// What they did.
-    pub trained: Trained,
-    /// How good the global model is; none before the client's model has it.
-    pub global: Option<Vec<Evaluation>>,
-    /// How good the client's own is after each epoch.
-    pub local: Vec<Vec<Evaluation>>,
-    /// How long the model computed.
-    pub spent: Spent,
-    /// What the model reported.
-    pub trace: Trace,
-}
-
-impl Progress {
-    /// Of a client that has done nothing yet.
-    pub fn new(round: u64) -> Self {
-        let (trained, spent) = (Trained::default(), Spent::default());
-        Self { round, epochs: 0, trained, global: None, local: Vec::new(), spent, trace: Trace::default() }
-    }
-}
+use crate::federation::trace::Trace;
+use crate::federation::usage::Spent;
 
 /// [`Progress`] as it stands in a checkpoint's index, but for the trace.
 #[derive(Serialize, Deserialize)]
@@ -144,77 +117,6 @@ impl FailureEntry {
     }
 }
 
-/// What a client's model reported in a round, with the times.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Trace {
-    tags: Vec<String>,
-    numbers: BTreeMap<String, i32>,
-    tag: Vec<i32>,
-    step: Vec<i64>,
-    value: Vec<f64>,
-    time: Vec<f64>,
-}
-
-impl Trace {
-    /// Adds a scalar.
-    pub fn push(&mut self, tag: &str, step: u64, value: f64, time: f64) {
-        let number = self.numbers.get(tag).copied().unwrap_or_else(|| {
-            let number = i32::try_from(self.tags.len()).unwrap_or(i32::MAX);
-            self.tags.push(tag.to_owned());
-            self.numbers.insert(tag.to_owned(), number);
-            number
-        });
-        self.tag.push(number);
-        self.step.push(step.cast_signed());
-        self.value.push(value);
-        self.time.push(time);
-    }
-
-    /// Tag, step, value and time of each, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, u64, f64, f64)> {
-        let tag = |number: &i32| usize::try_from(*number).ok().and_then(|number| self.tags.get(number));
-        let scalars = self.tag.iter().zip(&self.step).zip(&self.value).zip(&self.time);
-        scalars.filter_map(move |(((number, step), value), time)| {
-            Some((tag(number)?.as_str(), step.cast_unsigned(), *value, *time))
-        })
-    }
-
-    /// As a state: tensors of all scalars, and the list of tags.
-    ///
-    /// # Errors
-    /// Never; tensors ask for a result.
-    pub fn state(&self) -> Result<State> {
-        let length = [self.tag.len()];
-        let tensors: Params = [
-            ("tag", Tensor::from_slice(&length, &self.tag)?),
-            ("step", Tensor::from_slice(&length, &self.step)?),
-            ("value", Tensor::from_slice(&length, &self.value)?),
-            ("time", Tensor::from_slice(&length, &self.time)?),
-        ]
-        .into_iter()
-        .collect();
-        Ok(State { tensors, values: [("tags".to_owned(), self.tags.clone().into())].into_iter().collect() })
-    }
-
-    /// Of such a state.
-    ///
-    /// # Errors
-    /// If it is not one.
-    pub fn read(state: &State) -> Result<Self> {
-        let tags: Vec<String> = state.value("tags")?;
-        let length = state.tensors.get("tag").map_or(0, |tensor| tensor.shape().iter().product());
-        let numbers = tags.iter().cloned().zip(0..).collect();
-        Ok(Self {
-            numbers,
-            tag: state.tensors.elements("tag", &[length])?.to_vec(),
-            step: state.tensors.elements("step", &[length])?.to_vec(),
-            value: state.tensors.elements("value", &[length])?.to_vec(),
-            time: state.tensors.elements("time", &[length])?.to_vec(),
-            tags,
-        })
-    }
-}
-
 /// What a checkpoint within a round keeps of the server: its components as they were when the round began.
 #[derive(Clone, Debug)]
 pub struct Opening {
@@ -246,11 +148,6 @@ mod tests {
         let scalars: Vec<_> = back.trace.iter().map(|(tag, step, value, _)| (tag, step, value.to_bits())).collect();
         assert_eq!(scalars[1], ("b", u64::MAX, f64::NAN.to_bits()));
         assert_eq!(scalars.len(), 3);
-    }
-
-    #[test]
-    fn an_empty_trace_comes_back() {
-        assert_eq!(Trace::read(&Trace::default().state().unwrap()).unwrap(), Trace::default());
     }
 
     #[test]

@@ -1,0 +1,86 @@
+//! What a client's model reported in a round.
+
+use std::collections::BTreeMap;
+
+use plugin_api::{Params, Result, State, Tensor};
+
+/// What a client's model reported in a round, with the times.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trace {
+    tags: Vec<String>,
+    numbers: BTreeMap<String, i32>,
+    tag: Vec<i32>,
+    step: Vec<i64>,
+    value: Vec<f64>,
+    time: Vec<f64>,
+}
+
+impl Trace {
+    /// Adds a scalar.
+    pub fn push(&mut self, tag: &str, step: u64, value: f64, time: f64) {
+        let number = self.numbers.get(tag).copied().unwrap_or_else(|| {
+            let number = i32::try_from(self.tags.len()).unwrap_or(i32::MAX);
+            self.tags.push(tag.to_owned());
+            self.numbers.insert(tag.to_owned(), number);
+            number
+        });
+        self.tag.push(number);
+        self.step.push(step.cast_signed());
+        self.value.push(value);
+        self.time.push(time);
+    }
+
+    /// Tag, step, value and time of each, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64, f64, f64)> {
+        let tag = |number: &i32| usize::try_from(*number).ok().and_then(|number| self.tags.get(number));
+        let scalars = self.tag.iter().zip(&self.step).zip(&self.value).zip(&self.time);
+        scalars.filter_map(move |(((number, step), value), time)| {
+            Some((tag(number)?.as_str(), step.cast_unsigned(), *value, *time))
+        })
+    }
+
+    /// As a state: tensors of all scalars, and the list of tags.
+    ///
+    /// # Errors
+    /// Never; tensors ask for a result.
+    pub fn state(&self) -> Result<State> {
+        let length = [self.tag.len()];
+        let tensors: Params = [
+            ("tag", Tensor::from_slice(&length, &self.tag)?),
+            ("step", Tensor::from_slice(&length, &self.step)?),
+            ("value", Tensor::from_slice(&length, &self.value)?),
+            ("time", Tensor::from_slice(&length, &self.time)?),
+        ]
+        .into_iter()
+        .collect();
+        Ok(State { tensors, values: [("tags".to_owned(), self.tags.clone().into())].into_iter().collect() })
+    }
+
+    /// Of such a state.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn read(state: &State) -> Result<Self> {
+        let tags: Vec<String> = state.value("tags")?;
+        let length = state.tensors.get("tag").map_or(0, |tensor| tensor.shape().iter().product());
+        let numbers = tags.iter().cloned().zip(0..).collect();
+        Ok(Self {
+            numbers,
+            tag: state.tensors.elements("tag", &[length])?.to_vec(),
+            step: state.tensors.elements("step", &[length])?.to_vec(),
+            value: state.tensors.elements("value", &[length])?.to_vec(),
+            time: state.tensors.elements("time", &[length])?.to_vec(),
+            tags,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_trace_comes_back() {
+        assert_eq!(Trace::read(&Trace::default().state().unwrap()).unwrap(), Trace::default());
+    }
+}

@@ -1,0 +1,21 @@
+//! What a client's work costs: time and bytes.
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds that a model trained and evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// In [`plugin_api::Model::train`].
+    pub training: f64,
+    /// In [`plugin_api::Model::evaluate`].
+    pub evaluation: f64,
+}
+
+/// Bytes of tensors that crossed between server and clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// From the server.
+    pub received: u64,
+    /// To the server.
+    pub sent: u64,
+}
