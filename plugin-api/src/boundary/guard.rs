@@ -86,13 +86,15 @@ fn calls(backtrace: &Backtrace) -> Option<String> {
         ["core::panicking::", "std::panicking::", "rust_begin_unwind", "panic_any"]
             .iter()
             .any(|name| line.contains(name))
+            // A plugin may catch panics itself, further out.
+            && !["catch_unwind", "panicking::try"].iter().any(|name| line.contains(name))
     };
-    let is_call =
-        |line: &str| line.trim_start().split(':').next().is_some_and(|number| number.parse::<usize>().is_ok());
-    let last = lines.iter().rposition(machinery).unwrap_or_default();
-    let first = lines[last..].iter().skip(1).position(|line| is_call(line)).map_or(0, |further| last + 1 + further);
-    let end =
-        lines.iter().skip(first).position(|line| line.contains("boundary::guard::")).map_or(lines.len(), |n| first + n);
+    let is_call = |line: &str| line.trim_start().split(':').next().is_some_and(|n| n.parse::<usize>().is_ok());
+    let guard =
+        |line: &&str| ["boundary::guard::run", "boundary::guard::Guarded"].iter().any(|name| line.contains(name));
+    let end = lines.iter().position(guard).unwrap_or(lines.len());
+    let after = lines[..end].iter().rposition(machinery).map_or(0, |last| last + 1);
+    let first = lines[after..end].iter().position(|line| is_call(line)).map_or(after, |further| after + further);
     Some(format!("its calls, the last first:\n{}", lines[first..end].join("\n")))
 }
 
