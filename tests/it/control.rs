@@ -151,17 +151,19 @@ fn a_model_is_told_which_of_its_updates_the_server_has() {
         .unwrap()
         .replace("\"linear\"\n\n[agg", "\"misbehaving\"\nhow = \"behave\"\n\n[agg");
     let lost =
-        "[[filter]]\nplugin = \"misbehaving\"\nhow = \"nothing\"\nclient = \"tm\"\nround = 1\nat = \"client-output\"\n";
+        "[[filter]]\nplugin = \"misbehaving\"\nhow = \"nothing\"\nclient = \"tm\"\nround = 2\nat = \"client-output\"\n";
     let file = bench.write("lost.toml", &format!("{text}{lost}"));
     let told = bench.run(&[
         file.to_str().unwrap(),
         "--set",
-        "federation.rounds=4",
+        "federation.rounds=5",
         "--set",
         "federation.on-client-failure=leave-out",
         "-vv",
     ]);
-    for (client, known) in [("tm", [None, Some(0), Some(0), Some(0)]), ("binding", [None, Some(0), Some(1), Some(2)])] {
+    for (client, known) in
+        [("tm", [None, Some(0), Some(1), Some(1), Some(1)]), ("binding", [None, Some(0), Some(1), Some(2), Some(3)])]
+    {
         for (round, taken) in known.iter().enumerate() {
             let line = format!("client {client}, misbehaving: in round {round} the server has the update of {taken:?}");
             assert!(told.stderr.contains(&line), "{line}: {}", told.stderr);

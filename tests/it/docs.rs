@@ -137,7 +137,11 @@ fn every_command_of_a_block_can_be_typed() {
     let mut count = 0;
     for page in pages() {
         for (language, code) in blocks(&text(&page)) {
-            assert!(["sh", "toml", "rust", "text"].contains(&language.as_str()), "{}: `{language}`", page.display());
+            assert!(
+                ["sh", "toml", "rust", "python", "text"].contains(&language.as_str()),
+                "{}: `{language}`",
+                page.display()
+            );
             for command in commands(&language, &code) {
                 count += 1;
                 let refusal = refusal(&command);

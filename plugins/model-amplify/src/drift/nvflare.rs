@@ -129,7 +129,7 @@ fn under_adamw_the_rules_differ() {
 
     // The second, with NVFlare's variates on both sides.
     let (x, control) = (numbers(&reference["adamw"][0]["w"]), numbers(&reference["adamw"][0]["control"]));
-    drift.slots[0].own = Some(Tensor::from_slice(&nvflares));
+    drift.slots[0].next = Some(Tensor::from_slice(&nvflares));
     drift.receive(&Message { extra: named("scaffold.w", &control), ..Message::default() }, None).unwrap();
     let (mut ours, mut theirs) = (widen(&x), widen(&x));
     let mut other = AdamW { ..optimizer }; // of arrays, so this is a copy
