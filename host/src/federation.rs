@@ -1,4 +1,4 @@
-//! The rounds: clients, the exchange with them, aggregation, and what a run keeps.
+//! The federation: clients, rounds, queries to clients, aggregation, and the state a run keeps.
 
 pub mod absent;
 pub mod best_models;

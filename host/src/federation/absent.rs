@@ -1,21 +1,24 @@
-//! What becomes of a parameter that an aggregate lacks. If its holders were not drawn, failed or did not train, it keeps
-//! its value; if a client whose update arrived kept it to itself, it is private and has no global value any more.
+//! Parameters that an aggregate does not contain.
+//!
+//! If the clients that hold a parameter were not drawn, failed or did not train, the parameter keeps its value. If a
+//! client whose update arrived withheld it, the parameter is private and no longer has a global value.
 
 use std::collections::BTreeSet;
 
 use plugin_api::Params;
 
-/// The names of parameters.
+/// Returns the names of the parameters.
 pub fn names(params: &Params) -> Vec<String> {
     params.names().map(str::to_owned).collect()
 }
 
-/// Those of these names that are missing after filters.
+/// Returns those `names` that are missing from the parameters `after` filtering.
 pub fn missing(names: impl IntoIterator<Item = String>, after: &Params) -> Vec<String> {
     names.into_iter().filter(|name| after.get(name).is_none()).collect()
 }
 
-/// Gives the next global model what it lacks and the one before has, but for what clients of the round withheld.
+/// Copies into the `next` global model each parameter that only the model `before` has. Parameters that a client
+/// withheld in this round are skipped.
 pub fn complete(next: &mut Params, before: &Params, withheld: &BTreeSet<String>) {
     let absent = before.iter().filter(|(name, _)| next.get(name).is_none() && !withheld.contains(*name));
     let absent: Vec<_> = absent.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();

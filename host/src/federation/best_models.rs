@@ -1,4 +1,4 @@
-//! The global models that did best so far: by the mean score of all tasks, and, where there are several, of each task.
+//! The best global models so far: by the mean score over all tasks and, in a run of several tasks, also for each task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::error::CliError;
 use crate::federation::means::{ByClient, Evaluated, scores, scores_of};
 use crate::federation::model_store::{SpillableMessage, Store};
 
-/// A global model and how well it did.
+/// A global model and its score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// After how many rounds it was made.
+    /// The number of rounds after which the model was made.
     pub rounds: u64,
-    /// The mean of the scores of the clients that evaluate every round's model.
+    /// The mean score over the clients that evaluate every round's model.
     pub score: f64,
 }
 
-/// Which models were best.
+/// Which models are the best.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ranking {
-    /// By the mean over all clients, each the mean over its tasks.
+    /// By the mean over all clients of each client's mean over its tasks.
     pub overall: Option<Best>,
-    /// By the mean over the clients that have the task; nothing in a run of one task.
+    /// For each task, by the mean over the clients that have the task. Empty in a run of one task.
     pub tasks: BTreeMap<String, Best>,
 }
 
@@ -35,7 +35,7 @@ impl Ranking {
     }
 }
 
-/// What a checkpoint keeps of the ranking: with it, the clients' scores of its models.
+/// The part of a checkpoint that holds the ranking and the clients' scores of the ranked models.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct KeptRanking {
     ranking: Ranking,
@@ -43,33 +43,33 @@ pub struct KeptRanking {
     tasks: BTreeMap<String, ByClient>,
 }
 
-/// The models that were best, each once however often it was.
+/// The best models. A model that is the best in several respects is stored once.
 pub struct BestModels {
     store: Arc<Store>,
-    /// The run's tasks, where there are several.
+    /// The run's tasks; empty if there is only one.
     tasks: Vec<String>,
     kept: KeptRanking,
-    /// By the number of rounds.
+    /// The models, by the number of rounds after which they were made.
     models: BTreeMap<u64, SpillableMessage>,
 }
 
 impl BestModels {
-    /// None yet, in a run of these tasks.
+    /// Creates an empty ranking for a run of these tasks.
     pub fn new(store: Arc<Store>, tasks: &[String]) -> Self {
         let tasks = if tasks.len() > 1 { tasks.to_vec() } else { Vec::new() };
         Self { store, tasks, kept: KeptRanking::default(), models: BTreeMap::new() }
     }
 
-    /// Which models were best.
+    /// Returns which models are the best.
     pub fn ranking(&self) -> &Ranking {
         &self.kept.ranking
     }
 
-    /// Takes down how well the global model after so many rounds did at these clients, and keeps it if it did better
-    /// than any before, over the clients that evaluated both.
+    /// Records the clients' scores of the global model after `rounds` rounds. Keeps the model if it beats the best one
+    /// so far over the clients that evaluated both.
     ///
     /// # Errors
-    /// If a model could not be written where it waits.
+    /// If a model could not be written to the store.
     pub fn note(&mut self, rounds: u64, global: &Message, clients: &[Evaluated<'_>]) -> Result<(), CliError> {
         let better = |is_first: bool, best: &ByClient, now: &ByClient| {
             let score = now.mean()?;
@@ -103,20 +103,20 @@ impl BestModels {
         Ok(())
     }
 
-    /// The federation holds the last model that was noted no more.
+    /// Moves the models into the store. Call this once the federation no longer holds the model that was noted last.
     pub fn release(&mut self) {
         self.models.values_mut().for_each(SpillableMessage::release);
     }
 
-    /// The model after so many rounds; none where it was not among the best.
+    /// Returns the model after `rounds` rounds, or `None` if it is not among the best.
     ///
     /// # Errors
-    /// If it could not be written where it waits, or cannot be read back.
+    /// If the model could not be written to the store, or cannot be read back.
     pub fn get(&mut self, rounds: u64) -> Result<Option<Message>, CliError> {
         self.models.get_mut(&rounds).map_or(Ok(None), SpillableMessage::get)
     }
 
-    /// Writes the models into a checkpoint. What is given back is to be kept for [`restore`](Self::restore).
+    /// Writes the models into a checkpoint. Returns the ranking to pass to [`restore`](Self::restore).
     ///
     /// # Errors
     /// As [`get`](Self::get), or if a file cannot be written.
@@ -129,10 +129,10 @@ impl BestModels {
         Ok(self.kept.clone())
     }
 
-    /// Goes back to what a checkpoint holds.
+    /// Restores the models and the ranking from a checkpoint.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If a model cannot be read.
     pub fn restore(&mut self, reader: &Reader, kept: KeptRanking) -> Result<(), CliError> {
         self.models.clear();
         for rounds in kept.ranking.rounds() {
@@ -144,7 +144,7 @@ impl BestModels {
     }
 }
 
-/// The name under which the model after so many rounds waits, in the store and in a checkpoint.
+/// The name of the model after `rounds` rounds, in the store and in a checkpoint.
 fn name(rounds: u64) -> String {
     format!("best.{rounds}")
 }
@@ -195,7 +195,7 @@ mod tests {
             assert_eq!(overall, Some(Best { rounds: 2, score: -1.5 }));
             assert_eq!(tasks["a"], Best { rounds: 1, score: -1.0 });
             assert_eq!(tasks["b"], Best { rounds: 2, score: -1.5 });
-            // Two models for three titles, and files of these alone.
+            // Two models hold three rankings, and only these two have files.
             assert_eq!(best.models.len(), 2);
             for rounds in [1, 2] {
                 let kept = best.get(rounds).unwrap().unwrap();
@@ -223,7 +223,7 @@ mod tests {
         assert!(best.ranking().tasks.is_empty() && best.ranking().overall.is_some());
     }
 
-    /// A client with a poor score is lost: the mean over those that are left is better, and no model is.
+    /// If a client with a poor score is lost, the mean over the remaining clients rises although no model is better.
     #[test]
     fn models_are_compared_over_the_clients_that_evaluated_both() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
-//! What a checkpoint's index holds of a client in a round that is not over, as plain JSON.
+//! A checkpoint's index entries for clients in an unfinished round, as plain JSON.
 //!
-//! A resumed round starts again at the aggregator, in its queries, and in every filter, all of which return to their states
-//! at the round's start. Only the models' work is not repeated: a client's model continues with its next epoch, or, if it
-//! had done all, what it sent comes from the checkpoint. What it reported so far is reported again.
+//! A resumed round starts again at the aggregator, with its queries, and at every filter. All of these return to their
+//! states at the start of the round. Only the models' work is not repeated: a client's model continues with its next
+//! epoch. If it had finished all epochs, the message it sent comes from the checkpoint. Scalars that were already
+//! reported are reported again.
 
 use plugin_api::{Evaluation, Goal, Metric, State, Trained};
 use serde::{Deserialize, Serialize};
@@ -12,11 +13,11 @@ use crate::federation::services::ComponentError;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
 
-/// [`Progress`] as it stands in a checkpoint's index, but for the trace.
+/// [`Progress`] as stored in a checkpoint's index, without the trace.
 #[derive(Serialize, Deserialize)]
 pub struct ProgressEntry {
     round: u64,
-    /// How many epochs are done.
+    /// The number of finished epochs.
     pub epochs: u64,
     steps: u64,
     examples: u64,
@@ -26,7 +27,7 @@ pub struct ProgressEntry {
 }
 
 impl ProgressEntry {
-    /// What the index keeps.
+    /// Converts the progress for the index.
     pub fn of(progress: &Progress) -> Self {
         let Progress { round, epochs, trained: Trained { steps, examples }, spent, .. } = *progress;
         let kept = |all: &Vec<Evaluation>| all.iter().map(EvaluationEntry::of).collect();
@@ -34,7 +35,7 @@ impl ProgressEntry {
         Self { round, epochs, steps, examples, spent, global, local }
     }
 
-    /// The progress again.
+    /// Converts the entry back and adds the trace.
     pub fn with(self, trace: Trace) -> Progress {
         let Self { round, epochs, steps, examples, spent, global, local } = self;
         let whole = |all: Vec<EvaluationEntry>| all.into_iter().map(EvaluationEntry::whole).collect();
@@ -43,14 +44,14 @@ impl ProgressEntry {
     }
 }
 
-/// An evaluation with its numbers as bits, since JSON has no NaN.
+/// An evaluation whose floating-point numbers are stored as bits, since JSON has no NaN.
 #[derive(Serialize, Deserialize)]
 struct EvaluationEntry {
     task: String,
     examples: u64,
     loss: u64,
     score: u64,
-    /// Name, value, and whether higher is better.
+    /// The name, the value's bits, and whether higher is better.
     metrics: Vec<(String, u64, bool)>,
 }
 
@@ -81,7 +82,7 @@ impl EvaluationEntry {
     }
 }
 
-/// [`Failed`] as it stands in a checkpoint's index.
+/// [`Failed`] as stored in a checkpoint's index.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FailureEntry {
     round: Option<u64>,
@@ -94,7 +95,7 @@ pub struct FailureEntry {
 }
 
 impl FailureEntry {
-    /// What the index keeps.
+    /// Converts the failure for the index.
     pub fn of(failed: &Failed) -> Self {
         let (who, error) = failed.fault.parts();
         Self {
@@ -108,7 +109,7 @@ impl FailureEntry {
         }
     }
 
-    /// The failure again.
+    /// Converts the entry back.
     pub fn whole(self) -> Failed {
         let error = plugin_api::Error::new(self.kind.as_str().into(), self.message);
         let error = self.causes.into_iter().fold(error, |error, cause| error.because_of(cause));
@@ -117,12 +118,12 @@ impl FailureEntry {
     }
 }
 
-/// What a checkpoint within a round keeps of the server: its components as they were when the round began.
+/// The server's part of a checkpoint within a round: the states of its components when the round started.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    /// The aggregator.
+    /// The aggregator's state.
     pub aggregator: State,
-    /// The filters on what the server gets, and on what it sends.
+    /// The states of the filters on incoming and on outgoing messages.
     pub server: [Vec<State>; 2],
 }
 

@@ -1,22 +1,22 @@
-//! What a run reveals of the data that no privacy account covers.
+//! What a run reveals about the data that no privacy account covers.
 //!
-//! A component leaves the account of its guarantee as a note under [`ACCOUNT`]. It holds for the messages that the component
-//! saw, and a reader would take it for the whole run. So a run with one says beside it, in one sentence, what else it
-//! revealed: what the host itself takes from clients, and what components name under [`CLEAR`].
+//! A component reports its privacy account as a note under [`ACCOUNT`]. The account holds for the messages that the
+//! component saw, but a reader would take it for the whole run. So a run with an account adds one sentence that lists
+//! what else it revealed: what the host itself takes from clients, and what components name under [`CLEAR`].
 
 use crate::artefacts::tracking::SERVER;
 use crate::federation::notes::Notes;
 
-/// The key of an account.
+/// The key of notes that hold an account.
 const ACCOUNT: &str = "privacy";
 
-/// The key of what no account covers.
+/// The key of notes that name what no account covers.
 const CLEAR: &str = "privacy.clear";
 
-/// Whose the host's own sentence is.
+/// The component name of the host's own note.
 const HOST: &str = "fedplug";
 
-/// What a run really did, as far as it revealed something.
+/// What a run revealed.
 #[derive(Clone, Copy, Debug)]
 pub struct Revealed {
     /// Whether clients reported losses, metrics and scores.
@@ -27,7 +27,7 @@ pub struct Revealed {
     pub predictions: bool,
 }
 
-/// Puts one sentence into the place of what components named; none where there is no account.
+/// Replaces the notes under [`CLEAR`] by one sentence. Without an account, removes them and adds none.
 pub fn note(notes: &Notes, revealed: Revealed) {
     let named = notes.take(CLEAR);
     if !notes.has(ACCOUNT) {
@@ -81,7 +81,7 @@ mod tests {
             assert!(text.contains(what), "{text}");
         }
         assert!(text.contains("; means of targets; norms of updates; the run's"), "{text}");
-        // What did not happen is not named.
+        // The sentence omits what did not happen.
         let notes = Notes::default();
         notes.set("a", "privacy", "privacy", "epsilon 1");
         note(&notes, Revealed { metrics: false, best: false, predictions: false });

@@ -1,22 +1,22 @@
-//! A client as the federation sees it: [`Client`], and the plain data that cross it.
+//! A client as the federation sees it: [`Client`], and the plain data exchanged with it.
 //!
-//! A client in this process is behind it today; one in another process or on another machine can be.
-//! Parameters leave through the filters at `client-output` alone, in [`Client::round`] and [`Client::publish`]. What else
-//! leaves, and what a client on a machine of its own would keep, is
+//! Today a client runs in this process, but the trait also allows one in another process or on another machine.
+//! Parameters leave a client only through the filters at `client-output`, in [`Client::round`] and [`Client::publish`].
+//! The table shows what else leaves a client, and what a client on its own machine would keep:
 //!
 //! | what | leaves | passes filters |
 //! |---|---|---|
 //! | updates; the model for cross-site evaluation | yes | all at `client-output`, with what methods send besides parameters |
-//! | answers to an aggregator's questions | yes | they are a filter's own |
-//! | losses, metrics and scores; numbers of steps and examples; times; faults | yes | none |
+//! | answers to an aggregator's questions | yes | they come from a filter |
+//! | losses, metrics and scores; numbers of steps and examples; times; errors | yes | none |
 //! | scalars, log lines and notes of models and filters, such as norms of updates before noise | yes | none |
 //! | names of tasks, numbers of rows, scales and files of a dataset | yes | none |
 //! | [predictions](Client::predict) with measured values and the rows' other columns (`predictions.csv`) | no | none |
 //! | its [own model](Client::parameters), private heads included, and its export (`clients/`) | no | none |
 //! | states of model and filters, and what its model sent before filters (`checkpoint/`, `idle/`) | no | none |
-//! | the journal of the rounds that it has begun (`attempts.jsonl`) | no | none |
+//! | the journal of the rounds that it has started (`attempts.jsonl`) | no | none |
 //!
-//! Here one process holds server and clients, so the run's directory has all of it.
+//! Here one process runs the server and all clients, so the run's directory contains all of this.
 
 use std::path::Path;
 
@@ -28,109 +28,109 @@ use crate::federation::trace::Trace;
 use crate::federation::usage::{Spent, Traffic};
 use crate::terminal::signals::Pause;
 
-/// What a client is to do in a round.
+/// A client's task in a round.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The round, from zero.
     pub round: u64,
-    /// How many epochs to train.
+    /// The number of epochs to train.
     pub epochs: u64,
     /// The global model, after the server's filters.
     pub global: Message,
 }
 
-/// What a client did in a round.
+/// A client's results of a round.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What it sends, after its own filters.
+    /// The client's update, after its own filters.
     pub message: Message,
-    /// The parameters that its model has sent and its filters took out.
+    /// The names of the parameters that the model sent and the filters removed.
     pub withheld: Vec<String>,
-    /// Optimiser steps.
+    /// The number of optimiser steps.
     pub steps: u64,
-    /// Examples seen.
+    /// The number of examples seen.
     pub examples: u64,
-    /// How good the global model is on its test data, a task each.
+    /// Evaluations of the global model on the client's test data, one for each task.
     pub global: Vec<Evaluation>,
-    /// How good its own model is after each epoch.
+    /// Evaluations of the client's own model, one list for each epoch.
     pub local: Vec<Vec<Evaluation>>,
-    /// Bytes of tensors that it got and that it sent, as they crossed.
+    /// Bytes of tensors that the client received and sent.
     pub traffic: Traffic,
-    /// How long its model computed.
+    /// How long the model trained and evaluated.
     pub spent: Spent,
 }
 
-/// What a client found that only evaluates in a round.
+/// The results of a client that only evaluates in a round.
 #[derive(Clone, Debug)]
 pub struct EvaluationOutcome {
-    /// How good the global model is on its test data, a task each.
+    /// Evaluations of the global model on the client's test data, one for each task.
     pub global: Vec<Evaluation>,
-    /// Bytes of tensors that it got.
+    /// Bytes of tensors that the client received.
     pub traffic: Traffic,
-    /// How long its model computed.
+    /// How long the model evaluated.
     pub spent: Spent,
 }
 
-/// What a client has to keep for a resumed run.
+/// A client's state for a resumed run.
 #[derive(Clone, Debug, Default)]
 pub struct ClientState {
-    /// The model's state; none of a model that is as it was made.
+    /// The model's state; `None` if the model has not changed since its construction.
     pub model: Option<State>,
-    /// The states of the filters on what it gets, and on what it sends; within a round, as they were at its beginning.
+    /// The states of the filters on incoming and on outgoing messages. Within a round, their states when it started.
     pub filters: [Vec<State>; 2],
-    /// Where it stands on the axis of its scalars.
+    /// The client's current step on the x axis of its scalars.
     pub position: u64,
-    /// Within a round that it has begun: how far it is.
+    /// The client's progress in an unfinished round that it has started.
     pub progress: Option<Progress>,
-    /// What its model sent in this round, before its filters, once it has done all epochs.
+    /// The model's message of this round before the filters, once all epochs are done.
     pub sent: Option<Message>,
-    /// How it failed, if it is out for this round or for good.
+    /// The client's failure, if it is excluded from this round or from the rest of the run.
     pub failed: Option<Failed>,
-    /// The last round of which the global model has its update.
+    /// The last round in which this client's update was aggregated into the global model.
     pub taken: Option<u64>,
 }
 
-/// How a client failed.
+/// A client's failure.
 #[derive(Clone, Debug)]
 pub struct Failed {
-    /// In which round; none outside of them.
+    /// The round of the failure; `None` if it failed outside a round.
     pub round: Option<u64>,
-    /// Whether nothing can be had of it any more: an instance that panicked answers no call.
+    /// Whether the client is lost for the rest of the run: an instance that panicked cannot be called again.
     pub for_good: bool,
-    /// What happened.
+    /// The error.
     pub fault: ComponentError,
 }
 
-/// What a client makes of a model that it is shown.
+/// A client's evaluation of a model that is not its own.
 #[derive(Clone, Debug)]
 pub struct Judgement {
-    /// How good it is on its test data, a task each.
+    /// Evaluations on the client's test data, one for each task.
     pub evaluations: Vec<Evaluation>,
-    /// The parameters that did not come with the model, and are the client's own.
+    /// The names of the parameters that the model lacked, for which the client used its own.
     pub own: Vec<String>,
 }
 
-/// How far a client is in a round.
+/// A client's progress in a round.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// The round.
+    /// The round, from zero.
     pub round: u64,
-    /// How many epochs are done.
+    /// The number of finished epochs.
     pub epochs: u64,
-    /// What they did.
+    /// Steps and examples of these epochs.
     pub trained: Trained,
-    /// How good the global model is; none before the client's model has it.
+    /// Evaluations of the global model; `None` until the client's model has received it.
     pub global: Option<Vec<Evaluation>>,
-    /// How good the client's own is after each epoch.
+    /// Evaluations of the client's own model, one list for each epoch.
     pub local: Vec<Vec<Evaluation>>,
-    /// How long the model computed.
+    /// How long the model trained and evaluated.
     pub spent: Spent,
-    /// What the model reported.
+    /// Scalars that the model reported.
     pub trace: Trace,
 }
 
 impl Progress {
-    /// Of a client that has done nothing yet.
+    /// Progress of a client that has done nothing in this round yet.
     pub fn new(round: u64) -> Self {
         let (trained, spent) = (Trained::default(), Spent::default());
         Self { round, epochs: 0, trained, global: None, local: Vec::new(), spent, trace: Trace::default() }
@@ -139,12 +139,12 @@ impl Progress {
 
 /// A client of the federation.
 pub trait Client: Send {
-    /// Its name.
+    /// The client's name.
     fn name(&self) -> &str;
-    /// A round begins in which it takes part.
+    /// Starts a round in which this client takes part.
     fn open(&mut self, round: u64, services: &HostServices<'_>);
-    /// Evaluates the global model, trains, evaluates, and gives its update; nothing if it pauses before it is done, and
-    /// then the call is made again.
+    /// Evaluates the global model, trains, evaluates, and returns the update. Returns `None` if the client pauses
+    /// before it is done; the host then calls again.
     ///
     /// # Errors
     /// If its model or one of its filters fails.
@@ -154,14 +154,15 @@ pub trait Client: Send {
         pause: &Pause,
         services: &HostServices<'_>,
     ) -> Result<Option<Outcome>, ComponentError>;
-    /// The round is over, and what was kept for the case that it would be interrupted goes.
+    /// Ends the round and drops what was kept to resume it.
     fn close(&mut self);
-    /// Evaluates a global model and does nothing else. Its own model is replaced by it where they meet.
+    /// Evaluates a global model without training. The model's own parameters are overwritten by those it receives.
     ///
     /// # Errors
     /// If its model or one of its filters fails.
     fn evaluate(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError>;
-    /// Evaluates the global model of a round in which it does not train, and is then as it was before.
+    /// Evaluates the global model of a round in which the client does not train, then restores the client's previous
+    /// state.
     ///
     /// # Errors
     /// If its model or one of its filters fails.
@@ -170,59 +171,60 @@ pub trait Client: Send {
         order: &Order,
         services: &HostServices<'_>,
     ) -> Result<EvaluationOutcome, ComponentError>;
-    /// Predicts its test rows with its model as it is, a task each.
+    /// Predicts the test rows with the model's current parameters, one result for each task.
     ///
     /// # Errors
     /// If its model fails.
     fn predict(&mut self, services: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError>;
-    /// Answers what the aggregator asks in a round.
+    /// Answers a question that the aggregator asks in a round.
     ///
     /// # Errors
-    /// If no filter of its has an answer.
+    /// If a filter fails, or no filter has an answer.
     fn answer(
         &mut self,
         question: &Message,
         round: u64,
         services: &HostServices<'_>,
     ) -> Result<Message, ComponentError>;
-    /// Its own model as others may have it: after its filters, as an update to the order's global model.
+    /// Returns the client's own model as others may see it: filtered like an update to the order's global model.
     ///
     /// # Errors
     /// If its model or one of its filters fails.
     fn publish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Message, ComponentError>;
-    /// Evaluates the order's model on its own data, and goes back to its own. Parameters that do not come with it are its
-    /// own.
+    /// Evaluates the order's model on the client's data, then restores the client's own model. The client's own
+    /// parameters complete a model that lacks some.
     ///
     /// # Errors
-    /// If the model does not fit its own, or one of its filters fails; unsupported if there is nothing to evaluate.
+    /// If the order's model does not fit the client's, or one of the filters fails. The error is `Unsupported` if there
+    /// is nothing to evaluate.
     fn judge(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError>;
-    /// Its update of this round is in the global model.
+    /// Records that the global model includes this client's update of the round.
     fn taken(&mut self, round: u64);
-    /// Its own complete model, which stays where it is.
+    /// Returns a complete copy of the client's own model.
     ///
     /// # Errors
-    /// If the model cannot tell.
+    /// If the model cannot return its parameters.
     fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError>;
-    /// Writes its own complete model in the formats of its field.
+    /// Writes the complete model into `folder`, in the formats of its field. Returns the names of the files.
     ///
     /// # Errors
     /// If a file cannot be written.
     fn export(&mut self, folder: &Path, services: &HostServices<'_>) -> Result<Vec<String>, ComponentError>;
-    /// All that a resumed run needs of it.
+    /// Returns the state that a resumed run needs.
     ///
     /// # Errors
-    /// If a component cannot tell.
+    /// If a component cannot return its state.
     fn save(&mut self, services: &HostServices<'_>) -> Result<ClientState, ComponentError>;
-    /// Goes back to where it was.
+    /// Restores a saved state.
     ///
     /// # Errors
-    /// If what was saved does not fit.
+    /// If the state does not fit.
     fn restore(&mut self, saved: ClientState, services: &HostServices<'_>) -> Result<(), ComponentError>;
-    /// Ends its work for now: it keeps no more memory than it must. A round does so by itself.
+    /// Releases memory between calls. [`round`](Self::round) does this itself.
     ///
     /// # Errors
-    /// If what it has learnt cannot be written to disk.
+    /// If the model's state cannot be written to disk.
     fn release(&mut self, services: &HostServices<'_>) -> Result<(), ComponentError>;
-    /// Ends its work for good.
+    /// Releases everything: the client is not called again.
     fn retire(&mut self, services: &HostServices<'_>);
 }

@@ -1,9 +1,10 @@
-//! Every client's model on every client's data, after the last round.
+//! Cross-site evaluation: every client's model on every client's data, after the last round.
 //!
-//! Other clients see a model as the federation would see an update: it passes its owner's filters at `client-output`, the
-//! server's, and those of the client that evaluates it at `client-input`. What filters keep at the owner, such as a private
-//! head, is that of the evaluating client, as it is with the global model. A message that a filter cannot make of a model
-//! outside of a round, such as masked numbers, is no model to evaluate, and the table says so.
+//! Other clients see a model as the federation would see an update. It passes the owner's filters at `client-output`,
+//! the server's filters, and the evaluating client's filters at `client-input`. Parameters that filters keep at the
+//! owner, such as a private head, are taken from the evaluating client, as with the global model. Some filters cannot
+//! produce a model outside a round, for example because they send masked numbers. Such a message is not evaluated, and
+//! the table says so.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
@@ -20,24 +21,25 @@ use crate::federation::rounds::{Federation, handle_client_failure};
 use crate::federation::services::{CallScope, ComponentError};
 use crate::plugins::validate;
 
-/// The name under which the global model stands among the clients' models.
+/// The global model's name among the clients' models.
 const GLOBAL: &str = "global";
 
-/// What a line of the file says of a model that has parameters of the evaluating client.
+/// The note in the file if a model was completed with parameters of the evaluating client.
 const COMPLETED: &str = "completed with the client's own parameters";
 
-/// What one model did at one client, or why it was not evaluated there.
+/// The evaluation of one model at one client, or the reason why there is none.
 struct Visit {
     model: String,
     site: String,
     found: Result<Judgement, String>,
 }
 
-/// Lets each client evaluate the models of all and the global one, as they leave their owners; writes [`FILE`] and gives a
-/// table of the scores: a row a model, a column a client.
+/// Evaluates the global model and each client's published model at every client. Writes [`names::CROSS_SITE`] and
+/// returns a table of the scores, with one row for each model and one column for each client.
 ///
 /// # Errors
-/// If a component fails and the run does not go on without, or a file cannot be written.
+/// If a component fails and the failure policy ends the run, if a file cannot be written, or if the run is asked to
+/// stop.
 pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
     let services = federation.services;
     let policy = federation.plan.on_client_failure;
@@ -90,8 +92,8 @@ pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
     Ok(table(&names, &visits))
 }
 
-/// A client's model as the server has it for the others: through the filters at the client and at the server, in a message
-/// with what else the last global model holds, since a method may expect it.
+/// Returns a client's model as the server passes it to the others: after the filters at the client and at the server.
+/// The message keeps the other contents of the last global model, since a method may expect them.
 fn released(federation: &mut Federation<'_>, owner: usize) -> Result<Message, ComponentError> {
     let Federation { clients, server: [input, output], global, layout, services, done, .. } = federation;
     let client = &mut clients[owner];
@@ -104,8 +106,8 @@ fn released(federation: &mut Federation<'_>, owner: usize) -> Result<Message, Co
     Ok(Message { params: message.params, ..global.clone() })
 }
 
-/// A line a model, client, task and number, `model,client,task,examples,metric,value,note`; one for a model that was not
-/// evaluated at a client.
+/// Writes `model,client,task,examples,metric,value,note`: one line for each number, or one line for a model that was
+/// not evaluated at a client.
 fn write(federation: &Federation<'_>, visits: &[Visit]) -> Result<(), CliError> {
     let path = federation.run_dir.path().join(names::CROSS_SITE);
     let mut lines = csv::Writer::from_writer(Vec::new());
@@ -133,7 +135,8 @@ fn write(federation: &Federation<'_>, visits: &[Visit]) -> Result<(), CliError> 
     std::fs::write(&path, bytes).map_err(|e| CliError::io(&path, "write the cross-site evaluation", &e))
 }
 
-/// The scores, and below them why some are missing and which parameters are the evaluating client's own.
+/// Formats the scores. Below the table are the reasons for missing scores, and which parameters come from the
+/// evaluating client.
 fn table(names: &[String], visits: &[Visit]) -> String {
     let mut reasons: Vec<&str> = Vec::new();
     let mut table = Table::new();

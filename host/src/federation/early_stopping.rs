@@ -1,4 +1,4 @@
-//! Whether a run has stopped getting better.
+//! Early stopping: whether a run has stopped improving.
 
 use plugin_api::Goal;
 use serde::{Deserialize, Serialize};
@@ -8,10 +8,10 @@ use crate::experiment::config::EarlyStopping;
 use crate::experiment::document::nearest;
 use crate::federation::means::{ByClient, Number};
 
-/// How many of a run's numbers an error names.
+/// The number of metrics that an error message lists.
 const SHOWN: usize = 8;
 
-/// The number that a rule watches, among those that the server has of a round.
+/// Returns the number that the rule watches, from the server's numbers of a round.
 ///
 /// # Errors
 /// If there is no such number.
@@ -28,7 +28,7 @@ pub fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Nu
     })
 }
 
-/// How the watched number went so far.
+/// The best value of the watched number and the rounds since then.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Patience {
     best: ByClient,
@@ -36,8 +36,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Takes down the number of a round. It is better if it is over the clients that it and the best before have in common;
-    /// one that is not defined is no better than anything.
+    /// Records the number of a round. The number and the best one so far are compared over the clients that have both.
+    /// An undefined number is never an improvement.
     pub fn note(&mut self, number: &ByClient, goal: Goal, rule: &EarlyStopping) {
         let better = match (number.means_beside(&self.best), goal) {
             (Some((now, best)), Goal::Higher) => now > best + rule.min_delta,
@@ -50,7 +50,7 @@ impl Patience {
         }
     }
 
-    /// Whether the last so many rounds brought nothing better.
+    /// Whether the last `patience` rounds brought no improvement.
     pub fn is_over(&self, rule: Option<&EarlyStopping>) -> bool {
         rule.is_some_and(|rule| self.since >= rule.patience)
     }
@@ -82,7 +82,7 @@ mod tests {
         let rule = EarlyStopping { patience: 2, metric: String::new(), min_delta: 0.0 };
         let mut patience = Patience::default();
         let of = |values: &[(usize, f64)]| values.iter().copied().collect::<ByClient>();
-        // Without the worst of three clients the mean rises, and no client is better.
+        // Without the worst of three clients the mean rises, although no client improves.
         for number in [of(&[(0, 5.0), (1, 4.0), (2, -9.0)]), of(&[(0, 5.0), (1, 4.0)]), of(&[(1, 4.0)])] {
             patience.note(&number, Goal::Higher, &rule);
         }

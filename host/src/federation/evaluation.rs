@@ -1,7 +1,7 @@
-//! How good models are, by what clients evaluated.
+//! Scores of models, from the clients' evaluations.
 //!
-//! The global model of every round is judged by the same clients, the evaluators, whether they train in the round or not:
-//! a mean over those that train would change with the draw as much as with the model.
+//! The same clients, the evaluators, evaluate the global model in every round, whether they train in it or not. A mean
+//! over the clients that train would vary with the draw as much as with the model.
 
 use plugin_api::{Evaluation, Level};
 
@@ -19,8 +19,8 @@ use crate::federation::rounds::{Evaluators, Federation, Outcomes, handle_client_
 use crate::federation::services::{CallScope, ComponentError};
 
 impl Federation<'_> {
-    /// Judges the round's global model, which these clients trained: takes down how well it does, and keeps it if it does
-    /// better than any before.
+    /// Evaluates the round's global model, which the `drawn` clients trained. Records its score, keeps the model if it
+    /// beats all earlier ones, and returns the server's numbers.
     ///
     /// # Errors
     /// If a component fails, a file cannot be written, or the run is asked to stop.
@@ -44,8 +44,8 @@ impl Federation<'_> {
         self.note_score(round, &all)
     }
 
-    /// Lets the evaluators that were not drawn evaluate the global model. Of the server's filters and of their own nothing
-    /// stays of it, so that what they train later does not depend on it.
+    /// Evaluates the global model at the evaluators that were not drawn. Afterwards the filters of the server and of
+    /// these clients are as before, so later training does not depend on the evaluation.
     fn evaluate_idle(&mut self, round: u64, drawn: &[usize]) -> Result<Vec<(usize, EvaluationOutcome)>, CliError> {
         let idle = self.evaluators.places.iter().copied().filter(|place| drawn.binary_search(place).is_err());
         let idle: Vec<usize> = idle.collect();
@@ -87,11 +87,11 @@ impl Federation<'_> {
         Ok(all)
     }
 
-    /// Takes down how well the present global model does at these clients, so far as they are evaluators, and keeps it if
-    /// it does better than any before.
+    /// Records the score of the current global model, over those of these clients that are evaluators. Keeps the model
+    /// if it beats all earlier ones, and returns the server's numbers.
     ///
     /// # Errors
-    /// If a model that was best before could not be written where it waits.
+    /// If a previously best model could not be written to the store.
     pub(crate) fn note_score(
         &mut self,
         rounds: u64,
@@ -118,7 +118,7 @@ impl Federation<'_> {
         Ok(numbers)
     }
 
-    /// Reports the server's numbers; those that are not defined are no points of a curve.
+    /// Reports the server's numbers as scalars, without undefined ones.
     fn report(&self, round: u64, numbers: &[Number]) {
         for (tag, value) in numbers.iter().map(|number| (number.tag.clone(), number.value())) {
             if value.is_finite() {
@@ -127,10 +127,10 @@ impl Federation<'_> {
         }
     }
 
-    /// Takes down what a round showed besides, and shows it.
+    /// Records the round's other results, shows a line for the round and updates early stopping.
     ///
     /// # Errors
-    /// If early stopping watches a number that is not there.
+    /// If early stopping watches a number that does not exist.
     pub(crate) fn judge(&mut self, round: u64, outcomes: &Outcomes, mut all: Vec<Number>) -> Result<(), CliError> {
         for (place, outcome) in outcomes.iter().filter(|_| self.plan.reports()) {
             let client = self.clients[*place].name();
@@ -144,7 +144,7 @@ impl Federation<'_> {
             let last = outcomes.iter().filter_map(|(place, outcome)| Some((*place, &outcome.local.last()?[..])));
             let local = numbers("local_test", self.several_tasks, &last.collect::<Vec<_>>());
             self.report(round, &local);
-            // Of several tasks the score alone: their metrics fill no line, and have no mean.
+            // With several tasks, show only the score: their metrics would not fit on the line and have no common mean.
             for number in local.iter().take(if self.several_tasks { 1 } else { local.len() }) {
                 let (tag, value) = (&number.tag, number.value());
                 let name = tag.strip_suffix("/local_test").unwrap_or(tag);
@@ -159,7 +159,7 @@ impl Federation<'_> {
         self.watch(&all)
     }
 
-    /// Notes the number that early stopping watches.
+    /// Passes the watched number to early stopping.
     fn watch(&mut self, numbers: &[Number]) -> Result<(), CliError> {
         let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
         let number = early_stopping::watched(rule, numbers)

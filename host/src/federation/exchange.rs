@@ -1,4 +1,4 @@
-//! What an aggregator asks the clients in a round, and what they answer.
+//! An aggregator's queries to the clients in a round, and their replies.
 
 use plugin_api::{Aggregator, Context, Message, Query, Reply, Stage};
 
@@ -6,33 +6,35 @@ use crate::federation::client::Client;
 use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::services::{ComponentError, HostServices};
 
-/// How often an aggregator may ask in one stage of a round: more than any protocol, and less than for ever.
+/// How often an aggregator may send queries in one stage of a round: more than any protocol needs, but finite.
 const MOST_EXCHANGES: u64 = 10_000;
 
-/// The clients of these places, which are in order.
+/// Returns the clients at the `chosen` indices, which must be sorted.
 pub fn pick<'c>(clients: &'c mut [Box<dyn Client>], chosen: &[usize]) -> Vec<&'c mut Box<dyn Client>> {
     let all = clients.iter_mut().enumerate();
     all.filter(|(index, _)| chosen.binary_search(index).is_ok()).map(|(_, client)| client).collect()
 }
 
-/// The clients, as an aggregator asks them in a round.
+/// The clients that an aggregator can query in a round.
 pub struct Exchange<'c, 'a> {
-    /// All of the run.
+    /// All clients of the run.
     pub clients: &'c mut [Box<dyn Client>],
-    /// The round.
+    /// The round, from zero.
     pub round: u64,
-    /// What they may call.
+    /// The services that clients may call.
     pub services: &'a HostServices<'a>,
-    /// How many answer at the same time.
+    /// The number of clients that answer at the same time.
     pub workers: usize,
 }
 
 impl Exchange<'_, '_> {
-    /// Carries questions and answers to and fro until the aggregator has nothing more to ask. Clients that fail are
-    /// `present` no more, unless `lost` says that this is the end. Says whether anything was asked.
+    /// Passes queries and replies between the aggregator and the clients until the aggregator has no more queries. A
+    /// client that fails is removed from `present`, unless `lost` returns an error and so ends the exchange. Returns
+    /// whether there was any query.
     ///
     /// # Errors
-    /// If the aggregator `failed` or asks a client that is not there, or a client's failure is the end.
+    /// If the aggregator fails, queries a client that is not present, or queries clients out of order. `failed`
+    /// converts these errors. Also if `lost` returns an error.
     pub fn run_queries<E>(
         &mut self,
         aggregator: &mut dyn Aggregator,
@@ -50,7 +52,7 @@ impl Exchange<'_, '_> {
                 return Err(failed(plugin_api::Error::other(format!("it still asks after {MOST_EXCHANGES} answers"))));
             }
             let mut addressed: Vec<(usize, Message)> = Vec::new();
-            // Queries come in the clients' order, so one walk over the clients finds all.
+            // Queries come in the order of clients, so one pass over the clients finds all of them.
             let mut others = present.iter().copied();
             for Query { client, message } in questions {
                 let Some(place) = others.find(|&place| self.clients[place].name() == client) else {

@@ -1,15 +1,15 @@
-//! Chains of filters at the four places of a message's way.
+//! Chains of filters at the four positions that a message passes.
 
 use plugin_api::{Filter, Message, State};
 
 use crate::federation::services::{CallScope, ComponentError};
 use crate::plugins::validate;
 
-/// The filters at one place, in the file's order.
+/// The filters at one position, in the order of the experiment file.
 #[derive(Default)]
 pub struct FilterChain(Vec<PlacedFilter>);
 
-/// A filter in its place: with its plugin's name, and the way to its table in the file.
+/// A filter with its plugin's name and the key path of its table in the experiment file.
 struct PlacedFilter {
     name: String,
     table: Vec<String>,
@@ -23,13 +23,13 @@ impl PlacedFilter {
 }
 
 impl FilterChain {
-    /// Adds a filter, with the name to tell of it and the way to its table.
+    /// Adds a filter. Errors show its `name` and refer to the `table` at this key path.
     pub fn push(&mut self, name: String, table: Vec<String>, filter: Box<dyn Filter>) {
         self.0.push(PlacedFilter { name, table, filter });
     }
 
-    /// Passes a message through, with the global model that it is relative to. If a filter fails the message is gone:
-    /// nothing passes unfiltered.
+    /// Passes a message through the filters, with the global model `base` that it is relative to. If a filter fails,
+    /// the message is dropped: nothing passes unfiltered.
     ///
     /// # Errors
     /// If a filter fails.
@@ -50,7 +50,7 @@ impl FilterChain {
         Ok(message)
     }
 
-    /// The answer of the first filter that has one.
+    /// Returns the answer of the first filter that has one.
     ///
     /// # Errors
     /// If a filter fails, or none answers.
@@ -66,10 +66,10 @@ impl FilterChain {
         Err(ComponentError::new("filters".to_owned(), error))
     }
 
-    /// The filters' states, in order.
+    /// Returns the filters' states, in order.
     ///
     /// # Errors
-    /// If a filter cannot tell.
+    /// If a filter cannot return its state.
     pub fn states(&mut self, scope: &CallScope<'_>) -> Result<Vec<State>, ComponentError> {
         let state = |place: &mut PlacedFilter| {
             let state = place.filter.state(&scope.of(&place.name).context());
@@ -78,10 +78,10 @@ impl FilterChain {
         self.0.iter_mut().map(state).collect()
     }
 
-    /// Takes the filters back to their states.
+    /// Restores the filters' states.
     ///
     /// # Errors
-    /// If there are not as many states as filters, or one does not fit.
+    /// If the number of states differs from the number of filters, or a state does not fit.
     pub fn restore(&mut self, states: &[State], scope: &CallScope<'_>) -> Result<(), ComponentError> {
         if states.len() != self.0.len() {
             let message = format!("the checkpoint holds the states of {} filters, not {}", states.len(), self.0.len());

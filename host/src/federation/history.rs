@@ -1,4 +1,4 @@
-//! How good the clients' models were over the rounds, as a table and as `summary.json`.
+//! Metrics and scores of the models over the rounds, for the table and `summary.json`.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use crate::federation::means::mean;
 use crate::federation::usage::Traffic;
 
-/// With more rows than this, a table shows the first ones alone.
+/// A table with more rows than this shows only the first `SHOWN_ROWS`.
 const MOST_ROWS: usize = 100;
 const SHOWN_ROWS: usize = 20;
 
-/// A metric over the rounds: its first, best and last value; none where it was not defined, as Pearson's correlation is on a
-/// constant target. The best is that of the values that were.
+/// The first, best and last value of a metric over the rounds. A value is `None` if it was undefined, as Pearson's
+/// correlation is on a constant target. The best value ignores undefined ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricHistory {
-    /// The metric.
+    /// The metric's name.
     pub name: String,
     /// The first value.
     pub first: Option<f64>,
@@ -30,12 +30,12 @@ pub struct MetricHistory {
     pub higher_is_better: bool,
 }
 
-/// What the evaluations at one place (`global_test`, `local_test`) showed of one task at one client.
+/// The metrics of one task at one client, from the evaluations under one tag (`global_test`, `local_test`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricHistories(Vec<MetricHistory>);
 
 impl MetricHistories {
-    /// One for each metric, in their order.
+    /// One entry for each metric, in order.
     pub fn all(&self) -> &[MetricHistory] {
         &self.0
     }
@@ -63,7 +63,7 @@ impl MetricHistory {
         self.last = value;
     }
 
-    /// A score that goes on, or begins with its first value.
+    /// Adds a score to its history, which starts with the first defined value.
     fn score(course: &mut Option<Self>, value: f64) {
         let value = Some(value).filter(|value| value.is_finite());
         match course {
@@ -73,17 +73,17 @@ impl MetricHistory {
     }
 }
 
-/// One client's task over the rounds.
+/// The results of one client's task over the rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskHistory {
-    /// The task.
+    /// The task's name.
     pub task: String,
-    /// The global model at the client, before training.
+    /// Metrics of the global model at the client, before training.
     pub global_test: MetricHistories,
-    /// The client's own model, after each epoch.
+    /// Metrics of the client's own model, after each epoch.
     pub local_test: MetricHistories,
-    /// The score of the global model, which is scale-free: the one number here that may be compared between tasks. Absent
-    /// where it was never defined, and from runs of earlier versions.
+    /// The score of the global model. Scores are scale-free: only they can be compared between tasks. Absent if the
+    /// score was never defined, and in summaries of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global_score: Option<MetricHistory>,
     /// The score of the client's own model.
@@ -91,19 +91,19 @@ pub struct TaskHistory {
     pub local_score: Option<MetricHistory>,
 }
 
-/// All clients over the rounds.
+/// The results of all clients over the rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// Of each client, by name, its tasks.
+    /// The tasks of each client, by the client's name.
     pub clients: BTreeMap<String, Vec<TaskHistory>>,
-    /// The clients' names in their order.
+    /// The clients' names, in order.
     pub order: Vec<String>,
-    /// Bytes of tensors that each client got and sent, over all rounds.
+    /// Bytes of tensors that each client received and sent, over all rounds.
     pub traffic: BTreeMap<String, Traffic>,
 }
 
 impl History {
-    /// A record of nothing yet.
+    /// Creates an empty history.
     pub fn new(order: Vec<String>) -> Self {
         Self { order, ..Self::default() }
     }
@@ -117,14 +117,14 @@ impl History {
         &mut tasks[index]
     }
 
-    /// Adds what crossed in a round.
+    /// Adds a client's traffic in a round.
     pub fn add_traffic(&mut self, client: &str, traffic: Traffic) {
         let all = self.traffic.entry(client.to_owned()).or_default();
         all.received += traffic.received;
         all.sent += traffic.sent;
     }
 
-    /// What crossed over all rounds and clients.
+    /// The total traffic over all rounds and clients.
     pub fn all_traffic(&self) -> Traffic {
         self.traffic.values().fold(Traffic::default(), |all, one| Traffic {
             received: all.received + one.received,
@@ -150,9 +150,9 @@ impl History {
         }
     }
 
-    /// The clients' own models: a row a client and task, and at the end the means over the clients of each task that
-    /// several have. Over tasks, whose units may differ, there is a mean of the scores alone. Of more rows than anybody
-    /// reads, the first ones stand for all.
+    /// Formats the results of the clients' own models, with one row for each client and task. Below are the means over
+    /// clients for each task that several clients have. Across tasks only scores have a mean, since the units of
+    /// metrics may differ. A long table shows only the first rows.
     pub fn table(&self) -> String {
         let mut rows: Vec<(&str, &TaskHistory)> = Vec::new();
         for client in &self.order {
@@ -231,10 +231,10 @@ fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-/// What stands for a value that is not defined.
+/// The text for an undefined value.
 pub const UNDEFINED: &str = "-";
 
-/// The mean of the values that are defined, as a table shows it: with how many they are where not all are.
+/// Formats the mean of the defined values. If some are undefined, adds how many are defined.
 pub fn mean_text(values: impl IntoIterator<Item = Option<f64>>) -> String {
     let values: Vec<Option<f64>> = values.into_iter().collect();
     let defined = values.iter().flatten().count();
@@ -245,7 +245,7 @@ pub fn mean_text(values: impl IntoIterator<Item = Option<f64>>) -> String {
     }
 }
 
-/// A number with four significant digits or so.
+/// Formats a number with about four significant digits.
 pub fn short(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(0.001..100_000.0).contains(&size) {
@@ -266,7 +266,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// The most memory that this process has held, in bytes, where the system tells.
+/// The peak memory of this process in bytes, if the system reports it.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

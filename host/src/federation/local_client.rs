@@ -19,14 +19,14 @@ use crate::terminal::signals::Pause;
 
 mod round;
 
-/// Who a local client is: what its calls are made for, and where.
+/// The identity of a local client: whom its calls are made for, and on which device.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Its place in the order of clients.
+    /// The client's index in the order of clients.
     pub index: usize,
-    /// Its name.
+    /// The client's name.
     pub name: String,
-    /// Where it computes.
+    /// The device on which it computes.
     pub device: String,
     /// The name of the model's plugin.
     pub plugin: String,
@@ -47,31 +47,31 @@ pub struct LocalClient {
     identity: Arc<Identity>,
     model: ModelHandle,
     tasks: Vec<Task>,
-    /// What filters the messages that it gets.
+    /// Filters on incoming messages.
     input: FilterChain,
-    /// What filters the messages that it sends.
+    /// Filters on outgoing messages.
     output: FilterChain,
-    /// Where it stands on the axis of its scalars: its optimiser steps, and one for each epoch without any, so that
-    /// the curves of a client without data go on as well.
+    /// The current step on the x axis of the client's scalars: the number of optimiser steps, with one for each epoch
+    /// without any. So the curves of a client without data also advance.
     position: u64,
-    /// The global model of the round, as its model received it.
+    /// The global model of the round, as the client's model received it.
     base: Option<Message>,
-    /// Within a round: its filters' states at the beginning.
+    /// The filters' states at the start of the current round.
     opening: Option<Result<[Vec<State>; 2], ComponentError>>,
-    /// Within a round: how far it is, but for the trace.
+    /// Progress in the current round, without the trace.
     progress: Option<Progress>,
     trace: Arc<Mutex<Trace>>,
-    /// What its model sent in this round.
+    /// The model's message of this round, before the filters.
     sent: SpillableMessage,
     failed: Option<Failed>,
-    /// How long its model computed in this round so far.
+    /// How long the model has computed in this round so far.
     spent: Spent,
-    /// The last round of which the global model has its update.
+    /// The last round in which this client's update was aggregated into the global model.
     taken: Option<u64>,
 }
 
 impl LocalClient {
-    /// A client that has done nothing yet.
+    /// Creates a client that has done nothing yet.
     pub fn new(
         identity: Arc<Identity>,
         model: ModelHandle,
@@ -97,7 +97,7 @@ impl LocalClient {
         }
     }
 
-    /// Lets the model take over a global one, as the filters left it.
+    /// Passes the filtered global model to the client's model.
     fn receive(&mut self, base: &Message, ctx: &Context<'_>) -> Result<(), ComponentError> {
         let model = self.model.get_mut(ctx);
         let received = model.and_then(|model| model.receive(base, ctx)).map_err(|e| self.identity.fault(e))?;
@@ -105,7 +105,7 @@ impl LocalClient {
         Ok(())
     }
 
-    /// Evaluates a model in the place of its own, if that says something of the model.
+    /// Evaluates another model in place of the client's own, unless the result would say nothing about that model.
     fn evaluate_shown(&mut self, shown: &Message, ctx: &Context<'_>) -> Result<Judgement, ComponentError> {
         let model = self.model.get(ctx);
         let received = model.and_then(|model| model.receive(shown, ctx)).map_err(|e| self.identity.fault(e))?;
@@ -114,14 +114,14 @@ impl LocalClient {
         if received.unexpected.len() == shown.params.len() {
             return unsupported("none of its parameters are sent");
         }
-        // What it has not trained is as it was made, and would make any model look bad.
+        // Untrained parameters still have their initial values and would make any model look bad.
         if !received.missing.is_empty() && self.position == 0 {
             return unsupported("the client has not trained, so it has no parameters to complete the model with");
         }
         Ok(Judgement { evaluations: self.evaluation(ctx)?, own: received.missing })
     }
 
-    /// An error if it was lost for good before this round.
+    /// Returns an error if the client was lost permanently before this round.
     fn lost_before(&self, round: Option<u64>) -> Result<(), ComponentError> {
         match &self.failed {
             Some(failed) if failed.for_good && (round.is_none() || failed.round != round) => {
@@ -133,7 +133,7 @@ impl LocalClient {
         }
     }
 
-    /// Makes a call, unless the client is lost; one that panics loses it.
+    /// Makes a call unless the client is lost. A panic loses the client permanently.
     fn guarded<T>(
         &mut self,
         round: Option<u64>,
@@ -155,7 +155,8 @@ impl LocalClient {
         found.and_then(|found| validate::evaluations(&self.tasks, found)).map_err(|e| self.identity.fault(e))
     }
 
-    /// Reports an evaluation under `Loss/WHERE`, `RMSE/WHERE` …, with the task's name behind where there are several.
+    /// Reports an evaluation under `Loss/WHERE`, `RMSE/WHERE` and so on. With several tasks, the task's name is
+    /// appended.
     fn report(&self, evaluations: &[Evaluation], place: &str, round: u64, services: &HostServices<'_>) {
         let several = self.tasks.len() > 1;
         for evaluation in evaluations {
@@ -163,7 +164,7 @@ impl LocalClient {
             let scalar = |name: &str, value: f64| {
                 let tag = validate::tag(&format!("{name}/{place}{suffix}")).into_owned();
                 let (client, step, time) = (Some(self.identity.index), self.position, now());
-                // Outside of a round there is nobody to ask for it again.
+                // Only scalars of a round may have to be reported again after a resume.
                 if self.opening.is_some() {
                     let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
                     trace.push(&tag, step, value, time);
@@ -178,7 +179,7 @@ impl LocalClient {
     }
 }
 
-/// What a model made of a message.
+/// Logs which tensors of a message the model ignored and which were missing.
 fn tell(received: &Received, ctx: &Context<'_>) {
     ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
 }
@@ -205,7 +206,7 @@ impl Client for LocalClient {
         let outcome = self.work(order, pause, services);
         match &outcome {
             Ok(None) => return outcome,
-            // The process is about to end, and goes on from its checkpoint.
+            // The process is about to end. It will resume from its checkpoint.
             Err(fault) if fault.is_cancelled() => return outcome,
             Err(fault) => {
                 let (round, for_good) = (Some(order.round), fault.is_panic());
@@ -213,9 +214,9 @@ impl Client for LocalClient {
             }
             Ok(Some(_)) => {}
         }
-        // A client that failed rests as well, and its first fault is the one that is told.
+        // Release the client even if it failed. The first error is the one to report.
         let rested = self.release(services);
-        // The model finds its place first.
+        // Release the message after the model, so that the model is offered memory first.
         self.sent.release();
         outcome.and_then(|outcome| rested.map(|()| outcome))
     }
@@ -290,7 +291,7 @@ impl Client for LocalClient {
                 client.input.apply(order.global.clone(), &order.global, &me.scope(services, Some(order.round)))?;
             let scope = me.scope(services, None);
             let ctx = scope.context();
-            // It is its own again at the end, so for its place on disk it has not changed.
+            // Call `get` and not `get_mut`: the model is restored below, so its state on disk stays valid.
             let model = client.model.get(&ctx).map_err(|e| me.fault(e))?;
             let own = model.state(&ctx).map_err(|e| me.fault(e))?;
             let found = client.evaluate_shown(&shown, &ctx);

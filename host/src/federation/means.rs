@@ -1,27 +1,29 @@
-//! Means over clients, and where there is none: metrics have the units of their tasks, scores have none.
+//! Means over clients. Metrics of different tasks have no common mean, since they have the units of their tasks. Scores
+//! have no units, so they do.
 
 use plugin_api::{Evaluation, Goal};
 use serde::{Deserialize, Serialize};
 
-/// What clients, by their places, evaluated.
+/// A client's index and its evaluations.
 pub type Evaluated<'e> = (usize, &'e [Evaluation]);
 
-/// A number of several clients, by their places, where it is defined: what compares models of different rounds.
+/// The values of one number at several clients, by client index and without undefined values. Used to compare models of
+/// different rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ByClient(Vec<(usize, f64)>);
 
 impl ByClient {
-    /// Adds a client's value, if it is defined.
+    /// Adds a client's value if it is finite.
     fn add(&mut self, (place, value): (usize, f64)) {
         self.0.extend(Some((place, value)).filter(|_| value.is_finite()));
     }
 
-    /// The mean; none of no client.
+    /// The mean over the clients; `None` if there are none.
     pub fn mean(&self) -> Option<f64> {
         mean(self.0.iter().map(|(_, value)| *value))
     }
 
-    /// The means of both over the clients that both have, this one's first; none where they have none in common.
+    /// The means of `self` and of `other` over the clients that both have; `None` if they have none in common.
     pub fn means_beside(&self, other: &Self) -> Option<(f64, f64)> {
         let of = |one: &Self, other: &Self| {
             let known = |place: usize| other.0.iter().any(|(there, _)| *there == place);
@@ -39,13 +41,13 @@ impl FromIterator<(usize, f64)> for ByClient {
     }
 }
 
-/// The clients' scores, each the mean over its tasks. Tasks without data, whose score is NaN, count for nothing.
+/// The clients' scores, each the mean over the client's tasks. Tasks without data have a score of NaN and are ignored.
 pub fn scores(clients: &[Evaluated<'_>]) -> ByClient {
     let of = |tasks: &[Evaluation]| mean(tasks.iter().map(|e| e.score).filter(|score| score.is_finite()));
     clients.iter().filter_map(|(place, tasks)| Some((*place, of(tasks)?))).collect()
 }
 
-/// One task's scores of the clients that have it.
+/// The scores of one task, for the clients that have it.
 pub fn scores_of(task: &str, clients: &[Evaluated<'_>]) -> ByClient {
     let all = clients.iter().flat_map(|(place, tasks)| tasks.iter().map(|evaluation| (*place, evaluation)));
     all.filter(|(_, evaluation)| evaluation.task == task).map(|(place, e)| (place, e.score)).collect()
@@ -54,23 +56,25 @@ pub fn scores_of(task: &str, clients: &[Evaluated<'_>]) -> ByClient {
 /// One of the server's numbers of a round: a mean over clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Number {
-    /// Its tag: `Score/global_test`, `RMSE/local_test`, and with a task's name behind it where the run has several.
+    /// The tag, such as `Score/global_test` or `RMSE/local_test`. In a run of several tasks it ends with the task's
+    /// name, except for the score over all tasks.
     pub tag: String,
-    /// Which way it is better.
+    /// Whether higher or lower is better.
     pub goal: Goal,
     /// The clients' values.
     pub by_client: ByClient,
 }
 
 impl Number {
-    /// The mean over the clients that it is defined for; NaN where there is none.
+    /// The mean over the clients with a defined value; NaN if there are none.
     pub fn value(&self) -> f64 {
         self.by_client.mean().unwrap_or(f64::NAN)
     }
 }
 
-/// The server's numbers of the models that were evaluated at a place, in a run with several tasks or with one. Metrics
-/// have the units of their tasks, so of several tasks each has its own mean; scores have none, so there is one over all.
+/// Computes the server's numbers from evaluations under one tag (`place`), in a run of several tasks or of one. Metrics
+/// have the units of their tasks, so each of several tasks has its own means. Scores have no units, so there is also
+/// one mean over all tasks.
 pub fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
     let mut all: Vec<Number> = Vec::new();
     let mut add = |name: &str, task: &str, goal: Goal, value: (usize, f64)| {
@@ -93,7 +97,7 @@ pub fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Num
     [score].into_iter().chain(all).collect()
 }
 
-/// The mean of values; none of none.
+/// The mean of the values; `None` if there are none.
 pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.into_iter().fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
@@ -123,7 +127,7 @@ mod tests {
     fn numbers_are_compared_over_the_clients_that_both_have() {
         let of = |values: &[(usize, f64)]| values.iter().copied().collect::<ByClient>();
         let then = of(&[(0, 1.0), (1, 3.0), (2, 100.0)]);
-        // The third client is lost, and the fourth has nothing to compare with.
+        // The third client has no value any more, and the fourth has no earlier value to compare with.
         let now = of(&[(0, 2.0), (1, 4.0), (2, f64::NAN), (3, -50.0)]);
         assert_eq!(now.means_beside(&then), Some((3.0, 2.0)));
         assert_eq!(then.means_beside(&now), Some((2.0, 3.0)));

@@ -1,13 +1,14 @@
-//! Where a client's model is while the client is not at work: nowhere, in memory, or on disk. So is the best global model.
+//! Where a client's model is kept while the client is idle: nowhere, in memory or on disk. The best global models are
+//! stored in the same way.
 //!
-//! A model that has never taken anything over is what its constructor makes of it, so it is made when it is needed and
-//! let go again: a client costs memory from its first round on. What a model has learnt is its state. Where the models
-//! of idle clients would take more memory together than the experiment allows, those that find no place wait as files,
-//! and are made anew and restored when their client works again. The contract says that this is the same model, so
-//! results do not depend on the limit.
+//! A model that has not changed since its construction is made when needed and dropped afterwards, so a client takes no
+//! memory before its first round. Everything a model has learnt is in its state. If the models of idle clients together
+//! exceed the experiment's memory limit, those that do not fit are written to files. Such a model is made again and
+//! restored when its client next works. The plugin contract guarantees that this is the same model, so results do not
+//! depend on the limit.
 //!
-//! A model that once has its place keeps it. Clients work in turns, and whoever gave the place of the one that waits
-//! longest to the one that worked last would write and read every model in every round.
+//! A model that has a place in memory keeps it. Clients work in turns, so evicting the least recently used model would
+//! write and read every model in every round.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,18 +22,18 @@ use crate::error::CliError;
 use crate::experiment::byte_size::ByteSize;
 use crate::federation::services::CallScope;
 
-/// What all models of a run are made of.
+/// The recipe for all models of a run.
 #[derive(Debug)]
 pub struct ModelFactory {
-    /// The plugin.
+    /// The model's component.
     pub component: Component,
-    /// Its table.
+    /// The model's table in the experiment file.
     pub config: Value,
-    /// The experiment, without what a client holds.
+    /// The experiment's setup, without the tasks that a client holds.
     pub plan: ModelSetup,
 }
 
-/// What the idle clients of a run may keep in memory, and the folder for all else.
+/// The memory limit for the models of idle clients, and the folder for those that do not fit.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
@@ -41,10 +42,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty store for files in `folder`, which is made when it is needed. Without a limit it never is.
+    /// Creates an empty store with files in `folder`, which is created when needed. Without a limit it is never needed.
     ///
     /// # Errors
-    /// If what an interrupted run left in the folder cannot be removed.
+    /// If files of an interrupted run cannot be removed from the folder.
     pub fn new(folder: PathBuf, limit: Option<ByteSize>) -> Result<Self, CliError> {
         match std::fs::remove_dir_all(&folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -54,12 +55,12 @@ impl Store {
         }
     }
 
-    /// An empty store that never needs a folder.
+    /// Creates an empty store without a limit or a folder.
     pub fn in_memory() -> Self {
         Self { folder: PathBuf::new(), limit: None, taken: Mutex::new(0) }
     }
 
-    /// Takes room for this many bytes, if there is any.
+    /// Reserves this many bytes, if they are within the limit. Returns whether it did.
     fn take(&self, bytes: u64) -> bool {
         let limit = self.limit.map_or(u64::MAX, |ByteSize(limit)| limit);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,41 +82,41 @@ impl Store {
     }
 }
 
-/// A message that waits until it is asked for, in memory if there is room. Others may take its place.
+/// A message that is stored for later, in memory if it fits and otherwise on disk. It can be replaced.
 #[derive(Debug)]
 pub struct SpillableMessage {
     store: Arc<Store>,
-    /// Files of parameters and of extra tensors.
+    /// The files of parameters and of extra tensors.
     files: [PathBuf; 2],
     at: Location,
 }
 
 #[derive(Debug)]
 enum Location {
-    /// There is none.
+    /// There is no message.
     Nowhere,
-    /// In memory that others hold as well, so that it costs nothing.
+    /// In memory that others also hold, so it does not count against the limit.
     Shared(Message),
-    /// In memory, for which these bytes were taken in the store.
+    /// In memory, with this many bytes reserved in the store.
     Here(Message, u64),
-    /// On its way to the files. Rounds go on meanwhile.
+    /// Being written by this thread, while the rounds continue.
     Leaving(JoinHandle<Result<Map<String, Value>, CliError>>),
-    /// In the files, but for its small values.
+    /// In the files, except for these small values.
     OnDisk(Map<String, Value>),
 }
 
 impl SpillableMessage {
-    /// No message yet; one of this name.
+    /// Creates an empty slot for a message, which is stored under this name.
     pub fn new(store: Arc<Store>, name: &str) -> Self {
-        // A folder, since files bear the names of clients.
+        // A folder of its own, since the files in the store's folder are named after clients.
         let files = ["model", "extra"].map(|part| store.folder.join(name).join(format!("{part}.safetensors")));
         Self { store, files, at: Location::Nowhere }
     }
 
-    /// A message, held by others as well, takes the place of the one before.
+    /// Replaces the message. Others still hold the new one until [`release`](Self::release).
     ///
     /// # Errors
-    /// If the one before could not be written.
+    /// If the previous message could not be written.
     pub fn put(&mut self, message: Message) -> Result<(), CliError> {
         self.arrive()?;
         if let Location::Here(_, bytes) = std::mem::replace(&mut self.at, Location::Shared(message)) {
@@ -124,9 +125,9 @@ impl SpillableMessage {
         Ok(())
     }
 
-    /// There is no message any more.
+    /// Removes the message.
     pub fn clear(&mut self) {
-        // Whether one that nobody asks for could be written matters to nobody.
+        // The message is no longer needed, so a failed write does not matter.
         let _ = self.arrive();
         match std::mem::replace(&mut self.at, Location::Nowhere) {
             Location::Here(_, bytes) => self.store.give_back(bytes),
@@ -135,7 +136,7 @@ impl SpillableMessage {
         }
     }
 
-    /// Others hold the message no more: it finds a place in memory, or leaves for the disk.
+    /// Stores the message, which others no longer hold: in memory if it fits, otherwise on disk.
     pub fn release(&mut self) {
         self.at = match std::mem::replace(&mut self.at, Location::Nowhere) {
             Location::Shared(message) => {
@@ -155,7 +156,7 @@ impl SpillableMessage {
         }))
     }
 
-    /// Waits until a message that leaves is on disk.
+    /// Waits until a message that is being written is on disk.
     fn arrive(&mut self) -> Result<(), CliError> {
         self.at = match std::mem::replace(&mut self.at, Location::Nowhere) {
             Location::Leaving(thread) => Location::OnDisk(thread.join().expect("writing does not panic")?),
@@ -164,10 +165,10 @@ impl SpillableMessage {
         Ok(())
     }
 
-    /// The message; none if there never was one.
+    /// Returns the message, or `None` if there is none.
     ///
     /// # Errors
-    /// If it could not be written, or cannot be read back.
+    /// If the message could not be written, or cannot be read back.
     pub fn get(&mut self) -> Result<Option<Message>, CliError> {
         self.arrive()?;
         match &self.at {
@@ -182,7 +183,7 @@ impl SpillableMessage {
 }
 
 impl Drop for SpillableMessage {
-    /// Gives up its place, and its files.
+    /// Releases the memory or the files.
     fn drop(&mut self) {
         let _ = self.arrive(); // Nobody asks any more whether it could be written.
         match &self.at {
@@ -195,38 +196,38 @@ impl Drop for SpillableMessage {
     }
 }
 
-/// A client's model, wherever it is.
+/// A client's model, wherever it is stored.
 pub struct ModelHandle {
     recipe: Arc<ModelFactory>,
     store: Arc<Store>,
     held: Vec<String>,
     file: PathBuf,
     model: Option<Box<dyn Model>>,
-    /// Whether the model is another than what its constructor or its file gives.
+    /// Whether the model differs from what its constructor or its file gives.
     changed: bool,
     /// The small values of the state whose tensors are in the file.
     on_disk: Option<Map<String, Value>>,
-    /// Bytes that were taken for it in the store, if any.
+    /// The bytes reserved for the model in the store, if any.
     place: Option<u64>,
 }
 
 impl ModelHandle {
-    /// The model of a client with these tasks, to be made when it is needed.
+    /// Creates a handle for a client that holds these tasks. The model is made when needed.
     pub fn new(recipe: Arc<ModelFactory>, store: Arc<Store>, client: &str, held: Vec<String>) -> Self {
         let file = store.folder.join(format!("{client}.safetensors"));
         Self { recipe, store, held, file, model: None, changed: false, on_disk: None, place: None }
     }
 
-    /// The same with a model that was made already.
+    /// Sets a model that has already been made.
     #[must_use]
     pub fn with(self, model: Box<dyn Model>) -> Self {
         Self { model: Some(model), changed: true, ..self }
     }
 
-    /// The model, for a call that leaves it as it is.
+    /// Returns the model for a call that does not change it.
     ///
     /// # Errors
-    /// If it cannot be made, or not be read back.
+    /// If the model cannot be made or read back.
     pub fn get(&mut self, ctx: &Context<'_>) -> Result<&mut dyn Model> {
         if self.model.is_none() {
             let ModelFactory { component, config, plan } = &*self.recipe;
@@ -240,7 +241,7 @@ impl ModelHandle {
         Ok(&mut **self.model.as_mut().expect("made above"))
     }
 
-    /// The model, for a call that changes it.
+    /// Returns the model for a call that changes it.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -248,16 +249,16 @@ impl ModelHandle {
         self.get(ctx)?;
         self.changed = true;
         if self.on_disk.take().is_some() {
-            // Out of date. What the system has not written to the disk yet, it need not write any more.
+            // The file is out of date. Removing it also spares the system from writing cached data to the disk.
             let _ = std::fs::remove_file(&self.file);
         }
         self.get(ctx)
     }
 
-    /// Lets the model play another part, after which it is as it was, whatever that did to it.
+    /// Runs `part` on the model and then restores the model's state, whatever `part` did to it.
     ///
     /// # Errors
-    /// As [`get`](Self::get), if the part fails, or if the model cannot go back.
+    /// As [`get`](Self::get), if `part` fails, or if the model's state cannot be read or restored.
     pub fn aside<T>(
         &mut self,
         scope: &CallScope<'_>,
@@ -265,7 +266,7 @@ impl ModelHandle {
     ) -> Result<T> {
         let ctx = scope.context();
         if !self.changed {
-            // The same one can be had again.
+            // The same model can be made again.
             let found = self.get(&ctx).and_then(|model| part(model, &ctx));
             self.evict(scope);
             return found;
@@ -277,10 +278,11 @@ impl ModelHandle {
         found.and_then(|found| back.map(|()| found))
     }
 
-    /// Ends the client's work for now: lets go of a model that can be had again, writing it to disk if it must.
+    /// Ends the client's work for now. Drops a model that can be made again, after writing its state to disk if
+    /// necessary.
     ///
     /// # Errors
-    /// If the model cannot tell its state, or it cannot be written. Then the model stays.
+    /// If the model cannot return its state, or the state cannot be written. The model is then kept.
     pub fn release(&mut self, scope: &CallScope<'_>) -> Result<()> {
         if self.changed && self.place.is_none() && self.store.limit.is_some() {
             let state = self.get(&scope.context())?.state(&scope.context())?;
@@ -292,10 +294,11 @@ impl ModelHandle {
         Ok(())
     }
 
-    /// The state that another instance goes on from; none of a model that is as it was made.
+    /// Returns the state from which another instance can continue; `None` if the model has not changed since its
+    /// construction.
     ///
     /// # Errors
-    /// If the model cannot tell, or it cannot be read back.
+    /// If the model cannot return its state, or the state cannot be read back.
     pub fn state(&mut self, ctx: &Context<'_>) -> Result<Option<State>> {
         if self.changed {
             return self.get(ctx)?.state(ctx).map(Some);
@@ -306,10 +309,10 @@ impl ModelHandle {
         self.on_disk.as_ref().map(read).transpose()
     }
 
-    /// Goes back to a state. One that finds no room in memory stays on disk, and the model with it.
+    /// Restores a state. If the state does not fit in memory, it is written to disk and the model is dropped.
     ///
     /// # Errors
-    /// If it does not fit, or cannot be written.
+    /// If the state does not fit the model, or cannot be written.
     pub fn restore(&mut self, state: State, scope: &CallScope<'_>) -> Result<()> {
         let ctx = scope.context();
         if self.store.limit.is_some() && self.place.is_none() {
@@ -323,7 +326,7 @@ impl ModelHandle {
         self.get_mut(&ctx)?.restore(&state, &ctx)
     }
 
-    /// Gives up all that it holds: nothing more is asked of the client.
+    /// Releases everything: the client is not called again.
     pub fn retire(&mut self, scope: &CallScope<'_>) {
         self.evict(scope);
         self.changed = false;
@@ -335,7 +338,8 @@ impl ModelHandle {
         }
     }
 
-    /// Finds a place for a model of this state: room in memory, or its file, after which it can be let go.
+    /// Reserves memory for a model with this state. If there is not enough, writes the state to the file, after which
+    /// the model can be dropped.
     fn keep(&mut self, state: State) -> Result<()> {
         let bytes = state.tensors.bytes() as u64;
         if self.store.take(bytes) {
@@ -348,7 +352,7 @@ impl ModelHandle {
         Ok(())
     }
 
-    /// A panic of its drop is told by the thread that it came on, so it is asked for at once.
+    /// Drops the model and logs panics of the drop at once, since only this thread can ask for them.
     fn evict(&mut self, scope: &CallScope<'_>) {
         let Some(model) = self.model.take() else { return };
         drop(model);
@@ -359,7 +363,7 @@ impl ModelHandle {
     }
 }
 
-/// A file's failure, as a component's error: it ends the same way.
+/// Converts a file error to a component's error, which is handled in the same way.
 pub(crate) fn as_error(failure: CliError) -> Error {
     Error::other(failure.reports().iter().map(crate::error::Diagnostic::line).collect::<Vec<_>>().join("; "))
 }

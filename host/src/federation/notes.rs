@@ -1,26 +1,26 @@
-//! Sentences that components leave for the summary: what a method guarantees, what it saved.
+//! Notes that components leave for the summary, such as what a method guarantees or what it saved.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// Sentences that components want to stand in the summary, by whose they are and their key.
+/// Notes for the summary, by component, key and client.
 #[derive(Debug, Default)]
 pub struct Notes(Mutex<BTreeMap<[String; 3], String>>);
 
 impl Notes {
-    /// Keeps a sentence of `who`, called for `client`, in place of the one before under this key.
+    /// Sets the note of the component `who` for `client` under this key. Replaces an earlier one.
     pub fn set(&self, client: &str, who: &str, key: &str, text: &str) {
         self.lock().insert([who, key, client].map(str::to_owned), text.to_owned());
     }
 
-    /// Whether somebody has left a sentence under this key.
+    /// Whether there is a note under this key.
     pub fn has(&self, key: &str) -> bool {
         self.lock().keys().any(|[_, known, _]| known == key)
     }
 
-    /// Takes out all sentences under a key: each once, in the order of whose they are.
+    /// Removes all notes under a key and returns their texts without duplicates, in the order of the components' names.
     pub fn take(&self, key: &str) -> Vec<String> {
         let mut taken = Vec::new();
         self.lock().retain(|[_, known, _], text| {
@@ -36,7 +36,7 @@ impl Notes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of them, for a checkpoint and for the summary.
+    /// Returns all notes, for a checkpoint and for the summary.
     pub fn list(&self) -> Vec<Note> {
         let note = |([who, key, client], text): (&[String; 3], &String)| {
             let [who, key, client, text] = [who, key, client, text].map(String::clone);
@@ -45,7 +45,7 @@ impl Notes {
         self.lock().iter().map(note).collect()
     }
 
-    /// What a person reads: a line a sentence, once for all clients for which it is the same.
+    /// Formats the notes for people, one on each line. A note that is the same for several clients appears once.
     pub fn lines(&self) -> Vec<String> {
         let mut lines: Vec<(Note, usize)> = Vec::new();
         for note in self.list() {
@@ -63,16 +63,16 @@ impl Notes {
     }
 }
 
-/// A sentence in the summary.
+/// A note in the summary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// The component.
+    /// The component's name.
     pub who: String,
-    /// What it is about.
+    /// The note's subject.
     pub key: String,
-    /// The client, or the server.
+    /// The client's name, or the server's.
     pub client: String,
-    /// The sentence.
+    /// The text.
     pub text: String,
 }
 

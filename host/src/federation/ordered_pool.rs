@@ -1,17 +1,17 @@
-//! Many pieces of work on a few threads, whose results are taken one at a time and in order.
+//! A pool of a few threads for many pieces of work. Results are taken one at a time and in order.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// How many results each worker may be ahead of the slowest item at most.
+/// How many results each worker may be ahead of the slowest item.
 const AHEAD: usize = 16;
 
-/// How much memory the results that wait may take together, where each worker has at most one of its own.
+/// The memory in bytes that waiting results may take together. Each worker may have one result even above this limit.
 const WAITING: usize = 1 << 30;
 
-/// How many items may be begun and not taken, with results of this many bytes. Small results wait in any number, so that
-/// a slow item leaves nobody idle; large ones are what fills the memory.
+/// How many items may be started but not taken, if each result has this many bytes. Small results are limited by number
+/// only, so that a slow item leaves no worker idle. Large results are limited by memory.
 pub fn ahead(workers: usize, bytes: usize) -> usize {
     (WAITING / bytes.max(1)).clamp(workers, AHEAD.saturating_mul(workers).max(workers))
 }
@@ -23,9 +23,9 @@ struct Queue<'a, T> {
     stopped: bool,
 }
 
-/// Does `work` on each item, on as many threads as there are `workers`, and gives the results to `take` on this thread,
-/// in the items' order whatever order they came in. No item is begun that is `ahead` or more after the one to be taken
-/// next. After an error of `take`, no further work is begun.
+/// Runs `work` on each item, on as many threads as there are `workers`. Passes the results to `take` on this thread, in
+/// the items' order, whatever order they finish in. An item is started only if it is fewer than `ahead` items after the
+/// next one to be taken. After an error of `take`, no further item is started.
 ///
 /// # Errors
 /// The first error of `take`.
@@ -100,7 +100,7 @@ mod tests {
             let work = |index: usize, item: &mut usize| {
                 let ahead = begun.fetch_add(1, Ordering::SeqCst) - taken.load(Ordering::SeqCst);
                 furthest.fetch_max(ahead, Ordering::SeqCst);
-                // The first is the slowest.
+                // The first item is the slowest.
                 std::thread::sleep(Duration::from_millis(if index == 0 { 50 } else { 1 }));
                 *item * 2
             };

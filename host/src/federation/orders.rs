@@ -1,5 +1,5 @@
-//! What clients are told in a round, made when each begins: filters may give every client a message of its own, and of
-//! those no more should exist than clients are at work.
+//! The orders that clients receive in a round. Each is made when its client starts: filters may give every client its
+//! own message, and no more of these should exist than clients are at work.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -10,21 +10,21 @@ use crate::federation::filters::FilterChain;
 use crate::federation::services::{CallScope, HostServices};
 use plugin_api::Message;
 
-/// The orders of one round. The server's filters are one instance for all clients and get their messages in the clients'
-/// order, whichever worker asks first, so that results do not depend on the workers.
+/// The orders of one round. The server's filters are one instance for all clients. They get messages in the order of
+/// clients, whichever worker asks first, so results do not depend on the number of workers.
 pub struct Orders<'f> {
     round: u64,
     epochs: u64,
     global: &'f Message,
     services: &'f HostServices<'f>,
-    /// Whose turn it is, and the filters.
+    /// The position of the next client, and the filters.
     turn: Mutex<(usize, &'f mut FilterChain)>,
     next: Condvar,
     paused: AtomicBool,
 }
 
 impl<'f> Orders<'f> {
-    /// The orders to train so many epochs on this global model, which passes these filters first.
+    /// Creates the orders to train this many epochs on the global model, which passes `filters` first.
     pub fn new(
         round: u64,
         epochs: u64,
@@ -43,31 +43,32 @@ impl<'f> Orders<'f> {
         }
     }
 
-    /// The same after so many that were made before.
+    /// Starts after this many orders that were already made.
     #[must_use]
     pub fn after(self, made: usize) -> Self {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).0 = made;
         self
     }
 
-    /// How many were made, those before included.
+    /// The number of orders made, earlier ones included.
     pub fn made(&self) -> usize {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// The order of the `place`-th client of the round, by its index among all and its name. It waits until all before it
-    /// were made: each place has to be asked for once, and none before the ones ahead of it are at least on their way. None
-    /// if the round pauses first; then there are none for those behind it either.
+    /// Makes the order for the `place`-th client of the round, given the client's index in the run and its name. Waits
+    /// until the orders for all earlier places are made. So each place must be requested exactly once, and only after
+    /// all earlier places are at least requested. Returns `None` if the round pauses first; later places then get
+    /// `None` too.
     ///
     /// # Errors
-    /// If a filter fails. Then the round cannot be had.
+    /// If a filter fails. The round cannot continue then.
     pub fn order(
         &self,
         place: usize,
         (index, name): (usize, &str),
         pauses: &dyn Fn() -> bool,
     ) -> Result<Option<Order>, CliError> {
-        // Declared first, so that it comes after the lock is released, and after a panic too.
+        // Declared first, so that it is dropped after the lock, also on a panic.
         let _wake = Wake(&self.next);
         let held = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = |(turn, _): &mut (usize, _)| *turn != place && !self.paused.load(Ordering::Relaxed);
@@ -107,7 +108,7 @@ mod tests {
     use crate::federation::ordered_pool::in_order;
     use crate::terminal::console::Console;
 
-    /// Gives each message a tensor of its own with the number of the call.
+    /// Replaces each message by one tensor with the number of the call.
     struct Counting(f32);
 
     impl Filter for Counting {
@@ -154,7 +155,7 @@ mod tests {
                 let work = |place: usize, name: &mut String| {
                     let order = orders.order(place, (place, name), &|| false).unwrap().unwrap();
                     most.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    // The first take longest, so that later ones would overtake them.
+                    // The first clients take longest, so later ones would overtake them.
                     std::thread::sleep(std::time::Duration::from_millis(if place < 3 { 20 } else { 1 }));
                     let call = order.global.params.elements::<f32>("call", &[1]).unwrap()[0];
                     drop(order);

@@ -1,12 +1,13 @@
-//! What a run's models say of the clients' rows: `predictions.csv` in its directory.
+//! `predictions.csv`: what a run's models predict for the clients' rows.
 //!
-//! A line for each row of each client's tasks, in the clients' order: the rows to test on with what was measured and what
-//! the last global model and the client's own last model predict, and the rows to train on with what was measured alone.
-//! A model that predicts more than a number has more columns, each for both models. All values are in the targets' own units. The models are those of `summary.json`'s last values and give the same RMSE.
+//! The file has one line for each row of each client's tasks, in the order of clients. A test row has the measured
+//! value and the predictions of the last global model and of the client's own last model. A training row has only the
+//! measured value. A model that predicts more than one number has more columns, each for both models. All values are in
+//! the targets' own units. The models are those of the last values in `summary.json` and give the same RMSE.
 //!
-//! The client's own model is the one in `clients/NAME`. The global model is as the client evaluates it: where heads are
-//! private, the global trunk with the client's own heads. Rows to train on have no predictions, since those would cost as
-//! much as an epoch does for each of the two models, and say nothing of how good a model is.
+//! The client's own model is the one in `clients/NAME`. The global model is as the client evaluates it: if heads are
+//! private, it is the global trunk with the client's own heads. Training rows have no predictions: they would cost as
+//! much as an epoch for each of the two models, and would not show how good a model is.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,40 +21,40 @@ use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors::partial;
 use crate::error::CliError;
 
-/// What a model predicts of a task at a client.
+/// A model's predictions for a task at a client.
 #[derive(Clone, Debug)]
 pub struct Predicted {
-    /// The task.
+    /// The task's name.
     pub task: String,
-    /// The rows that were trained on.
+    /// The training rows.
     pub train: Rows,
-    /// The rows to test on.
+    /// The test rows.
     pub test: Rows,
-    /// What is predicted of these, in their order: one column of numbers, or what else the model gives.
+    /// The predictions for the test rows, in order: one column of numbers, or other columns that the model gives.
     pub values: Table,
 }
 
-/// Rows as they are told of: the columns are the tables' own and copy nothing.
+/// The origin and the measured value of each row. Columns are shared with the dataset's table, not copied.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    /// Where each came from, if the dataset says so.
+    /// The origin of each row, if the dataset gives it.
     origin: Option<Column>,
-    /// What was measured.
+    /// The measured values.
     measured: Column,
 }
 
 impl Rows {
-    /// Those of a table.
+    /// Takes the rows of a table, with `target` as the column of measured values.
     ///
     /// # Errors
-    /// If it has no column of this name.
+    /// If the table has no such column.
     pub fn of(table: &Table, target: &str) -> plugin_api::Result<Self> {
         let measured = table.column(target).cloned();
         let lacks = || plugin_api::Error::data(format!("there is no column `{target}`"));
         Ok(Self { origin: table.column(ORIGIN).cloned(), measured: measured.ok_or_else(lacks)? })
     }
 
-    /// `FILE:LINE` of a row, or its number in the table, from 1.
+    /// `FILE:LINE` of a row, or its number in the table, starting at 1.
     fn name(&self, row: usize) -> String {
         match &self.origin {
             Some(Column::Text(origin)) => origin.get(row).to_owned(),
@@ -62,10 +63,11 @@ impl Rows {
     }
 }
 
-/// Predictions in the target's own unit: the predicted number and its deviation are scaled back, all else is unchanged.
+/// Converts predictions to the target's own unit. Scales back the predicted number and its deviation and leaves other
+/// columns unchanged.
 ///
 /// # Errors
-/// Never, since the columns were a table before.
+/// Never in practice, since the columns already formed a table.
 pub fn restored(table: &Table, scale: Option<&Scale>) -> plugin_api::Result<Table> {
     let Some(scale) = scale else { return Ok(table.clone()) };
     let restored = |column: &Column, restore: &dyn Fn(f64) -> f64| {
@@ -86,13 +88,13 @@ pub fn restored(table: &Table, scale: Option<&Scale>) -> plugin_api::Result<Tabl
     })
 }
 
-/// The value of a column in a row, as text; empty where there is none.
+/// The value of a column in a row as text; empty if there is none.
 pub fn cell(column: &Column, row: usize) -> String {
     match column {
         Column::Text(column) => column.get(row).to_owned(),
         Column::Nullable(column) if !column.is_present(row) => String::new(),
         Column::Nullable(column) => cell(column.values(), row),
-        // In its own digits, and not in those that it has as 64 bits.
+        // Print the digits of the 32-bit value, not those of its 64-bit conversion.
         Column::F32(buffer) => buffer.try_cast::<f32>().map(|all| all[row].to_string()).unwrap_or_default(),
         Column::I64(buffer) => buffer.try_cast::<i64>().map(|all| all[row].to_string()).unwrap_or_default(),
         Column::Bool(buffer) => (buffer.as_slice()[row] != 0).to_string(),
@@ -100,35 +102,35 @@ pub fn cell(column: &Column, row: usize) -> String {
     }
 }
 
-/// What the file will hold. It is written at the end, since the columns of all clients' predictions make its header.
+/// Collects the file's contents. The file is written at the end, since its header depends on all clients' predictions.
 pub struct Writer<'a> {
     path: PathBuf,
     scales: &'a BTreeMap<String, Scale>,
-    /// Of each client its tasks, with the predictions of the global model and of its own.
+    /// The tasks of each client, with the predictions of its own and of the global model.
     clients: Vec<(String, Vec<(Predicted, Table)>)>,
 }
 
 impl<'a> Writer<'a> {
-    /// Without lines. `scales` are those of the tasks whose targets are standardised.
+    /// Creates a writer without rows. `scales` are those of the tasks with standardised targets.
     pub fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Self {
         Self { path: run_dir.path().join(names::PREDICTIONS), scales, clients: Vec::new() }
     }
 
-    /// Adds the rows of the next client, of which both models give predictions.
+    /// Adds the rows of the next client, with the predictions of both models.
     pub fn add(&mut self, client: &str, own: Vec<Predicted>, global: Vec<Predicted>) {
         let tasks = own.into_iter().zip(global).map(|(own, global)| (own, global.values)).collect();
         self.clients.push((client.to_owned(), tasks));
     }
 
-    /// Writes the file, which appears under its name when it is whole.
+    /// Writes the file. It appears under its name only when it is complete.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn finish(self) -> Result<(), CliError> {
         let part = partial(&self.path);
         let written = self.write(&part).and_then(|()| std::fs::rename(&part, &self.path));
         written.map_err(|e| {
-            // It is of no use.
+            // The incomplete file is of no use.
             let _ = std::fs::remove_file(&part);
             CliError::io(&self.path, "write the predictions", &e)
         })
@@ -164,7 +166,8 @@ impl<'a> Writer<'a> {
         lines.flush()
     }
 
-    /// The columns that some model gives, in the order in which they come; that of numbers where nobody gives any.
+    /// The columns that any model gives, in order of first appearance. If there are none, the column of predicted
+    /// numbers.
     fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         let tables = self.clients.iter().flat_map(|(_, tasks)| tasks).flat_map(|(own, global)| [&own.values, global]);

@@ -1,4 +1,4 @@
-//! A federation's way into a checkpoint and back.
+//! Writing a federation to a checkpoint and restoring it.
 
 use plugin_api::State;
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,12 @@ use crate::federation::services::{CallScope, ComponentError};
 use crate::federation::totals::TotalsEntry;
 use crate::federation::trace::Trace;
 
-/// What the host keeps in a checkpoint besides the components' states.
+/// The host's part of a checkpoint, without the components' states.
 #[derive(Serialize, Deserialize)]
 pub struct CheckpointIndex {
-    /// How many rounds are done.
+    /// The number of finished rounds.
     pub done: u64,
-    /// How far the files of metrics were written when the last of them ended.
+    /// The lengths of the metrics files at the end of the last finished round.
     pub positions: Positions,
     totals: TotalsEntry,
     record: History,
@@ -36,39 +36,39 @@ pub struct CheckpointIndex {
 struct ClientEntry {
     name: String,
     position: u64,
-    /// How many states of filters there are on what it gets and on what it sends.
+    /// The number of states of filters on incoming and on outgoing messages.
     filters: [usize; 2],
-    /// Whether it had changed its model; only then there is a state of it.
+    /// Whether the client's model has changed. Only then does the checkpoint hold its state.
     changed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<ProgressEntry>,
-    /// Whether its model has sent what it sends in this round.
+    /// Whether the model has made its message of this round.
     #[serde(default)]
     sent: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failed: Option<FailureEntry>,
-    /// The last round of which the global model has its update.
+    /// The last round in which this client's update was aggregated into the global model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     taken: Option<u64>,
 }
 
 impl CheckpointIndex {
-    /// How many rounds a run has at least that goes on from here: those that are done, and the one that was interrupted.
+    /// The least number of rounds of a run resumed from here: the finished ones, and one that was interrupted.
     pub fn least_rounds(&self) -> u64 {
         self.done + u64::from(self.clients.iter().any(|client| client.progress.is_some()))
     }
 
-    /// How many epochs of clients are done in the round that was interrupted.
+    /// The number of epochs that clients have finished in the interrupted round.
     pub fn epochs(&self) -> u64 {
         self.clients.iter().filter_map(|client| Some(client.progress.as_ref()?.epochs)).sum()
     }
 }
 
 impl Federation<'_> {
-    /// Writes a checkpoint. Within a round it holds the server as it was when the round began.
+    /// Writes a checkpoint. Within a round it holds the server's state from the start of the round.
     ///
     /// # Errors
-    /// If a component cannot tell its state, or a file cannot be written.
+    /// If a component cannot return its state, or a file cannot be written.
     pub fn save(&mut self) -> Result<(), CliError> {
         let told = |fault: ComponentError| CliError::run(fault.report("checkpoint"));
         let mut writer = Writer::new(self.run_dir.path())?;
@@ -89,7 +89,7 @@ impl Federation<'_> {
         let mut clients = Vec::new();
         for (number, client) in self.clients.iter_mut().enumerate() {
             let name = client.name().to_owned();
-            // One after the other, so that no more than one client's state is held besides the models.
+            // Save one client at a time, so that at most one state is in memory besides the models.
             let saved = match client.save(self.services) {
                 Ok(saved) => saved,
                 Err(fault) => {
@@ -135,10 +135,10 @@ impl Federation<'_> {
         })
     }
 
-    /// Goes back to a checkpoint.
+    /// Restores a checkpoint.
     ///
     /// # Errors
-    /// If it does not fit the experiment.
+    /// If the checkpoint does not fit the experiment, or cannot be read.
     pub fn restore(&mut self, reader: &Reader, kept: CheckpointIndex) -> Result<(), CliError> {
         let told = |fault: ComponentError| CliError::run(fault.report("resuming from the checkpoint"));
         let scope = CallScope::new(self.services, "server", None, None);

@@ -1,4 +1,4 @@
-//! The rounds.
+//! The training rounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -28,79 +28,79 @@ use crate::federation::totals::Totals;
 use crate::plugins::validate::{self, Layout};
 use crate::terminal::signals::Pause;
 
-/// What the clients of a round did, by their places, in their order.
+/// The outcomes of a round's clients, each with the client's index, in order.
 pub type Outcomes = Vec<(usize, Outcome)>;
 
-/// The clients that judge every round's global model.
+/// The clients that evaluate every round's global model.
 #[derive(Debug, Default)]
 pub struct Evaluators {
-    /// Their places, in order.
+    /// Their indices, sorted.
     pub(super) places: Vec<usize>,
-    /// Those of them that failed, of which a warning is enough.
+    /// Evaluators that have failed. Only the first failure of each is reported.
     pub(super) failed: BTreeSet<usize>,
-    /// Whether it was said that there are fewer of them.
+    /// Whether a warning has reported that some evaluators are missing.
     pub(super) told: bool,
 }
 
 impl Evaluators {
-    /// The clients of these places, which are in order.
+    /// Creates the set from client indices, which must be sorted.
     pub fn new(places: Vec<usize>) -> Self {
         Self { places, ..Self::default() }
     }
 }
 
-/// The federation between two rounds.
+/// The state of a federation between two rounds.
 pub struct Federation<'a> {
     /// The clients, in the order of aggregation.
     pub clients: Vec<Box<dyn Client>>,
     /// The aggregator and its plugin's name.
     pub aggregator: (String, Box<dyn Aggregator>),
-    /// Whether a round without updates counts for it.
+    /// Whether a round without updates counts for the aggregator.
     pub empty_rounds: bool,
-    /// Which clients take part in the rounds.
+    /// The draws of clients for the rounds.
     pub draws: Draws,
-    /// Which clients judge the global model.
+    /// The clients that evaluate the global model.
     pub evaluators: Evaluators,
-    /// The server's filters: on what it gets, and on what it sends.
+    /// The server's filters on incoming and on outgoing messages.
     pub server: [FilterChain; 2],
     /// The global model.
     pub global: Message,
-    /// The mean of the evaluators' scores of the global model that was evaluated last.
+    /// The evaluators' mean score of the most recently evaluated global model.
     pub score: Option<f64>,
-    /// What updates and global models have to fit.
+    /// The layout that updates and global models must match.
     pub layout: Layout,
-    /// The global models that were the best so far.
+    /// The best global models so far.
     pub best: BestModels,
-    /// Whether the run has several tasks, whose metrics have units of their own.
+    /// Whether the run has several tasks, whose metrics have different units.
     pub several_tasks: bool,
-    /// How the clients' models did so far.
+    /// The results of the clients' models so far.
     pub record: History,
-    /// How many rounds are done.
+    /// The number of finished rounds.
     pub done: u64,
-    /// Whether it still gets better.
+    /// The state of early stopping.
     pub patience: Patience,
-    /// What the experiment says of rounds and clients.
+    /// The experiment's settings for rounds and clients.
     pub plan: &'a config::Federation,
-    /// How many clients work at the same time.
+    /// The number of clients that work at the same time.
     pub workers: usize,
-    /// What the run took so far.
+    /// Time and memory used so far.
     pub totals: Totals,
-    /// When clients pause within a round.
+    /// Decides when clients pause within a round.
     pub pause: Pause,
-    /// Within a round: the server's components as they were when it began.
+    /// Within a round, the states of the server's components when it started.
     pub opening: Option<Opening>,
-    /// How far the files of metrics were written when the last round ended.
+    /// The lengths of the metrics files at the end of the last round.
     pub positions: Positions,
-    /// Where scalars go.
+    /// The tracker that writes scalars.
     pub tracker: &'a Tracker,
-    /// What the components may call.
+    /// The services that components may call.
     pub services: &'a HostServices<'a>,
-    /// Where checkpoints go.
+    /// The run's directory, for checkpoints.
     pub run_dir: &'a RunDir,
 }
 
 impl Federation<'_> {
-    /// Runs all rounds that are left.
+    /// Runs the remaining rounds.
     ///
     /// # Errors
     /// If a component fails, a file cannot be written, or the run is asked to stop.
@@ -132,7 +132,7 @@ impl Federation<'_> {
         Ok(())
     }
 
-    /// What readers of the summary have to know of the experiment's terms.
+    /// Notes for the summary how clients are sampled and what is not reported.
     fn note_terms(&self) {
         let note = |key: &str, text: &str| self.services.notes.set(SERVER, "fedplug", key, text);
         if let Sampling::Poisson(probability) = self.plan.sampling()
@@ -149,10 +149,10 @@ impl Federation<'_> {
         }
     }
 
-    /// Where somebody asked the run to stop: writes a checkpoint, and ends it.
+    /// Ends the run with a checkpoint if a stop was requested.
     ///
     /// # Errors
-    /// If so, or if the checkpoint cannot be written.
+    /// If a stop was requested, or the checkpoint cannot be written.
     pub fn stop_if_asked(&mut self) -> Result<(), CliError> {
         if !self.pause.is_stop() {
             return Ok(());
@@ -169,8 +169,9 @@ impl Federation<'_> {
         self.done >= self.plan.rounds || self.patience.is_over(self.plan.early_stopping.as_ref())
     }
 
-    /// One round: clients are drawn; they train the global model, which the evaluators judge; the aggregate is the next
-    /// global model. Where nobody was drawn, the model stays as it is, unless the aggregator says that the round counts.
+    /// Runs one round. Draws clients, which train the global model; the evaluators evaluate it; the aggregate is the
+    /// next global model. If no client is drawn, the model does not change, unless empty rounds count for the
+    /// aggregator.
     fn round(&mut self, round: u64) -> Result<(), CliError> {
         let drawn = self.draws.round(round, self.clients.len(), self.plan, self.services.seed)?;
         let (outcomes, next) = if drawn.is_empty() && !self.empty_rounds {
@@ -187,9 +188,10 @@ impl Federation<'_> {
         self.judge(round, &outcomes, numbers)
     }
 
-    /// Each drawn client gets the global model through the filters, evaluates, trains and evaluates; its update comes back
-    /// through the filters and is aggregated in the clients' order. Before and after the clients' work the aggregator may
-    /// ask them for more. What it makes of it is the next global model.
+    /// Trains the global model at the chosen clients and returns their outcomes and the next global model. Each client
+    /// receives the global model through the filters, evaluates, trains and evaluates. Its update returns through the
+    /// filters and is aggregated in the order of clients. The aggregator may query the clients before and after their
+    /// work.
     fn train(&mut self, round: u64, mut chosen: Vec<usize>) -> Result<(Outcomes, Message), CliError> {
         let services = self.services;
         let place = format!("round {}", round + 1);
@@ -211,10 +213,11 @@ impl Federation<'_> {
         let names: Vec<String> = chosen.iter().map(|&place| self.clients[place].name().to_owned()).collect();
 
         let (mut outcomes, mut heard, mut withheld) = (Vec::new(), Vec::new(), BTreeSet::new());
-        // Places in `chosen`: of those that are not done, and of the next to be taken; and who is done before its turn.
+        // `pending` and `next` are positions in `chosen`: of the clients that are not done, and of the next one to
+        // aggregate. `ready` holds outcomes that arrived before their turn.
         let (mut pending, mut next) = ((0..chosen.len()).collect::<Vec<_>>(), 0);
         let mut ready: BTreeMap<usize, Result<Outcome, ComponentError>> = BTreeMap::new();
-        // How many orders were made, and those of clients that have begun and are not done.
+        // The number of orders made, and the orders of clients that have started but are not done.
         let (mut made, held) = (0, Mutex::new(BTreeMap::new()));
         loop {
             let (aggregator, pause) = (&mut self.aggregator.1, &self.pause);
@@ -257,7 +260,8 @@ impl Federation<'_> {
                 match aggregator.add(update, &ctx) {
                     Ok(()) => {}
                     Err(error) if *error.kind() == ErrorKind::Panic => return Err(failed(error)),
-                    // What it refuses leaves no trace, by its contract: it is the client that has failed.
+                    // By its contract, the aggregator keeps no trace of an update that it refuses. So the client
+                    // failed, not the aggregator.
                     Err(error) => return lost(ComponentError::new(format!("aggregator `{plugin}`"), error), client),
                 }
                 withheld.append(&mut std::mem::take(&mut outcome.withheld).into_iter().collect());
@@ -307,10 +311,11 @@ impl Federation<'_> {
         Ok((outcomes, next))
     }
 
-    /// Starts a round: it is on disk that these clients start it, and if it is interrupted it starts again from here.
+    /// Starts a round. Writes the start with its clients to the journal, and keeps the components' states so that an
+    /// interrupted round starts again from here.
     ///
     /// # Errors
-    /// If a component cannot tell its state, or the disk cannot be written.
+    /// If a component cannot return its state, or the journal cannot be written.
     pub fn open(&mut self, round: u64, chosen: &[usize], place: &str) -> Result<(), CliError> {
         let names: Vec<String> = chosen.iter().map(|&place| self.clients[place].name().to_owned()).collect();
         self.services.journal.begin(round, &names)?;
@@ -326,18 +331,18 @@ impl Federation<'_> {
         Ok(())
     }
 
-    /// Ends what [`Self::open`] started: a checkpoint holds the components as they are now.
+    /// Ends what [`Self::open`] started. Later checkpoints hold the components' current states.
     pub fn close(&mut self) {
         self.opening = None;
         self.clients.iter_mut().for_each(|client| client.close());
     }
 
-    /// Evaluates the last global model at every client, in the clients' order, and writes what it and the clients' own
-    /// models predict. It is the last that they do. Predictions are an extra: where a model fails to give them the rest goes
-    /// on, and what is returned says so.
+    /// Evaluates the last global model at every client, in the order of clients, and collects the predictions of this
+    /// model and of the clients' own models. The clients are not called afterwards. Predictions are optional: if a
+    /// model fails to predict, the evaluation continues. The first such error is returned, unless a warning is enough.
     ///
     /// # Errors
-    /// If a component fails to evaluate, or metrics or predictions cannot be written.
+    /// If a component fails to evaluate, or metrics cannot be written.
     pub fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<Option<CliError>, CliError> {
         let services = self.services;
         let orders = Orders::new(self.done, self.plan.local_epochs, &self.global, &mut self.server[1], services);
@@ -348,7 +353,7 @@ impl Federation<'_> {
             let found = match (own, client.evaluate(&order, services)) {
                 (Ok(own), Ok(found)) => Ok((found, client.predict(services).map(|global| (own, global)))),
                 (Err(fault), Ok(found)) => Ok((found, Err(fault))),
-                // A model that panicked answers nothing more, and the first fault is the one to tell.
+                // A model that panicked cannot be called again, so report its first error.
                 (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
                 (_, Err(fault)) => Err(fault),
             };
@@ -396,10 +401,10 @@ impl Federation<'_> {
     }
 }
 
-/// What becomes of the run when a client fails: it goes on without the client, with a warning, or it ends.
+/// Handles a client's failure by policy: logs a warning and continues without the client, or ends the run.
 ///
 /// # Errors
-/// If it ends.
+/// If the run ends.
 pub fn handle_client_failure(
     fault: &ComponentError,
     place: &str,
@@ -411,7 +416,7 @@ pub fn handle_client_failure(
         services.console.log(Level::Warn, &format!("left out: {}", report.message()));
         return Ok(());
     }
-    // The others need not finish what nobody will take.
+    // The other clients need not finish work that will not be used.
     let asked = services.stop.swap(true, Ordering::Relaxed);
     Err(if asked && fault.is_cancelled() {
         let hint = "resume it with --resume, from the last checkpoint if there is one";

@@ -1,8 +1,8 @@
 //! Which clients take part in a round.
 //!
-//! A draw without replacement follows from the seed. A Poisson draw is secret, and made once: each is in the file
-//! `draws.jsonl` before its round begins, so that a round that is interrupted, at whatever moment, is resumed with the same
-//! clients. The file is beside the run's checkpoints and goes with them at the run's end.
+//! A draw without replacement follows from the seed. A Poisson draw is secret and is made only once: it is written to
+//! `draws.jsonl` before its round starts, so that a round interrupted at any moment resumes with the same clients. The
+//! file is stored with the run's checkpoints and is removed with them at the end of the run.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -15,11 +15,11 @@ use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Federation;
 
-/// The file in the folder of checkpoints.
+/// The file's name in the folder of checkpoints.
 const FILE: &str = "draws.jsonl";
 
-/// The places of the clients of a round, in their order: a share of them, at least so many, drawn without replacement
-/// from the experiment's seed and the round alone.
+/// Draws the clients of a round without replacement and returns their indices, sorted. `fraction` is the share of
+/// clients, and at least `at_least` of them are drawn. The draw depends only on the experiment's seed and the round.
 pub fn select(clients: usize, fraction: f64, at_least: usize, seed: Seed, round: u64) -> Vec<usize> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
     let share = (fraction * clients as f64).round() as usize;
@@ -36,8 +36,8 @@ pub fn select(clients: usize, fraction: f64, at_least: usize, seed: Seed, round:
     places
 }
 
-/// As few clients as a round of a Poisson draw is likely to have, and at least one: three standard deviations below the
-/// mean.
+/// A low estimate of the number of clients in a Poisson draw: three standard deviations below the mean, but at least
+/// one.
 pub fn few(clients: usize, probability: f64) -> usize {
     let mean = clients as f64 * probability;
     let low = mean - 3.0 * (mean * (1.0 - probability)).sqrt();
@@ -46,7 +46,7 @@ pub fn few(clients: usize, probability: f64) -> usize {
     count.min(clients)
 }
 
-/// The places of the clients that evaluate every round's global model, in their order.
+/// The indices of the clients that evaluate every round's global model, sorted.
 pub fn evaluators(clients: usize, plan: &Federation, seed: Seed) -> Vec<usize> {
     if plan.reports() { select(clients, plan.evaluation_fraction, 1, seed.of("evaluation"), 0) } else { Vec::new() }
 }
@@ -66,7 +66,7 @@ struct Draw {
 }
 
 impl Draws {
-    /// Those that were made in this run directory before.
+    /// Reads the draws already made in this run directory.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -78,7 +78,7 @@ impl Draws {
             text => text.map_err(failed)?,
         };
         let mut known = BTreeMap::new();
-        // A line without an end was being written when the process was killed, so its round had not begun.
+        // A line without a newline was being written when the process was killed, so its round had not started.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         for line in text[..whole].lines() {
             let Draw { round, clients } = serde_json::from_str(line).map_err(|e| {
@@ -94,10 +94,10 @@ impl Draws {
         Ok(Self { path, known })
     }
 
-    /// The places of the clients of a round, in their order.
+    /// Returns the indices of a round's clients, sorted.
     ///
     /// # Errors
-    /// If the operating system gives no randomness, or a draw cannot be kept.
+    /// If the operating system provides no randomness, or a draw cannot be written.
     pub fn round(&mut self, round: u64, clients: usize, plan: &Federation, seed: Seed) -> Result<Vec<usize>, CliError> {
         let Sampling::Poisson(probability) = plan.sampling() else {
             return Ok(select(clients, plan.fraction, plan.min_clients, seed, round));
@@ -124,7 +124,7 @@ impl Draws {
     }
 }
 
-/// Each client with this probability, to within 2^-64, by the operating system's randomness.
+/// Draws each client independently with this probability, to within 2^-64, using the operating system's randomness.
 fn poisson(clients: usize, probability: f64) -> Result<Vec<usize>, CliError> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of 2^64, below it")]
     let below = (probability * 2_f64.powi(64)) as u64;
@@ -156,7 +156,7 @@ mod tests {
             together += u32::from(drawn.contains(&0) && drawn.contains(&1));
             empty += u32::from(drawn.is_empty());
         }
-        // Six standard deviations: wrong once in a hundred million runs of this test.
+        // Six standard deviations: fails by chance once in a hundred million runs of this test.
         let within = |count: u32, probability: f64| {
             let (mean, n) = (probability * f64::from(rounds), f64::from(rounds));
             (f64::from(count) - mean).abs() < 6.0 * (n * probability * (1.0 - probability)).sqrt()
@@ -175,7 +175,7 @@ mod tests {
         assert!(drawn[0] != drawn[1] && draw(&mut draws, 1) == drawn[1]);
         let path = folder.path().join(names::CHECKPOINT).join(FILE);
         let text = std::fs::read_to_string(&path).unwrap();
-        // Killed while a line was written: that round had not begun.
+        // The process was killed while it wrote a line, so that round had not started.
         let last = text.lines().next_back().unwrap();
         std::fs::write(&path, &text[..text.len() - last.len() / 2]).unwrap();
         let mut draws = Draws::of(folder.path()).unwrap();
@@ -222,7 +222,7 @@ mod tests {
             assert_eq!(places, select(10, 0.3, 1, Seed::new(7), round));
             places.iter().for_each(|&place| drawn[place] += 1);
         }
-        // 3,000 expected each, standard deviation 46.
+        // The expected count is 3,000 for each, with a standard deviation of 46.
         assert!(drawn.iter().all(|&count| (2800..3200).contains(&count)), "{drawn:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The host's end of what a component may call, and what is told of one that fails.
+//! The host services that components may call, and errors of components.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,67 +18,68 @@ use crate::plugins::validate;
 use crate::terminal::console::Console;
 use crate::terminal::crash;
 
-/// How the tags end of the scalars that a run without reports keeps: privacy accounts depend on no client's data.
+/// The suffix of scalar tags that a run without reports keeps: privacy accounts do not depend on any client's data.
 const EPSILON: &str = "/epsilon";
 
-/// A component that failed, and how.
+/// A component's error, with the component's name.
 #[derive(Clone, Debug)]
 pub struct ComponentError {
     who: String,
     error: plugin_api::Error,
-    /// The way to the component's table in the file, where it is known.
+    /// The key path of the component's table in the experiment file; empty if unknown.
     table: Vec<String>,
 }
 
 impl ComponentError {
-    /// `who` failed.
+    /// Creates an error of the component `who`.
     pub fn new(who: String, error: plugin_api::Error) -> Self {
         Self { who, error, table: Vec::new() }
     }
 
-    /// Says which table of the file the component is made of.
+    /// Sets the key path of the component's table in the experiment file.
     #[must_use]
     pub fn of_table(self, table: &[String]) -> Self {
         Self { table: table.to_vec(), ..self }
     }
 
-    /// Which table of the file the component is made of; empty where that is not known.
+    /// The key path of the component's table in the experiment file; empty if unknown.
     pub fn table(&self) -> &[String] {
         &self.table
     }
 
-    /// What went wrong.
+    /// The error without the component's name.
     pub fn error(&self) -> &plugin_api::Error {
         &self.error
     }
 
-    /// Whether it did so because it was asked to stop.
+    /// Whether the component failed because it was asked to stop.
     pub fn is_cancelled(&self) -> bool {
         *self.error.kind() == plugin_api::ErrorKind::Cancelled
     }
 
-    /// Whether it does not offer what it was asked for.
+    /// Whether the component does not support the call.
     pub fn is_unsupported(&self) -> bool {
         *self.error.kind() == plugin_api::ErrorKind::Unsupported
     }
 
-    /// Whether a plugin panicked, after which its instance answers no call any more.
+    /// Whether a plugin panicked. Its instance cannot be called again.
     pub fn is_panic(&self) -> bool {
         *self.error.kind() == plugin_api::ErrorKind::Panic
     }
 
-    /// Which component failed, and how.
+    /// The component's name and the error.
     pub fn parts(&self) -> (&str, &plugin_api::Error) {
         (&self.who, &self.error)
     }
 
-    /// What a person reads: `round 3, client `tm`, model `amplify`: …`.
+    /// Formats the error for people: `round 3, client `tm`, model `amplify`: …`.
     pub fn report(&self, place: &str) -> Diagnostic {
         let comma = if place.is_empty() || self.who.is_empty() { "" } else { ", " };
         Diagnostic::from(self.error.clone()).within(&format!("{place}{comma}{}", self.who))
     }
 
-    /// The same, shown at the key of the component's table that it speaks of, or at the table.
+    /// As [`report`](Self::report), with the position in the experiment file: the key that the error names, or else the
+    /// component's table.
     pub fn placed(&self, place: &str, document: &Document) -> Diagnostic {
         let (report, mut way) = (self.report(place), self.table.clone());
         match self.error.place() {
@@ -91,28 +92,28 @@ impl ComponentError {
     }
 }
 
-/// The host's end of what a client may call: lines, scalars, progress, and whether to stop.
+/// The host services that a client may call: log lines, scalars, progress and stop requests.
 #[derive(Clone, Debug)]
 pub struct HostServices<'a> {
-    /// Where lines and progress go.
+    /// Shows log lines and progress.
     pub console: &'a Console,
-    /// Where scalars go.
+    /// Receives scalars.
     pub reporter: Reporter,
-    /// Where sentences for the summary go.
+    /// Collects notes for the summary.
     pub notes: &'a Notes,
-    /// Which rounds were begun.
+    /// The journal of started rounds.
     pub journal: &'a Journal,
-    /// Whether the run shall stop.
+    /// Whether the run should stop.
     pub stop: &'a AtomicBool,
     /// The experiment's seed.
     pub seed: Seed,
-    /// What the experiment says of draws and reports.
+    /// The experiment's settings for draws and reports.
     pub terms: Terms,
-    /// How many threads a client may compute with.
+    /// The number of threads that a client may use.
     pub threads: usize,
 }
 
-/// The host behind one component's calls: it knows whose they are.
+/// The host services for calls of one component. They know the component, its client and the round.
 #[derive(Clone, Copy)]
 pub struct CallScope<'a> {
     services: &'a HostServices<'a>,
@@ -121,14 +122,14 @@ pub struct CallScope<'a> {
     round: Option<u64>,
     device: &'a str,
     position: Option<FilterPosition>,
-    /// The last round of which the global model has the client's update, where that is known.
+    /// The last round in which the client's update was aggregated into the global model, if that is known.
     taken: Option<Option<u64>>,
     progress: bool,
     trace: Option<&'a Mutex<Trace>>,
 }
 
 impl<'a> CallScope<'a> {
-    /// For the component `who`, called for a client or for the server, on the CPU.
+    /// Creates the scope of the component `who`, called for a client or for the server, on the CPU.
     pub fn new(
         services: &'a HostServices<'a>,
         who: &'a str,
@@ -138,25 +139,25 @@ impl<'a> CallScope<'a> {
         Self { services, who, client, round, device: "cpu", position: None, taken: None, progress: false, trace: None }
     }
 
-    /// The same on a device.
+    /// Sets the device.
     #[must_use]
     pub fn on(self, device: &'a str) -> Self {
         Self { device, ..self }
     }
 
-    /// The same for a filter that is applied there.
+    /// Sets the position of a filter.
     #[must_use]
     pub fn at(self, position: FilterPosition) -> Self {
         Self { position: Some(position), ..self }
     }
 
-    /// The same of a client of which the global model has the update of this round, or of none.
+    /// Sets the last round in which the client's update was aggregated into the global model; `None` if there was none.
     #[must_use]
     pub fn after(self, taken: Option<u64>) -> Self {
         Self { taken: Some(taken), ..self }
     }
 
-    /// The same for another component.
+    /// Returns the same scope for another component.
     #[must_use]
     pub fn of<'b>(&self, who: &'b str) -> CallScope<'b>
     where
@@ -165,24 +166,24 @@ impl<'a> CallScope<'a> {
         CallScope { who, ..*self }
     }
 
-    /// The same, whose scalars are also kept here, for a round that is resumed.
+    /// Also records scalars in `trace`, for a round that may be resumed.
     #[must_use]
     pub fn recording(self, trace: &'a Mutex<Trace>) -> Self {
         Self { trace: Some(trace), ..self }
     }
 
-    /// The same, with progress that is shown.
+    /// Shows the component's progress.
     #[must_use]
     pub fn with_progress(self) -> Self {
         Self { progress: true, ..self }
     }
 
-    /// Shows a line of the host's own.
+    /// Logs a line from the host itself.
     pub fn tell(&self, level: Level, line: &str) {
         self.services.console.log(level, line);
     }
 
-    /// The context of a call on this line.
+    /// Creates the context of a call, and notes the call for crash messages.
     pub fn context(&self) -> Context<'_> {
         crash::note_call(self.who, self.client.map(|(_, name)| name), self.round);
         let ctx = Context::new(self)
@@ -195,7 +196,7 @@ impl<'a> CallScope<'a> {
 }
 
 impl CallScope<'_> {
-    /// Whether what a component says now may tell of a client's data to an experiment without reports.
+    /// Whether the component's output could reveal a client's data in an experiment without reports.
     fn is_confidential(&self) -> bool {
         self.round.is_some() && !self.services.terms.reports
     }

@@ -1,4 +1,4 @@
-//! What a run came to: `summary.json` in its directory.
+//! The results of a run: `summary.json` in its directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,59 +12,59 @@ use crate::federation::history::TaskHistory;
 use crate::federation::notes::Note;
 use crate::federation::usage::{Spent, Traffic};
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Summary {
     /// The run's name.
     pub name: String,
-    /// How many rounds it had.
+    /// The number of rounds.
     pub rounds: u64,
-    /// What the score is by which models are compared, where the model says it.
+    /// The name of the score that compares models, if the model gives one.
     #[serde(default)]
     pub score_name: Option<String>,
     /// The best global model.
     pub best: Option<ScoredModel>,
-    /// The best global model for each task, in a run of several: `best/tasks/TASK/model.safetensors`.
+    /// The best global model for each task, in a run of several tasks: `best/tasks/TASK/model.safetensors`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub best_by_task: BTreeMap<String, ScoredModel>,
     /// The last global model.
     pub last: ScoredModel,
-    /// First, best and last value of each metric, of each client and task.
+    /// The first, best and last value of each metric, for each client and task.
     pub clients: BTreeMap<String, Vec<TaskHistory>>,
-    /// Bytes of tensors that each client got and sent, over all rounds.
+    /// Bytes of tensors that each client received and sent, over all rounds.
     #[serde(default)]
     pub traffic: BTreeMap<String, Traffic>,
-    /// What components have to say.
+    /// Notes from components.
     #[serde(default)]
     pub notes: Vec<Note>,
-    /// How long it took, over all processes that worked on it.
+    /// The run's duration in seconds, over all processes that worked on it.
     pub seconds: f64,
-    /// Where the time of the rounds went. Absent from runs of earlier versions, and from those without reports.
+    /// The time spent in rounds. Absent in summaries of earlier versions and of runs without reports.
     pub time: Option<Time>,
-    /// The most memory that a process of it held, where the system tells.
+    /// The largest peak memory of the run's processes in bytes, if the system reports it.
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// Where the time of the rounds went, in seconds.
+/// The time spent in rounds, in seconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Time {
-    /// From the beginnings of the rounds to their ends.
+    /// The total duration of the rounds.
     pub rounds: f64,
-    /// In which all clients' models trained and evaluated, added up. Where this is less than the rounds' time times the
-    /// clients at a time, the rest is exchange, aggregation, and waiting for the slowest client.
+    /// The time in which models trained and evaluated, added up over all clients. If it is less than the rounds'
+    /// duration times `workers`, the rest is exchange, aggregation and waiting for the slowest client.
     #[serde(flatten)]
     pub models: Spent,
-    /// How many clients worked at the same time.
+    /// The number of clients that worked at the same time.
     pub workers: usize,
 }
 
 /// A global model and its score.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScoredModel {
-    /// After how many rounds it was made.
+    /// The number of rounds after which the model was made.
     pub rounds: u64,
-    /// The mean of the clients' scores; of a task's best model the mean over the clients that have the task.
+    /// The mean of the clients' scores. For the best model of a task, the mean over the clients that have the task.
     pub score: Option<f64>,
 }
 
@@ -75,10 +75,10 @@ impl From<Best> for ScoredModel {
 }
 
 impl Summary {
-    /// The summary of the run in a directory.
+    /// Reads the summary in a run's directory.
     ///
     /// # Errors
-    /// If there is none, or it cannot be read.
+    /// If there is no summary, or it cannot be read.
     pub fn read(run: &Path) -> Result<Self, CliError> {
         let path = run.join(names::SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(|error| {

@@ -1,4 +1,4 @@
-//! What a run took, over all the processes that worked on it.
+//! Time and memory of a run, over all processes that worked on it.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::federation::history::peak_memory;
 use crate::federation::summary::Time;
 use crate::federation::usage::Spent;
 
-/// Time and memory of a run so far.
+/// Time and memory used by a run so far.
 #[derive(Clone, Debug)]
 pub struct Totals {
     begun: Instant,
@@ -17,7 +17,7 @@ pub struct Totals {
     time: Time,
 }
 
-/// What a checkpoint keeps of them.
+/// The totals in a checkpoint.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TotalsEntry {
     seconds: f64,
@@ -27,37 +27,37 @@ pub struct TotalsEntry {
 }
 
 impl Totals {
-    /// Of a run that began then, with so many clients at a time.
+    /// Starts the totals of a process that started at `begun`, with this many clients at a time.
     pub fn new(begun: Instant, workers: usize) -> Self {
         let time = Time { workers, ..Time::default() };
         Self { begun, round: None, before: TotalsEntry::default(), time }
     }
 
-    /// Adds what the processes before took.
+    /// Adds the totals of earlier processes.
     pub fn resume(&mut self, before: TotalsEntry) {
         self.before = before;
         (self.time.rounds, self.time.models) = (before.rounds, before.models);
     }
 
-    /// A round begins.
+    /// Starts the clock of a round.
     pub fn round_begins(&mut self) {
         self.round = Some(Instant::now());
     }
 
-    /// A round has ended, which took so many seconds in this process.
+    /// Stops the clock of a round. Returns the round's duration in this process, in seconds.
     pub fn round_ends(&mut self) -> f64 {
         let seconds = self.round.take().map_or(0.0, |round| round.elapsed().as_secs_f64());
         self.time.rounds += seconds;
         seconds
     }
 
-    /// Models computed for so long.
+    /// Adds time in which a model trained and evaluated.
     pub fn computed(&mut self, spent: Spent) {
         self.time.models.training += spent.training;
         self.time.models.evaluation += spent.evaluation;
     }
 
-    /// For a checkpoint.
+    /// Returns the totals for a checkpoint.
     pub fn keep(&self) -> TotalsEntry {
         let round = self.round.map_or(0.0, |round| round.elapsed().as_secs_f64());
         TotalsEntry {
@@ -68,17 +68,17 @@ impl Totals {
         }
     }
 
-    /// How long the run worked.
+    /// The run's duration in seconds.
     pub fn seconds(&self) -> f64 {
         self.before.seconds + self.begun.elapsed().as_secs_f64()
     }
 
-    /// Where the time of the rounds went.
+    /// The time spent in rounds.
     pub fn time(&self) -> Time {
         self.time
     }
 
-    /// The most memory that a process of it held, where the system tells.
+    /// The largest peak memory of the run's processes in bytes, if the system reports it.
     pub fn peak_memory(&self) -> Option<u64> {
         self.before.peak_memory.max(peak_memory())
     }
@@ -96,7 +96,7 @@ mod tests {
         totals.round_begins();
         totals.computed(Spent { training: 1.0, evaluation: 1.0 });
         std::thread::sleep(std::time::Duration::from_millis(2));
-        // Within the round as well as after it.
+        // The time of a round counts within the round as well as after it.
         assert!(totals.keep().rounds > 90.0);
         let round = totals.round_ends();
         assert!(round > 0.0 && totals.seconds() > 100.0);

@@ -1,10 +1,10 @@
-//! What a client's model reported in a round.
+//! Scalars that a client's model reported in a round.
 
 use std::collections::BTreeMap;
 
 use plugin_api::{Params, Result, State, Tensor};
 
-/// What a client's model reported in a round, with the times.
+/// Scalars that a client's model reported in a round, with their times.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trace {
     tags: Vec<String>,
@@ -16,7 +16,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Adds a scalar.
+    /// Adds a scalar. `time` is in seconds since 1970.
     pub fn push(&mut self, tag: &str, step: u64, value: f64, time: f64) {
         let number = self.numbers.get(tag).copied().unwrap_or_else(|| {
             let number = i32::try_from(self.tags.len()).unwrap_or(i32::MAX);
@@ -30,7 +30,7 @@ impl Trace {
         self.time.push(time);
     }
 
-    /// Tag, step, value and time of each, in their order.
+    /// The tag, step, value and time of each scalar, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64, f64, f64)> {
         let tag = |number: &i32| usize::try_from(*number).ok().and_then(|number| self.tags.get(number));
         let scalars = self.tag.iter().zip(&self.step).zip(&self.value).zip(&self.time);
@@ -39,10 +39,10 @@ impl Trace {
         })
     }
 
-    /// As a state: tensors of all scalars, and the list of tags.
+    /// Converts the trace to a state: tensors with one element for each scalar, and the list of tags.
     ///
     /// # Errors
-    /// Never; tensors ask for a result.
+    /// Never in practice; the tensor constructors return a `Result`.
     pub fn state(&self) -> Result<State> {
         let length = [self.tag.len()];
         let tensors: Params = [
@@ -56,10 +56,10 @@ impl Trace {
         Ok(State { tensors, values: [("tags".to_owned(), self.tags.clone().into())].into_iter().collect() })
     }
 
-    /// Of such a state.
+    /// Reads the trace from such a state.
     ///
     /// # Errors
-    /// If it is not one.
+    /// If the state is not that of a trace.
     pub fn read(state: &State) -> Result<Self> {
         let tags: Vec<String> = state.value("tags")?;
         let length = state.tensors.get("tag").map_or(0, |tensor| tensor.shape().iter().product());

@@ -1,8 +1,8 @@
-//! What a client's work costs: time and bytes.
+//! The costs of a client's work: time and bytes.
 
 use serde::{Deserialize, Serialize};
 
-/// Seconds that a model trained and evaluated.
+/// Seconds in which a model trained and evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
     /// In [`plugin_api::Model::train`].
@@ -11,7 +11,7 @@ pub struct Spent {
     pub evaluation: f64,
 }
 
-/// Bytes of tensors that crossed between server and clients.
+/// Bytes of tensors sent between server and clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// From the server.

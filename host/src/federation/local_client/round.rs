@@ -1,4 +1,4 @@
-//! A client's round: from the global model to its update, with pauses, and what a checkpoint keeps of it.
+//! A local client's round: from the global model to the update, with pauses and checkpoints.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -16,9 +16,9 @@ use crate::plugins::validate;
 use crate::terminal::signals::Pause;
 
 impl LocalClient {
-    /// A round begins.
+    /// Starts a round.
     pub(super) fn begin(&mut self, round: u64, services: &HostServices<'_>) {
-        // In a round that goes on from a checkpoint, what is there is of this round.
+        // If the round resumes from a checkpoint, the stored progress belongs to this round and is kept.
         if self.progress.as_ref().is_none_or(|progress| progress.round != round) {
             self.close();
         }
@@ -31,7 +31,7 @@ impl LocalClient {
         self.opening = Some(states.and_then(|input| Ok([input, self.output.states(&scope)?])));
     }
 
-    /// A round's work, before the rest.
+    /// Does the work of a round, without the release at the end. Returns `None` if the client pauses.
     pub(super) fn work(
         &mut self,
         order: &Order,
@@ -42,7 +42,7 @@ impl LocalClient {
         let scope = me.scope(services, Some(round)).with_progress();
         if self.base.is_none() {
             self.base = Some(self.input.apply(order.global.clone(), &order.global, &scope)?);
-            // Of a round that goes on from a checkpoint: what its model reported before.
+            // If the round resumes from a checkpoint, report the model's earlier scalars again.
             for (tag, step, value, time) in trace.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 let scalar = Scalar { client: Some(me.index), round, tag: tag.to_owned(), step, value };
                 services.reporter.scalar_of(scalar, time);
@@ -51,7 +51,7 @@ impl LocalClient {
         if let Some(failed) = &self.failed {
             return Err(failed.fault.clone());
         }
-        // What a model reports is kept; filters do their part of a resumed round again.
+        // Record only what the model reports: in a resumed round, filters run again.
         let quiet = me.scope(services, Some(round)).after(self.taken).recording(&trace);
         let mut progress = self.progress.take().unwrap_or_else(|| Progress::new(round));
         let done = self.train(&mut progress, order, pause, (&quiet, services));
@@ -73,7 +73,7 @@ impl LocalClient {
         Ok(Some(Outcome { message, withheld, steps, examples, global, local, traffic, spent }))
     }
 
-    /// Evaluates a global model; of its filters and its model nothing stays of it.
+    /// Evaluates a global model, then restores the client's filters and model.
     pub(super) fn judge_aside(
         &mut self,
         order: &Order,
@@ -100,7 +100,7 @@ impl LocalClient {
         Ok(EvaluationOutcome { global, traffic, spent })
     }
 
-    /// What the model sends in this round, which it is asked for once.
+    /// Returns the model's message of this round. The model is asked for it only once.
     fn send(&mut self, ctx: &Context<'_>) -> plugin_api::Result<Message> {
         if let Some(message) = self.sent.get().map_err(as_error)? {
             return Ok(message);
@@ -110,7 +110,7 @@ impl LocalClient {
         Ok(message)
     }
 
-    /// The epochs that are left; whether it came to the end, or pauses before.
+    /// Trains the remaining epochs. Returns whether all are done; `false` means that the client pauses.
     fn train(
         &mut self,
         progress: &mut Progress,
@@ -146,7 +146,7 @@ impl LocalClient {
         Ok(true)
     }
 
-    /// Evaluates its model as it is and reports it, unless nothing is to be reported.
+    /// Evaluates and reports the current model, unless the experiment turns reports off.
     fn evaluate_in_round(
         &mut self,
         place: &str,
@@ -162,7 +162,7 @@ impl LocalClient {
         Ok(found)
     }
 
-    /// All that a resumed run needs of it.
+    /// Returns the state that a resumed run needs.
     pub(super) fn kept(&mut self, services: &HostServices<'_>) -> Result<ClientState, ComponentError> {
         let me = self.identity.clone();
         let scope = me.scope(services, None);
@@ -183,13 +183,13 @@ impl LocalClient {
             let sent = client.sent.get().map_err(|e| me.fault(as_error(e)))?;
             Ok(ClientState { model, filters, sent, ..saved })
         };
-        // One that cannot be saved would come back as another, so it does not come back.
+        // A client that cannot be saved would resume in a different state, so it is lost permanently.
         all(self).inspect_err(|fault: &ComponentError| {
             self.failed = Some(Failed { round: None, for_good: true, fault: fault.clone() });
         })
     }
 
-    /// Goes back to where it was.
+    /// Restores a saved state.
     pub(super) fn go_back(&mut self, saved: ClientState, services: &HostServices<'_>) -> Result<(), ComponentError> {
         let me = self.identity.clone();
         let scope = me.scope(services, None);
