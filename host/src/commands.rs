@@ -1,4 +1,4 @@
-//! The command line: arguments as they are typed, and what they start.
+//! The command line: argument parsing and dispatch.
 
 pub mod compare;
 pub mod plot_errors;
@@ -46,47 +46,48 @@ pub struct Cli {
 enum Command {
     /// Run an experiment
     ///
-    /// Leaves a directory OUTPUT/NAME with models, TensorBoard events, metrics.jsonl and summary.json. Progress and the
-    /// closing table go to stderr.
+    /// Writes a directory OUTPUT/NAME with models, TensorBoard events, metrics.jsonl and summary.json. Progress and the
+    /// final table go to stderr.
     ///
-    /// Ctrl-C, SIGTERM and SIGHUP end the epochs that are under way, write a checkpoint and stop; a second one stops at
-    /// once. A process that is killed loses what it did since the last checkpoint. Either way --resume goes on to the
-    /// same results.
+    /// On Ctrl-C, SIGTERM or SIGHUP the run finishes the current epochs, writes a checkpoint and stops; a second signal
+    /// stops it at once. A killed process loses the work since its last checkpoint. In both cases --resume continues
+    /// the run, with the same results.
     ///
-    /// Exit code 0: done, 1: the run failed, 2: the command or the file is wrong, 130: stopped on request, to be resumed.
+    /// Exit codes: 0 done, 1 the run failed, 2 the command or the file is wrong, 130 stopped on request and can be
+    /// resumed.
     Run(RunArgs),
-    /// Do everything but train: read the file, load the plugins, read the data, make a model
+    /// Do everything except training: read the file, load the plugins, read the data, create a model
     Check(ExperimentArgs),
-    /// Predict the tasks' values for rows of a CSV or FASTA file with a trained model
+    /// Predict values for the rows of a CSV or FASTA file with a trained model
     ///
-    /// Writes CSV: all columns of the input (of FASTA: names and sequences), then TASK_predicted for each task, in the
-    /// target's own unit; a line for each row, in the input's order.
+    /// Writes CSV, one line per row, in the order of the input: all columns of the input (for FASTA: names and
+    /// sequences), then TASK_predicted for each task, in the unit of its target.
     Predict(PredictArgs),
-    /// Write the data as an experiment will use it, and pictures of the clients' sizes
+    /// Write the data as an experiment will use it, with plots of the clients' sizes
     ///
-    /// Needs only the dataset's plugin. The paths of all files go to stdout.
+    /// Needs only the dataset plugin. The paths of all files go to stdout.
     Prepare(PrepareArgs),
-    /// Compare runs that are done: metrics, time, bytes, memory
+    /// Compare finished runs: metrics, time, bytes, memory
     ///
-    /// A row a run, with the last values as means over clients. The score has no unit and is a mean over tasks as well;
-    /// metrics are of one task: the only one, or that of --task. The table goes to stdout.
+    /// One row per run, with the last values averaged over clients. The score has no unit and is averaged over tasks as
+    /// well; metrics belong to one task: the only one, or the one named by --task. The table goes to stdout.
     Compare(CompareArgs),
     /// Draw curves from TensorBoard event files
     ///
-    /// A picture a client with one curve a run, as SVG and as PNG (two pixels to each of the size's). Behind each curve
-    /// its values stand faint; of many values, the most extreme one in 200 at either end may lie outside. The paths of
-    /// the pictures go to stdout.
+    /// One picture per client with one curve per run, as SVG and as PNG (two pixels per pixel of --size). The values
+    /// are drawn faintly behind each curve; if there are many, the most extreme one in 200 at either end may lie
+    /// outside the plot. The paths of the pictures go to stdout.
     Plot(plot::Plot),
-    /// Write, list and inspect plugins
+    /// Create, list and inspect plugins
     #[command(subcommand)]
     Plugin(plugin::Command),
     /// Write an experiment's JSON Schema, for editors that complete and check TOML
     ///
-    /// It has the keys of the plugins that the experiment names, and goes to stdout:
+    /// The schema contains the keys of the plugins that the experiment names, and goes to stdout:
     /// fedplug schema experiment.toml > experiment.schema.json. Editors with Taplo (Even Better TOML in VS Code) use it
-    /// when the experiment's first line is #:schema experiment.schema.json, a path seen from the experiment. Write it
-    /// anew when another plugin is named: a table admits the plugin that it named then, and that plugin's keys. A table
-    /// that names no plugin yet admits anything.
+    /// if the first line of the experiment is #:schema experiment.schema.json, a path relative to the experiment. Write
+    /// it again after choosing another plugin: each table accepts only the plugin that it named at the time, and that
+    /// plugin's keys. A table that names no plugin yet accepts anything.
     Schema(plugin::Schema),
 }
 
@@ -94,13 +95,13 @@ enum Command {
 struct ExperimentArgs {
     /// The experiment, a TOML file; paths in it are relative to the current directory
     file: PathBuf,
-    /// Change a key of the file: --set federation.rounds=10 --set dataset.root=../data
+    /// Override a key of the file: --set federation.rounds=10 --set dataset.root=../data
     ///
-    /// Filters are numbered from 0: --set filter.0.at=client-input. A table or a list is set whole, in quotes:
-    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. What is no TOML value is text.
+    /// Filters are numbered from 0: --set filter.0.at=client-input. Set a table or a list as a whole, in quotes:
+    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. Anything that is not a TOML value is text.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Look for plugins here first
+    /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
 }
@@ -112,28 +113,30 @@ struct RunArgs {
     /// The folder for run directories
     #[arg(short, long, default_value = "runs")]
     output: PathBuf,
-    /// Name the run otherwise than the file does
+    /// Override the run's name
     #[arg(long)]
     name: Option<String>,
-    /// How many clients work at the same time; does not change the results [default: by the machine]
+    /// How many clients work at the same time; does not change the results [default: chosen from the number of cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_THREADS)))]
     threads: Option<u32>,
-    /// Replace an earlier run of this name; it waits in NAME.replaced~ until this one is done
+    /// Replace an earlier run of this name; it is kept as NAME.replaced~ until this one finishes
     #[arg(long)]
     force: bool,
-    /// Resume an interrupted run of this name, from its last checkpoint; all that its results depend on must be the same
+    /// Resume an interrupted run of this name from its last checkpoint; everything that its results depend on must be
+    /// unchanged
     #[arg(long, conflicts_with = "force")]
     resume: bool,
 }
 
 #[derive(Debug, Args)]
 struct PredictArgs {
-    /// The directory of a run that is done, such as runs/quickstart
+    /// The directory of a finished run, such as runs/quickstart
     run: PathBuf,
-    /// The rows, in a form that the run's dataset reads: a CSV with the columns that the model was trained on, or FASTA
+    /// The input rows, in a format that the run's dataset reads: a CSV with the columns that the model was trained on,
+    /// or FASTA
     ///
-    /// Where the model reads heavy and light chains, FASTA records are paired by their names: ab0_H and ab0_L, ab0|VH and
-    /// ab0|VL, ab0 heavy and ab0 kappa. A record may also hold both chains, as HEAVY|LIGHT.
+    /// If the model reads heavy and light chains, FASTA records are paired by name: ab0_H and ab0_L, ab0|VH and ab0|VL,
+    /// ab0 heavy and ab0 kappa. A record may also hold both chains, as HEAVY|LIGHT.
     input: PathBuf,
     /// Predict with this client's own model [default: the best global model]
     #[arg(long)]
@@ -141,10 +144,10 @@ struct PredictArgs {
     /// Predict with the global model that was best for this task [default: the one that was best over all tasks]
     #[arg(long, value_name = "TASK", conflicts_with = "client")]
     best_of: Option<String>,
-    /// Predict this task only; may be given several times [default: all that the model has]
+    /// Predict only this task; may be repeated [default: all tasks of the model]
     #[arg(long = "task")]
     tasks: Vec<String>,
-    /// Read a column by another name, such as --column heavy=VH; may be given several times
+    /// Read a column under another name, such as --column heavy=VH; may be repeated
     #[arg(long = "column", value_name = "NAME=OTHER", value_parser = column)]
     columns: Vec<(String, String)>,
     /// The file to write [default: stdout]
@@ -153,18 +156,18 @@ struct PredictArgs {
     /// Replace the output file if it exists
     #[arg(long)]
     force: bool,
-    /// Where to compute: cpu, cuda:N or auto
+    /// The device: cpu, cuda:N or auto
     #[arg(long, default_value = "auto")]
     device: String,
-    /// How many threads compute
+    /// How many threads to compute with
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
     threads: u32,
-    /// Look for plugins here first
+    /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
 }
 
-/// Reads `heavy=VH`.
+/// Parses `heavy=VH`.
 fn column(text: &str) -> Result<(String, String), String> {
     let sides = text.split_once('=').filter(|(ours, theirs)| !ours.is_empty() && !theirs.is_empty());
     let (ours, theirs) =
@@ -193,7 +196,7 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
         let report = Diagnostic::new(format!("{}: the file exists", path.display()));
         return Err(CliError::usage(report.hint("choose another with --output, or replace it with --force")));
     }
-    // A file beside it takes its place when it is whole.
+    // Written to a temporary file, which replaces the output once it is complete.
     let part = safetensors::partial(&path);
     let mut file = std::fs::File::create(&part).map_err(|e| CliError::io(&part, "write the predictions", &e))?;
     let count = predict::predict(&options, console, &mut file).inspect_err(|_| {
@@ -208,10 +211,10 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
 struct PrepareArgs {
     #[command(flatten)]
     experiment: ExperimentArgs,
-    /// The folder to write into; made if it is not there
+    /// The output folder; created if necessary
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Replace what was prepared there before; other files stay
+    /// Replace data prepared there earlier; other files are kept
     #[arg(long)]
     force: bool,
 }
@@ -224,15 +227,15 @@ struct CompareArgs {
     /// Show the metrics of this task
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
-    /// How the table is written
+    /// The output format
     #[arg(long, value_enum, default_value = "table")]
     format: compare::Format,
 }
 
-/// Does what the command line says.
+/// Runs the command.
 ///
 /// # Errors
-/// If it cannot be done.
+/// If the command fails.
 pub fn execute(cli: Cli) -> Result<(), CliError> {
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => Level::Warn,
@@ -293,7 +296,7 @@ fn print(text: &str) -> Result<(), CliError> {
     })
 }
 
-/// Stdout, and whether its reader has closed it.
+/// Stdout, recording whether its reader has closed it.
 struct Piped {
     stdout: StdoutLock<'static>,
     closed: bool,

@@ -1,9 +1,9 @@
-//! The fedplug host: it knows rounds, clients, devices, files and plugins, and no machine learning.
+//! The fedplug host: it manages rounds, clients, devices, files and plugins, and contains no machine learning.
 //!
-//! [`config`] reads an experiment, [`plugins`] finds what it names, [`setup`] brings both together and checks all that
-//! can be checked, [`federation`] runs the rounds over [`client`]s, [`tracking`] writes what they report, and
-//! [`run`] lays out what a run leaves: [`predictions`] are a part of it, and [`predict`] makes more of them with its models.
-//! [`new`], [`list`], [`inspect`] and [`schema`] are for those who write plugins and experiments.
+//! [`config`] reads an experiment, [`plugins`] finds the plugins it names, [`setup`] combines both and checks
+//! everything that can be checked, [`federation`] runs the rounds over [`client`]s, [`tracking`] writes what they
+//! report, and [`run`] writes the results of a run, including [`predictions`]. [`predict`] makes further predictions
+//! with its models. [`new`], [`list`], [`inspect`] and [`schema`] help authors of plugins and experiments.
 
 #![warn(clippy::print_stderr)] // `error::tell` survives a closed stderr.
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -1,11 +1,12 @@
-//! Finding plugins' libraries and opening them.
+//! Finding and opening plugin libraries.
 //!
-//! A plugin is named by its component or by the path of its library. `plugin = "amplify"` in `[model]` asks for the
-//! library of `model-amplify`, in the first folder that has it, whatever it turns out to be. Where no folder has one,
-//! the libraries of other kinds with the same name are asked, since one library may offer several components:
-//! `plugin = "secure"` in a `[[filter]]` finds the filter that the library of `aggregator-secure` brings along. They are
-//! asked folder by folder, in each as model, dataset, aggregator, filter, and the first that offers it is taken. A path
-//! leads to the library's only component of the kind. Libraries stay open until the process ends.
+//! A plugin is named by its component or by the path of its library. `plugin = "amplify"` in `[model]` selects the
+//! library of `model-amplify` in the first folder that contains it, without looking further. If no folder contains it,
+//! libraries of other kinds with the same name are searched, because a library may offer several components. So
+//! `plugin = "secure"` in a `[[filter]]` finds the filter in the library of `aggregator-secure`. They are searched
+//! folder by folder, within a folder in the order model, dataset, aggregator, filter, and the first one that offers the
+//! component is used. A path selects the library's only component of the kind. Libraries stay open until the process
+//! ends.
 
 pub mod config_keys;
 pub mod validate;
@@ -28,13 +29,13 @@ mod sonames;
 
 pub use library::Library;
 
-/// The environment variable with folders to look in, separated as in `PATH`.
+/// The environment variable with folders to search, separated as in `PATH`.
 pub const PATH_VARIABLE: &str = "FEDPLUG_PLUGIN_PATH";
 
-/// All kinds, in the order in which they are looked through.
+/// All kinds, in search order.
 pub const KINDS: [Kind; 4] = [Kind::Model, Kind::Dataset, Kind::Aggregator, Kind::Filter];
 
-/// Who named a folder to look in.
+/// Where a search folder comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The command line.
@@ -43,7 +44,7 @@ pub enum Origin {
     File,
     /// [`PATH_VARIABLE`].
     Environment,
-    /// Nobody: it is where the program lies, or beside that.
+    /// The default: the folder of the program, or the library folder relative to it.
     Program,
 }
 
@@ -58,16 +59,16 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A folder to look in.
+/// A search folder.
 #[derive(Clone, Debug)]
 pub struct Folder {
-    /// As it was named.
+    /// The path as it was given.
     pub path: PathBuf,
-    /// Who named it.
+    /// Where it comes from.
     pub origin: Origin,
 }
 
-/// Looks for libraries in a list of folders and opens each at most once.
+/// Searches a list of folders for libraries and opens each library at most once.
 #[derive(Debug)]
 pub struct Finder {
     folders: Vec<Folder>,
@@ -75,8 +76,8 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// Looks in the folders of the command line, then in those of the experiment's file, then in those of
-    /// [`PATH_VARIABLE`], then beside the running program and in `../lib/fedplug` of its folder.
+    /// Searches the folders of the command line, those of the experiment's file, those of [`PATH_VARIABLE`], the folder
+    /// of the running program, and `../lib/fedplug` relative to it, in this order.
     pub fn new(arguments: &[PathBuf], file: &[PathBuf]) -> Self {
         let variable = std::env::var_os(PATH_VARIABLE).unwrap_or_default();
         let variable = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty());
@@ -92,15 +93,15 @@ impl Finder {
         Self { folders: folders.collect(), opened: Mutex::default() }
     }
 
-    /// The folders, in the order in which they are looked through.
+    /// The folders, in search order.
     pub fn folders(&self) -> &[Folder] {
         &self.folders
     }
 
-    /// The component of this kind that `name` stands for, and its library.
+    /// The component of this kind that `name` refers to, and its library.
     ///
     /// # Errors
-    /// If nothing is found, or what is found is not such a plugin.
+    /// If nothing is found, or the library found is not such a plugin.
     pub fn find(&self, kind: Kind, name: &str) -> Result<(Library, Component), Diagnostic> {
         if is_path(name) {
             return offered(self.open_named(name)?, kind, None);
@@ -115,7 +116,7 @@ impl Finder {
         Err(refused.unwrap_or_else(|| self.unknown(kind, name)))
     }
 
-    /// The libraries that a path leads to, or that are named after `name`: of each kind the first.
+    /// The library at a path, or the libraries named after `name`: the first of each kind.
     ///
     /// # Errors
     /// If there is none, or one of them is not a plugin.
@@ -137,8 +138,8 @@ impl Finder {
         }))
     }
 
-    /// The libraries to look into, in order: the one of this kind and name, or if no folder has that, those of other
-    /// kinds with this name; what such a library offers is only known once it is open.
+    /// The libraries to search, in order: the one of this kind and name, or if no folder has it, those of other kinds
+    /// with this name. What such a library offers is known only after opening it.
     pub fn candidates(&self, kind: Kind, name: &str) -> Vec<PathBuf> {
         if let Some(path) = self.first(kind, name) {
             return vec![path];
@@ -147,7 +148,7 @@ impl Finder {
         self.folders.iter().flat_map(others).filter(|path| path.is_file()).collect()
     }
 
-    /// The library of this kind and name in the first folder that has it.
+    /// The library of this kind and name in the first folder that contains it.
     fn first(&self, kind: Kind, name: &str) -> Option<PathBuf> {
         let file = file_name(kind, name);
         self.folders.iter().map(|folder| folder.path.join(&file)).find(|path| path.is_file())
@@ -168,8 +169,8 @@ impl Finder {
         })
     }
 
-    /// The most similar name of a library of another kind that offers one of this kind too. Only libraries with a
-    /// similar name are opened.
+    /// The most similar name of a library of another kind that also offers a component of this kind. Opens only
+    /// libraries with similar names.
     fn near_namesake(&self, kind: Kind, name: &str) -> Option<String> {
         let mut names = self.names(&KINDS);
         while let Some(near) = nearest(name, &names).map(str::to_owned) {
@@ -186,7 +187,7 @@ impl Finder {
         folders.join(", ")
     }
 
-    /// The names of these kinds' plugins whose libraries lie in the folders, by their file names.
+    /// The names of plugins of these kinds in the folders, according to their file names.
     fn names(&self, kinds: &[Kind]) -> Vec<String> {
         let entries = self.folders.iter().filter_map(|folder| std::fs::read_dir(&folder.path).ok()).flatten();
         let files = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -204,13 +205,13 @@ impl Finder {
         self.open(Path::new(path))
     }
 
-    /// Opens a library, or gives the one that was opened before.
+    /// Opens a library, or returns it if it is already open.
     ///
     /// # Errors
     /// If it is not a plugin for this host.
     pub fn open(&self, path: &Path) -> Result<Library, Diagnostic> {
         let shown = path.display();
-        // Without a folder in its name the dynamic loader would search its own list.
+        // For a file name without a folder, the dynamic loader would use its own search path.
         let path =
             path.canonicalize().map_err(|e| Diagnostic::new(format!("{shown}: cannot open the plugin")).cause(e))?;
         let mut opened = self.opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -223,12 +224,12 @@ impl Finder {
     }
 }
 
-/// Whether a plugin is named by the path of its library.
+/// Whether the name of a plugin is the path of a library.
 fn is_path(name: &str) -> bool {
     name.contains(['/', std::path::MAIN_SEPARATOR]) || name.ends_with(DLL_SUFFIX)
 }
 
-/// The component of this kind and name; without a name, the only one of its kind.
+/// The component of this kind and name; without a name, the only component of the kind.
 fn offered(library: Library, kind: Kind, name: Option<&str>) -> Result<(Library, Component), Diagnostic> {
     if let Some(component) = library.plugin.find(kind, name).cloned() {
         return Ok((library, component));
@@ -253,7 +254,7 @@ fn file_name(kind: Kind, name: &str) -> String {
     format!("{DLL_PREFIX}{kind}_{}{DLL_SUFFIX}", name.replace('-', "_"))
 }
 
-/// The kind and the name that a library's file name tells.
+/// The kind and the name that a library's file name states.
 pub fn named_by(file: &str) -> Option<(Kind, String)> {
     let (kind, name) = file.strip_prefix(DLL_PREFIX)?.strip_suffix(DLL_SUFFIX)?.split_once('_')?;
     let kind = KINDS.into_iter().find(|known| known.to_string() == kind)?;
@@ -277,11 +278,11 @@ mod tests {
         assert!(found(Kind::Filter).is_empty());
         let filter = add(1, Kind::Filter);
         assert!(found(Kind::Aggregator) == vec![filter.clone()]);
-        // Of namesakes the first folder's come first, and there the first kind's.
+        // Namesakes are sorted by folder and then by kind.
         let aggregator = add(0, Kind::Aggregator);
         let dataset = add(0, Kind::Dataset);
         assert_eq!(found(Kind::Model), [dataset, aggregator, filter.clone()]);
-        // The kind that was asked for goes before all namesakes, in a later folder too, and alone.
+        // The requested kind precedes all namesakes, even in a later folder, and is the only result.
         assert_eq!(found(Kind::Filter), [filter]);
         let report = finder.find(Kind::Filter, "nowhere").unwrap_err();
         assert_eq!(report.message(), "there is no filter plugin `nowhere`");

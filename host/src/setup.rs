@@ -1,4 +1,4 @@
-//! An experiment and the plugins that it names, brought together: all that can be checked without training.
+//! Combining an experiment with its plugins: everything that can be checked without training.
 
 pub mod changes;
 pub mod dry_run;
@@ -26,35 +26,35 @@ pub use crate::setup::selection::{LoadedPlugin, find, placed};
 pub struct Setup {
     /// The experiment.
     pub experiment: Experiment,
-    /// The model's plugin.
+    /// The model plugin.
     pub model: LoadedPlugin,
-    /// The dataset's plugin.
+    /// The dataset plugin.
     pub data: LoadedPlugin,
-    /// The aggregator's plugin.
+    /// The aggregator plugin.
     pub aggregation: LoadedPlugin,
-    /// The filters' plugins with their places.
+    /// The filter plugins with their positions.
     pub filters: Vec<(FilterPosition, LoadedPlugin)>,
     /// The dataset.
     pub dataset: Box<dyn Dataset>,
-    /// What the dataset holds.
+    /// The contents of the dataset.
     pub description: Description,
     /// The aggregator.
     pub aggregator: Box<dyn Aggregator>,
-    /// The server's filters: on what it gets, and on what it sends.
+    /// The server's filters: for received messages, and for sent ones.
     pub server: [FilterChain; 2],
-    /// What the models are made for.
+    /// The setup that the models are created with.
     pub plan: ModelSetup,
-    /// Which client computes where.
+    /// The device of each client.
     pub placement: Placement,
-    /// The parameters that the first round begins with.
+    /// The parameters of the first global model.
     pub initial: Params,
 }
 
 impl Setup {
-    /// Finds the plugins, checks their configurations, reads the data, makes one instance of everything.
+    /// Finds the plugins, checks their configurations, reads the data, and creates one instance of each component.
     ///
     /// # Errors
-    /// All that is wrong, in the host's part as well, so far as one thing can be checked without another.
+    /// All errors that can be found independently of one another, including those in the host's keys.
     pub fn new(draft: Draft, finder: &Finder, services: &HostServices<'_>) -> Result<Self, CliError> {
         let Draft { experiment, mut reports } = draft;
         let host_is_fine = reports.is_empty();
@@ -85,8 +85,8 @@ impl Setup {
             made.map_err(|e| note(used, e)).ok()
         });
         let mut server = [FilterChain::default(), FilterChain::default()];
-        // A client's filters are made here for the first client, to see that they can be, or for any where the dataset
-        // failed. What is wrong with a table is told once, at however many places it stands.
+        // Creates a client's filters for the first client, to check that this works; if the dataset failed, for a
+        // placeholder client. An error in a table is reported once, no matter how many positions it names.
         let first = dataset.as_ref().map_or("client", |(_, description)| description.clients[0].name.as_str());
         let mut faulty: Option<&[String]> = None;
         for (place, used) in &filters {
@@ -110,7 +110,7 @@ impl Setup {
             }
         }
         let devices = model.as_ref().and_then(|model| model.component.devices().map_err(|e| note(model, e)).ok());
-        // Even where the dataset failed, say what is wrong with the devices and the model.
+        // Even if the dataset failed, report errors in the devices and the model.
         let clients = dataset.as_ref().map_or(1, |(_, description)| description.clients.len());
         if dataset.is_some() && host_is_fine && federation.min_clients > clients {
             let report = Diagnostic::new(format!("there are only {clients} clients"));
@@ -162,10 +162,10 @@ impl Setup {
         }
     }
 
-    /// Makes the filters at two places anew: for a client, or without one for the server.
+    /// Creates new filters for two positions: for a client, or for the server if `client` is `None`.
     ///
     /// # Errors
-    /// If one of them cannot be made.
+    /// If one of them cannot be created.
     pub fn chains(
         &self,
         places: [FilterPosition; 2],
@@ -183,10 +183,10 @@ impl Setup {
         Ok(chains)
     }
 
-    /// The data of a client, of the dataset.
+    /// Loads a client's data from the dataset.
     ///
     /// # Errors
-    /// If it cannot be read, or is not what was described.
+    /// If the data cannot be read, or do not match their description.
     pub fn tasks(&mut self, index: usize, services: &HostServices<'_>) -> Result<Vec<Task>, ComponentError> {
         let spec = &self.description.clients[index];
         let scope = CallScope::new(services, &self.data.choice.plugin, Some((index, &spec.name)), None);
@@ -195,16 +195,16 @@ impl Setup {
         loaded.map_err(|e| self.data.fault(e))
     }
 
-    /// Who a client is.
+    /// The identity of a client.
     pub fn identity(&self, index: usize) -> Arc<Identity> {
         let (name, device) = (self.description.clients[index].name.clone(), self.placement.devices[index].clone());
         Arc::new(Identity { index, name, device, plugin: self.model.choice.plugin.clone() })
     }
 
-    /// Makes the clients: each with its data, its filters, and a place for its model in the store.
+    /// Creates the clients: each with its data, its filters, and a model handle in the store.
     ///
     /// # Errors
-    /// If one of them cannot be made.
+    /// If one of them cannot be created.
     pub fn clients(&mut self, store: &Arc<Store>, services: &HostServices<'_>) -> Result<Vec<LocalClient>, CliError> {
         let (component, config) = (self.model.component.clone(), self.model.choice.config.clone());
         let recipe = Arc::new(ModelFactory { component, config, plan: self.plan.clone() });
@@ -229,17 +229,17 @@ impl Setup {
     }
 }
 
-/// What the host relies on: names that can name folders, each once.
+/// Checks what the host relies on: names that are unique and valid as folder names.
 ///
 /// # Errors
-/// If the dataset describes something else.
+/// If the dataset's description is invalid.
 pub fn check_description(description: &Description) -> plugin_api::Result<()> {
     let wrong = |what: String| Err(plugin_api::Error::data(what));
     if description.clients.is_empty() {
         return wrong("there is no client".to_owned());
     }
     let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-    // Of several tasks each has a folder for the model that is best for it.
+    // If there are several tasks, each has a folder for its best model.
     if let Some(task) = description.tasks.iter().find(|task| description.tasks.len() > 1 && !plain(&task.name)) {
         return wrong(format!("a task is named `{}`, which cannot name its folder", task.name));
     }
@@ -260,7 +260,7 @@ pub fn check_description(description: &Description) -> plugin_api::Result<()> {
     Ok(())
 }
 
-/// Warns of clients without training rows for any task: they take part in rounds and never train.
+/// Warns of clients without training rows for any task: they take part in rounds but never train.
 fn warn_of_untrained(description: &Description, ctx: &plugin_api::Context<'_>) {
     const SHOWN: usize = 5;
     let untrained: Vec<&ClientSpec> =
@@ -276,7 +276,7 @@ fn warn_of_untrained(description: &Description, ctx: &plugin_api::Context<'_>) {
     ctx.warn(format_args!("clients without training rows, which never train: {}{more}", names.join(", ")));
 }
 
-/// Warns of tasks that clients have no rows to test on, or nobody has: their scores would be missing without a word.
+/// Warns of tasks without test rows at some clients or at all of them, because their scores would be missing silently.
 fn tell_untested(description: &Description, ctx: &plugin_api::Context<'_>) {
     const SHOWN: usize = 5;
     for TaskSpec { name, .. } in &description.tasks {

@@ -1,4 +1,4 @@
-//! Bar charts: counts of named things, the bars of several kinds on top of each other.
+//! Bar charts: counts of named things, with several kinds of bars stacked.
 
 use super::axes::{Texts, Upright, base_line, head, ticks_for};
 use super::font::Type;
@@ -6,41 +6,41 @@ use super::legend::{self, Legend, Sample};
 use super::scale::{Scale, grouped};
 use super::svg::{Anchor, Area, INK, Size, Svg};
 
-/// The least width of a bar with its gap; pictures of more bars are wider.
+/// The minimum width of a bar with its gap. Pictures with more bars are wider.
 const LEAST: f64 = 17.0;
 
-/// The greatest width of all bars together; more of them are narrower, and of their names only some are written. A picture
-/// of ten thousand bars would take a gigabyte to draw, and nobody could look at it.
+/// The maximum width of all bars together. Beyond it, bars become narrower and only some of their names are shown: a
+/// picture of ten thousand full-width bars would take a gigabyte to draw and be unreadable.
 const MOST: f64 = 200.0 * LEAST;
 
-/// One kind of bars: a count for each place across.
+/// One kind of bars: a count for each place on the x axis.
 #[derive(Clone, Debug)]
 pub struct Kind {
-    /// What is counted; the legend names it where there are several.
+    /// What is counted; the legend shows it if there are several kinds.
     pub name: String,
-    /// How many, in the order of the places.
+    /// The counts, in the order of the places.
     pub counts: Vec<usize>,
 }
 
 /// A picture of bars.
 #[derive(Clone, Debug)]
 pub struct Bars {
-    /// Above the picture.
+    /// The title, above the picture.
     pub title: String,
-    /// Below the title, smaller.
+    /// The subtitle, below the title and smaller.
     pub subtitle: String,
-    /// What stands across.
+    /// The name of the x axis.
     pub across: String,
-    /// What is counted, with its unit.
+    /// What is counted, with its unit: the name of the y axis.
     pub upright: String,
-    /// The places across.
+    /// The names on the x axis.
     pub places: Vec<String>,
-    /// The kinds of bars, from the bottom up.
+    /// The kinds of bars, from bottom to top.
     pub kinds: Vec<Kind>,
 }
 
 impl Bars {
-    /// Draws it, at least 640 wide.
+    /// Draws the picture, at least 640 CSS pixels wide.
     pub fn draw(&self) -> Svg {
         let extra = if self.kinds.len() > 1 { 220.0 } else { 90.0 };
         let size =
@@ -58,7 +58,7 @@ impl Bars {
         svg
     }
 
-    /// The height of each place's bars together.
+    /// The total height of each stack.
     fn totals(&self) -> Vec<usize> {
         let total = |place| self.kinds.iter().filter_map(|kind| kind.counts.get(place)).sum();
         (0..self.places.len()).map(total).collect()
@@ -67,12 +67,12 @@ impl Bars {
     fn plot(&self, svg: &mut Svg, area: Area, texts: Texts) {
         let totals = self.totals();
         let most = totals.iter().copied().max().unwrap_or(0).max(1) as f64;
-        // Above the highest bar there is room for its number.
+        // Leaves room for a number above the highest bar.
         let scale = Scale::new(0.0, most * 1.09, ticks_for(area.height * 0.7, texts, false), true);
         let upright = Upright { scale: &scale, name: &self.upright };
         let left = upright.labels_width(texts) + Upright::name_width(texts);
         let slot = (area.width - left) / self.places.len().max(1) as f64;
-        // Of how many bars one has a name.
+        // Every how many bars a name is shown.
         let every = if slot < LEAST / 2.0 { (LEAST / slot).ceil() as usize } else { 1 };
         let names = Names::new(&self.places, texts.tick, slot * every as f64, area.height * 0.3);
         let plot = area.inset(left, 0.0, 0.0, names.height + texts.name.size * 1.3 + 8.0);
@@ -104,7 +104,7 @@ impl Bars {
     }
 }
 
-/// Writes a bar's number above it: across, smaller, or turned where there is no room.
+/// Writes a bar's number above it: horizontally, smaller, or rotated, whichever fits.
 fn number(svg: &mut Svg, (x, top): (f64, f64), text: &str, set: Type, room: f64) {
     let small = Type::new(set.size * 0.8);
     match [set, small].into_iter().find(|set| set.width(text) <= room - 2.0) {
@@ -113,7 +113,7 @@ fn number(svg: &mut Svg, (x, top): (f64, f64), text: &str, set: Type, room: f64)
     }
 }
 
-/// The names below the bars: across where all have room, else turned.
+/// The names below the bars: horizontal if all fit, otherwise rotated.
 struct Names {
     names: Vec<String>,
     set: Type,

@@ -1,4 +1,4 @@
-//! Line charts: one plot, or several side by side, with one legend.
+//! Line charts: one plot, or several side by side with one legend.
 
 use super::axes::{Level, Texts, Upright, head, ticks_for};
 use super::curve::{self, Place};
@@ -7,16 +7,16 @@ use super::legend::{self, Legend, Sample};
 use super::scale::Scale;
 use super::svg::{Anchor, Area, GREY, INK, Size, Svg};
 
-/// How many places all curves of a picture may have together; a place takes about seven bytes.
+/// How many points all curves of a picture may have together. A point takes about seven bytes.
 const PLACES: usize = 24_000;
 
-/// How faint the values stand behind their mean.
+/// The opacity of the values behind their mean.
 const FAINT: f64 = 0.25;
 
 /// The curve of one run.
 #[derive(Clone, Debug)]
 pub(super) struct Curve {
-    /// The run's place among the names.
+    /// The index of the run in the list of names.
     pub(super) run: usize,
     pub(super) places: Vec<Place>,
 }
@@ -32,22 +32,22 @@ pub(super) struct Panel {
 /// A picture of line charts.
 #[derive(Clone, Debug)]
 pub(super) struct Chart {
-    /// Above all plots where there are several; empty for none.
+    /// Above all plots if there are several; empty for none.
     pub(super) title: String,
-    /// Below the title, smaller.
+    /// The subtitle, below the title and smaller.
     pub(super) subtitle: String,
-    /// The name of the upright axes.
+    /// The name of the y axes.
     pub(super) upright: String,
-    /// Whether the numbers across are whole.
+    /// Whether the numbers on the x axis are integers.
     pub(super) whole: bool,
     /// The runs' names.
     pub(super) names: Vec<String>,
     pub(super) panels: Vec<Panel>,
-    /// Of how many values the mean is taken; 1 draws the values themselves.
+    /// The number of values in the moving average; 1 draws the values themselves.
     pub(super) window: usize,
 }
 
-/// How many plots stand side by side.
+/// How many plots share a row.
 pub(super) fn columns(panels: usize) -> usize {
     match panels {
         0..=3 => panels.max(1),
@@ -57,15 +57,15 @@ pub(super) fn columns(panels: usize) -> usize {
     }
 }
 
-/// Where the plots stand. Of axes in line the name is written once: left of the first column, below the last row, and
-/// below a plot that has another one below it.
+/// The layout of the plots. Aligned axes share one name: the y axes left of the first column, an x axis below the
+/// lowest plot that has it.
 struct Grid {
     columns: usize,
-    /// The first plot with its ticks' labels, without names.
+    /// The first plot with its tick labels, without axis names.
     first: Area,
-    /// From one plot to the next, across and down.
+    /// The offset from one plot to the next, in x and y.
     step: (f64, f64),
-    /// Which plots the name of the axis across stands below.
+    /// Which plots have the name of the x axis below them.
     named: Vec<bool>,
 }
 
@@ -97,7 +97,7 @@ impl Grid {
 /// A plot with its scales.
 struct Scaled<'a> {
     panel: &'a Panel,
-    /// Each curve: what is drawn faint, if anything, and what is drawn strong.
+    /// For each curve: the run, what is drawn faintly, if anything, and what is drawn solid.
     drawn: Vec<(usize, Option<Vec<Place>>, Vec<Place>)>,
     across: Scale,
     upright: Scale,
@@ -115,7 +115,7 @@ impl Chart {
 
         let grid = Grid::new(&self.panels, area, texts);
         let plots: Vec<Scaled<'_>> = self.panels.iter().map(|panel| self.scaled(panel, grid.first, texts)).collect();
-        // All plots have one size and one place in their cells.
+        // All plots have the same size and the same position in their cells.
         let labels = |plot: &Scaled<'_>| Upright { scale: &plot.upright, name: "" }.labels_width(texts);
         let left = plots.iter().map(labels).fold(0.0, f64::max);
         let title = Type::bold(texts.name.size);
@@ -140,7 +140,7 @@ impl Chart {
         let strong = drawn.iter().flat_map(|(_, _, strong)| strong);
         let faint = drawn.iter().filter_map(|(_, faint, _)| faint.as_ref());
         let across = curve::range(strong.clone().map(|place| place.0)).unwrap_or((0.0, 1.0));
-        // Single values far out do not press all else together; the means are always whole.
+        // Single outliers do not compress the rest; the means are always shown completely.
         let ranges = faint.map(|places| curve::common_range(places.iter().map(|place| place.1)));
         let ranges = ranges.chain([curve::range(strong.map(|place| place.1))]).flatten();
         let upright = curve::range(ranges.flat_map(|(low, high)| [low, high])).unwrap_or((0.0, 1.0));
@@ -172,7 +172,7 @@ impl Chart {
         let columns = (area.width as usize).clamp(1, each.max(20));
         let on_paper = |&(x, y): &Place| {
             let (x, y) = (plot.across.position(x), plot.upright.position(y));
-            // Far outside is as good as outside, and keeps the numbers short.
+            // Clamped: far outside looks the same as just outside, and the numbers stay short.
             (area.left + x * area.width, area.bottom() - y.clamp(-2.0, 3.0) * area.height)
         };
         svg.clipped(area.inset(0.0, -2.0, 0.0, -2.0), |svg| {

@@ -1,12 +1,12 @@
-//! Curves before they are drawn: smoothed, thinned, and cut at gaps.
+//! Preparing curves for drawing: smoothing, thinning, and splitting at gaps.
 
 use std::collections::VecDeque;
 
-/// A place in a plot, in values.
+/// A point in data coordinates.
 pub(super) type Place = (f64, f64);
 
-/// At each value the mean of it and those before it, at most `window` in all. What is not finite is a gap: it stays
-/// one, and counts for nothing in the means after it.
+/// For each value, the mean of it and the values before it, at most `window` in all. A value that is not finite is a
+/// gap: it stays a gap, and later means ignore it.
 pub(super) fn moving_average(values: &[f64], window: usize) -> Vec<f64> {
     let (mut recent, mut sum, mut taken) = (VecDeque::new(), 0.0, 0_usize);
     let mean = |&value: &f64| {
@@ -19,7 +19,7 @@ pub(super) fn moving_average(values: &[f64], window: usize) -> Vec<f64> {
         if recent.len() > window {
             sum -= recent.pop_front().unwrap_or_default();
         }
-        // A running sum drifts, so once a window it is made anew.
+        // A running sum drifts, so it is recomputed once per window.
         if taken.is_multiple_of(window) {
             sum = recent.iter().sum();
         }
@@ -33,8 +33,9 @@ pub(super) fn pieces(places: &[Place]) -> impl Iterator<Item = &[Place]> {
     places.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|piece| !piece.is_empty())
 }
 
-/// Fewer places that look the same: of each of `columns` equal parts of the piece's width the lowest and the highest,
-/// in their order, and the first and the last of all. A piece that is short enough stays as it is.
+/// Reduces the number of points without changing the look: keeps the lowest and the highest of each of `columns` equal
+/// parts of the piece's width, in order, and the first and the last of all. A piece that is short enough is returned
+/// unchanged.
 pub(super) fn thin(piece: &[Place], columns: usize) -> Vec<Place> {
     let (Some(&first), Some(&last)) = (piece.first(), piece.last()) else { return Vec::new() };
     if piece.len() <= 2 * columns + 2 {
@@ -57,7 +58,7 @@ pub(super) fn thin(piece: &[Place], columns: usize) -> Vec<Place> {
     thinned
 }
 
-/// The lowest and the highest of these values, if there is a finite one.
+/// The lowest and the highest finite value, if there is one.
 pub(super) fn range(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     let finite = values.into_iter().filter(|value| value.is_finite());
     finite.fold(None, |range, value| {
@@ -66,8 +67,8 @@ pub(super) fn range(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)>
     })
 }
 
-/// Like [`range`], without the most extreme values at either end where there are many, one in 200, if all the others
-/// take less than half of the range.
+/// Like [`range`], but without the most extreme values at either end (one in 200, if there are many), provided that all
+/// the others take less than half of the range.
 pub(super) fn common_range(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);

@@ -1,20 +1,20 @@
-//! Why something was not drawn.
+//! Plotting errors.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why something was not drawn. A message names the path first.
+/// Why something was not drawn. Messages start with the path.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was asked for is wrong: all that is known to be.
+    /// The request is invalid; lists every problem found.
     #[error("{}", .0.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("\n"))]
     Request(Vec<Problem>),
-    /// None of the runs has curves of this client.
+    /// No run has curves of this client.
     #[error("no run has a client `{name}` with this tag")]
     NoSuchClient {
-        /// The client that was asked for.
+        /// The requested client.
         name: String,
-        /// Those that there are.
+        /// The clients that exist.
         known: Vec<String>,
     },
     /// A file or folder cannot be used.
@@ -22,23 +22,23 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What could not be done with it.
+        /// The operation that failed.
         doing: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The renderer refused the picture.
+    /// The renderer rejected the picture.
     #[error("{}: cannot draw the picture", .path.display())]
     Draw {
-        /// The picture's file.
+        /// The path of the picture.
         path: PathBuf,
-        /// What the renderer says.
+        /// The renderer's message.
         cause: String,
     },
 }
 
 impl Error {
-    /// For `map_err`: a file or folder cannot be used.
+    /// For `map_err`: an error for a file or folder that cannot be used.
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { path: path.to_owned(), doing, source }
     }
@@ -50,14 +50,14 @@ impl From<Problem> for Error {
     }
 }
 
-/// One thing that is wrong with what was asked for.
+/// One problem with a request.
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// What is wrong.
     pub message: String,
-    /// Why, where that says more.
+    /// The cause, if it adds information.
     pub cause: Option<String>,
-    /// What to do about it.
+    /// How to fix it.
     pub hint: Option<String>,
 }
 

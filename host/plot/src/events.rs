@@ -1,11 +1,11 @@
-//! Reading TensorBoard event files: ours, and those of other programs.
+//! Reading TensorBoard event files, written by fedplug or by other programs.
 //!
-//! A file is a row of records: a length, its checksum, an `Event` message, its checksum. Scalars stand in two forms:
-//! as a plain number, and, from newer writers, as a tensor that the plugin `scalars` shows.
+//! A file is a sequence of records: a length, its checksum, an `Event` message, its checksum. Scalars have two forms: a
+//! plain number, or, in newer writers, a tensor with the plugin name `scalars`.
 //!
-//! A file may come from anywhere, so nothing in it is believed: no length that it names takes memory before it is
-//! compared with what the file has, and `prost`, which reads the messages, goes at most 100 levels deep. `messages` has
-//! only what a scalar needs; all else in an event is passed over.
+//! Files are untrusted. A length in a file is compared with the size of the file before any memory is allocated for it,
+//! and `prost`, which decodes the messages, recurses at most 100 levels. `messages` declares only what a scalar needs;
+//! everything else in an event is skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,36 +19,38 @@ use crate::error::Error;
 
 mod messages;
 
-/// The name under which a server's scalars stand.
+/// The client name under which a server's scalars are stored.
 pub const SERVER: &str = "server";
 
-/// The name of the TensorBoard plugin whose tensors are scalars.
+/// The TensorBoard plugin whose tensors are scalars.
 const SCALARS: &str = "scalars";
 
-/// How long a record may be: a scalar takes a hundred bytes, and one tensor of pictures what a person would draw.
+/// The longest record that is read, in bytes; longer ones are skipped. A scalar takes about a hundred bytes, but a
+/// record of images may be large.
 const LONGEST: u64 = 16 << 20;
 
 /// A scalar at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// The step, in the writer's own count.
+    /// The step, as counted by the writer.
     pub step: i64,
-    /// When it was written, in seconds since 1970.
+    /// The time of writing, in seconds since 1970.
     pub time: f64,
-    /// The value; NaN and infinities as they were written.
+    /// The value, including NaN and infinities as written.
     pub value: f64,
 }
 
-/// Scalars by tag, each curve in the order of its steps.
+/// Scalars by tag, each curve sorted by step.
 pub type Curves = BTreeMap<String, Vec<Point>>;
 
-/// Whether a file is an event file, by its name.
+/// Whether a file name is that of an event file.
 pub fn is_event_file(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().contains("tfevents"))
 }
 
-/// Reads the files of one folder, the names' order being the order in time. Where a later file, of a resumed run, has
-/// a step again, it counts and the earlier one does not. What cannot be read of a damaged file goes to `warnings`.
+/// Reads the files of one folder; the order of their names is their order in time. If a later file, from a resumed run,
+/// repeats a step, the later value replaces the earlier one. Unreadable parts of damaged files are reported in
+/// `warnings`.
 ///
 /// # Errors
 /// If a file cannot be read at all.
@@ -72,7 +74,7 @@ pub fn read_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Result<Curve
                 Record::DamagedData => "is damaged and left out",
                 Record::TooLong => "is longer than any scalar and left out",
                 Record::DamagedLength => "is damaged, and what follows cannot be read",
-                // A writer may be at work: the last record can be there in part.
+                // The file may still be written to, so the last record may be incomplete.
                 Record::End => break,
             };
             warnings.push(format!("{}: the record at byte {start} {damage}", path.display()));
@@ -85,7 +87,7 @@ pub fn read_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Result<Curve
     Ok(curves)
 }
 
-/// Adds later curves to earlier ones; of a step that both have, the later one's stays.
+/// Merges later curves into earlier ones. If both have a step, the later value wins.
 pub fn merge(curves: &mut Curves, later: Curves) {
     for (tag, points) in later {
         let curve = curves.entry(tag).or_default();
@@ -104,11 +106,11 @@ enum Record {
     End,
 }
 
-/// The records of a file, one after the other.
+/// Iterates over the records of a file.
 struct Records<R> {
     source: R,
     offset: u64,
-    /// How many bytes the source has.
+    /// The size of the source in bytes.
     len: u64,
 }
 
@@ -130,7 +132,7 @@ impl<R: Read + Seek> Records<R> {
         Ok(if masked(&data).to_le_bytes() == *sum { Record::Whole(data) } else { Record::DamagedData })
     }
 
-    /// The next bytes, if there are as many.
+    /// The next `count` bytes, or `None` if there are fewer.
     fn take(&mut self, count: u64) -> std::io::Result<Option<Vec<u8>>> {
         if count > self.len.saturating_sub(self.offset) {
             return Ok(None);
@@ -142,7 +144,7 @@ impl<R: Read + Seek> Records<R> {
     }
 }
 
-/// The format's checksum: CRC-32C, rotated and shifted so that checksums of checksums keep their worth.
+/// The format's checksum: CRC-32C, rotated and offset so that checksums of checksums remain useful.
 pub fn masked(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -151,7 +153,7 @@ pub fn masked(bytes: &[u8]) -> u32 {
 #[derive(Default)]
 struct Scalars {
     curves: Curves,
-    /// Tags whose tensors are scalars: writers may say so with the first one only.
+    /// Tags whose tensors are scalars. Some writers state this only with the first one.
     tensors: BTreeSet<String>,
 }
 
@@ -176,7 +178,7 @@ impl Scalars {
     }
 }
 
-/// The number of a tensor that has one element.
+/// The value of a tensor with exactly one element.
 fn only_element(tensor: &Tensor) -> Option<f64> {
     let bytes = tensor.tensor_content.as_slice();
     match tensor.dtype {

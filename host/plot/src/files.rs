@@ -1,4 +1,4 @@
-//! Pictures as files: drawn on all cores, and written as SVG and PNG.
+//! Writing pictures to files: rendered on all cores, saved as SVG and PNG.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::png::Canvas;
 use crate::svg::{self, Svg};
 
-/// Pixels of a PNG to a CSS pixel: sharp on today's screens, and 192 to the inch on paper.
+/// PNG pixels per CSS pixel: sharp on current screens, and 192 per inch on paper.
 const PIXELS: u32 = 2;
 
 /// A picture as the bytes of its two files.
@@ -17,7 +17,7 @@ pub struct Drawn {
     png: Vec<u8>,
 }
 
-/// Draws pictures, on as many threads as the machine has cores. Each has its own outcome, in the order of the pictures.
+/// Draws pictures on as many threads as the machine has cores. Returns one result per picture, in order.
 pub fn draw_all(pictures: &[Svg]) -> Vec<Result<Drawn, String>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(pictures.len()).max(1);
     let next = AtomicUsize::new(0);
@@ -46,7 +46,7 @@ pub fn draw_all(pictures: &[Svg]) -> Vec<Result<Drawn, String>> {
 /// Writes a picture as `STEM.svg` and `STEM.png`, and returns the two files.
 ///
 /// # Errors
-/// If it could not be drawn, or they cannot be written.
+/// If the picture could not be drawn, or a file cannot be written.
 pub fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf; 2], Error> {
     let [vector, pixels] = pair(stem);
     let drawn = drawn.map_err(|cause| Error::Draw { path: pixels.clone(), cause })?;
@@ -54,7 +54,7 @@ pub fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf; 2], E
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
     }
     for (path, bytes) in [(&vector, drawn.svg.as_bytes()), (&pixels, &drawn.png)] {
-        // A file beside it takes its place, so that nothing is written through a link.
+        // Write a temporary file and rename it, so that nothing is written through a link.
         let part = with(path, "part");
         std::fs::write(&part, bytes)
             .and_then(|()| std::fs::rename(&part, path))
@@ -63,7 +63,7 @@ pub fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf; 2], E
     Ok([vector, pixels])
 }
 
-/// The first of a picture's two files that is there and was not drawn by fedplug: the SVG shows it for both.
+/// The first of a picture's two files that exists and was not drawn by fedplug. The SVG decides for both.
 pub(crate) fn foreign(stem: &Path) -> Option<PathBuf> {
     let there = |path: &PathBuf| path.symlink_metadata().ok();
     let files = pair(stem);
@@ -72,12 +72,12 @@ pub(crate) fn foreign(stem: &Path) -> Option<PathBuf> {
     files.into_iter().find(|path| there(path).is_some_and(|data| !ours || !data.is_file()))
 }
 
-/// A picture's two files.
+/// The two files of a picture.
 pub(crate) fn pair(stem: &Path) -> [PathBuf; 2] {
     ["svg", "png"].map(|extension| with(stem, extension))
 }
 
-/// A path with one more extension.
+/// Appends an extension to a path.
 fn with(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -85,7 +85,7 @@ fn with(path: &Path, extension: &str) -> PathBuf {
     name.into()
 }
 
-/// A name that is one file in any file system.
+/// Turns a name into a valid file name on any file system.
 pub fn file_name(name: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || "-_.+ ".contains(c) { c } else { '_' };
     let name: String = name.chars().map(plain).collect();

@@ -1,11 +1,11 @@
-//! Which runs there are below some folders, and each one's curves of a tag.
+//! Finding the runs below some folders, and the curves of a tag in each.
 //!
-//! Event files stand in folders. Whose they are is told by the folder's name, or by their tags: a tag `tm/RMSE` is the
-//! client `tm`'s `RMSE`. What stands before the client in the folder's path, without names that say nothing, is the run.
-//! So `multitask/local/events/tm`, `multitask/local/site-1/tb_events` and NVFlare's
-//! `multitask/local/server/simulate_job/tb_events/site-1` belong to the run `multitask/local`. What stands behind the
-//! client tells runs apart only where a client has several such folders: the scripts of NVFlare's clients put the time at
-//! which each of them started there, as in `multitask/local/tm/run_Nov26_10-00-01/logs`.
+//! Event files are grouped by client and run. The client is the folder's name, or comes from the tags: a tag `tm/RMSE`
+//! is `RMSE` of the client `tm`. The run is the part of the path before the client, without folder names that carry no
+//! information. So `multitask/local/events/tm`, `multitask/local/site-1/tb_events` and NVFlare's
+//! `multitask/local/server/simulate_job/tb_events/site-1` all belong to the run `multitask/local`. The part of the path
+//! after the client distinguishes runs only if a client has several such folders: the NVFlare client scripts put their
+//! start time there, as in `multitask/local/tm/run_Nov26_10-00-01/logs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -14,20 +14,20 @@ use super::natural::Natural;
 use crate::error::{Error, Problem};
 use crate::events::{self, Curves, Point, SERVER};
 
-/// Folders that programs put around event files and that name neither client nor run.
+/// Folder names that programs put around event files and that name neither a client nor a run.
 const PLAIN: [&str; 8] = ["events", "tb_events", "tensorboard", "tb_logs", "logs", "simulate_job", "workspace", "app"];
 
-/// What stands below the server in a job of NVFlare's.
+/// The folders below the server in an NVFlare job.
 const NVFLARE: [&str; 2] = ["simulate_job", "tb_events"];
 
-/// How many tags an error lists.
+/// How many tags an error message lists.
 const LISTED: usize = 24;
 
 /// A client's curve.
 #[derive(Clone, Debug)]
 pub(super) struct Curve {
     pub(super) points: Vec<Point>,
-    /// What its steps count.
+    /// What the steps count.
     pub(super) unit: &'static str,
 }
 
@@ -35,13 +35,13 @@ pub(super) struct Curve {
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     pub(super) name: String,
-    /// The parts of the path that it is found at.
+    /// The path components of the run.
     path: Vec<String>,
-    /// By client; the empty name stands for a run that has no clients.
+    /// Curves by client; the empty name is for a run without clients.
     pub(super) curves: BTreeMap<Natural, Curve>,
 }
 
-/// Finds the runs below these folders that have a curve of the tag.
+/// Finds the runs below these folders that have curves of the tag.
 ///
 /// # Errors
 /// If a folder is missing or has no event files, or nothing has the tag.
@@ -102,17 +102,17 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
 
 /// A folder with event files.
 struct Folder {
-    /// The number of the folder that it was found below.
+    /// The index of the root folder that it was found below.
     root: usize,
-    /// The parts of that folder's full path.
+    /// The components of that root's absolute path.
     above: Vec<String>,
-    /// The parts of the way from there.
+    /// The path components relative to that root.
     way: Vec<String>,
     files: Vec<PathBuf>,
 }
 
 impl Folder {
-    /// The last part of the way that says something; empty where there is none.
+    /// The last informative path component; empty if there is none.
     fn owner(&self) -> &str {
         self.way.iter().rev().find(|part| !is_plain(part)).map_or("", String::as_str)
     }
@@ -122,10 +122,10 @@ impl Folder {
         self.files.iter().any(|path| path.to_string_lossy().contains(".fedplug."))
     }
 
-    /// What stands before and behind a client on the way, without names that say nothing. All of the way stands behind
-    /// the client whose own folder was given, and before one that the way does not name. Nothing stands behind it where
-    /// NVFlare's server keeps what its clients sent: that is a place and no run, and the clients' folders may have the
-    /// same numbers.
+    /// The path components before and after a client, without uninformative names. If the client's own folder was given
+    /// as the root, all components come after the client. If the path does not contain the client, all come before it.
+    /// Nothing comes after the client in the folder where NVFlare's server collects what its clients sent: that is a
+    /// location and not a run, and the clients' own folders may hold the same numbers.
     fn around(&self, client: &str) -> (Vec<String>, Option<Vec<String>>) {
         let (before, behind) = match self.way.iter().rposition(|part| part == client) {
             Some(place) => (&self.way[..place], &self.way[place + 1..]),
@@ -144,7 +144,7 @@ impl Folder {
     }
 }
 
-/// Curves of a client and where they were found.
+/// Curves of a client and the folder they were found in.
 struct Piece<'a> {
     folder: &'a Folder,
     before: Vec<String>,
@@ -157,7 +157,8 @@ fn is_plain(part: &str) -> bool {
     PLAIN.contains(&part)
 }
 
-/// The curves of a tag with their clients: the tag alone is the folder's owner's, else its first part names the client.
+/// The curves of a tag by client. A bare tag belongs to the folder's owner; otherwise the first part of the tag is the
+/// client.
 fn matching(mut curves: Curves, tag: &str, owner: &str) -> Vec<(String, Vec<Point>)> {
     if let Some(points) = curves.remove(tag) {
         return vec![(owner.to_owned(), points)];
@@ -176,7 +177,7 @@ fn joined(earlier: &[Point], later: &[Point]) -> Vec<Point> {
     curves.into_values().flatten().collect()
 }
 
-/// All folders with event files, in the order of their names.
+/// All folders with event files, sorted by name.
 fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Error> {
     let (mut folders, mut problems) = (Vec::new(), Vec::new());
     for (index, root) in roots.iter().enumerate() {
@@ -205,7 +206,7 @@ fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Error> {
 
 fn walk(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<(PathBuf, Vec<PathBuf>)>) -> Result<(), Error> {
     let failed = Error::io(folder, "read the folder");
-    // A link may lead back to where we are.
+    // A link may form a cycle.
     if !seen.insert(folder.canonicalize().map_err(&failed)?) {
         return Ok(());
     }
@@ -229,7 +230,7 @@ fn parts(path: &Path) -> Vec<String> {
     path.components().filter_map(normal).collect()
 }
 
-/// What tells the runs apart: their paths without what all have in common at the start and at the end.
+/// Names that distinguish the runs: their paths without common leading and trailing components.
 fn names(paths: &[&[String]]) -> Vec<String> {
     let named = |path: &[String]| {
         let says = path.iter().rev().find(|part| !is_plain(part));

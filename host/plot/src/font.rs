@@ -1,6 +1,6 @@
-//! The font of all pictures, inside the program: how wide a text is, and how to make it fit.
+//! The embedded font of all pictures: measuring text and making it fit.
 //!
-//! Noto Sans stands under the SIL Open Font License 1.1, which permits to embed it.
+//! Noto Sans is licensed under the SIL Open Font License 1.1, which permits embedding.
 
 use std::sync::LazyLock;
 
@@ -8,13 +8,13 @@ use skrifa::instance::{LocationRef, Size};
 use skrifa::metrics::GlyphMetrics;
 use skrifa::{FontRef, MetadataProvider as _};
 
-/// What an SVG asks for where the font itself is not installed: others with about the same widths.
+/// The font families that an SVG requests if Noto Sans is not installed; the alternatives have about the same widths.
 pub(super) const FAMILY: &str = "Noto Sans, DejaVu Sans, Helvetica, Arial, sans-serif";
 
-/// The faces, as the renderer needs them.
+/// The font files for the renderer.
 pub(super) const FACES: [&[u8]; 2] = [notosans::REGULAR_TTF, notosans::BOLD_TTF];
 
-/// How a text is set.
+/// Font size and weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Type {
     pub(super) size: f64,
@@ -30,7 +30,7 @@ impl Type {
         Self { size, bold: true }
     }
 
-    /// How wide a text is.
+    /// The width of a text.
     pub(super) fn width(self, text: &str) -> f64 {
         static FONTS: LazyLock<[Option<FontRef<'static>>; 2]> =
             LazyLock::new(|| FACES.map(|face| FontRef::new(face).ok()));
@@ -42,7 +42,7 @@ impl Type {
         text.chars().map(|c| advance(c).map_or(0.6, |units| f64::from(units) / em)).sum::<f64>() * self.size
     }
 
-    /// The text, with its middle replaced by `…` where it is wider than `most`: names often differ at both ends.
+    /// The text, with its middle replaced by `…` if it is wider than `most`, because names often differ at both ends.
     pub(super) fn elided(self, text: &str, most: f64) -> String {
         if self.width(text) <= most {
             return text.to_owned();
@@ -57,8 +57,8 @@ impl Type {
         fits.unwrap_or_else(|| "…".to_owned())
     }
 
-    /// The text on one or two lines: broken after a space, `-`, `_`, `/` or `,` where it is wider than `most`, and
-    /// elided where that does not help.
+    /// The text on one or two lines: broken after a space, `-`, `_`, `/` or `,` if it is wider than `most`, and elided
+    /// if that is not enough.
     pub(super) fn lines(self, text: &str, most: f64) -> Vec<String> {
         if self.width(text) <= most {
             return vec![text.to_owned()];

@@ -1,47 +1,47 @@
-//! Which run has which colour, and the legend that tells.
+//! The colours of the runs, and the legend.
 
 use super::font::Type;
 use super::svg::{Anchor, Area, INK, Pen, Svg};
 
-/// The colours of Okabe and Ito, which people with any kind of colour vision tell apart; without their yellow, which
-/// is too pale for a line on white.
+/// The colours of Okabe and Ito, which people with any kind of colour vision can distinguish. Their yellow is left out:
+/// it is too pale for a line on white.
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
-/// When the colours are used up they come again with the next of these dash patterns.
+/// Once the colours run out, they repeat with the next dash pattern.
 const DASHES: [&str; 4] = ["", "7 3", "2 2", "9 3 2 3"];
 
-/// How long the line before a name is, and how far things stand apart.
+/// The length of the sample line before a name, and the gap around it.
 const SAMPLE: f64 = 24.0;
 const GAP: f64 = 6.0;
 const SIGN: f64 = SAMPLE + GAP;
 const BETWEEN: f64 = 3.0 * GAP;
 
-/// From one line of text to the next, in its size.
+/// The line height, relative to the font size.
 const LINE: f64 = 1.2;
 
-/// The colour of a number.
+/// The colour of a run's index.
 pub(super) fn colour(number: usize) -> &'static str {
     COLOURS[number % COLOURS.len()]
 }
 
-/// The line of a number; the first 28 differ.
+/// The pen of a run's index; the first 28 differ.
 pub(super) fn pen(number: usize, width: f64) -> Pen {
     let dash = DASHES[number / COLOURS.len() % DASHES.len()];
     Pen { dash, ..Pen::solid(colour(number), width) }
 }
 
-/// What stands before a name.
+/// What is drawn before a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sample {
     Line,
     Box,
 }
 
-/// A legend whose place is found.
+/// A legend with a position.
 #[derive(Clone, Debug)]
 pub(super) struct Legend {
     entries: Vec<Vec<String>>,
-    /// How many there are besides.
+    /// The number of names that do not fit.
     left_out: usize,
     set: Type,
     sample: Sample,
@@ -52,8 +52,8 @@ pub(super) struct Legend {
 }
 
 impl Legend {
-    /// Finds a place for the names in an area and gives what is left of it: in one line below, else on the right, else
-    /// on several lines below.
+    /// Places the names in an area and returns the legend and the rest of the area. Tries one line below, then the
+    /// right side, then several lines below.
     pub(super) fn place(names: &[String], sample: Sample, set: Type, area: Area) -> (Self, Area) {
         let plain: Vec<Vec<String>> = names.iter().map(|name| vec![name.clone()]).collect();
         let row = set.size * 1.5;
@@ -65,7 +65,7 @@ impl Legend {
         empty.right(names).unwrap_or_else(|| empty.columns_below(names))
     }
 
-    /// On the right of the area, if it is wide and high enough: long names on two lines, else without their middle.
+    /// Places the legend on the right, if the area is large enough. Long names take two lines, or lose their middle.
     fn right(&self, names: &[String]) -> Option<(Self, Area)> {
         let Self { set, area, .. } = *self;
         let most = area.width * 0.3 - SIGN;
@@ -82,8 +82,8 @@ impl Legend {
         Some((Self { entries, area: right, row, ..self.clone() }, area.inset(0.0, 0.0, width + 2.0 * GAP, 0.0)))
     }
 
-    /// Below the area, in as many columns as have room for whole names, or in more where the legend would be higher than
-    /// half the area. What has no room even so is counted.
+    /// Places the legend below, in as many columns as fit complete names, or in more if the legend would be higher than
+    /// half the area. Names that still do not fit are counted.
     fn columns_below(self, names: &[String]) -> (Self, Area) {
         let Self { set, area, .. } = self;
         let row = set.size * LINE;
@@ -100,7 +100,7 @@ impl Legend {
         Self { entries, left_out, columns, column, row, ..self }.below()
     }
 
-    /// At the lower edge of the area, as high as it must be.
+    /// At the bottom of the area, as high as necessary.
     fn below(self) -> (Self, Area) {
         let area = self.area;
         let rows = (self.entries.len() + usize::from(self.left_out > 0)).div_ceil(self.columns.max(1));
@@ -139,13 +139,13 @@ impl Legend {
     }
 }
 
-/// How wide an entry is at most, with its sample.
+/// The width of the widest entry, with its sample.
 fn widest(entries: &[Vec<String>], set: Type) -> f64 {
     entries.iter().flatten().map(|line| set.width(line)).fold(0.0, f64::max) + SIGN
 }
 
-/// The names without their middle where they are wider than `most`; and where that makes two of them the same, without
-/// what all have in common at the start.
+/// The names, elided in the middle if they are wider than `most`. If that makes two of them equal, their common prefix
+/// is removed first.
 fn shortened(names: &[String], set: Type, most: f64) -> Vec<Vec<String>> {
     let elided: Vec<Vec<String>> = names.iter().map(|name| vec![set.elided(name, most)]).collect();
     if all_differ(&elided) {

@@ -1,8 +1,8 @@
-//! Pictures of what event files hold, as SVG and PNG.
+//! Pictures of event files, as SVG and PNG.
 //!
-//! [`plot`] draws the curves of a tag: [`events`] reads the scalars of TensorBoard's event files, `find` sorts them into
-//! runs and clients, `curve` smooths and thins them, `chart` draws them on `axes` beside a `legend` into an [`Svg`], and
-//! `png` renders it. [`bars`] are for counts. All of it works on files alone: it knows no host and no plugin.
+//! [`plot`] draws the curves of a tag: [`events`] reads the scalars of TensorBoard's event files, `find` groups them by
+//! run and client, `curve` smooths and thins them, `chart` draws them with `axes` and a `legend` into an [`Svg`], and
+//! `png` renders it. [`bars`] draws counts. The crate works on files only and knows neither the host nor plugins.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -36,44 +36,44 @@ pub use self::svg::{Size, Svg};
 /// What the x axis shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XAxis {
-    /// The writer's own count: optimiser steps, or rounds at the server.
+    /// The writer's own step count: optimiser steps, or rounds at the server.
     Step,
     /// Time since the run's first value.
     Time,
 }
 
-/// What is to be drawn.
+/// What to draw.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Run directories, or folders that hold some.
+    /// Run directories, or folders that contain some.
     pub runs: Vec<PathBuf>,
-    /// The scalars, without the client.
+    /// The tag of the scalars, without the client.
     pub tag: String,
-    /// The folder for the pictures.
+    /// The output folder.
     pub output: PathBuf,
-    /// Of how many values the mean is taken.
+    /// The number of values in the moving average.
     pub window: usize,
-    /// In the place of the tag; empty for no title.
+    /// Replaces the tag as the title; empty for no title.
     pub title: Option<String>,
     /// The size of each picture.
     pub size: Option<Size>,
-    /// Names for the runs, in their order.
+    /// Names for the runs, in order.
     pub labels: Vec<String>,
-    /// The clients to draw; all if there is none.
+    /// The clients to draw; all if empty.
     pub clients: Vec<String>,
-    /// Whether all clients stand in one picture.
+    /// Whether all clients share one picture.
     pub together: bool,
     /// What the x axis shows.
     pub x: XAxis,
-    /// Whether pictures that are there are replaced.
+    /// Whether existing pictures are replaced.
     pub force: bool,
 }
 
-/// Draws the curves of a tag: a picture a client, or one with all, each as SVG and as PNG. Returns the files. `warn` gets
-/// what cannot be read of damaged event files, and which folders lack the tag.
+/// Draws the curves of a tag, one picture per client or one for all, each as SVG and PNG. Returns the files. `warn`
+/// receives the unreadable parts of damaged event files, and the folders that lack the tag.
 ///
 /// # Errors
-/// If there is no such tag, or a picture exists already or cannot be written.
+/// If no run has the tag, or a picture already exists or cannot be written.
 pub fn plot(options: &Options, warn: impl FnMut(String)) -> Result<Vec<PathBuf>, Error> {
     let mut warnings = Vec::new();
     let runs = find::runs(&options.runs, &options.tag, &mut warnings);
@@ -97,7 +97,7 @@ pub fn plot(options: &Options, warn: impl FnMut(String)) -> Result<Vec<PathBuf>,
     Ok(paths)
 }
 
-/// The runs with the names that the command line gives them.
+/// The runs, renamed by the labels from the command line.
 fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Error> {
     if !labels.is_empty() && labels.len() != runs.len() {
         let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
@@ -110,7 +110,7 @@ fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Error> {
     Ok(runs)
 }
 
-/// The runs with the curves of these clients alone.
+/// The runs with only the curves of these clients.
 fn only(mut runs: Vec<Run>, clients: &[String]) -> Result<Vec<Run>, Error> {
     let known: BTreeSet<&str> = runs.iter().flat_map(|run| run.curves.keys()).map(|client| client.0.as_str()).collect();
     if let Some(name) = clients.iter().find(|name| !known.contains(name.as_str())) {
@@ -123,7 +123,7 @@ fn only(mut runs: Vec<Run>, clients: &[String]) -> Result<Vec<Run>, Error> {
     Ok(runs)
 }
 
-/// The pictures with the names of their files.
+/// The pictures and their file names.
 fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
     let mut clients: Vec<&Natural> = runs.iter().flat_map(|run| run.curves.keys()).collect();
     clients.sort();
@@ -163,7 +163,7 @@ fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
             None => client.clone(),
         };
         let mut name = file_name(&client);
-        // Some file systems take upper and lower case for the same.
+        // Some file systems ignore case.
         while !taken.insert(name.to_lowercase()) {
             name.push('_');
         }
@@ -172,7 +172,7 @@ fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
     panels.map(picture).collect()
 }
 
-/// A client's curves, one a run.
+/// The plot of a client, with one curve per run.
 fn panel(client: &Natural, runs: &[Run], x: XAxis, time: &Time) -> Panel {
     let curve = |(index, run): (usize, &Run)| {
         let curve = run.curves.get(client)?;
@@ -191,7 +191,7 @@ fn panel(client: &Natural, runs: &[Run], x: XAxis, time: &Time) -> Panel {
     Panel { title: client.0.clone(), across, curves: runs.iter().enumerate().filter_map(curve).collect() }
 }
 
-/// The unit of the axis across where it shows time.
+/// The unit of the x axis when it shows time.
 struct Time {
     unit: &'static str,
     seconds: f64,
@@ -220,7 +220,7 @@ fn duration(run: &Run) -> Option<f64> {
     times(run).map(|(begin, end)| end - begin)
 }
 
-/// The name of the upright axis: what the tag measures, with its unit.
+/// The name of the y axis: what the tag measures, with its unit.
 fn quantity(tag: &str) -> String {
     match tag.split('/').next().unwrap_or_default() {
         "RMSE" => "RMSE (units of fitness)",

@@ -1,10 +1,10 @@
-//! Names in the order that people expect.
+//! Natural sort order of names.
 
 use std::cmp::Ordering;
 
 use crate::events::SERVER;
 
-/// A name that is sorted as people do: `site-2` before `site-10`, and the server last.
+/// A name in natural sort order: `site-2` before `site-10`, and the server last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Natural(pub(super) String);
 

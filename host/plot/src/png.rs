@@ -1,4 +1,4 @@
-//! A picture as pixels.
+//! Rendering pictures to pixels.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -9,21 +9,20 @@ use resvg::usvg::{Options, Tree, fontdb};
 use super::font::FACES;
 use super::svg::{Size, Svg};
 
-/// The memory that a picture is drawn in. Several pictures use it in turn, since fresh memory has to be handed out by the
-/// system page by page.
+/// A reusable buffer for drawing. Sharing it between pictures avoids the page faults of fresh memory.
 #[derive(Default)]
 pub(super) struct Canvas {
     pixels: Vec<u8>,
-    /// For each pixel the number of its colour.
+    /// For each pixel, the index of its colour.
     places: Vec<u8>,
 }
 
 impl Canvas {
-    /// Draws a picture with `scale` pixels to a CSS pixel, and says so in the file, so that it has the same size on
-    /// paper.
+    /// Draws a picture with `scale` pixels per CSS pixel. The file records this resolution, so that the printed size
+    /// stays the same.
     ///
     /// # Errors
-    /// If it does not fit into memory.
+    /// If the picture does not fit into memory, or cannot be rendered.
     pub(super) fn encode(&mut self, svg: &Svg, scale: u32) -> Result<Vec<u8>, String> {
         static FONTS: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
             let mut fonts = fontdb::Database::new();
@@ -41,7 +40,7 @@ impl Canvas {
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, width, height);
         let opaque: Vec<u8>;
-        // Pictures have few colours. One byte a pixel is packed in a tenth of the time, and into fewer bytes.
+        // Pictures have few colours. One byte per pixel compresses in a tenth of the time, and to fewer bytes.
         let bytes = match indexed(&self.pixels, &mut self.places) {
             Some(palette) => {
                 encoder.set_color(png::ColorType::Indexed);
@@ -52,7 +51,7 @@ impl Canvas {
             }
             None => {
                 encoder.set_color(png::ColorType::Rgb);
-                // The background is opaque, so the fourth channel tells nothing.
+                // The background is opaque, so the alpha channel carries no information.
                 opaque = self.pixels.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
                 &opaque
             }
@@ -64,7 +63,7 @@ impl Canvas {
         Ok(file)
     }
 
-    /// Makes all pixels of a picture of this size transparent.
+    /// Resets the buffer to transparent pixels of this size.
     fn clear(&mut self, width: u32, height: u32) -> Result<(), String> {
         let bytes = (width as usize).checked_mul(height as usize).and_then(|pixels| pixels.checked_mul(4));
         let bytes = bytes.ok_or(TOO_LARGE)?;
@@ -77,7 +76,7 @@ impl Canvas {
 
 const TOO_LARGE: &str = "the picture is too large";
 
-/// Numbers each pixel's colour, and returns the colours; none if there are more than a byte can number.
+/// Indexes the colour of each pixel and returns the palette, or `None` if there are more colours than a byte can index.
 fn indexed(pixels: &[u8], places: &mut Vec<u8>) -> Option<Vec<u8>> {
     let (mut numbers, mut palette) = (BTreeMap::new(), Vec::new());
     places.clear();
@@ -85,7 +84,7 @@ fn indexed(pixels: &[u8], places: &mut Vec<u8>) -> Option<Vec<u8>> {
     let mut last = None;
     for pixel in pixels.chunks_exact(4) {
         let colour = [pixel[0], pixel[1], pixel[2]];
-        // Most pixels have the colour of the one before.
+        // Most pixels have the same colour as the one before.
         let number = match last {
             Some((before, number)) if before == colour => number,
             _ => match numbers.get(&colour) {

@@ -1,18 +1,18 @@
-//! From values to places on an axis, with ticks at round numbers.
+//! Mapping values to positions on an axis, with ticks at round numbers.
 
 /// A mark on an axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tick {
-    /// Where it stands, as a value.
+    /// Its position, as a value.
     pub(super) value: f64,
-    /// What is written there.
+    /// Its label.
     pub(super) label: String,
 }
 
-/// How many ticks tell how an axis runs.
+/// The minimum number of ticks on a readable axis.
 const FEWEST: usize = 3;
 
-/// An axis: the values at its ends, and its ticks.
+/// An axis: its range and its ticks.
 #[derive(Clone, Debug)]
 pub(super) struct Scale {
     low: f64,
@@ -21,9 +21,9 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// From `low` to `high`, with about `wanted` ticks. An axis of `whole` numbers has no tick between two of them.
+    /// From `low` to `high`, with about `wanted` ticks. If `whole`, all ticks are integers.
     pub(super) fn new(low: f64, high: f64, wanted: usize, whole: bool) -> Self {
-        // Steps are rounded up, which can leave too few ticks; then the next finer step is taken.
+        // Steps are rounded up, which can leave too few ticks; then the next finer step is used.
         let ticks = |wanted: usize| {
             let step = round_step((high - low) / wanted as f64, whole);
             (step, multiples(low, high, step))
@@ -37,8 +37,8 @@ impl Scale {
         Self { low, high, ticks }
     }
 
-    /// Around values that lie between `low` and `high`, with a margin of `part` of the range at both ends. Where all
-    /// values are the same, they stand in the middle.
+    /// A scale for values between `low` and `high`, with a margin of `part` of the range at both ends. If all values
+    /// are equal, they are centred.
     pub(super) fn around(low: f64, high: f64, part: f64, wanted: usize, whole: bool) -> Self {
         let least = if whole { 1.0 } else { 1e-6 * low.abs().max(high.abs()) };
         let margin = if high - low > least {
@@ -51,7 +51,7 @@ impl Scale {
         Self::new(low - margin, high + margin, wanted, whole)
     }
 
-    /// Where a value stands: 0 at the low end, 1 at the high end.
+    /// The position of a value: 0 at the low end, 1 at the high end.
     pub(super) fn position(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
@@ -59,13 +59,13 @@ impl Scale {
 
 /// The multiples of a step from `low` to `high`.
 fn multiples(low: f64, high: f64, step: f64) -> Vec<f64> {
-    // They are counted rather than added up, so that zero is zero.
+    // Computed by multiplication and not by addition, so that zero is exact.
     let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
     let values = (0..=(last - first).max(0.0) as u32).map(|k| (first + f64::from(k)) * step);
     values.filter(|value| last >= first && value.is_finite()).collect()
 }
 
-/// The least of 1, 2, 2.5 and 5 times a power of ten that is not below `least`.
+/// The smallest of 1, 2, 2.5 and 5 times a power of ten that is at least `least`.
 fn round_step(least: f64, whole: bool) -> f64 {
     let least = if whole { least.max(1.0) } else { least };
     let power = 10_f64.powf(least.log10().floor());
@@ -73,7 +73,7 @@ fn round_step(least: f64, whole: bool) -> f64 {
     factors.iter().map(|factor| factor * power).find(|step| *step >= least * (1.0 - 1e-9)).unwrap_or(power * 10.0)
 }
 
-/// How the numbers of one axis are written: all with the same decimals, very large and very small ones with a power.
+/// The number format of an axis: all with the same decimals, very large and very small ones with a power of ten.
 struct Labels {
     decimals: usize,
     power: i32,
@@ -103,7 +103,7 @@ impl Labels {
     }
 }
 
-/// Thousands set apart by commas, from 10,000 on.
+/// Separates thousands with commas, from 10,000 on.
 pub(super) fn grouped(number: &str) -> String {
     let (whole, rest) = number.split_at(number.find('.').unwrap_or(number.len()));
     let digits = whole.chars().filter(char::is_ascii_digit).count();

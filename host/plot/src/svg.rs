@@ -1,4 +1,4 @@
-//! A small writer of SVG: what a chart needs, with short numbers.
+//! A minimal SVG writer for charts, with short numbers.
 
 use std::fmt::{Display, Write as _};
 
@@ -6,18 +6,18 @@ use super::font::{FAMILY, Type};
 
 /// The colour of titles and labels.
 pub(super) const INK: &str = "#222222";
-/// The colour of what explains.
+/// The colour of secondary text.
 pub(super) const GREY: &str = "#666666";
 /// The colour of grid lines.
 pub(super) const GRID: &str = "#e4e4e4";
 
-/// Whether a file is a picture that [`Svg::text`] gave.
+/// Whether a file was written by [`Svg::text`].
 pub(super) fn is_ours(text: &str) -> bool {
     let first = text.lines().next().unwrap_or_default();
     first.starts_with("<svg xmlns=") && first.ends_with(&format!("font-family=\"{FAMILY}\">"))
 }
 
-/// An upright rectangle.
+/// An axis-aligned rectangle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Area {
     pub(super) left: f64,
@@ -35,7 +35,7 @@ impl Area {
         self.top + self.height
     }
 
-    /// Without a strip at each side.
+    /// The rectangle without a strip on each side.
     pub(super) fn inset(self, left: f64, top: f64, right: f64, bottom: f64) -> Self {
         Self {
             left: self.left + left,
@@ -46,7 +46,7 @@ impl Area {
     }
 }
 
-/// Which part of a text stands at its place.
+/// Which part of a text is at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
     Start,
@@ -78,17 +78,17 @@ pub struct Svg {
     clips: usize,
 }
 
-/// The size of a picture, in CSS pixels: 96 are an inch.
+/// The size of a picture in CSS pixels, of which 96 are an inch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// From left to right.
+    /// The width in CSS pixels.
     pub width: u32,
-    /// From top to bottom.
+    /// The height in CSS pixels.
     pub height: u32,
 }
 
 impl Size {
-    /// The whole picture.
+    /// The area of the whole picture.
     pub(super) fn area(self) -> Area {
         Area { left: 0.0, top: 0.0, width: f64::from(self.width), height: f64::from(self.height) }
     }
@@ -103,7 +103,7 @@ impl Svg {
         self.size
     }
 
-    /// The file.
+    /// The contents of the SVG file.
     pub(super) fn text(&self) -> String {
         let Size { width, height } = self.size;
         format!(
@@ -114,7 +114,7 @@ impl Svg {
         )
     }
 
-    /// A text; `angle` turns it around its place, in degrees clockwise.
+    /// Adds a text; `angle` rotates it around its position, in degrees clockwise.
     pub(super) fn label(
         &mut self,
         (x, y): (f64, f64),
@@ -149,12 +149,12 @@ impl Svg {
         ));
     }
 
-    /// A line through these places. A single place is a dot.
+    /// Adds a line through these points. A single point is a dot.
     pub(super) fn path(&mut self, places: impl IntoIterator<Item = (f64, f64)>, pen: Pen) {
         let mut way = String::new();
         let mut before: Option<(i64, i64)> = None;
         for (x, y) in places {
-            // In tenths, so that the rounding of many short steps does not add up.
+            // In tenths, so that rounding errors of many short steps do not accumulate.
             let here = ((x * 10.0).round() as i64, (y * 10.0).round() as i64);
             let _ = match before {
                 None => write!(way, "M{} {}", Tenths(here.0), Tenths(here.1)),
@@ -175,7 +175,7 @@ impl Svg {
         let Pen { colour, width, dash, opacity } = pen;
         let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
         let opacity = if opacity < 1.0 { format!(" stroke-opacity=\"{opacity}\"") } else { String::new() };
-        // A round cap would close the gaps of a dashed line, but makes a dot of a single place.
+        // A round cap would close the gaps of a dashed line, but a single point needs one to be a dot.
         let cap = if dash.is_empty() || way.ends_with("h0") { "round" } else { "butt" };
         let width = Short(width);
         self.line_of(format_args!(
@@ -184,7 +184,7 @@ impl Svg {
         ));
     }
 
-    /// Draws what `draw` draws, cut off at the edges of an area.
+    /// Runs `draw` with a clip at the edges of an area.
     pub(super) fn clipped(&mut self, area: Area, draw: impl FnOnce(&mut Self)) {
         self.clips += 1;
         let id = format!("plot{}", self.clips);
@@ -224,7 +224,7 @@ impl Display for Tenths {
     }
 }
 
-/// A text in which nothing is markup. What XML cannot hold becomes the sign for unknown characters.
+/// Text with markup escaped. Characters that XML cannot represent become the replacement character.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {

@@ -1,10 +1,11 @@
-//! Which rounds were begun, on disk before anything of a round leaves a client.
+//! The rounds that were started, recorded on disk before any message of a round leaves a client.
 //!
-//! A checkpoint tells of rounds that are done. A process that is killed loses what came after it, and the resumed run repeats
-//! those rounds, although their messages may have left. Whoever counts messages, such as a privacy account, needs to know
-//! of these. So each round, each repetition of it and the cross-site evaluation is a line here, which is on disk before
-//! the round's first message. A component reads the count as the property `attempts` of its context. Of clients on other
-//! machines, the journal stays with the client: it counts what left it, whoever lost what came after.
+//! A checkpoint only covers finished rounds. If a process is killed, the resumed run repeats the rounds after the
+//! checkpoint, although their messages may already have been sent. Anything that counts messages, such as a privacy
+//! account, must know about these attempts. So each round, each repetition of a round and the cross-site evaluation
+//! adds a line to this file, which is on disk before the round's first message. A component reads the count as the
+//! property `attempts` of its context. A client on another machine has its own journal: it counts what left that
+//! client, no matter which process lost the later rounds.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -17,14 +18,14 @@ use serde::{Deserialize, Serialize};
 use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
 
-/// The journal of a run, or of no run.
+/// The journal of a run, or a disabled one.
 #[derive(Debug)]
 pub struct Journal {
     file: Option<(PathBuf, File)>,
     begun: Mutex<Begun>,
 }
 
-/// How often a round was begun.
+/// How often rounds were started.
 #[derive(Debug, Default)]
 struct Begun {
     by_anybody: u64,
@@ -34,22 +35,22 @@ struct Begun {
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 struct Attempt {
-    /// The round, from zero; the cross-site evaluation comes after the last.
+    /// The round, from zero; the cross-site evaluation is numbered after the last round.
     round: u64,
-    /// Who takes part.
+    /// The clients that take part.
     clients: Vec<String>,
 }
 
-/// The journal of what is no run, such as a rehearsal: it counts nothing, and no component reads a count of it.
+/// A disabled journal, for example for a dry run: it counts nothing, and components see no count.
 pub static NONE: Journal =
     Journal { file: None, begun: Mutex::new(Begun { by_anybody: 0, by_client: BTreeMap::new() }) };
 
 impl Journal {
-    /// The journal in a run's directory, made if it is not there: a run of an earlier version has none.
+    /// Opens the journal in a run's directory, or creates it: runs of earlier versions have none.
     ///
     /// # Errors
-    /// If it cannot be read or written, or is damaged. A last line that was cut off counts nothing, since its round's
-    /// messages wait until the line is on disk.
+    /// If it cannot be read or written, or is damaged. A truncated last line is not an error and is not counted,
+    /// because the messages of a round wait until its line is on disk.
     pub fn open(run: &Path) -> Result<Self, CliError> {
         let path = run.join(names::JOURNAL);
         let failed = |e: &std::io::Error| CliError::io(&path, "open the journal of rounds", e);
@@ -68,17 +69,18 @@ impl Journal {
         }
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(|e| failed(&e))?;
         file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(|e| failed(&e))?;
-        // Its name must be on disk as well. Where folders cannot be opened, the system sees to that.
+        // The directory entry must be on disk as well. If folders cannot be opened, the operating system takes care of
+        // it.
         if let Ok(folder) = File::open(run) {
             let _ = folder.sync_all();
         }
         Ok(Self { file: Some((path, file)), begun: Mutex::new(begun) })
     }
 
-    /// Notes that these clients begin a round. Afterwards it is on disk.
+    /// Records that these clients start a round. When this returns, the record is on disk.
     ///
     /// # Errors
-    /// If it cannot be written. Then the round must not begin.
+    /// If it cannot be written. In that case the round must not start.
     pub fn begin(&self, round: u64, clients: &[String]) -> Result<(), CliError> {
         let Some((path, file)) = &self.file else { return Ok(()) };
         let mut begun = self.lock();
@@ -94,8 +96,8 @@ impl Journal {
         Ok(())
     }
 
-    /// How many rounds a client has begun in this run's directory, repeated ones and the present one included; without a
-    /// client, how many anybody has. None if nobody counts.
+    /// How many rounds a client has started in this run's directory, including repeated rounds and the current one;
+    /// without a client, how many rounds were started at all. `None` for a disabled journal.
     pub fn attempts(&self, client: Option<&str>) -> Option<u64> {
         self.file.as_ref()?;
         let begun = self.lock();
@@ -136,7 +138,7 @@ mod tests {
         journal.begin(0, &names(&["a", "b"])).unwrap();
         journal.begin(1, &names(&["b"])).unwrap();
         assert_eq!(counts(&journal), [1, 2, 0]);
-        // The process ends here, and the next one repeats round 1.
+        // The process ends here; the next one repeats round 1.
         drop(journal);
         let journal = Journal::open(folder.path()).unwrap();
         assert_eq!(counts(&journal), [1, 2, 0]);

@@ -1,4 +1,4 @@
-//! The directory that a run leaves, and the care not to lose an earlier one.
+//! The directory of a run, with protection against overwriting an earlier one.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +11,25 @@ use crate::artefacts::replaced;
 use crate::artefacts::safetensors::write_text;
 use crate::error::{CliError, Diagnostic};
 
-/// What to do where the directory exists.
+/// What to do if the directory exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Refuse.
     Refuse,
-    /// Replace it, if it is a run's.
+    /// Replace it, if it contains a run.
     Replace,
-    /// Go on from its checkpoint.
+    /// Resume from its checkpoint.
     Resume,
 }
 
-/// What a directory holds before a run begins in it.
+/// What a directory contains before a run starts in it.
 #[derive(Debug, PartialEq)]
 enum Found {
     /// Nothing, or no directory.
     Nothing,
-    /// What a process left that ended before it had written a manifest.
+    /// Files of a process that ended before it wrote a manifest.
     Leftovers,
-    /// A run, by its manifest.
+    /// A run, with its manifest.
     Run(Value),
     /// Anything else.
     Others,
@@ -53,27 +53,28 @@ impl Found {
     }
 }
 
-/// A run's directory, which no other process works in.
+/// A run's directory, locked against other processes.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     existing: Existing,
-    /// The manifest of the run that is there.
+    /// The manifest of the run in the directory, if there is one.
     manifest: Option<Value>,
-    /// What goes again if no run begins: the directory, and the one around it.
+    /// Removed again if no run starts: the directory and its parent, if they are new.
     made: Vec<PathBuf>,
     lock: Option<Lock>,
 }
 
 impl RunDir {
-    /// Takes `parent/name` for this process, and makes it if it is not there. Nothing in it changes yet. What the user
-    /// should know goes to `warn`.
+    /// Locks `parent/name` for this process, and creates it if necessary. Nothing else in it changes yet. `warn`
+    /// receives messages for the user.
     ///
     /// # Errors
-    /// If another process works in it, if it exists and should not, or should and does not, or cannot be made.
+    /// If another process uses the directory, if it exists and should not or does not exist and should, or if it cannot
+    /// be created.
     pub fn claim(parent: &Path, name: &str, existing: Existing, warn: &mut dyn FnMut(&str)) -> Result<Self, CliError> {
         let path = parent.join(name);
-        // What can be told without a trace in somebody's folder is told first.
+        // Report what can be detected before anything is written to the folder.
         let found = Found::at(&path)?;
         if !matches!(found, Found::Run(_)) {
             may_begin(&path, &found, existing)?;
@@ -87,7 +88,7 @@ impl RunDir {
             warn(&format!("{}: {what}: {why}", path.display()));
         }
         let mut claimed = Self { path, existing, manifest: None, made, lock: Some(lock) };
-        // Another process may have begun and ended between the two looks.
+        // Another process may have started and ended since the first check.
         let found = Found::at(&claimed.path)?;
         may_begin(&claimed.path, &found, existing)?;
         if let Found::Run(manifest) = found {
@@ -96,28 +97,28 @@ impl RunDir {
         Ok(claimed)
     }
 
-    /// Where it lies.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether a run is there that shall go on, and its manifest.
+    /// The manifest of the run to resume, if there is one and resuming was requested.
     pub fn to_resume(&self) -> Option<&Value> {
         self.manifest.as_ref().filter(|_| self.existing == Existing::Resume)
     }
 
-    /// A folder within, made if it is not there.
+    /// A folder inside the directory, created if necessary.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn folder(&self, name: impl AsRef<Path>) -> Result<PathBuf, CliError> {
         let path = self.path.join(name);
         std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "make the folder", &e))?;
         Ok(path)
     }
 
-    /// Writes what the run is made of, by its manifest: `manifest.json` and `experiment.toml`. A run that it replaces is put aside before;
-    /// one that it resumes keeps when and how it was begun.
+    /// Writes `manifest.json` and `experiment.toml`. If this run replaces another one, that run is moved aside first. A
+    /// resumed run keeps the start time and the command of its first start.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -141,14 +142,15 @@ impl RunDir {
             }
             new["resumed"] = resumed.into();
         }
-        // The manifest comes first: with it the directory is a run's, whatever happens.
+        // The manifest is written first: it marks the directory as a run's, whatever happens next.
         self.write_json(names::MANIFEST, &new)?;
         self.made.clear();
         self.manifest = Some(new);
         write_text(&self.path.join(names::EXPERIMENT), experiment)
     }
 
-    /// The run is whole: what was kept for the case that it would not be goes.
+    /// Finishes the run: removes the checkpoint, the idle models and the run that this one replaces. `warn` receives a
+    /// message if files are left over.
     ///
     /// # Errors
     /// If the run that it replaces cannot be removed.
@@ -166,14 +168,14 @@ impl RunDir {
         Ok(())
     }
 
-    /// Where the run waits that this one replaces, if it replaces one.
+    /// The path of the run that this one replaces, if there is one.
     pub fn replaces(&self) -> Option<PathBuf> {
         let aside = replaced::aside(&self.path);
         let said = self.manifest.as_ref().is_some_and(|manifest| manifest.get("replaces").is_some());
         (said && replaced::manifest(&aside).is_some()).then_some(aside)
     }
 
-    /// The experiment as the run in this directory was begun with, if its process came so far.
+    /// The experiment that the run in this directory was started with, if it was written.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -200,13 +202,13 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         self.lock = None;
         for folder in &self.made {
-            // Only an empty one goes.
+            // Removes empty folders only.
             let _ = std::fs::remove_dir(folder);
         }
     }
 }
 
-/// Whether a run may begin where this was found.
+/// Checks whether a run may start in a directory with these contents.
 fn may_begin(path: &Path, found: &Found, existing: Existing) -> Result<(), CliError> {
     let shown = path.display();
     let (message, hint) = match (found, existing) {

@@ -1,4 +1,4 @@
-//! Parameters as safetensors files, and files that appear whole or not at all.
+//! Parameters as safetensors files, and atomic writes of files.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -42,14 +42,14 @@ const fn names() -> &'static [(DType, Dtype)] {
     ]
 }
 
-/// Writes parameters as a safetensors file. The file's order of tensors is by type and name; `metadata` goes into its
-/// header, and so does the parameters' own order, under `order`.
+/// Writes parameters as a safetensors file. Tensors are sorted by type and name. The header holds `metadata` and, under
+/// `order`, the original order of the parameters.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, params: &Params, metadata: &[(&str, String)]) -> Result<(), CliError> {
     let order = serde_json::to_string(&params.names().collect::<Vec<_>>()).unwrap_or_default();
-    // One entry alone: the format keeps metadata in a hash map, whose order changes from run to run.
+    // A single entry, because the format keeps metadata in a hash map, whose order changes from run to run.
     let mut entries: serde_json::Map<String, serde_json::Value> =
         metadata.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
     entries.insert("order".to_owned(), order.into());
@@ -62,10 +62,10 @@ pub fn write(path: &Path, params: &Params, metadata: &[(&str, String)]) -> Resul
     std::fs::rename(&part, path).map_err(|e| CliError::io(path, "write the parameters", &e))
 }
 
-/// Reads parameters from a file that [`write`](write()) made, in their own order.
+/// Reads parameters from a file that [`write`](write()) created, in their original order.
 ///
 /// # Errors
-/// If the file cannot be read, or is not such a file.
+/// If the file cannot be read, or was not written by [`write`](write()).
 pub fn read(path: &Path) -> Result<Params, CliError> {
     let mut file = File::open(path).map_err(|e| CliError::io(path, "read the parameters", &e))?;
     parse(&mut file).map_err(|what| {
@@ -73,11 +73,11 @@ pub fn read(path: &Path) -> Result<Params, CliError> {
     })
 }
 
-/// Tensors are read into pieces of memory of this many bytes: large enough that a piece costs little, small enough that
-/// whoever takes tensors over one by one gives memory back on the way.
+/// The size in bytes of the buffers that tensors are read into: large enough to be cheap, and small enough that a
+/// caller who takes tensors one by one frees memory along the way.
 const PIECE: usize = 32 << 20;
 
-/// Reads one tensor after the other into the memory where it stays, so that nothing is held twice.
+/// Reads the tensors one by one into their final memory, so that no data is held twice.
 fn parse(file: &mut File) -> Result<Params, String> {
     let told = |e: std::io::Error| e.to_string();
     let all = file.metadata().map_err(told)?.len();
@@ -88,7 +88,7 @@ fn parse(file: &mut File) -> Result<Params, String> {
         return Err("it ends within its header".to_owned());
     }
     file.take(length).read_to_end(&mut head).map_err(told)?;
-    // Offsets and sizes are checked by this type as it is read.
+    // Deserialising this type validates offsets and sizes.
     let header: Metadata = serde_json::from_slice(&head[8..]).map_err(|e| e.to_string())?;
     let data = head.len() as u64;
     if data + header.data_len() as u64 != all {
@@ -120,7 +120,7 @@ fn parse(file: &mut File) -> Result<Params, String> {
     Ok(params)
 }
 
-/// Writes a text file that appears whole or not at all.
+/// Writes a text file atomically: it appears complete or not at all.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -132,7 +132,7 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
     written.map_err(|e| CliError::io(path, "write the file", &e))
 }
 
-/// The name of a file that is being written and takes the place of `path` when it is whole.
+/// The temporary name of a file that replaces `path` once it is complete.
 pub fn partial(path: &Path) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");

@@ -1,9 +1,10 @@
-//! Scalars on their way to files: TensorBoard events, one folder a client, and `metrics.jsonl`.
+//! Writing scalars: TensorBoard events, one folder per client, and `metrics.jsonl`.
 //!
-//! Clients report from their threads; one thread of the tracker writes, so that no training waits for a disk. Nor does a
-//! scalar wake that thread, which would cost more than all else about it: it looks for itself. Events go to their
-//! client's file as they come. `metrics.jsonl` has all clients in one file and must not depend on who was
-//! faster: within a round it takes one client after the other, and what comes from later ones waits.
+//! Clients report from their threads, and a single thread of the tracker writes, so that training never waits for a
+//! disk. Scalars do not wake that thread, because waking it would cost more than everything else; it polls instead.
+//! Events are written to their client's file as they arrive. `metrics.jsonl` holds all clients in one file and must not
+//! depend on which of them is faster: within a round it takes one client after the other, and the lines of later
+//! clients wait.
 
 pub(crate) mod event_file;
 
@@ -22,89 +23,89 @@ use tensorboard_proto::event::Event;
 use self::event_file::EventFile;
 use crate::error::{CliError, Diagnostic};
 
-/// How long written scalars may wait for the disk.
+/// The longest time that written scalars stay buffered.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
 
-/// How often the tracking thread looks for scalars.
+/// How often the tracking thread polls for scalars.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The name under which the server's scalars stand.
+/// The name under which the server's scalars are stored.
 pub use fedplug_plot::events::SERVER;
 
-/// A number that a client, or the server, reports.
+/// A number reported by a client or the server.
 #[derive(Clone, Debug)]
 pub struct Scalar {
-    /// The client's place in the round's order; `None` is the server.
+    /// The client's index in the round's order; `None` for the server.
     pub client: Option<usize>,
     /// The round, from zero.
     pub round: u64,
-    /// What it measures.
+    /// The name of the measured quantity.
     pub tag: String,
-    /// The step, in the client's own count.
+    /// The step, as counted by the client.
     pub step: u64,
     /// The value.
     pub value: f64,
 }
 
-/// How far each file had been written: what a resumed run cuts them back to.
+/// How far each file was written; a resumed run truncates the files to these positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
     /// Bytes of `metrics.jsonl`.
     pub metrics: u64,
-    /// Bytes of each event file, by its path within the run directory.
+    /// Bytes of each event file, by its path relative to the run directory.
     pub events: BTreeMap<PathBuf, u64>,
 }
 
 enum Entry {
-    /// With its time.
+    /// A scalar and its time in seconds since 1970.
     Scalar(Scalar, f64),
     ClientDone(usize),
     Sync(Sender<Result<Positions, CliError>>),
 }
 
-/// Seconds since 1970.
+/// The current time in seconds since 1970.
 pub fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Takes scalars and writes them.
+/// Receives scalars and writes them to files.
 #[derive(Debug)]
 pub struct Tracker {
     sender: Option<Sender<Entry>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A handle that a client's thread reports through.
+/// A handle for reporting scalars from a client's thread.
 #[derive(Clone, Debug)]
 pub struct Reporter(Sender<Entry>);
 
 impl Reporter {
-    /// A handle whose scalars go nowhere.
+    /// A handle that discards its scalars.
     pub fn nowhere() -> Self {
         Self(channel().0)
     }
 
-    /// Reports a number. It never waits; whether it could be written is told by [`Tracker::sync`].
+    /// Reports a number without blocking. [`Tracker::sync`] returns write errors.
     pub fn scalar(&self, scalar: Scalar) {
         self.scalar_of(scalar, now());
     }
 
-    /// Reports a number of another time.
+    /// Reports a number with a time in seconds since 1970.
     pub fn scalar_of(&self, scalar: Scalar, time: f64) {
         let _ = self.0.send(Entry::Scalar(scalar, time));
     }
 
-    /// Says that a client has reported all that it has to say in this round.
+    /// States that a client has no more numbers to report in this round.
     pub fn client_done(&self, client: usize) {
         let _ = self.0.send(Entry::ClientDone(client));
     }
 }
 
 impl Tracker {
-    /// Begins to write into a run directory, after what `resumed` says is there already.
+    /// Starts to write into a run directory, after the contents that `resumed` describes.
     ///
     /// # Errors
-    /// If a file cannot be made, or cut back.
+    /// If a file cannot be created or truncated.
     pub fn new(run: &Path, clients: &[String], resumed: Option<&Positions>) -> Result<Self, CliError> {
         let metrics = run.join("metrics.jsonl");
         let kept = resumed.cloned().unwrap_or_default();
@@ -131,15 +132,15 @@ impl Tracker {
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
-    /// A handle for one more thread.
+    /// A handle for another thread.
     pub fn reporter(&self) -> Reporter {
         self.sender.clone().map_or_else(Reporter::nowhere, Reporter)
     }
 
-    /// Ends a round: waits until all that was reported is in the files, clients first, the server last.
+    /// Ends a round: waits until everything reported is in the files, clients first, the server last.
     ///
     /// # Errors
-    /// If something could not be written.
+    /// If anything could not be written.
     pub fn sync(&self) -> Result<Positions, CliError> {
         let (answer, answered) = channel();
         let sent = self.sender.as_ref().is_some_and(|sender| sender.send(Entry::Sync(answer)).is_ok());
@@ -165,7 +166,7 @@ impl Drop for Tracker {
     }
 }
 
-/// Opens a file for writing after its first `len` bytes; what stands behind them goes.
+/// Opens a file for writing after its first `len` bytes and removes the rest.
 fn open(path: &Path, len: u64) -> std::io::Result<File> {
     let mut file = OpenOptions::new().write(true).create(len == 0).truncate(len == 0).open(path)?;
     if len > 0 {
@@ -180,7 +181,7 @@ fn open(path: &Path, len: u64) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// What the tracker's thread owns.
+/// The state of the tracker's thread.
 struct Writer {
     run: PathBuf,
     names: Vec<String>,
@@ -188,16 +189,16 @@ struct Writer {
     metrics_path: PathBuf,
     positions: Positions,
     events: BTreeMap<Option<usize>, EventFile>,
-    /// The client whose lines go to `metrics.jsonl` as they come.
+    /// The client whose lines are written to `metrics.jsonl` as they arrive.
     turn: usize,
-    /// Lines of later clients, and whether the client has ended its round.
+    /// Lines of later clients, and whether the client has finished its round.
     waiting: BTreeMap<usize, (Vec<String>, bool)>,
     server: Vec<String>,
 }
 
 impl Writer {
     fn run(mut self, receiver: &Receiver<Entry>) {
-        // The first failure is kept and told at every sync; after it nothing is written.
+        // The first failure is kept and returned by every sync; after it nothing is written.
         let mut failure: Option<CliError> = None;
         let mut flushed = Instant::now();
         loop {
@@ -263,7 +264,7 @@ impl Writer {
         while let Some((_, true)) = self.waiting.get(&self.turn) {
             self.release(self.turn)?;
             self.turn += 1;
-            // The next one may have lines waiting and go on from here.
+            // The next client may have lines waiting; from now on its lines are written directly.
             let (lines, done) = self.waiting.remove(&self.turn).unwrap_or_default();
             for line in lines {
                 self.line(&line)?;
@@ -347,7 +348,7 @@ mod tests {
         assert_eq!(told(folder.path()), [one(100), one(101)].concat());
     }
 
-    /// A checkpoint names how far the files were written, also where a large piece went to the file before the round's end.
+    /// A checkpoint stores how far the files were written, including large pieces written before the end of the round.
     #[test]
     fn positions_count_what_was_written_before_the_round_ended() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Several runs side by side, from their summaries: `fedplug compare`.
+//! `fedplug compare`: comparing runs by their summaries.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::federation::means::mean;
 use crate::federation::summary::Summary;
 use crate::federation::usage::Traffic;
 
-/// How the table is written.
+/// The format of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For a terminal
@@ -24,12 +24,12 @@ pub enum Format {
     Csv,
 }
 
-/// A row a run: its rounds, the score of the last global model and of the clients' own last models as the mean over
-/// clients and tasks, of one task each metric as the mean over its clients, and what the run cost. Without the task's
-/// name there are metrics where all runs have the same one.
+/// Formats one row per run: its rounds, the score of the last global model and of the clients' last own models (means
+/// over clients and tasks), the metrics of one task (means over its clients), and the cost of the run. Without `task`,
+/// metrics are shown only if all runs have the same single task.
 ///
 /// # Errors
-/// If one of the directories holds no run that is done, or no run has the task.
+/// If one of the directories does not contain a finished run, or no run has the task.
 pub fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<String, CliError> {
     let runs = runs.iter().map(|run| Summary::read(run)).collect::<Result<Vec<_>, _>>()?;
     let tasks: BTreeSet<&str> =
@@ -52,7 +52,7 @@ pub fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<S
             }
         }
     }
-    // Scores of another meaning have columns of their own.
+    // Scores with different meanings get separate columns.
     let mut scores: Vec<Option<&str>> = Vec::new();
     for run in &runs {
         let name = run.score_name.as_deref();
@@ -86,7 +86,7 @@ pub fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<S
         }
         let mebibytes = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
         row.push(number(Some(run.seconds)));
-        // Runs without reports do not say what crossed.
+        // Without reports, the traffic of a run is unknown.
         let all = |of: fn(&Traffic) -> u64| (!run.traffic.is_empty()).then(|| run.traffic.values().map(of).sum());
         row.push(number(all(|traffic| traffic.received).and_then(mebibytes)));
         row.push(number(all(|traffic| traffic.sent).and_then(mebibytes)));
@@ -95,7 +95,7 @@ pub fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<S
     }
     if format == Format::Csv {
         let mut lines = csv::Writer::from_writer(Vec::new());
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         [header].iter().chain(&rows).for_each(|row| drop(lines.write_record(row)));
         return Ok(String::from_utf8(lines.into_inner().unwrap_or_default()).unwrap_or_default());
     }
@@ -112,13 +112,13 @@ pub fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<S
     Ok(format!("{table}\n"))
 }
 
-/// The mean over clients, each the mean over its tasks, of the last scores; none where none is defined.
+/// The mean over clients, each the mean over its tasks, of the last scores; `None` if none is defined.
 fn score(run: &Summary, of: impl Fn(&TaskHistory) -> Option<&MetricHistory>) -> Option<f64> {
     let last = |records: &Vec<TaskHistory>| mean(records.iter().filter_map(&of).filter_map(|course| course.last));
     mean(run.clients.values().filter_map(last))
 }
 
-/// The mean over the clients of a task of a metric's last value, as far as it is defined.
+/// The mean of a metric's last defined values over the clients of a task.
 fn last(
     records: &[TaskHistory],
     metric: &str,

@@ -1,4 +1,4 @@
-//! `fedplug plot`: its arguments.
+//! The arguments of `fedplug plot`.
 
 use std::path::PathBuf;
 
@@ -12,50 +12,51 @@ use crate::terminal::console::Console;
 
 #[derive(Debug, Args)]
 pub(super) struct Plot {
-    /// Run directories, folders that hold several, or any folders with event files below
+    /// Run directories, folders that contain several, or any folders with event files below them
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The scalars to draw, without the client: RMSE/local_test, Pearson/local_test_expression
+    /// The tag to draw, without the client: RMSE/local_test, Pearson/local_test_expression
     #[arg(long)]
     tag: String,
-    /// The folder for the pictures
+    /// The output folder
     #[arg(short, long, value_name = "DIR", default_value = "figures")]
     output: PathBuf,
-    /// Draw at each value the mean of it and those before it, at most so many in all; 1 draws the values alone
+    /// Draw the mean of each value and those before it, at most this many in all; 1 draws the values alone
     #[arg(long, value_name = "VALUES", default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
-    /// A title in the place of the client's name, or before it; an empty one leaves it away
+    /// A title that replaces the client's name, or precedes it; an empty one removes it
     #[arg(long)]
     title: Option<String>,
-    /// The size of each picture, in pixels of which 96 are an inch [default: 640x420; by the clients with --together]
+    /// The size of each picture, in pixels of 1/96 inch [default: 640x420; with --together it depends on the number of
+    /// clients]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     size: Option<Size>,
-    /// A name for a run in the legend, once for each, in their order
+    /// A name for a run in the legend; give one for each run, in order
     #[arg(long = "label", value_name = "NAME")]
     labels: Vec<String>,
-    /// Draw this client only, or `server`; may be given several times [default: all]
+    /// Draw only this client, or `server`; may be repeated [default: all]
     #[arg(long = "client", value_name = "NAME")]
     clients: Vec<String>,
-    /// Put all clients side by side into one picture
+    /// Draw all clients side by side in one picture
     #[arg(long)]
     together: bool,
     /// What the x axis shows
     #[arg(long, value_enum, default_value = "step")]
     x: XAxis,
-    /// Replace pictures that were drawn before; other files stay
+    /// Replace pictures drawn earlier; other files are kept
     #[arg(long)]
     force: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum XAxis {
-    /// The writer's own count: optimiser steps, or rounds at the server
+    /// The writer's own step count: optimiser steps, or rounds at the server
     Step,
     /// Time since the run's first value
     Time,
 }
 
-/// Reads `640x420`.
+/// Parses `640x420`.
 fn size(text: &str) -> Result<Size, String> {
     let side = |text: &str| text.parse().ok().filter(|side| (200..=10_000).contains(side));
     let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
@@ -64,7 +65,7 @@ fn size(text: &str) -> Result<Size, String> {
 }
 
 impl Plot {
-    /// Draws, and returns the files.
+    /// Draws the pictures and returns their files.
     pub(super) fn execute(self, console: &Console) -> Result<Vec<PathBuf>, CliError> {
         let options = Options {
             runs: self.runs,

@@ -1,11 +1,11 @@
-//! What a person reads when something could not be drawn.
+//! User-facing messages for plotting errors.
 
 use fedplug_plot::{Error, Problem};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::nearest;
 
-/// The failure of a command that draws.
+/// Converts a plotting error to the error of a command.
 pub(crate) fn failure(error: Error) -> CliError {
     let report = Diagnostic::new(error.to_string());
     match error {

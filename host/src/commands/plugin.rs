@@ -1,4 +1,4 @@
-//! `fedplug plugin` and `fedplug schema`: what writes, lists and shows plugins.
+//! `fedplug plugin` and `fedplug schema`.
 
 pub(super) mod inspect;
 pub(super) mod list;
@@ -14,78 +14,78 @@ use crate::commands::schema;
 use crate::error::CliError;
 use crate::plugins::KINDS;
 
-/// What can be done with plugins themselves.
+/// The subcommands of `fedplug plugin`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Write the crate of a new plugin: a small one that builds, passes its tests and runs in an experiment
+    /// Create a crate for a new plugin: a small one that builds, passes its tests and runs in an experiment
     ///
-    /// The folder KIND-NAME holds Cargo.toml, src/lib.rs with one component and its test, experiment.toml that runs it,
-    /// and README.md. What is there is never overwritten. The next commands go to stdout.
+    /// The folder KIND-NAME contains Cargo.toml, src/lib.rs with one component and its test, experiment.toml to run it,
+    /// and README.md. Existing files are never overwritten. The next commands go to stdout.
     New(New),
-    /// List the plugins that are found, folder by folder: which are used, shadowed, or cannot be loaded
+    /// List the plugins in each folder: which are used, shadowed, or cannot be loaded
     ///
-    /// The folders stand in the order in which they are looked through: --plugin-dir, `plugin-path` of the experiment,
-    /// the folders of FEDPLUG_PLUGIN_PATH, the folder of fedplug itself, and ../lib/fedplug beside it. The first library
-    /// of a kind and name is used. Each library is opened for this, which runs its code.
+    /// The folders are listed in search order: --plugin-dir, `plugin-path` of the experiment, the folders of
+    /// FEDPLUG_PLUGIN_PATH, the folder of the fedplug executable, and ../lib/fedplug relative to it. The first library
+    /// of a kind and name is used. Listing opens each library, which runs its code.
     List(List),
-    /// Show what a plugin is, and each key of its configuration with type, default, bounds and meaning
+    /// Show a plugin's details, and the type, default, bounds and meaning of each of its configuration keys
     Inspect(Inspect),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct New {
-    /// What it is
+    /// The kind of plugin
     #[arg(value_parser = kind())]
     kind: Kind,
-    /// The name that experiments will call it by: lowercase letters, digits and hyphens
+    /// The name of the plugin in experiments: lowercase letters, digits and hyphens
     name: String,
-    /// The folder to put the crate's folder in; made if it is not there
+    /// Where to create the crate's folder; created if necessary
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
-    /// Depend on plugin-api in this folder [default: that of the checkout which fedplug was built in]
+    /// Depend on plugin-api in this folder [default: that of the checkout that fedplug was built in]
     #[arg(long, value_name = "PATH")]
     plugin_api: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// An experiment whose `plugin-path` is looked through as well
+    /// An experiment whose `plugin-path` is searched as well
     file: Option<PathBuf>,
-    /// Look for plugins here first
+    /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
-    /// How the list is written
+    /// The output format
     #[arg(long, value_enum, default_value = "table")]
     format: list::Format,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// The path of a library, or a plugin's name
+    /// The path of a library, or the name of a plugin
     #[arg(value_name = "FILE_OR_NAME")]
     plugin: String,
-    /// Show the components of this kind only; of a name, find this kind's plugin
+    /// Show only components of this kind; with a name, find the plugin of this kind
     #[arg(long, value_parser = kind())]
     kind: Option<Kind>,
-    /// Look for plugins here first
+    /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
-    /// How it is written
+    /// The output format
     #[arg(long, value_enum, default_value = "text")]
     format: inspect::Format,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Schema {
-    /// The experiment, a TOML file; only its plugins' names need to be right
+    /// The experiment, a TOML file; only the names of its plugins must be valid
     file: PathBuf,
-    /// Look for plugins here first
+    /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
 }
 
 impl Command {
-    /// Does it, and gives what goes to stdout.
+    /// Runs the subcommand and returns the text for stdout.
     pub(super) fn execute(self) -> Result<String, CliError> {
         match self {
             Self::New(New { kind, name, output, plugin_api }) => {
@@ -98,7 +98,7 @@ impl Command {
 }
 
 impl Schema {
-    /// The schema, which goes to stdout.
+    /// The schema as text for stdout.
     pub(super) fn execute(self) -> Result<String, CliError> {
         schema::schema(&self.file, &self.plugin_dirs).map(|schema| format!("{schema:#}\n"))
     }
@@ -106,7 +106,7 @@ impl Schema {
 
 fn kind() -> impl TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(["model", "dataset", "aggregator", "filter"]).map(|word| {
-        // The parser before lets no other word pass.
+        // The parser above accepts only these words.
         KINDS.into_iter().find(|kind| kind.to_string() == word).unwrap_or(Kind::Model)
     })
 }

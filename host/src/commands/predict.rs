@@ -1,4 +1,4 @@
-//! Predictions of a trained model: rows in, the same rows with a column more for each task out.
+//! `fedplug predict`: copies the input rows and adds one column per task with the model's predictions.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -19,38 +19,38 @@ use crate::plugins::validate;
 use crate::setup::placement::Placement;
 use crate::terminal::console::Console;
 
-/// How many rows are held at a time. Predictions do not depend on it.
+/// The number of rows in memory at a time. Predictions do not depend on it.
 const ROWS: u64 = 1024;
 
-/// What is to be predicted, with what.
+/// The options of a prediction.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The directory of a run that is done.
+    /// The directory of a finished run.
     pub run: PathBuf,
-    /// The rows.
+    /// The file with the input rows.
     pub input: PathBuf,
-    /// The client whose own model predicts; the best global model without it, or the last of a run without reports.
+    /// Use this client's own model. By default, use the best global model, or the last one if the run has no reports.
     pub client: Option<String>,
-    /// The task whose best global model predicts, in the place of the one that is best over all tasks.
+    /// Use the global model that is best for this task and not the one that is best over all tasks.
     pub best_of: Option<String>,
-    /// The tasks to predict; all that the model has without any.
+    /// The tasks to predict; all tasks of the model if empty.
     pub tasks: Vec<String>,
-    /// The names that columns have in the input, by those that the dataset knows.
+    /// Pairs of column names: the one that the dataset expects, and the one in the input.
     pub columns: Vec<(String, String)>,
-    /// Where to compute.
+    /// The device to compute on.
     pub device: String,
-    /// How many threads may compute.
+    /// The maximum number of threads.
     pub threads: usize,
-    /// Folders to look for plugins in before all others.
+    /// Folders to search for plugins before all others.
     pub plugin_folders: Vec<PathBuf>,
 }
 
-/// What of a run's manifest predictions need.
+/// The parts of a run's manifest that predictions need.
 #[derive(Deserialize)]
 struct Manifest {
     tasks: Vec<TaskSpec>,
     clients: Vec<Client>,
-    /// Absent from runs of earlier versions.
+    /// Absent in runs of earlier versions.
     scales: Option<BTreeMap<String, Scale>>,
 }
 
@@ -60,11 +60,11 @@ struct Client {
     tasks: Vec<ClientTask>,
 }
 
-/// Predicts each row of the input and writes all that it says and the predictions as CSV, in the input's order. Predictions
-/// are in the targets' own units.
+/// Predicts each row of the input and writes the row with its predictions as CSV, in the order of the input.
+/// Predictions are in the units of the targets. Returns the number of rows.
 ///
 /// # Errors
-/// If the run, the rows or the output cannot be used.
+/// If the run or the input cannot be read, or the output cannot be written.
 pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> Result<u64, CliError> {
     let file = options.run.join("experiment.toml");
     let experiment = Experiment::read(&file, &renamed(&options.columns)).map_err(|failure| {
@@ -132,7 +132,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
             .and_then(|found| validate::predictions(task, rows, found))
             .map_err(wrong)?;
         let numbers = found.columns().flat_map(|(_, column)| match column {
-            // Where there is no number on purpose.
+            // In a nullable column, missing values are intentional.
             Column::Nullable(_) => Vec::new(),
             column => column.numbers(),
         });
@@ -144,7 +144,7 @@ pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> 
     write(&tasks, &mut next, predict, output)
 }
 
-/// The key of the dataset that says which columns have other names, for [`Experiment::read`].
+/// The `--set` argument that renames columns of the dataset, for [`Experiment::read`].
 fn renamed(columns: &[(String, String)]) -> Vec<String> {
     let text = |text: &String| serde_json::Value::from(text.as_str());
     let pairs: Vec<String> =
@@ -203,10 +203,11 @@ fn write(
     Ok(count)
 }
 
-/// Columns by their names in the file.
+/// Columns with their names in the file.
 type Cells<'a> = Vec<(&'a str, &'a Column)>;
 
-/// What the model reads, and what is written before the predictions: the file's own columns, or else the inputs.
+/// Splits a table into the model's inputs and the columns written before the predictions: the file's own columns, or
+/// the inputs if it has none.
 fn apart(table: &Table) -> Result<(Table, Cells<'_>), CliError> {
     let mut inputs = Table::new();
     for (name, column) in table.columns().filter(|(name, _)| cell_name(name).is_none()) {
@@ -227,8 +228,7 @@ fn manifest(run: &Path) -> Result<Manifest, CliError> {
         .map_err(|e| CliError::usage(Diagnostic::new(format!("{}: not a manifest of a run", path.display())).cause(e)))
 }
 
-/// The file of the model that is asked for, and the tasks that it has. Where no client has reported how good models are,
-/// the last global one is the result.
+/// The file of the requested model, and its tasks. If clients report no scores, the last global model is used.
 fn chosen(options: &Options, manifest: &Manifest, reports: bool) -> Result<(PathBuf, Vec<String>), CliError> {
     let Some(name) = &options.client else {
         let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
@@ -239,7 +239,7 @@ fn chosen(options: &Options, manifest: &Manifest, reports: bool) -> Result<(Path
                 return Err(CliError::usage(report.hint("without --best-of the last global model predicts")));
             }
             Some(task) if !tasks.contains(task) => return Err(unknown("task", task, &tasks)),
-            // The best of the only task is the best.
+            // With a single task, the best model overall is also the best for that task.
             Some(task) if tasks.len() > 1 => folder.extend(["tasks", task]),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! The data of an experiment as files, with pictures of how the clients share it: `fedplug prepare`.
+//! `fedplug prepare`: writing an experiment's data to files, with plots of its distribution over clients.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -25,13 +25,13 @@ mod output_folder;
 
 use self::output_folder::OutputFolder;
 
-/// The name of the pictures, without what follows the dot.
+/// The file name of the plots, without the extension.
 const PICTURE: &str = "client_sizes";
 
-/// Lets the dataset write its data into a folder, and draws the clients' sizes beside them. Returns the files.
+/// Lets the dataset write its data into a folder, and plots the clients' sizes. Returns the files.
 ///
 /// # Errors
-/// If the dataset's part of the experiment is wrong, the folder is in use, or a file cannot be written.
+/// If the dataset's part of the experiment is invalid, the folder is in use, or a file cannot be written.
 pub fn prepare(
     experiment: &Experiment,
     output: &Path,
@@ -64,10 +64,10 @@ pub fn prepare(
     let manifest = |files: &[PathBuf]| manifest(experiment, &used, &description, files);
     let (stems, pictures): (Vec<PathBuf>, Vec<Svg>) =
         pictures(experiment, &description).into_iter().map(|(stem, bars)| (stem, bars.draw())).unzip();
-    // They are drawn while the dataset writes, and written after it.
+    // The plots are drawn while the dataset writes, and saved afterwards.
     let (files, drawn) = std::thread::scope(|scope| {
         let drawing = scope.spawn(|| fedplug_plot::draw_all(&pictures));
-        // No client is at work meanwhile, so it may write on all cores.
+        // No client is working at this time, so the dataset may use all cores.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let files = dataset.prepare(place.part(), &ctx.clone().with_threads(cores));
         (files, drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -81,7 +81,8 @@ pub fn prepare(
     Ok(files)
 }
 
-/// A dataset's error, shown at its place, and for a dataset that prepares nothing what there is instead.
+/// A dataset's error with its position in the file. If the dataset does not support `prepare`, a hint names the
+/// alternative.
 fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> CliError {
     let unsupported = *error.kind() == ErrorKind::Unsupported;
     let report = setup::placed(experiment, used, error);
@@ -89,7 +90,7 @@ fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error
     CliError::usage(if unsupported { report.hint(hint) } else { report })
 }
 
-/// What the data were made of.
+/// The contents of `prepared.json`: what the data were made from.
 fn manifest(experiment: &Experiment, used: &LoadedPlugin, description: &Description, files: &[PathBuf]) -> Value {
     json!({
         "fedplug": env!("CARGO_PKG_VERSION"),
@@ -105,7 +106,7 @@ fn manifest(experiment: &Experiment, used: &LoadedPlugin, description: &Descript
     })
 }
 
-/// The pictures with their places: one of each task, and one of all.
+/// The plots with their paths: one for each task, and one for all.
 fn pictures(experiment: &Experiment, description: &Description) -> Vec<(PathBuf, Bars)> {
     let bars = |title: String, clients: Vec<&plugin_api::ClientSpec>, tasks: &[&str]| {
         let rows = |client: &plugin_api::ClientSpec, task: &str| {
@@ -150,7 +151,7 @@ mod tests {
     #[derive(serde::Deserialize, schemars::JsonSchema)]
     struct Empty {}
 
-    /// A dataset that prepares nothing, as the contract's defaults leave it.
+    /// A dataset without `prepare`, as in the trait's default.
     struct Bare;
 
     impl plugin_api::Dataset for Bare {

@@ -1,4 +1,4 @@
-//! A whole run: from an experiment to a directory of results.
+//! `fedplug run` and `fedplug check`: from an experiment to a directory of results.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -44,30 +44,30 @@ use results::{closing, save_clients, save_globals, summary as summarize};
 mod opening;
 mod results;
 
-/// How a run is to be made.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder that run directories stand in.
+    /// The parent folder of run directories.
     pub output: PathBuf,
-    /// What to do with a directory that exists.
+    /// What to do if the directory exists.
     pub existing: Existing,
-    /// Folders to look for plugins in before all others.
+    /// Folders to search for plugins before all others.
     pub plugin_folders: Vec<PathBuf>,
-    /// How much is shown.
+    /// The most detailed level of messages that is shown.
     pub level: Level,
 }
 
-/// Runs an experiment, and writes the table of results to stderr.
+/// Runs an experiment and writes the table of results to stderr.
 ///
 /// # Errors
-/// If anything is wrong with the experiment, or goes wrong on the way.
+/// If the experiment is invalid or the run fails.
 pub fn run(draft: Draft, options: &Options) -> Result<(), CliError> {
     let begun = Instant::now();
     let stop = Stop::on_signals()?;
     let console = Console::new(options.level);
     let mut warn = |line: &str| console.log(Level::Warn, line);
     if !draft.is_whole() {
-        // All that is wrong with it is reported together, and nothing is touched.
+        // Report all errors of the experiment together, and write nothing.
         return check(draft, options).map(drop);
     }
     let mut run_dir = RunDir::claim(&options.output, &draft.experiment.name, options.existing, &mut warn)?;
@@ -78,7 +78,7 @@ pub fn run(draft: Draft, options: &Options) -> Result<(), CliError> {
     })
 }
 
-/// The same in a directory that is this process's.
+/// Runs the experiment in a directory that this process has locked.
 fn run_in(
     run_dir: &mut RunDir,
     draft: Draft,
@@ -90,7 +90,7 @@ fn run_in(
     let (mut setup, withheld) = {
         let silent = services(&console, &stop.cancel, None, &notes, &journal::NONE, &draft.experiment);
         let setup = Setup::new(draft, &finder, &silent).and_then(|mut setup| {
-            // What components say of it they say again in the first round.
+            // Components repeat their messages in the first round, so only errors are shown here.
             let withheld = rehearse(&mut setup, &Console::new(Level::Error), &stop.cancel)?;
             Ok((setup, withheld))
         });
@@ -124,7 +124,8 @@ fn run_in(
     let plan = federation;
     let layout = Layout::of(&setup.initial);
     if matches!(plan.sampling(), Sampling::Poisson(probability) if probability < 1.0) {
-        // Else private parameters would leave as their holders take part, and the model would tell who did.
+        // Otherwise a private parameter would disappear from the global model once a client that holds it takes part,
+        // and the model would reveal who did.
         setup.initial.retain(|name, _| !withheld.contains(name));
     }
     let mut federation = Federation {
@@ -157,7 +158,7 @@ fn run_in(
     }
     federation.run()?;
     save_clients(&mut federation, run_dir)?;
-    // What goes wrong with an extra is told when all else is saved.
+    // A failure of an optional step is reported after everything else is saved.
     let (cross_site, mut late) = match plan.cross_site.then(|| cross_site::evaluate(&mut federation)).transpose() {
         Ok(table) => (table, None),
         Err(failure) if stop.asked() => return Err(failure),
@@ -166,14 +167,14 @@ fn run_in(
             (None, Some(failure))
         }
     };
-    // From here on clients give up what a checkpoint would hold, so it comes to its end.
+    // From here on clients release the state that a checkpoint would need, so the run can no longer be stopped.
     federation.stop_if_asked()?;
     federation.close();
     if plan.reports() {
         let mut predictions = predictions::Writer::new(run_dir, &setup.description.scales);
         match federation.evaluate(&mut predictions)? {
             None => predictions.finish()?,
-            // A file that lacks a client would look whole.
+            // A file without one of the clients would look complete.
             Some(failure) => {
                 drop(predictions);
                 late = late.or(Some(failure));
@@ -195,7 +196,7 @@ fn run_in(
     drop(setup.dataset);
     let filters = setup.filters.iter().map(|(_, used)| used);
     for LoadedPlugin { component, .. } in [&setup.model, &setup.data, &setup.aggregation].into_iter().chain(filters) {
-        // The results are written; whoever wrote the plugin may want to know.
+        // The results are written; plugin authors may want to know about this.
         for mishap in component.mishaps() {
             console.log(Level::Warn, &format!("{component:?}: {}", crate::plugins::validate::line(&mishap)));
         }
@@ -203,10 +204,10 @@ fn run_in(
     late.map_or(Ok(()), |failure| Err(failure.hint("everything else of the run is done and saved")))
 }
 
-/// Checks an experiment without training, and tells what would be run.
+/// Checks an experiment without training, and describes the run.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All errors of the experiment.
 pub fn check(draft: Draft, options: &Options) -> Result<String, CliError> {
     let stop = AtomicBool::new(false);
     let console = Console::new(options.level);
@@ -228,7 +229,8 @@ fn finder(experiment: &Experiment, options: &Options) -> Finder {
     Finder::new(&options.plugin_folders, &experiment.plugin_path)
 }
 
-/// A few rounds with the untrained model, of which nothing stays. Says which parameters clients keep to themselves.
+/// Plays a few rounds with the untrained model and discards the results. Returns the parameters that clients keep
+/// private.
 fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<BTreeSet<String>, CliError> {
     let notes = Notes::default();
     let services = services(console, stop, None, &notes, &journal::NONE, &setup.experiment);
@@ -255,12 +257,12 @@ fn services<'a>(
     }
 }
 
-/// After how long clients pause within a round, where the experiment does not count rounds.
+/// The time after which clients pause within a round, if checkpoints are not counted in rounds.
 fn pause_after(plan: &config::Federation) -> Option<Duration> {
     (plan.checkpoint_every == 0).then(|| Duration::from_secs(plan.checkpoint_after))
 }
 
-/// The checkpoint to go on from, if a run is to be resumed and had come so far; it must be the run that was begun.
+/// The checkpoint to resume from, if resuming was requested and there is one. The experiment must be unchanged.
 fn resume(
     run_dir: &RunDir,
     setup: &Setup,

@@ -1,7 +1,7 @@
-//! One JSON Schema for an experiment with the plugins that it names: `fedplug schema`.
+//! `fedplug schema`: one JSON Schema for an experiment and the plugins that it names.
 //!
-//! A table of a plugin is the plugin's own schema with the host's keys added to it, under `$defs` as `<kind>-<name>`;
-//! what that schema defines itself stands beside it as `<kind>-<name>-<definition>`.
+//! A plugin's table is the plugin's own schema plus the host's keys, under `$defs` as `<kind>-<name>`; the definitions
+//! of that schema are next to it, as `<kind>-<name>-<definition>`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ use crate::experiment::config;
 use crate::experiment::document::Document;
 use crate::plugins::Finder;
 
-/// The tables that hold one plugin each.
+/// The tables that name one plugin each.
 const TABLES: [(&str, Kind); 3] =
     [("dataset", Kind::Dataset), ("model", Kind::Model), ("aggregator", Kind::Aggregator)];
 
-/// The schema of the experiment in a file. Only the plugins' names are read of it, and where to look for them: the rest
-/// may be wrong or missing still. A table without a plugin's name may hold anything.
+/// The schema of the experiment in a file. Reads only the names of the plugins and their search path; the rest may
+/// still be invalid or missing. A table that names no plugin accepts anything.
 ///
 /// # Errors
 /// If the file is not TOML, or a plugin cannot be found.
@@ -61,7 +61,7 @@ pub fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, CliError
     Ok(schema)
 }
 
-/// The schemas of the plugins' tables, as they are made.
+/// The schemas of the plugins' tables collected so far.
 struct Tables<'a> {
     document: &'a Document,
     finder: &'a Finder,
@@ -70,7 +70,7 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The schema of the table at `way`, which may have these keys of the host's besides `plugin`, and must.
+    /// The schema of the table at `way`. `host` holds the host's keys besides `plugin`, all of which are required.
     fn table(&mut self, kind: Kind, way: &[String], host: &Value) -> Value {
         let mut host = host.as_object().cloned().unwrap_or_default();
         let pointer = format!("/{}/plugin", way.join("/"));
@@ -92,7 +92,7 @@ impl Tables<'_> {
         let profile = component.profile();
         host.shift_insert(0, "plugin".to_owned(), json!({ "const": name, "description": profile.about }));
         let mut title = format!("{kind}-{}", profile.name);
-        // Two names may stand for one component, such as its own and a path.
+        // Two names may refer to the same component, such as its name and a path.
         while self.defined.get(&title).is_some_and(|table| !names(table, name)) {
             title.push('_');
         }
@@ -102,7 +102,7 @@ impl Tables<'_> {
         self.define(&title, schema)
     }
 
-    /// Puts a whole schema under `$defs`, its own definitions beside it, and gives a reference to it.
+    /// Adds a schema to `$defs`, with its own definitions next to it, and returns a reference to it.
     fn define(&mut self, title: &str, mut schema: Value) -> Value {
         if let Value::Object(schema) = &mut schema {
             for key in ["$schema", "$id", "title"] {
@@ -118,7 +118,7 @@ impl Tables<'_> {
     }
 }
 
-/// Whether a table's schema is that for this plugin's name.
+/// Whether a table's schema was made for this plugin name.
 fn names(table: &Value, plugin: &str) -> bool {
     table.pointer("/properties/plugin/const").is_some_and(|name| name == plugin)
 }
@@ -130,10 +130,10 @@ fn described(mut schema: Value, about: Value) -> Value {
     schema
 }
 
-/// The schema with what it refers to at its root in the place of the reference, so that keys can be added to it.
+/// Replaces a reference at the root of the schema by its target, so that keys can be added.
 fn in_place(schema: &Value) -> Value {
     let mut schema = schema.clone();
-    // As deep as references can sensibly lead; a circle ends here too.
+    // A sensible limit for the depth of references; it also ends cycles.
     for _ in 0..8 {
         let Some(pointer) = schema.get("$ref").and_then(Value::as_str).and_then(|way| way.strip_prefix('#')) else {
             break;
@@ -147,8 +147,8 @@ fn in_place(schema: &Value) -> Value {
     schema
 }
 
-/// Adds keys to a table's schema: at its root, and wherever one of several forms of it admits no others. A root of one
-/// form that says nothing of other keys admits none from then on.
+/// Adds keys to a table's schema: at its root, and in every alternative that rejects other keys. If the root has no
+/// alternatives and does not mention other keys, it rejects them from then on.
 fn admit(schema: &mut Value, host: &Map<String, Value>, root: bool) {
     let Value::Object(schema) = schema else { return };
     let mut forms = false;
@@ -166,7 +166,7 @@ fn admit(schema: &mut Value, host: &Map<String, Value>, root: bool) {
         schema.insert("additionalProperties".to_owned(), Value::Bool(false));
     }
     let own = schema.shift_remove("properties").and_then(|own| own.as_object().cloned()).unwrap_or_default();
-    // The plugin's own key of that name never reaches it.
+    // A plugin never sees its own key of that name.
     let own = own.into_iter().filter(|(key, _)| !host.contains_key(key));
     let properties: Map<String, Value> = host.clone().into_iter().chain(own).collect();
     schema.insert("properties".to_owned(), properties.into());
@@ -178,7 +178,7 @@ fn admit(schema: &mut Value, host: &Map<String, Value>, root: bool) {
     }
 }
 
-/// Leads references within a schema to where it will stand: `#/$defs/<title>`, its definitions beside it.
+/// Rewrites references within a schema for its new location: `#/$defs/<title>`, with its definitions next to it.
 fn adopt(value: &mut Value, title: &str) {
     match value {
         Value::Array(list) => list.iter_mut().for_each(|item| adopt(item, title)),
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(table(plain), wanted);
         let empty = table(json!({ "type": "object" }));
         assert_eq!((&empty["additionalProperties"], &empty["required"]), (&json!(false), &json!(["plugin"])));
-        // A plugin that takes any key goes on taking it.
+        // A plugin that accepts any key still does.
         let open = table(json!({ "type": "object", "additionalProperties": { "type": "number" } }));
         assert_eq!(open["additionalProperties"], json!({ "type": "number" }));
     }

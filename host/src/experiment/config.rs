@@ -1,4 +1,4 @@
-//! An experiment: what the TOML file says, read and checked so far as the host can.
+//! An experiment: the contents of the TOML file, read and checked as far as the host can.
 
 use std::path::{Path, PathBuf};
 
@@ -15,37 +15,38 @@ pub use federation::{
 
 mod federation;
 
-/// The host's own keys, as they stand in the file. The plugins' tables stay values until the plugins read them.
+/// The host's own keys, as they appear in the file. The tables of the plugins remain values until the plugins read
+/// them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Raw {
-    /// Names the run and its directory: letters, digits, `-`, `_` and `.`.
+    /// The name of the run and its directory: letters, digits, `-`, `_` and `.`.
     #[schemars(extend("pattern" = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"))]
     name: String,
     /// The seed of all randomness.
     #[serde(default)]
     seed: u32,
-    /// Folders to look for plugins in, before the usual ones.
+    /// Folders to search for plugins before the default ones.
     #[serde(default)]
     plugin_path: Vec<PathBuf>,
     /// Rounds, epochs, devices.
     federation: Federation,
-    /// Which clients there are, and what data each has.
+    /// The clients and the data of each.
     #[expect(dead_code, reason = "only that it is a table; read on its own, so that its faults are told with others")]
     dataset: Map<String, Value>,
-    /// What the clients train.
+    /// The model that the clients train.
     #[expect(dead_code, reason = "as above")]
     model: Map<String, Value>,
-    /// How the clients' updates become the next global model.
+    /// How the clients' updates are combined into the next global model.
     #[expect(dead_code, reason = "as above")]
     aggregator: Map<String, Value>,
-    /// What changes messages on their way, in order.
+    /// The filters that change messages on their way, in order.
     #[serde(default)]
     #[expect(dead_code, reason = "as above")]
     filter: Vec<Map<String, Value>>,
 }
 
-/// Where a filter stands on a message's way.
+/// Where a filter processes messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FilterPosition {
@@ -59,30 +60,30 @@ pub enum FilterPosition {
     ClientInput,
 }
 
-/// The JSON Schemas of the host's own keys, in which the plugins' tables are any tables, and of a filter's place.
+/// The JSON Schemas of the host's own keys, which accept any table for a plugin, and of a filter's position.
 pub fn schemas() -> (Value, Value) {
     (schemars::schema_for!(Raw).to_value(), schemars::schema_for!(FilterPosition).to_value())
 }
 
-/// A plugin that the experiment names, with its own table.
+/// A plugin that the experiment names, and its table.
 #[derive(Clone, Debug)]
 pub struct PluginRef {
     /// The name, or the path of a library.
     pub plugin: String,
     /// The plugin's own keys.
     pub config: Value,
-    /// The way to its table in the file.
+    /// The path of its table in the file.
     pub table: Vec<String>,
 }
 
-/// An experiment whose host keys are in order.
+/// An experiment whose host keys are valid.
 #[derive(Clone, Debug)]
 pub struct Experiment {
-    /// Names the run.
+    /// The name of the run.
     pub name: String,
     /// The seed of all randomness.
     pub seed: u32,
-    /// Folders to look for plugins in.
+    /// Folders to search for plugins.
     pub plugin_path: Vec<PathBuf>,
     /// Rounds, epochs, devices.
     pub federation: Federation,
@@ -92,19 +93,19 @@ pub struct Experiment {
     pub model: PluginRef,
     /// The aggregator.
     pub aggregator: PluginRef,
-    /// The filters with their places, in the file's order.
+    /// The filters with their positions, in the order of the file.
     pub filters: Vec<(FilterPosition, PluginRef)>,
-    /// The file, for errors about the plugins' tables.
+    /// The file, for errors in the plugins' tables.
     pub document: Document,
 }
 
-/// An experiment as far as it can be read: what of the host's keys is wrong has its default, and is told. So what is
-/// wrong with the plugins' tables can be told as well.
+/// An experiment that may contain errors. Invalid host keys have their defaults and are listed in `reports`, so that
+/// errors in the plugins' tables can be reported together with them.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// The experiment.
     pub experiment: Experiment,
-    /// What is wrong with the host's keys.
+    /// The errors in the host's keys.
     pub reports: Vec<Diagnostic>,
 }
 
@@ -112,7 +113,7 @@ impl Draft {
     /// Reads a file and applies the `--set` arguments.
     ///
     /// # Errors
-    /// If the file cannot be read or is no TOML, or an argument is none.
+    /// If the file cannot be read or is not TOML, or an argument is invalid.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, CliError> {
         let mut document = Document::read(path)?;
         for argument in overrides {
@@ -121,15 +122,15 @@ impl Draft {
         Ok(Self::of(document))
     }
 
-    /// Whether nothing of the host's keys is wrong.
+    /// Whether all host keys are valid.
     pub fn is_whole(&self) -> bool {
         self.reports.is_empty()
     }
 
-    /// The experiment, if nothing of the host's keys is wrong.
+    /// The experiment, if all host keys are valid.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// All errors in the host's keys.
     pub fn whole(self) -> Result<Experiment, CliError> {
         if self.reports.is_empty() { Ok(self.experiment) } else { Err(CliError::usage(self.reports)) }
     }
@@ -151,7 +152,7 @@ impl Draft {
             reports.push(Diagnostic::from(error));
             Vec::new()
         });
-        // Even when something else is wrong, say what is wrong with the plugins' tables and the values too.
+        // Even if there are other errors, also report those in the plugins' tables and in the values.
         let table = |key: &str| document.value().get(key).and_then(Value::as_object).cloned();
         let mut choose = |key: &str| {
             table(key).and_then(|table| take_plugin(table, vec![key.to_owned()], &mut problems)).unwrap_or_else(nothing)
@@ -184,20 +185,20 @@ impl Experiment {
     /// Reads a file and applies the `--set` arguments.
     ///
     /// # Errors
-    /// If the file cannot be read, or a key of the host's is wrong: all of them at once.
+    /// If the file cannot be read, or any of the host's keys are invalid; reports all of them together.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, CliError> {
         Draft::read(path, overrides)?.whole()
     }
 
-    /// Makes an experiment of a parsed file.
+    /// Creates an experiment from a parsed file.
     ///
     /// # Errors
-    /// If a key of the host's is wrong.
+    /// If any of the host's keys are invalid.
     pub fn from_document(document: Document) -> Result<Self, CliError> {
         Draft::of(document).whole()
     }
 
-    /// The experiment as it is run: with the command line's changes and the host's defaults written out, as TOML.
+    /// The effective experiment as TOML, including the command line's overrides and the host's defaults.
     pub fn resolved(&self) -> String {
         let mut value = self.document.value().clone();
         value["seed"] = self.seed.into();
@@ -222,7 +223,7 @@ fn take_plugin(mut table: Map<String, Value>, way: Vec<String>, problems: &mut V
     None
 }
 
-/// A filter at each of the places that its table names.
+/// Creates a filter for each position that the table names.
 fn take_filter(
     mut table: Map<String, Value>,
     index: usize,
@@ -262,7 +263,7 @@ fn take_filter(
     choice.map(|choice| places.into_iter().map(|place| (place, choice.clone())).collect()).unwrap_or_default()
 }
 
-/// What the schema's pattern says of a run's name, in words.
+/// Describes in words how a run's name violates the schema's pattern.
 fn check_name(name: &str) -> Vec<Problem> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty() && !name.starts_with('.') && name.chars().all(plain) {

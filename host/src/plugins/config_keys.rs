@@ -1,35 +1,35 @@
-//! The keys of a plugin's table as a person reads them, from its JSON Schema.
+//! Human-readable descriptions of the keys of a plugin's table, from its JSON Schema.
 
 use serde_json::{Map, Value};
 
-/// How deep tables are followed into one another; what lies deeper, as in a schema that contains itself, is not shown.
+/// The maximum depth of nested tables. Deeper ones, as in a recursive schema, are not shown.
 const DEPTH: usize = 6;
 
 /// A key of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
-    /// Its name, dotted where it stands in a table of the table.
+    /// The name, dotted for keys of nested tables.
     pub name: String,
-    /// What it takes, with its bounds: `whole number from 1`, `text or list of text`.
+    /// The type with its bounds: `whole number from 1`, `text or list of text`.
     pub takes: String,
-    /// Its value where it is not given, as TOML; none where it has no default.
+    /// The default as TOML, if there is one.
     pub default: Option<String>,
-    /// Whether its table must have it.
+    /// Whether the key is required in its table.
     pub required: bool,
-    /// What it is.
+    /// The description.
     pub about: String,
-    /// The words that it takes, with what each means.
+    /// The accepted words, each with its meaning.
     pub words: Vec<(String, String)>,
 }
 
-/// The keys that a schema tells of, in its order, those of tables within right after the table's.
+/// The keys that a schema describes, in its order; keys of a nested table follow the key of that table.
 pub fn keys(schema: &Value) -> Vec<Key> {
     let mut keys = Vec::new();
     Reader { root: schema }.table(schema, "", DEPTH, &mut keys);
     keys
 }
 
-/// What a value may be.
+/// The values that a schema accepts.
 #[derive(Default)]
 struct Shape {
     /// The alternatives, in words.
@@ -42,7 +42,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The schema with what it refers to, its own words first.
+    /// Resolves the reference of a schema; the schema's own entries take precedence.
     fn resolved(&self, schema: &Value) -> Map<String, Value> {
         let mut schema = schema.as_object().cloned().unwrap_or_default();
         for _ in 0..DEPTH {
@@ -56,7 +56,7 @@ impl Reader<'_> {
         schema
     }
 
-    /// Adds the keys of a table whose way is `prefix`.
+    /// Adds the keys of the table at the dotted path `prefix`.
     fn table(&self, schema: &Value, prefix: &str, depth: usize, keys: &mut Vec<Key>) {
         let schema = self.resolved(schema);
         let required: Vec<&str> = list(&schema, "required").filter_map(Value::as_str).collect();
@@ -83,7 +83,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Adds the keys of the tables that a value may be or hold.
+    /// Adds the keys of nested tables that a value may be or contain.
     fn within(&self, schema: &Map<String, Value>, name: &str, depth: usize, keys: &mut Vec<Key>) {
         let Some(depth) = depth.checked_sub(1) else { return };
         self.table(&only(schema, &["properties", "required"]), &format!("{name}."), depth, keys);
@@ -98,7 +98,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Adds what a value of this schema may be.
+    /// Adds the values that a schema accepts.
     fn shape(&self, schema: &Map<String, Value>, depth: usize, shape: &mut Shape) {
         let Some(depth) = depth.checked_sub(1) else { return };
         if let Some(word) = schema.get("const") {
@@ -142,7 +142,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `list of text`.
+    /// Describes a list or table, such as `list of text`.
     fn many(&self, whole: &str, each: Option<&Value>, depth: usize) -> String {
         let mut shape = Shape::default();
         if let Some(each) = each {
@@ -164,7 +164,7 @@ fn only(schema: &Map<String, Value>, keys: &[&str]) -> Value {
     schema.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-/// ` from 1`, ` above 0 up to 1`; nothing where there are no bounds but those of the type.
+/// The bounds: ` from 1`, ` above 0 up to 1`; empty if there are none other than those of the type.
 fn range(schema: &Map<String, Value>) -> String {
     let bound = |key: &str, word: &str| schema.get(key).map(|value| format!(" {word} {}", toml(value)));
     let low = bound("minimum", "from").or_else(|| bound("exclusiveMinimum", "above")).unwrap_or_default();
@@ -172,14 +172,14 @@ fn range(schema: &Map<String, Value>) -> String {
     low + &high.or_else(|| bound("exclusiveMaximum", "below")).unwrap_or_default()
 }
 
-/// `, at least 1`.
+/// The bounds of a length: `, at least 1`.
 fn lengths(schema: &Map<String, Value>, min: &str, max: &str) -> String {
     let bound = |key: &str, word: &str| schema.get(key).map(|value| format!(", {word} {value}")).unwrap_or_default();
     let pattern = schema.get("pattern").filter(|_| min == "minLength").map(|p| format!(", like {}", toml(p)));
     bound(min, "at least") + &bound(max, "at most") + &pattern.unwrap_or_default()
 }
 
-/// `a, b or c`, each once.
+/// Joins words as `a, b or c`, without duplicates.
 fn spoken(words: &[String]) -> String {
     let mut once: Vec<&str> = Vec::new();
     for word in words {
@@ -194,14 +194,14 @@ fn spoken(words: &[String]) -> String {
     }
 }
 
-/// A description in one line; an empty line begins a new one.
+/// Joins the lines of a description; an empty line starts a new line.
 fn paragraph(description: Option<&Value>) -> String {
     let text = description.and_then(Value::as_str).unwrap_or_default();
     let lines = text.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A value as it would stand in the file.
+/// Formats a value as TOML.
 fn toml(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
@@ -210,7 +210,7 @@ fn toml(value: &Value) -> String {
             let entries: Vec<_> = entries.map(|(key, value)| format!("{key} = {}", toml(value))).collect();
             if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
         }
-        // A text in JSON is one in TOML too.
+        // A JSON string is also a TOML string.
         other => other.to_string(),
     }
 }
@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    /// A table with one of everything.
+    /// A table with one key of every sort.
     #[derive(Deserialize, JsonSchema)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     #[expect(dead_code, reason = "only its schema is read")]

@@ -1,7 +1,8 @@
-//! Whether the file of a library is whole. The dynamic loader maps what a file's headers promise, and where the file
-//! ends earlier, the process dies of SIGBUS when it touches what is not there.
+//! Checks that a library's file is complete. The dynamic loader maps the ranges in a file's headers; if the file is
+//! shorter, the process dies of SIGBUS on the first access past its end.
 //!
-//! This is for ELF, the format of Linux and its like. The loaders of macOS and Windows look themselves, and refuse.
+//! This is for ELF, the format of Linux and similar systems. The loaders of macOS and Windows check files themselves
+//! and reject incomplete ones.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,7 +13,7 @@ use object::{Endianness, ReadCache, ReadRef};
 
 use crate::error::Diagnostic;
 
-/// Refuses an ELF file that is shorter than its headers say. Anything else is for the loader to judge.
+/// Rejects an ELF file that is shorter than its headers state. Other files are left to the loader.
 pub(super) fn check(path: &Path) -> Result<(), Diagnostic> {
     let failed = |e: std::io::Error| Diagnostic::new("the library cannot be read").cause(e);
     let file = File::open(path).map_err(failed)?;
@@ -26,9 +27,9 @@ pub(super) fn check(path: &Path) -> Result<(), Diagnostic> {
     Err(Diagnostic::new("the library's file is cut short").cause(end).hint("build it or copy it again"))
 }
 
-/// Where the last thing ends that the headers name. `len` is where the file ends.
+/// The end of the last range that the headers name, in bytes. `len` is the length of the file.
 fn end<'a, R: ReadRef<'a>>(data: R, len: u64) -> object::Result<u64> {
-    // The class, 32 or 64 bits, is the byte after the magic number.
+    // The byte after the magic number is the class: 32 or 64 bits.
     match data.read_bytes_at(0, len.min(5)) {
         Ok([0x7f, b'E', b'L', b'F', 1]) => end_of::<FileHeader32<Endianness>, R>(data, len),
         Ok([0x7f, b'E', b'L', b'F', 2]) => end_of::<FileHeader64<Endianness>, R>(data, len),
@@ -41,7 +42,7 @@ fn end_of<'a, E: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(data: R, len: 
     let endian = header.endian()?;
     let table = |start: u64, count: u32, size: u16| start.saturating_add(u64::from(count) * u64::from(size));
     let segments = table(header.e_phoff(endian).into(), header.phnum(endian, data)?, header.e_phentsize(endian));
-    // How many sections there are may stand in the first of them.
+    // The number of sections may be stored in the first section header.
     let first = table(header.e_shoff(endian).into(), 1, header.e_shentsize(endian));
     let mut end = segments.max(first);
     if end > len {
@@ -67,7 +68,7 @@ fn end_of<'a, E: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(data: R, len: 
 mod tests {
     use super::*;
 
-    /// An ELF file of 32 or 64 bits, little or big endian, with one segment and one section that end at `end`.
+    /// An ELF file with 32 or 64 bits and little or big endian, with one segment and one section that end at `end`.
     fn elf(bits: u32, little: bool, end: u64) -> Vec<u8> {
         let mut bytes = vec![0x7f, b'E', b'L', b'F', if bits == 64 { 2 } else { 1 }, if little { 1 } else { 2 }, 1];
         bytes.resize(16, 0);
@@ -81,9 +82,9 @@ mod tests {
         };
         let word = bits as usize / 8;
         let (header, segment, section) = if bits == 64 { (64, 56, 64) } else { (52, 32, 40) };
-        // Kind, machine, version, entry point, and where segments and sections are listed.
+        // Type, machine, version, entry point, and the offsets of the program and section headers.
         put(&[(2, 3), (2, 62), (4, 1), (word, 0), (word, header), (word, header + segment)]);
-        // Flags and the sizes and counts of all headers.
+        // Flags, and the sizes and numbers of all headers.
         put(&[(4, 0), (2, header), (2, segment), (2, 1), (2, section), (2, 1), (2, 0)]);
         let (offset, size) = (header + segment + section, end - header - segment - section);
         if bits == 64 {
@@ -91,7 +92,7 @@ mod tests {
         } else {
             put(&[(4, 1), (4, offset), (4, 0), (4, 0), (4, size), (4, size), (4, 4), (4, 0)]);
         }
-        // Its name, kind and flags, address, place and size; the rest are zeros.
+        // Name, type, flags, address, offset and size; the rest is zero.
         put(&[(4, 0), (4, 1), (word, 0), (word, 0), (word, offset), (word, size)]);
         bytes.resize(end as usize, 0);
         bytes

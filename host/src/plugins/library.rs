@@ -1,4 +1,4 @@
-//! One library: opened for good, and asked what it offers.
+//! Opening a library, and asking it what it offers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use plugin_api::boundary::root::{self, LoadError};
 use super::elf;
 use crate::error::Diagnostic;
 
-/// A library that was opened.
+/// An open library.
 #[derive(Clone, Debug)]
 pub struct Library {
-    /// Where it lies.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it offers.
+    /// The plugin that it contains.
     pub plugin: Arc<Plugin>,
 }
 
 impl Library {
-    /// Opens the library at an absolute path. The report does not name it.
+    /// Opens the library at an absolute path. Errors do not repeat the path.
     pub(super) fn open(path: &Path) -> Result<Self, Diagnostic> {
         elf::check(path)?;
         let stamp = hold(path).map_err(|e| {
@@ -49,7 +49,8 @@ impl Library {
         Ok(Self { path: path.to_owned(), plugin: Arc::new(plugin) })
     }
 
-    /// Of each library that is not the file which the plugin was linked for, both files, in a sentence.
+    /// A sentence for each dependency that is loaded from another file than the one the plugin was linked with, naming
+    /// both files.
     pub fn strange(&self) -> Vec<String> {
         strange(&self.path)
     }
@@ -69,9 +70,9 @@ fn strange(_: &Path) -> Vec<String> {
     Vec::new()
 }
 
-/// Opens a library for good, and gives the version of plugin-api that it was built with, if it says. All its symbols
-/// are resolved now, so that a missing one is an error here and not a crash in the middle of a run, and none of them is
-/// seen by other libraries.
+/// Opens a library permanently and returns the version of plugin-api that it was built with, if it states one. Resolves
+/// all symbols immediately, so that a missing one is an error here and not a crash during a run, and hides them from
+/// other libraries.
 fn hold(path: &Path) -> Result<Option<String>, libloading::Error> {
     #[cfg(unix)]
     let library: libloading::Library = {
@@ -85,7 +86,7 @@ fn hold(path: &Path) -> Result<Option<String>, libloading::Error> {
     // SAFETY: every version of plugin-api exports these bytes under this name, and nothing else has it.
     let stamp = unsafe { library.get::<*const [u8; 32]>(root::STAMP_SYMBOL).ok().map(|stamp| **stamp) };
     let version = stamp.map(|stamp| String::from_utf8_lossy(&stamp).trim_end_matches('\0').to_owned());
-    // Unloading would pull the code from under objects, threads and thread-local destructors that still use it.
+    // Unloading would remove code that objects, threads and thread-local destructors still use.
     std::mem::forget(library);
     Ok(version)
 }

@@ -1,6 +1,6 @@
-//! Which files a plugin's libraries really are. On Linux two libraries of one soname are one: a plugin that was linked
-//! against the libtorch beside it gets another where another plugin, or `LD_LIBRARY_PATH`, brought one first. Then symbols may
-//! be missing, or numbers differ, and nothing would say why.
+//! Checks which files a plugin's dependencies are loaded from. On Linux, libraries with the same soname are loaded only
+//! once: a plugin that was linked with the libtorch next to it gets a different one if another plugin, or
+//! `LD_LIBRARY_PATH`, has loaded it first. Then symbols may be missing or results may differ, without any message.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,20 +11,20 @@ use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, FileHeader32, FileHeader64};
 use object::read::elf::FileHeader;
 use object::{Endianness, ReadCache, ReadRef};
 
-/// A library that is not the file which the plugin was linked for.
+/// A dependency that is loaded from a different file than the plugin was linked with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Strange {
-    /// The file in its place.
+    /// The file that is loaded.
     pub loaded: PathBuf,
-    /// The file where the plugin says that it is.
+    /// The file that the plugin refers to.
     pub wanted: PathBuf,
 }
 
-/// Those of the plugin in this file, if it is open, or as they would be found.
+/// The mismatched dependencies of a plugin: as they are loaded, or as they would be found if the plugin is not open.
 pub(super) fn strange(plugin: &Path) -> Vec<Strange> {
     let Ok(file) = File::open(plugin) else { return Vec::new() };
     let data = ReadCache::new(file);
-    // The class, 32 or 64 bits, is the byte after the magic number. What cannot be read, the loader will judge.
+    // The byte after the magic number is the class: 32 or 64 bits. The loader reports unreadable files.
     let dynamic = match data.read_bytes_at(0, 5) {
         Ok([0x7f, b'E', b'L', b'F', 1]) => Dynamic::of::<FileHeader32<Endianness>, _>(&data),
         Ok([0x7f, b'E', b'L', b'F', 2]) => Dynamic::of::<FileHeader64<Endianness>, _>(&data),
@@ -37,7 +37,7 @@ pub(super) fn strange(plugin: &Path) -> Vec<Strange> {
     dynamic.map(|dynamic| dynamic.strange(plugin, &mapped, &searched)).unwrap_or_default()
 }
 
-/// What a library says of the ones that it needs.
+/// The dynamic section of a library: its dependencies and search folders.
 #[derive(Default)]
 struct Dynamic {
     needed: Vec<PathBuf>,
@@ -69,7 +69,7 @@ impl Dynamic {
             let wanted = folders.iter().map(PathBuf::as_path).chain([beside]).map(|folder| folder.join(name));
             let wanted = wanted.filter_map(|path| path.canonicalize().ok()).next()?;
             let file = wanted.file_name();
-            // A mapped file has its real name, which may be longer than the one that is asked for.
+            // A mapped file has its real name, which may be longer than the requested one.
             let named = |path: &&&Path| path.file_name() == file || path.file_name() == name.file_name();
             let loaded = mapped.iter().find(named).map(|path| path.to_path_buf());
             let loaded = loaded.or_else(|| searched.iter().find_map(|folder| folder.join(name).canonicalize().ok()))?;
@@ -79,7 +79,7 @@ impl Dynamic {
     }
 }
 
-/// A folder of an rpath, in which `$ORIGIN` stands for that of the library.
+/// Replaces `$ORIGIN` in a folder of an rpath by the folder of the library.
 fn from_origin(folder: &Path, beside: &Path) -> PathBuf {
     ["$ORIGIN", "${ORIGIN}"]
         .iter()
@@ -112,7 +112,7 @@ mod tests {
             let strange = needs(folders).strange(&plugin, &[&other, &c10], &[]);
             assert_eq!(strange, [Strange { loaded: other.clone(), wanted: own.clone() }]);
         }
-        // Nothing is mapped yet, and it would be found there.
+        // Nothing is mapped yet; the library would be found in this folder.
         let strange = needs(&["$ORIGIN"]).strange(&plugin, &[], std::slice::from_ref(&there));
         assert_eq!(strange, [Strange { loaded: other, wanted: own }]);
     }

@@ -1,24 +1,24 @@
-//! What components give, looked at before it is used. Who writes a plugin is held to the contract by the compiler and by
-//! the testkit; what slips through both ends here, with a sentence, and not in a file of results.
+//! Validation of what components return, before it is used. The compiler and the testkit check most of a plugin's
+//! contract; the rest is validated here, so that a violation is an error message and not a wrong result.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use plugin_api::{ClientSpec, Column, DType, Error, Evaluation, Message, Params, Result, Table, Task, Tensor, Trained};
 
-/// The longest line and note that is shown, in bytes.
+/// The maximum length of a line or note that is shown, in bytes.
 const LONGEST_LINE: usize = 10_000;
 
-/// The longest tag of a scalar, in bytes.
+/// The maximum length of a scalar's tag, in bytes.
 const LONGEST_TAG: usize = 200;
 
-/// Above it aggregators could not tell counts apart, since they weigh by f64.
+/// The maximum count. Aggregators use f64 weights, which cannot represent all larger counts.
 const MOST: u64 = 1 << 53;
 
-/// The name and the number of rows of each task that a client was said to have.
+/// Checks a client's tasks against their description: names and numbers of rows.
 ///
 /// # Errors
-/// If it got others.
+/// If they differ from the description.
 pub fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>> {
     let described = client.tasks.iter().map(|task| (task.name.as_str(), task.train, task.test));
     let came = tasks.iter().map(|task| (task.spec.name.as_str(), task.train.rows(), task.test.rows()));
@@ -34,10 +34,10 @@ pub fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>> {
         .help("did the files change in between?"))
 }
 
-/// An answer for each task, in order, with each metric once.
+/// Checks that there is one evaluation per task, in order, without duplicate metrics.
 ///
 /// # Errors
-/// If they are others.
+/// If the evaluations do not match the tasks, or a metric appears twice.
 pub fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluation>> {
     let tasks: Vec<_> = tasks.iter().map(|task| &task.spec.name).collect();
     if !found.iter().map(|evaluation| &evaluation.task).eq(tasks.iter().copied()) {
@@ -52,10 +52,10 @@ pub fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluat
     Ok(found)
 }
 
-/// Columns with a prediction for each row, which can be written to a file of text.
+/// Checks that there is one prediction per row, in columns that can be written as text.
 ///
 /// # Errors
-/// If there are more or fewer rows, or none of such columns.
+/// If there are no columns, the number of rows differs, or a column cannot be written as text.
 pub fn predictions(task: &str, rows: &Table, found: Table) -> Result<Table> {
     let wrong = |what: String| Err(Error::other(format!("task `{task}`: {what}")));
     if found.columns().len() == 0 {
@@ -70,7 +70,7 @@ pub fn predictions(task: &str, rows: &Table, found: Table) -> Result<Table> {
     Ok(found)
 }
 
-/// Whether a column can stand in a file of text.
+/// Whether a column can be written as text.
 pub fn is_written(column: &Column) -> bool {
     match column {
         Column::Nullable(column) => is_written(column.values()),
@@ -79,10 +79,10 @@ pub fn is_written(column: &Column) -> bool {
     }
 }
 
-/// What was trained so far and in one more epoch.
+/// Adds the counts of another epoch.
 ///
 /// # Errors
-/// If it is more than anybody can have trained, or steps were taken on nothing.
+/// If the sum is impossibly large, or there are steps without examples.
 pub fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
     if more.steps > 0 && more.examples == 0 {
         return Err(Error::other(format!("`train` says that it took {} steps on no example", more.steps)));
@@ -97,10 +97,10 @@ pub fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
     }
 }
 
-/// What a filter left of a message.
+/// Checks what a filter returns.
 ///
 /// # Errors
-/// If there was something, and nothing is left.
+/// If the message was not empty before the filter and is empty now.
 pub fn filtered(was_empty: bool, message: Message) -> Result<Message> {
     if !was_empty && is_empty(&message) {
         let error = Error::other("nothing is left of the message");
@@ -109,23 +109,23 @@ pub fn filtered(was_empty: bool, message: Message) -> Result<Message> {
     Ok(message)
 }
 
-/// Whether a message says nothing at all.
+/// Whether a message has no content.
 pub fn is_empty(message: &Message) -> bool {
     message.params.is_empty() && message.extra.is_empty() && message.values.is_empty()
 }
 
-/// Types and shapes of the model's parameters, by name: what updates and global models have to fit in all rounds, also
-/// where a global model lacks what clients keep to themselves.
+/// Data types and shapes of the model's parameters, by name. Updates and global models must match it in all rounds,
+/// even if a global model lacks the parameters that clients keep private.
 #[derive(Clone, Debug, Default)]
 pub struct Layout(BTreeMap<String, (DType, Vec<usize>)>);
 
 impl Layout {
-    /// That of a complete model.
+    /// The layout of a complete model.
     pub fn of(params: &Params) -> Self {
         Self(params.iter().map(|(name, tensor)| (name.to_owned(), (tensor.dtype(), tensor.shape().to_vec()))).collect())
     }
 
-    /// An error unless the model has such a parameter.
+    /// Checks that the model has a parameter with this name, shape and, unless `any_type`, type.
     fn check(&self, name: &str, tensor: &Tensor, any_type: bool) -> Result<()> {
         match self.0.get(name) {
             None => Err(Error::tensor(name, "the model has no such parameter")),
@@ -141,12 +141,12 @@ fn fits(name: &str, tensor: &Tensor, (dtype, shape): (DType, &[usize]), any_type
     Err(Error::tensor(name, format!("is {tensor:?}, and {dtype}{shape:?} in the model")))
 }
 
-/// A client's update as the aggregator shall get it, after all filters. Where the aggregator's own filter may have
-/// `encoded` it, types are theirs to check.
+/// Checks a client's update after all filters, before the aggregator receives it. If `encoded`, the aggregator's own
+/// filter may have changed the types, so they are not checked.
 ///
 /// # Errors
-/// If it has no parameter, one that the model lacks or has in another shape or type, another tensor that is not as in the
-/// global model, or a value that is not finite.
+/// If it has no parameters, a parameter that the model lacks or has with another shape or type, another tensor that
+/// does not match the global model, or a value that is not finite.
 pub fn update(layout: &Layout, global: &Message, message: &Message, encoded: bool) -> Result<()> {
     if message.params.is_empty() {
         return Err(Error::other("it has no parameter"));
@@ -170,10 +170,11 @@ pub fn update(layout: &Layout, global: &Message, message: &Message, encoded: boo
     }
 }
 
-/// The next global model.
+/// Checks the next global model.
 ///
 /// # Errors
-/// If it has no parameter, one that the model lacks or has in another shape or type, or a value that is not finite.
+/// If it has no parameters, a parameter that the model lacks or has with another shape or type, or a value that is not
+/// finite.
 pub fn aggregated(layout: &Layout, next: Message) -> Result<Message> {
     if next.params.is_empty() && !layout.0.is_empty() {
         return Err(Error::other("`finish` gives a global model without parameters"));
@@ -187,17 +188,18 @@ pub fn aggregated(layout: &Layout, next: Message) -> Result<Message> {
     }
 }
 
-/// How many threads look for values that are not finite: between two clients' work, so as many as there are cores.
+/// The number of threads that search for values that are not finite. No client works at that time, so all cores are
+/// free.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A line as it is shown: cut if it is too long to be read.
+/// A line for display, truncated if it is too long.
 pub fn line(line: &str) -> Cow<'_, str> {
     cut(line, LONGEST_LINE, |rest| format!("… (cut, {rest} bytes more)"))
 }
 
-/// A tag as it is written: something, of moderate length, without control characters.
+/// A tag for writing: not empty, not too long, and without control characters.
 pub fn tag(tag: &str) -> Cow<'_, str> {
     if tag.is_empty() {
         return "untagged".into();
@@ -244,7 +246,7 @@ mod tests {
         let params = |all: &[(&str, Tensor)]| all.iter().cloned().collect::<Params>();
         let layout = Layout::of(&params(&[("w", f32s(&[0.0, 0.0])), ("head", f32s(&[0.0]))]));
         let control = params(&[("c", f32s(&[0.0]))]);
-        // The global model lacks the head, and no control variate is known yet to the first one.
+        // The global model lacks the head, and the first update has no control variate to match yet.
         let global =
             Message { params: params(&[("w", f32s(&[0.0, 0.0]))]), extra: control.clone(), ..Message::default() };
         let whole = params(&[("w", f32s(&[1.0, 2.0])), ("head", f32s(&[3.0]))]);

@@ -1,4 +1,4 @@
-//! Whether a run that is resumed is still the run that was begun: what its results depend on, then and now.
+//! Checking that a resumed run is unchanged: compares everything its results depend on.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
 use crate::setup::Setup;
 
-/// Keys that results do not depend on. Devices are compared by their kind, client by client.
+/// Keys that do not affect results. Devices are compared by type, client by client.
 const FREE: [&str; 7] = [
     "name",
     "plugin-path",
@@ -23,13 +23,13 @@ const FREE: [&str; 7] = [
 /// The key that a model may allow to change.
 const ROUNDS: &str = "federation.rounds";
 
-/// How many differences of one sort are named.
+/// The maximum number of differences of one sort that are listed.
 const NAMED: usize = 10;
 
-/// Compares what a run was begun with, its experiment and its manifest, with what it would go on with.
+/// Compares the experiment and the manifest that a run was started with to those it would be resumed with.
 ///
 /// # Errors
-/// If its results would not be those of a run that was not interrupted: all that differs.
+/// If the results would differ from those of an uninterrupted run; lists all differences.
 pub fn check(experiment: &str, then: &Value, setup: &Setup, now: &Value) -> Result<(), CliError> {
     let before = Document::parse("experiment.toml".to_owned(), experiment)?;
     let after = Document::parse("experiment.toml".to_owned(), &setup.experiment.resolved())?;
@@ -48,7 +48,7 @@ pub fn check(experiment: &str, then: &Value, setup: &Setup, now: &Value) -> Resu
     Err(CliError::usage(report.hint("resume it with what it was begun with, or start over with --force")))
 }
 
-/// The keys of the experiments whose values differ and matter.
+/// The keys of the experiments whose values differ and affect results.
 fn keys(then: &Value, now: &Value, model: &Profile, config: &Value) -> Vec<String> {
     let mut found = Vec::new();
     differences("", Some(then), Some(now), &mut found);
@@ -65,7 +65,7 @@ fn keys(then: &Value, now: &Value, model: &Profile, config: &Value) -> Vec<Strin
 
 type Difference<'v> = (String, Option<&'v Value>, Option<&'v Value>);
 
-/// The leaves that differ, with their keys.
+/// Collects the leaves that differ, with their keys.
 fn differences<'v>(key: &str, then: Option<&'v Value>, now: Option<&'v Value>, found: &mut Vec<Difference<'v>>) {
     let within = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
     if FREE.contains(&key) {
@@ -96,7 +96,7 @@ fn shown(value: Option<&Value>) -> String {
     }
 }
 
-/// Why results up to a round depend on how many rounds there are, unless the model says that they do not.
+/// Why results up to a round depend on the total number of rounds; `None` if the model states that they do not.
 fn depends_on_rounds(model: &Profile, config: &Value) -> Option<String> {
     let name = &model.name;
     let Some(conditions) = &model.extendable else {
@@ -112,7 +112,7 @@ fn depends_on_rounds(model: &Profile, config: &Value) -> Option<String> {
     })
 }
 
-/// The files that are others.
+/// The data files that differ.
 fn data(then: &Value, now: &Value) -> Vec<String> {
     let files = |sources: &Value| -> BTreeMap<String, String> {
         let text = |source: &Value, key: &str| source[key].as_str().unwrap_or_default().to_owned();
@@ -130,7 +130,7 @@ fn data(then: &Value, now: &Value) -> Vec<String> {
     some(paths.filter_map(change).collect(), "files")
 }
 
-/// The plugins that are others, and fedplug itself.
+/// The plugins that differ, including fedplug itself.
 fn plugins(then: &Value, now: &Value) -> Vec<String> {
     let mut found = Vec::new();
     if then["fedplug"] != now["fedplug"] {
@@ -157,7 +157,7 @@ fn plugins(then: &Value, now: &Value) -> Vec<String> {
     found
 }
 
-/// The clients that hold something else, or compute on another kind of device.
+/// The clients whose data or type of device differ.
 fn clients(then: &Value, now: &Value) -> Vec<String> {
     let list = |clients: &Value| clients.as_array().cloned().unwrap_or_default();
     let (then, now) = (list(then), list(now));
@@ -181,7 +181,7 @@ fn clients(then: &Value, now: &Value) -> Vec<String> {
     some(then.iter().zip(&now).filter_map(change).collect(), "clients")
 }
 
-/// The first of many, and how many more there are.
+/// The first `NAMED` items, and the number of the remaining ones.
 fn some(mut all: Vec<String>, what: &str) -> Vec<String> {
     if all.len() > NAMED {
         let more = all.len() - NAMED;

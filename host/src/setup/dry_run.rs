@@ -1,19 +1,22 @@
-//! Rounds before the first one: what does not go together is found before anything is trained.
+//! A dry run before the first round, called rehearsal in messages: finds components that do not fit together before
+//! anything is trained.
 //!
-//! All components but the dataset are made anew, do their part, and are dropped. Nothing is trained, so a rehearsal costs
-//! next to nothing where the run's first round may take hours:
+//! Creates new instances of all components except the dataset, runs them, and drops them. Nothing is trained, so a dry
+//! run costs almost nothing, while the first round of the run may take hours:
 //!
-//! - For each set of tasks that clients hold, one model is made (`Parts`). It gets the first global model, evaluates two
-//!   rows of one client's data, and says what it sends.
-//! - Each client's filters and the aggregator then work on that (`rounds`), with values moved a little, as by training.
-//!   Tensors of more than `MOST` elements are cut to their first rows, the same at both ends of every way. If that fails,
-//!   it is repeated with whole tensors, which decides: so nobody is told of a shape that no tensor has.
-//! - Clients with the same tasks send the same, so only the first of them goes through its filters, unless the aggregator
-//!   asks the clients.
-//! - There are two rounds, since the second one begins with what the aggregator made: the first round of the run, and the
-//!   first with other clients.
+//! - For each set of tasks that clients hold, one model is created (`Parts`). It receives the first global model,
+//!   evaluates two rows of one client's data, and sends its message.
+//! - The clients' filters and the aggregator process these messages (`rounds`), with values changed slightly, as by
+//!   training. Tensors of more than `MOST` elements are cut to their first rows, at the server and at the clients
+//!   alike. If that fails, the dry run is repeated with complete tensors, and only this result counts, so that no error
+//!   mentions the shape of a cut tensor.
+//! - Clients with the same tasks send the same message, so only the first of them applies its filters, unless the
+//!   aggregator queries the clients.
+//! - There are two rounds, because the second one starts from what the aggregator returned: the first round of the run,
+//!   and the first round with other clients.
 //!
-//! No scalar, note or progress is kept, and nothing is written. Where one part fails, those that do not depend on it go on.
+//! Scalars, notes and progress are discarded, and nothing is written. If one part fails, the parts that do not depend
+//! on it continue.
 
 mod rounds;
 mod understudy;
@@ -32,16 +35,16 @@ use crate::plugins::validate::{self, Layout};
 use crate::setup::Setup;
 use rounds::Stage;
 
-/// A tensor of more elements is cut.
+/// Tensors with more elements are cut.
 const MOST: usize = 256;
 
-/// How many rows a model evaluates.
+/// The number of rows that a model evaluates.
 const ROWS: usize = 2;
 
-/// Rehearses an experiment. Says which parameters the clients of these rounds kept to themselves.
+/// Performs a dry run of an experiment. Returns the parameters that the clients of these rounds kept private.
 ///
 /// # Errors
-/// All that went wrong, at its places in the file.
+/// All errors, with their positions in the file.
 pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeSet<String>, CliError> {
     let mut faults = Faults::default();
     let parts = Parts::new(setup, services, &mut faults);
@@ -64,7 +67,7 @@ pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeS
         };
         let evaluators = sampling::evaluators(clients, federation, services.seed);
         let mut all = of("global_test", evaluators);
-        // With other clients in every round, those of their own models cannot be watched.
+        // If other clients train in every round, metrics of the clients' own models cannot be watched.
         if federation.fraction >= 1.0 {
             all.extend(of("local_test", (0..clients).collect()));
         }
@@ -75,7 +78,7 @@ pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeS
     if reports.is_empty() { Ok(withheld) } else { Err(CliError::usage(reports)) }
 }
 
-/// What went wrong, and where: each thing once, for the first client that it happens to.
+/// The errors and where they occurred. Each error is listed once, for the first client affected.
 #[derive(Default)]
 struct Faults(Vec<(String, ComponentError)>);
 
@@ -94,13 +97,13 @@ impl Faults {
     }
 }
 
-/// What the clients' models do in a round.
+/// What the clients' models send and report in a round.
 struct Parts {
-    /// For each client, the number of its set of tasks.
+    /// For each client, the index of its set of tasks.
     of_client: Vec<usize>,
-    /// For each set of tasks, what a model that holds it sends; nothing of one that failed.
+    /// For each set of tasks, the message of a model that holds it; `None` if it failed.
     sent: Vec<Option<Message>>,
-    /// What each of these models reports; nothing of one that failed.
+    /// For each set of tasks, the reports of that model; `None` if it failed.
     evaluations: Vec<Option<Vec<Evaluation>>>,
 }
 
@@ -126,7 +129,7 @@ impl Parts {
     }
 }
 
-/// What a client's model sends and reports before it has trained.
+/// Creates a client's model, and returns what it sends and reports before training.
 fn lead(
     setup: &mut Setup,
     index: usize,
@@ -149,7 +152,7 @@ fn lead(
     act().map_err(|e| model.fault(e))
 }
 
-/// A few rows to evaluate: of those to test on, or where there are none of those to train on.
+/// Up to `ROWS` test rows, or training rows if there are none.
 fn sample(Task { spec, train, test }: Task) -> Task {
     let from = if test.rows() > 0 { &test } else { &train };
     let rows: Vec<usize> = (0..from.rows().min(ROWS)).collect();

@@ -1,4 +1,4 @@
-//! What a run is made of: `manifest.json` in its directory.
+//! The manifest of a run, `manifest.json` in its directory.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::setup::Setup;
 use crate::setup::selection::LoadedPlugin;
 
-/// What a run is made of, as far as results may depend on it, and what tells it from others.
+/// Everything that the results of a run may depend on, and what distinguishes the run from others.
 ///
 /// # Errors
 /// If a plugin's library cannot be read.
@@ -42,7 +42,7 @@ pub fn command_line() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
-/// A plugin's part of the manifest, with the SHA-256 of its library.
+/// A plugin's entry in the manifest, with the SHA-256 of its library.
 fn plugin(used: &LoadedPlugin) -> Result<Value, CliError> {
     let path = &used.library.path;
     let sum = sha256(path).map_err(|e| CliError::io(path, "read the plugin's library", &e))?;

@@ -1,8 +1,8 @@
-//! Which client computes where, and how many at once.
+//! Assigning clients to devices, and the number of clients that work at the same time.
 
 use crate::error::Diagnostic;
 
-/// Where the clients of a run compute.
+/// The devices of a run's clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// The device of each client.
@@ -12,8 +12,9 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Gives client k entry k of `wanted` modulo its length, where `auto` stands for the GPUs among `found`, or else
-    /// the CPU. `threads` is how many clients may work at the same time, 0 for what the machine can carry.
+    /// Assigns entry k of `wanted`, modulo its length, to client k. `auto` stands for the GPUs in `found`, or the CPU
+    /// if there are none. `threads` is the number of clients that may work at the same time; 0 chooses it from the
+    /// numbers of cores and devices.
     ///
     /// # Errors
     /// If a device is not among those that the model found.
@@ -38,7 +39,7 @@ impl Placement {
         }
         let devices: Vec<String> = (0..clients).map(|client| list[client % list.len()].to_owned()).collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        // A client on a GPU keeps a core busy only in between; a client on the CPU takes one for itself.
+        // A client on a GPU uses a core only part of the time; a client on the CPU uses one all the time.
         let carried =
             if devices.iter().all(|device| device == "cpu") { cores } else { list.len().max(cores.min(clients)) };
         let workers = if threads == 0 { carried } else { threads }.clamp(1, clients.max(1));

@@ -1,4 +1,4 @@
-//! The plugins that an experiment names: found, opened, and their tables checked.
+//! The plugins of an experiment: finding them, opening them, and checking their tables.
 
 use plugin_api::{Component, Context, Kind, Result};
 use serde_json::Value;
@@ -8,10 +8,10 @@ use crate::experiment::config::{Experiment, FilterPosition, PluginRef};
 use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::plugins::{Finder, Library};
 
-/// A plugin of the experiment, found and opened.
+/// A plugin of the experiment with its open library.
 #[derive(Clone, Debug)]
 pub struct LoadedPlugin {
-    /// What the experiment says of it.
+    /// The plugin's entry in the experiment.
     pub choice: PluginRef,
     /// Its library.
     pub library: Library,
@@ -20,7 +20,7 @@ pub struct LoadedPlugin {
 }
 
 impl LoadedPlugin {
-    /// What a manifest tells of it.
+    /// The plugin's entry in a manifest.
     pub fn manifest(&self) -> Value {
         let profile = self.component.profile();
         serde_json::json!({
@@ -31,13 +31,13 @@ impl LoadedPlugin {
         })
     }
 
-    /// Its fault, with its table.
+    /// Adds the plugin and its table to an error.
     pub fn fault(&self, error: plugin_api::Error) -> ComponentError {
         let who = format!("{} `{}`", self.component.profile().kind, self.choice.plugin);
         ComponentError::new(who, error).of_table(&self.choice.table)
     }
 
-    /// Calls it for the server, on a device.
+    /// Calls the plugin with a context for the server, on a device.
     pub(crate) fn with_line<R>(
         &self,
         services: &HostServices<'_>,
@@ -48,7 +48,7 @@ impl LoadedPlugin {
     }
 }
 
-/// Those of an experiment that could be opened.
+/// The plugins of an experiment that could be opened.
 pub(crate) struct Found {
     pub(crate) model: Option<LoadedPlugin>,
     pub(crate) dataset: Option<LoadedPlugin>,
@@ -57,10 +57,10 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Finds and opens all plugins, and lets each check its table; adds everything that is wrong to `reports`.
+    /// Finds and opens all plugins, and lets each check its table; adds all errors to `reports`.
     pub(crate) fn all(experiment: &Experiment, finder: &Finder, reports: &mut Vec<Diagnostic>) -> Self {
         let mut note = |kind, choice: &PluginRef| {
-            // What names no plugin is told of already.
+            // A missing name is already reported.
             let named = !choice.plugin.is_empty();
             let found = named.then(|| find(experiment, finder, kind, choice));
             found.and_then(|found| found.map_err(|found| reports.extend(found)).ok())
@@ -68,7 +68,7 @@ impl Found {
         let dataset = note(Kind::Dataset, &experiment.dataset);
         let model = note(Kind::Model, &experiment.model);
         let aggregator = note(Kind::Aggregator, &experiment.aggregator);
-        // A table that names several places is looked at once.
+        // A table that names several positions is checked once.
         let mut last: Option<(&[String], Option<LoadedPlugin>)> = None;
         let mut filters = Vec::new();
         for (place, choice) in &experiment.filters {
@@ -84,7 +84,7 @@ impl Found {
 /// Finds and opens one plugin, and lets it check its table.
 ///
 /// # Errors
-/// All that is wrong with the choice, at its place in the file.
+/// All errors, with their positions in the file.
 pub fn find(
     experiment: &Experiment,
     finder: &Finder,
@@ -105,7 +105,7 @@ pub fn find(
     Err(document.reports(&table, problems))
 }
 
-/// A plugin's error, shown at the key of its table that it speaks of, or at the table.
+/// A plugin's error, located at the key of its table that the error names, or at the table.
 pub fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> Diagnostic {
     used.fault(error).placed("", &experiment.document)
 }

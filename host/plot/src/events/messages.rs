@@ -1,7 +1,7 @@
-//! What a scalar needs of TensorBoard's messages: those of `event.proto`, `summary.proto` and `tensor.proto`, with the
-//! numbers that the fields have there. A reader of Protocol Buffers passes over fields that it does not know.
+//! The parts of TensorBoard's messages that a scalar needs, from `event.proto`, `summary.proto` and `tensor.proto`,
+//! with their field numbers. A Protocol Buffers reader skips unknown fields.
 
-/// An event: what was written at one time.
+/// An event: everything written at one time.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Event {
     #[prost(double, tag = "1")]
@@ -19,7 +19,7 @@ pub(super) struct Summary {
     pub(super) value: Vec<Value>,
 }
 
-/// A value and its tag. Boxes keep it small, since two bytes of a file can make one.
+/// A value and its tag. Boxes keep it small, because two bytes of a file can create one.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Value {
     #[prost(string, tag = "1")]
@@ -33,7 +33,7 @@ pub(super) struct Value {
 }
 
 impl Value {
-    /// The TensorBoard plugin that shows it; empty where the writer does not say.
+    /// The TensorBoard plugin that shows it; empty if the writer does not say.
     pub(super) fn plugin_name(&self) -> &str {
         let data = self.metadata.as_ref().and_then(|metadata| metadata.plugin_data.as_ref());
         data.map_or("", |data| &data.plugin_name)
@@ -54,7 +54,7 @@ pub(super) struct PluginData {
     pub(super) plugin_name: String,
 }
 
-/// `TensorProto`: its elements stand in `tensor_content` or in the field of their type.
+/// `TensorProto`. The elements are in `tensor_content` or in the field of their type.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Tensor {
     #[prost(int32, tag = "1")]
@@ -71,7 +71,7 @@ pub(super) struct Tensor {
     pub(super) int64_val: Vec<i64>,
 }
 
-/// `DataType`s, as [`Tensor::dtype`] has them.
+/// Values of `DataType`, as used in [`Tensor::dtype`].
 pub(super) const FLOAT: i32 = 1;
 pub(super) const DOUBLE: i32 = 2;
 pub(super) const INT32: i32 = 3;

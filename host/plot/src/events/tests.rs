@@ -49,18 +49,18 @@ fn of_a_step_that_was_written_again_the_later_value_stays() {
     assert_eq!(curves, curve(&[(1, 1.0), (2, 20.0), (3, 3.0), (4, 40.0)]));
 }
 
-/// A record whose checksums are right.
+/// A record with valid checksums.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &masked(&length).to_le_bytes(), data, &masked(data).to_le_bytes()].concat()
 }
 
-/// A record with a scalar.
+/// A record with one scalar.
 fn scalar(step: i64) -> Vec<u8> {
     record(&event(step, Value { simple_value: Some(0.5), ..value("x") }).encode_to_vec())
 }
 
-/// The steps that are read, and what is said of the rest, without the file's name.
+/// The steps that are read and the warnings, without the file's name.
 fn read(parts: &[Vec<u8>]) -> (Vec<i64>, Vec<String>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     parts.iter().for_each(|part| file.write_all(part).unwrap());
@@ -74,7 +74,7 @@ fn read_file(path: &Path) -> (Vec<i64>, Vec<String>) {
     (steps, warnings.iter().map(|line| line.split_once(": ").unwrap().1.to_owned()).collect())
 }
 
-/// A field of a length and so many bytes.
+/// A length-delimited field.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut field = vec![number << 3 | 2];
     prost::encoding::encode_varint(bytes.len() as u64, &mut field);
@@ -84,7 +84,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn messages_within_messages_cost_no_stack() {
     let refused = "the record at byte 0 is no TensorBoard event and is left out".to_owned();
-    // A hundred thousand times the start of a group that no version knows, closed again or not.
+    // A hundred thousand starts of a group with an unknown field number, with and without the matching ends.
     let open = vec![15 << 3 | 3; 100_000];
     let closed = [open.clone(), vec![15 << 3 | 4; 100_000]].concat();
     for data in [open, closed] {
@@ -92,7 +92,7 @@ fn messages_within_messages_cost_no_stack() {
         let next = scalar(1);
         assert_eq!(read(&[data, next]), (vec![1], vec![refused.clone()]));
     }
-    // Tensors in variants of tensors, which only a reader that knows them goes into.
+    // Tensors nested in variants of tensors; only a reader that knows variants recurses into them.
     let mut tensor = Vec::new();
     for _ in 0..10_000 {
         tensor = field(15, &field(3, &tensor));
@@ -106,17 +106,17 @@ fn a_length_is_not_believed() {
     for length in [LONGEST + 1, 1 << 40, u64::MAX - 3, u64::MAX] {
         let length = length.to_le_bytes();
         let head = [&length[..], &masked(&length).to_le_bytes()].concat();
-        // No such record is there, so a writer may still be at work on it.
+        // The file is shorter than this record, so a writer may still be working on it.
         assert_eq!(read(&[scalar(1), head, scalar(2)]), (vec![1], vec![]));
     }
-    // Within a message: a string, and packed numbers.
+    // Inside a message: a string, and packed numbers.
     for inner in [[0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f], [0x2a, 0xff, 0xff, 0xff, 0xff, 0x7f]] {
         let (steps, warnings) = read(&[record(&field(5, &field(1, &inner))), scalar(2)]);
         assert_eq!((steps, warnings.len()), (vec![2], 1));
     }
 }
 
-/// The file is sparse: 8 GiB that take no disk, and would not fit into the memory that is there for a test.
+/// The file is sparse: 8 GiB that take no disk space and would not fit into the memory of a test.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_record_that_is_longer_than_any_scalar_is_passed_over_unread() {
@@ -145,7 +145,7 @@ fn damage_is_told_and_what_can_be_read_is_read() {
     length[0] ^= 1;
     let told = at(len, "is damaged, and what follows cannot be read");
     assert_eq!(read(&[scalar(1), length, scalar(3)]), (vec![1], told));
-    // Cut off anywhere in the last record: it is still being written.
+    // Truncated anywhere in the last record: it is still being written.
     for cut in 0..len {
         assert_eq!(read(&[scalar(1), scalar(2)[..cut].to_vec()]), (vec![1], vec![]));
     }

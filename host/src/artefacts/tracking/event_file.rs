@@ -1,4 +1,4 @@
-//! A TensorBoard event file that is written.
+//! Writing a TensorBoard event file.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -11,10 +11,10 @@ use tensorboard_proto::event::Event;
 
 use crate::error::CliError;
 
-/// How many bytes of a client's events are put together before they are written.
+/// How many bytes of a client's events are buffered before they are written.
 const PIECE: usize = 1 << 16;
 
-/// Removes the event files of a run that were written after the checkpoint that it goes on from, which names the others.
+/// Removes the event files that a run wrote after the checkpoint it resumes from. `kept` lists the files to keep.
 pub(super) fn remove_others(run: &Path, kept: &BTreeMap<PathBuf, u64>) -> Result<(), CliError> {
     let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove events that come again", &e);
     let events = run.join("events");
@@ -38,26 +38,26 @@ pub(super) fn remove_others(run: &Path, kept: &BTreeMap<PathBuf, u64>) -> Result
     Ok(())
 }
 
-/// Whether this is the name of an event file that a run wrote.
+/// Whether this is the name of an event file written by a run.
 pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("events.out.tfevents.") && name.contains(".fedplug.")
 }
 
-/// A TensorBoard event file. It is open only while a piece is written: there may be more clients than files that a
-/// process may hold open.
+/// A TensorBoard event file. It is open only while a piece is written, because there may be more clients than file
+/// descriptors.
 pub(super) struct EventFile {
-    /// Where it lies.
+    /// The path of the file.
     pub(super) path: PathBuf,
-    /// Records that are not in the file yet.
+    /// Records that are not written yet.
     waiting: Vec<u8>,
-    /// With those that wait.
+    /// The length in bytes, including waiting records.
     pub(super) len: u64,
 }
 
 impl EventFile {
     pub(super) fn new(folder: &Path, time: f64) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        // TensorBoard reads the files of a folder in the order of their names; a resumed run's comes later.
+        // TensorBoard reads the files of a folder in the order of their names, so a resumed run's file must sort later.
         let mut number = 0;
         let path = loop {
             let path = folder.join(format!("events.out.tfevents.{:010}.fedplug.{number:04}", time as u64));

@@ -1,4 +1,4 @@
-//! What a plugin tells of itself: `fedplug plugin inspect`.
+//! `fedplug plugin inspect`: showing what a plugin says about itself.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::error::{CliError, Diagnostic};
 use crate::plugins::config_keys::{Key, keys};
 use crate::plugins::{Finder, Library};
 
-/// Columns of a description.
+/// The width of descriptions, in columns.
 const WIDTH: usize = 100;
 
-/// For whom it is written.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -24,10 +24,10 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Tells what the library is that a name or a path leads to, and what it offers, of one kind or of all.
+/// Describes the library with this name or path, and its components of one kind or of all kinds.
 ///
 /// # Errors
-/// If there is no such library, it cannot be opened, or the name alone does not say which of several is meant.
+/// If there is no such library, it cannot be opened, or the name is ambiguous.
 pub(crate) fn inspect(name: &str, kind: Option<Kind>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
     let finder = Finder::new(folders, &[]);
     let library = match kind {
@@ -107,7 +107,7 @@ fn tell(key: &Key, text: &mut String) {
     }
 }
 
-/// Breaks the lines of a text at words, each with an indent.
+/// Wraps a text at word boundaries and indents each line.
 fn wrap(lines: &str, indent: &str, text: &mut String) {
     for line in lines.lines() {
         let mut width = 0;

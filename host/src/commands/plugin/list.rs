@@ -1,4 +1,4 @@
-//! Which plugins are found where, and which of them are used: `fedplug plugin list`.
+//! `fedplug plugin list`: listing the plugins in each folder, and which of them are used.
 
 use std::env::consts::DLL_SUFFIX;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Experiment;
 use crate::plugins::{self, Finder, Library, named_by};
 
-/// How it is written.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -23,30 +23,30 @@ pub(crate) enum Format {
     Json,
 }
 
-/// A folder and what lies in it.
+/// A folder and its contents.
 #[derive(Serialize)]
 struct Folder {
     folder: PathBuf,
-    /// Who named it.
+    /// Where the folder comes from, such as the command line.
     from: String,
-    /// Why nothing is listed, where nothing can be.
+    /// Why nothing is listed, if the folder cannot be read.
     problem: Option<String>,
     libraries: Vec<Found>,
-    /// How many libraries are not named as a plugin's are, and are not opened.
+    /// The number of libraries that are not named like a plugin; they are not opened.
     others: usize,
 }
 
-/// A library that is named as a plugin's is.
+/// A library that is named like a plugin.
 #[derive(Serialize)]
 struct Found {
     file: String,
-    /// What its file's name says that it is.
+    /// The kind according to the file name.
     kind: plugin_api::Kind,
     name: String,
     version: Option<String>,
     interface: Option<String>,
     components: Vec<Offer>,
-    /// Why it cannot be loaded.
+    /// Why it cannot be loaded, if it cannot.
     problem: Option<String>,
 }
 
@@ -56,16 +56,16 @@ struct Offer {
     kind: plugin_api::Kind,
     name: String,
     about: String,
-    /// Whether it is the one that its name stands for in an experiment.
+    /// Whether its name refers to this component in an experiment.
     used: bool,
-    /// Why not.
+    /// Why it is not used.
     note: String,
 }
 
-/// Lists the plugins of each folder in which they are looked for, in that order.
+/// Lists the plugins of each search folder, in search order.
 ///
 /// # Errors
-/// If the experiment cannot be read. A library that cannot be loaded is told in its place.
+/// If the experiment cannot be read. A library that cannot be loaded is listed with its problem.
 pub(crate) fn list(file: Option<&Path>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
     let of_file = file.map(|file| Experiment::read(file, &[])).transpose()?.map(|read| read.plugin_path);
     let finder = Finder::new(folders, &of_file.unwrap_or_default());
@@ -116,7 +116,7 @@ fn look(finder: &Finder, folder: &plugins::Folder, seen: &mut Vec<PathBuf>) -> F
     entry
 }
 
-/// The names of all shared libraries in a folder, sorted.
+/// The file names of all shared libraries in a folder, sorted.
 fn files(folder: &Path) -> std::io::Result<Vec<String>> {
     let entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
     let libraries = entries.into_iter().filter(|entry| entry.path().is_file());
@@ -136,7 +136,7 @@ fn library(finder: &Finder, folder: &Path, file: String, kind: plugin_api::Kind,
             found.interface = Some(library.plugin.about.interface.clone());
         }
         Err(report) => {
-            // The folder stands above the table, and the file in it.
+            // The table already shows the folder and the file.
             let line = report.line();
             found.problem = Some(line.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&line).to_owned());
         }

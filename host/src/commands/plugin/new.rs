@@ -1,6 +1,6 @@
-//! The crate of a new plugin: `fedplug plugin new`.
+//! `fedplug plugin new`: creating a crate for a new plugin.
 //!
-//! The files are templates beside this one, in which `{{name}}` and the like stand for what is chosen.
+//! The files are templates next to this one, with placeholders such as `{{name}}`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,24 +17,24 @@ const IGNORE: &str = include_str!("new/ignore");
 const EXPERIMENT: &str = include_str!("new/experiment.toml");
 const DATA: &str = include_str!("new/data.csv");
 
-/// The plugin to make.
+/// The plugin to create.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// What it is.
+    /// The kind of plugin.
     pub kind: Kind,
-    /// Its name.
+    /// The name of the plugin.
     pub name: String,
-    /// The folder that its folder will stand in.
+    /// The parent of the new folder.
     pub output: PathBuf,
-    /// The folder of plugin-api; without it that of the checkout which this program was built in.
+    /// The folder of plugin-api; by default the one in the checkout that this program was built in.
     pub plugin_api: Option<PathBuf>,
 }
 
-/// Makes the folder `<kind>-<name>` with a small whole plugin. Returns what there is to tell: the files, and what to do
-/// with them.
+/// Creates the folder `<kind>-<name>` with a small but complete plugin. Returns a message with the files and the next
+/// commands.
 ///
 /// # Errors
-/// If the name cannot name a plugin, the folder is there already, or a file cannot be written.
+/// If the name is not valid for a plugin, the folder already exists, or a file cannot be written.
 pub(crate) fn new(options: &Options) -> Result<String, CliError> {
     let Options { kind, name, output, .. } = options;
     check_name(*kind, name).map_err(CliError::usage)?;
@@ -92,7 +92,7 @@ fn put(text: &str, word: &str, with: &str) -> String {
     text.replace(&format!("{{{{{word}}}}}"), with)
 }
 
-/// A name that can name a crate, and a library's file that leads back to it.
+/// Checks that the name is valid for a crate, and that the library's file name leads back to it.
 fn check_name(kind: Kind, name: &str) -> Result<(), Diagnostic> {
     let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.split('-').all(part) {
@@ -106,10 +106,10 @@ fn check_name(kind: Kind, name: &str) -> Result<(), Diagnostic> {
     }
 }
 
-/// The package that authors depend on, in whose folder the test kit has its own.
+/// The package that plugin authors depend on; the test kit is in a folder below it.
 const PACKAGE: &str = "fedplug-plugin-api";
 
-/// Where the manifest takes plugin-api and the test kit from: folders, as long as no registry has them.
+/// The sources of plugin-api and the test kit for the manifest: paths, until a registry has them.
 fn dependencies(folder: Option<&Path>) -> Result<[String; 2], Diagnostic> {
     let folder = match folder {
         Some(folder) => folder.to_owned(),
@@ -126,7 +126,7 @@ fn dependencies(folder: Option<&Path>) -> Result<[String; 2], Diagnostic> {
     Ok([path(folder.clone())?, path(folder.join("testkit"))?])
 }
 
-/// An error unless a folder has the package that authors depend on.
+/// Checks that a folder contains the package that plugin authors depend on.
 fn is_plugin_api(folder: &Path) -> Result<(), String> {
     let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).map_err(|e| e.to_string())?;
     let manifest: Value = toml::from_str(&manifest).map_err(|e| e.message().to_owned())?;
@@ -137,7 +137,8 @@ fn is_plugin_api(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// The folder of plugin-api beside the folder that this program was built in: above the program, or where its source lay.
+/// The folder of plugin-api in the checkout that this program was built in: found relative to the program, or to its
+/// source.
 fn checkout() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -145,7 +146,7 @@ fn checkout() -> Option<PathBuf> {
     above.find_map(|folder| Some(folder.join("plugin-api")).filter(|folder| is_plugin_api(folder).is_ok()))
 }
 
-/// The check of the new plugin by the test kit.
+/// The test kit's check for a plugin of this kind.
 fn check(kind: Kind) -> &'static str {
     match kind {
         Kind::Model => "testkit::check_model(&component(), &json!({}), &testkit::tasks(&[\"a\", \"b\"])).assert();",
@@ -155,7 +156,7 @@ fn check(kind: Kind) -> &'static str {
     }
 }
 
-/// An experiment with the new plugin among those that come with fedplug.
+/// An experiment with the new plugin; the other plugins are those that come with fedplug.
 fn experiment(new: Kind) -> String {
     let flab = "plugin = \"flab\"\nroot = \"data\"\ntasks = [\"binding\"]\nclients = { count = 3, alpha = 10.0 }";
     let tables = [
@@ -182,7 +183,7 @@ mod tests {
         for name in ["", "My-median", "my_median", "2nd", "-a", "a-", "a--b", "a/b", "..", "über", "aggregator-x"] {
             assert!(check_name(Kind::Aggregator, name).is_err(), "{name}");
         }
-        // No other kind's word is in the way.
+        // Words of other kinds are allowed.
         assert!(check_name(Kind::Filter, "model-size").is_ok());
     }
 }

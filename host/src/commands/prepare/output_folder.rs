@@ -1,7 +1,7 @@
-//! The folder that data are prepared in.
+//! The output folder of `fedplug prepare`.
 //!
-//! They are written into a folder within it, and take the place of what was prepared before once they are whole. Only
-//! files that an earlier `prepared.json` names are replaced, and no link is followed.
+//! Files are first written to a temporary folder inside it and moved into place once all are complete. Only files
+//! listed in an earlier `prepared.json` are replaced, and links are never followed.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -10,25 +10,24 @@ use serde_json::Value;
 
 use crate::error::{CliError, Diagnostic};
 
-/// The file that tells a folder of prepared data from any other.
+/// The file that marks a folder of prepared data.
 const MANIFEST: &str = "prepared.json";
 
-/// The folder in which data are before they are whole.
+/// The temporary folder for incomplete data.
 const PART: &str = "prepare.part~";
 
-/// A folder that data are prepared in. What is not finished goes when it is dropped.
+/// An output folder for prepared data. Dropping it removes incomplete data.
 #[derive(Debug)]
 pub(super) struct OutputFolder {
     folder: PathBuf,
     part: PathBuf,
-    /// What was prepared here before, within the folder.
+    /// The files of an earlier preparation, relative to the folder.
     earlier: BTreeSet<PathBuf>,
     made: bool,
 }
 
 impl OutputFolder {
-    /// Makes the folder, or takes the one that is there, if it is empty or holds what was prepared before and shall be
-    /// replaced.
+    /// Creates the folder, or opens an existing one that is empty or, with `force`, contains data prepared earlier.
     pub(super) fn open(folder: &Path, force: bool) -> Result<Self, CliError> {
         let shown = folder.display();
         let names = match std::fs::read_dir(folder) {
@@ -53,7 +52,7 @@ impl OutputFolder {
         }
         let part = folder.join(PART);
         let made = !folder.exists();
-        // Left by a command that was interrupted.
+        // Remains of an interrupted command.
         clear(&part)?;
         std::fs::create_dir_all(&part).map_err(|e| CliError::io(&part, "make the folder", &e))?;
         Ok(Self { folder: folder.to_owned(), part, earlier: earlier.unwrap_or_default(), made })
@@ -64,8 +63,8 @@ impl OutputFolder {
         &self.part
     }
 
-    /// Puts what was written into the place of what was there before, with a manifest of it; returns the files, those
-    /// that were `told` first.
+    /// Replaces the earlier data with the new files and writes a manifest; returns the files, starting with those in
+    /// `told`.
     pub(super) fn finish(
         self,
         told: Vec<PathBuf>,
@@ -79,14 +78,15 @@ impl OutputFolder {
         files.extend(written.iter().filter_map(|path| within(path)).filter(|path| !known.contains(path)));
         files.iter().try_for_each(|file| self.is_free(file))?;
 
-        // Until all is in its place the manifest names both, so that an interrupted command leaves nobody's file.
+        // Until every file is in place, the manifest lists old and new files, so that an interrupted command leaves no
+        // unlisted file.
         let both: BTreeSet<PathBuf> = self.earlier.iter().chain(&files).cloned().collect();
         self.write(manifest(&both.into_iter().collect::<Vec<_>>()))?;
         for file in &self.earlier {
             let path = self.folder.join(file);
             if is_file(&path) && self.linked(file).is_none() {
                 std::fs::remove_file(&path).map_err(|e| CliError::io(&path, "remove what was prepared before", &e))?;
-                // Only empty ones go.
+                // Removes empty folders only.
                 let above = file.ancestors().skip(1).filter(|above| *above != Path::new(""));
                 let _ = above.map(|above| std::fs::remove_dir(self.folder.join(above))).find(Result::is_err);
             }
@@ -103,7 +103,7 @@ impl OutputFolder {
         Ok(files.iter().map(|file| self.folder.join(file)).collect())
     }
 
-    /// Refuses to write over what is somebody else's.
+    /// Refuses to overwrite files that fedplug did not prepare.
     fn is_free(&self, file: &Path) -> Result<(), CliError> {
         if let Some(link) = self.linked(file) {
             let report = Diagnostic::new(format!("{}: is a link, so nothing is written through it", link.display()));
@@ -118,14 +118,14 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// The first link on the way to a file.
+    /// The first link among the parent folders of a file.
     fn linked(&self, file: &Path) -> Option<PathBuf> {
         let above = file.ancestors().skip(1).filter(|above| *above != Path::new(""));
         above.map(|above| self.folder.join(above)).find(|above| above.is_symlink())
     }
 
     fn write(&self, manifest: Value) -> Result<(), CliError> {
-        // Not forced onto the disk: the data beside it are not either, and can be prepared again.
+        // Not synced: the data next to it are not either, and can be prepared again.
         let (path, part) = (self.folder.join(MANIFEST), self.part.join(MANIFEST));
         std::fs::write(&part, format!("{manifest:#}\n"))
             .and_then(|()| std::fs::rename(&part, &path))
@@ -137,7 +137,7 @@ impl Drop for OutputFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.part);
         if self.made {
-            // Only if nothing was prepared in it.
+            // Removes the folder only if it is empty.
             let _ = std::fs::remove_dir(&self.folder);
         }
     }
@@ -147,7 +147,7 @@ fn is_file(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|data| data.is_file())
 }
 
-/// The files within a folder that an earlier command prepared, by its manifest.
+/// The files that an earlier command prepared in a folder, according to its manifest.
 fn earlier(folder: &Path) -> Option<BTreeSet<PathBuf>> {
     let manifest: Value = serde_json::from_str(&std::fs::read_to_string(folder.join(MANIFEST)).ok()?).ok()?;
     let ours = manifest["fedplug"].is_string() && manifest["interface"].is_string() && manifest["plugin"].is_object();
@@ -156,7 +156,7 @@ fn earlier(folder: &Path) -> Option<BTreeSet<PathBuf>> {
     Some(files.iter().filter_map(|file| file.as_str().map(PathBuf::from)).filter(within).collect())
 }
 
-/// All files below a folder, in the order of their names.
+/// All files below a folder, sorted by name.
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     let mut entries = std::fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
@@ -166,7 +166,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes the folder of an interrupted command.
+/// Removes the temporary folder of an interrupted command.
 fn clear(part: &Path) -> Result<(), CliError> {
     match std::fs::remove_dir_all(part) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -213,7 +213,7 @@ mod tests {
         assert!(prepare(&path, &["tm/train.csv"], false).unwrap_err().to_string().contains("holds prepared data"));
         prepare(&path, &["tm/train.csv"], true).unwrap();
         assert_eq!(names(&path), [MANIFEST, "tm/notes.txt", "tm/train.csv"]);
-        // A file of somebody else's is not written over.
+        // Files that fedplug did not prepare are not overwritten.
         let failure = prepare(&path, &["tm/notes.txt"], true).unwrap_err();
         assert!(failure.to_string().contains("was not prepared by fedplug"), "{failure}");
         assert_eq!(std::fs::read_to_string(path.join("tm/notes.txt")).unwrap(), "mine");
@@ -231,7 +231,7 @@ mod tests {
         std::fs::write(place.part().join("half.csv"), "").unwrap();
         drop(place);
         assert_eq!(names(&path), ["a.csv", MANIFEST]);
-        // Killed in the middle: the next one clears up.
+        // After a kill, the next command cleans up.
         std::fs::create_dir_all(path.join(PART)).unwrap();
         std::fs::write(path.join(PART).join("half.csv"), "").unwrap();
         prepare(&path, &["b.csv"], true).unwrap();

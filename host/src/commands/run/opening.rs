@@ -1,4 +1,4 @@
-//! What is said before a run begins.
+//! Messages before a run starts.
 
 use plugin_api::{Level, Sampling, Seed};
 
@@ -7,7 +7,7 @@ use crate::federation::sampling::{evaluators, select};
 use crate::setup::Setup;
 use crate::terminal::console::Console;
 
-/// Warns of tasks that no client has that evaluates: they have no best model, and no part in the score.
+/// Warns of tasks that no evaluating client has: they have no best model and do not count towards the score.
 pub(super) fn tell_unjudged(setup: &Setup, console: &Console) {
     let Setup { experiment, description, .. } = setup;
     let judges = evaluators(description.clients.len(), &experiment.federation, Seed::new(u64::from(experiment.seed)));
@@ -20,7 +20,7 @@ pub(super) fn tell_unjudged(setup: &Setup, console: &Console) {
     }
 }
 
-/// The line that a run begins with.
+/// The first line of a run.
 pub(super) fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {
     let Setup { experiment, plan, .. } = setup;
     let clients = setup.description.clients.len();

@@ -1,4 +1,4 @@
-//! What a run leaves at its end: models, summary, closing lines.
+//! The results of a run: models, summary, final messages.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use crate::federation::services::{CallScope, ComponentError};
 use crate::federation::summary::{ScoredModel, Summary};
 use crate::setup::LoadedPlugin;
 
-/// Of how many tasks the closing lines name the best model.
+/// The maximum number of tasks whose best model is listed at the end.
 const MOST_TASKS: usize = 12;
 
-/// Writes each client's own complete model, before the last global one replaces the shared part.
+/// Writes each client's own complete model, before the last global model replaces the shared part.
 pub(super) fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(), CliError> {
     let (services, policy) = (federation.services, federation.plan.on_client_failure);
     for place in 0..federation.clients.len() {
@@ -42,7 +42,7 @@ pub(super) fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) ->
     Ok(())
 }
 
-/// Writes the last global model, the best, and of several tasks the best for each.
+/// Writes the last global model, the best one, and the best one for each task if there are several.
 pub(super) fn save_globals(
     federation: &mut Federation<'_>,
     model: &LoadedPlugin,
@@ -89,7 +89,7 @@ pub(super) fn save_globals(
     Ok(())
 }
 
-/// Lets a model write its field's formats into `folder/export`; no folder stays where it writes none.
+/// Lets a model write its domain's formats to `folder/export`. The folder is removed if the model writes none.
 fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, CliError>) -> Result<(), CliError> {
     let to = folder.join("export");
     std::fs::create_dir_all(&to).map_err(|e| CliError::io(&to, "make the folder", &e))?;
@@ -99,7 +99,7 @@ fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, CliErr
     Ok(())
 }
 
-/// What the run came to, for `summary.json`.
+/// The contents of `summary.json`.
 pub(super) fn summary(federation: &Federation<'_>, name: &str, score_name: Option<&str>, seconds: f64) -> Summary {
     let Ranking { overall, tasks } = federation.best.ranking().clone();
     Summary {
@@ -118,7 +118,7 @@ pub(super) fn summary(federation: &Federation<'_>, name: &str, score_name: Optio
     }
 }
 
-/// The lines that a run ends with.
+/// The final messages of a run.
 pub(super) fn closing(
     federation: &Federation<'_>,
     cross_site: Option<&str>,
@@ -154,7 +154,7 @@ pub(super) fn closing(
         let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
         text += &format!("score: {name}; higher is better, and a mean over {over}\n");
     }
-    // A run without a defined score has no best model, and one whose models failed to predict no predictions.
+    // A run without a defined score has no best model, and a run whose models failed to predict has no predictions.
     let best = overall.as_ref().map_or_else(String::new, |_| format!("{path}/best, "));
     text += &format!("models: {path}/global, {best}{path}/clients\n");
     if run_dir.path().join(names::PREDICTIONS).is_file() {
@@ -172,7 +172,7 @@ pub(super) fn closing(
     text
 }
 
-/// Bytes as a person reads them.
+/// Formats a number of bytes.
 fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }

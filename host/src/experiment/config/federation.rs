@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::experiment::byte_size::ByteSize;
 
-/// More rounds, or epochs in one, are a slip of the hand.
+/// More rounds, or epochs per round, are certainly a typo.
 const MOST_ROUNDS: u64 = 1_000_000_000;
 
 /// More threads than any machine has.
@@ -17,85 +17,86 @@ pub const MOST_THREADS: u32 = 4096;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Federation {
-    /// How many rounds.
+    /// The number of rounds.
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub rounds: u64,
-    /// How many epochs each client trains in a round.
+    /// The number of epochs that each client trains in a round.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub local_epochs: u64,
-    /// Where the clients compute: client k gets entry k modulo the list's length. `auto` stands for the GPUs that the
-    /// model finds, or else the CPU.
+    /// Where the clients compute: client k uses entry k modulo the length of the list. `auto` stands for the GPUs that
+    /// the model finds, or the CPU if there are none.
     #[serde(default = "auto")]
     #[schemars(length(min = 1))]
     pub devices: Vec<String>,
-    /// How many clients work at the same time; 0 chooses by the machine. Results do not depend on it.
+    /// How many clients work at the same time; 0 chooses from the number of cores. Results do not depend on it.
     #[serde(default)]
     #[schemars(range(max = MOST_THREADS))]
     pub threads: usize,
-    /// How many threads each client computes with. Results may depend on it.
+    /// The number of threads that each client computes with. Results may depend on it.
     #[serde(default = "one_thread")]
     #[schemars(range(min = 1, max = MOST_THREADS))]
     pub threads_per_client: usize,
     /// What happens when a client fails.
     #[serde(default)]
     pub on_client_failure: OnClientFailure,
-    /// The share of the clients that train in a round, drawn anew for each round; `sampling` says how.
+    /// The fraction of the clients that train in a round, drawn again in each round; `sampling` says how.
     #[serde(default = "all")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub fraction: f64,
     /// How the clients of a round are drawn.
     #[serde(default)]
     pub sampling: SamplingMethod,
-    /// At least this many clients train in a round, and a round with fewer updates ends the run. With
-    /// `sampling = "poisson"` it must be 1.
+    /// The minimum number of clients that train in a round. A round with fewer updates ends the run. Must be 1 with
+    /// `sampling = "poisson"`.
     #[serde(default = "one_client")]
     #[schemars(range(min = 1))]
     pub min_clients: usize,
-    /// The share of the clients that evaluate the global model of every round, whether they train in it or not; drawn once,
-    /// from the seed. The server's numbers, the best model and early stopping go by these clients alone, so that every
-    /// round is judged by the same clients.
+    /// The fraction of the clients that evaluate the global model in every round, whether they train in it or not;
+    /// drawn once, from the seed. The server's metrics, the best model and early stopping depend on these clients only,
+    /// so that all rounds are compared on the same clients.
     #[serde(default = "all")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub evaluation_fraction: f64,
     /// Whether metrics leave the clients.
     #[serde(default)]
     pub report: Reporting,
-    /// When to stop before the last round; never where it is missing.
+    /// When to stop before the last round; never if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-    /// Whether every client evaluates the models of all at the end. They pass the filters as updates do.
+    /// Whether every client evaluates the models of all clients at the end. These models go through the filters, as
+    /// updates do.
     #[serde(default)]
     pub cross_site: bool,
-    /// After how many rounds a checkpoint is written; 0 goes by `checkpoint-after`. Results do not depend on it.
+    /// How many rounds lie between two checkpoints; 0 uses `checkpoint-after`. Results do not depend on it.
     #[serde(default)]
     #[schemars(range(max = MOST_ROUNDS))]
     pub checkpoint_every: u64,
-    /// After how many seconds a checkpoint is written where `checkpoint-every` is 0: at the end of the first round that
-    /// ends so long after the last one, and in a longer round between two epochs. There clients at work wait for the
-    /// slowest one's epoch, so if several work at a time, at least ten of the longest epochs lie between two checkpoints.
-    /// Results do not depend on it.
+    /// How many seconds lie between two checkpoints if `checkpoint-every` is 0. The checkpoint is written at the end of
+    /// the first round that ends at least this long after the last one; in a longer round it is written between two
+    /// epochs. In that case all clients at work wait for the slowest client's epoch, so if several work at a time, at
+    /// least ten of the longest epochs lie between two checkpoints. Results do not depend on it.
     #[serde(default = "a_minute")]
     pub checkpoint_after: u64,
-    /// How much memory the models of clients that are not at work and the best global model may take together, such as
-    /// `8 GiB`, by the bytes of their states. What finds no room waits on disk. Without a limit all stays in memory.
-    /// Results do not depend on it.
+    /// The memory limit, such as `8 GiB`, for the best global model and the models of clients that are not at work,
+    /// measured by the bytes of their states. Models beyond the limit are kept on disk. Without a limit, all stay in
+    /// memory. Results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_memory: Option<ByteSize>,
 }
 
 impl Federation {
-    /// One round, and the defaults.
+    /// A `[federation]` table with one round and the defaults.
     pub(super) fn of_one_round() -> Self {
         config::read(&serde_json::json!({ "rounds": 1 })).expect("only `rounds` has no default")
     }
 
-    /// What calls depend on.
+    /// The settings that calls to components depend on.
     pub fn terms(&self) -> Terms {
         Terms { sampling: self.sampling(), reports: self.reports() }
     }
 
-    /// How the clients of a round are drawn, as components are told.
+    /// How the clients of a round are drawn, in the form that components receive.
     pub fn sampling(&self) -> Sampling {
         match self.sampling {
             SamplingMethod::Fixed => Sampling::Fixed,
@@ -103,12 +104,12 @@ impl Federation {
         }
     }
 
-    /// Whether clients report metrics, by which models and rounds can be compared.
+    /// Whether clients report metrics, which are needed to compare models and rounds.
     pub fn reports(&self) -> bool {
         self.report == Reporting::Full
     }
 
-    /// What is wrong with keys that do not go together.
+    /// Errors in combinations of keys.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         let mut wrong = |way: &[&str], message: String| {
@@ -145,7 +146,7 @@ impl Federation {
     }
 }
 
-/// Whether a tag names a number of the clients' own models.
+/// Whether a tag names a metric of the clients' own models.
 fn is_local(tag: &str) -> bool {
     let of = |place: &str| tag.rfind(place);
     of("/local_test") > of("/global_test")
@@ -175,30 +176,30 @@ fn auto() -> Vec<String> {
     vec!["auto".to_owned()]
 }
 
-/// The table `[federation.early-stopping]`: the run stops after `patience` rounds without a better number.
+/// The table `[federation.early-stopping]`: the run stops after `patience` rounds without an improvement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EarlyStopping {
-    /// How many rounds.
+    /// The number of rounds.
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub patience: u64,
-    /// Which of the server's numbers is watched, by its tag. `Score/global_test`, the default, and `Score/local_test` are
-    /// the means of the score over clients and tasks, of the global model and of the clients' own: it has no unit, higher
-    /// is better, and each model says what it is. Metrics have units, so of these there are means over the clients of one
-    /// task alone: `RMSE/local_test` in a run of one task, `RMSE/local_test_TASK` in a run of several. With `fraction`
-    /// below 1 only numbers of the global model can be watched, since other clients train in every round.
+    /// The tag of the server metric to watch. `Score/global_test`, the default, and `Score/local_test` are the scores
+    /// of the global model and of the clients' own models, averaged over clients and tasks. The score has no unit,
+    /// higher is better, and each model defines it. Metrics have units, so they are averaged over the clients of a
+    /// single task: `RMSE/local_test` in a run with one task, `RMSE/local_test_TASK` in a run with several. With
+    /// `fraction` below 1, only metrics of the global model can be watched, because other clients train in every round.
     #[serde(default = "score")]
     pub metric: String,
-    /// By how much a number must be better than the best before to count.
+    /// The minimum improvement over the best value so far that counts.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub min_delta: f64,
 }
 
-/// The tag of the global model's score among the server's numbers.
+/// The tag of the global model's score among the server's metrics.
 pub const SCORE: &str = "Score/global_test";
 
-/// That of the clients' own models.
+/// The tag of the score of the clients' own models.
 pub const LOCAL_SCORE: &str = "Score/local_test";
 
 fn score() -> String {
@@ -209,11 +210,13 @@ fn score() -> String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SamplingMethod {
-    /// A fixed number of clients, from the experiment's seed: the same on every run. Whoever has the file knows who trains.
+    /// A fixed number of clients, drawn from the experiment's seed: the same in every run. Anyone who has the file
+    /// knows who trains.
     #[default]
     Fixed,
-    /// Each client joins each round with the probability `fraction`, independently of all others, by secret randomness of
-    /// the operating system: what amplified privacy accounts assume. A round may have no client, and no run is like another.
+    /// Each client joins each round with the probability `fraction`, independently of all others, using secret
+    /// randomness from the operating system, as amplified privacy accounting assumes. A round may have no clients, and
+    /// runs are not reproducible.
     Poisson,
 }
 
@@ -221,10 +224,11 @@ pub enum SamplingMethod {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reporting {
-    /// Clients evaluate and report metrics, predictions and what their model and filters record.
+    /// Clients evaluate the model, and report metrics, predictions and what their model and filters record.
     #[default]
     Full,
-    /// Clients evaluate nothing and report no number but the epsilon of a privacy account; the last model is the result.
+    /// Clients evaluate nothing and report no number except the epsilon of a privacy account. The last model is the
+    /// result.
     None,
 }
 
@@ -235,11 +239,11 @@ pub enum OnClientFailure {
     /// The run ends.
     #[default]
     Stop,
-    /// The round goes on without it, with a warning.
+    /// The round continues without the client, with a warning.
     LeaveOut,
 }
 
-/// What an experiment says of draws and reports, so far as calls depend on it.
+/// The parts of an experiment's sampling and reporting settings that calls to components depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// How the clients of a round are drawn.

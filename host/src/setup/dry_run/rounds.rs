@@ -1,4 +1,4 @@
-//! Filters and aggregator, with what the models send.
+//! Dry runs of the filters and the aggregator, with the messages of the models.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::plugins::validate::{self, Layout};
 use crate::setup::Setup;
 use crate::terminal::signals::Pause;
 
-/// How many rounds are drawn to find one with other clients than the first.
+/// How many rounds are drawn to find one with other clients than the first round.
 const DRAWS: u64 = 1000;
 
-/// An experiment, and what its models do.
+/// An experiment and the messages of its models.
 pub(super) struct Stage<'s> {
     pub(super) setup: &'s Setup,
     pub(super) parts: &'s Parts,
-    /// Elements of a tensor that is not cut.
+    /// Tensors with more elements are cut.
     pub(super) most: usize,
 }
 
-/// A fault, and where.
+/// An error and where it occurred.
 type Placed = (String, ComponentError);
 
-/// A round's global model, and what it is passed through.
+/// The global model, and the filters and layout of the server.
 struct Server {
     layout: Layout,
     global: Message,
@@ -43,7 +43,7 @@ struct Server {
 }
 
 impl Stage<'_> {
-    /// All that goes wrong in some rounds, and the parameters that clients keep to themselves.
+    /// Runs the rounds. Returns all errors, and the parameters that clients keep private.
     pub(super) fn play(&self, services: &HostServices<'_>) -> (Faults, BTreeSet<String>) {
         let (mut faults, mut withheld) = (Faults::default(), BTreeSet::new());
         if let Err((place, fault)) = self.rounds(services, &mut faults, &mut withheld) {
@@ -71,13 +71,13 @@ impl Stage<'_> {
         let federation = &experiment.federation;
         let count = clients.len();
         let draw = |round| match federation.sampling() {
-            // A draw may select all, and in another round a few.
+            // One draw may select all clients, and another only a few.
             Sampling::Poisson(_) if round == 0 => (0..count).collect(),
             Sampling::Poisson(probability) => select(count, 0.0, few(count, probability), services.seed, round),
             Sampling::Fixed => select(count, federation.fraction, federation.min_clients, services.seed, round),
         };
-        // The second round that is rehearsed has other clients than the first, where a round has: then the global model
-        // may lack what these send.
+        // The second round of the dry run has other clients than the first, if there is such a round: the global model
+        // may then lack parameters that these clients send.
         let (first, later) = (draw(0), 1..plan.rounds.min(DRAWS));
         let others =
             if first.len() == clients.len() { None } else { later.clone().find(|&round| draw(round) != first) };
@@ -101,7 +101,7 @@ impl Stage<'_> {
                 .begin(&server.global, &cohort, &ctx)
                 .map_err(failed)
                 .and_then(|()| asked.run_queries(&mut *aggregator, At::Opening, &mut chosen, &ctx, &failed, &lost));
-            // Without the aggregator's part only what is wrong by itself can be told: at a key of the filter's own.
+            // If the aggregator failed, only independent errors are reported: those at a filter's own key.
             let opened = opened.map_err(|(place, fault)| faults.add(place, fault)).ok();
             let mut sent: BTreeMap<usize, Option<Message>> = BTreeMap::new();
             let mut updates = Vec::new();
@@ -148,7 +148,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// What a client sends, as the aggregator gets it, and the names that were taken out on its way.
+    /// A client's message as the aggregator receives it, and the names of the parameters that were removed on the way.
     fn update(
         &self,
         client: &mut dyn Client,
@@ -162,7 +162,7 @@ impl Stage<'_> {
         let scope = CallScope::new(services, "server", Some((index, &name)), Some(round));
         let Server { layout, global, input, output } = server;
         let order = Order { round, epochs: 0, global: output.apply(global.clone(), global, &scope)? };
-        // What the understudy cannot take is what the filters on its way made of it.
+        // If the stand-in rejects a message, the filters on its way are the cause.
         let at = |places| self.last_filter(places);
         let received = client.round(&order, &Pause::never(), services).map_err(|fault| match fault.table() {
             [] => fault.of_table(at([FilterPosition::ClientInput, FilterPosition::ServerOutput])),
@@ -180,20 +180,21 @@ impl Stage<'_> {
         Ok((message, withheld))
     }
 
-    /// The table of the last filter at one of these places, the first before the second; else that of the model.
+    /// The table of the last filter at one of these positions, in order of preference, or the model's table if there is
+    /// none.
     fn last_filter(&self, places: [FilterPosition; 2]) -> &[String] {
         let last = |wanted| self.setup.filters.iter().rev().find(|(place, _)| *place == wanted);
         let filter = places.into_iter().find_map(last).map(|(_, used)| &used.choice.table);
         filter.unwrap_or(&self.setup.model.choice.table)
     }
 
-    /// The clients, each with new filters and an understudy.
+    /// The clients, each with new filters and a stand-in for its model.
     fn clients(&self, whole: &Params, services: &HostServices<'_>) -> Result<Vec<Box<dyn Client>>, Placed> {
         let Setup { model, plan, description, .. } = self.setup;
         let of_model = |e| ("rehearsal".to_owned(), model.fault(e));
         let part = |sent: &Option<Message>| -> plugin_api::Result<Arc<Message>> {
             let sent = sent.clone().unwrap_or_default();
-            // Untrained, it has the global model's values, whose memory can be shared.
+            // An untrained model has the values of the global model, so the memory is shared.
             let params = sent.params.names().filter_map(|name| Some((name, whole.get(name)?.clone()))).collect();
             Ok(Arc::new(Message { params, extra: cut(&sent.extra, self.most)?, values: sent.values }))
         };

@@ -1,4 +1,4 @@
-//! A model that knows its part in a round and nothing else.
+//! A stand-in for a model, which only receives and sends messages.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use plugin_api::{
     Trained,
 };
 
-/// How far training seems to move a value: about as far as a step does.
+/// The simulated change of a value by training: about the size of a step.
 const STEP: f32 = 1.0 / 1024.0;
 
-/// Sends what a model of these tasks sends, a step away from what it received.
+/// Sends the message of a model with certain tasks, one step away from the parameters it received.
 pub(super) struct StandIn {
-    /// What the model sends before it has trained.
+    /// The message that the model sends before training.
     part: Arc<Message>,
-    /// Elements of a tensor that is moved; larger ones are sent as they came, and share their memory.
+    /// The maximum number of elements of a tensor that is changed; larger ones are sent unchanged and share their
+    /// memory.
     most: usize,
     received: Params,
 }
@@ -75,14 +76,14 @@ impl Model for StandIn {
     }
 }
 
-/// The tensor with every other value a little larger and the others a little smaller.
+/// Increases every other value of a tensor by `STEP` and decreases the others.
 fn moved(tensor: &Tensor) -> Result<Tensor> {
     let step = |(index, x): (usize, &f32)| if index % 2 == 0 { x + STEP } else { x - STEP };
     let values: Vec<f32> = tensor.to_f32()?.iter().enumerate().map(step).collect();
     Tensor::from_f32(tensor.dtype(), tensor.shape(), &values)
 }
 
-/// Tensors of more than `most` elements cut to their first rows.
+/// Cuts tensors of more than `most` elements to their first rows.
 pub(super) fn cut(params: &Params, most: usize) -> Result<Params> {
     params.iter().map(|(name, tensor)| Ok((name.to_owned(), first_rows(tensor, most)?))).collect()
 }

@@ -1,4 +1,4 @@
-//! The weighted mean of the clients' parameters: an aggregator to begin with.
+//! A starting point for an aggregator: the weighted mean of the clients' parameters.
 
 use plugin_api::{
     Aggregator, Cohort, Component, Context, JsonSchema, Message, Result, Update, WeightBy,
@@ -11,12 +11,12 @@ use serde::Deserialize;
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// What a client's parameters are weighed by.
+    /// What determines the weight of a client's parameters.
     #[serde(default)]
     pub weight_by: WeightBy,
 }
 
-/// The mean so far of a round, and the model that the round began with.
+/// The running mean of a round, and the model that the round started with.
 pub struct Mean {
     config: Config,
     global: Message,
@@ -58,7 +58,7 @@ impl Aggregator for Mean {
     }
 }
 
-/// What this library offers.
+/// The component that this library exports.
 pub fn component() -> Component {
     Component::aggregator(
         "{{name}}",

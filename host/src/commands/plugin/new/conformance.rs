@@ -1,5 +1,5 @@
-//! Drives the plugin as a host does, and says what it breaks and why that matters. Give it a configuration that uses
-//! your keys; `plugin_testkit` has more.
+//! Calls the plugin as the host does, and reports what violates the contract and why that matters. Pass a configuration
+//! that uses your keys; `plugin_testkit` has more checks.
 
 use {{crate}}::component;
 use plugin_testkit as testkit;

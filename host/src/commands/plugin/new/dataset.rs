@@ -1,4 +1,4 @@
-//! Random texts that each client labels with the share of the letter `A` in them: a dataset to begin with.
+//! A starting point for a dataset: random texts, labelled with their share of the letter `A`.
 
 use plugin_api::{
     ClientSpec, ClientTask, Column, Component, Context, Dataset, Description, Error, JsonSchema,
@@ -11,11 +11,11 @@ use serde::Deserialize;
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// How many clients.
+    /// The number of clients.
     #[serde(default = "three")]
     #[schemars(range(min = 1))]
     pub clients: usize,
-    /// Rows that each client trains on; it has a quarter as many to test on.
+    /// Training rows per client; the test set has a quarter as many.
     pub rows: usize,
 }
 
@@ -29,7 +29,7 @@ pub struct Letters {
 }
 
 impl Letters {
-    /// A dataset of these sizes.
+    /// A dataset with these sizes.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
         Ok(Self { config })
     }
@@ -43,7 +43,7 @@ impl Letters {
     }
 }
 
-/// Rows of a text of 20 letters from A to D and the share of A in it.
+/// A table of random texts of 20 letters from A to D, and the share of A in each.
 fn table(rows: usize, seed: Seed) -> Result<Table> {
     let letter = |seed: Seed| char::from(b'A' + (seed.value() % 4) as u8);
     let text = |row| {
@@ -82,7 +82,7 @@ impl Dataset for Letters {
         if !(1..=self.config.clients).any(|k| Self::client(k) == client) {
             return Err(Error::data(format!("there is no client `{client}`")));
         }
-        // The same rows for the same seed of the experiment, others at each client.
+        // The same seed of the experiment gives the same rows; each client gets different ones.
         let seed = ctx.experiment_seed().of(client);
         let train = table(self.config.rows, seed.of("train"))?;
         let test = table(self.config.rows / 4, seed.of("test"))?;
@@ -94,7 +94,7 @@ impl Dataset for Letters {
     }
 }
 
-/// What this library offers.
+/// The component that this library exports.
 pub fn component() -> Component {
     Component::dataset(
         "{{name}}",

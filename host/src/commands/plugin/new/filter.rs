@@ -1,4 +1,4 @@
-//! Limits every number of a message's parameters: a filter to begin with.
+//! A starting point for a filter: clamps the parameters of a message.
 
 use plugin_api::{Component, Context, Error, Filter, JsonSchema, Message, Params, Result, Tensor};
 use serde::Deserialize;
@@ -8,12 +8,12 @@ use serde::Deserialize;
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// No number goes on that is larger than this, or smaller than its negative.
+    /// Values are clamped to the range from -limit to limit.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub limit: f32,
 }
 
-/// Puts the limit in the place of larger numbers.
+/// Replaces values beyond the limit by the limit.
 pub struct Clamp {
     limit: f32,
 }
@@ -49,7 +49,7 @@ impl Filter for Clamp {
     }
 }
 
-/// What this library offers.
+/// The component that this library exports.
 pub fn component() -> Component {
     Component::filter(
         "{{name}}",

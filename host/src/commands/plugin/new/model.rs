@@ -1,4 +1,4 @@
-//! Predicts for each task the mean of its training targets: a model to begin with.
+//! A starting point for a model: predicts the mean of the training targets for each task.
 
 use plugin_api::{
     Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup,
@@ -11,7 +11,7 @@ use serde::Deserialize;
 #[schemars(crate = "plugin_api::schemars")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// The part of the way to the mean that an epoch goes: more than 0, at most 1.
+    /// The fraction of the distance to the mean that one epoch covers: more than 0, at most 1.
     #[serde(default = "half")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub learning_rate: f32,
@@ -21,7 +21,7 @@ fn half() -> f32 {
     0.5
 }
 
-/// Its parameters are one number for each task that it trains, `TASK.mean`.
+/// A model with one parameter, `TASK.mean`, for each task that it trains.
 pub struct Mean {
     learning_rate: f32,
     tasks: Vec<TaskSpec>,
@@ -127,7 +127,7 @@ impl Model for Mean {
     }
 }
 
-/// What this library offers.
+/// The component that this library exports.
 pub fn component() -> Component {
     Component::model(
         "{{name}}",
