@@ -7,23 +7,23 @@ use crate::{Context, Error, Message, Result, State};
 
 /// What one client sends at the end of a round, after all filters.
 ///
-/// The host has checked it: it has parameters, each of which the model knows and which has the model's shape and type;
-/// other tensors that the global model has as well have its shapes and types; and every value is finite. Only where an
-/// aggregator [asks](Aggregator::ask) the clients before their work may types differ, since its filter may encode.
+/// The host has validated it. It has parameters, each of which the model has with the same shape and type. Other tensors
+/// that the global model also has match its shapes and types. Every value is finite. There is one exception: if the
+/// aggregator [asks](Aggregator::ask) the clients before they train, types may differ, since its filter may encode.
 #[derive(Clone, Debug)]
 pub struct Update {
     /// The client.
     pub client: String,
-    /// Its parameters, and what else its method sends.
+    /// Its parameters, and anything else its method sends.
     pub message: Message,
-    /// Optimiser steps of the round.
+    /// Optimiser steps in the round.
     pub steps: u64,
     /// Examples seen in the round.
     pub examples: u64,
 }
 
 impl Update {
-    /// How much the update counts: 0 for a client that did not train in the round, whatever it is weighed by.
+    /// How much the update counts. A client that did not train in the round has weight 0, whatever `by` is.
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 steps")]
     pub fn weight(&self, by: WeightBy) -> f64 {
         match by {
@@ -33,7 +33,8 @@ impl Update {
         }
     }
 
-    /// For an aggregator that has no use for tensors besides parameters: what a method sends there would be lost.
+    /// Refuses tensors other than parameters. Call this in an aggregator that ignores them, since whatever a method
+    /// sends in them would be lost.
     ///
     /// # Errors
     /// If there are such tensors.
@@ -49,7 +50,7 @@ impl Update {
     }
 }
 
-/// What a client's update is weighed by: the type of a key `weight-by`.
+/// What weights a client's update; the type of a `weight-by` key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightBy {
@@ -58,22 +59,22 @@ pub enum WeightBy {
     Steps,
     /// The examples seen in the round.
     Examples,
-    /// Nothing: every client that trained counts the same.
+    /// Nothing: every client that trained has the same weight.
     Uniform,
 }
 
-/// Who takes part in a round. A later interface may add to it.
+/// The clients that take part in a round. A later interface may add fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cohort {
-    /// The clients of this round, in the order in which their updates will come. Some may fail on the way.
+    /// The clients of this round, in the order in which their updates arrive. Some may fail during the round.
     pub clients: Vec<String>,
-    /// How many clients the experiment has.
+    /// The number of clients in the experiment.
     pub population: usize,
 }
 
 impl Cohort {
-    /// These clients of a population.
+    /// A cohort of these clients, from a population of this size.
     pub fn new(clients: Vec<String>, population: usize) -> Self {
         Self { clients, population }
     }
@@ -82,9 +83,9 @@ impl Cohort {
 /// When in a round an aggregator asks the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Before the clients get the global model: all of the [`Cohort`] can be asked.
+    /// Before the clients get the global model. Every client in the [`Cohort`] can be asked.
     Opening,
-    /// After the last update was added: those whose updates came can be asked.
+    /// After the last update was added. Only clients whose updates arrived can be asked.
     Closing,
 }
 
@@ -93,7 +94,7 @@ pub enum Stage {
 pub struct Query {
     /// The client.
     pub client: String,
-    /// What is asked.
+    /// The question.
     pub message: Message,
 }
 
@@ -102,46 +103,48 @@ pub struct Query {
 pub struct Reply {
     /// The client.
     pub client: String,
-    /// What it answers.
+    /// The answer.
     pub message: Message,
 }
 
-/// Makes one message of many. In each round the host calls [`begin`](Self::begin), [`ask`](Self::ask) until there is
-/// nothing to ask, then [`add`](Self::add) for one client after the other in the experiment's order of clients, again
-/// [`ask`](Self::ask), then [`finish`](Self::finish), all from one thread.
+/// Combines many messages into one. In each round the host calls [`begin`](Self::begin), then [`ask`](Self::ask) until
+/// there are no more queries, then [`add`](Self::add) for each client in the experiment's order, then
+/// [`ask`](Self::ask) again, then [`finish`](Self::finish). All calls come from one thread.
 pub trait Aggregator: Send {
-    /// A round begins, with this global model and these clients.
+    /// Starts a round with this global model and these clients.
     ///
     /// # Errors
-    /// If the method cannot work with so many clients or such parameters.
+    /// If the method cannot work with this many clients or with these parameters.
     fn begin(&mut self, global: &Message, cohort: &Cohort, ctx: &Context<'_>) -> Result<()>;
 
-    /// What the method has to ask the clients besides their updates, such as keys for masks: the filters at
-    /// `client-output` [answer](crate::Filter::answer). The first call of a stage comes without replies; as long as it
-    /// asks, it is called again with the replies in the order of the queries. A client that fails is missing there.
+    /// Returns what the method needs to ask the clients besides their updates, such as keys for masks. The filters at
+    /// `client-output` [answer](crate::Filter::answer). The first call of a stage has no replies. As long as the method
+    /// returns queries, it is called again with the replies, in the order of the queries. A client that fails has no
+    /// reply.
     ///
     /// # Errors
-    /// If the method cannot go on with these replies.
+    /// If the method cannot continue with these replies.
     fn ask(&mut self, stage: Stage, replies: Vec<Reply>, ctx: &Context<'_>) -> Result<Vec<Query>> {
         let _ = (stage, replies, ctx);
         Ok(Vec::new())
     }
 
-    /// Takes one client's update. What it refuses must leave no trace: the client has failed then, and with
-    /// `on-client-failure = "leave-out"` the round goes on without it.
+    /// Adds one client's update. A refused update must leave no trace: that client counts as failed, and with
+    /// `on-client-failure = "leave-out"` the round continues without it.
     ///
     /// # Errors
-    /// If it does not fit the others, or is not of the method.
+    /// If the update does not match the others or does not belong to this method.
     fn add(&mut self, update: Update, ctx: &Context<'_>) -> Result<()>;
 
-    /// The next global model. A parameter that it does not hold keeps its global value, since its holders may only be
-    /// absent, unless a client whose update arrived kept it to itself: then it has no global value any more.
+    /// Returns the next global model. A parameter that the result lacks keeps its global value, since the clients that
+    /// hold it may just be absent. If a client whose update arrived kept the parameter private, though, the parameter
+    /// no longer has a global value.
     ///
     /// # Errors
     /// If there was nothing to aggregate.
     fn finish(&mut self, ctx: &Context<'_>) -> Result<Message>;
 
-    /// What lives from round to round; nothing by default.
+    /// The state to keep from round to round; empty by default.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -150,7 +153,7 @@ pub trait Aggregator: Send {
         Ok(State::default())
     }
 
-    /// Goes back to a state between two rounds.
+    /// Restores a state between two rounds.
     ///
     /// # Errors
     /// If the state does not fit.
@@ -159,11 +162,11 @@ pub trait Aggregator: Send {
         state.expect_empty()
     }
 
-    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
-    /// and plugins for one another's host, without another interface. No name is known by default.
+    /// A call that this trait does not define: tensors and values in, tensors and values out. It lets later or custom
+    /// hosts ask for more without a new interface. No names are known by default.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for unknown names.
     fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
         let _ = (input, ctx);
         Err(Error::unsupported(format!("this aggregator does not know the extension `{name}`")))

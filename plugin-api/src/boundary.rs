@@ -1,10 +1,10 @@
-//! Between the types that authors see and those of `fedplug_abi`, which cross.
+//! Conversion between the types that authors see and the `fedplug_abi` types that cross the boundary.
 //!
-//! Each kind has a file with the exporting side (a plugin's object behind the wire trait) and the importing side (the wire
-//! object as an ordinary trait object again). Both sides are compiled into host and plugin alike, so that one test drives a
-//! component through the whole way.
+//! Each kind has a file with the exporting side, which puts a plugin's object behind the wire trait, and the importing
+//! side, which turns the wire object back into an ordinary trait object. Both sides are compiled into host and plugin
+//! alike, so one test can drive a component all the way through.
 //!
-//! **Panics.** None crosses: every exported call runs in [`guard`], every call back into the host as well.
+//! **Panics** never cross: every exported call, and every call back into the host, runs in a [`guard`].
 #![allow(missing_docs, unreachable_pub, reason = "hidden from the documentation")]
 
 pub mod aggregator;

@@ -1,4 +1,4 @@
-//! Memory that is immutable, shared by reference count, and may belong to another library.
+//! Immutable, reference-counted memory that may belong to another library.
 
 use std::any::Any;
 use std::ptr::NonNull;
@@ -9,13 +9,13 @@ use fedplug_abi::{CPU, WireBuffer};
 use crate::boundary::guard;
 use crate::numeric::TensorBuf;
 
-/// The alignment of every buffer that this library allocates, in bytes: a cache line, and the widest vector register. Memory
-/// that comes from elsewhere may begin anywhere; as elements it can be read where it begins at a multiple of their size.
+/// The alignment of every buffer that this library allocates, in bytes: a cache line, and the widest vector register.
+/// Memory from elsewhere may start at any address. It can be read as elements if it starts at a multiple of their size.
 pub const ALIGNMENT: usize = 64;
 
-/// A piece of immutable memory. A clone shares it; the last one releases it, in the library that made it.
+/// A piece of immutable memory. A clone shares it; dropping the last one releases it, in the library that made it.
 ///
-/// It is CPU memory; the wire format has room for other devices.
+/// It is CPU memory. The wire format has room for other devices.
 pub struct Buffer {
     wire: WireBuffer,
 }
@@ -24,58 +24,59 @@ pub struct Buffer {
 type Owner = Box<dyn Any + Send + Sync>;
 
 extern "C" fn retain(owner: *const ()) {
-    // SAFETY: `owner` came from `Arc::<Owner>::into_raw` in `from_owner` of this library, which also wrote this function's address.
+    // SAFETY: `owner` came from `Arc::<Owner>::into_raw` in this library's `from_owner`, which also stored this
+    // function's address.
     unsafe { Arc::<Owner>::increment_strong_count(owner.cast()) };
 }
 
 extern "C" fn release(owner: *const ()) {
-    // A panic must not unwind into a foreign caller; a release that panics has nothing left to save.
-    // SAFETY: as in `retain`; the caller gives up the one reference that it held.
+    // A panic must not unwind into a foreign caller, and after a panic in `release` there is nothing left to save.
+    // SAFETY: as in `retain`; the caller gives up its one reference.
     guard::quietly(|| drop(unsafe { Arc::<Owner>::from_raw(owner.cast()) }));
 }
 
 impl Buffer {
-    /// Shares memory that `owner` keeps alive, without a copy: a plugin's own tensor, a mapped file.
+    /// Shares memory that `owner` keeps alive, without copying it: for example a plugin's own tensor or a mapped file.
     ///
-    /// It may begin at any address, and so may be a mapped file, an Arrow buffer or a NumPy array. A tensor of it needs one
-    /// that is a multiple of its elements' size; at a multiple of [`ALIGNMENT`] it is read fastest.
+    /// It may start at any address, so a mapped file, an Arrow buffer or a NumPy array will do. A tensor over it needs
+    /// an address that is a multiple of its element size. Multiples of [`ALIGNMENT`] are the fastest to read.
     ///
     /// # Safety
-    /// Unless `len` is 0, `data` must point to `len` initialised bytes, at most `isize::MAX`, that nobody writes to while
-    /// `owner` lives. Moving `owner` must leave the pointer valid: a `Vec` or an `Arc` does, a `Box` does not, since it is
-    /// the only way to its memory.
+    /// Unless `len` is 0, `data` must point to `len` initialised bytes, at most `isize::MAX`, that are not written to
+    /// while `owner` lives. Moving `owner` must leave the pointer valid. A `Vec` or an `Arc` qualifies; a `Box` does
+    /// not, since it must be the only path to its memory.
     pub unsafe fn from_owner(data: *const u8, len: usize, owner: impl Any + Send + Sync) -> Self {
         let owner: Owner = Box::new(owner);
         let owner = Arc::into_raw(Arc::new(owner)).cast();
-        // SAFETY: the caller promises the memory; `retain` and `release` are for such an owner.
+        // SAFETY: the caller promises the memory; `retain` and `release` match this kind of owner.
         Self { wire: unsafe { WireBuffer::new((data, len), (CPU, 0), owner, retain, release) } }
     }
 
-    /// New memory for `count` elements, zeroed, then written by `fill`.
+    /// Allocates zeroed memory for `count` elements, and lets `fill` write it.
     ///
     /// # Panics
-    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    /// If the size overflows. Aborts if memory runs out, as every allocation does.
     pub fn build<T: bytemuck::Pod>(count: usize, fill: impl FnOnce(&mut [T])) -> Self {
         let mut buf = TensorBuf::zeroed(count);
         fill(buf.as_mut_slice());
         buf.into_buffer()
     }
 
-    /// New memory with a copy of `elements`.
+    /// A buffer with a copy of `elements`.
     pub fn copy_of<T: bytemuck::Pod>(elements: &[T]) -> Self {
         TensorBuf::copy_of(elements).into_buffer()
     }
 
-    /// What keeps the memory alive, and the pointer that came with it, if this library made the buffer of an owner of
-    /// this type and nobody else holds it. Otherwise it stays as it was.
+    /// The owner of the memory and the pointer that came with it, if this library made the buffer from an owner of this
+    /// type and there is no other reference. Otherwise returns the buffer unchanged.
     pub(crate) fn into_owner<O: Any + Send + Sync>(self) -> Result<(*const u8, O), Self> {
         let (owner, theirs) = self.wire.owner();
-        // Only this library's owners are its to take apart.
+        // This library may only take apart its own owners.
         if !std::ptr::fn_addr_eq(theirs, release as extern "C" fn(*const ())) {
             return Err(self);
         }
         let wire = std::mem::ManuallyDrop::new(self.wire);
-        // SAFETY: as in `release`: `owner` came from `into_raw`, and the reference that `wire` held is taken over.
+        // SAFETY: as in `release`: `owner` came from `into_raw`, and this takes over the reference that `wire` held.
         match Arc::try_unwrap(unsafe { Arc::<Owner>::from_raw(owner.cast()) }) {
             Ok(owner) => owner.downcast().map(|owner| (wire.data(), *owner)).map_err(|owner| {
                 let owner = Arc::into_raw(Arc::<Owner>::new(owner)).cast();
@@ -83,19 +84,19 @@ impl Buffer {
                 Self { wire: unsafe { WireBuffer::new((wire.data(), wire.len()), (CPU, 0), owner, retain, release) } }
             }),
             Err(shared) => {
-                // The reference goes back to `wire`.
+                // `wire` keeps the reference.
                 let _ = Arc::into_raw(shared);
                 Err(Self { wire: std::mem::ManuallyDrop::into_inner(wire) })
             }
         }
     }
 
-    /// How many bytes it has.
+    /// The length in bytes.
     pub fn len(&self) -> usize {
         self.wire.len()
     }
 
-    /// Whether it has no byte.
+    /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.wire.len() == 0
     }
@@ -103,15 +104,15 @@ impl Buffer {
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         if self.is_empty() {
-            // Nothing, at an address that suits all elements.
-            // SAFETY: no byte is read of an empty slice.
+            // An empty slice, at an address aligned for any element.
+            // SAFETY: an empty slice reads no bytes.
             return unsafe { std::slice::from_raw_parts(NonNull::<Aligned>::dangling().as_ptr().cast(), 0) };
         }
         // SAFETY: `from_owner` and `import` require readable, immutable memory of this length while the owner lives.
         unsafe { std::slice::from_raw_parts(self.wire.data(), self.wire.len()) }
     }
 
-    /// The memory as elements, if its length is a multiple of their size, and its address one of their alignment.
+    /// The memory as elements, if its length is a multiple of their size and its address is aligned for them.
     pub fn try_cast<T: bytemuck::Pod>(&self) -> Option<&[T]> {
         bytemuck::try_cast_slice(self.as_slice()).ok()
     }
@@ -120,13 +121,13 @@ impl Buffer {
         self.try_cast().expect("length and address were checked when the tensor or column was made")
     }
 
-    /// Whether the two share their memory.
+    /// Whether both share the same memory.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self.wire.data(), other.wire.data()) && self.len() == other.len()
     }
 
-    /// Hands out a reference. A buffer that came from elsewhere goes on with its own owner, so that a tensor that
-    /// crosses many times gathers no layers.
+    /// Exports a reference. A buffer from elsewhere keeps its own owner, so a tensor that crosses many times gains no
+    /// layers.
     pub(crate) fn export(&self) -> WireBuffer {
         self.wire.clone()
     }
@@ -186,7 +187,7 @@ mod tests {
         let data = memory.0[start..].as_ptr();
         // SAFETY: the vector is immutable and lives in the owner; `start` aligns the pointer.
         let buffer = unsafe { Buffer::from_owner(data, 64, memory) };
-        // There and back a thousand times: the same memory, no layers of owners.
+        // Cross a thousand times: the same memory, no layers of owners.
         let mut there = buffer.clone();
         for _ in 0..1000 {
             there = Buffer::import(there.export()).unwrap();
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!(drops.load(Ordering::SeqCst), 1);
     }
 
-    /// Panics while it is dropped, with a payload that does so too.
+    /// Panics when dropped, with a payload that panics when dropped too.
     struct Bomb(bool);
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn an_owner_that_panics_while_it_is_dropped_harms_nobody() {
-        // SAFETY: no byte.
+        // SAFETY: there are no bytes.
         drop(unsafe { Buffer::from_owner(std::ptr::null(), 0, Bomb(true)) });
     }
 
@@ -224,7 +225,7 @@ mod tests {
         let other = other.into_owner::<Vec<u8>>().unwrap_err();
         assert_eq!(other.try_cast::<f32>().unwrap(), [1.0, 2.0]);
         let drops = Arc::new(AtomicUsize::new(0));
-        // SAFETY: no byte.
+        // SAFETY: there are no bytes.
         let counted = unsafe { Buffer::from_owner(std::ptr::null(), 0, Counted(Vec::new(), drops.clone())) };
         let (_, counted) = counted.into_owner::<Counted>().unwrap();
         assert_eq!(drops.load(Ordering::SeqCst), 0);
@@ -238,7 +239,8 @@ mod tests {
         let aligned = memory.as_ptr().align_offset(ALIGNMENT);
         for offset in 0..ALIGNMENT {
             let data = memory[aligned + offset..].as_ptr();
-            // SAFETY: 64 of the vector's bytes; its clone's owner keeps nothing that they need, and it lives until the end.
+            // SAFETY: these are 64 of the vector's bytes. The owner need not keep them alive, since the vector lives
+            // until the end of the test.
             let buffer = unsafe { Buffer::from_owner(data, 64, ()) };
             let there = Buffer::import(buffer.export()).unwrap();
             assert_eq!(there.as_slice(), [1; 64]);
@@ -246,8 +248,8 @@ mod tests {
             assert_eq!(there.try_cast::<f32>().is_some(), offset % 4 == 0);
             assert_eq!(there.try_cast::<half::f16>().is_some(), offset % 2 == 0);
         }
-        // Nothing is nowhere, and suits all.
-        // SAFETY: no byte.
+        // Empty memory has no address and suits every element type.
+        // SAFETY: there are no bytes.
         let nothing = unsafe { Buffer::from_owner(std::ptr::null(), 0, ()) };
         assert_eq!(Buffer::import(nothing.export()).unwrap().try_cast::<f64>().unwrap(), [0.0; 0]);
     }
@@ -261,7 +263,7 @@ mod tests {
         }
         let lie = |data: *const u8, len, device| {
             let (owner, release) = Buffer::copy_of(&[0_u8; 65]).export_parts();
-            // SAFETY: nobody reads it, since it is refused.
+            // SAFETY: the buffer is refused, so it is never read.
             let wire = unsafe { WireBuffer::new((data, len), (device, 0), owner, retain, release) };
             Buffer::import(wire).unwrap_err()
         };

@@ -1,4 +1,4 @@
-//! What a plugin offers: components of four kinds, each with a constructor.
+//! The components that a plugin offers: four kinds, each with a constructor.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::config::{self, Problem};
 use crate::{Aggregator, Context, Dataset, Error, Filter, Model, ModelSetup, Result};
 
-/// What sort of work a component does.
+/// The kind of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -37,32 +37,31 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What is told of a component without making one.
+/// A component's description, available without creating one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// What it does.
+    /// Its kind.
     pub kind: Kind,
-    /// The name that an experiment calls it by.
+    /// The name that experiments use for it.
     pub name: String,
-    /// One line on what it is.
+    /// A one-line description.
     pub about: String,
     /// The JSON Schema of its configuration.
     pub schema: Value,
-    /// The key of its table, if there is one, whose value decides what other keys there are: see
-    /// [`Component::schema_by`].
+    /// The key of its table, if any, whose value decides which other keys exist. See [`Component::schema_by`].
     #[serde(default)]
     pub schema_by: Option<String>,
-    /// Of a model: what the [score](crate::Evaluation::score) of its evaluations is, as tables and logs name it.
+    /// For a model: what the [score](crate::Evaluation::score) of its evaluations measures, as tables and logs name it.
     #[serde(default)]
     pub score: Option<String>,
-    /// Of a model: the keys of its table, with the values, under which what it has learnt after a round does not depend
-    /// on how many [rounds](ModelSetup::rounds) the run has; none where it always does. Then an interrupted run may be
-    /// resumed with more rounds.
+    /// For a model: the keys and values of its table under which what it has learnt after a round does not depend on
+    /// the number of [rounds](ModelSetup::rounds) in the run. Then an interrupted run may be resumed with more rounds.
+    /// Empty if this always holds; `None` if it never does.
     #[serde(default)]
     pub extendable: Option<Map<String, Value>>,
-    /// Of an aggregator: whether a round without updates still counts, as one does in which noise is added whoever took
-    /// part. Only then does a host begin and finish a round in which the draw selected nobody; otherwise the global model
-    /// stays as it is.
+    /// For an aggregator: whether a round without updates counts, for example because noise is added whoever takes
+    /// part. If so, the host begins and finishes a round even if the draw selects no client. If not, such a round
+    /// leaves the global model unchanged.
     #[serde(default)]
     pub empty_rounds: bool,
 }
@@ -82,16 +81,16 @@ pub(crate) enum Maker {
     Filter(Arc<Make<dyn Filter>>),
 }
 
-/// A component: its profile and its constructor. The same type stands for one of this library and for one that was
-/// loaded, so whoever uses it need not know.
+/// A component: its profile and its constructor. Built-in and loaded components have the same type, so callers need not
+/// know which one they hold.
 #[derive(Clone)]
 pub struct Component {
     pub(crate) profile: Profile,
-    /// Where the schema depends on the configuration.
+    /// Set if the schema depends on the configuration.
     pub(crate) schema_for: Option<Arc<SchemaFor>>,
     pub(crate) check: Arc<Check>,
     pub(crate) maker: Maker,
-    /// Of a component that was loaded: how its library is asked for its mishaps.
+    /// For a loaded component: how to ask its library for panics in drops.
     pub(crate) library: Option<Arc<Mishaps>>,
 }
 
@@ -105,7 +104,7 @@ impl Component {
         Self { profile, schema_for: None, check, maker, library: None }
     }
 
-    /// A model, by its constructor.
+    /// A model, from its constructor.
     pub fn model<C, M>(name: &str, about: &str, new: fn(C, &ModelSetup, &Context<'_>) -> Result<M>) -> Self
     where
         C: DeserializeOwned + JsonSchema + 'static,
@@ -117,7 +116,7 @@ impl Component {
         Self::of::<C>(Kind::Model, name, about, Maker::Model(Arc::new(make), Arc::new(|| Ok(vec!["cpu".to_owned()]))))
     }
 
-    /// A dataset, by its constructor.
+    /// A dataset, from its constructor.
     pub fn dataset<C, D>(name: &str, about: &str, new: fn(C, &Context<'_>) -> Result<D>) -> Self
     where
         C: DeserializeOwned + JsonSchema + 'static,
@@ -129,7 +128,7 @@ impl Component {
         Self::of::<C>(Kind::Dataset, name, about, Maker::Dataset(Arc::new(make)))
     }
 
-    /// An aggregator, by its constructor.
+    /// An aggregator, from its constructor.
     pub fn aggregator<C, A>(name: &str, about: &str, new: fn(C, &Context<'_>) -> Result<A>) -> Self
     where
         C: DeserializeOwned + JsonSchema + 'static,
@@ -141,7 +140,7 @@ impl Component {
         Self::of::<C>(Kind::Aggregator, name, about, Maker::Aggregator(Arc::new(make)))
     }
 
-    /// A filter, by its constructor.
+    /// A filter, from its constructor.
     pub fn filter<C, F>(name: &str, about: &str, new: fn(C, &Context<'_>) -> Result<F>) -> Self
     where
         C: DeserializeOwned + JsonSchema + 'static,
@@ -153,7 +152,8 @@ impl Component {
         Self::of::<C>(Kind::Filter, name, about, Maker::Filter(Arc::new(make)))
     }
 
-    /// For a model that computes on more than the CPU: which devices it finds on this machine, `cpu` among them.
+    /// For a model that can compute on devices other than the CPU: sets the function that finds the devices of this
+    /// machine, including `cpu`.
     #[must_use]
     pub fn on_devices(mut self, devices: fn() -> Vec<String>) -> Self {
         if let Maker::Model(_, found) = &mut self.maker {
@@ -162,15 +162,17 @@ impl Component {
         self
     }
 
-    /// For a model: what the [score](crate::Evaluation::score) of its evaluations is, in a few words: `-RMSE`.
+    /// For a model: names what the [score](crate::Evaluation::score) of its evaluations measures, in a few words:
+    /// `-RMSE`.
     #[must_use]
     pub fn scored_by(mut self, score: &str) -> Self {
         self.profile.score = Some(score.to_owned());
         self
     }
 
-    /// For a model: what it has learnt after a round does not depend on how many [rounds](ModelSetup::rounds) the run has,
-    /// where these keys of its table have these values: `[("schedule", "constant")]`. Without keys it never does.
+    /// For a model: declares that what it has learnt after a round does not depend on the number of
+    /// [rounds](ModelSetup::rounds) in the run, provided these keys of its table have these values, for example
+    /// `[("schedule", "constant")]`. Without keys, this holds for every configuration.
     #[must_use]
     pub fn extendable<V: Into<Value>>(mut self, when: impl IntoIterator<Item = (&'static str, V)>) -> Self {
         let when = when.into_iter().map(|(key, value)| (key.to_owned(), value.into()));
@@ -178,17 +180,19 @@ impl Component {
         self
     }
 
-    /// For an aggregator: a round without updates still counts. Where the draw of a round selects nobody, or all of them
-    /// fail, [`begin`](Aggregator::begin) and [`finish`](Aggregator::finish) are called with nothing added in between.
+    /// For an aggregator: declares that a round without updates counts. If the draw of a round selects no client, or
+    /// all clients fail, the host calls [`begin`](Aggregator::begin) and [`finish`](Aggregator::finish) with no updates
+    /// in between.
     #[must_use]
     pub fn empty_rounds(mut self) -> Self {
         self.profile.empty_rounds = true;
         self
     }
 
-    /// For a component that hosts code of others, such as a class of Python: what other keys its table may have depends on
-    /// the value of this one. `schema` gives the JSON Schema of the whole table, asked with a table that has the key and may
-    /// be wrong otherwise. The configuration's struct takes the rest with `#[serde(flatten)]`.
+    /// For a component that hosts other code, such as a Python class: declares that the value of `key` decides which
+    /// other keys its table may have. `schema` returns the JSON Schema of the whole table. It is called with a table
+    /// that has the key but may otherwise be invalid. The configuration struct takes the remaining keys with
+    /// `#[serde(flatten)]`.
     #[must_use]
     pub fn schema_by(mut self, key: &str, schema: fn(&Value) -> Result<Value>) -> Self {
         self.profile.schema_by = Some(key.to_owned());
@@ -196,7 +200,7 @@ impl Component {
         self
     }
 
-    /// The JSON Schema that this configuration has to follow: that of the profile, unless a key decides.
+    /// The JSON Schema for this configuration: the profile's schema, unless a key decides.
     ///
     /// # Errors
     /// If the plugin cannot tell, since the key's value names nothing that it knows.
@@ -207,12 +211,12 @@ impl Component {
         }
     }
 
-    /// What it is.
+    /// Its profile.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// What is wrong with a configuration for it, so far as its schema and its struct can tell: see [`config::check`].
+    /// Everything that its schema and its struct find wrong with a configuration. See [`config::check`].
     ///
     /// # Errors
     /// If the plugin fails to answer.
@@ -225,8 +229,8 @@ impl Component {
         self.library.is_some()
     }
 
-    /// What went wrong in the component's library where no call could report it: panics while instances were dropped on
-    /// this thread, in words, since they were asked for last.
+    /// Messages of panics on this thread while instances from the component's library were dropped, since the last
+    /// call. No other call can report these.
     pub fn mishaps(&self) -> Vec<String> {
         self.library.as_ref().map_or_else(crate::boundary::guard::mishaps, |ask| ask())
     }
@@ -234,7 +238,7 @@ impl Component {
     /// The devices that the model finds on this machine.
     ///
     /// # Errors
-    /// If it is no model, or fails to answer.
+    /// If the component is not a model, or fails to answer.
     pub fn devices(&self) -> Result<Vec<String>> {
         match &self.maker {
             Maker::Model(_, devices) => devices(),
@@ -242,10 +246,10 @@ impl Component {
         }
     }
 
-    /// Makes a model.
+    /// Creates a model.
     ///
     /// # Errors
-    /// If it is none, or cannot be made of this configuration.
+    /// If the component is of another kind, or its constructor fails with this configuration.
     pub fn new_model(&self, config: &Value, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Box<dyn Model>> {
         config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
@@ -254,10 +258,10 @@ impl Component {
         }
     }
 
-    /// Makes a dataset.
+    /// Creates a dataset.
     ///
     /// # Errors
-    /// If it is none, or cannot be made of this configuration.
+    /// If the component is of another kind, or its constructor fails with this configuration.
     pub fn new_dataset(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Dataset>> {
         config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
@@ -266,10 +270,10 @@ impl Component {
         }
     }
 
-    /// Makes an aggregator.
+    /// Creates an aggregator.
     ///
     /// # Errors
-    /// If it is none, or cannot be made of this configuration.
+    /// If the component is of another kind, or its constructor fails with this configuration.
     pub fn new_aggregator(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Aggregator>> {
         config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
@@ -278,10 +282,10 @@ impl Component {
         }
     }
 
-    /// Makes a filter.
+    /// Creates a filter.
     ///
     /// # Errors
-    /// If it is none, or cannot be made of this configuration.
+    /// If the component is of another kind, or its constructor fails with this configuration.
     pub fn new_filter(&self, config: &Value, ctx: &Context<'_>) -> Result<Box<dyn Filter>> {
         config::fit(&*self.schema(config)?, config)?;
         match &self.maker {
@@ -307,34 +311,34 @@ fn typed<C: DeserializeOwned>(config: &Value) -> Result<C> {
     })
 }
 
-/// What is told of a plugin's library.
+/// A description of a plugin's library.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// The package's name.
+    /// The package name.
     pub package: String,
-    /// The package's version.
+    /// The package version.
     pub version: String,
-    /// Its authors.
+    /// The package's authors.
     pub authors: String,
-    /// Its licence.
+    /// The package's licence.
     pub license: String,
     /// The version of plugin-api that it was built with.
     pub interface: String,
-    /// How it was built: `debug` or `release`, and for which machine.
+    /// How it was built: `debug` or `release`, and the target machine.
     pub build: String,
 }
 
-/// A plugin: what it says of itself, and its components.
+/// A plugin: its description and its components.
 #[derive(Clone, Debug)]
 pub struct Plugin {
-    /// What it says of itself.
+    /// Its description.
     pub about: About,
-    /// What it offers.
+    /// Its components.
     pub components: Vec<Component>,
 }
 
 impl Plugin {
-    /// The component of this kind and name; without a name, the only one of its kind.
+    /// The component of this kind and name, or without a name, the only component of its kind.
     pub fn find(&self, kind: Kind, name: Option<&str>) -> Option<&Component> {
         let mut found =
             self.components.iter().filter(|c| c.profile.kind == kind && name.is_none_or(|n| n == c.profile.name));

@@ -1,4 +1,4 @@
-//! Checking a configuration table against its schema and against the struct that its owner reads it into.
+//! Checks a configuration table against its schema and against the struct that its owner deserialises.
 
 mod bounds;
 mod schema;
@@ -12,19 +12,19 @@ use serde_path_to_error::Segment;
 
 use crate::{Error, Result};
 
-/// One thing that is wrong with a configuration.
+/// A problem in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The way to the key, from the table's root; an index of an array is a number in decimal.
+    /// The path to the key from the table's root. An array index is a decimal number.
     pub path: Vec<String>,
-    /// What is wrong, in one line.
+    /// A one-line description of the problem.
     pub message: String,
-    /// The names that would have been understood, where the name is what is wrong.
+    /// The valid names, if the name is the problem.
     pub known: Vec<String>,
 }
 
 impl Problem {
-    /// Whether it is the key's name that is wrong, and not its value.
+    /// Whether the problem is the key's name rather than its value.
     pub fn is_of_the_name(&self) -> bool {
         self.path.last().is_some_and(|name| self.message == unknown_key(name))
     }
@@ -38,12 +38,12 @@ fn missing(name: &str) -> String {
     format!("`{name}` is missing")
 }
 
-/// Everything that is wrong with `value`: by a JSON Schema, and then, of what is right by it, by the owner's own check.
+/// All problems in `value`. A JSON Schema is checked first; then the owner's check runs on whatever passed.
 ///
-/// Of the schema these keywords are checked: `$ref`, `type`, `enum`, `const`, the bounds of numbers and `multipleOf`,
-/// `format` where it names a type of Rust's, the lengths of text, lists and tables, `pattern`, `uniqueItems`, `items`,
-/// `prefixItems`, `properties`, `patternProperties`, `propertyNames`, `additionalProperties`, `required`, `allOf`,
-/// `anyOf`, `oneOf` and `not`.
+/// These schema keywords are checked: `$ref`, `type`, `enum`, `const`, the bounds of numbers and `multipleOf`, `format`
+/// if it names a Rust type, the lengths of text, lists and tables, `pattern`, `uniqueItems`, `items`, `prefixItems`,
+/// `properties`, `patternProperties`, `propertyNames`, `additionalProperties`, `required`, `allOf`, `anyOf`, `oneOf`
+/// and `not`.
 ///
 /// # Errors
 /// Those of the owner's check.
@@ -55,7 +55,7 @@ pub fn check(schema: &Value, value: &Value, own: impl FnOnce(&Value) -> Result<V
     };
     let sure: std::collections::BTreeSet<Vec<String>> =
         found.iter().filter(|found| !found.vague).map(|found| place(&found.problem)).collect();
-    // What is known to be wrong is not shown to the owner, who would say it once more, and might say nothing else.
+    // The owner does not see values with known problems: it would report them again, and might report nothing else.
     let mut rest = value.clone();
     for place in &sure {
         take_out(&mut rest, place);
@@ -69,30 +69,30 @@ pub fn check(schema: &Value, value: &Value, own: impl FnOnce(&Value) -> Result<V
     Ok(problems)
 }
 
-/// Everything that is wrong with `value` as a `C`, by its schema and as it is read: what a host says of a table that a
-/// component with this configuration gets.
+/// All problems in `value` as a `C`, from its schema and from deserialising it. A host reports the same for the table
+/// of a component with this configuration.
 pub fn problems<C: DeserializeOwned + JsonSchema>(value: &Value) -> Vec<Problem> {
     let own = |rest: &Value| Ok(read::<C>(rest).err().unwrap_or_default());
     check(&schemars::schema_for!(C).to_value(), value, own).unwrap_or_default()
 }
 
-/// Refuses a value that is wrong by a JSON Schema, with the first thing that is.
+/// Returns the first problem that a JSON Schema finds in a value, as an error.
 ///
 /// # Errors
-/// If it is.
+/// If there is a problem.
 pub(crate) fn fit(schema: &Value, value: &Value) -> Result<()> {
     schema::problems(schema, value).into_iter().next().map_or(Ok(()), |found| Err(refusal(found.problem)))
 }
 
-/// A problem as an error.
+/// Converts a problem to an error.
 pub(crate) fn refusal(Problem { path, message, .. }: Problem) -> Error {
     let error = Error::config(message);
     if path.is_empty() { error } else { error.at_key(path.join(".")) }
 }
 
-/// Everything that is wrong with `value` as a `T`, and the `T` if nothing is.
+/// Deserialises `value` as a `T`, or returns everything that is wrong with it.
 ///
-/// Serde stops at the first error. So the key at fault is taken out and the rest tried again, until nothing is wrong.
+/// Serde stops at the first error. So this removes the offending key and tries again until nothing is wrong.
 ///
 /// # Errors
 /// The problems, in the order found.
@@ -109,14 +109,14 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> std::result::Result<T, Vec<Pr
         let mut path: Vec<String> = error.path().iter().filter_map(segment).collect();
         let message = error.inner().to_string();
         if let Some(name) = quoted_after(&message, "missing field ") {
-            // Taking a bad key out makes it missing, and that problem is noted already.
+            // A bad key that was removed is now missing, but its problem is already recorded.
             path.push(name.to_owned());
             let noted = removed.contains(&path);
             path.pop();
             if !noted {
                 problems.push(Problem { path: path.clone(), message: missing(name), known: Vec::new() });
             }
-            // Go on without the table around it, for what comes after.
+            // Remove the enclosing table and continue, to find later problems.
             let Some(taken) = take_out_around(&mut value, &path) else { return Err(problems) };
             removed.push(taken);
             continue;
@@ -126,7 +126,7 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> std::result::Result<T, Vec<Pr
             if path.last().is_some_and(|last| last == name) {
                 path.pop();
             }
-            // All of a table at once, since there may be thousands.
+            // Remove all unknown keys of a table at once, since there may be thousands.
             let mut unknown: Vec<String> = vec![name.to_owned()];
             let table = at(&mut value, &path).and_then(|table| table.as_object_mut());
             let others = table.map(|table| table.keys().filter(|key| *key != name && !known.contains(key)).cloned());
@@ -168,7 +168,7 @@ fn quoted(list: &str) -> Vec<String> {
     list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The value at the end of a way.
+/// The value at a path.
 fn at<'a>(value: &'a mut Value, way: &[String]) -> Option<&'a mut Value> {
     way.iter().try_fold(value, |value, step| match value {
         Value::Object(table) => table.get_mut(step),
@@ -177,15 +177,16 @@ fn at<'a>(value: &'a mut Value, way: &[String]) -> Option<&'a mut Value> {
     })
 }
 
-/// Takes the value at `path` out of its table; false where there is none to take. The order of the others is lost.
+/// Removes the value at `path` from its table. Returns false if there is none. Does not preserve the order of the
+/// others.
 fn take_out(value: &mut Value, path: &[String]) -> bool {
     let Some((last, way)) = path.split_last() else { return false };
     let table = at(value, way).and_then(Value::as_object_mut);
     table.is_some_and(|table: &mut Map<String, Value>| table.swap_remove(last).is_some())
 }
 
-/// Takes out the value at `path`, or the list that it is an item of: without one item the others had other numbers. What
-/// was taken, if anything was.
+/// Removes the value at `path`, or the whole list that contains it, since removing one item would renumber the others.
+/// Returns the path of what was removed, if anything.
 fn take_out_around(value: &mut Value, path: &[String]) -> Option<Vec<String>> {
     (1..=path.len()).rev().map(|len| &path[..len]).find(|path| take_out(value, path)).map(<[String]>::to_vec)
 }

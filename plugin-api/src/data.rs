@@ -1,4 +1,4 @@
-//! Tables of typed columns: what a dataset plugin hands out and a model plugin reads.
+//! Tables of typed columns, which dataset plugins return and model plugins read.
 
 mod column;
 mod rows;
@@ -11,11 +11,11 @@ use crate::{Error, Result};
 /// The column of [`Model::predict`](crate::Model::predict) that holds the predicted numbers.
 pub const PREDICTED: &str = "predicted";
 
-/// The column of [`Model::predict`](crate::Model::predict) that holds the standard deviation of each predicted number, as the
-/// model judges it.
+/// The column of [`Model::predict`](crate::Model::predict) that holds the model's estimate of each prediction's
+/// standard deviation.
 pub const DEVIATION: &str = "deviation";
 
-/// Named columns of one length.
+/// Named columns of equal length.
 ///
 /// ```
 /// use plugin_api::{Column, Table};
@@ -39,7 +39,7 @@ impl Table {
         Self::default()
     }
 
-    /// A table of predicted numbers: one column, [`PREDICTED`].
+    /// A table with one column of predictions, [`PREDICTED`].
     pub fn predicted(numbers: &[f32]) -> Self {
         Self { columns: vec![(PREDICTED.to_owned(), Column::f32(numbers))] }
     }
@@ -47,8 +47,8 @@ impl Table {
     /// Adds a column.
     ///
     /// # Errors
-    /// If the name is taken, the length is not that of the columns before, or the column's memory does not hold whole rows
-    /// of its type.
+    /// If the name is taken, the length differs from that of the other columns, or the column's memory does not hold
+    /// whole rows of its type.
     pub fn with(mut self, name: impl Into<String>, column: Column) -> Result<Self> {
         let name = name.into();
         column.check().map_err(|e| Error::data(format!("column `{name}`: {}", e.message())))?;
@@ -66,25 +66,25 @@ impl Table {
         Ok(self)
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         self.columns.first().map_or(0, |(_, column)| column.len())
     }
 
-    /// The columns in order.
+    /// The names and columns, in order.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, &Column)> {
         self.columns.iter().map(|(name, column)| (name.as_str(), column))
     }
 
-    /// One column.
+    /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|(n, _)| n == name).map(|(_, column)| column)
     }
 
-    /// A text column.
+    /// The text column of this name.
     ///
     /// # Errors
-    /// If there is no such column, or it is of another type.
+    /// If there is no such column, or it has another type.
     pub fn text(&self, name: &str) -> Result<&TextColumn> {
         match self.wanted(name)? {
             Column::Text(column) => Ok(column),
@@ -92,10 +92,10 @@ impl Table {
         }
     }
 
-    /// A column of floats.
+    /// The values of a column of 32-bit floats.
     ///
     /// # Errors
-    /// If there is no such column, or it is of another type.
+    /// If there is no such column, or it has another type.
     pub fn f32(&self, name: &str) -> Result<&[f32]> {
         match self.wanted(name)? {
             Column::F32(buffer) => Ok(buffer.cast()),
@@ -103,10 +103,10 @@ impl Table {
         }
     }
 
-    /// A column of integers.
+    /// The values of a column of 64-bit integers.
     ///
     /// # Errors
-    /// If there is no such column, or it is of another type.
+    /// If there is no such column, or it has another type.
     pub fn i64(&self, name: &str) -> Result<&[i64]> {
         match self.wanted(name)? {
             Column::I64(buffer) => Ok(buffer.cast()),
@@ -114,10 +114,10 @@ impl Table {
         }
     }
 
-    /// A column of floats of 64 bits.
+    /// The values of a column of 64-bit floats.
     ///
     /// # Errors
-    /// If there is no such column, or it is of another type.
+    /// If there is no such column, or it has another type.
     pub fn f64(&self, name: &str) -> Result<&[f64]> {
         match self.wanted(name)? {
             Column::F64(buffer) => Ok(buffer.cast()),
@@ -125,7 +125,7 @@ impl Table {
         }
     }
 
-    /// The table of the rows at `indices`, in that order.
+    /// A table of the rows at `indices`, in that order.
     ///
     /// # Panics
     /// If an index is not below [`rows`](Self::rows).
@@ -151,7 +151,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::Buffer;
 
-    /// A column of each type, of two rows.
+    /// A column of each type, with two rows each.
     pub(crate) fn all() -> Vec<(&'static str, Column)> {
         let lists = ListColumn::new([2, 0], Column::f64(&[0.5, f64::NAN])).unwrap();
         vec![

@@ -1,4 +1,4 @@
-//! Datasets: which clients there are, and what data each has.
+//! Datasets: the clients of an experiment, and each client's data.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Context, Error, Message, Result, Table};
 
-/// The name of an optional text column of a task's tables: where each row came from, as `FILE:LINE` with the line counted
-/// from 1, unique within a task. The host writes it beside each row's predictions; models ignore it.
+/// The name of an optional text column in a task's tables: the origin of each row as `FILE:LINE`, with lines counted
+/// from 1, unique within a task. The host writes it next to each row's predictions; models ignore it.
 pub const ORIGIN: &str = "fedplug.origin";
 
-/// The name of a text column of [`Dataset::next_rows`] that holds what the rows say in the file's column of this place and
-/// name, as it stands there: so that predictions come with all that the file has. Models ignore it.
+/// The name of a text column of [`Dataset::next_rows`] that holds the file's column at this position and with this
+/// name, verbatim. With it, predictions come with everything in the file. Models ignore it.
 pub fn cell_column(place: usize, name: &str) -> String {
     format!("{CELL}{place}.{name}")
 }
 
-/// The name in the file of a column that is named by [`cell_column`]; none of any other.
+/// The name in the file of a column that [`cell_column`] named; `None` for any other column.
 pub fn cell_name(column: &str) -> Option<&str> {
     column.strip_prefix(CELL)?.split_once('.').map(|(_, name)| name)
 }
 
 const CELL: &str = "fedplug.cell.";
 
-/// A task: a name, the columns a model reads, and the column it learns to predict.
+/// A task: a name, the columns that a model reads, and the column that it learns to predict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// Its name, unique in the experiment.
     pub name: String,
-    /// The columns that a model reads. What several of them mean is the model's to say.
+    /// The columns that a model reads. If there are several, the model decides what they mean.
     pub inputs: Vec<String>,
     /// The column that it predicts.
     pub target: String,
-    /// What that column holds.
+    /// The type of the target's values.
     #[serde(default)]
     pub target_kind: TargetKind,
 }
@@ -50,24 +50,25 @@ impl TaskSpec {
     }
 }
 
-/// What a task's target column holds. A later interface may add to it.
+/// The type of a task's target column. A later interface may add variants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum TargetKind {
-    /// One number in each row.
+    /// One number per row.
     #[default]
     Number,
-    /// One of these classes in each row: its place in the list in a column of integers, or its name in one of text.
+    /// One of these classes per row: its index in this list if the column holds integers, or its name if the column
+    /// holds text.
     Class(Vec<String>),
-    /// So many numbers in each row, in a column of lists.
+    /// This many numbers per row, in a column of lists.
     Numbers(usize),
 }
 
-/// A task at a client: its train and its test table, either of which may have no row.
+/// A task at a client: its training table and its test table. Either may be empty.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// What it is about.
+    /// The task's specification.
     pub spec: TaskSpec,
     /// The rows to train on.
     pub train: Table,
@@ -75,12 +76,12 @@ pub struct Task {
     pub test: Table,
 }
 
-/// A client as the dataset knows it.
+/// A client as the dataset describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientSpec {
-    /// Its name, unique in the experiment; it names folders and tags.
+    /// Its name, unique in the experiment. Folders and tags use it.
     pub name: String,
-    /// Its tasks with their numbers of rows, in the experiment's order of tasks.
+    /// Its tasks with their row counts, in the experiment's task order.
     pub tasks: Vec<ClientTask>,
 }
 
@@ -89,64 +90,64 @@ pub struct ClientSpec {
 pub struct ClientTask {
     /// The task's name.
     pub name: String,
-    /// Rows to train on.
+    /// The number of rows to train on.
     pub train: usize,
-    /// Rows to evaluate on.
+    /// The number of rows to evaluate on.
     pub test: usize,
 }
 
 /// A file that the data comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
-    /// Rows that are used.
+    /// The number of rows used.
     pub rows: usize,
-    /// Why rows, or the whole file, were left out, and how many rows each reason took.
+    /// Why rows, or the whole file, were skipped, and how many rows for each reason.
     pub skipped: Vec<(String, usize)>,
 }
 
-/// How a task's targets were rescaled before a model sees them: `(value - mean) / deviation`.
+/// The rescaling of a task's targets before a model sees them: `(value - mean) / deviation`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
-    /// Mean of the training targets, in the target's own unit.
+    /// The mean of the training targets, in the target's own unit.
     pub mean: f64,
-    /// Their standard deviation (of the population), in the target's own unit; 1 where all are equal.
+    /// Their population standard deviation, in the target's own unit; 1 if all targets are equal.
     pub deviation: f64,
 }
 
 impl Scale {
-    /// The target in its own unit, of a value that a model gives.
+    /// Converts a model's value back to the target's own unit.
     pub fn restore(&self, scaled: f64) -> f64 {
         self.mean + self.deviation * scaled
     }
 }
 
-/// What a dataset holds.
+/// A description of a dataset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Description {
-    /// The tasks, in the order that numbers them.
+    /// The tasks. Their order numbers them.
     pub tasks: Vec<TaskSpec>,
     /// The clients, in the order of aggregation.
     pub clients: Vec<ClientSpec>,
-    /// The files.
+    /// The source files.
     pub sources: Vec<Source>,
-    /// The scale of each task, by its name, whose targets are standardised in the tables. The host turns predictions back
-    /// into the target's own unit by it.
+    /// The scales of tasks whose targets are standardised in the tables, by task name. The host uses them to convert
+    /// predictions back to the target's own unit.
     #[serde(default)]
     pub scales: BTreeMap<String, Scale>,
 }
 
 impl Description {
-    /// A description of these tasks, clients and files, whose targets are in their own units.
+    /// A description of these tasks, clients and files, with targets in their own units.
     pub fn new(tasks: Vec<TaskSpec>, clients: Vec<ClientSpec>, sources: Vec<Source>) -> Self {
         Self { tasks, clients, sources, scales: BTreeMap::new() }
     }
 
-    /// The same with tasks whose targets are standardised.
+    /// The same, with these tasks' targets standardised.
     #[must_use]
     pub fn with_scales(mut self, scales: impl IntoIterator<Item = (String, Scale)>) -> Self {
         self.scales.extend(scales);
@@ -154,8 +155,8 @@ impl Description {
     }
 }
 
-/// Data for an experiment. The host makes one instance, asks what it holds, and loads each client for the run; some of
-/// them also before it, for a rehearsal.
+/// The data for an experiment. The host creates one instance, asks for its description, and loads each client for the
+/// run. It also loads some of the clients before the run, for a rehearsal.
 ///
 /// ```no_run
 /// //! Random numbers, of which half the letters of a text are the target.
@@ -198,8 +199,8 @@ impl Description {
 /// # fn main() {}
 /// ```
 pub trait Dataset: Send {
-    /// The tasks, the clients and the files. It reads what it must to count rows; it reports bad rows, and is an error
-    /// only where nothing is usable.
+    /// Returns the tasks, the clients and the files. It reads as much as it needs to count rows. It reports bad rows;
+    /// they are an error only if no row is usable.
     ///
     /// # Errors
     /// If a file or folder is missing, or no row is usable.
@@ -211,8 +212,9 @@ pub trait Dataset: Send {
     /// If there is no such client, or its data cannot be read.
     fn load(&mut self, client: &str, ctx: &Context<'_>) -> Result<Vec<Task>>;
 
-    /// Writes the data as it will be used into a folder, for other programs and for later runs; returns the files. No
-    /// client is at work meanwhile, so the call may use more threads than those of a run: the files do not depend on it.
+    /// Writes the data to a folder in the form in which it will be used, for other programs and later runs. Returns the
+    /// files. No client is working at that time, so the call may use more threads than a run: the files do not depend
+    /// on the number.
     ///
     /// # Errors
     /// If a file cannot be written; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
@@ -221,10 +223,10 @@ pub trait Dataset: Send {
         Err(Error::unsupported("this dataset does not implement `prepare`, so it has nothing to prepare"))
     }
 
-    /// Begins to read a file of rows without targets, to be predicted: what comes are the input columns of the tasks.
+    /// Opens a file of rows without targets to predict. Its rows have the input columns of the tasks.
     ///
-    /// Whoever predicts may say that columns have other names in the file, with `--column NAME=OTHER`. They come as the table
-    /// `predict-columns` of the configuration, `{ NAME = "OTHER" }`; a dataset without such a key refuses them.
+    /// Users can say that columns have other names in the file, with `--column NAME=OTHER`. They arrive as the table
+    /// `predict-columns` in the configuration, `{ NAME = "OTHER" }`. A dataset without such a key refuses them.
     ///
     /// # Errors
     /// If the file cannot be read, or lacks a column; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
@@ -233,22 +235,22 @@ pub trait Dataset: Send {
         Err(Error::unsupported("this dataset does not implement `open_rows`, so it reads no rows to be predicted"))
     }
 
-    /// The next rows of the file that was opened last, in its order: `at_most` so many, fewer only at its end, none
-    /// after it. Beside the inputs a table may have the file's own columns, named by [`cell_column`]; they are written
-    /// before the predictions, in the place of the inputs.
+    /// The next rows of the most recently opened file, in its order. Returns `at_most` rows, fewer only at the end, and
+    /// none after it. Besides the inputs, a table may have the file's own columns, named by [`cell_column`]. The output
+    /// then has these before the predictions, instead of the inputs.
     ///
     /// # Errors
-    /// If a row cannot be read; none is left out.
+    /// If a row cannot be read. Rows are never skipped.
     fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         let _ = (at_most, ctx);
         Err(Error::unsupported("this dataset does not implement `open_rows`, so it reads no rows to be predicted"))
     }
 
-    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
-    /// and plugins for one another's host, without another interface. No name is known by default.
+    /// A call that this trait does not define: tensors and values in, tensors and values out. It lets later or custom
+    /// hosts ask for more without a new interface. No names are known by default.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for unknown names.
     fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
         let _ = (input, ctx);
         Err(Error::unsupported(format!("this dataset does not know the extension `{name}`")))

@@ -1,18 +1,18 @@
-//! The one error shape that crosses the boundary.
+//! The one error type that crosses the boundary.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What a fallible call of this crate returns.
+/// The result of this crate's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of thing went wrong. Open: a later interface may add kinds, and an unknown one arrives as [`Other`].
+/// The kind of an error. A later interface may add kinds; an unknown kind arrives as [`Other`].
 ///
 /// [`Other`]: ErrorKind::Other
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The experiment file asks for something that cannot be.
+    /// The experiment file asks for something impossible.
     Config,
     /// A data file or table is missing or unusable.
     Data,
@@ -22,16 +22,16 @@ pub enum ErrorKind {
     Io,
     /// The plugin does not offer this.
     Unsupported,
-    /// The call stopped because it was asked to.
+    /// The call stopped because the host asked it to.
     Cancelled,
     /// The plugin panicked.
     Panic,
-    /// Anything else, with a word of the plugin's own.
+    /// Anything else, with a word that the plugin chooses.
     Other(String),
 }
 
 impl ErrorKind {
-    /// The word that stands for this kind across the boundary.
+    /// The word for this kind across the boundary.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Config => "config",
@@ -61,12 +61,12 @@ impl From<&str> for ErrorKind {
     }
 }
 
-/// Where the trouble lies.
+/// The location of the problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A key of the plugin's own table, dotted: `pretrained.hidden-size`.
     Key(String),
-    /// A file, and a line of it counted from one.
+    /// A file, and optionally a line in it, counted from one.
     File(PathBuf, Option<u64>),
     /// A tensor, by name.
     Tensor(String),
@@ -83,9 +83,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// Something went wrong: what, where, why, and what to do about it.
+/// An error: what went wrong, where, why, and what to do about it.
 ///
-/// The message is lowercase, has no final period and puts literals in backticks; it need not repeat the place or the
+/// The message is lowercase, has no final period and puts literals in backticks. It need not repeat the location or the
 /// causes, which are shown with it.
 ///
 /// ```
@@ -112,7 +112,7 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), place: None, causes: Vec::new(), help: None }))
     }
 
-    /// The configuration asks for something that cannot be.
+    /// The configuration asks for something impossible.
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)
     }
@@ -137,7 +137,7 @@ impl Error {
         Self::new(ErrorKind::Unsupported, message)
     }
 
-    /// The call stopped because the context said so.
+    /// The call stopped because the context asked it to.
     pub fn cancelled() -> Self {
         Self::new(ErrorKind::Cancelled, "stopped on request")
     }
@@ -147,7 +147,7 @@ impl Error {
         Self::new(ErrorKind::Other("other".to_owned()), message)
     }
 
-    /// Adds a foreign error and its sources as the causes.
+    /// Adds a foreign error and its sources as causes.
     #[must_use]
     pub fn because(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(cause);
@@ -158,62 +158,62 @@ impl Error {
         self
     }
 
-    /// Adds one cause in words.
+    /// Adds one cause as text.
     #[must_use]
     pub fn because_of(mut self, cause: impl Into<String>) -> Self {
         self.0.causes.push(cause.into());
         self
     }
 
-    /// Says which key of the plugin's table is at fault, dotted.
+    /// Sets the key of the plugin's table that is at fault, dotted.
     #[must_use]
     pub fn at_key(mut self, key: impl Into<String>) -> Self {
         self.0.place = Some(Place::Key(key.into()));
         self
     }
 
-    /// Says which file is at fault, and the line where it is known.
+    /// Sets the file that is at fault, and the line if known.
     #[must_use]
     pub fn in_file(mut self, path: impl AsRef<Path>, line: Option<u64>) -> Self {
         self.0.place = Some(Place::File(path.as_ref().to_owned(), line));
         self
     }
 
-    /// Says which tensor is at fault.
+    /// Sets the tensor that is at fault.
     #[must_use]
     pub fn at_tensor(mut self, name: impl Into<String>) -> Self {
         self.0.place = Some(Place::Tensor(name.into()));
         self
     }
 
-    /// Says what the user can do.
+    /// Sets a hint for the user.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.0.help = Some(help.into());
         self
     }
 
-    /// What sort of thing went wrong.
+    /// The kind of error.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// What went wrong, without place and causes.
+    /// What went wrong, without location and causes.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Where the trouble lies, if it has a place.
+    /// The location of the problem, if it has one.
     pub fn place(&self) -> Option<&Place> {
         self.0.place.as_ref()
     }
 
-    /// The causes, the nearest first.
+    /// The causes, nearest first.
     pub fn causes(&self) -> &[String] {
         &self.0.causes
     }
 
-    /// What the user can do, if there is something.
+    /// The hint for the user, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.0.help.as_deref()
     }
@@ -228,7 +228,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// As a person reads it, which is what a test that unwraps shows: the kind, the place, what went wrong, why, what to do.
+/// The whole error in readable form, as a test that unwraps shows it: kind, location, message, causes, hint.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {self}", self.0.kind.as_str())?;

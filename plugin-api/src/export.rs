@@ -1,6 +1,6 @@
 //! `export_plugin!`: the one line that makes a library a plugin.
 
-/// Makes the library a fedplug plugin that offers these [`Component`](crate::Component)s.
+/// Exports these [`Component`](crate::Component)s from the library, which makes it a fedplug plugin.
 ///
 /// ```no_run
 /// # use plugin_api::{Component, Context, Filter, Message, Result};
@@ -13,8 +13,8 @@
 /// # fn main() {}
 /// ```
 ///
-/// A panic in a plugin becomes an error of the call, so a plugin has to be built with unwinding: with
-/// `panic = "abort"` in its profile it does not compile.
+/// A panic in a plugin becomes an error of the call, so a plugin must be built with unwinding. It does not compile with
+/// `panic = "abort"` in its profile.
 #[macro_export]
 macro_rules! export_plugin {
     ($($component:expr),+ $(,)?) => {
@@ -40,7 +40,7 @@ macro_rules! export_plugin {
                 &PLUGIN
             }
 
-            // A scope of its own, so that none of these names hides one that the components are made with.
+            // A separate scope, so that these names do not shadow any that the component expressions use.
             const _: () = {
                 use $crate::boundary::fedplug_abi as abi;
                 use $crate::boundary::fedplug_abi::abi_stable::library as abi_library;
@@ -98,12 +98,14 @@ macro_rules! export_plugin {
                     abi_library::__call_root_module_loader(module)
                 }
 
-                // SAFETY: a name of this project's own, for a static without any pointer.
+                // SAFETY: the name is specific to this project, and the static contains no pointers.
                 #[unsafe(export_name = "fedplug_plugin_api_version")]
                 static STAMP: [u8; 32] = root::STAMP;
 
-                // What `#[export_root_module]` would write, with paths that do not ask the plugin to depend on abi_stable.
-                // SAFETY: the name is abi_stable's for this very static, and `erased` returns the module of this type.
+                // What `#[export_root_module]` would generate, with paths that do not require the plugin to depend on
+                // abi_stable.
+                // SAFETY: abi_stable reserves the name for exactly this static, and `erased` returns the module of this
+                // type.
                 #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
                 static HEADER: abi_library::LibHeader = unsafe {
                     abi_library::LibHeader::from_constructor::<abi::PluginV1_Ref>(

@@ -1,15 +1,17 @@
-//! Filters: what changes a message on its way.
+//! Filters, which change messages in transit.
 
 use crate::{Context, Error, Message, Result, State};
 
-/// Changes messages between server and clients. The host makes one instance for each client at the clients' side and
-/// one for all at the server's side; [`Context::client`] says whose message it is, [`Context::round`] when.
+/// Changes messages between server and clients. The host creates one instance for each client on the client side, and
+/// one for all clients on the server side. [`Context::client`] gives the client of a message, [`Context::round`] its
+/// round.
 ///
-/// The context of the constructor says for which client the instance is made, and names none where it is made for the
-/// server: so an instance knows its side from the start. Before a run the host makes instances for a rehearsal: they get messages
-/// of two rounds with an untrained model, in which large tensors may be cut to their first rows, and are dropped.
+/// The constructor's context names the client that the instance is for, and no client for the server's instance. So an
+/// instance knows its side from the start. Before a run the host creates instances for a rehearsal. They get the
+/// messages of two rounds with an untrained model, in which large tensors may be cut to their first rows, and are then
+/// dropped.
 ///
-/// A filter that fails drops the message: nothing passes it unfiltered.
+/// If a filter fails, the message is dropped: no message passes unfiltered.
 ///
 /// ```no_run
 /// //! No value of an update is farther from the global model than `most`.
@@ -46,27 +48,27 @@ use crate::{Context, Error, Message, Result, State};
 /// # fn main() {}
 /// ```
 pub trait Filter: Send {
-    /// The message as it shall go on.
+    /// Returns the filtered message.
     ///
-    /// `base` is the global model that this round began with, as it is known where the filter stands: at a client as
-    /// its model received it, at the server as it was before any filter. So `message - base` is a client's update. On
-    /// the way to a client `base` is the message itself, as it was before the first filter at that place.
+    /// `base` is the global model at the start of this round, as known at the filter's position: at a client, as its
+    /// model received it; at the server, as it was before any filter. So `message - base` is a client's update. On the
+    /// way to a client, `base` is the message itself before the first filter at that position.
     ///
     /// # Errors
-    /// If the message is not what the filter was set up for; the client's round then fails.
+    /// If the message is not what the filter was set up for. The client's round then fails.
     fn apply(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message>;
 
-    /// At `client-output` only: the client's answer to what the aggregator [asks](crate::Aggregator::ask), if the
-    /// question is for this filter. The first filter in the file's order that answers is heard.
+    /// At `client-output` only: the client's answer to an aggregator's [query](crate::Aggregator::ask), or `None` if
+    /// the query is not for this filter. The first filter in file order that answers is used.
     ///
     /// # Errors
-    /// If it cannot answer; the client's round then fails.
+    /// If it cannot answer. The client's round then fails.
     fn answer(&mut self, question: &Message, ctx: &Context<'_>) -> Result<Option<Message>> {
         let _ = (question, ctx);
         Ok(None)
     }
 
-    /// What lives from round to round; nothing by default.
+    /// The state to keep from round to round; empty by default.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -75,7 +77,7 @@ pub trait Filter: Send {
         Ok(State::default())
     }
 
-    /// Goes back to a state between two messages.
+    /// Restores a state between two messages.
     ///
     /// # Errors
     /// If the state does not fit.
@@ -84,11 +86,11 @@ pub trait Filter: Send {
         state.expect_empty()
     }
 
-    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
-    /// and plugins for one another's host, without another interface. No name is known by default.
+    /// A call that this trait does not define: tensors and values in, tensors and values out. It lets later or custom
+    /// hosts ask for more without a new interface. No names are known by default.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for unknown names.
     fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
         let _ = (input, ctx);
         Err(Error::unsupported(format!("this filter does not know the extension `{name}`")))

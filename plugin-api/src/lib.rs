@@ -1,9 +1,9 @@
-//! The contract between the fedplug host and its plugins: what a plugin author reads first.
+//! The contract between the fedplug host and its plugins. Plugin authors should start here.
 //!
 //! A plugin is a shared library that offers components of four kinds: a [`Model`] that clients train, a [`Dataset`]
-//! that says which clients there are and what data they have, an [`Aggregator`] that makes one global model of many
-//! updates, a [`Filter`] that changes messages on their way. An author implements one of these traits in ordinary Rust
-//! and writes one line, [`export_plugin!`]. This is a whole plugin:
+//! that provides the clients and their data, an [`Aggregator`] that combines many updates into one global model, and a
+//! [`Filter`] that changes messages in transit. An author implements one of these traits in ordinary Rust and writes
+//! one line, [`export_plugin!`]. This is a complete plugin:
 //!
 //! ```standalone_crate
 //! //! The mean of the updates, of which the server goes a part of the way.
@@ -49,7 +49,7 @@
 //! # }
 //! ```
 //!
-//! with a `Cargo.toml` that says
+//! Its `Cargo.toml`:
 //!
 //! ```toml
 //! [package]
@@ -64,17 +64,19 @@
 //! serde = { version = "1", features = ["derive"] }
 //! ```
 //!
-//! After `cargo build --release` an experiment names it: `plugin = "cautious"` in its `[aggregator]` table,
-//! with `fedplug run FILE --plugin-dir target/release`. `fedplug plugin new aggregator cautious` writes such a crate, with a
-//! test and an experiment. The pages of [`Model`], [`Dataset`] and [`Filter`] have a
-//! whole one of their kind. In the project's `plugins` folder, `model-linear` is the model to copy, `filter-exclude-params`
-//! the filter, `aggregator-fedavg` the aggregator, `dataset-flab` the dataset.
+//! After `cargo build --release`, an experiment names it with `plugin = "cautious"` in its `[aggregator]` table and
+//! runs with `fedplug run FILE --plugin-dir target/release`. `fedplug plugin new aggregator cautious` generates such a
+//! crate, with a test and an experiment. The pages of [`Model`], [`Dataset`] and [`Filter`] each have a complete plugin
+//! of their kind. In the project's `plugins` folder, start from `model-linear` for a model, `filter-exclude-params` for
+//! a filter, `aggregator-fedavg` for an aggregator, and `dataset-flab` for a dataset.
 //!
-//! # Whether it is right
+//! # Testing
 //!
-//! The package `fedplug-testkit` has checks for a plugin's own tests: they drive a component through the boundary, in process
-//! or as a built library, and say what it breaks of this contract, what came instead, and why it matters. The example above
-//! passes them. In `tests/conformance.rs`, with `fedplug-testkit = "1"` under `[dev-dependencies]`, `crate-type = ["cdylib", "rlib"]`, and a `pub fn component()` that `export_plugin!` calls too:
+//! The package `fedplug-testkit` has checks for a plugin's own tests. They drive a component through the boundary, in
+//! process or as a built library, and report where it breaks this contract: what was expected, what happened instead,
+//! and why it matters. The example above passes them. It needs `fedplug-testkit = "1"` under `[dev-dependencies]`,
+//! `crate-type = ["cdylib", "rlib"]`, and a `pub fn component()` that `export_plugin!` calls too. In
+//! `tests/conformance.rs`:
 //!
 //! ```no_run
 //! # mod aggregator_cautious { pub fn component() -> plugin_api::Component { unimplemented!() } }
@@ -84,42 +86,41 @@
 //! }
 //! ```
 //!
-//! # What is called when
+//! # Instances and call order
 //!
-//! The host makes a component by its constructor, with the component's table of the experiment read into its `Config`;
-//! it calls an instance from one thread at a time, not always the same, and drops it at the end of the run. Each trait's
-//! page says in which order. Whatever happens between two calls of an instance is the instance's own: there are no globals
-//! and no callbacks to wait for. There is one instance of
-//!
+//! The host creates a component with its constructor, and deserialises the component's table of the experiment into its
+//! `Config`. It calls an instance from one thread at a time, though not always the same thread, and drops it at the end
+//! of the run. Each trait's page gives the call order. An instance keeps its own state between calls; there are no
+//! globals, and no callbacks to wait for. The instances are:
 //! | kind | for | on |
-//! |---|---|---|
+//! | kind | one for | called on |
 //! | dataset | the experiment | the main thread |
-//! | model | each client, and the server (whose parameters are the first global model) | the threads of the clients |
+//! | model | each client, and the server (whose parameters are the first global model) | the clients' threads |
 //! | aggregator | the experiment | the main thread |
 //! | filter | each client at `client-input` and `client-output`; all clients at `server-input` and `server-output` | the clients' threads; the main thread |
 //!
-//! In a round: the aggregator `begin`s and may `ask`; for each client the filters `apply` on the way out and in, the model
-//! `receive`s and `evaluate`s, then for each local epoch `train`s and `evaluate`s, and `send`s; the filters `apply` on the
-//! way back; the aggregator `add`s one update after the other, may `ask` again, and `finish`es. Between rounds `state` is
-//! taken for a checkpoint, and `restore` goes back to one in a fresh instance.
+//! In a round, the aggregator `begin`s and may `ask`. For each client, the filters `apply` on the way out and in. The
+//! model `receive`s and `evaluate`s, then for each local epoch `train`s and `evaluate`s, and finally `send`s. The
+//! filters `apply` on the way back. The aggregator `add`s one update after another, may `ask` again, and `finish`es.
+//! Between rounds the host calls `state` for a checkpoint; `restore` loads one into a fresh instance.
 //!
-//! Every call gets a [`Context`]: log lines, scalars for TensorBoard, progress, whether to stop, the device, and a
+//! Every call gets a [`Context`]: log lines, scalars for TensorBoard, progress, cancellation, the device, and a
 //! [`Seed`]. A plugin takes all randomness from that seed, so that an experiment gives the same bits on every run.
 //!
-//! `docs/authors.md` of this crate says how to debug, benchmark, ship and version a plugin, and what to know of threads,
-//! GPUs and memory; `docs/abi.md` what crosses the boundary and what stays compatible.
+//! `docs/authors.md` in this crate explains how to debug, benchmark, ship and version a plugin, and covers threads,
+//! GPUs and memory. `docs/abi.md` explains what crosses the boundary and what stays compatible.
 //!
-//! # What may fail, and how
+//! # Errors and panics
 //!
-//! Every call returns [`Result`]; an [`Error`] says what is wrong, where, why and what to do. A panic does no harm beyond
-//! its component: it arrives at the host as an error, and the instance is not called again. A process-wide abort cannot
-//! be contained: a plugin is native code in the host's process.
+//! Every call returns [`Result`]. An [`Error`] says what is wrong, where, why and what to do. A panic affects only its
+//! component: the host gets an error and does not call the instance again. A process-wide abort cannot be contained,
+//! since a plugin is native code in the host's process.
 //!
 //! # Memory
 //!
-//! [`Params`], [`Table`]s and [`Message`]s share their memory: to clone one, or to send it across the boundary to a
-//! thousand clients, copies nothing. It is immutable; who changes a tensor makes a new one, as a [`TensorBuf`] until it is
-//! written.
+//! [`Params`], [`Table`]s and [`Message`]s share their memory. Cloning one, or sending it across the boundary to a
+//! thousand clients, copies nothing. The memory is immutable: to change a tensor, write a new one in a [`TensorBuf`]
+//! and freeze it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,22 +1,23 @@
-//! What travels between server and clients, and what is saved.
+//! Messages between server and clients, and saved state.
 
 use serde_json::{Map, Value};
 
 use crate::{Error, Params, Result};
 
-/// What one side sends to the other: parameters, and whatever else a method needs.
+/// A message from one side to the other: parameters, and anything else a method needs.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     /// The model's parameters.
     pub params: Params,
-    /// Other tensors of a method: control variates, masks, residuals. A model that does not know them ignores them.
+    /// A method's other tensors: control variates, masks, residuals. A model ignores those that it does not know.
     pub extra: Params,
-    /// Small values of a method.
+    /// A method's small values.
     pub values: Map<String, Value>,
 }
 
 impl Message {
-    /// Bytes that the elements of all its tensors take: what it costs to send, but for names and small values.
+    /// The size of all tensors' elements in bytes. This is the cost of sending the message, apart from names and small
+    /// values.
     pub fn bytes(&self) -> usize {
         self.params.bytes() + self.extra.bytes()
     }
@@ -28,7 +29,7 @@ impl From<Params> for Message {
     }
 }
 
-/// A component's memory, for a checkpoint: named tensors and small values.
+/// A component's state for a checkpoint: named tensors and small values.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// The tensors.
@@ -43,10 +44,10 @@ impl State {
         self.tensors.is_empty() && self.values.is_empty()
     }
 
-    /// For a component without state.
+    /// Checks that the state is empty, for a component without state.
     ///
     /// # Errors
-    /// If there is something that it would have to restore.
+    /// If there is anything to restore.
     pub fn expect_empty(&self) -> Result<()> {
         if self.is_empty() {
             Ok(())
@@ -55,10 +56,10 @@ impl State {
         }
     }
 
-    /// A small value.
+    /// The small value of this name.
     ///
     /// # Errors
-    /// If there is none of this name and type.
+    /// If there is no value with this name and type.
     pub fn value<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
         let value =
             self.values.get(name).ok_or_else(|| Error::config(format!("the checkpoint has no value `{name}`")))?;

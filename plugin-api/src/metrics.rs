@@ -1,4 +1,4 @@
-//! How good predictions of numbers are: the metrics that all models share, exact over the samples and in f64.
+//! Metrics for predicted numbers, shared by all models, exact over the samples and computed in f64.
 //!
 //! With predictions `p`, targets `t` and `n` rows:
 //!
@@ -14,9 +14,9 @@
 //! | [`auroc`] | the share of pairs in which the positive row has the higher score | without a row of either kind |
 //! | [`score`] | `−rmse / SD` of the *training* targets | where no SD is above 0 |
 //!
-//! Sums are taken in two passes, the means first. Predictions count as equal if they differ by no more than models round
-//! in f32, that is if their SD is at most `2⁻²³` of their mean's size: of such, a correlation would be noise. A NaN among
-//! predictions or targets makes every metric NaN that reads it.
+//! Sums take two passes; the first computes the means. Predictions count as equal if they differ by no more than a
+//! model's rounding in f32, that is, if their SD is at most `2⁻²³` of the magnitude of their mean. A correlation of
+//! such predictions would be noise. If predictions or targets contain a NaN, every metric that reads it is NaN.
 //!
 //! ```
 //! use plugin_api::metrics;
@@ -36,14 +36,14 @@ pub use rank::{auroc, spearman};
 
 use crate::{Error, Evaluation, Goal, Metric, Result, Task};
 
-/// What [`regression`]'s score is, for [`Component::scored_by`](crate::Component::scored_by).
+/// The name of [`regression`]'s score, for [`Component::scored_by`](crate::Component::scored_by).
 pub const SCORE: &str = "-RMSE/SD";
 
-/// The evaluation of a task from the predictions for its test table, in the rows' order: MSE as the loss, RMSE and Pearson's
+/// Evaluates a task from the predictions for its test table, in row order: MSE as the loss, RMSE and Pearson's
 /// correlation as the metrics, and [`score`].
 ///
 /// # Errors
-/// If there are not as many predictions as test rows, or a table lacks the target.
+/// If the number of predictions is not the number of test rows, or a table lacks the target.
 pub fn regression(task: &Task, predictions: &[f32]) -> Result<Evaluation> {
     let spec = &task.spec;
     let (training, targets) = (task.train.f32(&spec.target)?, task.test.f32(&spec.target)?);
@@ -64,7 +64,7 @@ pub fn regression(task: &Task, predictions: &[f32]) -> Result<Evaluation> {
     })
 }
 
-/// The mean squared error. NaN if the two are not of one length.
+/// The mean squared error. NaN if the lengths differ.
 pub fn mse(predictions: &[f32], targets: &[f32]) -> f64 {
     if predictions.len() != targets.len() {
         return f64::NAN;
@@ -73,12 +73,12 @@ pub fn mse(predictions: &[f32], targets: &[f32]) -> f64 {
     squares.sum::<f64>() / targets.len() as f64
 }
 
-/// The root mean squared error, in the target's unit. NaN if the two are not of one length.
+/// The root mean squared error, in the target's unit. NaN if the lengths differ.
 pub fn rmse(predictions: &[f32], targets: &[f32]) -> f64 {
     mse(predictions, targets).sqrt()
 }
 
-/// The mean absolute error, in the target's unit. NaN if the two are not of one length.
+/// The mean absolute error, in the target's unit. NaN if the lengths differ.
 pub fn mae(predictions: &[f32], targets: &[f32]) -> f64 {
     if predictions.len() != targets.len() {
         return f64::NAN;
@@ -87,13 +87,14 @@ pub fn mae(predictions: &[f32], targets: &[f32]) -> f64 {
     errors.sum::<f64>() / targets.len() as f64
 }
 
-/// The coefficient of determination: 1 is perfect, 0 as good as the targets' mean. NaN if the two are not of one length.
+/// The coefficient of determination: 1 is perfect, 0 is as good as predicting the targets' mean. NaN if the lengths
+/// differ.
 pub fn r_squared(predictions: &[f32], targets: &[f32]) -> f64 {
     let t = Moments::of(targets);
     if t.is_constant(0.0) { f64::NAN } else { 1.0 - mse(predictions, targets) / t.deviation.powi(2) }
 }
 
-/// Pearson's correlation, from -1 to 1. NaN if the two are not of one length.
+/// Pearson's correlation, from -1 to 1. NaN if the lengths differ.
 pub fn pearson(predictions: &[f32], targets: &[f32]) -> f64 {
     let (p, t) = (Moments::of(predictions), Moments::of(targets));
     if predictions.len() != targets.len() || p.is_constant(f32::EPSILON) || t.is_constant(0.0) {
@@ -103,7 +104,7 @@ pub fn pearson(predictions: &[f32], targets: &[f32]) -> f64 {
     (products.sum::<f64>() / (targets.len() as f64 * p.deviation * t.deviation)).clamp(-1.0, 1.0)
 }
 
-/// Pearson's correlation of numbers that are exact, such as ranks.
+/// Pearson's correlation of exact numbers, such as ranks.
 fn pearson_of(x: &[f64], y: &[f64]) -> f64 {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let (mean_x, mean_y) = (mean(x), mean(y));
@@ -115,17 +116,17 @@ fn pearson_of(x: &[f64], y: &[f64]) -> f64 {
     (products / (squares_x * squares_y).sqrt()).clamp(-1.0, 1.0)
 }
 
-/// The population's standard deviation, in the values' unit.
+/// The population standard deviation, in the values' unit.
 pub fn standard_deviation(values: &[f32]) -> f64 {
     Moments::of(values).deviation
 }
 
-/// `−RMSE / σ`: the error on the scale of what there was to learn, which no unit changes, so that tasks can be averaged.
-/// A model that predicts the mean of data like the training data gets -1, a perfect one 0.
+/// `−RMSE / σ`: the error relative to the spread of the targets. It has no unit, so it can be averaged over tasks. A
+/// model that predicts the mean of data like the training data gets -1, a perfect model 0.
 ///
-/// `σ` is the standard deviation of the client's training targets of the task. These are the same in every round, so
-/// scores of all rounds compare. With fewer than two of them, or if all are equal, it is that of the test targets; if these
-/// are no better, the score is NaN, which says that it is not defined.
+/// `σ` is the standard deviation of the client's training targets for the task. These are the same in every round, so
+/// scores of different rounds are comparable. With fewer than two training targets, or if all are equal, `σ` is that of
+/// the test targets. If that does not work either, the score is NaN, which means undefined.
 pub fn score(predictions: &[f32], targets: &[f32], training: &[f32]) -> f64 {
     let scale = [training, targets].map(Moments::of).into_iter().find(|moments| !moments.is_constant(0.0));
     scale.map_or(f64::NAN, |scale| -rmse(predictions, targets) / scale.deviation)
@@ -146,8 +147,8 @@ impl Moments {
         Self { count, mean, deviation: mean_of(&|x| (x - mean).powi(2)).sqrt() }
     }
 
-    /// Whether there is nothing to tell the values apart by, but for a `rounding` of their size. Values with a NaN are not
-    /// constant, so that it shows in the result.
+    /// Whether the values are equal except for a relative `rounding`. Values with a NaN are not constant, so that the
+    /// NaN shows in the result.
     fn is_constant(&self, rounding: f32) -> bool {
         self.count < 2 || self.deviation <= f64::from(rounding) * self.mean.abs()
     }
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_large_offset_costs_no_digits() {
-        // The one-pass formula, Σ x² − (Σ x)² / n, would leave little of these.
+        // The one-pass formula, Σ x² − (Σ x)² / n, would lose most digits of these.
         let far = [16_000_001.0, 16_000_003.0, 16_000_002.0, 16_000_006.0];
         let near = [1.0, 3.0, 2.0, 6.0];
         assert_eq!(standard_deviation(&far), standard_deviation(&near));
@@ -202,13 +203,13 @@ mod tests {
     fn what_is_not_defined_is_nan() {
         let (one, constant, some) = ([2.0], [0.3; 3], [1.0, 2.0, 3.0]);
         assert!(pearson(&constant, &some).is_nan() && pearson(&some, &constant).is_nan());
-        // Equal but for rounding: the rest is noise.
+        // Equal except for rounding; the rest is noise.
         let noise = [0.3, 0.3 + f32::EPSILON / 4.0, 0.3];
         assert!(noise[0] != noise[1] && pearson(&noise, &some).is_nan());
         assert!(pearson(&one, &one).is_nan() && pearson(&[], &[]).is_nan());
         assert!(mse(&[], &[]).is_nan() && rmse(&[], &[]).is_nan() && standard_deviation(&[]).is_nan());
         assert_eq!((rmse(&one, &[5.0]), standard_deviation(&one)), (3.0, 0.0));
-        // Not one length.
+        // Different lengths.
         assert!(mse(&one, &some).is_nan() && pearson(&some, &one).is_nan() && score(&one, &some, &some).is_nan());
         let nan = [f32::NAN, 1.0, 2.0];
         assert!(mse(&nan, &some).is_nan() && pearson(&some, &nan).is_nan() && score(&nan, &some, &some).is_nan());
@@ -225,9 +226,9 @@ mod tests {
         let found = score(&predicted, &measured, &training);
         assert_eq!(found, score(&milli(&predicted), &milli(&measured), &milli(&training)));
         assert_eq!(found, -rmse(&predicted, &measured) / standard_deviation(&training));
-        // Predicting the mean is -1, whatever the unit.
+        // Predicting the mean scores -1, whatever the unit.
         assert!((score(&[6.0; 4], &training, &training) + 1.0).abs() < 1e-15);
-        // Nothing to take a scale from in training: none, one, or all equal.
+        // The training targets give no scale: none, one, or all equal.
         for training in [&[][..], &[7.0], &[7.0, 7.0, 7.0]] {
             let found = score(&predicted, &measured, training);
             assert_eq!(found, -rmse(&predicted, &measured) / standard_deviation(&measured));

@@ -1,4 +1,4 @@
-//! Models: what is trained at the clients.
+//! Models, which clients train.
 
 use std::path::Path;
 
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Context, Error, Message, Params, Result, State, Table, Task, TaskSpec};
 
-/// What a model is made for. A later interface may add to it.
+/// What a model is created for. A later interface may add fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModelSetup {
-    /// Every task of the experiment, in the dataset's order; a task's place in this list is its number at every client.
+    /// Every task of the experiment, in the dataset's order. A task's index in this list is its number at every client.
     pub tasks: Vec<TaskSpec>,
-    /// The names of the tasks that this instance trains: all of them for the server's instance.
+    /// The names of the tasks that this instance trains. The server's instance has all of them.
     pub held: Vec<String>,
-    /// Rounds of the whole run.
+    /// The number of rounds in the whole run.
     pub rounds: u64,
-    /// Epochs that a client trains in a round.
+    /// The number of epochs that a client trains per round.
     pub local_epochs: u64,
 }
 
 impl ModelSetup {
-    /// A setup in which every task is held.
+    /// A setup that holds every task.
     pub fn new(tasks: Vec<TaskSpec>, rounds: u64, local_epochs: u64) -> Self {
         Self { held: tasks.iter().map(|task| task.name.clone()).collect(), tasks, rounds, local_epochs }
     }
 
-    /// The same for an instance that holds only these tasks.
+    /// The same setup for an instance that holds only these tasks.
     #[must_use]
     pub fn holding(&self, held: Vec<String>) -> Self {
         Self { held, ..self.clone() }
@@ -44,7 +44,7 @@ impl ModelSetup {
     }
 }
 
-/// Which pass over the training data a call of [`Model::train`] makes.
+/// The pass over the training data that a call of [`Model::train`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// The round, from zero.
@@ -53,26 +53,26 @@ pub struct Epoch {
     pub epoch: u64,
 }
 
-/// What a call of [`Model::train`] did.
+/// The amount of work that a call of [`Model::train`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trained {
     /// Optimiser steps.
     pub steps: u64,
-    /// Examples seen, over all tasks.
+    /// Examples seen, summed over all tasks.
     pub examples: u64,
 }
 
-/// Which tensors of a message a model had no use for, and which of its own the message lacked. Neither is an error:
-/// a private head is lacking by design. The host reports both once.
+/// The tensors of a message that a model ignored, and the model's tensors that the message lacked. Neither is an error:
+/// a private head, for example, is missing by design. The host reports both once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// Parameters of the model that the message did not hold.
+    /// The model's parameters that the message lacked.
     pub missing: Vec<String>,
-    /// Tensors of the message that the model does not have.
+    /// The message's tensors that the model does not have.
     pub unexpected: Vec<String>,
 }
 
-/// Which way a metric is better.
+/// Which direction of a metric is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// Lower is better.
@@ -81,39 +81,40 @@ pub enum Goal {
     Higher,
 }
 
-/// One number that says how good a model is.
+/// One number that measures a model's quality.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
-    /// Its name, as it shall stand in tags and tables: `RMSE`.
+    /// Its name, as shown in tags and tables: `RMSE`.
     pub name: String,
-    /// Its value. NaN says that it is not defined on this data.
+    /// Its value. NaN means undefined on this data.
     pub value: f64,
-    /// Which way it is better.
+    /// Which direction is better.
     pub goal: Goal,
 }
 
-/// How good a model is on the test data of one task.
+/// A model's quality on the test data of one task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// The task.
     pub task: String,
-    /// How many examples it was evaluated on. With none, loss and metrics are NaN.
+    /// The number of examples it was evaluated on. If 0, loss and metrics are NaN.
     pub examples: u64,
-    /// The loss that training minimises, as a mean over the examples.
+    /// The loss that training minimises, averaged over the examples.
     pub loss: f64,
-    /// What the best global model is chosen by: higher is better, and the mean over tasks and clients is taken. So it must
-    /// not depend on the target's unit; [`metrics::score`](crate::metrics::score) does not. NaN says that it is not defined
-    /// on this data, and counts for nothing.
+    /// The score that selects the best global model. Higher is better; the host averages it over tasks and clients. So
+    /// it must not depend on the target's unit; [`metrics::score`](crate::metrics::score) does not. NaN means undefined
+    /// on this data, and is ignored.
     pub score: f64,
-    /// The metrics, in the order in which a table shall show them.
+    /// The metrics, in the order in which tables show them.
     pub metrics: Vec<Metric>,
 }
 
-/// A model that a client trains. The host makes one instance for the server, whose parameters are the first global
-/// ones, and one for each client; an instance is called by one thread at a time, not always the same.
+/// A model that clients train. The host creates one instance for the server, whose parameters are the first global
+/// parameters, and one for each client. An instance is called by one thread at a time, though not always the same
+/// thread.
 ///
-/// In each round a client's instance gets [`receive`](Self::receive), [`evaluate`](Self::evaluate), then for each
-/// local epoch [`train`](Self::train) and [`evaluate`](Self::evaluate), and [`send`](Self::send).
+/// In each round the host calls [`receive`](Self::receive) and [`evaluate`](Self::evaluate) on a client's instance,
+/// then for each local epoch [`train`](Self::train) and [`evaluate`](Self::evaluate), and finally [`send`](Self::send).
 ///
 /// ```no_run
 /// //! Predicts one number for everything, whatever the task: the mean of what was seen.
@@ -156,14 +157,14 @@ pub struct Evaluation {
 /// # fn main() {}
 /// ```
 pub trait Model: Send {
-    /// All parameters, private ones included.
+    /// Returns all parameters, including private ones.
     ///
     /// # Errors
     /// If they cannot be read.
     fn parameters(&mut self, ctx: &Context<'_>) -> Result<Params>;
 
-    /// Takes over the parameters of a message that it has; tolerates missing and unexpected names and reports them.
-    /// After an error it is as it was before.
+    /// Loads the parameters that it has from a message. Accepts missing and unexpected names, and reports them. After
+    /// an error the model is unchanged.
     ///
     /// # Errors
     /// If a tensor that it knows has another shape or type.
@@ -175,15 +176,16 @@ pub trait Model: Send {
     /// If a table lacks a column, or the context asks to stop.
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained>;
 
-    /// Evaluates on the test tables of all tasks: one result a task, in their order.
+    /// Evaluates on the test tables of all tasks. Returns one result per task, in order.
     ///
     /// # Errors
     /// If a table lacks a column, or the context asks to stop.
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>>;
 
-    /// What goes to the server at the end of a round, before filters: the parameters, unless a method has more to say.
-    /// A model that has not trained sends tensors of the same names and shapes as one that has, such as control variates
-    /// of zeros: before a run the host passes them through filters and aggregator, to see that these go together.
+    /// Returns what goes to the server at the end of a round, before filters: the parameters, unless the method sends
+    /// more. A model that has not trained must send tensors of the same names and shapes as one that has, for example
+    /// control variates of zeros. Before a run the host passes these through filters and aggregator, to check that they
+    /// work together.
     ///
     /// # Errors
     /// As [`parameters`](Self::parameters).
@@ -191,21 +193,21 @@ pub trait Model: Send {
         Ok(self.parameters(ctx)?.into())
     }
 
-    /// Predicts the target of one task for each row of a table, in the rows' order, in columns that have the same names for
-    /// all rows. At the end of a run the host asks it for the test rows.
+    /// Predicts one task's target for each row of a table, in row order. The columns must have the same names for all
+    /// rows. At the end of a run the host calls this for the test rows.
     ///
-    /// A model of numbers gives the column [`PREDICTED`](crate::PREDICTED), as [`Table::predicted`] makes it, and
-    /// [`DEVIATION`](crate::DEVIATION) where it knows how sure it is; the host turns both into the target's own unit if
-    /// targets are standardised. Columns of other names are written as they are: a classifier has one of the probability of
-    /// each class, named like the class.
+    /// A model of numbers returns the column [`PREDICTED`](crate::PREDICTED), as [`Table::predicted`] makes it, and
+    /// [`DEVIATION`](crate::DEVIATION) if it knows its uncertainty. If targets are standardised, the host converts both
+    /// to the target's own unit. Other columns are written unchanged: a classifier returns one column per class with
+    /// the class's probability, named after the class.
     ///
     /// # Errors
-    /// If there is no such task, or the table lacks a column. [`Unsupported`](crate::ErrorKind::Unsupported) from a model
-    /// that predicts nothing: then a run has no predictions, and a warning says so.
+    /// If there is no such task, or the table lacks a column. [`Unsupported`](crate::ErrorKind::Unsupported) if the
+    /// model does not predict: the run then has no predictions, and a warning says so.
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Table>;
 
-    /// Writes the model in the formats of its field into an empty folder, for other programs. Returns the names of the
-    /// files; none by default, and then the folder goes again.
+    /// Exports the model in its field's usual formats into an empty folder, for other programs. Returns the names of
+    /// the files. By default there are none, and the host removes the folder.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -214,10 +216,10 @@ pub trait Model: Send {
         Ok(Vec::new())
     }
 
-    /// All that [`restore`](Self::restore) needs to go on as if nothing had happened: parameters, optimiser, step. A run
-    /// may be interrupted between two epochs of a round, so within a round it is also what the rest of the round needs of
-    /// the message that it began with. By default the parameters alone, which is right for a model that keeps nothing
-    /// else between two epochs.
+    /// Returns everything that [`restore`](Self::restore) needs to continue as if nothing had happened: parameters,
+    /// optimiser, step. A run may be interrupted between two epochs of a round. So within a round the state must
+    /// include whatever the rest of the round needs from the message that the round started with. By default it is only
+    /// the parameters, which suits a model that keeps nothing else between two epochs.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -225,7 +227,7 @@ pub trait Model: Send {
         Ok(State { tensors: self.parameters(ctx)?, ..State::default() })
     }
 
-    /// Goes back to a state of an instance with the same configuration and setup.
+    /// Restores the state of an instance with the same configuration and setup.
     ///
     /// # Errors
     /// If the state does not fit.
@@ -237,11 +239,11 @@ pub trait Model: Send {
         }
     }
 
-    /// A call that this trait does not name: tensors and values in, tensors and values out. So later hosts may ask for more,
-    /// and plugins for one another's host, without another interface. No name is known by default.
+    /// A call that this trait does not define: tensors and values in, tensors and values out. It lets later or custom
+    /// hosts ask for more without a new interface. No names are known by default.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) for names that it does not know.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for unknown names.
     fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
         let _ = (input, ctx);
         Err(Error::unsupported(format!("this model does not know the extension `{name}`")))

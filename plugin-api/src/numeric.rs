@@ -1,6 +1,6 @@
-//! What computes: the mean of many clients' parameters, memory for large tensors, and work shared among threads.
+//! Numerical work: the mean of many clients' parameters, memory for large tensors, and parallel work over tensors.
 //!
-//! Authors of filters need none of it.
+//! Filter authors do not need this module.
 
 pub mod mean;
 pub mod memory;

@@ -1,11 +1,11 @@
-//! Named tensors: what models, aggregators and filters speak of.
+//! Named tensors, the common currency of models, aggregators and filters.
 
 use indexmap::IndexMap;
 
 use crate::numeric::parallel;
 use crate::{Element, Error, Result, Tensor};
 
-/// An ordered set of named tensors: a model's parameters, an optimiser's moments, a filter's account of its error.
+/// An ordered set of named tensors: a model's parameters, an optimiser's moments, a filter's residuals.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor};
@@ -21,12 +21,12 @@ use crate::{Element, Error, Result, Tensor};
 pub struct Params(IndexMap<String, Tensor>);
 
 impl Params {
-    /// No tensor yet.
+    /// An empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tensor at the end, or puts it in the place of the one with this name, which is returned.
+    /// Adds a tensor at the end. If the name exists, replaces that tensor in place and returns it.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
         self.0.insert(name.into(), tensor)
     }
@@ -36,10 +36,10 @@ impl Params {
         self.0.get(name)
     }
 
-    /// The elements of the tensor with this name, of this shape.
+    /// The elements of the tensor with this name and shape.
     ///
     /// # Errors
-    /// If there is none, or it is of another shape or type; the error names the tensor.
+    /// If there is no such tensor, or it has another shape or type. The error names the tensor.
     pub fn elements<T: Element>(&self, name: &str, shape: &[usize]) -> Result<&[T]> {
         let tensor = self.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
         if tensor.shape() != shape {
@@ -48,7 +48,7 @@ impl Params {
         tensor.elements().map_err(|e| Error::tensor(name, e.message()))
     }
 
-    /// The same names with other tensors: what `change` makes of each. Its errors name the tensor at fault.
+    /// The same names with other tensors: `change` maps each of them. Errors name the tensor at fault.
     ///
     /// ```
     /// use plugin_api::{Params, Tensor};
@@ -65,7 +65,7 @@ impl Params {
     /// ```
     ///
     /// # Errors
-    /// Those of `change`; one without a place gets that of the tensor.
+    /// Those of `change`. An error without a location gets the tensor as its location.
     pub fn map(&self, mut change: impl FnMut(&str, &Tensor) -> Result<Tensor>) -> Result<Self> {
         let changed = |(name, tensor): (&str, &Tensor)| match change(name, tensor) {
             Ok(tensor) => Ok((name.to_owned(), tensor)),
@@ -75,12 +75,12 @@ impl Params {
         self.iter().map(changed).collect()
     }
 
-    /// Takes the tensor with this name out; the order of the others stays.
+    /// Removes the tensor with this name. The others keep their order.
     pub fn remove(&mut self, name: &str) -> Option<Tensor> {
         self.0.shift_remove(name)
     }
 
-    /// Keeps the tensors of which `keep` says so.
+    /// Keeps only the tensors for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &Tensor) -> bool) {
         self.0.retain(|name, tensor| keep(name, tensor));
     }
@@ -95,23 +95,24 @@ impl Params {
         self.0.keys().map(String::as_str)
     }
 
-    /// How many tensors there are.
+    /// The number of tensors.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The name of the first tensor that holds a NaN or an infinity, if any does. As many threads read large tensors.
+    /// The name of the first tensor that holds a NaN or an infinity, if any. Reads large tensors with up to `threads`
+    /// threads.
     pub fn not_finite(&self, threads: usize) -> Option<&str> {
         let check = |(name, tensor): (_, &Tensor)| if tensor.is_finite() { Ok(()) } else { Err(name) };
         parallel::check(self.iter(), self.bytes(), threads, check).err()
     }
 
-    /// Bytes that all elements take together.
+    /// The total size of all elements in bytes.
     pub fn bytes(&self) -> usize {
         self.0.values().map(|tensor| tensor.buffer().len()).sum()
     }

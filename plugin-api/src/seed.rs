@@ -1,17 +1,17 @@
-//! Seeds, and what is drawn from them.
+//! Seeds, and random draws from them.
 
-/// A seed that others can be derived from, by name and by number. Every derivation is fixed: the same path gives the
+/// A seed from which others can be derived, by name and by number. Every derivation is fixed: the same path gives the
 /// same value on every machine and in every release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seed(u64);
 
 impl Seed {
-    /// The seed at the root.
+    /// The root seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The seed of something named.
+    /// Derives the seed for a name.
     #[must_use]
     pub fn of(self, name: &str) -> Self {
         // FNV-1a over the name, then one step of SplitMix64, whose output function is a bijection with full avalanche.
@@ -21,25 +21,26 @@ impl Seed {
         Self(mix(self.0 ^ hash.rotate_left(32)))
     }
 
-    /// The seed of something numbered.
+    /// Derives the seed for a number.
     #[must_use]
     pub fn at(self, number: u64) -> Self {
         Self(mix(mix(self.0).wrapping_add(number)))
     }
 
-    /// The number to give to a generator.
+    /// The value to seed a generator with.
     pub const fn value(self) -> u64 {
         self.0
     }
 
-    /// One draw from the uniform distribution over `0..1`, the same for the same seed: for many, those of
+    /// One draw from the uniform distribution over `0..1`. The same seed gives the same draw; for many draws, use
     /// [`at(0)`](Self::at), `at(1)` and so on.
     #[expect(clippy::cast_precision_loss, reason = "53 bits, which an f64 holds")]
     pub fn uniform(self) -> f64 {
         (mix(self.0) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// One draw from the standard normal distribution (Box and Muller 1958), the same for the same seed on every machine.
+    /// One draw from the standard normal distribution (Box and Muller 1958). The same seed gives the same draw on every
+    /// machine.
     ///
     /// ```
     /// use plugin_api::Seed;
@@ -49,7 +50,7 @@ impl Seed {
     /// assert_eq!(weights[3], 0.02 * seed.at(3).normal() as f32);
     /// ```
     pub fn normal(self) -> f64 {
-        // Never 0, of which there is no logarithm.
+        // Never 0, whose logarithm is not finite.
         let radius = (-2.0 * libm::log(1.0 - self.at(0).uniform())).sqrt();
         radius * libm::cos(std::f64::consts::TAU * self.at(1).uniform())
     }
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn derived_seeds_are_fixed_for_ever_and_distinct() {
-        // Recorded once: a change here changes every experiment's bits.
+        // Recorded once. A change here changes every experiment's bits.
         assert_eq!(Seed::new(0).at(0).value(), 0xa706_dd2f_4d19_7e6f);
         assert_eq!(Seed::new(42).of("tm").at(3).value(), 4_795_672_531_119_795_240);
         let mut all: Vec<_> = (0..100)
@@ -94,7 +95,7 @@ mod tests {
         assert!((mean - 0.5).abs() < 0.01 && (variance - 1.0 / 12.0).abs() < 0.003, "{mean} {variance}");
         let (mean, variance) = moments(&normal);
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
-        // Within one, two and three deviations.
+        // Within one, two and three standard deviations.
         for (width, share) in [(1.0, 0.6827), (2.0, 0.9545), (3.0, 0.9973)] {
             let within = normal.iter().filter(|x| x.abs() < width).count() as f64 / normal.len() as f64;
             assert!((within - share).abs() < 0.015, "{width}: {within}");

@@ -1,4 +1,4 @@
-//! Tensors: their elements' types, and the memory that they share.
+//! Tensors: their element types, and the memory that they share.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use crate::{Buffer, Error, Result};
 
-/// The type of a tensor's elements, by DLPack's type codes and widths.
+/// The type of a tensor's elements, with DLPack's type codes and widths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -52,12 +52,12 @@ impl DType {
         (code, bits)
     }
 
-    /// The type with this DLPack `(code, bits)`, if this interface carries it.
+    /// The type with this DLPack `(code, bits)`, if this interface supports it.
     pub fn from_dlpack(code: u8, bits: u8) -> Option<Self> {
         Self::ALL.iter().find(|row| (row.1, row.2) == (code, bits)).map(|row| row.0)
     }
 
-    /// Bytes an element takes.
+    /// The size of an element in bytes.
     pub fn size(self) -> usize {
         usize::from(self.row().2) / 8
     }
@@ -80,9 +80,9 @@ macro_rules! elements {
 }
 elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => BF16, i64 => I64, i32 => I32, i8 => I8, u8 => U8);
 
-/// An [`Element`] of a floating type. Code that is generic over it computes in f64 and rounds once.
+/// An [`Element`] of a floating-point type. Generic code computes in f64 and rounds once.
 pub trait Float: Element {
-    /// Its value; no floating type here has more digits.
+    /// The value as f64, which is exact for every type here.
     fn wide(self) -> f64;
     /// The nearest value of this type, ties to even.
     fn narrow(value: f64) -> Self;
@@ -109,7 +109,7 @@ floats! {
     bf16: bf16::to_f64, bf16::from_f64;
 }
 
-/// A dense row-major tensor. Its memory is immutable and shared: a clone copies nothing.
+/// A dense row-major tensor. Its memory is immutable and shared, so a clone copies nothing.
 #[derive(Clone)]
 pub struct Tensor {
     dtype: DType,
@@ -118,11 +118,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor over memory that is already shared.
+    /// A tensor over shared memory.
     ///
     /// # Errors
-    /// If the buffer's length is not the product of the shape times the element's size, or it begins at an address that is
-    /// not a multiple of that size.
+    /// If the buffer's length is not the product of the shape times the element size, or its address is not a multiple
+    /// of that size.
     pub fn new(dtype: DType, shape: &[usize], buffer: Buffer) -> Result<Self> {
         let wanted = shape.iter().try_fold(dtype.size(), |all, &n| all.checked_mul(n));
         if wanted != Some(buffer.len()) {
@@ -137,7 +137,7 @@ impl Tensor {
         Ok(Self { dtype, shape: shape.to_vec(), buffer })
     }
 
-    /// A tensor with a copy of these elements, row by row.
+    /// A tensor with a copy of these elements, in row-major order.
     ///
     /// # Errors
     /// If their number is not the product of the shape.
@@ -145,7 +145,7 @@ impl Tensor {
         Self::new(T::DTYPE, shape, Buffer::copy_of(elements))
     }
 
-    /// A tensor whose elements `fill` writes into zeroed memory, without a copy.
+    /// A tensor whose elements `fill` writes directly into zeroed memory.
     ///
     /// # Panics
     /// If the product of the shape overflows.
@@ -154,7 +154,7 @@ impl Tensor {
         Self { dtype: T::DTYPE, shape: shape.to_vec(), buffer: Buffer::build(count, fill) }
     }
 
-    /// The elements' type.
+    /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -164,12 +164,12 @@ impl Tensor {
         &self.shape
     }
 
-    /// How many elements it has.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether it has no element.
+    /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -182,7 +182,7 @@ impl Tensor {
     /// The elements.
     ///
     /// # Errors
-    /// If they are of another type.
+    /// If they have another type.
     pub fn elements<T: Element>(&self) -> Result<&[T]> {
         if T::DTYPE != self.dtype {
             return Err(Error::new(crate::ErrorKind::Tensor, format!("holds {}, not {}", self.dtype, T::DTYPE)));
@@ -190,8 +190,8 @@ impl Tensor {
         Ok(self.buffer.cast())
     }
 
-    /// The elements of a tensor of any floating type as f32: as they are where they are f32, else converted, f64 with a
-    /// rounding.
+    /// The elements of a tensor of any floating-point type as f32. Elements of type f32 are borrowed, others are
+    /// converted; f64 is rounded.
     ///
     /// # Errors
     /// If they are integers.
@@ -205,10 +205,10 @@ impl Tensor {
         })
     }
 
-    /// A tensor of a floating type whose elements are these, rounded to it.
+    /// A tensor of a floating-point type, with these elements rounded to it.
     ///
     /// # Errors
-    /// If the type is an integer one, or the elements are not as many as the shape says.
+    /// If the type is an integer type, or the number of elements is not the product of the shape.
     pub fn from_f32(dtype: DType, shape: &[usize], elements: &[f32]) -> Result<Self> {
         match dtype {
             DType::F32 => Self::from_slice(shape, elements),
@@ -219,15 +219,15 @@ impl Tensor {
         }
     }
 
-    /// Whether the elements are of a floating type.
+    /// Whether the elements have a floating-point type.
     pub fn is_float(&self) -> bool {
         matches!(self.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
     }
 
-    /// Whether no element is NaN or infinite. Integers never are.
+    /// Whether no element is NaN or infinite. Always true for integers.
     pub fn is_finite(&self) -> bool {
-        // NaN and the infinities are what has every bit of the exponent set. Pieces that are looked at to their ends, so
-        // that the loop vectorises.
+        // NaN and the infinities have all exponent bits set. Each chunk is read to its end, so that the loop
+        // vectorises.
         fn none<B: bytemuck::Pod + PartialEq + BitAnd<Output = B>>(words: &[B], exponent: B) -> bool {
             words.chunks(4096).all(|piece| !piece.iter().fold(false, |any, &w| any | (w & exponent == exponent)))
         }

@@ -1,4 +1,4 @@
-//! The interface as the loader compares it, in words: what must never change.
+//! A textual record of the interface as the loader compares it: everything that must never change.
 
 use std::fmt::Write as _;
 
@@ -8,11 +8,11 @@ use abi_stable::type_layout::{LifetimeArrayOrSlice, TLData, TLField, Tag, TypeLa
 
 use crate::PluginV1_Ref;
 
-/// The types that interface 1 reaches, each with a number by the order in which they are met.
+/// The types that interface 1 reaches, numbered in the order of discovery.
 struct Types(Vec<(UTypeId, &'static TypeLayout)>);
 
 impl Types {
-    /// A type's name and number: names alone leave generic arguments out.
+    /// A type's name and number. The name alone omits generic arguments.
     fn name(&mut self, layout: &'static TypeLayout) -> String {
         let id = layout.get_utypeid();
         let number = self.0.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
@@ -22,7 +22,8 @@ impl Types {
         format!("{}#{number}", layout.full_type())
     }
 
-    /// A type with its package, size, alignment, representation and fields; of functions their parameters and results.
+    /// Describes a type: its package, size, alignment, representation and fields; for functions, also parameters and
+    /// results.
     fn describe(&mut self, layout: &'static TypeLayout, text: &mut String) {
         let name = self.name(layout);
         let (package, version) = layout.package_and_version();
@@ -82,13 +83,13 @@ impl Types {
     }
 }
 
-/// The lifetimes that a field or a function refers to.
+/// The lifetimes that a field or a function uses.
 fn lifetimes(indices: LifetimeArrayOrSlice<'static>) -> String {
     let named: Vec<String> = indices.iter().map(|index| format!("{index:?}")).collect();
     if named.is_empty() { String::new() } else { format!(", lifetimes {}", named.join(" ")) }
 }
 
-/// The part of a version that the loader compares: the major one, or the minor one of 0.
+/// The part of a version that the loader compares: the major version, or the minor version if the major one is 0.
 fn compared(version: &str) -> String {
     let count = if version.starts_with("0.") { 2 } else { 1 };
     version.split('.').take(count).collect::<Vec<_>>().join(".")

@@ -1,19 +1,20 @@
-//! How host and plugin lie in memory to one another: the wire types of interface 1.
+//! The memory layout of everything that crosses between host and plugin: the wire types of interface 1.
 //!
-//! Authors of plugins need none of this: they write against `plugin_api`, which turns its own types into these and back.
-//! `docs/abi.md` of that crate says what crosses and why.
+//! Plugin authors do not need this crate. They write against `plugin_api`, which converts its own types to these and
+//! back. `docs/abi.md` of that crate says what crosses and why.
 //!
-//! **Frozen.** abi_stable compares every type at load: its package's name and major version, its own name, its fields. So
-//! this crate keeps its name and its major version for ever, and no type here changes, not even by a field or a method
-//! more. A later interface is a root module `PluginV2` beside [`PluginV1`], with new types where it needs them and these
-//! where it does not. `docs/v1.txt` records all that the loader compares, and a test holds the source against it.
+//! **Frozen.** abi_stable compares every type at load: its package's name and major version, its own name, and its
+//! fields. So this crate keeps its name and major version forever, and no type here ever changes, not even by an added
+//! field or method. A later interface is a root module `PluginV2` beside [`PluginV1`], with new types where it needs
+//! them and these types elsewhere. `docs/v1.txt` records everything that the loader compares, and a test checks the
+//! source against it.
 //!
-//! **Growth without another interface.** What may grow crosses as JSON, in which readers leave unknown fields alone, and
-//! each object has a call [`extension`](WireModel) of a name, a message in and a message out, which answers with an error of
-//! the kind `unsupported` to names that it does not know.
+//! **Growth without a new interface.** Data that may grow crosses as JSON, and readers ignore unknown fields. Each
+//! object also has a call [`extension`](WireModel), which takes a name and a message and returns a message. It answers
+//! unknown names with an error of kind `unsupported`.
 //!
-//! **Ownership.** A wire value is owned by whoever holds it, and its destructor is that of the library that made it:
-//! `RString` and `RVec` carry theirs, buffers their `release`, boxed objects their vtable. Nothing is freed by the
+//! **Ownership.** Whoever holds a wire value owns it, and the library that made the value supplies its destructor:
+//! `RString` and `RVec` carry theirs, buffers their `release`, boxed objects their vtable. So nothing is freed by the
 //! wrong allocator. Borrowed values (`RStr`, [`WireContext`]) live for one call.
 #![allow(missing_docs, unreachable_pub, reason = "`sabi_trait` writes public items without documentation")]
 #![allow(non_local_definitions, reason = "so expands `sabi_trait`")]

@@ -1,4 +1,5 @@
-//! Components: what a plugin's constructors give. Each method is the one of this name of the trait that authors implement.
+//! Components: the objects that a plugin's constructors return. Each method corresponds to the method of the same name
+//! in the trait that authors implement.
 
 use abi_stable::sabi_trait;
 use abi_stable::std_types::{RBox, ROption, RStr, RString, RVec};
@@ -12,9 +13,9 @@ use crate::{
 #[sabi_trait]
 pub trait WireModel: Send {
     fn parameters(&mut self, ctx: &WireContext<'_>) -> Wired<WireParams>;
-    /// Answered in JSON.
+    /// Returns JSON.
     fn receive(&mut self, global: WireMessage, ctx: &WireContext<'_>) -> Wired<RString>;
-    /// Answered in JSON.
+    /// Returns JSON.
     fn train(&mut self, tasks: RVec<WireTask>, round: u64, epoch: u64, ctx: &WireContext<'_>) -> Wired<RString>;
     fn evaluate(&mut self, tasks: RVec<WireTask>, ctx: &WireContext<'_>) -> Wired<RVec<WireEvaluation>>;
     fn send(&mut self, ctx: &WireContext<'_>) -> Wired<WireMessage>;
@@ -29,7 +30,7 @@ pub trait WireModel: Send {
 /// A dataset.
 #[sabi_trait]
 pub trait WireDataset: Send {
-    /// Answered in JSON.
+    /// Returns JSON.
     fn describe(&mut self, ctx: &WireContext<'_>) -> Wired<RString>;
     fn load(&mut self, client: RStr<'_>, ctx: &WireContext<'_>) -> Wired<RVec<WireTask>>;
     fn prepare(&mut self, folder: RStr<'_>, ctx: &WireContext<'_>) -> Wired<RVec<RString>>;
@@ -42,9 +43,9 @@ pub trait WireDataset: Send {
 /// An aggregator.
 #[sabi_trait]
 pub trait WireAggregator: Send {
-    /// The cohort is JSON.
+    /// `cohort` is JSON.
     fn begin(&mut self, global: WireMessage, cohort: RString, ctx: &WireContext<'_>) -> Wired<()>;
-    /// Stage 0 is the opening, 1 the closing.
+    /// Stage 0 is the opening, stage 1 the closing.
     fn ask(
         &mut self,
         stage: u8,
@@ -70,11 +71,11 @@ pub trait WireFilter: Send {
     fn extension(&mut self, name: RStr<'_>, input: WireMessage, ctx: &WireContext<'_>) -> Wired<WireMessage>;
 }
 
-/// A model on its way.
+/// An owned model.
 pub type ModelBox = WireModel_TO<'static, RBox<()>>;
-/// A dataset on its way.
+/// An owned dataset.
 pub type DatasetBox = WireDataset_TO<'static, RBox<()>>;
-/// An aggregator on its way.
+/// An owned aggregator.
 pub type AggregatorBox = WireAggregator_TO<'static, RBox<()>>;
-/// A filter on its way.
+/// An owned filter.
 pub type FilterBox = WireFilter_TO<'static, RBox<()>>;

@@ -1,4 +1,4 @@
-//! What crosses in calls. What is often or in bulk has a type here; what is small and may grow goes as JSON.
+//! The values that cross in calls. Frequent or bulk data has a type here; small data that may grow crosses as JSON.
 
 use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RResult, RString, RVec};
@@ -14,44 +14,44 @@ pub type Wired<T> = RResult<T, WireError>;
 pub struct WireError {
     pub kind: RString,
     pub message: RString,
-    /// 0 none, 1 a key, 2 a file, 3 a tensor.
+    /// What the error refers to: 0 nothing, 1 a key, 2 a file, 3 a tensor.
     pub place: u8,
     pub place_name: RString,
     pub line: ROption<u64>,
     pub causes: RVec<RString>,
     pub help: ROption<RString>,
-    /// A JSON object with whatever else there is to tell; empty for none.
+    /// A JSON object with further details; empty if there are none.
     pub more: RString,
 }
 
-/// A named tensor, dense and row by row.
+/// A named tensor, dense and row-major.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct WireTensor {
     pub name: RString,
     /// DLPack's type code.
     pub code: u8,
-    /// Bits an element takes.
+    /// Bits per element.
     pub bits: u8,
     pub shape: RVec<u64>,
-    /// Starts at a multiple of an element's size; at one of 64 bytes where its maker can choose.
+    /// Starts at a multiple of the element size, and at a multiple of 64 bytes if its maker can choose.
     pub buffer: WireBuffer,
 }
 
-/// Named tensors in their order.
+/// Named tensors, in order.
 pub type WireParams = RVec<WireTensor>;
 
-/// What travels between server and clients.
+/// A message between server and clients.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct WireMessage {
     pub params: WireParams,
     pub extra: WireParams,
-    /// A JSON object; empty for none.
+    /// A JSON object, or empty.
     pub values: RString,
 }
 
-/// A component's memory.
+/// A component's saved state.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct WireState {
@@ -67,30 +67,31 @@ pub struct WireColumn {
     pub name: RString,
     /// 0 text, 1 f32, 2 i64, 3 f64, 4 bool (a byte a row, 0 or 1), 5 bytes, 6 lists.
     pub kind: u8,
-    /// The values of all rows, one behind the other; none of a column of lists.
+    /// The values of all rows, concatenated; absent in a column of lists.
     pub data: ROption<WireBuffer>,
-    /// Of text, bytes and lists: where each row ends in `data` or `items`, as i64.
+    /// For text, bytes and lists: where each row ends in `data` or `items`, as i64.
     pub ends: ROption<WireBuffer>,
-    /// A byte a row: 0 where there is no value, and then what stands there means nothing. Without it each row has one.
+    /// One byte per row: 0 if the row has no value, in which case its data has no meaning. If absent, every row has a
+    /// value.
     pub present: ROption<WireBuffer>,
-    /// Of a column of lists: the column, without a name, of all rows' items.
+    /// For a column of lists: an unnamed column with the items of all rows.
     pub items: RVec<WireColumn>,
 }
 
-/// Columns of one length, in their order.
+/// Columns of equal length, in order.
 pub type WireTable = RVec<WireColumn>;
 
 /// A task at a client.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct WireTask {
-    /// What it is about, in JSON.
+    /// The task's specification, in JSON.
     pub spec: RString,
     pub train: WireTable,
     pub test: WireTable,
 }
 
-/// How good a model is on a task. Its numbers are not JSON, since they may be NaN.
+/// How good a model is on a task. Not JSON, since the numbers may be NaN.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct WireEvaluation {
@@ -99,11 +100,11 @@ pub struct WireEvaluation {
     pub loss: f64,
     pub score: f64,
     pub metrics: RVec<WireMetric>,
-    /// A JSON object with whatever else there is to tell; empty for none.
+    /// A JSON object with further details; empty if there are none.
     pub more: RString,
 }
 
-/// One number that says how good a model is.
+/// One number that measures a model's quality.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct WireMetric {
@@ -118,7 +119,7 @@ pub struct WireMetric {
 pub struct WireUpdate {
     pub client: RString,
     pub message: WireMessage,
-    /// What the round's training did, in JSON.
+    /// What training did in the round, in JSON.
     pub trained: RString,
 }
 

@@ -1,4 +1,4 @@
-//! Aggregators across the boundary: the wire trait, an aggregator behind it, and it as an aggregator again.
+//! Aggregators across the boundary: the wire trait, its exporting side and its importing side.
 
 use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
 use fedplug_abi::abi_stable::std_types::{RStr, RString, RVec};
@@ -126,7 +126,7 @@ mod tests {
     use crate::context::Silent;
     use crate::{Params, Tensor};
 
-    /// Takes down what it is told.
+    /// Records the calls it gets.
     #[derive(Default)]
     struct Noting(Vec<String>);
 

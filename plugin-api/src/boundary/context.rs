@@ -1,4 +1,4 @@
-//! The context on its way into a plugin: what the host lends to every call.
+//! The context across the boundary: the services that the host lends to every call.
 
 use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
 use fedplug_abi::abi_stable::std_types::{ROption, RStr, RString};
@@ -71,7 +71,7 @@ impl Host for Imported<'_, '_> {
     }
 }
 
-/// Unknown levels come from later interfaces and are finer than all that is known.
+/// Unknown levels come from later interfaces. They are treated as the finest known level.
 fn level(code: u8) -> Level {
     match code {
         0 | 1 => Level::Error,
@@ -95,7 +95,7 @@ pub(crate) fn lend<R>(ctx: &Context<'_>, call: impl FnOnce(&WireContext<'_>) -> 
     })
 }
 
-/// Calls `call` with the context made of its wire form.
+/// Calls `call` with a context built from its wire form.
 pub(crate) fn borrow<R>(wire: &WireContext<'_>, call: impl FnOnce(&Context<'_>) -> R) -> R {
     let host = Imported(&wire.host);
     let mut ctx = Context::new(&host)
@@ -153,7 +153,7 @@ mod tests {
                 assert_eq!(*ctx.extension("x", &input).unwrap_err().kind(), crate::ErrorKind::Unsupported);
             });
         });
-        // Behind the boundary and before it.
+        // A host without extensions, across the boundary and directly.
         lend(&Context::new(&Silent), |wire| {
             borrow(wire, |ctx| {
                 for ctx in [ctx, &Context::new(&Silent)] {

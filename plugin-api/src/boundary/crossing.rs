@@ -1,4 +1,4 @@
-//! A component of this library as a host has it: behind the boundary, and an ordinary one again. For tests and benches.
+//! Wraps a component of this library in the boundary, as a host sees it. For tests and benchmarks.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use super::{aggregator, dataset, filter, guard, model};
 use crate::component::{Make, Maker, SchemaFor};
 use crate::{Component, Context, ModelSetup, Result};
 
-/// The same component, whose every call crosses the boundary there and back: configurations and setups as text, tensors
-/// and tables as wire types, panics as errors. One that was loaded from a library crosses it already.
+/// The same component, with every call crossing the boundary both ways: configurations and setups as text, tensors and
+/// tables as wire types, panics as errors. A component loaded from a library already does this.
 pub fn crossed(component: &Component) -> Component {
     if component.library.is_some() {
         return component.clone();

@@ -1,4 +1,4 @@
-//! Datasets across the boundary: the wire trait, a dataset behind it, and it as a dataset again.
+//! Datasets across the boundary: the wire trait, its exporting side and its importing side.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Filters across the boundary: the wire trait, a filter behind it, and it as a filter again.
+//! Filters across the boundary: the wire trait, its exporting side and its importing side.
 
 use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
 use fedplug_abi::abi_stable::std_types::{ROption, RStr};
@@ -76,7 +76,7 @@ mod tests {
     use crate::context::Silent;
     use crate::{Error, Params, Tensor};
 
-    /// Counts its messages, marks them, and fails at the third.
+    /// Counts its messages, marks them, and fails on the third.
     struct Marking(u64);
 
     impl Filter for Marking {

@@ -1,4 +1,4 @@
-//! No panic crosses the boundary: abi_stable would abort the process.
+//! Stops panics at the boundary, where abi_stable would abort the process.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -13,30 +13,30 @@ use fedplug_abi::{WireError, Wired};
 use crate::{Error, ErrorKind, Result};
 
 thread_local! {
-    /// How deep this thread is in guarded calls, and where the last panic inside them began: its place in the source, and
-    /// with `RUST_BACKTRACE` the calls that led there.
+    /// How many guarded calls this thread is in, and the origin of the last panic inside them: its source location and,
+    /// with `RUST_BACKTRACE`, the calls that led there.
     static GUARDED: RefCell<(usize, Origin)> = const { RefCell::new((0, Origin { place: String::new(), calls: None })) };
-    /// Panics of this thread that had nobody to be told to, since they came while an instance was dropped.
+    /// Panics of this thread that no call could report, since they happened while an instance was dropped.
     static UNTOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where a panic began.
+/// The origin of a panic.
 #[derive(Default)]
 struct Origin {
     place: String,
     calls: Option<String>,
 }
 
-/// How many panics are kept for whoever asks for them.
+/// The most panics kept until someone asks for them.
 const KEPT: usize = 16;
 
-/// What panicked on this thread while it was dropped, since the last call.
+/// Takes the panics that occurred on this thread during drops since the last call.
 pub fn mishaps() -> Vec<String> {
     UNTOLD.take()
 }
 
-/// Makes panics inside guarded calls note their place instead of printing it; others print as ever. Every library has
-/// its own standard library and so its own hook.
+/// Installs a hook that records the location of a panic inside a guarded call instead of printing it. Other panics
+/// print as usual. Every library has its own standard library, and so its own hook.
 pub fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -56,7 +56,7 @@ pub fn install_hook() {
     });
 }
 
-/// Runs `call`; a panic becomes an error that names the call.
+/// Runs `call`, and turns a panic into an error that names the call.
 pub fn run<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     GUARDED.with_borrow_mut(|(depth, _)| *depth += 1);
     let outcome = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
@@ -74,19 +74,20 @@ pub fn run<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome
 }
 
-/// The calls of a backtrace between the panic's machinery and the guard; none where none was asked for.
+/// The calls in a backtrace between the panic machinery and the guard; `None` if no backtrace was captured.
 fn calls(backtrace: &Backtrace) -> Option<String> {
     if backtrace.status() != BacktraceStatus::Captured {
         return None;
     }
     let text = backtrace.to_string();
     let lines: Vec<&str> = text.lines().collect();
-    // A call is a line with its number, and mostly one with its place. The machinery ends with what begins the panic.
+    // A call is a numbered line, usually followed by a line with its location. The machinery ends with the function
+    // that starts the panic.
     let machinery = |line: &&str| {
         ["core::panicking::", "std::panicking::", "rust_begin_unwind", "panic_any"]
             .iter()
             .any(|name| line.contains(name))
-            // A plugin may catch panics itself, further out.
+            // A plugin may itself catch panics further out.
             && !["catch_unwind", "panicking::try"].iter().any(|name| line.contains(name))
     };
     let is_call = |line: &str| line.trim_start().split(':').next().is_some_and(|n| n.parse::<usize>().is_ok());
@@ -98,14 +99,14 @@ fn calls(backtrace: &Backtrace) -> Option<String> {
     Some(format!("its calls, the last first:\n{}", lines[first..end].join("\n")))
 }
 
-/// Drops what a panic carried. If its destructor panics as well, that panic ends here, and what it carried is leaked.
+/// Drops a panic's payload. If its destructor panics too, this catches that panic and leaks its payload.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);
     }
 }
 
-/// [`run`] for a call that answers across the boundary.
+/// [`run`] for a call that returns a result across the boundary.
 pub fn answer<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Wired<T> {
     match run(name, call) {
         Ok(value) => RResult::ROk(value),
@@ -113,7 +114,7 @@ pub fn answer<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Wired<T> {
     }
 }
 
-/// Runs a call that cannot report failure; a panic gives the type's default.
+/// Runs a call that cannot report failure. A panic yields the type's default.
 pub fn quietly<T: Default>(call: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
         discard(payload);
@@ -131,7 +132,7 @@ fn words(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// A component behind the boundary. After a panic it may be in any state, so it answers no more.
+/// A component behind the boundary. A panic may leave it in any state, so it refuses all calls after one.
 pub(crate) struct Guarded<T: ?Sized> {
     poisoned: Option<&'static str>,
     inner: ManuallyDrop<Box<T>>,
@@ -159,7 +160,7 @@ impl<T: ?Sized> Guarded<T> {
 
 impl<T: ?Sized> Drop for Guarded<T> {
     fn drop(&mut self) {
-        // SAFETY: `inner` is taken here and nowhere else, and the guard is gone after this.
+        // SAFETY: `inner` is taken only here, and the guard is not used afterwards.
         let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
         let outcome = run("drop", || {
             drop(inner);

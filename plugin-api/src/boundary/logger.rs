@@ -1,8 +1,8 @@
-//! Lines of the crate `log` arrive in the host's log, as do those of `tracing` with its feature `log`.
+//! Forwards lines from the `log` crate to the host's log, and those of `tracing` with its feature `log`.
 //!
-//! A plugin's library has a `log` of its own, to which nobody would listen. So the first call that a host makes installs a
-//! logger that gives lines to the context of the call that this thread is in. Lines of other threads, and of a plugin that
-//! has installed a logger of its own, go where they would go without a host.
+//! A plugin's library has its own copy of `log`, which has no logger. So the host's first call installs one that
+//! forwards lines to the context of the current thread's call. Lines from other threads, and from plugins that install
+//! their own logger, go where they would without a host.
 
 use std::cell::Cell;
 use std::sync::Once;
@@ -13,13 +13,13 @@ use crate::context::Host;
 use crate::{Context, Level};
 
 thread_local! {
-    /// The host of the innermost call that this thread is in.
+    /// The host of this thread's innermost call.
     static CALL: Cell<Option<*const (dyn Host + 'static)>> = const { Cell::new(None) };
 }
 
 struct Forward;
 
-/// Makes lines of this library's `log` go to the host.
+/// Forwards lines of this library's `log` to the host.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -29,9 +29,9 @@ pub(super) fn install() {
     });
 }
 
-/// Calls `call` with this host as the one that lines go to.
+/// Runs `call` while lines go to this host.
 pub(super) fn within<R>(ctx: &Context<'_>, call: impl FnOnce() -> R) -> R {
-    /// Puts the host before back, also where the call panics.
+    /// Restores the previous host, even if the call panics.
     struct Back(Option<*const (dyn Host + 'static)>);
     impl Drop for Back {
         fn drop(&mut self) {
@@ -39,15 +39,15 @@ pub(super) fn within<R>(ctx: &Context<'_>, call: impl FnOnce() -> R) -> R {
         }
     }
     let host: *const (dyn Host + '_) = ctx.host();
-    // SAFETY: only the lifetime changes, and `Back` takes the pointer away before it ends.
+    // SAFETY: only the lifetime changes, and `Back` removes the pointer before that lifetime ends.
     let host: *const (dyn Host + 'static) = unsafe { std::mem::transmute(host) };
     let _back = Back(CALL.replace(Some(host)));
     call()
 }
 
-/// Calls `with` with the host of this thread's call, if it is in one.
+/// Calls `with` with the host of this thread's current call, if there is one.
 fn with_host<R>(with: impl FnOnce(&dyn Host) -> R) -> Option<R> {
-    // SAFETY: `within` lends the host for as long as the pointer is here, to this thread.
+    // SAFETY: while the pointer is here, `within` lends the host to this thread.
     CALL.get().map(|host| with(unsafe { &*host }))
 }
 

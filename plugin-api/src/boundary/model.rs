@@ -1,4 +1,4 @@
-//! Models across the boundary: the wire trait, a model behind it, and it as a model again.
+//! Models across the boundary: the wire trait, its exporting side and its importing side.
 
 use std::path::Path;
 
@@ -123,7 +123,7 @@ mod tests {
     use crate::context::Host;
     use crate::{Column, Error, Goal, Level, Metric, TaskSpec, Tensor};
 
-    /// A model with one weight, which training moves by one.
+    /// A model with one weight. Each epoch changes it by one.
     struct One(f32);
 
     impl Model for One {
@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    /// Takes down what a model reports.
+    /// Records what a model reports.
     #[derive(Default)]
     struct Noting(Mutex<Vec<String>>);
 

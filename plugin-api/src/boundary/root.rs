@@ -1,4 +1,4 @@
-//! The root module: the few functions that a plugin's library exports, and their way back to a [`Plugin`].
+//! The root module: the few functions that a plugin's library exports, and their conversion back to a [`Plugin`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use super::{aggregator, dataset, filter, guard, logger, model};
 use crate::component::{About, Maker, Profile, SchemaFor};
 use crate::{Component, Error, Kind, Message, ModelSetup, Plugin, Result};
 
-/// What [`describe`] tells.
+/// The result of [`describe`].
 #[derive(Serialize, Deserialize)]
 struct Described {
     about: About,
     components: Vec<Profile>,
-    /// Panics on this thread while instances were dropped, since this was told last.
+    /// Panics on this thread while instances were dropped, since the last call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mishaps: Vec<String>,
 }
 
-/// The version of this crate, which a plugin is built with.
+/// The version of this crate that a plugin is built with.
 pub const INTERFACE: &str = env!("CARGO_PKG_VERSION");
 
 pub use fedplug_abi::STAMP_SYMBOL;
 
-/// [`INTERFACE`] as plain bytes, zeros behind it: readable without knowing the interface.
+/// [`INTERFACE`] as plain bytes, padded with zeros. Readable without knowing the interface.
 pub const STAMP: [u8; 32] = {
     let (mut stamp, version) = ([0; 32], INTERFACE.as_bytes());
     let mut i = 0;
@@ -41,9 +41,9 @@ pub const STAMP: [u8; 32] = {
     stamp
 };
 
-// ---- the plugin's side: `export_plugin!` makes functions of these -------------------------------------------------
+// ---- the plugin's side: `export_plugin!` builds functions from these ----------------------------------------------
 
-/// How the exported functions reach the plugin: a function, so that its first call makes it, inside the guard.
+/// How the exported functions reach the plugin. A function, so that the first call creates the plugin inside the guard.
 pub type Source = fn() -> &'static Plugin;
 
 pub fn describe(plugin: Source) -> Wired<RString> {
@@ -59,7 +59,7 @@ pub fn describe(plugin: Source) -> Wired<RString> {
 pub fn check(plugin: Source, kind: RStr<'_>, name: RStr<'_>, config: RStr<'_>) -> Wired<RString> {
     guard::answer("check", || {
         let kind: Kind = serde_json::from_value(kind.as_str().into()).map_err(|e| unreadable(&e))?;
-        // By its struct alone: the schema is looked at by whoever asks.
+        // Checks against the struct alone; the caller checks the schema.
         Ok(to_json(&(find(plugin, kind, name)?.check)(&parsed(config)?)?))
     })
 }
@@ -103,7 +103,7 @@ pub fn new_filter(plugin: Source, name: RStr<'_>, config: RStr<'_>, ctx: &WireCo
     })
 }
 
-/// A call to the library of this name: `schema` asks for a component's schema by its configuration.
+/// A call of this name to the library itself. `schema` returns a component's schema for its configuration.
 pub fn extension(plugin: Source, name: RStr<'_>, input: WireMessage) -> Wired<WireMessage> {
     guard::answer("extension", || {
         if name.as_str() != SCHEMA {
@@ -137,10 +137,10 @@ fn unreadable(cause: &serde_json::Error) -> Error {
 
 // ---- the host's side ---------------------------------------------------------------------------------------------
 
-/// Why a library is no plugin for this host.
+/// Why this host cannot use a library as a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It has no root module: some other library.
+    /// It has no root module, so it is some other library.
     #[error("it is a library, but not a fedplug plugin")]
     NotAPlugin,
     /// It was built against an interface that this host does not know.
@@ -149,21 +149,22 @@ pub enum LoadError {
     /// It could not be opened.
     #[error("it cannot be opened")]
     Open(String),
-    /// It failed while it started.
+    /// It failed to start.
     #[error("it failed to initialise: {0}")]
     Failed(Error),
 }
 
-/// Makes a [`Plugin`] of a library, which stays loaded until the process ends.
+/// Builds a [`Plugin`] from a library, which stays loaded until the process ends.
 ///
-/// The caller opens the library itself first, with the flags that it wants: this finds it by its path then.
+/// The caller first opens the library itself, with the flags it wants. This function then finds the library by its
+/// path.
 ///
 /// # Safety
-/// The library is native code that runs here with all that this process may do: it must be one that the user chose to
-/// run. What it exports under abi_stable's name must be what [`export_plugin!`](crate::export_plugin) wrote.
+/// The library is native code that runs here with all rights of this process, so it must be one that the user chose to
+/// run. What it exports under abi_stable's name must have been written by [`export_plugin!`](crate::export_plugin).
 ///
 /// # Errors
-/// If it is not a plugin, or not one for this interface.
+/// If it is not a plugin, or not a plugin for this interface.
 pub unsafe fn load(path: &Path) -> Result<Plugin, LoadError> {
     let root =
         lib_header_from_path(path).and_then(|header| header.init_root_module::<PluginV1_Ref>()).map_err(|error| {

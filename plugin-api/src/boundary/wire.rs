@@ -1,7 +1,7 @@
-//! What crosses the boundary, on its way to and from the plain types.
+//! Conversion of the values that cross the boundary to and from the plain types.
 //!
-//! What a call moves often or in bulk has a wire type. What is small and may grow (setups, descriptions, profiles) goes
-//! as JSON, so that a field more is no new interface.
+//! Data that calls move often or in bulk has a wire type. Small data that may grow (setups, descriptions, profiles)
+//! crosses as JSON, so that adding a field needs no new interface.
 
 use fedplug_abi::abi_stable::std_types::{ROption, RString, RVec};
 use fedplug_abi::{
@@ -155,7 +155,7 @@ fn because(error: Error, cause: &String) -> Error {
     error.because_of(cause)
 }
 
-/// Lists within lists within lists, and no further: whoever sends more would have us recurse as deep.
+/// The deepest allowed nesting of lists. Without a limit, a sender could make us recurse arbitrarily deep.
 const DEEPEST: u8 = 8;
 
 fn import_column(wire: WireColumn, deepest: u8) -> Result<Column> {
@@ -179,7 +179,7 @@ fn import_column(wire: WireColumn, deepest: u8) -> Result<Column> {
         _ => return Err(unknown()),
     };
     match present {
-        // Before rows are counted, since the number of bytes may be that of no whole rows.
+        // Check before counting rows, since the bytes may not make a whole number of rows.
         Some(present) => column.check().and_then(|()| column.with_nulls(present)),
         None => Ok(column),
     }
@@ -231,7 +231,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(json: &str) -> Result<T> {
         .map_err(|e| Error::other("the other side of the boundary sent something unreadable").because(&e))
 }
 
-/// A path as text: the only form in which one crosses.
+/// A path as text, the only form in which paths cross.
 pub(crate) fn text(path: &std::path::Path) -> Result<&str> {
     path.to_str().ok_or_else(|| Error::config(format!("the path `{}` is not UTF-8", path.display())))
 }
@@ -313,7 +313,7 @@ mod tests {
         let there = import_table(export_table(&table)).unwrap();
         for (name, column) in &columns {
             let found = there.column(name).unwrap();
-            // With their addresses.
+            // The debug output includes addresses.
             assert_eq!(format!("{found:?}"), format!("{column:?}"));
         }
         let mut lists = Column::i64(&[1]);

@@ -1,10 +1,10 @@
-//! The bounds that a schema sets to a number and to a length.
+//! The bounds that a schema sets on a number and on a length.
 
 use serde_json::{Map, Value};
 
 use super::words;
 
-/// What is wrong with a number, if anything is.
+/// The problem with a number, if any.
 pub(super) fn number(schema: &Map<String, Value>, value: &Value) -> Option<String> {
     let bound = |key: &str| schema.get(key).filter(|bound| bound.is_number());
     let exclusive = |bound: Option<&Value>, beyond: fn(f64, f64) -> bool| {
@@ -15,7 +15,7 @@ pub(super) fn number(schema: &Map<String, Value>, value: &Value) -> Option<Strin
     let above = bound("maximum").is_some_and(|high| less(high, value));
     let at_low = exclusive(bound("exclusiveMinimum"), |value, low| value < low);
     let at_high = exclusive(bound("exclusiveMaximum"), |value, high| value > high);
-    // What the type of the key cannot hold matters where the schema has no bound of its own.
+    // The limits of the key's type apply only if the schema has no bound of its own.
     let [least, most] = schema.get("format").and_then(Value::as_str).map_or([None, None], limits);
     let (small, large) =
         (least.as_ref().filter(|low| less(value, low)), most.as_ref().filter(|high| less(high, value)));
@@ -34,7 +34,7 @@ pub(super) fn number(schema: &Map<String, Value>, value: &Value) -> Option<Strin
     None
 }
 
-/// What is wrong with the length of a text, list or table, if anything is.
+/// The problem with the length of a text, list or table, if any.
 pub(super) fn size(schema: &Map<String, Value>, [least, most]: [&str; 2], size: usize, what: &str) -> Option<String> {
     let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
     let (least, most, size) = (bound(least), bound(most), size as u64);
@@ -62,7 +62,7 @@ fn less(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// What the type behind a format can hold.
+/// The limits of the type that a format names.
 fn limits(format: &str) -> [Option<Value>; 2] {
     let limits = |least: i64, most: u64| [Some(least.into()), Some(most.into())];
     match format {

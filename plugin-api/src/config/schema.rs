@@ -1,5 +1,6 @@
-//! What is wrong with a value by a JSON Schema: the keywords that schemas of configuration structs are made of. Others
-//! refuse nothing. Numbers are TOML's: 1.0 is no whole number, and none leaves the range of the key's type.
+//! Checks a value against a JSON Schema. It supports the keywords that schemas of configuration structs use; other
+//! keywords refuse nothing. Numbers are TOML's: 1.0 is not a whole number, and every number must fit the range of the
+//! key's type.
 
 use serde_json::{Map, Value};
 
@@ -10,14 +11,14 @@ use super::{Problem, unknown_key};
 /// How many references and tables deep a schema is followed.
 const DEPTH: usize = 64;
 
-/// What the schema finds wrong.
+/// A problem that the schema finds.
 pub(super) struct Found {
     pub(super) problem: Problem,
-    /// Whether it says little more than that something is wrong, so that the owner's own words are better.
+    /// Whether it says little more than that something is wrong. The owner's own message is better then.
     pub(super) vague: bool,
 }
 
-/// All that is wrong with a value, in the value's order.
+/// All problems in a value, in the value's order.
 pub(super) fn problems(schema: &Value, value: &Value) -> Vec<Found> {
     let mut validator = Validator { root: schema, way: Vec::new(), found: Vec::new() };
     validator.at(schema, value, DEPTH);
@@ -107,8 +108,8 @@ impl Validator<'_> {
         }
     }
 
-    /// A value that must have one of several forms. Where its type or a key's fixed word says which one is meant, what
-    /// is wrong is told by that one.
+    /// Checks a value that must have one of several forms. If its type or a key's fixed word shows which form is meant,
+    /// that form reports the problems.
     fn forms(&mut self, forms: &[&Value], only_one: bool, value: &Value, depth: usize) {
         match forms.iter().filter(|form| self.is_valid(form, value, depth)).count() {
             0 => {}
@@ -130,7 +131,7 @@ impl Validator<'_> {
             .filter(|&k| !resolved[k].contains_key("type") || types(&resolved[k]).any(|name| is_of_type(value, name)))
             .filter(|&k| tagged(&resolved[k]))
             .collect();
-        // Of several tables the one that knows most of the keys.
+        // Among several tables, pick the one that knows most of the keys.
         let shared = |k: usize| {
             let known = resolved[k].get("properties").and_then(Value::as_object);
             known.map_or(0, |known| known.keys().filter(|key| value.get(key.as_str()).is_some()).count())
@@ -160,7 +161,7 @@ impl Validator<'_> {
         }
     }
 
-    /// The schema with what it refers to.
+    /// The schema with its reference resolved.
     fn resolved(&self, schema: &Value) -> Map<String, Value> {
         let mut schema = schema.as_object().cloned().unwrap_or_default();
         for _ in 0..DEPTH {
@@ -239,24 +240,24 @@ fn array<'a>(schema: &'a Map<String, Value>, key: &str) -> impl Iterator<Item = 
     schema.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// The names of the types that a schema admits.
+/// The names of the types that a schema allows.
 fn types(schema: &Map<String, Value>) -> impl Iterator<Item = &str> {
     let one = schema.get("type").and_then(Value::as_str);
     one.into_iter().chain(array(schema, "type").filter_map(Value::as_str))
 }
 
-/// Whether a schema admits nothing but null, which TOML does not have.
+/// Whether a schema allows only null, which TOML does not have.
 fn is_null(schema: &Map<String, Value>) -> bool {
     let mut types = types(schema).peekable();
     types.peek().is_some() && types.all(|name| name == "null")
 }
 
-/// The values that a schema lists; none where it admits others.
+/// The values that a schema lists; empty if it also allows others.
 fn words(schema: &Map<String, Value>) -> Vec<Value> {
     schema.get("const").into_iter().chain(array(schema, "enum")).cloned().collect()
 }
 
-/// As numbers, 1 and 1.0 are equal.
+/// Compares values. As numbers, 1 and 1.0 are equal.
 fn equal(a: &Value, b: &Value) -> bool {
     a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
 }

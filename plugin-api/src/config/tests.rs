@@ -90,7 +90,8 @@ fn schema_and_struct_are_heard_together_and_nothing_is_told_twice() {
     };
     assert_eq!(told(json!({ "size": 9, "even": 2, "other": 2, "list": [] })), [""; 0]);
     assert_eq!(told(json!({ "even": 2, "other": 2, "list": [], "size": 0, "more": 1 })).len(), 2);
-    // The schema's, and the struct's of what the schema takes; a number that no u8 holds once.
+    // Problems from the schema, and the struct's problems with what the schema accepts. A number that no u8 holds
+    // appears once.
     let all = told(json!({ "size": 10, "even": 3, "list": [1, 300], "more": 1 }));
     let wanted = [
         ": `other` is missing",
@@ -132,7 +133,7 @@ fn thousands_of_unknown_keys_take_no_longer_than_each_its_share() {
     table.insert("rounds".to_owned(), json!(1));
     let begun = std::time::Instant::now();
     assert_eq!(read::<Config>(&table.into()).unwrap_err().len(), 20_000);
-    // One pass over the table for each of them took minutes.
+    // With one pass over the table for each key, this took minutes.
     assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 

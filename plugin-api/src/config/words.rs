@@ -1,11 +1,11 @@
-//! Values and types in the words of TOML, and serde's messages in these.
+//! Describes values and types in TOML's terms, and rewrites serde's messages in the same terms.
 
 use serde_json::{Map, Value};
 
 /// How much of a text a message shows.
 const SHOWN: usize = 60;
 
-/// A value, as a message names it: ``the text `many` ``, `a list`.
+/// A value as a message names it: ``the text `many` ``, `a list`.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
@@ -21,7 +21,7 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// A number without needless digits.
+/// A number without unneeded digits.
 pub(super) fn number(value: &Value) -> String {
     match value.as_f64().filter(|_| value.is_f64()) {
         Some(x) if x != 0.0 && !(1e-4..1e9).contains(&x.abs()) => format!("{x:e}"),
@@ -30,7 +30,7 @@ pub(super) fn number(value: &Value) -> String {
     }
 }
 
-/// What a schema asks for: `a whole number`, `text or a table`.
+/// What a schema requires: `a whole number`, `text or a table`.
 pub(super) fn kind(schema: &Map<String, Value>) -> String {
     let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
     let words: Vec<String> = schema.get("const").into_iter().chain(listed).map(|word| format!("`{word}`")).collect();
@@ -55,7 +55,7 @@ pub(super) fn kind(schema: &Map<String, Value>) -> String {
     if named.is_empty() { "something else".to_owned() } else { named.join(" or ") }
 }
 
-/// A message of serde's about types, as a person who writes TOML would put it; any other as it is.
+/// A serde message about types, reworded for someone who writes TOML. Other messages are unchanged.
 pub(super) fn plain(message: &str) -> String {
     if message.starts_with("data did not match any variant of untagged enum") {
         return "has none of the forms that it may have".to_owned();

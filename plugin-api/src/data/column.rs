@@ -3,10 +3,10 @@
 use super::rows::{BytesColumn, ListColumn, TextColumn};
 use crate::{Buffer, Error, Result};
 
-/// A column of a [`Table`](super::Table). Columns share their memory: a clone copies nothing.
+/// A column of a [`Table`](super::Table). Columns share their memory, so a clone copies nothing.
 ///
-/// A plugin need not understand all of them: a model asks its table for the types that it reads, and gets an error where
-/// there is another.
+/// A plugin need not support every type. A model asks its table for the types that it reads, and gets an error for any
+/// other.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Column {
@@ -18,17 +18,17 @@ pub enum Column {
     I64(Buffer),
     /// 64-bit floats.
     F64(Buffer),
-    /// Truth values: a byte a row, 0 or 1.
+    /// Booleans: one byte per row, 0 or 1.
     Bool(Buffer),
     /// Bytes.
     Bytes(BytesColumn),
     /// A list in each row.
     List(ListColumn),
-    /// Any of the others, in which rows may have no value.
+    /// Any of the others, with rows that may have no value.
     Nullable(NullableColumn),
 }
 
-/// A column in which rows may have no value.
+/// A column whose rows may have no value.
 #[derive(Clone, Debug)]
 pub struct NullableColumn {
     present: Buffer,
@@ -44,12 +44,12 @@ impl NullableColumn {
         self.present.as_slice()[row] != 0
     }
 
-    /// The values; what stands in a row without one means nothing.
+    /// The values. The data of a row without a value has no meaning.
     pub fn values(&self) -> &Column {
         &self.values
     }
 
-    /// The memory of whether each row has a value: a byte a row.
+    /// Whether each row has a value: one byte per row.
     pub fn present(&self) -> &Buffer {
         &self.present
     }
@@ -61,22 +61,22 @@ impl Column {
         Self::Text(TextColumn::new(rows))
     }
 
-    /// A column of floats.
+    /// A column of 32-bit floats.
     pub fn f32(rows: &[f32]) -> Self {
         Self::F32(Buffer::copy_of(rows))
     }
 
-    /// A column of integers.
+    /// A column of 64-bit integers.
     pub fn i64(rows: &[i64]) -> Self {
         Self::I64(Buffer::copy_of(rows))
     }
 
-    /// A column of floats of 64 bits.
+    /// A column of 64-bit floats.
     pub fn f64(rows: &[f64]) -> Self {
         Self::F64(Buffer::copy_of(rows))
     }
 
-    /// A column of truth values.
+    /// A column of booleans.
     pub fn bool(rows: &[bool]) -> Self {
         Self::Bool(Buffer::copy_of(&rows.iter().copied().map(u8::from).collect::<Vec<_>>()))
     }
@@ -86,10 +86,10 @@ impl Column {
         Self::Bytes(BytesColumn::new(rows))
     }
 
-    /// The same column, in which only those rows have a value for which `present` has a byte that is not 0.
+    /// The same column, in which only rows with a non-zero byte in `present` have a value.
     ///
     /// # Errors
-    /// If there are not as many bytes as rows, or the column has rows without a value already.
+    /// If the number of bytes is not the number of rows, or the column already has rows without a value.
     pub fn with_nulls(self, present: Buffer) -> Result<Self> {
         if matches!(self, Self::Nullable(_)) {
             return Err(Error::data("the column says already which rows have a value"));
@@ -101,7 +101,7 @@ impl Column {
         Ok(Self::Nullable(NullableColumn { present, values: Box::new(self) }))
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         match self {
             Self::Text(column) => column.len(),
@@ -114,7 +114,7 @@ impl Column {
         }
     }
 
-    /// Whether it has no row.
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -144,7 +144,7 @@ impl Column {
         }
     }
 
-    /// The numbers of a column of numbers or truth values, NaN in rows without a value; none of any other column.
+    /// The numbers of a column of numbers or booleans, with NaN for rows without a value. Empty for other columns.
     pub fn numbers(&self) -> Vec<f64> {
         match self {
             Self::Text(_) | Self::Bytes(_) | Self::List(_) => Vec::new(),
@@ -159,7 +159,7 @@ impl Column {
         }
     }
 
-    /// Whether the other has the same type, rows and bits, wherever they lie.
+    /// Whether both have the same type, rows and bits, wherever their memory is.
     pub fn is_equal(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Text(a), Self::Text(b)) => a.iter().eq(b.iter()),
@@ -178,7 +178,7 @@ impl Column {
         }
     }
 
-    /// What its rows are, in a word.
+    /// One word for the type of its rows.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -192,7 +192,7 @@ impl Column {
         }
     }
 
-    /// An error unless its memory holds whole rows of its type.
+    /// Returns an error unless its memory holds whole rows of its type.
     pub(crate) fn check(&self) -> Result<()> {
         let whole = |right: bool, buffer: &Buffer| {
             let (kind, data) = (self.kind(), buffer.as_slice());

@@ -1,21 +1,21 @@
-//! Columns whose rows have lengths of their own: texts, bytes, lists.
+//! Columns with rows of varying length: texts, bytes, lists.
 
 use super::Column;
 use crate::{Buffer, Error, Result};
 
-/// Where each row ends, of columns whose rows lie one behind the other. The first begins at 0.
+/// The end of each row in a column with concatenated rows. The first row starts at 0.
 fn ends(buffer: &Buffer) -> &[i64] {
     buffer.cast()
 }
 
-/// The place of a row among all values.
+/// The range of a row's values.
 fn range(buffer: &Buffer, row: usize) -> std::ops::Range<usize> {
     let ends = ends(buffer);
     let start = if row == 0 { 0 } else { ends[row - 1] as usize };
     start..ends[row] as usize
 }
 
-/// An error unless these are ends of rows of `len` values, at places where a row may end.
+/// Checks that these are valid row ends for `len` values, and that `may_end` allows each of them.
 fn check_ends(what: &str, buffer: &Buffer, len: usize, may_end: impl Fn(usize) -> bool) -> Result<()> {
     let wrong = |how: &str| Error::data(format!("a column of {what} {how}"));
     let mut last = 0;
@@ -29,7 +29,7 @@ fn check_ends(what: &str, buffer: &Buffer, len: usize, may_end: impl Fn(usize) -
     Ok(())
 }
 
-/// Texts in one piece of memory: the bytes of all rows, and the place where each row ends.
+/// Texts in one piece of memory: the bytes of all rows, and the end of each row.
 #[derive(Clone, Debug)]
 pub struct TextColumn {
     ends: Buffer,
@@ -43,8 +43,8 @@ impl TextColumn {
         Self { ends, bytes }
     }
 
-    /// A column over memory that is already shared: where each row ends among the bytes, as 64-bit integers, and the UTF-8
-    /// bytes of all rows. Arrow's `large_utf8` has both, with a zero before the ends.
+    /// A column over shared memory: the end of each row in the bytes, as 64-bit integers, and the UTF-8 bytes of all
+    /// rows. Arrow's `large_utf8` has both, with a zero before the ends.
     ///
     /// # Errors
     /// If the bytes are not UTF-8, or a row ends before its start, inside a character or past the bytes.
@@ -55,17 +55,17 @@ impl TextColumn {
         Ok(Self { ends, bytes })
     }
 
-    /// The memory: where each row ends, and the bytes.
+    /// The memory: the end of each row, and the bytes.
     pub fn parts(&self) -> (&Buffer, &Buffer) {
         (&self.ends, &self.bytes)
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         ends(&self.ends).len()
     }
 
-    /// Whether it has no row.
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -83,13 +83,13 @@ impl TextColumn {
         (0..self.len()).map(|row| self.get(row))
     }
 
-    /// Whether the two are the same memory: a cheap key for what was computed from a column.
+    /// Whether both share the same memory: a cheap cache key for results computed from a column.
     pub fn is_same(&self, other: &Self) -> bool {
         self.ends.is_same(&other.ends) && self.bytes.is_same(&other.bytes)
     }
 }
 
-/// A text as its bytes.
+/// Views a text as its bytes.
 struct Text<S>(S);
 
 impl<S: AsRef<str>> AsRef<[u8]> for Text<S> {
@@ -98,7 +98,7 @@ impl<S: AsRef<str>> AsRef<[u8]> for Text<S> {
     }
 }
 
-/// Rows of bytes in one piece of memory: pictures, encoded tensors.
+/// Rows of bytes in one piece of memory: images, encoded tensors.
 #[derive(Clone, Debug)]
 pub struct BytesColumn {
     ends: Buffer,
@@ -116,7 +116,7 @@ impl BytesColumn {
         Self { ends: Buffer::copy_of(&ends), bytes: Buffer::copy_of(&bytes) }
     }
 
-    /// A column over memory that is already shared: where each row ends, as 64-bit integers, and the bytes of all rows.
+    /// A column over shared memory: the end of each row, as 64-bit integers, and the bytes of all rows.
     ///
     /// # Errors
     /// If a row ends before its start or past the bytes.
@@ -125,17 +125,17 @@ impl BytesColumn {
         Ok(Self { ends, bytes })
     }
 
-    /// The memory: where each row ends, and the bytes.
+    /// The memory: the end of each row, and the bytes.
     pub fn parts(&self) -> (&Buffer, &Buffer) {
         (&self.ends, &self.bytes)
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         ends(&self.ends).len()
     }
 
-    /// Whether it has no row.
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -149,7 +149,7 @@ impl BytesColumn {
     }
 }
 
-/// A list in each row: all items in one column, and the place where each row's list ends.
+/// A list in each row: all items in one column, and the end of each row's list.
 #[derive(Clone, Debug)]
 pub struct ListColumn {
     ends: Buffer,
@@ -157,7 +157,7 @@ pub struct ListColumn {
 }
 
 impl ListColumn {
-    /// Lists of these lengths, whose items are one behind the other in `items`.
+    /// Lists of these lengths, whose items are concatenated in `items`.
     ///
     /// # Errors
     /// If the lengths do not add up to the number of items.
@@ -176,32 +176,32 @@ impl ListColumn {
         Self::from_parts(Buffer::copy_of(&ends), items)
     }
 
-    /// A column over memory that is already shared: where each list ends, as 64-bit integers, and all items.
+    /// A column over shared memory: the end of each list, as 64-bit integers, and all items.
     ///
     /// # Errors
-    /// If a list ends before its start or past the items, or the items are no valid column.
+    /// If a list ends before its start or past the items, or the items are not a valid column.
     pub fn from_parts(ends: Buffer, items: Column) -> Result<Self> {
         items.check()?;
         check_ends("lists", &ends, items.len(), |_| true)?;
         Ok(Self { ends, items: Box::new(items) })
     }
 
-    /// The memory: where each list ends, and the items.
+    /// The memory: the end of each list, and the items.
     pub fn parts(&self) -> (&Buffer, &Column) {
         (&self.ends, &self.items)
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         ends(&self.ends).len()
     }
 
-    /// Whether it has no row.
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The places of one row's items in the column of all items.
+    /// The range of one row's items in the column of all items.
     ///
     /// # Panics
     /// If `row` is not below [`len`](Self::len).
@@ -209,7 +209,7 @@ impl ListColumn {
         range(&self.ends, row)
     }
 
-    /// The column of all rows' items.
+    /// The column with the items of all rows.
     pub fn items(&self) -> &Column {
         &self.items
     }

@@ -1,10 +1,10 @@
-//! Metrics of order: they ask which value is larger, and not by how much.
+//! Rank metrics, which depend on the order of values and not on their differences.
 
 use super::pearson_of;
 
-/// Spearman's correlation, from -1 to 1: Pearson's of the ranks, where equal values share the mean of their ranks. NaN if the
-/// two are not of one length, with fewer than two rows, where all predictions or all targets are equal, and with a NaN among
-/// them.
+/// Spearman's correlation, from -1 to 1: Pearson's correlation of the ranks. Equal values share the mean of their
+/// ranks. NaN if the lengths differ, if there are fewer than two rows, if all predictions or all targets are equal, or
+/// if any value is NaN.
 pub fn spearman(predictions: &[f32], targets: &[f32]) -> f64 {
     if predictions.len() != targets.len() || predictions.iter().chain(targets).any(|x| x.is_nan()) {
         return f64::NAN;
@@ -12,27 +12,27 @@ pub fn spearman(predictions: &[f32], targets: &[f32]) -> f64 {
     pearson_of(&ranks(predictions), &ranks(targets))
 }
 
-/// The area under the ROC curve, from 0 to 1: the share of pairs of a positive and a negative row in which the positive one has
-/// the higher score, where equal scores count half. `positive` says of each row whether it is positive. NaN if the two are not
-/// of one length, without a row of either kind, and with a NaN among the scores.
+/// The area under the ROC curve, from 0 to 1: the share of pairs of a positive and a negative row in which the positive
+/// row has the higher score. Equal scores count half. `positive` says whether each row is positive. NaN if the lengths
+/// differ, if either class has no rows, or if any score is NaN.
 pub fn auroc(scores: &[f32], positive: &[bool]) -> f64 {
     let positives = positive.iter().filter(|&&is| is).count();
     let negatives = positive.len() - positives;
     if scores.len() != positive.len() || positives == 0 || negatives == 0 || scores.iter().any(|x| x.is_nan()) {
         return f64::NAN;
     }
-    // Mann and Whitney's U: the positives' ranks, less what they have among themselves.
+    // Mann and Whitney's U: the sum of the positives' ranks, minus the part from the positives among themselves.
     let sum: f64 = ranks(scores).iter().zip(positive).filter(|(_, is)| **is).map(|(rank, _)| rank).sum();
     let (positives, negatives) = (positives as f64, negatives as f64);
     (sum - positives * (positives + 1.0) / 2.0) / (positives * negatives)
 }
 
-/// The rank of each value, from 1; equal values share the mean of theirs. None is NaN.
+/// The rank of each value, from 1. Equal values share the mean of their ranks. No value may be NaN.
 fn ranks(values: &[f32]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
     let mut ranks = vec![0.0; values.len()];
-    // By `==`, to which the two zeros are equal.
+    // Group by `==`, so that the two zeros are equal.
     let mut start = 0;
     for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
         let rank = start as f64 + (equal.len() as f64 + 1.0) / 2.0;

@@ -1,4 +1,4 @@
-//! The weighted mean of several clients' parameters: what most aggregators begin with.
+//! The weighted mean of several clients' parameters, the basis of most aggregators.
 
 use half::{bf16, f16};
 use indexmap::IndexMap;
@@ -7,17 +7,17 @@ use super::memory::{Arena, TensorBuf};
 use super::parallel;
 use crate::{DType, Error, Float, Params, Result, Tensor};
 
-/// The weighted mean of parameters, taken in one client after the other with one accumulator for each tensor, however
+/// The weighted mean of parameters. It takes one client after another, and uses one accumulator per tensor, however
 /// many clients there are. Each tensor has its own mean, over the clients that sent it.
 ///
-/// With the total weight `Wₖ = w₁ + … + wₖ` it is `mₖ = mₖ₋₁ + (wₖ / Wₖ)(xₖ − mₖ₋₁)` and `m₁ = x₁`, so that one
-/// client's tensor comes back bit for bit, and equal ones come back equal. A step computes in f64 and rounds once to the
-/// accumulator, which is f64 for f64 and f32 for all others; half types are rounded once more at the end. After `n`
-/// clients an f32 element is at most `n · 2⁻²⁴ · max|xᵢ|` from the exact mean. Integers have no mean: they are kept as
-/// long as all clients send the same.
+/// With the total weight `Wₖ = w₁ + … + wₖ`, the recurrence is `mₖ = mₖ₋₁ + (wₖ / Wₖ)(xₖ − mₖ₋₁)` with `m₁ = x₁`. So a
+/// single client's tensor, and equal tensors, come back bit for bit. A step computes in f64 and rounds once to the
+/// accumulator, which is f64 for f64 and f32 for all other types. Half types are rounded once more at the end. After
+/// `n` clients an f32 element is at most `n · 2⁻²⁴ · max|xᵢ|` from the exact mean. Integers have no mean: they are kept
+/// as long as all clients send the same values.
 ///
-/// The first client's tensors are kept as they are, shared and not copied; memory for the mean is taken with the second,
-/// and becomes the tensor of the result. Every other client's tensors are held until the next one comes.
+/// The first client's tensors are shared, not copied. The second client's arrival allocates memory for the mean, which
+/// becomes the resulting tensor. Every later client's tensors are held until the next client arrives.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor, WeightedMean};
@@ -36,33 +36,34 @@ pub struct WeightedMean {
 }
 
 impl WeightedMean {
-    /// The mean of nothing yet.
+    /// A mean to which nothing has been added.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same on as many threads as the call may use, [`Context::threads`](crate::Context::threads); on one without it.
-    /// Its bits do not depend on their number.
+    /// Uses as many threads as the call may use, [`Context::threads`](crate::Context::threads). The default is one. The
+    /// bits do not depend on the number of threads.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Whether what `client` sent can be added: for a method with several means, which adds to all of them or to none.
+    /// Checks whether what `client` sent can be added. Use this in a method with several means, to add to all of them
+    /// or to none.
     ///
     /// # Errors
-    /// If a tensor differs in shape or type from what others sent, or an integer tensor in its values.
+    /// If a tensor's shape or type differs from what others sent, or an integer tensor's values do.
     pub fn check(&self, params: &Params, client: &str) -> Result<()> {
         params.iter().try_for_each(|(name, tensor)| Mean::check(self.tensors.get(name), name, tensor, client))
     }
 
-    /// Adds what `client` sent, with a weight. What is refused leaves no trace: all tensors are [checked](Self::check)
-    /// before the first is added. A weight of 0 adds nothing and checks nothing. That values are finite is not checked
-    /// here: the host refuses an update that holds others before an aggregator sees it.
+    /// Adds what `client` sent, with a weight. A refused update leaves no trace: all tensors are [checked](Self::check)
+    /// before the first is added. A weight of 0 adds nothing and checks nothing. This does not check that values are
+    /// finite, since the host refuses updates with other values before an aggregator sees them.
     ///
     /// # Errors
-    /// If the weight is negative or not finite, or what was sent does not fit what others sent.
+    /// If the weight is negative or not finite, or the update does not match what others sent.
     pub fn add(&mut self, params: &Params, weight: f64, client: &str) -> Result<()> {
         if !(weight.is_finite() && weight >= 0.0) {
             return Err(Error::other(format!("client `{client}` has the weight {weight}")));
@@ -71,7 +72,7 @@ impl WeightedMean {
             return Ok(());
         }
         self.check(params, client)?;
-        // All at once, where this is the second client. All of it is written before it is read.
+        // If this is the second client, allocate everything at once. All of it is written before it is read.
         let wants: Vec<usize> = params.names().filter_map(|name| self.tensors.get(name)).map(Mean::wants).collect();
         let mut arena = if wants.iter().sum::<usize>() > 0 { Arena::in_turns(wants) } else { Arena::default() };
         for (name, tensor) in params.iter() {
@@ -85,22 +86,22 @@ impl WeightedMean {
         Ok(())
     }
 
-    /// Whether nothing was added since the beginning.
+    /// Whether nothing has been added yet.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
 
-    /// The means, in the order in which their names came first.
+    /// The means, in the order in which their names first appeared.
     ///
     /// # Errors
-    /// Never, so far as tensors keep their shapes.
+    /// Never, as long as tensors keep their shapes.
     pub fn finish(self) -> Result<Params> {
-        // Taken apart one by one, so that a mean's memory goes as its tensor comes.
+        // Consume the means one by one, so that each mean's memory is freed as its tensor is made.
         self.tensors.into_iter().map(|(name, mean)| Ok((name, mean.finish()?))).collect()
     }
 }
 
-/// The mean of one tensor so far.
+/// The running mean of one tensor.
 #[derive(Debug)]
 struct Mean {
     so_far: Accumulator,
@@ -112,11 +113,12 @@ struct Mean {
 
 #[derive(Debug)]
 enum Accumulator {
-    /// All clients so far sent this: one client, or integers, which have no mean and must be equal.
+    /// All clients so far sent this: a single client, or integers, which have no mean and must be equal.
     One(Tensor),
-    /// One client sent this, and there is memory for the mean of it and the next.
+    /// One client sent this. There is memory for the mean of it and the next.
     Two(Tensor, Wide),
-    /// The mean, and a client's tensor that waits for the next, with its share: a pass over memory serves two.
+    /// The mean, and optionally a pending client's tensor with its share. One pass over memory then handles two
+    /// tensors.
     Many(Wide, Option<(Tensor, f64)>),
 }
 
@@ -127,7 +129,7 @@ enum Wide {
 }
 
 impl Mean {
-    /// An error unless a client's tensor can be added: to nothing yet, or to the mean of those before.
+    /// Checks that a client's tensor can be added, either as the first or to the mean of those before.
     fn check(mean: Option<&Self>, name: &str, tensor: &Tensor, client: &str) -> Result<()> {
         if let Some(Self { so_far, dtype, shape, first_client: first, .. }) = mean {
             if (*dtype, shape.as_slice()) != (tensor.dtype(), tensor.shape()) {
@@ -149,7 +151,7 @@ impl Mean {
         Ok(())
     }
 
-    /// Of no client yet; `client` is the first.
+    /// An empty mean; `client` is the first to send.
     fn of(tensor: &Tensor, client: &str) -> Self {
         Self {
             so_far: Accumulator::One(tensor.clone()),
@@ -160,7 +162,7 @@ impl Mean {
         }
     }
 
-    /// Bytes that an accumulator takes which the next tensor makes necessary.
+    /// Bytes of accumulator memory that the next tensor will need.
     fn wants(&self) -> usize {
         match (&self.so_far, self.dtype) {
             (Accumulator::One(first), DType::F64) => Arena::bytes::<f64>(first.len()),
@@ -169,7 +171,7 @@ impl Mean {
         }
     }
 
-    /// Makes the accumulator that the next tensor makes necessary.
+    /// Allocates the accumulator that the next tensor needs.
     fn make_space(&mut self, arena: &mut Arena) {
         let Accumulator::One(first) = &self.so_far else { return };
         let (first, count) = (first.clone(), first.len());
@@ -180,8 +182,8 @@ impl Mean {
         };
     }
 
-    /// Adds a tensor that [`check`](Self::check) let pass and [`make_space`](Self::make_space) was called for, if it is not
-    /// the first.
+    /// Adds a tensor that passed [`check`](Self::check). Unless it is the first, [`make_space`](Self::make_space) must
+    /// have been called.
     fn add(&mut self, tensor: &Tensor, weight: f64) {
         self.weight += weight;
         let share = weight / self.weight;
@@ -194,7 +196,7 @@ impl Mean {
         };
     }
 
-    /// The mean as a tensor of the clients' type.
+    /// The mean, as a tensor of the clients' type.
     fn finish(self) -> Result<Tensor> {
         let mean = match self.so_far {
             Accumulator::One(tensor) | Accumulator::Two(tensor, _) => return Ok(tensor),
@@ -211,7 +213,7 @@ impl Mean {
 }
 
 impl Wide {
-    /// The mean, or what the `first` client sent, moved by a share of the way towards one client's tensor after the other.
+    /// Moves the mean, or what the `first` client sent, towards one client's tensor after another by the given shares.
     fn moved(self, dtype: DType, first: Option<&Tensor>, towards: &[(Tensor, f64)]) -> Self {
         match (self, dtype) {
             (Self::F64(mean), _) => Self::F64(moved::<f64, f64>(mean, first, towards)),
@@ -240,7 +242,7 @@ fn moved<M: Float, X: Float>(
     mean
 }
 
-/// What a pass over the mean does: from where towards whom, and which share of the way. Two clients in one pass take two
+/// One pass over the mean: the starting point, the targets, and the share for each. Two clients in one pass take two
 /// steps with a rounding between them, as in two passes.
 #[derive(Clone, Copy)]
 enum Way<'a, X> {
@@ -249,7 +251,7 @@ enum Way<'a, X> {
     Two(&'a [X], f64, &'a [X], f64),
 }
 
-/// Runs [`pass`] with the widest vectors that the processor has. Each element is computed in the same steps.
+/// Runs [`pass`] with the processor's widest vectors. The steps for each element are the same.
 fn wide<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -262,11 +264,11 @@ fn wide<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
             pass(mean, way);
         }
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has it.
+            // SAFETY: the processor supports it.
             return unsafe { avx512(mean, way) };
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has it.
+            // SAFETY: the processor supports it.
             return unsafe { avx2(mean, way) };
         }
     }

@@ -1,13 +1,13 @@
-//! Work on many tensors by several threads.
+//! Parallel work over many tensors.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Below this many bytes a thread costs more than it saves.
+/// Below this many bytes, a thread costs more than it saves.
 const WORTH_IT: usize = 8 << 20;
 /// More threads do not read memory faster.
 const MOST: usize = 4;
 
-/// Works on each of `items`, which have so many bytes together, in any order, on at most so many threads.
+/// Calls `work` on each of `items`, which have `bytes` bytes in total, in any order, on at most `threads` threads.
 pub(crate) fn each<T: Send>(items: Vec<T>, bytes: usize, threads: usize, work: impl Fn(T) + Sync) {
     let threads = if bytes < WORTH_IT { 1 } else { threads.min(MOST).min(items.len()) };
     let queue = Mutex::new(items.into_iter());
@@ -24,10 +24,11 @@ pub(crate) fn each<T: Send>(items: Vec<T>, bytes: usize, threads: usize, work: i
     });
 }
 
-/// The first error of `check`, in the order of `items`, which have so many bytes together, on at most so many threads.
+/// The first error of `check`, in the order of `items`, which have `bytes` bytes in total. Uses at most `threads`
+/// threads.
 ///
 /// # Errors
-/// That one.
+/// That error.
 pub(crate) fn check<T: Send, E: Send>(
     items: impl Iterator<Item = T>,
     bytes: usize,

@@ -1,10 +1,10 @@
-//! Whether two results are the same bits, and where they differ first.
+//! Compares results bit for bit, and finds the first difference.
 
 use serde_json::{Map, Value};
 
 use plugin_api::{Column, DType, Evaluation, Message, Params, State, Table, Task, Tensor};
 
-/// Where two sets of tensors differ: in names, order, shapes, types or bits.
+/// The first difference between two sets of tensors: in names, order, shapes, types or bits.
 pub(crate) fn params(first: &Params, second: &Params) -> Option<String> {
     if !first.names().eq(second.names()) {
         let [a, b] = [first, second].map(|params| params.names().collect::<Vec<_>>());
@@ -50,7 +50,7 @@ pub(crate) fn states(first: &State, second: &State) -> Option<String> {
 }
 
 pub(crate) fn evaluations(first: &[Evaluation], second: &[Evaluation]) -> Option<String> {
-    // NaN is equal to itself here, as its text is.
+    // In text form, NaN equals itself.
     let [a, b] = [first, second].map(|all| format!("{all:?}"));
     (a != b).then(|| format!("evaluations are {b}, and were {a}"))
 }

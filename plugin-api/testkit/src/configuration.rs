@@ -1,4 +1,4 @@
-//! What a component says of its configuration, against what it takes.
+//! Checks a component's schema against the configurations it accepts.
 
 use serde_json::{Map, Value, json};
 
@@ -8,8 +8,7 @@ use super::verdict::{Found, Verdict, fail, skip};
 /// A key that no component has.
 const UNKNOWN: &str = "no-such-key";
 
-/// Makes the checks that all kinds have in common. The component's schema and its struct are asked together, as a host
-/// does.
+/// Runs the checks common to all kinds. Schema and struct are checked together, as a host does.
 pub(crate) fn check(subject: &Subject, verdict: &mut Verdict) {
     verdict
         .run("profile", "an experiment finds a component by its name, and a person by its line", || profile(subject));
@@ -90,7 +89,7 @@ fn required(subject: &Subject) -> Found {
 }
 
 fn defaults(subject: &Subject) -> Found {
-    // TOML has no null: such a default says that the key is not there.
+    // TOML has no null, so such a default means that the key is absent.
     let with_default = |(key, schema): (&String, &Value)| Some((key.clone(), schema.get("default")?.clone()));
     let defaults: Vec<_> = properties(subject).filter_map(with_default).filter(|(_, value)| !value.is_null()).collect();
     for (key, value) in defaults {

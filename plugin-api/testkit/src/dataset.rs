@@ -1,4 +1,4 @@
-//! Datasets.
+//! Checks for datasets.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::watcher::Watcher;
 use super::{compare, configuration, memory};
 use plugin_api::{Column, Component, Context, Dataset, Description, ErrorKind, Result, Table, TargetKind, Task};
 
-/// The checks of a dataset, with what they are made with.
+/// The checks for a dataset, and their inputs.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is checked before `check` is called"]
 pub struct DatasetCheck {
@@ -19,7 +19,7 @@ pub struct DatasetCheck {
     rows: Option<PathBuf>,
 }
 
-/// What is checked after `describe` and `load` work.
+/// The checks that need a working `describe` and `load`.
 const NAMES: [&str; 9] =
     ["tables", "same-seed", "another-seed", "unknown-client", "prepare", "rows", "cancellation", "logging", "memory"];
 
@@ -27,18 +27,18 @@ const NAMES: [&str; 9] =
 type Loaded = Vec<(String, Vec<Task>)>;
 
 impl DatasetCheck {
-    /// Of this component, made of this configuration, which must lead to data.
+    /// Checks this component with this configuration, which must refer to data.
     pub fn new(component: &Component, config: &Value) -> Self {
         Self { subject: Subject::new(component, config), rows: None }
     }
 
-    /// With a file of rows without targets, as a user has them predicted.
+    /// Uses this file of rows without targets, such as a user wants predicted.
     pub fn with_rows(mut self, file: impl Into<PathBuf>) -> Self {
         self.rows = Some(file.into());
         self
     }
 
-    /// Makes the checks, one after the other.
+    /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
@@ -76,7 +76,7 @@ impl DatasetCheck {
         self.subject.component.new_dataset(&self.subject.config, &context(&watcher, seed))
     }
 
-    /// All that an experiment with this seed sees.
+    /// Everything that an experiment with this seed sees.
     fn all(&self, seed: u64, watcher: &Watcher) -> Result<(Description, Loaded)> {
         let (mut dataset, ctx) = (self.make(seed)?, context(watcher, seed));
         let description = dataset.describe(&ctx)?;
@@ -245,7 +245,7 @@ impl DatasetCheck {
         same("the same rows one by one as all together", differs)
     }
 
-    /// The rows of a file in pieces of so many.
+    /// The rows of a file, in pieces of at most this many.
     fn read(&self, dataset: &mut dyn Dataset, file: &Path, at_most: u64, ctx: &Context<'_>) -> Found<Vec<Table>> {
         dataset.open_rows(file, ctx)?;
         let mut pieces = Vec::new();

@@ -1,4 +1,4 @@
-//! A folder for what a component writes, gone when the check is over.
+//! A temporary folder for a component's output.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,12 +1,13 @@
-//! Whether a plugin keeps the contract: checks for the tests of its author.
+//! Checks whether a plugin keeps the contract, for use in its author's tests.
 //!
-//! The checks drive a component as a host does, through the boundary: configurations as text, tensors as wire types,
-//! panics as errors. They ask of it what a run relies on and what single tests easily leave out: the same result for the
-//! same seed, a state that goes on bit for bit, errors that name the tensor and change nothing, empty tables and messages,
-//! NaN, cancellation, memory over a thousand calls, a schema that says what the component takes. What comes out is a
-//! [`Verdict`]: of each failing check it tells what was expected, what came, and why it matters.
+//! The checks drive a component through the boundary, as a host does: configurations as text, tensors as wire types,
+//! panics as errors. They cover what a run relies on and what unit tests easily miss: the same result for the same
+//! seed, a state that resumes bit for bit, errors that name the tensor and change nothing, empty tables and messages,
+//! NaN, cancellation, memory over a thousand calls, and a schema that matches what the component accepts. The result is
+//! a [`Verdict`]. For each failing check it says what was expected, what happened, and why it matters.
 //!
-//! A plugin's test is a few lines in `tests/conformance.rs`, a file of its own, so that no other test's memory is counted:
+//! A plugin's test is a few lines in `tests/conformance.rs`. Keep it in its own file, so that the memory of other tests
+//! is not counted:
 //!
 //! ```
 //! use plugin_testkit::{self as testkit, Verdict};
@@ -49,8 +50,8 @@
 //! # conforms();
 //! ```
 //!
-//! with `fedplug-testkit = "1"` under `[dev-dependencies]`. The same for the built
-//! library, which `cargo test` puts beside the test if the crate has `crate-type = ["cdylib", "rlib"]`:
+//! This needs `fedplug-testkit = "1"` under `[dev-dependencies]`. To test the built library instead, which `cargo test`
+//! puts next to the test if the crate has `crate-type = ["cdylib", "rlib"]`:
 //!
 //! ```no_run
 //! use plugin_api::Kind;
@@ -64,17 +65,17 @@
 //! # }
 //! ```
 //!
-//! Where the samples do not suit, [`ModelCheck`], [`DatasetCheck`], [`AggregatorCheck`] and [`FilterCheck`] take others.
-//! A component that fails a check on purpose is [excused](Verdict::excuse) from it, with the reason.
+//! If the sample data does not suit, [`ModelCheck`], [`DatasetCheck`], [`AggregatorCheck`] and [`FilterCheck`] accept
+//! other data. If a component fails a check on purpose, [excuse](Verdict::excuse) it and give the reason.
 //!
-//! # What the checks allow
-//! - A line of at most [`LONGEST_LINE`] bytes, and [`LINES_OF_A_CALL`] bytes of lines and [`SCALARS_OF_A_CALL`] scalars in
-//!   a call, with tags of at most [`LONGEST_TAG`] bytes and no control characters.
-//! - After it is told to stop, a call that asks at most [`FURTHER_STEPS`] times more.
-//! - Growth of the process by [`MEMORY_ALLOWANCE`] bytes in [`MEMORY_CALLS`] calls: on Linux, by the pages in memory; on
-//!   other systems it is not checked. Slow components are given a few seconds, and at least 30 calls.
+//! # Limits
+//! - A log line has at most [`LONGEST_LINE`] bytes. A call logs at most [`LINES_OF_A_CALL`] bytes and records at most
+//!   [`SCALARS_OF_A_CALL`] scalars, with tags of at most [`LONGEST_TAG`] bytes and no control characters.
+//! - After the host asks a call to stop, the call may ask at most [`FURTHER_STEPS`] more times.
+//! - The process may grow by [`MEMORY_ALLOWANCE`] bytes in [`MEMORY_CALLS`] calls. This is measured on Linux, by
+//!   resident pages, and not checked on other systems. Slow components get a few seconds, and at least 30 calls.
 //!
-//! Checks of one process wait for one another, so that they do not measure each other's memory.
+//! Checks in one process run one at a time, so that they do not measure each other's memory.
 
 mod aggregator;
 mod compare;
@@ -108,27 +109,27 @@ pub use watcher::{FURTHER_STEPS, LINES_OF_A_CALL, LONGEST_LINE, LONGEST_TAG, SCA
 use plugin_api::boundary::root;
 use plugin_api::{Component, Error, Kind, Result, Task};
 
-/// Checks a model, made of this configuration for these tasks: [`tasks`], or a few rows of the author's own.
+/// Checks a model with this configuration on these tasks: [`tasks`], or a few rows of your own.
 pub fn check_model(component: &Component, config: &Value, tasks: &[Task]) -> Verdict {
     ModelCheck::new(component, config, tasks).check()
 }
 
-/// Checks a dataset, made of this configuration, which must lead to data.
+/// Checks a dataset with this configuration, which must refer to data.
 pub fn check_dataset(component: &Component, config: &Value) -> Verdict {
     DatasetCheck::new(component, config).check()
 }
 
-/// Checks an aggregator, made of this configuration, with six clients that send small f32 tensors.
+/// Checks an aggregator with this configuration and six clients that send small f32 tensors.
 pub fn check_aggregator(component: &Component, config: &Value) -> Verdict {
     AggregatorCheck::new(component, config).check()
 }
 
-/// Checks a filter, made of this configuration, at a client that sends the parameters of [`message`].
+/// Checks a filter with this configuration, at a client that sends the parameters of [`message`].
 pub fn check_filter(component: &Component, config: &Value) -> Verdict {
     FilterCheck::new(component, config).check()
 }
 
-/// Checks of a component of any kind what it says of its configuration, and makes none.
+/// Checks the configuration of a component of any kind, without creating the component.
 pub fn check_configuration(component: &Component, config: &Value) -> Verdict {
     let subject = subject::Subject::new(component, config);
     let mut verdict = Verdict::new(subject.title());
@@ -136,27 +137,27 @@ pub fn check_configuration(component: &Component, config: &Value) -> Verdict {
     verdict
 }
 
-/// The only component of this kind in a plugin's library.
+/// Loads the only component of this kind from a plugin's library.
 ///
 /// # Errors
-/// If the library cannot be opened, is no plugin for this interface, or has none or several of the kind.
+/// If the library cannot be opened, is not a plugin for this interface, or has no component of the kind or several.
 pub fn load(library: impl AsRef<Path>, kind: Kind) -> Result<Component> {
     find(library.as_ref(), kind, None)
 }
 
-/// The component of this kind and name in a plugin's library.
+/// Loads the component of this kind and name from a plugin's library.
 ///
 /// # Errors
-/// If the library cannot be opened, is no plugin for this interface, or has no such component.
+/// If the library cannot be opened, is not a plugin for this interface, or has no such component.
 pub fn load_named(library: impl AsRef<Path>, kind: Kind, name: &str) -> Result<Component> {
     find(library.as_ref(), kind, Some(name))
 }
 
 fn find(library: &Path, kind: Kind, name: Option<&str>) -> Result<Component> {
     let wrong = |what: String| Error::other(what).in_file(library, None);
-    // Without a folder in its name the dynamic loader would search its own list.
+    // For a bare file name, the dynamic loader would search its own list of folders.
     let path = library.canonicalize().map_err(|e| Error::io(library, &e))?;
-    // SAFETY: it is the plugin that the caller asks to test.
+    // SAFETY: the caller asked to test this plugin.
     let plugin = unsafe { root::load(&path) }.map_err(|error| wrong(error.to_string()))?;
     plugin.find(kind, name).cloned().ok_or_else(|| {
         let which = name.map_or_else(|| format!("not one {kind}"), |name| format!("no {kind} `{name}`"));
@@ -164,14 +165,14 @@ fn find(library: &Path, kind: Kind, name: Option<&str>) -> Result<Component> {
     })
 }
 
-/// Where `cargo test` puts the library of the package whose integration test is running: beside the test. The package has
-/// `crate-type = ["cdylib", "rlib"]`, and no other `name` under `[lib]`.
+/// The path where `cargo test` puts the library of the package whose integration test is running: next to the test. The
+/// package must have `crate-type = ["cdylib", "rlib"]`, and no different `name` under `[lib]`.
 pub fn built(package: &str) -> PathBuf {
     let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)).unwrap_or_default();
     folder.join(format!("{DLL_PREFIX}{}{DLL_SUFFIX}", package.replace('-', "_")))
 }
 
-/// Holds all other checks of the process back.
+/// Blocks all other checks in the process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,25 +1,26 @@
-//! Whether memory grows from call to call, by the pages that the process has in memory.
+//! Checks whether memory grows from call to call, by the process's resident pages.
 
 use std::time::{Duration, Instant};
 
 use super::verdict::{Found, fail, skip};
 use plugin_api::Result;
 
-/// How many calls are watched.
+/// The number of calls to watch.
 pub const CALLS: usize = 1000;
-/// By how much the process may grow over so many calls, in bytes: what allocators keep, and other tests of the process.
+/// How much the process may grow over that many calls, in bytes. This leaves room for what allocators keep and for
+/// other tests in the process.
 pub const ALLOWANCE: usize = 16 << 20;
 
-/// How many calls go before, so that caches and the allocator's pools are full.
+/// The number of warm-up calls, which fill caches and the allocator's pools.
 const WARM_UP: usize = 50;
-/// A leak is there each time; what grew once may be another thread's.
+/// A leak shows every time; growth that shows once may come from another thread.
 const TRIES: usize = 3;
-/// How long the watching may take, for components whose calls are slow.
+/// The time limit for components whose calls are slow.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Fewer calls than so many prove nothing.
+/// Fewer calls than this prove nothing.
 const FEWEST: usize = 30;
 
-/// Makes a call a thousand times and watches the process.
+/// Makes a call a thousand times and watches the process's memory.
 pub(crate) fn does_not_grow(mut call: impl FnMut() -> Result<()>) -> Found {
     if resident().is_none() {
         return skip("this system does not say how much memory the process has");
@@ -36,7 +37,7 @@ pub(crate) fn does_not_grow(mut call: impl FnMut() -> Result<()>) -> Found {
         let before = resident().unwrap_or_default();
         let grew = || resident().unwrap_or_default().saturating_sub(before);
         let mut calls = 0;
-        // A leak of megabytes need not fill the machine to be seen.
+        // Stop early, so that a leak of megabytes does not fill the machine.
         while calls < CALLS && grew() <= 2 * ALLOWANCE {
             call()?;
             calls += 1;
@@ -54,11 +55,11 @@ pub(crate) fn does_not_grow(mut call: impl FnMut() -> Result<()>) -> Found {
     fail(expected, format!("{:.1} MiB more after {calls} calls, {TRIES} times over", bytes as f64 / f64::from(1 << 20)))
 }
 
-/// Bytes of the process that lie in memory.
+/// The process's resident memory in bytes.
 #[cfg(target_os = "linux")]
 fn resident() -> Option<usize> {
-    // The second number is of pages. Their size is 4 KiB on the machines that this is run on; where it is larger, more
-    // growth is allowed.
+    // The second number counts pages. Pages are 4 KiB on the machines where this runs; if they are larger, more growth
+    // is allowed.
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     Some(text.split_ascii_whitespace().nth(1)?.parse::<usize>().ok()? * 4096)
 }

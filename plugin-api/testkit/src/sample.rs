@@ -1,11 +1,12 @@
-//! Data to try components with: small, made of a formula, the same on every machine.
+//! Sample data: small, computed from a formula, the same on every machine.
 
 use plugin_api::{Column, Message, Params, Result, Seed, Table, Task, TaskSpec, Tensor};
 
 const LETTERS: &[u8; 20] = b"ACDEFGHIKLMNPQRSTVWY";
 
-/// Tasks as this project's datasets have them: one input column `combined` of amino-acid texts of two chains with a `|`
-/// between them, and a target `fitness` that depends on the letters. Each has 12 rows to train on and 5 to test on.
+/// Tasks like those of this project's datasets: one input column `combined` with the amino-acid texts of two chains,
+/// separated by `|`, and a target `fitness` that depends on the letters. Each task has 12 rows to train on and 5 to
+/// test on.
 ///
 /// # Panics
 /// Never, so long as the names differ.
@@ -35,7 +36,7 @@ fn table(seed: Seed, rows: usize) -> Table {
 }
 
 /// A message with the parameters of a small model: `trunk.weight` and `trunk.bias`, `head.weight` and `head.bias`, all
-/// f32 and between -1 and 1. Another `variant` has other numbers, which differ by at most 0.1.
+/// f32 and between -1 and 1. Other variants have other numbers, which differ by at most 0.1.
 ///
 /// # Panics
 /// Never.
@@ -54,7 +55,7 @@ pub fn message(variant: u64) -> Message {
     shapes.into_iter().map(tensor).collect::<Params>().into()
 }
 
-/// Another tensor of the same shape and type: halved and moved, if it is of a floating type.
+/// Another tensor of the same shape and type, halved and shifted if it has a floating-point type.
 pub(crate) fn altered(tensor: &Tensor) -> Result<Tensor> {
     if !tensor.is_float() {
         return Ok(tensor.clone());
@@ -63,7 +64,7 @@ pub(crate) fn altered(tensor: &Tensor) -> Result<Tensor> {
     Tensor::from_f32(tensor.dtype(), tensor.shape(), &moved)
 }
 
-/// A tensor of the same type with one more in its last dimension; of a scalar, one of two elements.
+/// A tensor of the same type with one more element in its last dimension, or for a scalar, a tensor of two elements.
 pub(crate) fn reshaped(tensor: &Tensor) -> Result<Tensor> {
     let mut shape = tensor.shape().to_vec();
     match shape.last_mut() {
@@ -86,7 +87,7 @@ pub(crate) fn retyped(tensor: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// The tensor with a value that is not finite at its end.
+/// The tensor with this non-finite value as its last element.
 pub(crate) fn spoilt(tensor: &Tensor, value: f32) -> Result<Tensor> {
     let mut elements = tensor.to_f32()?.into_owned();
     if let Some(last) = elements.last_mut() {

@@ -1,4 +1,4 @@
-//! States that fit nobody.
+//! States that fit no component.
 
 use plugin_api::{Result, State, Tensor};
 

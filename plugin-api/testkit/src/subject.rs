@@ -1,4 +1,4 @@
-//! The component under test, and what all checks need of it.
+//! The component under test, and what all checks need from it.
 
 use serde_json::Value;
 
@@ -14,19 +14,19 @@ pub(crate) struct Subject {
     from_library: bool,
 }
 
-/// The seed of the experiments that components are tried in, and another one.
+/// The seed of the experiments that components are tested in, and another one.
 pub(crate) const SEED: u64 = 42;
 pub(crate) const OTHER_SEED: u64 = 7;
 
 impl Subject {
     pub(crate) fn new(component: &Component, config: &Value) -> Self {
         let from_library = component.is_loaded();
-        // What others have dropped on this thread is not this component's doing.
+        // Discard panics from earlier drops on this thread, which are not this component's fault.
         component.mishaps();
         Self { component: crossed(component), config: config.clone(), from_library }
     }
 
-    /// What stands on top of the verdict.
+    /// The title of the verdict.
     pub(crate) fn title(&self) -> String {
         let way = if self.from_library { "from its library" } else { "in process" };
         format!("{:?} ({way})", self.component)
@@ -36,7 +36,7 @@ impl Subject {
         &self.component.profile().schema
     }
 
-    /// The configuration with one key more, or another value of it.
+    /// The configuration with this key added or replaced.
     pub(crate) fn with(&self, key: &str, value: Value) -> Value {
         let mut config = self.config.clone();
         if let Some(table) = config.as_object_mut() {
@@ -45,7 +45,7 @@ impl Subject {
         config
     }
 
-    /// Whether nothing panicked while instances were dropped.
+    /// Checks that nothing panicked while instances were dropped.
     pub(crate) fn drops_well(&self) -> Found {
         match self.component.mishaps().first() {
             None => Ok(()),
@@ -54,7 +54,7 @@ impl Subject {
     }
 }
 
-/// A context of the experiment with this seed.
+/// A context in an experiment with this seed.
 pub(crate) fn context<'a>(host: &'a dyn plugin_api::context::Host, seed: u64) -> Context<'a> {
     Context::new(host).with_seed(Seed::new(seed))
 }

@@ -1,10 +1,10 @@
-//! What came out of a conformance check.
+//! The result of a conformance check.
 
 use std::fmt;
 
 use plugin_api::{Error, ErrorKind, Place, Result};
 
-/// What came out of the checks of one component. [`Display`](fmt::Display) tells all that a person needs to mend it.
+/// The results of one component's checks. [`Display`](fmt::Display) prints everything needed to fix it.
 #[derive(Clone, Debug)]
 #[must_use = "a verdict that nobody looks at passes every test: call `assert`"]
 pub struct Verdict {
@@ -21,25 +21,25 @@ pub struct Check {
     pub outcome: Outcome,
 }
 
-/// How a check ended.
+/// The outcome of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// As the contract has it.
+    /// The component keeps the contract.
     Passed,
-    /// It could not be made, or does not apply; and why.
+    /// The check could not run, or does not apply; with the reason.
     Skipped(String),
-    /// Not as the contract has it.
+    /// The component breaks the contract.
     Failed(Finding),
 }
 
 /// What a check found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What the contract asks for.
+    /// What the contract requires.
     pub expected: String,
     /// What the component did.
     pub came: String,
-    /// What goes wrong in an experiment if nobody mends it.
+    /// What goes wrong in an experiment unless it is fixed.
     pub why: &'static str,
 }
 
@@ -48,7 +48,7 @@ impl Verdict {
         Self { subject, checks: Vec::new() }
     }
 
-    /// All checks in the order in which they were made.
+    /// All checks, in the order in which they ran.
     pub fn checks(&self) -> &[Check] {
         &self.checks
     }
@@ -63,13 +63,13 @@ impl Verdict {
         self.checks.iter().filter(|check| matches!(check.outcome, Outcome::Failed(_))).map(|check| check.name)
     }
 
-    /// The check of this name, if it was made.
+    /// The check of this name, if it ran.
     pub fn check(&self, name: &str) -> Option<&Check> {
         self.checks.iter().find(|check| check.name == name)
     }
 
-    /// Excuses the component from a check that it fails on purpose; the reason stands in the verdict. An excuse for what
-    /// does not fail is a failure itself, so that none outlives its reason.
+    /// Excuses the component from a check that it fails on purpose. The verdict shows the reason. An excuse for a check
+    /// that does not fail is itself a failure, so that no excuse outlives its reason.
     pub fn excuse(mut self, name: &'static str, reason: &str) -> Self {
         let found = self.checks.iter_mut().find(|check| check.name == name);
         match found {
@@ -85,7 +85,7 @@ impl Verdict {
         self
     }
 
-    /// Ends the test, with all that failed, unless nothing did.
+    /// Fails the test with all failed checks, if there are any.
     ///
     /// # Panics
     /// If a check failed.
@@ -94,7 +94,7 @@ impl Verdict {
         assert!(self.passed(), "{self}");
     }
 
-    /// Makes a check, and says whether it passed or was skipped.
+    /// Runs a check. Returns whether it passed or was skipped.
     pub(crate) fn run(&mut self, name: &'static str, why: &'static str, check: impl FnOnce() -> Found) -> bool {
         let outcome = match check() {
             Ok(()) => Outcome::Passed,
@@ -106,7 +106,7 @@ impl Verdict {
         fine
     }
 
-    /// Watches the memory of a thousand calls, unless each of them says too much: the last and longest check.
+    /// Watches the memory of a thousand calls, unless each of them logs too much. This is the last and longest check.
     pub(crate) fn watch(&mut self, check: impl FnOnce() -> Found) {
         if self.failed().any(|name| name == "logging") {
             return self.skip(&["memory"], "what is logged too much comes before it");
@@ -114,7 +114,7 @@ impl Verdict {
         self.run("memory", "a run of many rounds would end for want of memory", check);
     }
 
-    /// Says of checks that they were not made.
+    /// Records checks as not run.
     pub(crate) fn skip(&mut self, names: &[&'static str], reason: &str) {
         self.checks.extend(names.iter().map(|name| Check { name, outcome: Outcome::Skipped(reason.to_owned()) }));
     }
@@ -147,7 +147,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What a check comes to, inside this module.
+/// The result of a check, inside this module.
 pub(crate) type Found<T = ()> = Result<T, Trouble>;
 
 /// Why a check did not pass.
@@ -157,7 +157,7 @@ pub(crate) enum Trouble {
     Skipped(String),
 }
 
-/// A call that had to succeed failed.
+/// A call that must succeed failed.
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         let expected = if *error.kind() == ErrorKind::Panic { "no panic" } else { "no error" };
@@ -173,12 +173,12 @@ pub(crate) fn skip<T>(reason: impl Into<String>) -> Found<T> {
     Err(Trouble::Skipped(reason.into()))
 }
 
-/// Fails where two things that had to be the same are not.
+/// Fails if two things that must be the same differ.
 pub(crate) fn same(expected: impl Into<String>, difference: Option<String>) -> Found {
     difference.map_or(Ok(()), |came| fail(expected, came))
 }
 
-/// The error of a call that had to be refused.
+/// The error of a call that must be refused.
 pub(crate) fn refused<T>(expected: &str, outcome: Result<T>) -> Found<Error> {
     match outcome {
         Ok(_) => fail(expected, "it was taken without an error"),
@@ -187,7 +187,7 @@ pub(crate) fn refused<T>(expected: &str, outcome: Result<T>) -> Found<Error> {
     }
 }
 
-/// What a call gave that may fail, but not panic.
+/// The result of a call that may fail, but must not panic.
 pub(crate) fn no_panic<T>(expected: &str, outcome: Result<T>) -> Found<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
@@ -196,7 +196,7 @@ pub(crate) fn no_panic<T>(expected: &str, outcome: Result<T>) -> Found<Option<T>
     }
 }
 
-/// Whether an error tells which tensor it is about.
+/// Whether an error says which tensor it is about.
 pub(crate) fn tells_of(error: &Error, tensor: &str) -> bool {
     let placed = matches!(error.place(), Some(Place::Tensor(name)) if name == tensor);
     placed

@@ -1,4 +1,4 @@
-//! The host that a component under test is called by: it keeps an account of what is said, and can ask to stop.
+//! The host that calls a component under test. It records what the component reports, and can ask it to stop.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,18 +7,18 @@ use super::verdict::{Found, fail};
 use plugin_api::context::Host;
 use plugin_api::{ErrorKind, Level, Result};
 
-/// The longest line, in bytes: a host cuts what is longer.
+/// The longest line, in bytes. A host truncates longer lines.
 pub const LONGEST_LINE: usize = 10_000;
-/// All lines of one call together, in bytes.
+/// The most bytes of log lines in one call.
 pub const LINES_OF_A_CALL: usize = 1 << 18;
-/// Scalars of one call.
+/// The most scalars in one call.
 pub const SCALARS_OF_A_CALL: usize = 100_000;
 /// The longest tag of a scalar, in bytes.
 pub const LONGEST_TAG: usize = 200;
-/// How many times a call may still ask whether to stop after it was told so.
+/// How many more times a call may ask whether to stop, after it was asked to stop.
 pub const FURTHER_STEPS: u64 = 4;
 
-/// Takes down what one call says.
+/// Records what one call reports.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     asked: AtomicU64,
@@ -30,7 +30,7 @@ pub(crate) struct Watcher {
 struct Account {
     bytes: usize,
     scalars: usize,
-    /// The first thing out of bounds, with the bound.
+    /// The first thing beyond a limit, with the limit.
     beyond: Option<(String, String)>,
     warnings: String,
 }
@@ -41,7 +41,7 @@ impl Watcher {
         Self::stopping_after(u64::MAX)
     }
 
-    /// Says yes to whoever asks whether to stop, after so many noes.
+    /// Asks to stop after this many questions were answered with no.
     pub(crate) fn stopping_after(noes: u64) -> Self {
         Self { asked: AtomicU64::new(0), stop_after: noes, account: Mutex::default() }
     }
@@ -50,12 +50,12 @@ impl Watcher {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often it was asked whether to stop.
+    /// How often the component asked whether to stop.
     pub(crate) fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Fails if something that was said is out of bounds.
+    /// Fails if the component reported something beyond a limit.
     pub(crate) fn was_moderate(&self, call: &str) -> Found {
         match self.account().beyond.take() {
             Some((bound, came)) => fail(bound, format!("in `{call}`, {came}")),
@@ -63,7 +63,7 @@ impl Watcher {
         }
     }
 
-    /// Fails unless a call that was asked to stop did so.
+    /// Fails if a call did not stop when asked.
     pub(crate) fn was_obeyed<T>(&self, call: &str, outcome: Result<T>) -> Found {
         let expected = format!(
             "`{call}` to return `Error::cancelled()` at most {FURTHER_STEPS} questions after it is told to stop"

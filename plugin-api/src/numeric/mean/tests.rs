@@ -1,6 +1,6 @@
 use super::*;
 
-/// The definition, one step after the other.
+/// The definition, step by step.
 fn plainly<M: Float, X: Float>(sent: &[(Vec<X>, f64)]) -> Vec<M> {
     let mut weight = sent[0].1;
     let mut mean: Vec<M> = sent[0].0.iter().map(|x| M::narrow(x.wide())).collect();
@@ -35,17 +35,17 @@ fn the_mean_has_the_bits_of_its_definition_however_it_is_computed() {
     agrees::<f64, f64>(37, |mean| mean);
     agrees::<f32, f16>(37, |mean| mean.into_iter().map(|x| f16::narrow(x.wide())).collect());
     agrees::<f32, bf16>(37, |mean| mean.into_iter().map(|x| bf16::narrow(x.wide())).collect());
-    // So large that several threads compute it, in memory from the system.
+    // Large enough for several threads and for memory from the system.
     agrees::<f32, f32>((9 << 20) / 4, |mean| mean);
 }
 
-/// Memory that begins `offset` elements after a multiple of 64 bytes, as a mapped file's tensors do.
+/// Memory that starts `offset` elements after a multiple of 64 bytes, as the tensors of a mapped file do.
 fn begins_at<X: Float>(offset: usize, elements: &[X]) -> Tensor {
     let mut padded = vec![X::default(); offset];
     padded.extend_from_slice(elements);
     let memory = TensorBuf::copy_of(&padded).into_buffer();
     let (data, bytes) = (memory.as_slice()[offset * size_of::<X>()..].as_ptr(), size_of_val(elements));
-    // SAFETY: the bytes are the buffer's, which the tensor keeps.
+    // SAFETY: the bytes belong to the buffer, which the tensor keeps alive.
     let buffer = unsafe { crate::Buffer::from_owner(data, bytes, memory) };
     Tensor::new(X::DTYPE, &[elements.len()], buffer).unwrap()
 }
@@ -57,7 +57,7 @@ fn tensors_may_begin_anywhere() {
         let mean_of = |offset: usize| {
             let mut mean = WeightedMean::new();
             for client in 0..4 {
-                // Each another way off, for passes that read two.
+                // Each client has its own offset, for passes that read two tensors.
                 let elements: Vec<X> = (0..67).map(|i| value(client, i)).collect();
                 let tensor = begins_at(offset + client * usize::from(offset > 0), &elements);
                 assert!(tensor.is_finite());
@@ -72,9 +72,9 @@ fn tensors_may_begin_anywhere() {
     at::<f64>();
     at::<f16>();
     at::<bf16>();
-    // Not between elements.
+    // The memory may not start inside an element.
     let memory = TensorBuf::copy_of(&[0_u8; 9]).into_buffer();
-    // SAFETY: the bytes are the buffer's, which the owner keeps.
+    // SAFETY: the bytes belong to the buffer, which the owner keeps alive.
     let odd = unsafe { crate::Buffer::from_owner(memory.as_slice()[1..].as_ptr(), 8, memory.clone()) };
     let error = Tensor::new(DType::F32, &[2], odd.clone()).unwrap_err();
     assert!(error.message().ends_with("and its f32 elements need a multiple of 4"), "{error}");

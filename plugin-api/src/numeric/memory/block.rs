@@ -1,4 +1,4 @@
-//! Pieces of memory, from the allocator or the system.
+//! Blocks of memory, from the allocator or the system.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -8,11 +8,11 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::buffer::ALIGNMENT;
 
-/// From this many bytes on, memory comes from the system and goes back to it, in huge pages where it has them: a fault for
-/// each 4 KiB costs more than it costs to copy them.
+/// From this size in bytes, memory comes from the system and returns to it, in huge pages if the system has them: a
+/// page fault per 4 KiB costs more than copying the 4 KiB.
 pub(super) const LARGE: usize = if cfg!(miri) { 1 << 12 } else { 1 << 21 };
 
-/// The size that arenas in turns have, and memory of it that waits for the next.
+/// The size that rotating arenas have, and memory of that size that waits for the next one.
 struct Turns {
     bytes: usize,
     waiting: Option<MmapMut>,
@@ -23,7 +23,7 @@ static TURNS: Mutex<Turns> = Mutex::new(Turns { bytes: 0, waiting: None });
 /// Memory with one owner.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// Where it begins: at a multiple of [`ALIGNMENT`].
+    /// The start of the memory, at a multiple of [`ALIGNMENT`].
     pub(super) data: NonNull<u8>,
     pub(super) bytes: usize,
     source: Source,
@@ -33,28 +33,28 @@ pub(super) struct Block {
 enum Source {
     Nothing,
     Allocator(NonNull<u8>, Layout),
-    /// What holds the pages until it is dropped.
+    /// Owns the pages until dropped.
     System(MmapMut),
 }
 
-// SAFETY: a block is plain memory, whose parts the bufs divide among themselves.
+// SAFETY: a block is plain memory, and the buffers over it do not overlap.
 unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// So many bytes, all 0.
+    /// Allocates this many zero bytes.
     pub(super) fn zeroed(bytes: usize) -> Self {
         Self::new(bytes, true)
     }
 
-    /// So many bytes that may not be read before they are written.
+    /// Allocates this many bytes, which must be written before they are read.
     pub(super) fn uninitialised(bytes: usize) -> Self {
         Self::new(bytes, false)
     }
 
-    /// Memory is aligned here and not by the allocator, which would zero aligned memory in a pass of its own, even where
-    /// the system has just handed it out as zeros.
+    /// Aligns memory here rather than in the allocator, which would zero aligned memory in a separate pass, even if the
+    /// system has just provided it as zeros.
     fn new(bytes: usize, zeroed: bool) -> Self {
         if bytes == 0 {
             return Self { data: NonNull::<Aligned>::dangling().cast(), bytes, source: Source::Nothing };
@@ -64,22 +64,22 @@ impl Block {
         if bytes >= LARGE
             && let Ok(map) = MmapOptions::new().len(bytes).map_anon()
         {
-            // Of use where the system leaves huge pages to whoever asks for them, as most do.
-            // Miri knows no such advice.
+            // This helps on systems that give huge pages on request, which is most of them.
+            // Miri does not support this advice.
             #[cfg(all(target_os = "linux", not(miri)))]
             let _ = map.advise(memmap2::Advice::HugePage);
             return Self::of_map(bytes, map);
         }
-        // SAFETY: the layout is not of size 0.
+        // SAFETY: the size of the layout is not 0.
         let start = unsafe { if zeroed { alloc_zeroed(layout) } else { alloc(layout) } };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         let skip = start.addr().get().next_multiple_of(ALIGNMENT) - start.addr().get();
-        // SAFETY: at most `ALIGNMENT - 1` bytes further, and the memory has so many more than `bytes`.
+        // SAFETY: this moves at most `ALIGNMENT - 1` bytes, and the memory has that many bytes more than `bytes`.
         Self { data: unsafe { start.add(skip) }, bytes, source: Source::Allocator(start, layout) }
     }
 
-    /// The memory of the last block of this size that was asked for in turns, if it is back. If not, it waits for the next
-    /// when it comes back.
+    /// The memory of the last rotating block of this size, if it has been returned. Otherwise that memory waits for the
+    /// next call once it is returned.
     pub(super) fn in_turns(bytes: usize) -> Option<Self> {
         let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = if turns.bytes == bytes { turns.waiting.take() } else { None };
@@ -112,7 +112,7 @@ impl Drop for Block {
 #[repr(align(64))]
 struct Aligned;
 
-/// Whether memory waits for its turn.
+/// Whether memory is waiting to be reused.
 #[cfg(test)]
 pub(super) fn one_waits() -> bool {
     TURNS.lock().unwrap_or_else(PoisonError::into_inner).waiting.is_some()

@@ -11,7 +11,7 @@ use block::{Block, LARGE};
 use crate::buffer::ALIGNMENT;
 use crate::{Buffer, Element, Result, Tensor};
 
-/// Elements that are still written to, and become a tensor without a copy.
+/// Elements that are still writable, and become a tensor without a copy.
 ///
 /// ```
 /// use plugin_api::TensorBuf;
@@ -29,32 +29,32 @@ pub struct TensorBuf<T> {
     elements: PhantomData<T>,
 }
 
-// SAFETY: a tensor buffer is the only one that reads and writes its part of the block, which is plain memory.
+// SAFETY: a tensor buffer alone reads and writes its part of the block, which is plain memory.
 unsafe impl<T: Send> Send for TensorBuf<T> {}
 // SAFETY: as above; a shared one is only read.
 unsafe impl<T: Sync> Sync for TensorBuf<T> {}
 
 impl<T: bytemuck::Pod> TensorBuf<T> {
-    /// As many elements, all 0.
+    /// Allocates `count` elements, all 0.
     ///
     /// # Panics
-    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    /// If the size overflows. Aborts if memory runs out, as every allocation does.
     pub fn zeroed(count: usize) -> Self {
         Self::of(count, Block::zeroed(Self::bytes(count)))
     }
 
-    /// The same elements.
+    /// Allocates a copy of `elements`.
     ///
     /// # Panics
     /// As [`zeroed`](Self::zeroed).
     pub fn copy_of(elements: &[T]) -> Self {
         let block = Block::uninitialised(Self::bytes(elements.len()));
-        // SAFETY: the block is new, has as many bytes, and is aligned as `ALIGNED` asserts.
+        // SAFETY: the block is new, has that many bytes, and is aligned as `ALIGNED` asserts.
         unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), block.data.as_ptr().cast(), elements.len()) };
         Self::of(elements.len(), block)
     }
 
-    /// No element may ask for more than a block is aligned to. Named wherever a tensor buffer is made.
+    /// Rejects element types that need more alignment than a block has. Used wherever a tensor buffer is created.
     ///
     /// ```compile_fail,E0080
     /// #[derive(Clone, Copy)]
@@ -73,7 +73,7 @@ impl<T: bytemuck::Pod> TensorBuf<T> {
         count.checked_mul(size_of::<T>()).expect("a tensor's size overflows")
     }
 
-    /// All of a block, which has this many elements.
+    /// A tensor buffer of `count` elements over a whole block.
     fn of(count: usize, block: Block) -> Self {
         Self { data: block.data, count, block: Arc::new(block), elements: PhantomData }
     }
@@ -84,28 +84,28 @@ impl<T: bytemuck::Pod> TensorBuf<T> {
 
     /// The elements.
     pub fn as_slice(&self) -> &[T] {
-        // SAFETY: this part of the block holds `count` elements, which were written before the tensor buffer was made and are
-        // aligned as `ALIGNED` asserts, and no other one has it.
+        // SAFETY: this part of the block holds `count` elements. They were written before the tensor buffer was
+        // created, are aligned as `ALIGNED` asserts, and belong to no other tensor buffer.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast(), self.count) }
     }
 
-    /// The elements, to be written to.
+    /// The elements, writable.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.start(), self.count) }
     }
 
-    /// The memory, which nobody can write to any more.
+    /// Converts this to a buffer, after which the memory is immutable.
     pub fn into_buffer(self) -> Buffer {
         let (data, len) = (self.data.as_ptr(), self.count * size_of::<T>());
-        // SAFETY: the block owns `len` aligned, initialised bytes there, wherever its `Arc` moves, and no tensor buffer is left
-        // that writes to them.
+        // SAFETY: the block owns `len` aligned, initialised bytes there, wherever its `Arc` moves, and no tensor buffer
+        // remains that writes to them.
         unsafe { Buffer::from_owner(data, len, self.block) }
     }
 }
 
 impl<T: Element> TensorBuf<T> {
-    /// A tensor of this memory, which nobody can write to any more.
+    /// Converts this to a tensor, after which the memory is immutable.
     ///
     /// # Errors
     /// If the number of elements is not the product of the shape.
@@ -113,8 +113,9 @@ impl<T: Element> TensorBuf<T> {
         Tensor::new(T::DTYPE, shape, self.into_buffer())
     }
 
-    /// The memory of a tensor that this library froze, to be written to again, if nobody else holds the tensor. Otherwise
-    /// the tensor is given back. So what was handed out is had again without a copy once its takers are done.
+    /// Makes the memory of a tensor that this library froze writable again, if there is no other reference to the
+    /// tensor. Otherwise returns the tensor. So memory that was handed out can be reused without a copy once its users
+    /// are done.
     ///
     /// # Errors
     /// The tensor itself.
@@ -125,8 +126,8 @@ impl<T: Element> TensorBuf<T> {
         let (shape, buffer) = (tensor.shape().to_vec(), tensor.buffer().clone());
         drop(tensor);
         let count = buffer.len() / size_of::<T>();
-        // Only `into_buffer` makes a buffer that a block owns, so the pointer is the one that the tensor buffer wrote through. No
-        // pointer of a shared slice will do: nothing may be written through that.
+        // Only `into_buffer` makes a buffer that a block owns, so this is the pointer that the tensor buffer wrote
+        // through. A pointer from a shared slice would not do: nothing may be written through it.
         match buffer.into_owner::<Arc<Block>>() {
             Ok((data, block)) => {
                 let () = Self::ALIGNED;
@@ -139,7 +140,7 @@ impl<T: Element> TensorBuf<T> {
 }
 
 impl<T: bytemuck::Pod> Default for TensorBuf<T> {
-    /// No element.
+    /// An empty buffer.
     fn default() -> Self {
         Self::zeroed(0)
     }
@@ -151,8 +152,8 @@ impl<T> std::fmt::Debug for TensorBuf<T> {
     }
 }
 
-/// Arena for many tensors in one piece, which costs far less than a piece for each of them. It goes when the last of them
-/// does, so tensors that live longer than others need another one.
+/// One allocation for many tensors, which costs far less than one per tensor. The memory is freed when the last of the
+/// tensors is dropped, so use another arena for tensors that live longer than the rest.
 ///
 /// ```
 /// use plugin_api::Arena;
@@ -168,21 +169,21 @@ pub struct Arena {
 }
 
 impl Default for Arena {
-    /// Arena for nothing.
+    /// An empty arena.
     fn default() -> Self {
         Self::of([])
     }
 }
 
 impl Arena {
-    /// Bytes that a tensor of `count` elements takes of an arena.
+    /// The bytes that a tensor of `count` elements takes in an arena.
     pub const fn bytes<T>(count: usize) -> usize {
         count.saturating_mul(size_of::<T>()).saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
     }
 
-    /// Arena that is wanted again and again, of the same size: it takes the memory of the last such arena whose tensors are
-    /// gone, with what was left there, or zeros. So two models that take turns are the memory of a federation's mean, and no
-    /// round pays for new pages.
+    /// An arena for repeated use with the same size. It reuses the memory of the last such arena whose tensors are
+    /// gone, with its old contents, or gets zeros. So two alternating models' worth of memory serves a federation's
+    /// mean, and no round pays for new pages.
     pub(crate) fn in_turns(sizes: impl IntoIterator<Item = usize>) -> Self {
         let bytes = Self::sum(sizes);
         if bytes < LARGE {
@@ -191,16 +192,16 @@ impl Arena {
         Block::in_turns(bytes).map_or_else(|| Self::of([bytes]), |block| Self { block: Arc::new(block), taken: 0 })
     }
 
-    /// Arena for tensors of so many bytes.
+    /// An arena for tensors of these sizes in bytes.
     ///
     /// # Panics
-    /// If the size overflows; aborts where there is no memory, as every allocation does.
+    /// If the size overflows. Aborts if memory runs out, as every allocation does.
     pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
         let bytes = Self::sum(sizes);
         Self { block: Arc::new(Block::zeroed(bytes)), taken: 0 }
     }
 
-    /// Empties the arena, if it is for so many tensors as well and all that were in it are gone.
+    /// Empties the arena and returns true, if it is large enough for these sizes and none of its tensors is left.
     ///
     /// ```
     /// # use plugin_api::Arena;
@@ -218,7 +219,7 @@ impl Arena {
         fits
     }
 
-    /// Bytes that nobody has taken yet.
+    /// The number of bytes still free.
     pub fn left(&self) -> usize {
         self.block.bytes - self.taken
     }
@@ -227,15 +228,15 @@ impl Arena {
         sizes.into_iter().map(Self::bytes::<u8>).fold(0, usize::saturating_add)
     }
 
-    /// As many elements, in this arena: all 0, or what was left there when it was emptied. In memory of their own where it
-    /// is full.
+    /// Allocates `count` elements in this arena: all 0, or with the contents from before it was emptied. If the arena
+    /// is full, they get their own memory.
     pub fn alloc<T: bytemuck::Pod>(&mut self, count: usize) -> TensorBuf<T> {
         let bytes = Self::bytes::<T>(count);
         if self.left() < bytes {
             return TensorBuf::zeroed(count);
         }
         let () = TensorBuf::<T>::ALIGNED;
-        // SAFETY: the block has so many bytes more, which nobody has taken since the arena was made or emptied.
+        // SAFETY: the block has that many bytes left, which were not taken since the arena was created or emptied.
         let data = unsafe { self.block.data.add(self.taken) };
         self.taken += bytes;
         TensorBuf { data, count, block: self.block.clone(), elements: PhantomData }
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(tensor.elements::<f32>().unwrap(), held.elements::<f32>().unwrap());
         drop(held);
         let tensor = TensorBuf::<i32>::reclaim(tensor).unwrap_err();
-        // What else is in the arena does not matter.
+        // Other tensors in the arena do not matter.
         let other = arena.alloc::<f32>(3).freeze(&[3]).unwrap();
         let mut buf = TensorBuf::<f32>::reclaim(tensor).unwrap();
         buf.as_mut_slice()[0] = 7.0;
@@ -286,7 +287,7 @@ mod tests {
 
     #[test]
     fn arenas_in_turns_use_the_memory_of_those_before() {
-        // Of a size that no other test asks for.
+        // A size that no other test uses.
         let (count, size) = (LARGE + 77, Arena::bytes::<u8>(LARGE + 77));
         let mut first = Arena::in_turns([size]);
         let mut buf = first.alloc::<u8>(count);
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!((third.as_slice().as_ptr(), third.as_slice()[count - 1]), (start, 1));
         second.as_mut_slice().fill(2);
         drop(third);
-        // Another size, and what waits goes back to the system.
+        // With another size, the waiting memory returns to the system.
         let _other = Arena::in_turns([2 * size]);
         assert!(!block::one_waits());
     }
@@ -310,7 +311,7 @@ mod tests {
         for scale in [1, LARGE / 64] {
             let counts = [1, 17, 0, 16].map(|count| count * scale);
             let mut arena = Arena::of(counts.map(Arena::bytes::<f32>));
-            // One more than was asked for has memory of its own.
+            // A tensor beyond the requested sizes gets its own memory.
             let bufs = counts.into_iter().chain([5]).enumerate().map(|(k, count)| {
                 let mut buf = arena.alloc::<f32>(count);
                 buf.as_mut_slice().fill(k as f32);

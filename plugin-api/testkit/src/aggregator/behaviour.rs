@@ -1,4 +1,4 @@
-//! What a run relies on.
+//! Checks of what a run relies on.
 
 use super::AggregatorCheck;
 use super::round::{Broken, Plan, Table};
@@ -27,10 +27,10 @@ pub(super) const NAMES: [&str; 14] = [
     "memory",
 ];
 
-/// The client that sends what no method knows: not the first, so that there is something before it.
+/// The client that sends an unknown tensor. Not the first, so that other updates precede it.
 const BAD: usize = 2;
 
-/// What it sends besides its parameters.
+/// The unknown tensor that it sends besides its parameters.
 const FOREIGN: &str = "testkit.foreign";
 
 impl From<Broken> for Trouble {
@@ -41,7 +41,7 @@ impl From<Broken> for Trouble {
 }
 
 impl AggregatorCheck {
-    /// Plays one round and says which of its calls failed; then state and restore.
+    /// Plays one round and reports which calls failed, then checks state and restore.
     pub(super) fn calls(&self, verdict: &mut Verdict) -> bool {
         let why = "each round needs it";
         let first = self.table(SEED).map_err(|error| Broken { call: "new", error });
@@ -101,7 +101,7 @@ impl AggregatorCheck {
         verdict.watch(|| self.memory());
     }
 
-    /// A round with a new aggregator.
+    /// Plays a round with a new aggregator.
     fn result(&self, plan: &Plan<'_>) -> Found<Message> {
         Ok(self.play(&mut self.table(SEED)?, plan, &Watcher::new())?)
     }
@@ -136,7 +136,7 @@ impl AggregatorCheck {
         }
     }
 
-    /// Some rounds of one aggregator.
+    /// Plays several rounds with one aggregator.
     fn rounds(&self, table: &mut Table, rounds: std::ops::Range<u64>) -> Found<Vec<Message>> {
         let one = |round| Ok(self.play(table, &Plan { round, ..Plan::default() }, &Watcher::new())?);
         rounds.map(one).collect()
@@ -178,7 +178,7 @@ impl AggregatorCheck {
 
     fn begins_again(&self) -> Found {
         let mut table = self.table(SEED)?;
-        // An update that is lost on its way ends the round in the middle.
+        // A lost update ends the round in the middle.
         let lost = |k: usize, message: Message| {
             if k == BAD { Err(plugin_api::Error::other("lost")) } else { Ok(message) }
         };
@@ -191,8 +191,8 @@ impl AggregatorCheck {
         )
     }
 
-    /// One client sends a tensor that no method knows: nothing comes of it, or an error that names it, after which the
-    /// others can still be aggregated.
+    /// One client sends an unknown tensor. The aggregator must either ignore it, or return an error that names it and
+    /// still aggregate the others.
     fn refusal(&self) -> Found {
         let on_the_way = |k: usize, mut message: Message| -> Result<Message> {
             if k == BAD {
@@ -217,7 +217,7 @@ impl AggregatorCheck {
         }
     }
 
-    /// A round that may fail, but neither panic nor give what is not finite.
+    /// Plays a round that may fail, but must neither panic nor return non-finite values.
     fn odd(&self, plan: &Plan<'_>) -> Found {
         let outcome = self.play(&mut self.table(SEED)?, plan, &Watcher::new()).map_err(|broken| broken.error);
         let expected = "an error, or a model with finite numbers";

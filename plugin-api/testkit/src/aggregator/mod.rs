@@ -1,4 +1,4 @@
-//! Aggregators.
+//! Checks for aggregators.
 
 mod behaviour;
 mod round;
@@ -11,7 +11,7 @@ use super::watcher::Watcher;
 use super::{configuration, sample};
 use plugin_api::{Aggregator, Component, Filter, Message, Result};
 
-/// The checks of an aggregator, with what they are made with.
+/// The checks for an aggregator, and their inputs.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is checked before `check` is called"]
 pub struct AggregatorCheck {
@@ -23,28 +23,29 @@ pub struct AggregatorCheck {
 }
 
 impl AggregatorCheck {
-    /// Of this component, made of this configuration, with six clients that send small f32 tensors.
+    /// Checks this component with this configuration and six clients that send small f32 tensors.
     pub fn new(component: &Component, config: &Value) -> Self {
         let clients = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
         let updates = (1..=clients.len() as u64).map(sample::message).collect();
         Self { subject: Subject::new(component, config), clients, global: sample::message(0), updates, filter: None }
     }
 
-    /// With this global model, and this update from each client, before its filter. There are as many clients as updates,
-    /// at least three; in a later round each sends what its neighbour sent before.
+    /// Uses this global model, and one update per client, before its filter. There are as many clients as updates, at
+    /// least three. In a later round each client sends what its neighbour sent before.
     pub fn with_messages(mut self, global: Message, updates: Vec<Message>) -> Self {
         self.clients = (0..updates.len()).map(|k| format!("client-{k}")).collect();
         (self.global, self.updates) = (global, updates);
         self
     }
 
-    /// With the filter that answers what the aggregator asks, and through which updates go, one instance a client.
+    /// Uses this filter, with one instance per client. It answers the aggregator's queries, and updates pass through
+    /// it.
     pub fn with_filter(mut self, component: &Component, config: &Value) -> Self {
         self.filter = Some(Subject::new(component, config));
         self
     }
 
-    /// Makes the checks, one after the other.
+    /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
@@ -67,7 +68,7 @@ impl AggregatorCheck {
         self.subject.component.new_aggregator(&self.subject.config, &context(&watcher, seed))
     }
 
-    /// The filter of each client, if there is one.
+    /// Each client's filter, if there is one.
     fn filters(&self) -> Result<Option<Vec<Box<dyn Filter>>>> {
         let watcher = Watcher::new();
         let ctx = context(&watcher, SEED);
@@ -78,7 +79,7 @@ impl AggregatorCheck {
         self.filter.as_ref().map(make).transpose()
     }
 
-    /// What a client has to send in a round.
+    /// What a client sends in a round.
     fn update(&self, client: usize, round: u64) -> Message {
         self.updates[(client + round as usize) % self.updates.len()].clone()
     }

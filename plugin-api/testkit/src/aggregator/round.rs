@@ -1,4 +1,4 @@
-//! A round as the host plays it: who is asked, who sends what, and what came of it.
+//! Plays a round as the host does.
 
 use super::AggregatorCheck;
 use crate::subject::{SEED, context};
@@ -8,25 +8,25 @@ use plugin_api::{Aggregator, Cohort, Error, Filter, Message, Query, Reply, Resul
 /// How many times an aggregator may ask in one stage.
 const DIALOGUE: usize = 100;
 
-/// How a round goes otherwise than usual. What is sent can be changed behind the filter.
+/// How a round differs from an ordinary one. Messages can be changed before or after the filter.
 #[derive(Default)]
 pub(super) struct Plan<'p> {
     pub(super) round: u64,
     /// Changes a client's message before its filter.
     pub(super) before: Option<&'p dyn Fn(usize, Message) -> Result<Message>>,
-    /// Changes a client's message on its way.
+    /// Changes a client's message after its filter.
     pub(super) on_the_way: Option<&'p dyn Fn(usize, Message) -> Result<Message>>,
     /// This client sends no update.
     pub(super) absent: Option<usize>,
-    /// If the aggregator refuses an update it goes on without it.
+    /// If the aggregator refuses an update, continue without it.
     pub(super) goes_on: bool,
-    /// Clients say that they did not train.
+    /// Clients report that they did not train.
     pub(super) idle: bool,
-    /// Nobody takes part.
+    /// No client takes part.
     pub(super) nobody: bool,
 }
 
-/// A round that did not come to its end: in which call, and why.
+/// A round that failed: in which call, and why.
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) call: &'static str,
@@ -44,12 +44,12 @@ pub(super) struct Table {
 }
 
 impl AggregatorCheck {
-    /// A new aggregator of an experiment with this seed, and new filters.
+    /// A new aggregator and new filters, for an experiment with this seed.
     pub(super) fn table(&self, seed: u64) -> Result<Table> {
         Ok(Table { aggregator: self.make(seed)?, filters: self.filters()? })
     }
 
-    /// Plays a round. What the aggregator says goes to `watcher`.
+    /// Plays a round. The aggregator's output goes to `watcher`.
     pub(super) fn play(&self, table: &mut Table, plan: &Plan<'_>, watcher: &Watcher) -> Result<Message, Broken> {
         let ctx = context(watcher, SEED).with_round(plan.round);
         let Table { aggregator, filters } = table;

@@ -1,4 +1,4 @@
-//! What a run relies on.
+//! Checks of what a run relies on.
 
 use super::FilterCheck;
 use crate::sample::{altered, reshaped, retyped, spoilt};
@@ -90,7 +90,7 @@ impl FilterCheck {
         filter.apply(message, base, &Self::ctx(&watcher, round))
     }
 
-    /// What the filter makes of the message; in odd rounds of an altered one.
+    /// The filtered message; in odd rounds, the message is altered first.
     fn sent(&self, filter: &mut dyn Filter, round: u64) -> Found<Message> {
         let mut message = self.message.clone();
         if round % 2 == 1 {
@@ -186,8 +186,8 @@ impl FilterCheck {
         same("what was refused to change nothing", compare::states(&state, &filter.state(&ctx)?))
     }
 
-    /// A message of which one tensor does not fit its base: an error that names it and leaves the filter as it was, or a
-    /// filter that does not look at the base.
+    /// A message with one tensor that does not match its base. The filter must either return an error that names the
+    /// tensor and leave its state unchanged, or not look at the base.
     fn misfit(&self, bend: fn(&Tensor) -> Result<Tensor>) -> Found {
         let watcher = Watcher::new();
         let ctx = Self::ctx(&watcher, 1);

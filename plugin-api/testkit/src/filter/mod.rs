@@ -1,4 +1,4 @@
-//! Filters.
+//! Checks for filters.
 
 mod behaviour;
 
@@ -10,7 +10,7 @@ use super::watcher::Watcher;
 use super::{configuration, sample};
 use plugin_api::{Component, Context, Filter, Message, Result};
 
-/// The checks of a filter, with what they are made with.
+/// The checks for a filter, and their inputs.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is checked before `check` is called"]
 pub struct FilterCheck {
@@ -18,38 +18,38 @@ pub struct FilterCheck {
     message: Message,
     base: Message,
     at_server: bool,
-    /// The filter at the other end of the way, and how far an element may be from what it was.
+    /// The filter at the other end, and how far an element may be from its original value.
     restored: Option<(Subject, f64)>,
 }
 
 impl FilterCheck {
-    /// Of this component, made of this configuration, at a client, for the update of a small model with the parameters of
-    /// [`message`](super::message).
+    /// Checks this component with this configuration at a client, for the update of a small model with the parameters
+    /// of [`message`](super::message).
     pub fn new(component: &Component, config: &Value) -> Self {
         let (message, base) = (sample::message(1), sample::message(0));
         Self { subject: Subject::new(component, config), message, base, at_server: false, restored: None }
     }
 
-    /// With this message, and the global model that it is relative to.
+    /// Uses this message, and the global model that it is relative to.
     pub fn with_message(mut self, message: Message, base: Message) -> Self {
         (self.message, self.base) = (message, base);
         self
     }
 
-    /// At the server, for what a client of which the context tells has sent.
+    /// Checks the filter at the server, for messages from the client that the context names.
     pub fn at_server(mut self) -> Self {
         self.at_server = true;
         self
     }
 
-    /// With the filter at the other end of the way, which gives back what this one got: the same tensors and values, each
-    /// element at most so far from what it was.
+    /// Uses this filter at the other end, which must restore the original message: the same tensors and values, with
+    /// each element at most `tolerance` from its original value.
     pub fn restored_by(mut self, component: &Component, config: &Value, tolerance: f64) -> Self {
         self.restored = Some((Subject::new(component, config), tolerance));
         self
     }
 
-    /// Makes the checks, one after the other.
+    /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
@@ -76,7 +76,7 @@ impl FilterCheck {
         self.subject.component.new_filter(&self.subject.config, &ctx)
     }
 
-    /// The filter at the other end.
+    /// Creates the filter at the other end.
     fn make_other(&self, other: &Subject) -> Result<Box<dyn Filter>> {
         let watcher = Watcher::new();
         let ctx = context(&watcher, SEED);
@@ -84,7 +84,7 @@ impl FilterCheck {
         other.component.new_filter(&other.config, &ctx)
     }
 
-    /// The context of a call in a round: at both ends it is known whose message it is.
+    /// The context of a call in a round. Both ends know whose message it is.
     fn ctx<'a>(watcher: &'a Watcher, round: u64) -> Context<'a> {
         context(watcher, SEED).with_client("client").with_round(round)
     }

@@ -1,4 +1,4 @@
-//! What a run relies on beyond single calls.
+//! Checks of what a run relies on beyond single calls.
 
 use super::ModelCheck;
 use crate::sample::{altered, reshaped, retyped, spoilt};
@@ -56,7 +56,7 @@ impl ModelCheck {
         verdict.watch(|| self.memory());
     }
 
-    /// The parameters of an instance, each of them altered.
+    /// An instance's parameters, each altered.
     fn message(&self, ctx: &Context<'_>) -> Result<Params> {
         let own = self.make(SEED)?.parameters(ctx)?;
         own.iter().map(|(name, tensor)| Ok((name, altered(tensor)?))).collect()
@@ -71,9 +71,9 @@ impl ModelCheck {
         same("`parameters` to give what `receive` got, bit for bit", compare::params(&given, &model.parameters(&ctx)?))
     }
 
-    /// The message of a round: the same parameters in each, and with them what the client sent besides in the round
-    /// before, as from an aggregator that has no other client. A method that takes both sides goes on only if it is
-    /// answered.
+    /// The message of a round. Its parameters are the same in each round. It also has the other tensors that the client
+    /// sent in the round before, as if from an aggregator with no other client. A method in which both sides take part
+    /// only continues if it gets an answer.
     fn global(&self, sent: Option<&Message>) -> Result<Message> {
         let watcher = Watcher::new();
         let params = self.message(&self.ctx(&watcher, 0))?;
@@ -98,7 +98,7 @@ impl ModelCheck {
         let watcher = Watcher::new();
         let ctx = self.ctx(&watcher, 1);
         let [before, straight] = self.two_rounds()?;
-        // Made for another experiment, so that nothing of it is right by chance.
+        // Created for another experiment, so that no value is right by chance.
         let mut resumed = self.make(OTHER_SEED)?;
         resumed.restore(&before.state, &ctx)?;
         let expected = "a restored instance to have the parameters of the one whose state it got, bit for bit";
@@ -110,7 +110,7 @@ impl ModelCheck {
         self.state_between_epochs()
     }
 
-    /// In the second round, so that a method has what it learns in the first.
+    /// Uses the second round, so that a method has what it learns in the first.
     fn state_between_epochs(&self) -> Found {
         let watcher = Watcher::new();
         let ctx = self.ctx(&watcher, 1);
@@ -162,7 +162,7 @@ impl ModelCheck {
         same("what is missing to stay as it was", compare::params(&own, &model.parameters(&ctx)?))
     }
 
-    /// A message in which all tensors are new, and one does not fit.
+    /// A message in which all tensors are new and one does not fit.
     fn misfit(&self, bend: fn(&Tensor) -> Result<Tensor>, what: &str) -> Found {
         let watcher = Watcher::new();
         let ctx = self.ctx(&watcher, 0);
@@ -330,7 +330,7 @@ impl ModelCheck {
         };
         obeyed("train", &train, 0)?;
         obeyed("train", &train, questions / 2)?;
-        // An evaluation may be too short to ask; one that asks means it.
+        // An evaluation may be too short to ask. If it asks, it must obey.
         if asked(&evaluate)? > 0 { obeyed("evaluate", &evaluate, 0) } else { Ok(()) }
     }
 

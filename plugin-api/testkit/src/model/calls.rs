@@ -1,4 +1,4 @@
-//! Each call of a model on ordinary input, an instance of its own each.
+//! Checks each call of a model on ordinary input, each with a new instance.
 
 use super::ModelCheck;
 use crate::folder::Folder;
@@ -11,13 +11,13 @@ use plugin_api::{Epoch, Evaluation, Trained};
 pub(super) const NAMES: [&str; 9] =
     ["parameters", "receive", "train", "evaluate", "send", "predict", "export", "state", "restore"];
 
-/// How many optimiser steps an example may take.
+/// The most optimiser steps per example.
 const STEPS_AN_EXAMPLE: u64 = 1000;
 
 const FIRST: Epoch = Epoch { round: 0, epoch: 0 };
 
 impl ModelCheck {
-    /// Makes the checks of single calls; false if one failed.
+    /// Runs the checks of single calls. Returns false if one failed.
     pub(super) fn calls(&self, verdict: &mut Verdict) -> bool {
         let [parameters, receive, train, evaluate, send, predict, export, state, restore] = NAMES;
         let all = [
@@ -102,7 +102,7 @@ impl ModelCheck {
         Ok(())
     }
 
-    /// Whether there is one evaluation for each task, in order.
+    /// Checks that there is one evaluation per task, in order.
     pub(super) fn answered_each(&self, found: &[Evaluation]) -> Found {
         let tasks: Vec<&str> = self.tasks.iter().map(|task| task.spec.name.as_str()).collect();
         let answered: Vec<&str> = found.iter().map(|evaluation| evaluation.task.as_str()).collect();
@@ -120,7 +120,7 @@ impl ModelCheck {
         if let Some(name) = compare::not_finite(&sent) {
             return fail("finite numbers after an epoch on finite data", format!("tensor `{name}` holds others"));
         }
-        // What one client sends, another must be able to receive: FedAvg of one client gives it back as it is.
+        // What one client sends, another must be able to receive: FedAvg of one client returns it unchanged.
         self.make(OTHER_SEED)?.receive(&sent, &ctx)?;
         Ok(())
     }

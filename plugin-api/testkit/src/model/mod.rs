@@ -1,4 +1,4 @@
-//! Models.
+//! Checks for models.
 
 mod behaviour;
 mod calls;
@@ -13,7 +13,7 @@ use plugin_api::{
     Component, Context, Epoch, Evaluation, Message, Model, ModelSetup, Params, Result, State, Table, Task, Trained,
 };
 
-/// The checks of a model, with what they are made with.
+/// The checks for a model, and their inputs.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is checked before `check` is called"]
 pub struct ModelCheck {
@@ -24,20 +24,20 @@ pub struct ModelCheck {
 }
 
 impl ModelCheck {
-    /// Of this component, made of this configuration for these tasks, as a client's that holds all of them. Each needs
-    /// rows to train and to test on.
+    /// Checks this component with this configuration, as the model of a client that holds all of these tasks. Each task
+    /// needs rows to train on and rows to test on.
     pub fn new(component: &Component, config: &Value, tasks: &[Task]) -> Self {
         let setup = ModelSetup::new(tasks.iter().map(|task| task.spec.clone()).collect(), 3, 1);
         Self { subject: Subject::new(component, config), tasks: tasks.to_vec(), setup, device: "cpu".to_owned() }
     }
 
-    /// On another device than the CPU.
+    /// Runs on a device other than the CPU.
     pub fn on_device(mut self, device: &str) -> Self {
         device.clone_into(&mut self.device);
         self
     }
 
-    /// Makes the checks, one after the other.
+    /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
         let _alone = super::alone();
         let mut verdict = Verdict::new(self.subject.title());
@@ -56,7 +56,7 @@ impl ModelCheck {
         verdict
     }
 
-    /// A client's instance of an experiment with this seed.
+    /// A client's instance, in an experiment with this seed.
     fn make(&self, seed: u64) -> Result<Box<dyn Model>> {
         self.make_for(&self.setup, seed)
     }
@@ -72,7 +72,7 @@ impl ModelCheck {
         context(watcher, SEED).with_client("client").with_round(round).with_device(&self.device)
     }
 
-    /// What a client does in a round, and all that it shows.
+    /// Plays a client's round, and returns everything observable.
     fn round(&self, model: &mut dyn Model, global: &Message, round: u64) -> Result<Round> {
         let watcher = Watcher::new();
         let ctx = self.ctx(&watcher, round);
@@ -86,7 +86,7 @@ impl ModelCheck {
         Ok(Round { evaluations, trained, sent, predicted, params: model.parameters(&ctx)?, state: model.state(&ctx)? })
     }
 
-    /// The tasks without a row.
+    /// The tasks, with all rows removed.
     fn empty_tasks(&self) -> Vec<Task> {
         let empty =
             |task: &Task| Task { spec: task.spec.clone(), train: task.train.select(&[]), test: task.test.select(&[]) };
@@ -94,7 +94,7 @@ impl ModelCheck {
     }
 }
 
-/// All that a model shows in a round.
+/// Everything observable of a model in a round.
 struct Round {
     evaluations: Vec<Evaluation>,
     trained: Trained,
@@ -105,7 +105,7 @@ struct Round {
 }
 
 impl Round {
-    /// Where another round differs from this one.
+    /// The first difference from another round.
     fn difference(&self, other: &Self) -> Option<String> {
         use super::compare;
         let trained = (self.trained != other.trained)
