@@ -6,14 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fedplug::artefacts::journal::NONE;
-use fedplug::artefacts::safetensors;
-use fedplug::artefacts::tracking::{Reporter, Tracker};
-use fedplug::experiment::config::Terms;
-use fedplug::federation::filters::FilterChain;
-use fedplug::federation::notes::Notes;
-use fedplug::federation::services::{CallScope, HostServices};
-use fedplug::terminal::console::Console;
+use fedplug::internals::{
+    CallScope, Console, FilterChain, HostServices, NONE, Notes, Reporter, Terms, Tracker, safetensors,
+};
 use plugin_api::boundary::crossing::crossed;
 use plugin_api::{Component, Context, Filter, Level, Message, Params, Result, Seed, Tensor};
 use serde_json::Value;

@@ -1,10 +1,10 @@
 //! Files that a run leaves: its folder, checkpoints, tensors, metrics.
 
-pub mod checkpoint;
-pub mod journal;
-pub mod lock;
-pub mod names;
-pub mod replaced;
-pub mod run_dir;
+pub(crate) mod checkpoint;
+pub(crate) mod journal;
+pub(crate) mod lock;
+pub(crate) mod names;
+pub(crate) mod replaced;
+pub(crate) mod run_dir;
 pub mod safetensors;
-pub mod tracking;
+pub(crate) mod tracking;

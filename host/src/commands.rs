@@ -1,11 +1,11 @@
 //! The command line: argument parsing and dispatch.
 
-pub mod compare;
-pub mod plot_errors;
-pub mod predict;
-pub mod prepare;
-pub mod run;
-pub mod schema;
+pub(crate) mod compare;
+pub(crate) mod plot_errors;
+pub(crate) mod predict;
+pub(crate) mod prepare;
+pub(crate) mod run;
+pub(crate) mod schema;
 
 use std::io::{ErrorKind, StdoutLock, Write};
 use std::path::PathBuf;

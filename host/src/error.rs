@@ -225,7 +225,7 @@ impl CliError {
 }
 
 /// Prints a line to stderr. A closed or full stderr is ignored, where `eprintln!` would panic.
-pub fn tell(line: impl Display) {
+pub(crate) fn tell(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

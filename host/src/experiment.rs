@@ -1,5 +1,5 @@
 //! The experiment: the TOML file and what it says.
 
-pub mod byte_size;
-pub mod config;
-pub mod document;
+pub(crate) mod byte_size;
+pub(crate) mod config;
+pub(crate) mod document;

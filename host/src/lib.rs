@@ -1,18 +1,42 @@
 //! The fedplug host: it manages rounds, clients, devices, files and plugins, and contains no machine learning.
 //!
-//! [`config`] reads an experiment, [`plugins`] finds the plugins it names, [`setup`] combines both and checks
-//! everything that can be checked, [`federation`] runs the rounds over [`client`]s, [`tracking`] writes what they
-//! report, and [`run`] writes the results of a run, including [`predictions`]. [`predict`] makes further predictions
-//! with its models. [`new`], [`list`], [`inspect`] and [`schema`] help authors of plugins and experiments.
+//! Its rooms, from top to bottom. None imports one above it.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `commands` | the command line, a file for each command |
+//! | `setup` | an experiment and its plugins, combined, checked, and rehearsed |
+//! | `federation` | the rounds, the clients, the exchange with them, and what a run keeps |
+//! | `plugins` | finding, opening, describing and validating plugins |
+//! | `artefacts` | the files of a run |
+//! | `experiment` | the TOML file, and what it says |
+//! | `terminal`, `error` | log lines, progress, signals, last words; errors and exit codes |
 
 #![warn(clippy::print_stderr)] // `error::tell` survives a closed stderr.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod artefacts;
-pub mod commands;
-pub mod error;
-pub mod experiment;
-pub mod federation;
-pub mod plugins;
-pub mod setup;
-pub mod terminal;
+mod artefacts;
+mod commands;
+mod error;
+mod experiment;
+mod federation;
+mod plugins;
+mod setup;
+mod terminal;
+
+pub use commands::{Cli, execute};
+pub use error::{CliError, Exit};
+pub use terminal::crash;
+
+/// What the benchmarks and the tests of the documentation reach into. Not an interface: it changes without notice.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::artefacts::journal::NONE;
+    pub use crate::artefacts::safetensors;
+    pub use crate::artefacts::tracking::{Reporter, Tracker};
+    pub use crate::experiment::config::{Draft, Terms};
+    pub use crate::federation::filters::FilterChain;
+    pub use crate::federation::notes::Notes;
+    pub use crate::federation::services::{CallScope, HostServices};
+    pub use crate::terminal::console::Console;
+}

@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use fedplug::commands::{self, Cli};
-use fedplug::error::Exit;
-use fedplug::terminal::crash;
+use fedplug::{Cli, Exit, crash, execute};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -16,7 +14,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    let exit = match crash::watch().and_then(|_watch| commands::execute(cli)) {
+    let exit = match crash::watch().and_then(|_watch| execute(cli)) {
         Ok(()) => Exit::Success,
         Err(error) => {
             error.print();

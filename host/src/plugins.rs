@@ -8,8 +8,8 @@
 //! component is used. A path selects the library's only component of the kind. Libraries stay open until the process
 //! ends.
 
-pub mod config_keys;
-pub mod validate;
+pub(crate) mod config_keys;
+pub(crate) mod validate;
 
 use std::collections::BTreeMap;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
@@ -27,17 +27,17 @@ mod library;
 #[cfg(target_os = "linux")]
 mod sonames;
 
-pub use library::Library;
+pub(crate) use library::Library;
 
 /// The environment variable with folders to search, separated as in `PATH`.
-pub const PATH_VARIABLE: &str = "FEDPLUG_PLUGIN_PATH";
+pub(crate) const PATH_VARIABLE: &str = "FEDPLUG_PLUGIN_PATH";
 
 /// All kinds, in search order.
-pub const KINDS: [Kind; 4] = [Kind::Model, Kind::Dataset, Kind::Aggregator, Kind::Filter];
+pub(crate) const KINDS: [Kind; 4] = [Kind::Model, Kind::Dataset, Kind::Aggregator, Kind::Filter];
 
 /// Where a search folder comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The command line.
     Argument,
     /// The experiment's file.
@@ -61,7 +61,7 @@ impl fmt::Display for Origin {
 
 /// A search folder.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     /// The path as it was given.
     pub path: PathBuf,
     /// Where it comes from.
@@ -70,7 +70,7 @@ pub struct Folder {
 
 /// Searches a list of folders for libraries and opens each library at most once.
 #[derive(Debug)]
-pub struct Finder {
+pub(crate) struct Finder {
     folders: Vec<Folder>,
     opened: Mutex<BTreeMap<PathBuf, Library>>,
 }
@@ -78,7 +78,7 @@ pub struct Finder {
 impl Finder {
     /// Searches the folders of the command line, those of the experiment's file, those of [`PATH_VARIABLE`], the folder
     /// of the running program, and `../lib/fedplug` relative to it, in this order.
-    pub fn new(arguments: &[PathBuf], file: &[PathBuf]) -> Self {
+    pub(crate) fn new(arguments: &[PathBuf], file: &[PathBuf]) -> Self {
         let variable = std::env::var_os(PATH_VARIABLE).unwrap_or_default();
         let variable = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty());
         let program = std::env::current_exe().ok();
@@ -94,7 +94,7 @@ impl Finder {
     }
 
     /// The folders, in search order.
-    pub fn folders(&self) -> &[Folder] {
+    pub(crate) fn folders(&self) -> &[Folder] {
         &self.folders
     }
 
@@ -102,7 +102,7 @@ impl Finder {
     ///
     /// # Errors
     /// If nothing is found, or the library found is not such a plugin.
-    pub fn find(&self, kind: Kind, name: &str) -> Result<(Library, Component), Diagnostic> {
+    pub(crate) fn find(&self, kind: Kind, name: &str) -> Result<(Library, Component), Diagnostic> {
         if is_path(name) {
             return offered(self.open_named(name)?, kind, None);
         }
@@ -120,7 +120,7 @@ impl Finder {
     ///
     /// # Errors
     /// If there is none, or one of them is not a plugin.
-    pub fn named(&self, name: &str) -> Result<Vec<Library>, Diagnostic> {
+    pub(crate) fn named(&self, name: &str) -> Result<Vec<Library>, Diagnostic> {
         if is_path(name) {
             return Ok(vec![self.open_named(name)?]);
         }
@@ -140,7 +140,7 @@ impl Finder {
 
     /// The libraries to search, in order: the one of this kind and name, or if no folder has it, those of other kinds
     /// with this name. What such a library offers is known only after opening it.
-    pub fn candidates(&self, kind: Kind, name: &str) -> Vec<PathBuf> {
+    pub(crate) fn candidates(&self, kind: Kind, name: &str) -> Vec<PathBuf> {
         if let Some(path) = self.first(kind, name) {
             return vec![path];
         }
@@ -209,7 +209,7 @@ impl Finder {
     ///
     /// # Errors
     /// If it is not a plugin for this host.
-    pub fn open(&self, path: &Path) -> Result<Library, Diagnostic> {
+    pub(crate) fn open(&self, path: &Path) -> Result<Library, Diagnostic> {
         let shown = path.display();
         // For a file name without a folder, the dynamic loader would use its own search path.
         let path =
@@ -255,7 +255,7 @@ fn file_name(kind: Kind, name: &str) -> String {
 }
 
 /// The kind and the name that a library's file name states.
-pub fn named_by(file: &str) -> Option<(Kind, String)> {
+pub(crate) fn named_by(file: &str) -> Option<(Kind, String)> {
     let (kind, name) = file.strip_prefix(DLL_PREFIX)?.strip_suffix(DLL_SUFFIX)?.split_once('_')?;
     let kind = KINDS.into_iter().find(|known| known.to_string() == kind)?;
     Some((kind, name.replace('_', "-")))

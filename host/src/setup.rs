@@ -1,10 +1,10 @@
 //! Combining an experiment with its plugins: everything that can be checked without training.
 
-pub mod changes;
-pub mod dry_run;
-pub mod manifest;
-pub mod placement;
-pub mod selection;
+pub(crate) mod changes;
+pub(crate) mod dry_run;
+pub(crate) mod manifest;
+pub(crate) mod placement;
+pub(crate) mod selection;
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::plugins::Finder;
 use crate::plugins::validate;
 use crate::setup::placement::Placement;
 use crate::setup::selection::Found;
-pub use crate::setup::selection::{LoadedPlugin, find, placed};
+pub(crate) use crate::setup::selection::{LoadedPlugin, find, placed};
 
 /// An experiment that is ready to run.
-pub struct Setup {
+pub(crate) struct Setup {
     /// The experiment.
     pub experiment: Experiment,
     /// The model plugin.
@@ -55,7 +55,7 @@ impl Setup {
     ///
     /// # Errors
     /// All errors that can be found independently of one another, including those in the host's keys.
-    pub fn new(draft: Draft, finder: &Finder, services: &HostServices<'_>) -> Result<Self, CliError> {
+    pub(crate) fn new(draft: Draft, finder: &Finder, services: &HostServices<'_>) -> Result<Self, CliError> {
         let Draft { experiment, mut reports } = draft;
         let host_is_fine = reports.is_empty();
         let Found { model, dataset: data, aggregator: aggregation, filters } =
@@ -166,7 +166,7 @@ impl Setup {
     ///
     /// # Errors
     /// If one of them cannot be created.
-    pub fn chains(
+    pub(crate) fn chains(
         &self,
         places: [FilterPosition; 2],
         client: Option<(usize, &str)>,
@@ -187,7 +187,7 @@ impl Setup {
     ///
     /// # Errors
     /// If the data cannot be read, or do not match their description.
-    pub fn tasks(&mut self, index: usize, services: &HostServices<'_>) -> Result<Vec<Task>, ComponentError> {
+    pub(crate) fn tasks(&mut self, index: usize, services: &HostServices<'_>) -> Result<Vec<Task>, ComponentError> {
         let spec = &self.description.clients[index];
         let scope = CallScope::new(services, &self.data.choice.plugin, Some((index, &spec.name)), None);
         let scope = scope.on(&self.placement.devices[index]);
@@ -196,7 +196,7 @@ impl Setup {
     }
 
     /// The identity of a client.
-    pub fn identity(&self, index: usize) -> Arc<Identity> {
+    pub(crate) fn identity(&self, index: usize) -> Arc<Identity> {
         let (name, device) = (self.description.clients[index].name.clone(), self.placement.devices[index].clone());
         Arc::new(Identity { index, name, device, plugin: self.model.choice.plugin.clone() })
     }
@@ -205,7 +205,11 @@ impl Setup {
     ///
     /// # Errors
     /// If one of them cannot be created.
-    pub fn clients(&mut self, store: &Arc<Store>, services: &HostServices<'_>) -> Result<Vec<LocalClient>, CliError> {
+    pub(crate) fn clients(
+        &mut self,
+        store: &Arc<Store>,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<LocalClient>, CliError> {
         let (component, config) = (self.model.component.clone(), self.model.choice.config.clone());
         let recipe = Arc::new(ModelFactory { component, config, plan: self.plan.clone() });
         (0..self.description.clients.len()).map(|index| self.client(index, &recipe, store, services)).collect()
@@ -233,7 +237,7 @@ impl Setup {
 ///
 /// # Errors
 /// If the dataset's description is invalid.
-pub fn check_description(description: &Description) -> plugin_api::Result<()> {
+pub(crate) fn check_description(description: &Description) -> plugin_api::Result<()> {
     let wrong = |what: String| Err(plugin_api::Error::data(what));
     if description.clients.is_empty() {
         return wrong("there is no client".to_owned());

@@ -1,5 +1,5 @@
 //! The terminal: lines, progress, signals.
 
-pub mod console;
+pub(crate) mod console;
 pub mod crash;
-pub mod signals;
+pub(crate) mod signals;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser as _};
-use fedplug::commands::Cli;
-use fedplug::experiment::config::Draft;
+use fedplug::Cli;
+use fedplug::internals::Draft;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 use crate::support::{Bench, has_libtorch, root, skip};

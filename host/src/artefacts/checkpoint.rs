@@ -44,7 +44,7 @@ struct Entry {
 
 /// A checkpoint being written.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     folder: PathBuf,
     entries: BTreeMap<String, Entry>,
     files: usize,
@@ -57,7 +57,7 @@ impl Writer {
     ///
     /// # Errors
     /// If its folder cannot be created.
-    pub fn new(run: &Path) -> Result<Self, CliError> {
+    pub(crate) fn new(run: &Path) -> Result<Self, CliError> {
         let parent = run.join(names::CHECKPOINT);
         let failed = |path: &Path, e: std::io::Error| CliError::io(path, "begin a checkpoint", &e);
         let all = numbered(&parent).map_err(|e| failed(&parent, e))?;
@@ -91,7 +91,7 @@ impl Writer {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn state(&mut self, name: &str, state: &State) -> Result<(), CliError> {
+    pub(crate) fn state(&mut self, name: &str, state: &State) -> Result<(), CliError> {
         let entry = Entry { tensors: self.tensors(&state.tensors)?, values: state.values.clone(), extra: None };
         self.entries.insert(name.to_owned(), entry);
         Ok(())
@@ -101,7 +101,7 @@ impl Writer {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn message(&mut self, name: &str, message: &Message) -> Result<(), CliError> {
+    pub(crate) fn message(&mut self, name: &str, message: &Message) -> Result<(), CliError> {
         let (tensors, extra) = (self.tensors(&message.params)?, self.tensors(&message.extra)?);
         self.entries.insert(name.to_owned(), Entry { tensors, extra, values: message.values.clone() });
         Ok(())
@@ -111,7 +111,7 @@ impl Writer {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(self, run: &impl Serialize) -> Result<(), CliError> {
+    pub(crate) fn finish(self, run: &impl Serialize) -> Result<(), CliError> {
         let Self { folder, entries, hashing: (sender, thread), .. } = self;
         let failed = |e: &std::io::Error| CliError::io(&folder, "write the checkpoint", e);
         let index = serde_json::to_string(&Index { run, entries }).map_err(|e| failed(&e.into()))?;
@@ -162,7 +162,7 @@ fn line(path: &Path) -> std::io::Result<String> {
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn sha256(path: &Path) -> std::io::Result<String> {
+pub(crate) fn sha256(path: &Path) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
     let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 18]);
     loop {
@@ -176,7 +176,7 @@ pub fn sha256(path: &Path) -> std::io::Result<String> {
 
 /// A checkpoint on disk.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     folder: PathBuf,
     entries: BTreeMap<String, Entry>,
 }
@@ -187,7 +187,10 @@ impl Reader {
     ///
     /// # Errors
     /// If all checkpoints are damaged.
-    pub fn open<T: DeserializeOwned>(run: &Path, warn: &mut dyn FnMut(&str)) -> Result<Option<(Self, T)>, CliError> {
+    pub(crate) fn open<T: DeserializeOwned>(
+        run: &Path,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Option<(Self, T)>, CliError> {
         let parent = run.join(names::CHECKPOINT);
         if parent.join(INDEX).is_file() {
             let report =
@@ -236,7 +239,7 @@ impl Reader {
     ///
     /// # Errors
     /// If it is missing or cannot be read.
-    pub fn state(&self, name: &str) -> Result<State, CliError> {
+    pub(crate) fn state(&self, name: &str) -> Result<State, CliError> {
         let entry = self.entry(name)?;
         Ok(State { tensors: self.tensors(entry.tensors.as_ref())?, values: entry.values.clone() })
     }
@@ -245,7 +248,7 @@ impl Reader {
     ///
     /// # Errors
     /// If it is missing or cannot be read.
-    pub fn message(&self, name: &str) -> Result<Message, CliError> {
+    pub(crate) fn message(&self, name: &str) -> Result<Message, CliError> {
         let entry = self.entry(name)?;
         let (params, extra) = (self.tensors(entry.tensors.as_ref())?, self.tensors(entry.extra.as_ref())?);
         Ok(Message { params, extra, values: entry.values.clone() })

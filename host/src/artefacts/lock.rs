@@ -13,7 +13,7 @@ use crate::error::{CliError, Diagnostic};
 
 /// A directory locked by this process. Dropping it removes the file.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     file: File,
     path: PathBuf,
     /// Why there is no lock, if the file system does not support them.
@@ -25,7 +25,7 @@ impl Lock {
     ///
     /// # Errors
     /// If another process holds the lock, or the file cannot be written.
-    pub fn take(folder: &Path) -> Result<Self, CliError> {
+    pub(crate) fn take(folder: &Path) -> Result<Self, CliError> {
         let path = folder.join(names::LOCK);
         let failed = |e: std::io::Error| CliError::io(&path, "lock the run's directory", &e);
         if std::fs::symlink_metadata(&path).is_ok_and(|data| !data.is_file()) {
@@ -50,11 +50,6 @@ impl Lock {
                 .map_err(failed)?;
             return Ok(Self { file, path, missing });
         }
-    }
-
-    /// Follows the file to another place.
-    pub fn moved(&mut self, folder: &Path) {
-        self.path = folder.join(names::LOCK);
     }
 }
 

@@ -1,22 +1,22 @@
 //! The names of the files and folders in a run's directory.
 
 /// Tells a run's directory from any other; what the run was made of.
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// The experiment that the run was started with, with defaults written out.
-pub const EXPERIMENT: &str = "experiment.toml";
+pub(crate) const EXPERIMENT: &str = "experiment.toml";
 /// Which clients started which rounds.
-pub const JOURNAL: &str = "attempts.jsonl";
+pub(crate) const JOURNAL: &str = "attempts.jsonl";
 /// All scalars of all clients.
-pub const METRICS: &str = "metrics.jsonl";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 /// The run's results.
-pub const SUMMARY: &str = "summary.json";
+pub(crate) const SUMMARY: &str = "summary.json";
 /// Every client's model on every client's data.
-pub const CROSS_SITE: &str = "cross_site.csv";
+pub(crate) const CROSS_SITE: &str = "cross_site.csv";
 /// Predictions of the clients' test rows.
-pub const PREDICTIONS: &str = "predictions.csv";
+pub(crate) const PREDICTIONS: &str = "predictions.csv";
 /// Held by the process that works in the directory.
-pub const LOCK: &str = "run.lock";
+pub(crate) const LOCK: &str = "run.lock";
 /// Models that wait on disk.
-pub const IDLE: &str = "idle";
+pub(crate) const IDLE: &str = "idle";
 /// The checkpoint that a stopped run resumes from.
-pub const CHECKPOINT: &str = "checkpoint";
+pub(crate) const CHECKPOINT: &str = "checkpoint";

@@ -25,7 +25,7 @@ const FILES: [&str; 8] = [
 const ASIDE: &str = ".replaced~";
 
 /// The manifest of the run in a directory, if fedplug wrote it.
-pub fn manifest(run: &Path) -> Option<Value> {
+pub(crate) fn manifest(run: &Path) -> Option<Value> {
     let text = std::fs::read_to_string(run.join(names::MANIFEST)).ok()?;
     let value: Value = serde_json::from_str(&text).ok()?;
     let ours = value["fedplug"].is_string() && value["interface"].is_string() && value["plugins"].is_array();
@@ -33,14 +33,14 @@ pub fn manifest(run: &Path) -> Option<Value> {
 }
 
 /// The folder of the earlier run of this directory.
-pub fn aside(run: &Path) -> PathBuf {
+pub(crate) fn aside(run: &Path) -> PathBuf {
     let mut path = run.as_os_str().to_owned();
     path.push(ASIDE);
     path.into()
 }
 
 /// Whether a run may write a file of this name before its manifest.
-pub fn is_leftover(name: &str) -> bool {
+pub(crate) fn is_leftover(name: &str) -> bool {
     name == names::LOCK
         || [names::MANIFEST, names::EXPERIMENT].iter().any(|file| name.strip_suffix(".part") == Some(file))
 }
@@ -61,7 +61,7 @@ fn is_best(name: &str) -> bool {
 ///
 /// # Errors
 /// If something cannot be moved.
-pub fn set_aside(run: &Path) -> Result<(), CliError> {
+pub(crate) fn set_aside(run: &Path) -> Result<(), CliError> {
     let aside = aside(run);
     let failed = |path: &Path, e: std::io::Error| CliError::io(path, "put the earlier run aside", &e);
     if std::fs::symlink_metadata(&aside).is_ok_and(|data| !data.is_dir()) {
@@ -90,7 +90,7 @@ pub fn set_aside(run: &Path) -> Result<(), CliError> {
 ///
 /// # Errors
 /// If something cannot be removed.
-pub fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
+pub(crate) fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut left = Vec::new();
     let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove the earlier run", &e);
     let mut all = names(run).map_err(|e| failed(run, e))?;
@@ -119,7 +119,7 @@ pub fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
 ///
 /// # Errors
 /// If something cannot be moved or removed.
-pub fn remove_aside(run: &Path) -> Result<Vec<PathBuf>, CliError> {
+pub(crate) fn remove_aside(run: &Path) -> Result<Vec<PathBuf>, CliError> {
     let aside = aside(run);
     let mut left = Vec::new();
     for path in remove(&aside)? {

@@ -13,7 +13,7 @@ use crate::error::{CliError, Diagnostic};
 
 /// What to do if the directory exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// Refuse.
     Refuse,
     /// Replace it, if it contains a run.
@@ -55,7 +55,7 @@ impl Found {
 
 /// A run's directory, locked against other processes.
 #[derive(Debug)]
-pub struct RunDir {
+pub(crate) struct RunDir {
     path: PathBuf,
     existing: Existing,
     /// The manifest of the run in the directory, if there is one.
@@ -72,7 +72,12 @@ impl RunDir {
     /// # Errors
     /// If another process uses the directory, if it exists and should not or does not exist and should, or if it cannot
     /// be created.
-    pub fn claim(parent: &Path, name: &str, existing: Existing, warn: &mut dyn FnMut(&str)) -> Result<Self, CliError> {
+    pub(crate) fn claim(
+        parent: &Path,
+        name: &str,
+        existing: Existing,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Self, CliError> {
         let path = parent.join(name);
         // Report what can be detected before anything is written to the folder.
         let found = Found::at(&path)?;
@@ -98,12 +103,12 @@ impl RunDir {
     }
 
     /// The path of the directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The manifest of the run to resume, if there is one and resuming was requested.
-    pub fn to_resume(&self) -> Option<&Value> {
+    pub(crate) fn to_resume(&self) -> Option<&Value> {
         self.manifest.as_ref().filter(|_| self.existing == Existing::Resume)
     }
 
@@ -111,7 +116,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub fn folder(&self, name: impl AsRef<Path>) -> Result<PathBuf, CliError> {
+    pub(crate) fn folder(&self, name: impl AsRef<Path>) -> Result<PathBuf, CliError> {
         let path = self.path.join(name);
         std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "make the folder", &e))?;
         Ok(path)
@@ -122,7 +127,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn begin(&mut self, experiment: &str, mut new: Value) -> Result<(), CliError> {
+    pub(crate) fn begin(&mut self, experiment: &str, mut new: Value) -> Result<(), CliError> {
         if self.existing == Existing::Replace {
             if self.manifest.is_some() {
                 replaced::set_aside(&self.path)?;
@@ -154,7 +159,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If the run that it replaces cannot be removed.
-    pub fn finish(&self, warn: &mut dyn FnMut(&str)) -> Result<(), CliError> {
+    pub(crate) fn finish(&self, warn: &mut dyn FnMut(&str)) -> Result<(), CliError> {
         for folder in [names::CHECKPOINT, names::IDLE] {
             let _ = std::fs::remove_dir_all(self.path.join(folder));
         }
@@ -169,7 +174,7 @@ impl RunDir {
     }
 
     /// The path of the run that this one replaces, if there is one.
-    pub fn replaces(&self) -> Option<PathBuf> {
+    pub(crate) fn replaces(&self) -> Option<PathBuf> {
         let aside = replaced::aside(&self.path);
         let said = self.manifest.as_ref().is_some_and(|manifest| manifest.get("replaces").is_some());
         (said && replaced::manifest(&aside).is_some()).then_some(aside)
@@ -179,7 +184,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn experiment(&self) -> Result<Option<String>, CliError> {
+    pub(crate) fn experiment(&self) -> Result<Option<String>, CliError> {
         let path = self.path.join(names::EXPERIMENT);
         match std::fs::read_to_string(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -191,7 +196,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), CliError> {
+    pub(crate) fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), CliError> {
         let path = self.path.join(name);
         let text = serde_json::to_string_pretty(value).map_err(|e| CliError::io(&path, "write", &e.into()))?;
         write_text(&path, &format!("{text}\n"))

@@ -30,7 +30,7 @@ const FLUSH_AFTER: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The name under which the server's scalars are stored.
-pub use fedplug_plot::events::SERVER;
+pub(crate) use fedplug_plot::events::SERVER;
 
 /// A number reported by a client or the server.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ enum Entry {
 }
 
 /// The current time in seconds since 1970.
-pub fn now() -> f64 {
+pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 

@@ -15,7 +15,7 @@ use crate::federation::usage::Traffic;
 
 /// The format of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For a terminal
     Table,
     /// For a README
@@ -30,7 +30,7 @@ pub enum Format {
 ///
 /// # Errors
 /// If one of the directories does not contain a finished run, or no run has the task.
-pub fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<String, CliError> {
+pub(crate) fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<String, CliError> {
     let runs = runs.iter().map(|run| Summary::read(run)).collect::<Result<Vec<_>, _>>()?;
     let tasks: BTreeSet<&str> =
         runs.iter().flat_map(|run| run.clients.values().flatten()).map(|r| r.task.as_str()).collect();

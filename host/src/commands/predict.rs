@@ -24,7 +24,7 @@ const ROWS: u64 = 1024;
 
 /// The options of a prediction.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The directory of a finished run.
     pub run: PathBuf,
     /// The file with the input rows.
@@ -65,7 +65,7 @@ struct Client {
 ///
 /// # Errors
 /// If the run or the input cannot be read, or the output cannot be written.
-pub fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> Result<u64, CliError> {
+pub(crate) fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> Result<u64, CliError> {
     let file = options.run.join("experiment.toml");
     let experiment = Experiment::read(&file, &renamed(&options.columns)).map_err(|failure| {
         let report = Diagnostic::new(format!("{}: not the directory of a run", options.run.display()));

@@ -32,7 +32,7 @@ const PICTURE: &str = "client_sizes";
 ///
 /// # Errors
 /// If the dataset's part of the experiment is invalid, the folder is in use, or a file cannot be written.
-pub fn prepare(
+pub(crate) fn prepare(
     experiment: &Experiment,
     output: &Path,
     force: bool,

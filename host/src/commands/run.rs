@@ -46,7 +46,7 @@ mod results;
 
 /// The options of a run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The parent folder of run directories.
     pub output: PathBuf,
     /// What to do if the directory exists.
@@ -61,7 +61,7 @@ pub struct Options {
 ///
 /// # Errors
 /// If the experiment is invalid or the run fails.
-pub fn run(draft: Draft, options: &Options) -> Result<(), CliError> {
+pub(crate) fn run(draft: Draft, options: &Options) -> Result<(), CliError> {
     let begun = Instant::now();
     let stop = Stop::on_signals()?;
     let console = Console::new(options.level);
@@ -208,7 +208,7 @@ fn run_in(
 ///
 /// # Errors
 /// All errors of the experiment.
-pub fn check(draft: Draft, options: &Options) -> Result<String, CliError> {
+pub(crate) fn check(draft: Draft, options: &Options) -> Result<String, CliError> {
     let stop = AtomicBool::new(false);
     let console = Console::new(options.level);
     let finder = finder(&draft.experiment, options);

@@ -22,7 +22,7 @@ const TABLES: [(&str, Kind); 3] =
 ///
 /// # Errors
 /// If the file is not TOML, or a plugin cannot be found.
-pub fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, CliError> {
+pub(crate) fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, CliError> {
     let document = Document::read(file)?;
     let folders = document.value().get("plugin-path").cloned().and_then(|list| serde_json::from_value(list).ok());
     let folders: Vec<PathBuf> = folders.unwrap_or_default();

@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
-pub use federation::{
-    EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure, Reporting, SCORE, SamplingMethod, Terms,
-};
+pub use federation::Terms;
+pub(crate) use federation::{EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure};
 
 mod federation;
 
@@ -61,7 +60,7 @@ pub enum FilterPosition {
 }
 
 /// The JSON Schemas of the host's own keys, which accept any table for a plugin, and of a filter's position.
-pub fn schemas() -> (Value, Value) {
+pub(crate) fn schemas() -> (Value, Value) {
     (schemars::schema_for!(Raw).to_value(), schemars::schema_for!(FilterPosition).to_value())
 }
 

@@ -181,7 +181,7 @@ fn named(key: &str, message: &str) -> String {
 }
 
 /// The known name closest to a misspelt one.
-pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
+pub(crate) fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
     let close =
         |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= 1 + name.len().min(candidate.len()) / 4;
     known.iter().map(AsRef::as_ref).filter(close).min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))

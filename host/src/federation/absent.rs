@@ -8,18 +8,18 @@ use std::collections::BTreeSet;
 use plugin_api::Params;
 
 /// Returns the names of the parameters.
-pub fn names(params: &Params) -> Vec<String> {
+pub(crate) fn names(params: &Params) -> Vec<String> {
     params.names().map(str::to_owned).collect()
 }
 
 /// Returns those `names` that are missing from the parameters `after` filtering.
-pub fn missing(names: impl IntoIterator<Item = String>, after: &Params) -> Vec<String> {
+pub(crate) fn missing(names: impl IntoIterator<Item = String>, after: &Params) -> Vec<String> {
     names.into_iter().filter(|name| after.get(name).is_none()).collect()
 }
 
 /// Copies into the `next` global model each parameter that only the model `before` has. Parameters that a client
 /// withheld in this round are skipped.
-pub fn complete(next: &mut Params, before: &Params, withheld: &BTreeSet<String>) {
+pub(crate) fn complete(next: &mut Params, before: &Params, withheld: &BTreeSet<String>) {
     let absent = before.iter().filter(|(name, _)| next.get(name).is_none() && !withheld.contains(*name));
     let absent: Vec<_> = absent.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     absent.into_iter().for_each(|(name, tensor)| drop(next.insert(name, tensor)));

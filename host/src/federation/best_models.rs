@@ -13,7 +13,7 @@ use crate::federation::model_store::{SpillableMessage, Store};
 
 /// A global model and its score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Best {
+pub(crate) struct Best {
     /// The number of rounds after which the model was made.
     pub rounds: u64,
     /// The mean score over the clients that evaluate every round's model.
@@ -22,7 +22,7 @@ pub struct Best {
 
 /// Which models are the best.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Ranking {
+pub(crate) struct Ranking {
     /// By the mean over all clients of each client's mean over its tasks.
     pub overall: Option<Best>,
     /// For each task, by the mean over the clients that have the task. Empty in a run of one task.
@@ -37,14 +37,14 @@ impl Ranking {
 
 /// The part of a checkpoint that holds the ranking and the clients' scores of the ranked models.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct KeptRanking {
+pub(crate) struct KeptRanking {
     ranking: Ranking,
     overall: ByClient,
     tasks: BTreeMap<String, ByClient>,
 }
 
 /// The best models. A model that is the best in several respects is stored once.
-pub struct BestModels {
+pub(crate) struct BestModels {
     store: Arc<Store>,
     /// The run's tasks; empty if there is only one.
     tasks: Vec<String>,
@@ -55,13 +55,13 @@ pub struct BestModels {
 
 impl BestModels {
     /// Creates an empty ranking for a run of these tasks.
-    pub fn new(store: Arc<Store>, tasks: &[String]) -> Self {
+    pub(crate) fn new(store: Arc<Store>, tasks: &[String]) -> Self {
         let tasks = if tasks.len() > 1 { tasks.to_vec() } else { Vec::new() };
         Self { store, tasks, kept: KeptRanking::default(), models: BTreeMap::new() }
     }
 
     /// Returns which models are the best.
-    pub fn ranking(&self) -> &Ranking {
+    pub(crate) fn ranking(&self) -> &Ranking {
         &self.kept.ranking
     }
 
@@ -70,7 +70,7 @@ impl BestModels {
     ///
     /// # Errors
     /// If a model could not be written to the store.
-    pub fn note(&mut self, rounds: u64, global: &Message, clients: &[Evaluated<'_>]) -> Result<(), CliError> {
+    pub(crate) fn note(&mut self, rounds: u64, global: &Message, clients: &[Evaluated<'_>]) -> Result<(), CliError> {
         let better = |is_first: bool, best: &ByClient, now: &ByClient| {
             let score = now.mean()?;
             let beats = is_first || now.means_beside(best).is_some_and(|(now, best)| now > best);
@@ -104,7 +104,7 @@ impl BestModels {
     }
 
     /// Moves the models into the store. Call this once the federation no longer holds the model that was noted last.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.models.values_mut().for_each(SpillableMessage::release);
     }
 
@@ -112,7 +112,7 @@ impl BestModels {
     ///
     /// # Errors
     /// If the model could not be written to the store, or cannot be read back.
-    pub fn get(&mut self, rounds: u64) -> Result<Option<Message>, CliError> {
+    pub(crate) fn get(&mut self, rounds: u64) -> Result<Option<Message>, CliError> {
         self.models.get_mut(&rounds).map_or(Ok(None), SpillableMessage::get)
     }
 
@@ -120,7 +120,7 @@ impl BestModels {
     ///
     /// # Errors
     /// As [`get`](Self::get), or if a file cannot be written.
-    pub fn save(&mut self, writer: &mut Writer) -> Result<KeptRanking, CliError> {
+    pub(crate) fn save(&mut self, writer: &mut Writer) -> Result<KeptRanking, CliError> {
         for (rounds, waiting) in &mut self.models {
             if let Some(message) = waiting.get()? {
                 writer.message(&name(*rounds), &message)?;
@@ -133,7 +133,7 @@ impl BestModels {
     ///
     /// # Errors
     /// If a model cannot be read.
-    pub fn restore(&mut self, reader: &Reader, kept: KeptRanking) -> Result<(), CliError> {
+    pub(crate) fn restore(&mut self, reader: &Reader, kept: KeptRanking) -> Result<(), CliError> {
         self.models.clear();
         for rounds in kept.ranking.rounds() {
             self.put(rounds, reader.message(&name(rounds))?)?;

@@ -15,7 +15,7 @@ use crate::federation::usage::Spent;
 
 /// [`Progress`] as stored in a checkpoint's index, without the trace.
 #[derive(Serialize, Deserialize)]
-pub struct ProgressEntry {
+pub(crate) struct ProgressEntry {
     round: u64,
     /// The number of finished epochs.
     pub epochs: u64,
@@ -28,7 +28,7 @@ pub struct ProgressEntry {
 
 impl ProgressEntry {
     /// Converts the progress for the index.
-    pub fn of(progress: &Progress) -> Self {
+    pub(crate) fn of(progress: &Progress) -> Self {
         let Progress { round, epochs, trained: Trained { steps, examples }, spent, .. } = *progress;
         let kept = |all: &Vec<Evaluation>| all.iter().map(EvaluationEntry::of).collect();
         let (global, local) = (progress.global.as_ref().map(kept), progress.local.iter().map(kept).collect());
@@ -36,7 +36,7 @@ impl ProgressEntry {
     }
 
     /// Converts the entry back and adds the trace.
-    pub fn with(self, trace: Trace) -> Progress {
+    pub(crate) fn with(self, trace: Trace) -> Progress {
         let Self { round, epochs, steps, examples, spent, global, local } = self;
         let whole = |all: Vec<EvaluationEntry>| all.into_iter().map(EvaluationEntry::whole).collect();
         let (global, local) = (global.map(whole), local.into_iter().map(whole).collect());
@@ -84,7 +84,7 @@ impl EvaluationEntry {
 
 /// [`Failed`] as stored in a checkpoint's index.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FailureEntry {
+pub(crate) struct FailureEntry {
     round: Option<u64>,
     for_good: bool,
     who: String,
@@ -96,7 +96,7 @@ pub struct FailureEntry {
 
 impl FailureEntry {
     /// Converts the failure for the index.
-    pub fn of(failed: &Failed) -> Self {
+    pub(crate) fn of(failed: &Failed) -> Self {
         let (who, error) = failed.fault.parts();
         Self {
             round: failed.round,
@@ -110,7 +110,7 @@ impl FailureEntry {
     }
 
     /// Converts the entry back.
-    pub fn whole(self) -> Failed {
+    pub(crate) fn whole(self) -> Failed {
         let error = plugin_api::Error::new(self.kind.as_str().into(), self.message);
         let error = self.causes.into_iter().fold(error, |error, cause| error.because_of(cause));
         let error = self.hint.into_iter().fold(error, |error, hint| error.help(hint));
@@ -120,7 +120,7 @@ impl FailureEntry {
 
 /// The server's part of a checkpoint within a round: the states of its components when the round started.
 #[derive(Clone, Debug)]
-pub struct Opening {
+pub(crate) struct Opening {
     /// The aggregator's state.
     pub aggregator: State,
     /// The states of the filters on incoming and on outgoing messages.

@@ -18,7 +18,7 @@ const HOST: &str = "fedplug";
 
 /// What a run revealed.
 #[derive(Clone, Copy, Debug)]
-pub struct Revealed {
+pub(crate) struct Revealed {
     /// Whether clients reported losses, metrics and scores.
     pub metrics: bool,
     /// Whether scores chose a best model.
@@ -28,7 +28,7 @@ pub struct Revealed {
 }
 
 /// Replaces the notes under [`CLEAR`] by one sentence. Without an account, removes them and adds none.
-pub fn note(notes: &Notes, revealed: Revealed) {
+pub(crate) fn note(notes: &Notes, revealed: Revealed) {
     let named = notes.take(CLEAR);
     if !notes.has(ACCOUNT) {
         return;

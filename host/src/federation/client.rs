@@ -30,7 +30,7 @@ use crate::terminal::signals::Pause;
 
 /// A client's task in a round.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub(crate) struct Order {
     /// The round, from zero.
     pub round: u64,
     /// The number of epochs to train.
@@ -41,7 +41,7 @@ pub struct Order {
 
 /// A client's results of a round.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The client's update, after its own filters.
     pub message: Message,
     /// The names of the parameters that the model sent and the filters removed.
@@ -62,7 +62,7 @@ pub struct Outcome {
 
 /// The results of a client that only evaluates in a round.
 #[derive(Clone, Debug)]
-pub struct EvaluationOutcome {
+pub(crate) struct EvaluationOutcome {
     /// Evaluations of the global model on the client's test data, one for each task.
     pub global: Vec<Evaluation>,
     /// Bytes of tensors that the client received.
@@ -73,7 +73,7 @@ pub struct EvaluationOutcome {
 
 /// A client's state for a resumed run.
 #[derive(Clone, Debug, Default)]
-pub struct ClientState {
+pub(crate) struct ClientState {
     /// The model's state; `None` if the model has not changed since its construction.
     pub model: Option<State>,
     /// The states of the filters on incoming and on outgoing messages. Within a round, their states when it started.
@@ -92,7 +92,7 @@ pub struct ClientState {
 
 /// A client's failure.
 #[derive(Clone, Debug)]
-pub struct Failed {
+pub(crate) struct Failed {
     /// The round of the failure; `None` if it failed outside a round.
     pub round: Option<u64>,
     /// Whether the client is lost for the rest of the run: an instance that panicked cannot be called again.
@@ -103,7 +103,7 @@ pub struct Failed {
 
 /// A client's evaluation of a model that is not its own.
 #[derive(Clone, Debug)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     /// Evaluations on the client's test data, one for each task.
     pub evaluations: Vec<Evaluation>,
     /// The names of the parameters that the model lacked, for which the client used its own.
@@ -112,7 +112,7 @@ pub struct Judgement {
 
 /// A client's progress in a round.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The round, from zero.
     pub round: u64,
     /// The number of finished epochs.
@@ -131,14 +131,14 @@ pub struct Progress {
 
 impl Progress {
     /// Progress of a client that has done nothing in this round yet.
-    pub fn new(round: u64) -> Self {
+    pub(crate) fn new(round: u64) -> Self {
         let (trained, spent) = (Trained::default(), Spent::default());
         Self { round, epochs: 0, trained, global: None, local: Vec::new(), spent, trace: Trace::default() }
     }
 }
 
 /// A client of the federation.
-pub trait Client: Send {
+pub(crate) trait Client: Send {
     /// The client's name.
     fn name(&self) -> &str;
     /// Starts a round in which this client takes part.

@@ -40,7 +40,7 @@ struct Visit {
 /// # Errors
 /// If a component fails and the failure policy ends the run, if a file cannot be written, or if the run is asked to
 /// stop.
-pub fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
+pub(crate) fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
     let services = federation.services;
     let policy = federation.plan.on_client_failure;
     let names: Vec<String> = federation.clients.iter().map(|client| client.name().to_owned()).collect();

@@ -15,7 +15,7 @@ const SHOWN: usize = 8;
 ///
 /// # Errors
 /// If there is no such number.
-pub fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Number, Diagnostic> {
+pub(crate) fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Number, Diagnostic> {
     let found = numbers.iter().find(|number| number.tag == rule.metric);
     found.ok_or_else(|| {
         let mut tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
@@ -30,7 +30,7 @@ pub fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Nu
 
 /// The best value of the watched number and the rounds since then.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Patience {
+pub(crate) struct Patience {
     best: ByClient,
     since: u64,
 }
@@ -38,7 +38,7 @@ pub struct Patience {
 impl Patience {
     /// Records the number of a round. The number and the best one so far are compared over the clients that have both.
     /// An undefined number is never an improvement.
-    pub fn note(&mut self, number: &ByClient, goal: Goal, rule: &EarlyStopping) {
+    pub(crate) fn note(&mut self, number: &ByClient, goal: Goal, rule: &EarlyStopping) {
         let better = match (number.means_beside(&self.best), goal) {
             (Some((now, best)), Goal::Higher) => now > best + rule.min_delta,
             (Some((now, best)), Goal::Lower) => now < best - rule.min_delta,
@@ -51,7 +51,7 @@ impl Patience {
     }
 
     /// Whether the last `patience` rounds brought no improvement.
-    pub fn is_over(&self, rule: Option<&EarlyStopping>) -> bool {
+    pub(crate) fn is_over(&self, rule: Option<&EarlyStopping>) -> bool {
         rule.is_some_and(|rule| self.since >= rule.patience)
     }
 }

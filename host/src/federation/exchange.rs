@@ -10,13 +10,13 @@ use crate::federation::services::{ComponentError, HostServices};
 const MOST_EXCHANGES: u64 = 10_000;
 
 /// Returns the clients at the `chosen` indices, which must be sorted.
-pub fn pick<'c>(clients: &'c mut [Box<dyn Client>], chosen: &[usize]) -> Vec<&'c mut Box<dyn Client>> {
+pub(crate) fn pick<'c>(clients: &'c mut [Box<dyn Client>], chosen: &[usize]) -> Vec<&'c mut Box<dyn Client>> {
     let all = clients.iter_mut().enumerate();
     all.filter(|(index, _)| chosen.binary_search(index).is_ok()).map(|(_, client)| client).collect()
 }
 
 /// The clients that an aggregator can query in a round.
-pub struct Exchange<'c, 'a> {
+pub(crate) struct Exchange<'c, 'a> {
     /// All clients of the run.
     pub clients: &'c mut [Box<dyn Client>],
     /// The round, from zero.
@@ -35,7 +35,7 @@ impl Exchange<'_, '_> {
     /// # Errors
     /// If the aggregator fails, queries a client that is not present, or queries clients out of order. `failed`
     /// converts these errors. Also if `lost` returns an error.
-    pub fn run_queries<E>(
+    pub(crate) fn run_queries<E>(
         &mut self,
         aggregator: &mut dyn Aggregator,
         stage: Stage,

@@ -17,7 +17,7 @@ const SHOWN_ROWS: usize = 20;
 /// The first, best and last value of a metric over the rounds. A value is `None` if it was undefined, as Pearson's
 /// correlation is on a constant target. The best value ignores undefined ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MetricHistory {
+pub(crate) struct MetricHistory {
     /// The metric's name.
     pub name: String,
     /// The first value.
@@ -32,11 +32,11 @@ pub struct MetricHistory {
 
 /// The metrics of one task at one client, from the evaluations under one tag (`global_test`, `local_test`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MetricHistories(Vec<MetricHistory>);
+pub(crate) struct MetricHistories(Vec<MetricHistory>);
 
 impl MetricHistories {
     /// One entry for each metric, in order.
-    pub fn all(&self) -> &[MetricHistory] {
+    pub(crate) fn all(&self) -> &[MetricHistory] {
         &self.0
     }
 
@@ -75,7 +75,7 @@ impl MetricHistory {
 
 /// The results of one client's task over the rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TaskHistory {
+pub(crate) struct TaskHistory {
     /// The task's name.
     pub task: String,
     /// Metrics of the global model at the client, before training.
@@ -93,7 +93,7 @@ pub struct TaskHistory {
 
 /// The results of all clients over the rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct History {
+pub(crate) struct History {
     /// The tasks of each client, by the client's name.
     pub clients: BTreeMap<String, Vec<TaskHistory>>,
     /// The clients' names, in order.
@@ -104,7 +104,7 @@ pub struct History {
 
 impl History {
     /// Creates an empty history.
-    pub fn new(order: Vec<String>) -> Self {
+    pub(crate) fn new(order: Vec<String>) -> Self {
         Self { order, ..Self::default() }
     }
 
@@ -118,14 +118,14 @@ impl History {
     }
 
     /// Adds a client's traffic in a round.
-    pub fn add_traffic(&mut self, client: &str, traffic: Traffic) {
+    pub(crate) fn add_traffic(&mut self, client: &str, traffic: Traffic) {
         let all = self.traffic.entry(client.to_owned()).or_default();
         all.received += traffic.received;
         all.sent += traffic.sent;
     }
 
     /// The total traffic over all rounds and clients.
-    pub fn all_traffic(&self) -> Traffic {
+    pub(crate) fn all_traffic(&self) -> Traffic {
         self.traffic.values().fold(Traffic::default(), |all, one| Traffic {
             received: all.received + one.received,
             sent: all.sent + one.sent,
@@ -133,7 +133,7 @@ impl History {
     }
 
     /// Adds evaluations of the global model at a client.
-    pub fn add_global(&mut self, client: &str, evaluations: &[Evaluation]) {
+    pub(crate) fn add_global(&mut self, client: &str, evaluations: &[Evaluation]) {
         for evaluation in evaluations {
             let record = self.task(client, &evaluation.task);
             record.global_test.add(evaluation);
@@ -142,7 +142,7 @@ impl History {
     }
 
     /// Adds evaluations of a client's own model.
-    pub fn add_local(&mut self, client: &str, evaluations: &[Evaluation]) {
+    pub(crate) fn add_local(&mut self, client: &str, evaluations: &[Evaluation]) {
         for evaluation in evaluations {
             let record = self.task(client, &evaluation.task);
             record.local_test.add(evaluation);
@@ -153,7 +153,7 @@ impl History {
     /// Formats the results of the clients' own models, with one row for each client and task. Below are the means over
     /// clients for each task that several clients have. Across tasks only scores have a mean, since the units of
     /// metrics may differ. A long table shows only the first rows.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut rows: Vec<(&str, &TaskHistory)> = Vec::new();
         for client in &self.order {
             let tasks = self.clients.get(client).into_iter().flatten();
@@ -232,10 +232,10 @@ fn right(text: String) -> Cell {
 }
 
 /// The text for an undefined value.
-pub const UNDEFINED: &str = "-";
+pub(crate) const UNDEFINED: &str = "-";
 
 /// Formats the mean of the defined values. If some are undefined, adds how many are defined.
-pub fn mean_text(values: impl IntoIterator<Item = Option<f64>>) -> String {
+pub(crate) fn mean_text(values: impl IntoIterator<Item = Option<f64>>) -> String {
     let values: Vec<Option<f64>> = values.into_iter().collect();
     let defined = values.iter().flatten().count();
     match mean(values.iter().copied().flatten()) {
@@ -246,7 +246,7 @@ pub fn mean_text(values: impl IntoIterator<Item = Option<f64>>) -> String {
 }
 
 /// Formats a number with about four significant digits.
-pub fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(0.001..100_000.0).contains(&size) {
         format!("{value:.3e}")
@@ -267,7 +267,7 @@ pub fn short(value: f64) -> String {
 }
 
 /// The peak memory of this process in bytes, if the system reports it.
-pub fn peak_memory() -> Option<u64> {
+pub(crate) fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)

@@ -21,7 +21,7 @@ mod round;
 
 /// The identity of a local client: whom its calls are made for, and on which device.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The client's index in the order of clients.
     pub index: usize,
     /// The client's name.
@@ -43,7 +43,7 @@ impl Identity {
 }
 
 /// A client in this process.
-pub struct LocalClient {
+pub(crate) struct LocalClient {
     identity: Arc<Identity>,
     model: ModelHandle,
     tasks: Vec<Task>,
@@ -72,7 +72,7 @@ pub struct LocalClient {
 
 impl LocalClient {
     /// Creates a client that has done nothing yet.
-    pub fn new(
+    pub(crate) fn new(
         identity: Arc<Identity>,
         model: ModelHandle,
         tasks: Vec<Task>,

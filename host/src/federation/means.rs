@@ -5,12 +5,12 @@ use plugin_api::{Evaluation, Goal};
 use serde::{Deserialize, Serialize};
 
 /// A client's index and its evaluations.
-pub type Evaluated<'e> = (usize, &'e [Evaluation]);
+pub(crate) type Evaluated<'e> = (usize, &'e [Evaluation]);
 
 /// The values of one number at several clients, by client index and without undefined values. Used to compare models of
 /// different rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ByClient(Vec<(usize, f64)>);
+pub(crate) struct ByClient(Vec<(usize, f64)>);
 
 impl ByClient {
     /// Adds a client's value if it is finite.
@@ -19,12 +19,12 @@ impl ByClient {
     }
 
     /// The mean over the clients; `None` if there are none.
-    pub fn mean(&self) -> Option<f64> {
+    pub(crate) fn mean(&self) -> Option<f64> {
         mean(self.0.iter().map(|(_, value)| *value))
     }
 
     /// The means of `self` and of `other` over the clients that both have; `None` if they have none in common.
-    pub fn means_beside(&self, other: &Self) -> Option<(f64, f64)> {
+    pub(crate) fn means_beside(&self, other: &Self) -> Option<(f64, f64)> {
         let of = |one: &Self, other: &Self| {
             let known = |place: usize| other.0.iter().any(|(there, _)| *there == place);
             mean(one.0.iter().filter(|(place, _)| known(*place)).map(|(_, value)| *value))
@@ -42,20 +42,20 @@ impl FromIterator<(usize, f64)> for ByClient {
 }
 
 /// The clients' scores, each the mean over the client's tasks. Tasks without data have a score of NaN and are ignored.
-pub fn scores(clients: &[Evaluated<'_>]) -> ByClient {
+pub(crate) fn scores(clients: &[Evaluated<'_>]) -> ByClient {
     let of = |tasks: &[Evaluation]| mean(tasks.iter().map(|e| e.score).filter(|score| score.is_finite()));
     clients.iter().filter_map(|(place, tasks)| Some((*place, of(tasks)?))).collect()
 }
 
 /// The scores of one task, for the clients that have it.
-pub fn scores_of(task: &str, clients: &[Evaluated<'_>]) -> ByClient {
+pub(crate) fn scores_of(task: &str, clients: &[Evaluated<'_>]) -> ByClient {
     let all = clients.iter().flat_map(|(place, tasks)| tasks.iter().map(|evaluation| (*place, evaluation)));
     all.filter(|(_, evaluation)| evaluation.task == task).map(|(place, e)| (place, e.score)).collect()
 }
 
 /// One of the server's numbers of a round: a mean over clients.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Number {
+pub(crate) struct Number {
     /// The tag, such as `Score/global_test` or `RMSE/local_test`. In a run of several tasks it ends with the task's
     /// name, except for the score over all tasks.
     pub tag: String,
@@ -67,7 +67,7 @@ pub struct Number {
 
 impl Number {
     /// The mean over the clients with a defined value; NaN if there are none.
-    pub fn value(&self) -> f64 {
+    pub(crate) fn value(&self) -> f64 {
         self.by_client.mean().unwrap_or(f64::NAN)
     }
 }
@@ -75,7 +75,7 @@ impl Number {
 /// Computes the server's numbers from evaluations under one tag (`place`), in a run of several tasks or of one. Metrics
 /// have the units of their tasks, so each of several tasks has its own means. Scores have no units, so there is also
 /// one mean over all tasks.
-pub fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
+pub(crate) fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
     let mut all: Vec<Number> = Vec::new();
     let mut add = |name: &str, task: &str, goal: Goal, value: (usize, f64)| {
         let tag = if several { format!("{name}/{place}_{task}") } else { format!("{name}/{place}") };
@@ -98,7 +98,7 @@ pub fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Num
 }
 
 /// The mean of the values; `None` if there are none.
-pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.into_iter().fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
 }

@@ -24,7 +24,7 @@ use crate::federation::services::CallScope;
 
 /// The recipe for all models of a run.
 #[derive(Debug)]
-pub struct ModelFactory {
+pub(crate) struct ModelFactory {
     /// The model's component.
     pub component: Component,
     /// The model's table in the experiment file.
@@ -35,7 +35,7 @@ pub struct ModelFactory {
 
 /// The memory limit for the models of idle clients, and the folder for those that do not fit.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     folder: PathBuf,
     limit: Option<ByteSize>,
     taken: Mutex<u64>,
@@ -46,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// If files of an interrupted run cannot be removed from the folder.
-    pub fn new(folder: PathBuf, limit: Option<ByteSize>) -> Result<Self, CliError> {
+    pub(crate) fn new(folder: PathBuf, limit: Option<ByteSize>) -> Result<Self, CliError> {
         match std::fs::remove_dir_all(&folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(CliError::io(&folder, "remove what an earlier run left", &e))
@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// Creates an empty store without a limit or a folder.
-    pub fn in_memory() -> Self {
+    pub(crate) fn in_memory() -> Self {
         Self { folder: PathBuf::new(), limit: None, taken: Mutex::new(0) }
     }
 
@@ -84,7 +84,7 @@ impl Store {
 
 /// A message that is stored for later, in memory if it fits and otherwise on disk. It can be replaced.
 #[derive(Debug)]
-pub struct SpillableMessage {
+pub(crate) struct SpillableMessage {
     store: Arc<Store>,
     /// The files of parameters and of extra tensors.
     files: [PathBuf; 2],
@@ -107,7 +107,7 @@ enum Location {
 
 impl SpillableMessage {
     /// Creates an empty slot for a message, which is stored under this name.
-    pub fn new(store: Arc<Store>, name: &str) -> Self {
+    pub(crate) fn new(store: Arc<Store>, name: &str) -> Self {
         // A folder of its own, since the files in the store's folder are named after clients.
         let files = ["model", "extra"].map(|part| store.folder.join(name).join(format!("{part}.safetensors")));
         Self { store, files, at: Location::Nowhere }
@@ -117,7 +117,7 @@ impl SpillableMessage {
     ///
     /// # Errors
     /// If the previous message could not be written.
-    pub fn put(&mut self, message: Message) -> Result<(), CliError> {
+    pub(crate) fn put(&mut self, message: Message) -> Result<(), CliError> {
         self.arrive()?;
         if let Location::Here(_, bytes) = std::mem::replace(&mut self.at, Location::Shared(message)) {
             self.store.give_back(bytes);
@@ -126,7 +126,7 @@ impl SpillableMessage {
     }
 
     /// Removes the message.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         // The message is no longer needed, so a failed write does not matter.
         let _ = self.arrive();
         match std::mem::replace(&mut self.at, Location::Nowhere) {
@@ -137,7 +137,7 @@ impl SpillableMessage {
     }
 
     /// Stores the message, which others no longer hold: in memory if it fits, otherwise on disk.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.at = match std::mem::replace(&mut self.at, Location::Nowhere) {
             Location::Shared(message) => {
                 let bytes = message.bytes() as u64;
@@ -169,7 +169,7 @@ impl SpillableMessage {
     ///
     /// # Errors
     /// If the message could not be written, or cannot be read back.
-    pub fn get(&mut self) -> Result<Option<Message>, CliError> {
+    pub(crate) fn get(&mut self) -> Result<Option<Message>, CliError> {
         self.arrive()?;
         match &self.at {
             Location::Nowhere | Location::Leaving(_) => Ok(None),
@@ -197,7 +197,7 @@ impl Drop for SpillableMessage {
 }
 
 /// A client's model, wherever it is stored.
-pub struct ModelHandle {
+pub(crate) struct ModelHandle {
     recipe: Arc<ModelFactory>,
     store: Arc<Store>,
     held: Vec<String>,
@@ -213,14 +213,14 @@ pub struct ModelHandle {
 
 impl ModelHandle {
     /// Creates a handle for a client that holds these tasks. The model is made when needed.
-    pub fn new(recipe: Arc<ModelFactory>, store: Arc<Store>, client: &str, held: Vec<String>) -> Self {
+    pub(crate) fn new(recipe: Arc<ModelFactory>, store: Arc<Store>, client: &str, held: Vec<String>) -> Self {
         let file = store.folder.join(format!("{client}.safetensors"));
         Self { recipe, store, held, file, model: None, changed: false, on_disk: None, place: None }
     }
 
     /// Sets a model that has already been made.
     #[must_use]
-    pub fn with(self, model: Box<dyn Model>) -> Self {
+    pub(crate) fn with(self, model: Box<dyn Model>) -> Self {
         Self { model: Some(model), changed: true, ..self }
     }
 
@@ -228,7 +228,7 @@ impl ModelHandle {
     ///
     /// # Errors
     /// If the model cannot be made or read back.
-    pub fn get(&mut self, ctx: &Context<'_>) -> Result<&mut dyn Model> {
+    pub(crate) fn get(&mut self, ctx: &Context<'_>) -> Result<&mut dyn Model> {
         if self.model.is_none() {
             let ModelFactory { component, config, plan } = &*self.recipe;
             let mut model = component.new_model(config, &plan.holding(self.held.clone()), ctx)?;
@@ -245,7 +245,7 @@ impl ModelHandle {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub fn get_mut(&mut self, ctx: &Context<'_>) -> Result<&mut dyn Model> {
+    pub(crate) fn get_mut(&mut self, ctx: &Context<'_>) -> Result<&mut dyn Model> {
         self.get(ctx)?;
         self.changed = true;
         if self.on_disk.take().is_some() {
@@ -259,7 +259,7 @@ impl ModelHandle {
     ///
     /// # Errors
     /// As [`get`](Self::get), if `part` fails, or if the model's state cannot be read or restored.
-    pub fn aside<T>(
+    pub(crate) fn aside<T>(
         &mut self,
         scope: &CallScope<'_>,
         part: impl FnOnce(&mut dyn Model, &Context<'_>) -> Result<T>,
@@ -283,7 +283,7 @@ impl ModelHandle {
     ///
     /// # Errors
     /// If the model cannot return its state, or the state cannot be written. The model is then kept.
-    pub fn release(&mut self, scope: &CallScope<'_>) -> Result<()> {
+    pub(crate) fn release(&mut self, scope: &CallScope<'_>) -> Result<()> {
         if self.changed && self.place.is_none() && self.store.limit.is_some() {
             let state = self.get(&scope.context())?.state(&scope.context())?;
             self.keep(state)?;
@@ -299,7 +299,7 @@ impl ModelHandle {
     ///
     /// # Errors
     /// If the model cannot return its state, or the state cannot be read back.
-    pub fn state(&mut self, ctx: &Context<'_>) -> Result<Option<State>> {
+    pub(crate) fn state(&mut self, ctx: &Context<'_>) -> Result<Option<State>> {
         if self.changed {
             return self.get(ctx)?.state(ctx).map(Some);
         }
@@ -313,7 +313,7 @@ impl ModelHandle {
     ///
     /// # Errors
     /// If the state does not fit the model, or cannot be written.
-    pub fn restore(&mut self, state: State, scope: &CallScope<'_>) -> Result<()> {
+    pub(crate) fn restore(&mut self, state: State, scope: &CallScope<'_>) -> Result<()> {
         let ctx = scope.context();
         if self.store.limit.is_some() && self.place.is_none() {
             self.changed = true;
@@ -327,7 +327,7 @@ impl ModelHandle {
     }
 
     /// Releases everything: the client is not called again.
-    pub fn retire(&mut self, scope: &CallScope<'_>) {
+    pub(crate) fn retire(&mut self, scope: &CallScope<'_>) {
         self.evict(scope);
         self.changed = false;
         if self.on_disk.take().is_some() {

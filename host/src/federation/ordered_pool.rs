@@ -12,7 +12,7 @@ const WAITING: usize = 1 << 30;
 
 /// How many items may be started but not taken, if each result has this many bytes. Small results are limited by number
 /// only, so that a slow item leaves no worker idle. Large results are limited by memory.
-pub fn ahead(workers: usize, bytes: usize) -> usize {
+pub(crate) fn ahead(workers: usize, bytes: usize) -> usize {
     (WAITING / bytes.max(1)).clamp(workers, AHEAD.saturating_mul(workers).max(workers))
 }
 
@@ -32,7 +32,7 @@ struct Queue<'a, T> {
 ///
 /// # Panics
 /// If `work` panics.
-pub fn in_order<T: Send, R: Send, E>(
+pub(crate) fn in_order<T: Send, R: Send, E>(
     (workers, ahead): (usize, usize),
     items: &mut [T],
     work: impl Fn(usize, &mut T) -> R + Sync,

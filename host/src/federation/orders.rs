@@ -12,7 +12,7 @@ use plugin_api::Message;
 
 /// The orders of one round. The server's filters are one instance for all clients. They get messages in the order of
 /// clients, whichever worker asks first, so results do not depend on the number of workers.
-pub struct Orders<'f> {
+pub(crate) struct Orders<'f> {
     round: u64,
     epochs: u64,
     global: &'f Message,
@@ -25,7 +25,7 @@ pub struct Orders<'f> {
 
 impl<'f> Orders<'f> {
     /// Creates the orders to train this many epochs on the global model, which passes `filters` first.
-    pub fn new(
+    pub(crate) fn new(
         round: u64,
         epochs: u64,
         global: &'f Message,
@@ -45,13 +45,13 @@ impl<'f> Orders<'f> {
 
     /// Starts after this many orders that were already made.
     #[must_use]
-    pub fn after(self, made: usize) -> Self {
+    pub(crate) fn after(self, made: usize) -> Self {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).0 = made;
         self
     }
 
     /// The number of orders made, earlier ones included.
-    pub fn made(&self) -> usize {
+    pub(crate) fn made(&self) -> usize {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -62,7 +62,7 @@ impl<'f> Orders<'f> {
     ///
     /// # Errors
     /// If a filter fails. The round cannot continue then.
-    pub fn order(
+    pub(crate) fn order(
         &self,
         place: usize,
         (index, name): (usize, &str),

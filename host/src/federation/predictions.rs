@@ -23,7 +23,7 @@ use crate::error::CliError;
 
 /// A model's predictions for a task at a client.
 #[derive(Clone, Debug)]
-pub struct Predicted {
+pub(crate) struct Predicted {
     /// The task's name.
     pub task: String,
     /// The training rows.
@@ -36,7 +36,7 @@ pub struct Predicted {
 
 /// The origin and the measured value of each row. Columns are shared with the dataset's table, not copied.
 #[derive(Clone, Debug)]
-pub struct Rows {
+pub(crate) struct Rows {
     /// The origin of each row, if the dataset gives it.
     origin: Option<Column>,
     /// The measured values.
@@ -48,7 +48,7 @@ impl Rows {
     ///
     /// # Errors
     /// If the table has no such column.
-    pub fn of(table: &Table, target: &str) -> plugin_api::Result<Self> {
+    pub(crate) fn of(table: &Table, target: &str) -> plugin_api::Result<Self> {
         let measured = table.column(target).cloned();
         let lacks = || plugin_api::Error::data(format!("there is no column `{target}`"));
         Ok(Self { origin: table.column(ORIGIN).cloned(), measured: measured.ok_or_else(lacks)? })
@@ -68,7 +68,7 @@ impl Rows {
 ///
 /// # Errors
 /// Never in practice, since the columns already formed a table.
-pub fn restored(table: &Table, scale: Option<&Scale>) -> plugin_api::Result<Table> {
+pub(crate) fn restored(table: &Table, scale: Option<&Scale>) -> plugin_api::Result<Table> {
     let Some(scale) = scale else { return Ok(table.clone()) };
     let restored = |column: &Column, restore: &dyn Fn(f64) -> f64| {
         let numbers = column.numbers().into_iter().map(restore);
@@ -89,7 +89,7 @@ pub fn restored(table: &Table, scale: Option<&Scale>) -> plugin_api::Result<Tabl
 }
 
 /// The value of a column in a row as text; empty if there is none.
-pub fn cell(column: &Column, row: usize) -> String {
+pub(crate) fn cell(column: &Column, row: usize) -> String {
     match column {
         Column::Text(column) => column.get(row).to_owned(),
         Column::Nullable(column) if !column.is_present(row) => String::new(),
@@ -103,7 +103,7 @@ pub fn cell(column: &Column, row: usize) -> String {
 }
 
 /// Collects the file's contents. The file is written at the end, since its header depends on all clients' predictions.
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     path: PathBuf,
     scales: &'a BTreeMap<String, Scale>,
     /// The tasks of each client, with the predictions of its own and of the global model.
@@ -112,12 +112,12 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Creates a writer without rows. `scales` are those of the tasks with standardised targets.
-    pub fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Self {
+    pub(crate) fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Self {
         Self { path: run_dir.path().join(names::PREDICTIONS), scales, clients: Vec::new() }
     }
 
     /// Adds the rows of the next client, with the predictions of both models.
-    pub fn add(&mut self, client: &str, own: Vec<Predicted>, global: Vec<Predicted>) {
+    pub(crate) fn add(&mut self, client: &str, own: Vec<Predicted>, global: Vec<Predicted>) {
         let tasks = own.into_iter().zip(global).map(|(own, global)| (own, global.values)).collect();
         self.clients.push((client.to_owned(), tasks));
     }
@@ -126,7 +126,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn finish(self) -> Result<(), CliError> {
+    pub(crate) fn finish(self) -> Result<(), CliError> {
         let part = partial(&self.path);
         let written = self.write(&part).and_then(|()| std::fs::rename(&part, &self.path));
         written.map_err(|e| {

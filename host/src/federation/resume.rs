@@ -19,7 +19,7 @@ use crate::federation::trace::Trace;
 
 /// The host's part of a checkpoint, without the components' states.
 #[derive(Serialize, Deserialize)]
-pub struct CheckpointIndex {
+pub(crate) struct CheckpointIndex {
     /// The number of finished rounds.
     pub done: u64,
     /// The lengths of the metrics files at the end of the last finished round.
@@ -54,12 +54,12 @@ struct ClientEntry {
 
 impl CheckpointIndex {
     /// The least number of rounds of a run resumed from here: the finished ones, and one that was interrupted.
-    pub fn least_rounds(&self) -> u64 {
+    pub(crate) fn least_rounds(&self) -> u64 {
         self.done + u64::from(self.clients.iter().any(|client| client.progress.is_some()))
     }
 
     /// The number of epochs that clients have finished in the interrupted round.
-    pub fn epochs(&self) -> u64 {
+    pub(crate) fn epochs(&self) -> u64 {
         self.clients.iter().filter_map(|client| Some(client.progress.as_ref()?.epochs)).sum()
     }
 }
@@ -69,7 +69,7 @@ impl Federation<'_> {
     ///
     /// # Errors
     /// If a component cannot return its state, or a file cannot be written.
-    pub fn save(&mut self) -> Result<(), CliError> {
+    pub(crate) fn save(&mut self) -> Result<(), CliError> {
         let told = |fault: ComponentError| CliError::run(fault.report("checkpoint"));
         let mut writer = Writer::new(self.run_dir.path())?;
         let scope = CallScope::new(self.services, "server", None, None);
@@ -139,7 +139,7 @@ impl Federation<'_> {
     ///
     /// # Errors
     /// If the checkpoint does not fit the experiment, or cannot be read.
-    pub fn restore(&mut self, reader: &Reader, kept: CheckpointIndex) -> Result<(), CliError> {
+    pub(crate) fn restore(&mut self, reader: &Reader, kept: CheckpointIndex) -> Result<(), CliError> {
         let told = |fault: ComponentError| CliError::run(fault.report("resuming from the checkpoint"));
         let scope = CallScope::new(self.services, "server", None, None);
         let ctx = scope.context();

@@ -29,11 +29,11 @@ use crate::plugins::validate::{self, Layout};
 use crate::terminal::signals::Pause;
 
 /// The outcomes of a round's clients, each with the client's index, in order.
-pub type Outcomes = Vec<(usize, Outcome)>;
+pub(crate) type Outcomes = Vec<(usize, Outcome)>;
 
 /// The clients that evaluate every round's global model.
 #[derive(Debug, Default)]
-pub struct Evaluators {
+pub(crate) struct Evaluators {
     /// Their indices, sorted.
     pub(super) places: Vec<usize>,
     /// Evaluators that have failed. Only the first failure of each is reported.
@@ -44,13 +44,13 @@ pub struct Evaluators {
 
 impl Evaluators {
     /// Creates the set from client indices, which must be sorted.
-    pub fn new(places: Vec<usize>) -> Self {
+    pub(crate) fn new(places: Vec<usize>) -> Self {
         Self { places, ..Self::default() }
     }
 }
 
 /// The state of a federation between two rounds.
-pub struct Federation<'a> {
+pub(crate) struct Federation<'a> {
     /// The clients, in the order of aggregation.
     pub clients: Vec<Box<dyn Client>>,
     /// The aggregator and its plugin's name.
@@ -104,7 +104,7 @@ impl Federation<'_> {
     ///
     /// # Errors
     /// If a component fails, a file cannot be written, or the run is asked to stop.
-    pub fn run(&mut self) -> Result<(), CliError> {
+    pub(crate) fn run(&mut self) -> Result<(), CliError> {
         self.note_terms();
         let mut checkpointed = Instant::now();
         while !self.is_over() {
@@ -153,7 +153,7 @@ impl Federation<'_> {
     ///
     /// # Errors
     /// If a stop was requested, or the checkpoint cannot be written.
-    pub fn stop_if_asked(&mut self) -> Result<(), CliError> {
+    pub(crate) fn stop_if_asked(&mut self) -> Result<(), CliError> {
         if !self.pause.is_stop() {
             return Ok(());
         }
@@ -316,7 +316,7 @@ impl Federation<'_> {
     ///
     /// # Errors
     /// If a component cannot return its state, or the journal cannot be written.
-    pub fn open(&mut self, round: u64, chosen: &[usize], place: &str) -> Result<(), CliError> {
+    pub(crate) fn open(&mut self, round: u64, chosen: &[usize], place: &str) -> Result<(), CliError> {
         let names: Vec<String> = chosen.iter().map(|&place| self.clients[place].name().to_owned()).collect();
         self.services.journal.begin(round, &names)?;
         let (plugin, aggregator) = &mut self.aggregator;
@@ -332,7 +332,7 @@ impl Federation<'_> {
     }
 
     /// Ends what [`Self::open`] started. Later checkpoints hold the components' current states.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.opening = None;
         self.clients.iter_mut().for_each(|client| client.close());
     }
@@ -343,7 +343,7 @@ impl Federation<'_> {
     ///
     /// # Errors
     /// If a component fails to evaluate, or metrics cannot be written.
-    pub fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<Option<CliError>, CliError> {
+    pub(crate) fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<Option<CliError>, CliError> {
         let services = self.services;
         let orders = Orders::new(self.done, self.plan.local_epochs, &self.global, &mut self.server[1], services);
         let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
@@ -405,7 +405,7 @@ impl Federation<'_> {
 ///
 /// # Errors
 /// If the run ends.
-pub fn handle_client_failure(
+pub(crate) fn handle_client_failure(
     fault: &ComponentError,
     place: &str,
     policy: OnClientFailure,
@@ -425,3 +425,6 @@ pub fn handle_client_failure(
         CliError::run(report)
     })
 }
+
+#[cfg(test)]
+mod tests;

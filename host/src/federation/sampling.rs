@@ -20,7 +20,7 @@ const FILE: &str = "draws.jsonl";
 
 /// Draws the clients of a round without replacement and returns their indices, sorted. `fraction` is the share of
 /// clients, and at least `at_least` of them are drawn. The draw depends only on the experiment's seed and the round.
-pub fn select(clients: usize, fraction: f64, at_least: usize, seed: Seed, round: u64) -> Vec<usize> {
+pub(crate) fn select(clients: usize, fraction: f64, at_least: usize, seed: Seed, round: u64) -> Vec<usize> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
     let share = (fraction * clients as f64).round() as usize;
     let count = share.max(at_least).clamp(1, clients.max(1)).min(clients);
@@ -38,7 +38,7 @@ pub fn select(clients: usize, fraction: f64, at_least: usize, seed: Seed, round:
 
 /// A low estimate of the number of clients in a Poisson draw: three standard deviations below the mean, but at least
 /// one.
-pub fn few(clients: usize, probability: f64) -> usize {
+pub(crate) fn few(clients: usize, probability: f64) -> usize {
     let mean = clients as f64 * probability;
     let low = mean - 3.0 * (mean * (1.0 - probability)).sqrt();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
@@ -47,13 +47,13 @@ pub fn few(clients: usize, probability: f64) -> usize {
 }
 
 /// The indices of the clients that evaluate every round's global model, sorted.
-pub fn evaluators(clients: usize, plan: &Federation, seed: Seed) -> Vec<usize> {
+pub(crate) fn evaluators(clients: usize, plan: &Federation, seed: Seed) -> Vec<usize> {
     if plan.reports() { select(clients, plan.evaluation_fraction, 1, seed.of("evaluation"), 0) } else { Vec::new() }
 }
 
 /// The draws of a run.
 #[derive(Debug)]
-pub struct Draws {
+pub(crate) struct Draws {
     path: PathBuf,
     known: BTreeMap<u64, Vec<usize>>,
 }
@@ -70,7 +70,7 @@ impl Draws {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn of(run: &Path) -> Result<Self, CliError> {
+    pub(crate) fn of(run: &Path) -> Result<Self, CliError> {
         let path = run.join(names::CHECKPOINT).join(FILE);
         let failed = |e| CliError::io(&path, "read the draws of clients", &e);
         let text = match std::fs::read_to_string(&path) {
@@ -98,7 +98,13 @@ impl Draws {
     ///
     /// # Errors
     /// If the operating system provides no randomness, or a draw cannot be written.
-    pub fn round(&mut self, round: u64, clients: usize, plan: &Federation, seed: Seed) -> Result<Vec<usize>, CliError> {
+    pub(crate) fn round(
+        &mut self,
+        round: u64,
+        clients: usize,
+        plan: &Federation,
+        seed: Seed,
+    ) -> Result<Vec<usize>, CliError> {
         let Sampling::Poisson(probability) = plan.sampling() else {
             return Ok(select(clients, plan.fraction, plan.min_clients, seed, round));
         };

@@ -15,7 +15,7 @@ use crate::federation::usage::{Spent, Traffic};
 /// The results of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The run's name.
     pub name: String,
     /// The number of rounds.
@@ -48,7 +48,7 @@ pub struct Summary {
 
 /// The time spent in rounds, in seconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Time {
+pub(crate) struct Time {
     /// The total duration of the rounds.
     pub rounds: f64,
     /// The time in which models trained and evaluated, added up over all clients. If it is less than the rounds'
@@ -61,7 +61,7 @@ pub struct Time {
 
 /// A global model and its score.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ScoredModel {
+pub(crate) struct ScoredModel {
     /// The number of rounds after which the model was made.
     pub rounds: u64,
     /// The mean of the clients' scores. For the best model of a task, the mean over the clients that have the task.
@@ -79,7 +79,7 @@ impl Summary {
     ///
     /// # Errors
     /// If there is no summary, or it cannot be read.
-    pub fn read(run: &Path) -> Result<Self, CliError> {
+    pub(crate) fn read(run: &Path) -> Result<Self, CliError> {
         let path = run.join(names::SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(|error| {
             let report = Diagnostic::new(format!("{}: no run that is done", run.display())).cause(error);

@@ -10,7 +10,7 @@ use crate::federation::usage::Spent;
 
 /// Time and memory used by a run so far.
 #[derive(Clone, Debug)]
-pub struct Totals {
+pub(crate) struct Totals {
     begun: Instant,
     round: Option<Instant>,
     before: TotalsEntry,
@@ -19,7 +19,7 @@ pub struct Totals {
 
 /// The totals in a checkpoint.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct TotalsEntry {
+pub(crate) struct TotalsEntry {
     seconds: f64,
     rounds: f64,
     models: Spent,
@@ -28,37 +28,37 @@ pub struct TotalsEntry {
 
 impl Totals {
     /// Starts the totals of a process that started at `begun`, with this many clients at a time.
-    pub fn new(begun: Instant, workers: usize) -> Self {
+    pub(crate) fn new(begun: Instant, workers: usize) -> Self {
         let time = Time { workers, ..Time::default() };
         Self { begun, round: None, before: TotalsEntry::default(), time }
     }
 
     /// Adds the totals of earlier processes.
-    pub fn resume(&mut self, before: TotalsEntry) {
+    pub(crate) fn resume(&mut self, before: TotalsEntry) {
         self.before = before;
         (self.time.rounds, self.time.models) = (before.rounds, before.models);
     }
 
     /// Starts the clock of a round.
-    pub fn round_begins(&mut self) {
+    pub(crate) fn round_begins(&mut self) {
         self.round = Some(Instant::now());
     }
 
     /// Stops the clock of a round. Returns the round's duration in this process, in seconds.
-    pub fn round_ends(&mut self) -> f64 {
+    pub(crate) fn round_ends(&mut self) -> f64 {
         let seconds = self.round.take().map_or(0.0, |round| round.elapsed().as_secs_f64());
         self.time.rounds += seconds;
         seconds
     }
 
     /// Adds time in which a model trained and evaluated.
-    pub fn computed(&mut self, spent: Spent) {
+    pub(crate) fn computed(&mut self, spent: Spent) {
         self.time.models.training += spent.training;
         self.time.models.evaluation += spent.evaluation;
     }
 
     /// Returns the totals for a checkpoint.
-    pub fn keep(&self) -> TotalsEntry {
+    pub(crate) fn keep(&self) -> TotalsEntry {
         let round = self.round.map_or(0.0, |round| round.elapsed().as_secs_f64());
         TotalsEntry {
             seconds: self.seconds(),
@@ -69,17 +69,17 @@ impl Totals {
     }
 
     /// The run's duration in seconds.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.before.seconds + self.begun.elapsed().as_secs_f64()
     }
 
     /// The time spent in rounds.
-    pub fn time(&self) -> Time {
+    pub(crate) fn time(&self) -> Time {
         self.time
     }
 
     /// The largest peak memory of the run's processes in bytes, if the system reports it.
-    pub fn peak_memory(&self) -> Option<u64> {
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
         self.before.peak_memory.max(peak_memory())
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Seconds in which a model trained and evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spent {
+pub(crate) struct Spent {
     /// In [`plugin_api::Model::train`].
     pub training: f64,
     /// In [`plugin_api::Model::evaluate`].
@@ -13,7 +13,7 @@ pub struct Spent {
 
 /// Bytes of tensors sent between server and clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// From the server.
     pub received: u64,
     /// To the server.

@@ -7,7 +7,7 @@ const DEPTH: usize = 6;
 
 /// A key of a table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Key {
+pub(crate) struct Key {
     /// The name, dotted for keys of nested tables.
     pub name: String,
     /// The type with its bounds: `whole number from 1`, `text or list of text`.
@@ -23,7 +23,7 @@ pub struct Key {
 }
 
 /// The keys that a schema describes, in its order; keys of a nested table follow the key of that table.
-pub fn keys(schema: &Value) -> Vec<Key> {
+pub(crate) fn keys(schema: &Value) -> Vec<Key> {
     let mut keys = Vec::new();
     Reader { root: schema }.table(schema, "", DEPTH, &mut keys);
     keys

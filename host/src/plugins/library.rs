@@ -11,7 +11,7 @@ use crate::error::Diagnostic;
 
 /// An open library.
 #[derive(Clone, Debug)]
-pub struct Library {
+pub(crate) struct Library {
     /// The path of the file.
     pub path: PathBuf,
     /// The plugin that it contains.
@@ -51,7 +51,7 @@ impl Library {
 
     /// A sentence for each dependency that is loaded from another file than the one the plugin was linked with, naming
     /// both files.
-    pub fn strange(&self) -> Vec<String> {
+    pub(crate) fn strange(&self) -> Vec<String> {
         strange(&self.path)
     }
 }

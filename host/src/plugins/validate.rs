@@ -19,7 +19,7 @@ const MOST: u64 = 1 << 53;
 ///
 /// # Errors
 /// If they differ from the description.
-pub fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>> {
+pub(crate) fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>> {
     let described = client.tasks.iter().map(|task| (task.name.as_str(), task.train, task.test));
     let came = tasks.iter().map(|task| (task.spec.name.as_str(), task.train.rows(), task.test.rows()));
     if described.clone().eq(came.clone()) {
@@ -38,7 +38,7 @@ pub fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>> {
 ///
 /// # Errors
 /// If the evaluations do not match the tasks, or a metric appears twice.
-pub fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluation>> {
+pub(crate) fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluation>> {
     let tasks: Vec<_> = tasks.iter().map(|task| &task.spec.name).collect();
     if !found.iter().map(|evaluation| &evaluation.task).eq(tasks.iter().copied()) {
         return Err(Error::other(format!("`evaluate` did not answer for each of the tasks {tasks:?} once")));
@@ -56,7 +56,7 @@ pub fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluat
 ///
 /// # Errors
 /// If there are no columns, the number of rows differs, or a column cannot be written as text.
-pub fn predictions(task: &str, rows: &Table, found: Table) -> Result<Table> {
+pub(crate) fn predictions(task: &str, rows: &Table, found: Table) -> Result<Table> {
     let wrong = |what: String| Err(Error::other(format!("task `{task}`: {what}")));
     if found.columns().len() == 0 {
         return wrong("`predict` gives no column".to_owned());
@@ -71,7 +71,7 @@ pub fn predictions(task: &str, rows: &Table, found: Table) -> Result<Table> {
 }
 
 /// Whether a column can be written as text.
-pub fn is_written(column: &Column) -> bool {
+pub(crate) fn is_written(column: &Column) -> bool {
     match column {
         Column::Nullable(column) => is_written(column.values()),
         Column::Bytes(_) | Column::List(_) => false,
@@ -83,7 +83,7 @@ pub fn is_written(column: &Column) -> bool {
 ///
 /// # Errors
 /// If the sum is impossibly large, or there are steps without examples.
-pub fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
+pub(crate) fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
     if more.steps > 0 && more.examples == 0 {
         return Err(Error::other(format!("`train` says that it took {} steps on no example", more.steps)));
     }
@@ -101,7 +101,7 @@ pub fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
 ///
 /// # Errors
 /// If the message was not empty before the filter and is empty now.
-pub fn filtered(was_empty: bool, message: Message) -> Result<Message> {
+pub(crate) fn filtered(was_empty: bool, message: Message) -> Result<Message> {
     if !was_empty && is_empty(&message) {
         let error = Error::other("nothing is left of the message");
         return Err(error.help("a filter that means to stop a message returns an error that says why"));
@@ -110,18 +110,18 @@ pub fn filtered(was_empty: bool, message: Message) -> Result<Message> {
 }
 
 /// Whether a message has no content.
-pub fn is_empty(message: &Message) -> bool {
+pub(crate) fn is_empty(message: &Message) -> bool {
     message.params.is_empty() && message.extra.is_empty() && message.values.is_empty()
 }
 
 /// Data types and shapes of the model's parameters, by name. Updates and global models must match it in all rounds,
 /// even if a global model lacks the parameters that clients keep private.
 #[derive(Clone, Debug, Default)]
-pub struct Layout(BTreeMap<String, (DType, Vec<usize>)>);
+pub(crate) struct Layout(BTreeMap<String, (DType, Vec<usize>)>);
 
 impl Layout {
     /// The layout of a complete model.
-    pub fn of(params: &Params) -> Self {
+    pub(crate) fn of(params: &Params) -> Self {
         Self(params.iter().map(|(name, tensor)| (name.to_owned(), (tensor.dtype(), tensor.shape().to_vec()))).collect())
     }
 
@@ -147,7 +147,7 @@ fn fits(name: &str, tensor: &Tensor, (dtype, shape): (DType, &[usize]), any_type
 /// # Errors
 /// If it has no parameters, a parameter that the model lacks or has with another shape or type, another tensor that
 /// does not match the global model, or a value that is not finite.
-pub fn update(layout: &Layout, global: &Message, message: &Message, encoded: bool) -> Result<()> {
+pub(crate) fn update(layout: &Layout, global: &Message, message: &Message, encoded: bool) -> Result<()> {
     if message.params.is_empty() {
         return Err(Error::other("it has no parameter"));
     }
@@ -175,7 +175,7 @@ pub fn update(layout: &Layout, global: &Message, message: &Message, encoded: boo
 /// # Errors
 /// If it has no parameters, a parameter that the model lacks or has with another shape or type, or a value that is not
 /// finite.
-pub fn aggregated(layout: &Layout, next: Message) -> Result<Message> {
+pub(crate) fn aggregated(layout: &Layout, next: Message) -> Result<Message> {
     if next.params.is_empty() && !layout.0.is_empty() {
         return Err(Error::other("`finish` gives a global model without parameters"));
     }
@@ -195,12 +195,12 @@ fn threads() -> usize {
 }
 
 /// A line for display, truncated if it is too long.
-pub fn line(line: &str) -> Cow<'_, str> {
+pub(crate) fn line(line: &str) -> Cow<'_, str> {
     cut(line, LONGEST_LINE, |rest| format!("… (cut, {rest} bytes more)"))
 }
 
 /// A tag for writing: not empty, not too long, and without control characters.
-pub fn tag(tag: &str) -> Cow<'_, str> {
+pub(crate) fn tag(tag: &str) -> Cow<'_, str> {
     if tag.is_empty() {
         return "untagged".into();
     }

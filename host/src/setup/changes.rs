@@ -30,7 +30,7 @@ const NAMED: usize = 10;
 ///
 /// # Errors
 /// If the results would differ from those of an uninterrupted run; lists all differences.
-pub fn check(experiment: &str, then: &Value, setup: &Setup, now: &Value) -> Result<(), CliError> {
+pub(crate) fn check(experiment: &str, then: &Value, setup: &Setup, now: &Value) -> Result<(), CliError> {
     let before = Document::parse("experiment.toml".to_owned(), experiment)?;
     let after = Document::parse("experiment.toml".to_owned(), &setup.experiment.resolved())?;
     let mut found = keys(before.value(), after.value(), setup.model.component.profile(), &setup.model.choice.config);

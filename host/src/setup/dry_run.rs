@@ -45,7 +45,7 @@ const ROWS: usize = 2;
 ///
 /// # Errors
 /// All errors, with their positions in the file.
-pub fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeSet<String>, CliError> {
+pub(crate) fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeSet<String>, CliError> {
     let mut faults = Faults::default();
     let parts = Parts::new(setup, services, &mut faults);
     let (mut played, mut withheld) = Stage { setup, parts: &parts, most: MOST }.play(services);

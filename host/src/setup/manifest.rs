@@ -13,7 +13,7 @@ use crate::setup::selection::LoadedPlugin;
 ///
 /// # Errors
 /// If a plugin's library cannot be read.
-pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
+pub(crate) fn manifest(setup: &Setup) -> Result<Value, CliError> {
     let used = [&setup.data, &setup.model, &setup.aggregation].into_iter();
     let plugins = used.chain(setup.filters.iter().map(|(_, used)| used)).map(plugin).collect::<Result<Vec<_>, _>>()?;
     let clients = setup.description.clients.iter().zip(&setup.placement.devices);
@@ -38,7 +38,7 @@ pub fn manifest(setup: &Setup) -> Result<Value, CliError> {
 }
 
 /// The arguments of this process.
-pub fn command_line() -> Vec<String> {
+pub(crate) fn command_line() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 

@@ -4,7 +4,7 @@ use crate::error::Diagnostic;
 
 /// The devices of a run's clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
+pub(crate) struct Placement {
     /// The device of each client.
     pub devices: Vec<String>,
     /// How many clients work at the same time.
@@ -18,7 +18,12 @@ impl Placement {
     ///
     /// # Errors
     /// If a device is not among those that the model found.
-    pub fn new(wanted: &[String], found: &[String], clients: usize, threads: usize) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn new(
+        wanted: &[String],
+        found: &[String],
+        clients: usize,
+        threads: usize,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let gpus: Vec<&String> = found.iter().filter(|device| *device != "cpu").collect();
         let mut list: Vec<&str> = Vec::new();
         let mut reports = Vec::new();

@@ -10,7 +10,7 @@ use crate::plugins::{Finder, Library};
 
 /// A plugin of the experiment with its open library.
 #[derive(Clone, Debug)]
-pub struct LoadedPlugin {
+pub(crate) struct LoadedPlugin {
     /// The plugin's entry in the experiment.
     pub choice: PluginRef,
     /// Its library.
@@ -21,7 +21,7 @@ pub struct LoadedPlugin {
 
 impl LoadedPlugin {
     /// The plugin's entry in a manifest.
-    pub fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         let profile = self.component.profile();
         serde_json::json!({
             "kind": profile.kind,
@@ -32,7 +32,7 @@ impl LoadedPlugin {
     }
 
     /// Adds the plugin and its table to an error.
-    pub fn fault(&self, error: plugin_api::Error) -> ComponentError {
+    pub(crate) fn fault(&self, error: plugin_api::Error) -> ComponentError {
         let who = format!("{} `{}`", self.component.profile().kind, self.choice.plugin);
         ComponentError::new(who, error).of_table(&self.choice.table)
     }
@@ -85,7 +85,7 @@ impl Found {
 ///
 /// # Errors
 /// All errors, with their positions in the file.
-pub fn find(
+pub(crate) fn find(
     experiment: &Experiment,
     finder: &Finder,
     kind: Kind,
@@ -106,6 +106,6 @@ pub fn find(
 }
 
 /// A plugin's error, located at the key of its table that the error names, or at the table.
-pub fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> Diagnostic {
+pub(crate) fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> Diagnostic {
     used.fault(error).placed("", &experiment.document)
 }

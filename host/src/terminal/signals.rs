@@ -22,7 +22,7 @@ const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Whether the run should stop.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     asked: Arc<AtomicBool>,
     /// Whether plugins should stop within a call.
     pub cancel: Arc<AtomicBool>,
@@ -36,7 +36,7 @@ impl Stop {
     ///
     /// # Errors
     /// If the system does not let us.
-    pub fn on_signals() -> Result<Self, CliError> {
+    pub(crate) fn on_signals() -> Result<Self, CliError> {
         let stop = Self::default();
         let failed = |e| CliError::run(Diagnostic::new("cannot watch for signals").cause(e));
         for signal in signals() {
@@ -68,12 +68,12 @@ impl Stop {
     }
 
     /// Whether a signal came.
-    pub fn asked(&self) -> bool {
+    pub(crate) fn asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }
 
     /// The rounds start: from now on there is something to save.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
     }
 }
@@ -104,7 +104,7 @@ const EPOCHS_PER_PAUSE: u64 = 10;
 /// When the clients of a round pause between epochs for a checkpoint: on a request to stop, and in a long round from time to
 /// time.
 #[derive(Debug)]
-pub struct Pause {
+pub(crate) struct Pause {
     stop: Stop,
     /// The time between pauses; none if there is no limit.
     every: Option<Duration>,
@@ -118,30 +118,30 @@ pub struct Pause {
 
 impl Pause {
     /// Pauses on `stop`, and every `every`, with `workers` clients at a time.
-    pub fn new(stop: Stop, every: Option<Duration>, workers: usize) -> Self {
+    pub(crate) fn new(stop: Stop, every: Option<Duration>, workers: usize) -> Self {
         let since = Mutex::new(Instant::now());
         let (longest, moved, due) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
         Self { stop, every, workers, since, longest, moved, due }
     }
 
     /// Never pauses.
-    pub fn never() -> Self {
+    pub(crate) fn never() -> Self {
         Self::new(Stop::default(), None, 1)
     }
 
     /// Whether a signal asked the run to stop.
-    pub fn is_stop(&self) -> bool {
+    pub(crate) fn is_stop(&self) -> bool {
         self.stop.asked()
     }
 
     /// A client has finished an epoch.
-    pub fn epoch_took(&self, time: Duration) {
+    pub(crate) fn epoch_took(&self, time: Duration) {
         self.longest.fetch_max(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.moved.store(true, Ordering::Relaxed);
     }
 
     /// Whether clients should pause; once true, until [`restart`](Self::restart).
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         if self.is_stop() || self.due.load(Ordering::Relaxed) {
             return true;
         }
@@ -156,7 +156,7 @@ impl Pause {
     }
 
     /// A round starts, or a checkpoint was written in it: the clock restarts.
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.moved.store(false, Ordering::Relaxed);
         self.due.store(false, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use crate::experiment::byte_size::ByteSize;
 const MOST_ROUNDS: u64 = 1_000_000_000;
 
 /// More threads than any machine has.
-pub const MOST_THREADS: u32 = 4096;
+pub(crate) const MOST_THREADS: u32 = 4096;
 
 /// The table `[federation]`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -197,10 +197,10 @@ pub struct EarlyStopping {
 }
 
 /// The tag of the global model's score among the server's metrics.
-pub const SCORE: &str = "Score/global_test";
+pub(crate) const SCORE: &str = "Score/global_test";
 
 /// The tag of the score of the clients' own models.
-pub const LOCAL_SCORE: &str = "Score/local_test";
+pub(crate) const LOCAL_SCORE: &str = "Score/local_test";
 
 fn score() -> String {
     SCORE.to_owned()

@@ -1,0 +1,277 @@
+//! The rounds over clients that are plain functions and an aggregator that adds up.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use plugin_api::{Context, Error, Evaluation, Params, Result as PluginResult, State, Tensor};
+
+use super::*;
+use crate::artefacts::journal::Journal;
+use crate::artefacts::run_dir::Existing;
+use crate::federation::client::{ClientState, EvaluationOutcome, Judgement, Order};
+use crate::federation::model_store::Store;
+use crate::federation::notes::Notes;
+use crate::federation::predictions::Predicted;
+use crate::federation::usage::{Spent, Traffic};
+use crate::terminal::console::Console;
+use crate::terminal::signals::Stop;
+
+/// Sends the global model with the parameter of its own name increased by 1.
+struct Adding {
+    name: String,
+    /// The parameters that it holds.
+    holds: Vec<String>,
+    /// The round in which it fails.
+    fails: Option<u64>,
+    /// Whether its filters take its own parameter out.
+    private: bool,
+}
+
+fn evaluation(params: &Params) -> Vec<Evaluation> {
+    let sum: f32 = params.iter().map(|(_, tensor)| tensor.elements::<f32>().unwrap()[0]).sum();
+    let score = f64::from(sum);
+    vec![Evaluation { task: "t".to_owned(), examples: 1, loss: -score, score, metrics: Vec::new() }]
+}
+
+impl Client for Adding {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&mut self, _: u64, _: &HostServices<'_>) {}
+
+    fn round(&mut self, order: &Order, _: &Pause, _: &HostServices<'_>) -> Result<Option<Outcome>, ComponentError> {
+        if self.fails == Some(order.round) {
+            return Err(ComponentError::new("model `adding`".to_owned(), Error::data("it failed")));
+        }
+        let mut params = Params::new();
+        for name in &self.holds {
+            let before = order.global.params.elements::<f32>(name, &[1]).map_or(0.0, |all| all[0]);
+            params.insert(name.clone(), Tensor::from_slice(&[1], &[before + 1.0]).unwrap());
+        }
+        let mut withheld = Vec::new();
+        if self.private {
+            params.retain(|name, _| name == "shared");
+            withheld = self.holds.iter().filter(|name| *name != "shared").cloned().collect();
+        }
+        let global = evaluation(&order.global.params);
+        let (traffic, spent) = (Traffic::default(), Spent::default());
+        let message = params.into();
+        Ok(Some(Outcome { message, withheld, steps: 1, examples: 1, global, local: Vec::new(), traffic, spent }))
+    }
+
+    fn close(&mut self) {}
+
+    fn evaluate(&mut self, order: &Order, _: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError> {
+        Ok(evaluation(&order.global.params))
+    }
+
+    fn evaluate_aside(&mut self, order: &Order, _: &HostServices<'_>) -> Result<EvaluationOutcome, ComponentError> {
+        let (traffic, spent) = (Traffic::default(), Spent::default());
+        Ok(EvaluationOutcome { global: evaluation(&order.global.params), traffic, spent })
+    }
+
+    fn predict(&mut self, _: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError> {
+        Ok(Vec::new())
+    }
+
+    fn answer(&mut self, question: &Message, _: u64, _: &HostServices<'_>) -> Result<Message, ComponentError> {
+        Ok(question.clone())
+    }
+
+    fn publish(&mut self, order: &Order, _: &HostServices<'_>) -> Result<Message, ComponentError> {
+        Ok(order.global.clone())
+    }
+
+    fn judge(&mut self, order: &Order, _: &HostServices<'_>) -> Result<Judgement, ComponentError> {
+        Ok(Judgement { evaluations: evaluation(&order.global.params), own: Vec::new() })
+    }
+
+    fn taken(&mut self, _: u64) {}
+
+    fn parameters(&mut self, _: &HostServices<'_>) -> Result<Params, ComponentError> {
+        Ok(Params::new())
+    }
+
+    fn export(&mut self, _: &Path, _: &HostServices<'_>) -> Result<Vec<String>, ComponentError> {
+        Ok(Vec::new())
+    }
+
+    fn save(&mut self, _: &HostServices<'_>) -> Result<ClientState, ComponentError> {
+        Ok(ClientState::default())
+    }
+
+    fn restore(&mut self, _: ClientState, _: &HostServices<'_>) -> Result<(), ComponentError> {
+        Ok(())
+    }
+
+    fn release(&mut self, _: &HostServices<'_>) -> Result<(), ComponentError> {
+        Ok(())
+    }
+
+    fn retire(&mut self, _: &HostServices<'_>) {}
+}
+
+/// The last value of each parameter that anybody sent, and in which order clients were added.
+#[derive(Default)]
+struct Last {
+    params: Params,
+    added: Arc<Mutex<Vec<String>>>,
+}
+
+impl Aggregator for Last {
+    fn begin(&mut self, _: &Message, _: &Cohort, _: &Context<'_>) -> PluginResult<()> {
+        self.params = Params::new();
+        Ok(())
+    }
+
+    fn add(&mut self, update: Update, _: &Context<'_>) -> PluginResult<()> {
+        self.added.lock().unwrap().push(update.client);
+        for (name, tensor) in update.message.params.iter() {
+            self.params.insert(name, tensor.clone());
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &Context<'_>) -> PluginResult<Message> {
+        Ok(std::mem::take(&mut self.params).into())
+    }
+
+    fn state(&mut self, _: &Context<'_>) -> PluginResult<State> {
+        Ok(State::default())
+    }
+}
+
+/// Clients `a`, `b`, `c` with a head each, and a parameter that they share.
+fn client(name: &str) -> Adding {
+    Adding { name: name.to_owned(), holds: vec!["shared".to_owned(), name.to_owned()], fails: None, private: false }
+}
+
+/// What came of a run: how it ended, the global model, and the clients in the order of aggregation.
+struct Ran {
+    outcome: Result<(), CliError>,
+    global: BTreeMap<String, f32>,
+    added: Vec<String>,
+}
+
+/// Runs an experiment's rounds over these clients.
+fn run(clients: Vec<Adding>, plan: &str) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let plan: config::Federation = toml::from_str(plan).unwrap();
+    let names: Vec<String> = clients.iter().map(|client| client.name.clone()).collect();
+    let (console, notes, stop) = (Console::new(Level::Error), Notes::default(), AtomicBool::new(false));
+    let run_dir = RunDir::claim(folder.path(), "r", Existing::Refuse, &mut |_| ()).unwrap();
+    let tracker = Tracker::new(run_dir.path(), &names, None).unwrap();
+    let journal = Journal::open(run_dir.path()).unwrap();
+    let services = HostServices {
+        console: &console,
+        reporter: tracker.reporter(),
+        notes: &notes,
+        journal: &journal,
+        stop: &stop,
+        seed: plugin_api::Seed::new(1),
+        terms: plan.terms(),
+        threads: 1,
+    };
+    let initial: Params = ["shared"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .map(|name| (name.to_owned(), Tensor::from_slice(&[1], &[0.0_f32]).unwrap()))
+        .collect();
+    let added = Arc::new(Mutex::new(Vec::new()));
+    let aggregator = Last { added: added.clone(), ..Last::default() };
+    let mut federation = Federation {
+        evaluators: Evaluators::new((0..clients.len()).collect()),
+        clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
+        aggregator: ("last".to_owned(), Box::new(aggregator)),
+        empty_rounds: false,
+        draws: Draws::of(run_dir.path()).unwrap(),
+        server: [FilterChain::default(), FilterChain::default()],
+        layout: Layout::of(&initial),
+        global: initial.into(),
+        score: None,
+        best: BestModels::new(Arc::new(Store::in_memory()), &["t".to_owned()]),
+        several_tasks: false,
+        record: History::new(names),
+        done: 0,
+        patience: Patience::default(),
+        plan: &plan,
+        workers: 2,
+        totals: Totals::new(Instant::now(), 2),
+        pause: Pause::new(Stop::default(), None, 2),
+        opening: None,
+        positions: tracker.sync().unwrap(),
+        tracker: &tracker,
+        services: &services,
+        run_dir: &run_dir,
+    };
+    let outcome = federation.run();
+    let params = federation.global.params.iter();
+    let global = params.map(|(name, tensor)| (name.to_owned(), tensor.elements::<f32>().unwrap()[0])).collect();
+    let added = added.lock().unwrap().clone();
+    Ran { outcome, global, added }
+}
+
+fn of(values: &[(&str, f32)]) -> BTreeMap<String, f32> {
+    values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+}
+
+#[test]
+fn every_client_trains_the_last_global_model_and_updates_arrive_in_order() {
+    let Ran { outcome, global, added } = run(["a", "b", "c"].map(client).into(), "rounds = 3");
+    outcome.unwrap();
+    assert_eq!(global, of(&[("shared", 3.0), ("a", 3.0), ("b", 3.0), ("c", 3.0)]));
+    assert_eq!(added, ["a", "b", "c"].repeat(3));
+}
+
+#[test]
+fn a_client_that_fails_ends_the_run_or_is_left_out_as_the_file_says() {
+    let clients = || vec![client("a"), Adding { fails: Some(1), ..client("b") }, client("c")];
+    let Ran { outcome, global, .. } = run(clients(), "rounds = 3");
+    assert_eq!(outcome.unwrap_err().to_string(), "error: round 2, client `b`, model `adding`: it failed");
+    assert_eq!(global["shared"], 1.0, "the model of the last whole round");
+    let Ran { outcome, global, added } = run(clients(), "rounds = 3\non-client-failure = \"leave-out\"");
+    outcome.unwrap();
+    // The head of the client that was left out keeps its value in that round.
+    assert_eq!(global, of(&[("shared", 3.0), ("a", 3.0), ("b", 2.0), ("c", 3.0)]));
+    assert_eq!(added, ["a", "b", "c", "a", "c", "a", "b", "c"]);
+}
+
+#[test]
+fn too_few_updates_end_the_run() {
+    let clients = vec![client("a"), Adding { fails: Some(0), ..client("b") }];
+    let plan = "rounds = 1\nmin-clients = 2\non-client-failure = \"leave-out\"";
+    let error = run(clients, plan).outcome.unwrap_err().to_string();
+    assert_eq!(error, "error: round 1: only 1 clients sent an update\nhint: `federation.min-clients` is 2");
+    let all = ["a", "b"].map(|name| Adding { fails: Some(0), ..client(name) });
+    let error = run(all.into(), "rounds = 1\non-client-failure = \"leave-out\"").outcome.unwrap_err().to_string();
+    assert_eq!(error, "error: round 1: every client failed");
+}
+
+#[test]
+fn private_parameters_leave_the_global_model_and_those_of_absent_clients_stay() {
+    let private = ["a", "b"].map(|name| Adding { private: true, ..client(name) });
+    let Ran { outcome, global, .. } = run(private.into(), "rounds = 2");
+    outcome.unwrap();
+    assert_eq!(global, of(&[("shared", 2.0)]));
+    // One of four in each round: all heads stay, and have moved as often as their clients took part.
+    let clients = ["a", "b", "c", "d"].map(client);
+    let Ran { outcome, global, added } = run(clients.into(), "rounds = 6\nfraction = 0.25");
+    outcome.unwrap();
+    assert_eq!(added.len(), 6);
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(global[name] as usize, added.iter().filter(|client| *client == name).count(), "{name}");
+    }
+    assert_eq!(global["shared"], 6.0);
+}
+
+#[test]
+fn the_score_of_the_last_judged_model_stops_the_run_early() {
+    let still = Adding { holds: vec!["shared".to_owned()], ..client("a") };
+    // Its score rises by 1 in each round, and the rule asks for 2.
+    let plan = "rounds = 9\nearly-stopping = { patience = 2, min-delta = 2.0 }";
+    let Ran { outcome, added, .. } = run(vec![still], plan);
+    outcome.unwrap();
+    assert!((3..9).contains(&added.len()), "{added:?}");
+}
