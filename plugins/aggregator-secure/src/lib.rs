@@ -40,10 +40,10 @@
 //!    and the secret key of `sᵤ` by Shamir's scheme so that any `threshold` shares recover them. It seals each member's
 //!    two shares for that member: ChaCha20-Poly1305 under HKDF-SHA256 of the shared secret of the two `c`.
 //! 4. Each client receives the shares addressed to it. A share modified in transit is an error.
-//! 5. The clients train. Client `u` sends, modulo 2³² and with `E` the fixed-point encoding, `yᵤ = E(xᵤ − x) + PRG(bᵤ)
-//!    + Σ_{v > u} PRG(sᵤᵥ) − Σ_{v < u}
-//!    PRG(sᵤᵥ)` over the other clients `v` that dealt shares, where `x` is the round's global model, `sᵤᵥ` the shared secret of the two `s` through HKDF-SHA256, and `PRG`
-//!    a ChaCha20 stream.
+//! 5. The clients train. Client `u` sends, modulo 2³² and with `E` the fixed-point encoding,
+//!    `yᵤ = E(xᵤ − x) + PRG(bᵤ) + Σ_{v > u} PRG(sᵤᵥ) − Σ_{v < u} PRG(sᵤᵥ)` over the other clients `v` that dealt
+//!    shares. Here `x` is the round's global model, `sᵤᵥ` the shared secret of the two `s` through HKDF-SHA256, and
+//!    `PRG` a ChaCha20 stream.
 //! 6. (The server announces whose updates arrived. Each of these clients signs the list, the global model that it
 //!    started from, and whether it trained.)
 //! 7. The server announces whose updates arrived (with the signatures). Each of these clients answers, for each client
