@@ -52,7 +52,7 @@ impl Counts {
 }
 
 impl Count {
-    /// A sentence's end that says why there are more rounds than messages.
+    /// The end of a sentence that says why there are more rounds than messages.
     pub(crate) fn explained(self) -> String {
         match self.unknown {
             0 => String::new(),
