@@ -20,8 +20,8 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 0.5))]
     trim: Option<f64>,
-    /// Required by `krum` and `multi-krum`: how many clients may be byzantine, at least 1. The round needs at least 2 ·
-    /// `byzantine` + 3 clients.
+    /// Required by `krum` and `multi-krum`: how many clients may be byzantine, at least 1. The round needs at least
+    /// `2 * byzantine + 3` clients.
     #[serde(default)]
     byzantine: Option<NonZeroUsize>,
     /// Required by `multi-krum`: how many updates to average, at most the number of clients minus `byzantine` minus 2.

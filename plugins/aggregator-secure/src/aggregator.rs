@@ -34,7 +34,7 @@ impl Secure {
     /// Creates an aggregator with no round in progress.
     ///
     /// # Errors
-    /// If keys of the table exclude each other or miss one another.
+    /// If a key is missing that another one requires, or two exclude each other.
     pub fn new(config: AggregatorConfig, _: &Context<'_>) -> Result<Self> {
         let numbers = config.numbers()?;
         Ok(Self { config, numbers, at: At::Rest, round: Round::default() })

@@ -73,8 +73,6 @@
 //!
 //! # Result
 //!
-//! # What comes out
-//!
 //! The next global model is `x + (1/n) Σ E(xᵤ − x) · step`, over the `n` clients that trained. Masks cancel exactly, so
 //! the sum equals that of the encoded integers bit for bit, and the model does not depend on the masks: neither on
 //! `reproducible` nor on the run. It is the uniform mean, like FedAvg with `weight-by = "uniform"`: a weighted mean
@@ -92,8 +90,6 @@
 //! All clients must send the same parameters with the same shapes: remove private heads first with `exclude-params`. A
 //! message with extra tensors or values is refused, since these would not be masked. Masked updates are i32 tensors
 //! under the parameters' names, which other aggregators cannot use.
-//!
-//! # Noise
 //!
 //! # Noise
 //!
@@ -117,9 +113,7 @@
 //!
 //! 1. scales its whole update by `min(1, C / ‖u‖₂)`;
 //! 2. rounds each value to one of its two neighbours on the grid, at random and without bias, and redraws all of them
-//!    until
-//! 2. rounds each value to one of its two neighbours on the grid, at random and without bias, and draws all again until
-//!    `‖ũ‖² ≤ Δ² = min{C² + γ²d/4 + γ (C + γ√d/2), (C + γ√d)²}` (β = e^(−1/2)), which is compared in integers;
+//!    until `‖ũ‖² ≤ Δ² = min{C² + γ²d/4 + γ (C + γ√d/2), (C + γ√d)²}` (β = e^(−1/2)), compared in integers;
 //! 3. adds to each an integer from the discrete Gaussian distribution of variance
 //!    `⌈(σC/γ)² / (threshold − colluding)⌉`, sampled exactly;
 //! 4. masks the result as above.
@@ -151,7 +145,6 @@
 //! - The exact accounting of continuous noise (Balle and Wang 2018) of the variance `n (s/γ)² − 9`, from which a
 //!   discrete Gaussian can be generated without further access to the data, at `δ e^(−τdT)` and with `2τdT` more, for
 //!   `T` rounds.
-//!   Gaussian can be made without another look at the data, at `δ e^(−τdT)` and with `2τdT` more, for `T` rounds.
 //!
 //! With σ = 1, δ = 1e-5, and 421 values the first gives 4.73 after one round and 30.11 after 20, the second 4.38 and
 //! 28.37. There is no amplification by sampling. `Secure/epsilon` and the summary report epsilon for each client.

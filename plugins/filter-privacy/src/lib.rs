@@ -121,7 +121,7 @@
 //!   attacks on its low bits (Mironov, *On Significance of the Least Significant Bits for Differential Privacy*, CCS
 //!   2012).
 //! - Numbers of steps and examples, metrics, scalars, the names and shapes of parameters, whether a client failed, and
-//!   how long it took leave the client unprotected.
+//!   how long it took are not protected.
 //! - A resumed run repeats the rounds since its checkpoint with new noise, and the earlier messages may have been seen.
 //!   So before anything of a round leaves a client, the host writes to disk that the round starts (the property
 //!   `attempts`). Every round that a client has started counts, including one in which it then failed: epsilon is an
@@ -166,8 +166,8 @@
 //!
 //! ## Integers
 //!
-//! With discrete noise, everything that depends on clients is an integer until the noise is added. `S` represents `C`
-//! and is about `2²⁰ / z`. A client's elements are multiplied by `S / max(C, ‖u‖)` and rounded towards 0, which makes
+//! With discrete noise, everything that depends on clients is an integer until the noise is added. `S` steps represent
+//! `C`, with `S` about `2²⁰ / z`. A client's elements are multiplied by `S / max(C, ‖u‖)` and rounded towards 0, which makes
 //! no norm larger. Integer arithmetic then checks that the squares of its integers sum to at most `S²`; if a rounding
 //! error prevents this, the factor is reduced. So the sensitivity is `S`, exactly. The integers are summed, and each
 //! sum gets a discrete Gaussian sample of the variance `⌈z² S²⌉ + 1`, drawn exactly ([`fedplug_dp::DiscreteGaussian`]).

@@ -137,7 +137,7 @@ fn fractional_orders_matter_where_there_is_little_noise() {
 fn hardly_any_noise_costs_much() {
     for sigma in [0.05, 0.03, 0.02, 0.01] {
         let (half, all) = (account(sigma, 0.5, 1e-5, 1), account(sigma, 1.0, 1e-5, 1));
-        // A client present with probability one half has at least the loss of a present one at twice the delta.
+        // Half sampled, epsilon is at least that of a client always present, at twice the delta and minus ln 2.
         let least = account(sigma, 1.0, 2e-5, 1) - 2.0_f64.ln();
         assert!((least - 1e-6 * least..=all).contains(&half), "{sigma}: {half}, of {least} to {all}");
     }
