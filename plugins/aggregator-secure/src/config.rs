@@ -60,8 +60,8 @@ pub struct AggregatorConfig {
     #[schemars(range(min = 2, max = 255))]
     pub threshold: Option<usize>,
     /// How many clients in a sum must have trained, at least. If fewer of the clients whose updates arrived took a
-    /// step, the sum stays masked and the round is an error. The server enforces this; the filters have their own `minimum`.
-    /// Default: the value of `threshold`.
+    /// step, the sum stays masked and the round is an error. The server enforces this; the filters have their own
+    /// `minimum`. Default: the value of `threshold`.
     #[serde(default)]
     #[schemars(range(min = 2, max = 255))]
     pub minimum: Option<usize>,

@@ -167,13 +167,14 @@
 //! ## Integers
 //!
 //! With discrete noise, everything that depends on clients is an integer until the noise is added. `S` steps represent
-//! `C`, with `S` about `2²⁰ / z`. A client's elements are multiplied by `S / max(C, ‖u‖)` and rounded towards 0, which makes
-//! no norm larger. Integer arithmetic then checks that the squares of its integers sum to at most `S²`; if a rounding
-//! error prevents this, the factor is reduced. So the sensitivity is `S`, exactly. The integers are summed, and each
-//! sum gets a discrete Gaussian sample of the variance `⌈z² S²⌉ + 1`, drawn exactly ([`fedplug_dp::DiscreteGaussian`]).
-//! All later steps, rounding to the parameters' type included, depend only on these noisy integers and on public data,
-//! so their low bits reveal nothing. Rounding costs an element of a client at most `C / S`, a millionth of the noise.
-//! The account is that of continuous noise of the variance `z² S² - 9`, of which discrete noise is a function.
+//! `C`, with `S` about `2²⁰ / z`. A client's elements are multiplied by `S / max(C, ‖u‖)` and rounded towards 0, which
+//! makes no norm larger. Integer arithmetic then checks that the squares of its integers sum to at most `S²`; if a
+//! rounding error prevents this, the factor is reduced. So the sensitivity is `S`, exactly. The integers are summed,
+//! and each sum gets a discrete Gaussian sample of the variance `⌈z² S²⌉ + 1`, drawn exactly
+//! ([`fedplug_dp::DiscreteGaussian`]). All later steps, rounding to the parameters' type included, depend only on these
+//! noisy integers and on public data, so their low bits reveal nothing. Rounding costs an element of a client at most
+//! `C / S`, a millionth of the noise. The account is that of continuous noise of the variance `z² S² - 9`, of which
+//! discrete noise is a function.
 //!
 //! Not covered: the time of a draw depends on its value, and a refused update is a failure that others can see.
 //!
