@@ -1,4 +1,4 @@
-//! The main job with the AMPLIFY model: the sample and the real data.
+//! The main job with the AMPLIFY model, on the sample and the real data.
 
 use crate::support::{Bench, has_libtorch, shared, skip};
 

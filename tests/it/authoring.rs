@@ -1,4 +1,4 @@
-//! `fedplug plugin new`: what it writes builds, passes its own tests and runs.
+//! `fedplug plugin new`: the generated plugin builds, passes its own tests and runs.
 
 use std::fs;
 use std::path::Path;

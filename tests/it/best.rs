@@ -1,4 +1,4 @@
-//! Which models are the best, and that numbers of different units are not mixed.
+//! Which models are best, and that numbers of different units are not mixed.
 
 use crate::support::{Bench, Told};
 

@@ -1,4 +1,4 @@
-//! What a plugin's schema says of its keys holds, whatever the plugin does, and `--set` says what to write.
+//! The bounds in a plugin's schema are enforced, whatever the plugin does, and `--set` errors say what to write.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! What plugins that misbehave can do to a run, and what they cannot: a fault is told with name, call, client and round,
-//! ends the run with code 1, and leaves what was written before.
+//! What misbehaving plugins can and cannot do to a run: a fault is reported with name, call, client and round, ends the
+//! run with code 1, and leaves the files written before it.
 
 use crate::support::{Bench, Told};
 

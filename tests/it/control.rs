@@ -1,4 +1,4 @@
-//! Which clients take part, when a run stops, what crosses the wire, and every model on every client's data.
+//! Which clients take part, when a run stops, what is sent, and every model on every client's data.
 
 use std::collections::BTreeMap;
 

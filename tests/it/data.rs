@@ -1,4 +1,4 @@
-//! Data in the wild: other separators, compressed files, missing values, single chains, repeated columns.
+//! Real-world data files: other separators, compression, missing values, single chains, repeated columns.
 
 use crate::support::{Bench, Told};
 

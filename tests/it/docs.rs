@@ -1,8 +1,8 @@
 //! Every command, file and link of the documentation: README.md, plugins/README.md and the book in `docs/src`.
 //!
-//! A block of code is `sh`, `toml`, `rust` or `text`, and nothing else. Each line of `sh` is a command that exists, with
-//! arguments that its program takes; `$ ` begins such a line in `text`, the rest of which is output. `toml` is a whole
-//! experiment, which `fedplug check` accepts. `rust` is built by `authoring`, or a part of what `plugin new` writes.
+//! A code block is `sh`, `toml`, `rust` or `text`, and nothing else. Each line of `sh` is an existing command, with
+//! arguments that its program accepts; in `text`, `$ ` starts such a line, and the rest is output. `toml` is a whole
+//! experiment, which `fedplug check` accepts. `rust` is built by `authoring`, or is a part of what `plugin new` writes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a person reads when a file, a plugin, data or a client is at fault. The texts are snapshots.
+//! The messages for a faulty file, plugin, data or client. The texts are snapshots.
 
 use std::fs;
 

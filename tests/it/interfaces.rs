@@ -1,4 +1,4 @@
-//! Plugins of this interface in a host that knows a later one, and the other way round.
+//! Plugins of this interface in a host with a later one, and the reverse.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! By which clients models are compared where others train in every round, and runs that report no metric at all.
+//! Which clients are used to compare models when different ones train in every round, and runs that report no metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Which clients take part: what becomes of the parameters of those that do not, and draws that nobody can know.
+//! Which clients take part, what happens to the parameters of those that do not, and draws that nobody can predict.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Pictures of curves and of clients' sizes, and what stands beside them.
+//! Plots of curves and of clients' sizes, and the files beside them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

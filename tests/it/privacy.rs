@@ -1,4 +1,4 @@
-//! What leaves a client passes its filters, is counted, and is named where nothing protects it.
+//! Messages that leave a client pass its filters, are counted, and are named if nothing protects them.
 
 use crate::support::{Bench, root};
 

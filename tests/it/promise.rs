@@ -1,7 +1,7 @@
-//! The promise of interface 1: a plugin that was built once loads and runs in every later host.
+//! The stability guarantee of interface 1: a plugin built once loads and runs in every later host.
 //!
-//! The later host is `fixture-later`, built in a copy of its crates and the contract's in which plugin-api has the next major
-//! version, and the crate of the wire types the next minor one with an interface more.
+//! The later host is `fixture-later`, built in a copy of its crates and the interface's, in which plugin-api has the
+//! next major version, and the crate of the wire types has the next minor version with one more interface.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX};
 use std::fs;

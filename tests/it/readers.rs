@@ -1,4 +1,4 @@
-//! Other programs read what a run leaves.
+//! Other programs read a run's files.
 
 use crate::support::{Bench, python, root};
 

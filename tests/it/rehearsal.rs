@@ -1,4 +1,4 @@
-//! What does not go together is found before training, by `check` and by `run` alike. The texts are snapshots.
+//! Incompatible settings are found before training, by both `check` and `run`. The texts are snapshots.
 
 use crate::support::{Bench, has_libtorch, skip};
 

@@ -1,4 +1,4 @@
-//! Interrupted runs go on with the same bits, and are what they were.
+//! Interrupted runs continue with the same bits, and only if they are unchanged.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

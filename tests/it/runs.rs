@@ -1,4 +1,4 @@
-//! What a run leaves, and that it is the same each time.
+//! The files of a run, and that they are the same each time.
 
 use crate::support::{Bench, files, root};
 

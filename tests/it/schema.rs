@@ -1,4 +1,5 @@
-//! What plugins tell of their configuration: `fedplug schema`, judged by a validator of others, and `plugin inspect`.
+//! How plugins describe their configuration: `fedplug schema`, checked by an independent validator, and
+//! `plugin inspect`.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! Where plugins are looked for, which of several is used, and what `fedplug plugin list` says of it.
+//! Where plugins are searched for, which of several is used, and the output of `fedplug plugin list`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Secure aggregation through real libraries: one library with two components, questions to the clients, and clients
-//! that are lost on the way.
+//! Secure aggregation through real libraries: one library with two components, queries to the clients, and clients that
+//! drop out.
 
 use crate::support::Bench;
 

@@ -1,4 +1,4 @@
-//! Stdout and stderr that are closed, full, or that nobody reads any more.
+//! Stdout and stderr that are closed, full, or no longer read.
 
 #![cfg(unix)]
 

@@ -1,4 +1,4 @@
-//! Builds the plugins once, makes folders, runs the binary.
+//! Builds the plugins once, creates folders, runs the binary.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,16 @@ use std::sync::LazyLock;
 
 pub use test_support::{shared, skip};
 
-/// The repository.
+/// The repository's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The binary, once the plugins stand beside it.
+/// The binary, built together with the plugins beside it.
 fn binary() -> &'static Path {
     static BUILT: LazyLock<()> = LazyLock::new(|| {
-        // The whole workspace with its tests, as `make test` builds it: a choice of packages, or packages without what
-        // their tests depend on, would be built with other features, and half of all once more.
+        // Builds the whole workspace with its tests, like `make test`. Selected packages, or packages without their
+        // tests' dependencies, would be built with other features, and half of everything would be built again.
         let without_libtorch: &[&str] = if has_libtorch() { &[] } else { &["--exclude", "model-amplify"] };
         let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
         let built = Command::new(env!("CARGO"))
@@ -31,7 +31,7 @@ fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_fedplug"))
 }
 
-/// The folder of the built plugins and fixtures.
+/// The folder with the built plugins and fixtures.
 pub fn libraries() -> &'static Path {
     binary().parent().unwrap()
 }
@@ -47,7 +47,7 @@ pub fn has_libtorch() -> bool {
     root().join(".libtorch/stamp.json").is_file()
 }
 
-/// Python with what `tests/requirements.txt` asks for, as `make test` installs it.
+/// Python with the packages of `tests/requirements.txt`, as installed by `make test`.
 pub fn python() -> Option<Command> {
     let packages = root().join(".python");
     if !["tensorboard", "jsonschema"].iter().all(|package| packages.join(package).is_dir()) {
@@ -59,7 +59,7 @@ pub fn python() -> Option<Command> {
     Some(command)
 }
 
-/// A folder of one test's own, and the runs and files in it.
+/// A test's own folder, with its runs and files.
 pub struct Bench {
     folder: tempfile::TempDir,
 }
@@ -81,7 +81,7 @@ impl Bench {
         path
     }
 
-    /// `fedplug ARGUMENTS`, seen from the repository; runs go into this bench.
+    /// `fedplug ARGUMENTS`, run from the repository's root; runs go into this bench.
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(root());
@@ -92,12 +92,12 @@ impl Bench {
         command
     }
 
-    /// Runs `fedplug ARGUMENTS` to its end.
+    /// Runs `fedplug ARGUMENTS` to completion.
     pub fn fedplug(&self, arguments: &[impl AsRef<OsStr>]) -> Told {
         Told::new(self, self.command(arguments).output().unwrap())
     }
 
-    /// Runs `fedplug run` and asserts that it is done.
+    /// Runs `fedplug run` and asserts that it succeeds.
     pub fn run(&self, arguments: &[&str]) -> Told {
         let told = self.fedplug(&[&["run"], arguments].concat());
         assert_eq!(told.code, 0, "{}", told.stderr);
@@ -114,7 +114,7 @@ impl Bench {
         std::fs::read(self.path("runs").join(run).join(file)).unwrap()
     }
 
-    /// All that a run leaves and that must not change: every model, the predictions, and the metrics without their times.
+    /// The files of a run that must not change: every model, the predictions, and the metrics without their times.
     pub fn results(&self, run: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let folder = self.path("runs").join(run);
         let mut results: Vec<(PathBuf, Vec<u8>)> = files(&folder)
@@ -160,12 +160,12 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What a command said.
+/// The output of a command.
 #[derive(Debug)]
 pub struct Told {
     pub code: i32,
     pub stdout: String,
-    /// With the places of this machine replaced, so that it can be compared.
+    /// With paths of this machine replaced, so that it can be compared.
     pub stderr: String,
 }
 
@@ -177,7 +177,7 @@ impl Told {
             .replace(&bench.folder.path().display().to_string(), "BENCH")
             .replace(&binary().parent().unwrap().display().to_string(), "TARGET")
             .replace(&root().display().to_string(), "ROOT");
-        // Where in a fixture a panic began changes with every line that is added above.
+        // The line of a panic in a fixture changes with every line added above it.
         let placed = |line: &str| match line.split_once("caused by: at tests/fixtures/") {
             Some((before, _)) => format!("{before}caused by: at FIXTURE of the plugin's source"),
             None => line.to_owned(),

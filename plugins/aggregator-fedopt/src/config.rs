@@ -1,5 +1,5 @@
-//! The `[aggregator]` table. Values keep to their bounds in the schema; whether the optimiser uses a key is checked when it
-//! is made.
+//! The `[aggregator]` table. The schema checks the bounds of each value; [`Config::rule`] checks that the optimiser
+//! uses the key.
 
 use plugin_api::{Error, Result, WeightBy};
 use schemars::JsonSchema;
@@ -13,32 +13,33 @@ use crate::rule::Rule;
 pub struct Config {
     /// The server's optimiser.
     pub(crate) optimizer: Optimizer,
-    /// The server's learning rate η, more than 0. With `adam`, `yogi` and `adagrad` it is about what an element moves by
-    /// in a round; with `momentum`, 1 takes the clients' mean in full.
+    /// The server's learning rate η, above 0. With `adam`, `yogi` and `adagrad`, roughly how far an element moves in a
+    /// round; with `momentum`, 1 takes the clients' mean in full.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     learning_rate: f64,
-    /// For `adam`, `yogi`, `adagrad`: the decay β₁ of the first moment, at least 0 and below 1. 0.9 if not given, for
-    /// `adagrad` 0: no momentum.
+    /// For `adam`, `yogi`, `adagrad`: the decay β₁ of the first moment, at least 0 and below 1. Default: 0.9; for
+    /// `adagrad` 0, no momentum.
     #[serde(default)]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     beta1: Option<f64>,
-    /// For `adam`, `yogi`: the decay β₂ of the second moment, at least 0 and below 1; 0.99 if not given.
+    /// For `adam`, `yogi`: the decay β₂ of the second moment, at least 0 and below 1. Default: 0.99.
     #[serde(default)]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     beta2: Option<f64>,
-    /// For `adam`, `yogi`, `adagrad`: τ, more than 0, which is added to the root of the second moment; the larger, the
-    /// less adaptive. 1e-3 if not given.
+    /// For `adam`, `yogi`, `adagrad`: τ, above 0, added to the root of the second moment. The larger it is, the less
+    /// adaptive the step. Default: 1e-3.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     tau: Option<f64>,
-    /// For `adam`, `yogi`: whether the moments are corrected for their start; false if not given, as in the paper.
+    /// For `adam`, `yogi`: whether to correct the moments' bias towards their initial value. Default: false, as in the
+    /// paper.
     #[serde(default)]
     bias_correction: Option<bool>,
-    /// For `momentum`: how much of the last direction is kept, at least 0 and below 1; 0.9 if not given.
+    /// For `momentum`: the fraction of the previous direction to keep, at least 0 and below 1. Default: 0.9.
     #[serde(default)]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     momentum: Option<f64>,
-    /// What a client's parameters are weighed by in the mean.
+    /// How to weight a client's parameters in the mean.
     #[serde(default)]
     pub(crate) weight_by: WeightBy,
 }
@@ -58,7 +59,7 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
-    /// The word that stands for it in the file and in a checkpoint.
+    /// The optimiser's name in the configuration and in a checkpoint.
     pub fn name(self) -> &'static str {
         match self {
             Self::Adam => "adam",
@@ -68,7 +69,7 @@ impl Optimizer {
         }
     }
 
-    /// The keys that not every optimiser has, and this one does.
+    /// The optimiser-specific keys that this optimiser accepts.
     fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Adam | Self::Yogi => &["beta1", "beta2", "tau", "bias-correction"],
@@ -79,7 +80,7 @@ impl Optimizer {
 }
 
 impl Config {
-    /// The optimiser with its numbers.
+    /// The optimiser with its hyperparameters.
     ///
     /// # Errors
     /// If a key is given that the optimiser does not use.

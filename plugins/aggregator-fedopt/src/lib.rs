@@ -1,10 +1,10 @@
-//! FedAdam, FedYogi, FedAdagrad and FedAvgM: the server takes the clients' mean as a hint of the direction, and walks
-//! there with an optimiser of its own.
+//! FedAdam, FedYogi, FedAdagrad and FedAvgM: the server treats the clients' mean as a gradient direction and steps
+//! along it with its own optimiser.
 //!
 //! Reddi, Charles, Zaheer, Garrett, Rush, Konečný, Kumar and McMahan, *Adaptive Federated Optimization*, ICLR 2021,
 //! Algorithm 2; for momentum Hsu, Qi and Brown, *Measuring the Effects of Non-Identical Data Distribution for Federated
 //! Visual Classification*, 2019. With the global model `x`, the weighted mean `x̄` of the clients' models and the
-//! pseudo-gradient `Δ = x̄ − x`, each of `t = 1, 2, …` rounds is, element by element,
+//! pseudo-gradient `Δ = x̄ − x`, round `t = 1, 2, …` computes, for each element:
 //!
 //! | `optimizer` | method | first moment | second moment | next global model |
 //! |---|---|---|---|---|
@@ -13,25 +13,26 @@
 //! | `adagrad` | FedAdagrad | the same | `v = v + Δ²` | the same |
 //! | `momentum` | FedAvgM | `m = β m + Δ` | none | `x + η m` |
 //!
-//! The first moment begins at 0, the second at `τ²`, the least that the paper allows. `sign(0)` is 0. Momentum is as the
-//! formula has it, without Nesterov's step ahead; with `momentum = 0` and `learning-rate = 1` it is FedAvg.
+//! The first moment starts at 0, the second at `τ²`, the least that the paper allows. `sign(0)` is 0. Momentum follows
+//! the formula, without Nesterov's look-ahead; with `momentum = 0` and `learning-rate = 1` it is FedAvg.
 //!
-//! **Bias.** The paper corrects no bias, and neither does this plugin by default: `m` begins small, and so do the first
-//! steps. With `bias-correction = true` Adam is that of Kingma and Ba (ICLR 2015): the second moment begins at 0 too, and
-//! the step takes `m / (1 − β₁ᵗ)` and `v / (1 − β₂ᵗ)`. Yogi may be given the same factors, as is common practice; for its
-//! `v`, which does not decay at an even rate, the second is a convention and no exact correction.
+//! **Bias.** The paper corrects no bias, and neither does this plugin by default: `m` starts small, so the first steps
+//! are small too. With `bias-correction = true`, Adam is that of Kingma and Ba (ICLR 2015): the second moment also
+//! starts at 0, and the step uses `m / (1 − β₁ᵗ)` and `v / (1 − β₂ᵗ)`. The same factors can be applied to Yogi, as is
+//! common practice. Yogi's `v` does not decay at a constant rate, so for it the second factor is a convention, not an
+//! exact correction.
 //!
 //! # Which parameters
-//! Each tensor has its own moments and its own `t`, and its own mean, over the clients that sent it. Only floating
-//! tensors are optimised. Integers pass as with FedAvg: as long as all clients send the same.
-//! - A parameter *without a global value* in this round has no pseudo-gradient. It gets the clients' mean, and is
+//! Each tensor has its own moments and its own `t`. Its mean is over the clients that sent it. Only floating-point
+//! tensors are optimised. Integer tensors are handled as in FedAvg: all clients must send the same values.
+//! - A parameter *without a global value* in this round has no pseudo-gradient. It takes the clients' mean, and is
 //!   optimised from the next round on.
-//! - A parameter that *nobody sent* takes no step, and its moments and its `t` stay: whoever holds it was not drawn, failed
-//!   or did not train. If its holders keep it to themselves, the host takes it out of the global model; its moments are
-//!   then forgotten, and should it come back, it is a new one.
-//! - In a round in which *no client trained*, the global model and all moments stay as they are.
+//! - A parameter that *no client sent* takes no step, and its moments and its `t` do not change: its holders were not
+//!   sampled, failed or did not train. If the holders keep it private, the host removes it from the global model and
+//!   the aggregator drops its moments. If it comes back, it counts as new.
+//! - In a round in which *no client trained*, the global model and all moments stay unchanged.
 //!
-//! A client that sends tensors besides parameters is refused: they are of a method that takes another aggregator.
+//! A client that sends tensors other than parameters is refused: they belong to a method that needs another aggregator.
 //!
 //! # Keys
 //! ```toml
@@ -48,18 +49,18 @@
 //! ```
 //!
 //! A key that the optimiser does not use is an error. An adaptive step moves an element by about `η`, however small the
-//! clients' own changes are: `η` has the unit of the parameters, and 1, which is right for FedAvg, destroys a model.
+//! clients' own changes are. `η` has the unit of the parameters, and 1, which is right for FedAvg, destroys a model.
 //!
 //! # Numbers and memory
-//! A step is computed in f64. Moments are kept as f32, of f64 parameters as f64. The new value is rounded to the
-//! parameter's own type: in half precision a step below its resolution is lost.
+//! Steps are computed in f64. Moments are stored as f32, or as f64 for f64 parameters. The new value is rounded to the
+//! parameter's own type, so in half precision a step below the type's resolution is lost.
 //!
-//! Between rounds the moments take twice the model's size as f32 (`momentum`: once). At the end of a round there are for
-//! a moment the old and the new moments, the mean and the next global model: for `adam` six models besides the old
-//! global one. A checkpoint shares the moments' memory. A round that fails changes no moment.
+//! Between rounds the moments take twice the model's size in f32 (once for `momentum`). At the end of a round, memory
+//! briefly holds the old and the new moments, the mean and the next global model: for `adam` six models besides the old
+//! global one. A checkpoint shares the moments' memory. A round that fails leaves the moments unchanged.
 //!
-//! # What it does not do
-//! It has no schedule of the learning rate, and adds neither weight decay nor clipping.
+//! # Limitations
+//! There is no learning rate schedule, no weight decay and no clipping.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -74,7 +75,7 @@ use plugin_api::{Tensor, WeightedMean};
 pub use config::{Config, Optimizer};
 use rule::{Moments, Rule};
 
-/// The server's optimiser, with its moments.
+/// The server's optimiser and its moments.
 #[derive(Debug)]
 pub struct FedOpt {
     optimizer: Optimizer,
@@ -87,7 +88,7 @@ pub struct FedOpt {
 }
 
 impl FedOpt {
-    /// An optimiser that has not taken a step.
+    /// Creates an optimiser that has taken no step.
     ///
     /// # Errors
     /// If a key is given that the optimiser does not use.
@@ -103,7 +104,7 @@ impl FedOpt {
         })
     }
 
-    /// The next value of a parameter, and its moments if it is optimised.
+    /// Returns a parameter's next value, and its moments if it is optimised.
     fn next(&self, name: &str, old: Option<&Tensor>, mean: &Tensor) -> Result<(Tensor, Option<Moments>)> {
         let Some(old) = old else { return Ok((mean.clone(), None)) };
         if !old.is_float() {
@@ -117,7 +118,7 @@ impl FedOpt {
 
 impl Aggregator for FedOpt {
     fn begin(&mut self, global: &Message, _: &Cohort, ctx: &Context<'_>) -> Result<()> {
-        // What has become private has no moments any more.
+        // Parameters that have become private no longer have moments.
         self.moments.retain(|name, _| global.params.get(name).is_some());
         self.global = global.clone();
         self.updates = 0;
@@ -197,7 +198,7 @@ impl Aggregator for FedOpt {
     }
 }
 
-/// What this plugin offers.
+/// The components of this plugin.
 pub fn component() -> Component {
     let about = "an optimiser at the server: FedAdam, FedYogi, FedAdagrad, FedAvgM";
     Component::aggregator("fedopt", about, FedOpt::new)

@@ -1,9 +1,9 @@
-//! The optimisers, element by element.
+//! The optimisers' update rules, element by element.
 
 use plugin_api::half::{bf16, f16};
 use plugin_api::{DType, Error, ErrorKind, Float, Result, Tensor};
 
-/// An optimiser with its numbers, as the crate's first page has them.
+/// An optimiser with its hyperparameters; the crate's documentation has the formulas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rule {
     Adam { rate: f64, beta1: f64, beta2: f64, tau: f64, corrected: bool },
@@ -12,12 +12,12 @@ pub(crate) enum Rule {
     Momentum { rate: f64, momentum: f64 },
 }
 
-/// The moments of one tensor, of its shape.
+/// The moments of one tensor, in that tensor's shape.
 #[derive(Clone, Debug)]
 pub(crate) struct Moments {
     pub(crate) first: Tensor,
     pub(crate) second: Option<Tensor>,
-    /// After how many steps.
+    /// The number of steps taken so far.
     pub(crate) rounds: u64,
 }
 
@@ -26,10 +26,10 @@ impl Rule {
         !matches!(self, Self::Momentum { .. })
     }
 
-    /// The next value of a tensor and its moments. `old` and `mean` are of the same shape and floating type.
+    /// Computes a tensor's next value and moments. `old` and `mean` have the same shape and floating-point type.
     ///
     /// # Errors
-    /// If the moments are of another shape, or the result is not finite.
+    /// If the moments have another shape, or the result is not finite.
     pub(crate) fn step(self, old: &Tensor, mean: &Tensor, before: Option<&Moments>) -> Result<(Tensor, Moments)> {
         match old.dtype() {
             DType::F32 => self.step_of::<f32, f32>(old, mean, before),
@@ -40,7 +40,7 @@ impl Rule {
         }
     }
 
-    /// [`step`](Self::step) of elements `X` with moments `M`.
+    /// [`step`](Self::step) for elements of type `X` and moments of type `M`.
     fn step_of<X: Float, M: Float>(
         self,
         old: &Tensor,
@@ -113,7 +113,7 @@ impl Rule {
         let square = delta * delta;
         match self {
             Self::Adam { beta2, .. } => beta2 * before + (1.0 - beta2) * square,
-            // `signum` of 0 would be 1.
+            // Equal values give 0 here; `signum(0.0)` would be 1.
             Self::Yogi { .. } if before == square => before,
             Self::Yogi { beta2, .. } => before - (1.0 - beta2) * square * (before - square).signum(),
             Self::Adagrad { .. } => before + square,
@@ -121,7 +121,7 @@ impl Rule {
         }
     }
 
-    /// What the moments are divided by in the step of round `t`, counted from 1.
+    /// The divisors of the two moments in step `t`, counted from 1.
     fn factors(self, t: u64) -> [f64; 2] {
         match self {
             Self::Adam { beta1, beta2, corrected: true, .. } | Self::Yogi { beta1, beta2, corrected: true, .. } => {

@@ -1,20 +1,20 @@
-//! The same block of coordinates of several clients' tensors at a time, as f64: so that a method needs memory for a block
-//! and not for a model.
+//! Reads tensors of several clients block by block, as f64, so that a method needs memory for one block and not for a
+//! whole model.
 
 use plugin_api::half::{bf16, f16};
 use plugin_api::{DType, Error, ErrorKind, Float, Result, Tensor};
 
-/// Coordinates in a block: 32 KiB of f64 for each client.
+/// Coordinates per block: 32 KiB of f64 for each client.
 const BLOCK: usize = 4096;
 
-/// A block: one row of equal length for each tensor.
+/// A block: one row per tensor, all of equal length.
 pub(crate) struct Rows {
     values: Vec<f64>,
     len: usize,
 }
 
 impl Rows {
-    /// Coordinates in the block.
+    /// The number of coordinates in the block.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -30,20 +30,20 @@ impl Rows {
     }
 }
 
-/// Shows `see` block after block of tensors of the same shape and floating type.
+/// Calls `see` for each block of tensors of the same shape and floating-point type.
 ///
 /// # Errors
-/// If they are of no floating type.
+/// If they are not of a floating-point type.
 pub(crate) fn visit(tensors: &[&Tensor], mut see: impl FnMut(&Rows)) -> Result<()> {
     let Some(first) = tensors.first() else { return Ok(()) };
     each(tensors, first.len(), |_, rows| see(rows))
 }
 
-/// A tensor of the same shape and type, whose elements `fold` computes of the tensors' elements, block after block, into
-/// its second argument. It is rounded once to the type.
+/// Builds a tensor of the same shape and type, block by block: `fold` computes the elements of a block from those of
+/// the tensors, and writes them to its second argument. Each element is rounded once, to the tensors' type.
 ///
 /// # Errors
-/// If they are of no floating type.
+/// If they are not of a floating-point type.
 pub(crate) fn combine(tensors: &[&Tensor], fold: impl FnMut(&Rows, &mut [f64])) -> Result<Tensor> {
     match tensors.first().map(|first| first.dtype()) {
         Some(DType::F32) => combined::<f32>(tensors, fold),

@@ -1,5 +1,5 @@
-//! The `[aggregator]` table. Values keep to their bounds in the schema; whether the method uses a key is checked when it is
-//! made.
+//! The `[aggregator]` table. The schema checks the bounds of each value; [`Config::method`] checks that the method uses
+//! the key.
 
 use std::num::NonZeroUsize;
 
@@ -13,26 +13,25 @@ use crate::method::Method;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// How the clients' updates become one.
+    /// How to combine the clients' updates.
     method: Name,
-    /// For `trimmed-mean`, which needs it: the fraction of the values left out at either end, more than 0 and less than
-    /// 0.5. So many of the clients may be byzantine.
+    /// Required by `trimmed-mean`: the fraction of values to drop at either end, above 0 and below 0.5. This fraction
+    /// of the clients may be byzantine.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 0.5))]
     trim: Option<f64>,
-    /// For `krum` and `multi-krum`, which need it: how many clients may be byzantine, at least 1. The round needs twice
-    /// as many and 3.
+    /// Required by `krum` and `multi-krum`: how many clients may be byzantine, at least 1. The round needs at least
+    /// `2 * byzantine + 3` clients.
     #[serde(default)]
     byzantine: Option<NonZeroUsize>,
-    /// For `multi-krum`, which needs it: how many updates are averaged, at most the number of clients less `byzantine`
-    /// and 2.
+    /// Required by `multi-krum`: how many updates to average, at most the number of clients minus `byzantine` minus 2.
     #[serde(default)]
     keep: Option<NonZeroUsize>,
-    /// For `geometric-median`: iterations of the smoothed Weiszfeld algorithm; 10 if not given.
+    /// For `geometric-median`: iterations of the smoothed Weiszfeld algorithm. Default: 10.
     #[serde(default)]
     iterations: Option<NonZeroUsize>,
-    /// For `geometric-median`: the smoothing ν, more than 0, in the units of the parameters: a smaller distance counts
-    /// as this one. 1e-6 if not given.
+    /// For `geometric-median`: the smoothing ν, above 0, in the units of the parameters. Smaller distances are treated
+    /// as ν. Default: 1e-6.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     smoothing: Option<f64>,
@@ -45,19 +44,19 @@ enum Name {
     Median,
     /// The mean of each coordinate without its smallest and largest values.
     TrimmedMean,
-    /// The one update closest to its neighbours.
+    /// The update closest to its neighbours.
     Krum,
     /// The mean of the updates closest to their neighbours.
     MultiKrum,
-    /// The point with the least sum of distances to all updates.
+    /// The point with the smallest sum of distances to all updates.
     GeometricMedian,
 }
 
 impl Config {
-    /// The method with its numbers.
+    /// The method with its parameters.
     ///
     /// # Errors
-    /// If a key is missing, or one is given that the method does not use.
+    /// If a key is missing, or a key is set that the method does not use.
     pub(crate) fn method(&self) -> Result<Method> {
         let (name, keys): (_, &[&str]) = match self.method {
             Name::Median => ("median", &[]),

@@ -1,13 +1,13 @@
-//! What is computed coordinate by coordinate: median and trimmed mean.
+//! Coordinate-wise methods: median and trimmed mean.
 
 use plugin_api::{Result, Tensor};
 
 use crate::blocks::{Rows, combine};
 
-/// The median of each coordinate: of an even number, the middle of the two in the middle.
+/// The median of each coordinate; for an even number, the midpoint of the middle two.
 ///
 /// # Errors
-/// If the tensors are of no floating type.
+/// If the tensors are not of a floating-point type.
 pub(crate) fn median(tensors: &[&Tensor]) -> Result<Tensor> {
     combine(tensors, medians)
 }
@@ -15,7 +15,7 @@ pub(crate) fn median(tensors: &[&Tensor]) -> Result<Tensor> {
 /// The mean of each coordinate without the `trimmed` smallest and the `trimmed` largest values.
 ///
 /// # Errors
-/// If the tensors are of no floating type.
+/// If the tensors are not of a floating-point type.
 pub(crate) fn trimmed_mean(tensors: &[&Tensor], trimmed: usize) -> Result<Tensor> {
     combine(tensors, |rows, out| {
         sorted_columns(rows, out, |column| mean(&column[trimmed..column.len() - trimmed]));
@@ -30,7 +30,7 @@ pub(crate) fn medians(rows: &Rows, out: &mut [f64]) {
     });
 }
 
-/// Folds the values of each coordinate, sorted.
+/// Applies `fold` to the sorted values of each coordinate.
 fn sorted_columns(rows: &Rows, out: &mut [f64], fold: impl Fn(&[f64]) -> f64) {
     let mut column = Vec::new();
     for (i, out) in out.iter_mut().enumerate() {
@@ -41,7 +41,8 @@ fn sorted_columns(rows: &Rows, out: &mut [f64], fold: impl Fn(&[f64]) -> f64) {
     }
 }
 
-/// The mean of at least one value, seen from the first, so that equal values have themselves as their mean.
+/// The mean of at least one value, computed relative to the first, so that the mean of equal values is exactly that
+/// value.
 fn mean(values: &[f64]) -> f64 {
     values[0] + values.iter().map(|x| x - values[0]).sum::<f64>() / values.len() as f64
 }

@@ -1,19 +1,19 @@
-//! What is computed of distances between whole updates: Krum and the geometric median. Distances are those of all
-//! floating tensors together, summed tensor by tensor and block by block in a fixed order.
+//! Methods that use distances between whole updates: Krum and the geometric median. A distance covers all
+//! floating-point tensors together, summed tensor by tensor and block by block in a fixed order.
 
 use plugin_api::{Context, Error, Result, Tensor};
 
 use crate::blocks::{Rows, combine, visit};
 use crate::coordinates::medians;
 
-/// The tensors of one parameter, one for each client.
+/// The tensors of one parameter, one per client.
 pub(crate) type Column<'t> = Vec<&'t Tensor>;
 
-/// The clients whose updates are closest to their `neighbours` nearest ones, by the sum of squared distances, `keep` of
-/// them. The first in the order of clients wins a tie.
+/// Returns the `keep` clients with the smallest sums of squared distances to their `neighbours` nearest updates. The
+/// earlier client wins a tie.
 ///
 /// # Errors
-/// If a tensor is of no floating type, or the call should stop.
+/// If a tensor is not of a floating-point type, or the call is cancelled.
 pub(crate) fn krum(
     columns: &[Column<'_>],
     clients: usize,
@@ -44,11 +44,11 @@ pub(crate) fn krum(
     Ok(kept)
 }
 
-/// How much each client counts in the geometric median: it is the mean of the updates with these weights, whose sum is 1.
-/// The point itself need not be kept, since every iterate is such a mean.
+/// Returns the weight of each client in the geometric median, which is the mean of the updates with these weights; they
+/// sum to 1. Every iterate is such a mean, so the point itself need not be stored.
 ///
 /// # Errors
-/// If a tensor is of no floating type, all distances overflow, or the call should stop.
+/// If a tensor is not of a floating-point type, all distances overflow, or the call is cancelled.
 pub(crate) fn weiszfeld(
     columns: &[Column<'_>],
     clients: usize,
@@ -84,10 +84,10 @@ pub(crate) fn weiszfeld(
     Ok(weights.unwrap_or_default())
 }
 
-/// The mean of tensors with these weights, whose sum is 1.
+/// The mean of the tensors with the given weights, which sum to 1.
 ///
 /// # Errors
-/// If they are of no floating type.
+/// If they are not of a floating-point type.
 pub(crate) fn weighted_mean(column: &Column<'_>, weights: &[f64]) -> Result<Tensor> {
     combine(column, |rows, out| weighted(rows, weights, out))
 }
@@ -99,7 +99,7 @@ fn weighted(rows: &Rows, weights: &[f64], out: &mut [f64]) {
     }
 }
 
-/// Summed in eight lanes of fixed places, so that the compiler can vectorise it and the order stays the same.
+/// Sums in eight fixed lanes, so that the compiler can vectorise the loop and the order stays the same.
 fn squared_distance(a: &[f64], b: &[f64]) -> f64 {
     let mut lanes = [0.0; 8];
     let (a, b) = (a.chunks(lanes.len()), b.chunks(lanes.len()));

@@ -1,53 +1,56 @@
-//! Aggregation that bears with byzantine clients: some that fail, err or cheat in whatever way. A mean does not: a single
-//! client can move it anywhere.
+//! Aggregation that tolerates byzantine clients: clients that fail, err or cheat in any way. A mean does not tolerate
+//! them: a single client can move it anywhere.
 //!
-//! | `method` | the next global model, of the updates `x₁ … xₙ` | holds with at most `f` byzantine | paper |
+//! | `method` | next global model, from the updates `x₁ … xₙ` | tolerates up to `f` byzantine clients | paper |
 //! |---|---|---|---|
-//! | `median` | the median of each coordinate; of an even number the middle of the two in the middle | `f = ⌊(n − 1) / 2⌋`, `n ≥ 3` | Yin et al. |
-//! | `trimmed-mean` | of each coordinate the mean without the `f` smallest and the `f` largest values | `f = ⌊β n⌋ ≥ 1`, `β = trim < 1/2` | Yin et al. |
-//! | `krum` | the `xᵢ` with the least sum of squared distances to its `n − f − 2` nearest ones | `n ≥ 2 f + 3`, `f = byzantine` | Blanchard et al. |
-//! | `multi-krum` | the mean of the `m = keep` updates with the least such sums | the same, and `m ≤ n − f − 2` | Blanchard et al. |
-//! | `geometric-median` | the `z` with the least `Σᵢ ‖z − xᵢ‖` | `f = ⌊(n − 1) / 2⌋`, `n ≥ 3` | Pillutla et al. |
+//! | `median` | the median of each coordinate; for an even number, the midpoint of the middle two | `f = ⌊(n − 1) / 2⌋`, `n ≥ 3` | Yin et al. |
+//! | `trimmed-mean` | the mean of each coordinate without the `f` smallest and the `f` largest values | `f = ⌊β n⌋ ≥ 1`, `β = trim < 1/2` | Yin et al. |
+//! | `krum` | the `xᵢ` with the smallest sum of squared distances to its `n − f − 2` nearest updates | `n ≥ 2 f + 3`, `f = byzantine` | Blanchard et al. |
+//! | `multi-krum` | the mean of the `m = keep` updates with the smallest such sums | as for `krum`, and `m ≤ n − f − 2` | Blanchard et al. |
+//! | `geometric-median` | the `z` that minimises `Σᵢ ‖z − xᵢ‖` | `f = ⌊(n − 1) / 2⌋`, `n ≥ 3` | Pillutla et al. |
 //!
-//! Yin, Chen, Ramchandran and Bartlett, *Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates*, ICML
-//! 2018. Blanchard, El Mhamdi, Guerraoui and Stainer, *Machine Learning with Adversaries: Byzantine Tolerant Gradient
-//! Descent*, NeurIPS 2017. Pillutla, Kakade and Harchaoui, *Robust Aggregation for Federated Learning*, IEEE Transactions
-//! on Signal Processing 2022: the smoothed Weiszfeld algorithm, `z ← Σ wᵢ xᵢ / Σ wᵢ` with `wᵢ = 1 / max(ν, ‖z − xᵢ‖)`
-//! and `ν = smoothing`, for a fixed number of `iterations`. It begins at the median of each coordinate. Begun at the mean
-//! it would need the more iterations the farther away a byzantine update lies.
+//! Yin, Chen, Ramchandran and Bartlett, *Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates*,
+//! ICML 2018. Blanchard, El Mhamdi, Guerraoui and Stainer, *Machine Learning with Adversaries: Byzantine Tolerant
+//! Gradient Descent*, NeurIPS 2017. Pillutla, Kakade and Harchaoui, *Robust Aggregation for Federated Learning*, IEEE
+//! Transactions on Signal Processing 2022: the smoothed Weiszfeld algorithm, `z ← Σ wᵢ xᵢ / Σ wᵢ` with
+//! `wᵢ = 1 / max(ν, ‖z − xᵢ‖)` and `ν = smoothing`, for a fixed number of `iterations`. It starts from the
+//! coordinate-wise median. If it started from the mean, it would need more iterations the farther away a byzantine
+//! update is.
 //!
-//! Median and geometric median have the breakdown point 1/2: with fewer than half of the clients byzantine the result
-//! stays as near to the others as these are to one another, up to a constant factor. A bound on the error of training
-//! needs the assumptions of the papers too, above all that honest clients are alike: the more their data differs, the
-//! more an honest update looks like an attack, and the more is lost. The paper gives no proof for multi-Krum with `m > 1`;
-//! the bound on `m` is that of later work.
+//! Median and geometric median have the breakdown point 1/2: if fewer than half of the clients are byzantine, the
+//! result is as close to the honest updates as these are to one another, up to a constant factor. A bound on the
+//! training error also needs the papers' assumptions, above all that honest clients are similar. The more their data
+//! differs, the more an honest update looks like an attack, and the more is lost. The paper gives no proof for
+//! multi-Krum with `m > 1`; the bound on `m` comes from later work.
 //!
-//! Every client counts the same, however many steps or examples it says it had, since a byzantine client may say what it
-//! likes. Clients that did not train send no vote: they count neither among the `n` nor otherwise.
+//! All clients have the same weight, whatever number of steps or examples they report, since a byzantine client may
+//! report anything. Clients that did not train are ignored and do not count towards `n`.
 //!
 //! # Too few clients
-//! A round with too few clients for the guarantee is an error at the key that asks for it: when it begins, of all that
-//! shall take part, and when it ends, of those that trained and whose updates came.
+//! A round with too few clients for the guarantee is an error at the configuration key that requires them. The check
+//! runs when the round starts, over all clients that are to take part, and when it ends, over those that trained and
+//! whose updates arrived.
 //!
-//! A client that sends a NaN, an infinity or another shape has failed, and the host decides what becomes of the run: set
-//! `federation.on-client-failure = "leave-out"`, or one such client ends it. The round then has fewer clients. Where
-//! these are too few for the guarantee, the missing ones count as byzantine: `n` and `f` are those of the whole round, and
-//! of the updates that came `f` less the missing ones may be byzantine.
+//! A client that sends a NaN, an infinity or a wrong shape has failed, and the host decides whether the run continues:
+//! set `federation.on-client-failure = "leave-out"`, or one such client ends it. The round then has fewer clients. If
+//! these are too few for the guarantee, the missing ones count as byzantine: `n` and `f` are those of the whole round,
+//! and `f` minus the number of missing clients may be byzantine among the updates that arrived.
 //!
-//! `krum`, `multi-krum` and `geometric-median` also leave out an update, with a warning that names the client, that lacks a
-//! parameter that most send, or has one that most do not. It counts as one of the `f`; with more of them the round fails.
-//! The scalar `Robust/left_out` is how many updates are missing or left out.
+//! `krum`, `multi-krum` and `geometric-median` also skip an update that lacks a parameter that most clients send, or
+//! has one that most do not; a warning names the client. The update counts as one of the `f`; with more of them the
+//! round fails. The scalar `Robust/left_out` counts the updates that are missing or skipped.
 //!
 //! # Which parameters
-//! *Median and trimmed mean* take each parameter by itself, over the clients that sent it, and hold for it with so many
-//! clients as these. Too few are an error, as above: what belongs to single clients must be kept private. One exception:
-//! a parameter without a global value that no more clients send than may be byzantine is left out with a warning, so that
-//! a single client cannot stop the run by sending one more. A client that sends *less* lowers the numbers of the others.
-//! *Krum and the geometric median* need the same parameters from all; see above. What nobody sends keeps its global value
-//! where its holders are absent, and has none where they keep it to themselves, as with FedAvg.
+//! *Median and trimmed mean* handle each parameter separately, over the clients that sent it, and their guarantee holds
+//! for that number of clients. Too few is an error, as above: parameters that belong to single clients must be kept
+//! private. There is one exception: a parameter without a global value, sent by no more clients than may be byzantine,
+//! is skipped with a warning. Otherwise a single client could stop the run by sending an extra parameter. A client that
+//! sends *fewer* parameters lowers the number of clients for the missing ones. *Krum and the geometric median* need the
+//! same parameters from all clients; see above. A parameter that no client sends keeps its global value if its holders
+//! are absent, and has none if they keep it private, as in FedAvg.
 //!
-//! Only floating tensors are compared and averaged. Of an integer tensor, each client's counts as a vote: the one that
-//! more than half of the clients sent is taken, and without such a one the round fails.
+//! Only floating-point tensors are compared and averaged. For an integer tensor, each client's value is a vote: the
+//! value that more than half of the clients sent wins, and without a majority the round fails.
 //!
 //! # Keys
 //! ```toml
@@ -64,19 +67,20 @@
 //! A key that the method does not use is an error.
 //!
 //! # Memory and time
-//! All methods need all updates at once: the `n` updates live until the round ends, as the buffers in which they came;
-//! nothing is copied. Besides them there is the next global model (Krum: nothing, it is one of the updates), and a block
-//! of 4096 coordinates of each update as f64, which is `32 KiB · n`; Krum adds `n²` distances. With `d` parameters median
-//! and trimmed mean take time in `d n log n`, Krum in `d n²`, the geometric median in `iterations · d n` and a median.
+//! All methods need all updates at once: the `n` updates stay in memory until the round ends, in the buffers in which
+//! they arrived; nothing is copied. In addition there are the next global model (none for Krum, whose result is one of
+//! the updates) and a block of 4096 coordinates of each update as f64, which is `32 KiB · n`; Krum adds `n²` distances.
+//! With `d` parameters, median and trimmed mean take time in `d n log n`, Krum in `d n²`, the geometric median in
+//! `iterations · d n` plus one median.
 //!
-//! All is computed in f64 and rounded once, in the order of clients and of the first update's parameters: the same
+//! Results are computed in f64 and rounded once, in the order of clients and of the first update's parameters: the same
 //! updates give the same bits.
 //!
-//! # What it does not do
-//! It keeps no memory of clients from round to round, and does not tell an honest outlier from an attack. Small changes
-//! that hide among the differences of honest clients, such as backdoors, get through. It does not know which parameters
-//! a client could learn: whoever has no data for a task sends that task's head as it came, and where most clients do so,
-//! the median of the head hardly moves.
+//! # Limitations
+//! It keeps no memory of clients between rounds, and cannot tell an honest outlier from an attack. Small changes that
+//! hide within the differences of honest clients, such as backdoors, get through. It does not know which parameters a
+//! client could train: a client without data for a task sends that task's head back unchanged, and if most clients do
+//! so, the median of the head hardly moves.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -93,7 +97,7 @@ pub use config::Config;
 use method::{Bound, Method};
 use received::{Held, Received};
 
-/// Aggregates all updates of a round at its end.
+/// Collects the updates of a round and aggregates them at its end.
 #[derive(Debug)]
 pub struct Robust {
     method: Method,
@@ -104,16 +108,16 @@ pub struct Robust {
 }
 
 impl Robust {
-    /// An aggregator between two rounds.
+    /// Creates an aggregator with no round in progress.
     ///
     /// # Errors
-    /// If a key is missing, or one is given that the method does not use.
+    /// If a key is missing, or a key is set that the method does not use.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
         let (method, global, received) = (config.method()?, Message::default(), Received::default());
         Ok(Self { method, global, cohort: 0, updates: 0, received })
     }
 
-    /// Each parameter by itself: median and trimmed mean.
+    /// Aggregates each parameter separately: median and trimmed mean.
     fn by_coordinate(
         &self,
         received: &Received,
@@ -136,7 +140,7 @@ impl Robust {
                 ));
                 continue;
             }
-            // Whoever is missing would have sent what all know.
+            // Missing clients would have sent the parameters that everyone has.
             let bound = self.method.bound(sent, if is_global { missing } else { 0 }).map_err(|e| {
                 e.because_of(format!("`{name}` came from {sent} of {clients} clients"))
                     .help("what belongs to single clients must be kept private, by a filter such as `exclude-params`")
@@ -151,7 +155,7 @@ impl Robust {
         Ok(next)
     }
 
-    /// All parameters together: Krum and geometric median.
+    /// Aggregates all parameters together: Krum and geometric median.
     fn by_distance(&self, received: &Received, bound: Bound, ctx: &Context<'_>) -> Result<Params> {
         let (held, clients) = (&received.held, received.held.len());
         let names = received.names();
@@ -237,7 +241,7 @@ impl Aggregator for Robust {
     }
 }
 
-/// The tensor that more than half of so many clients sent.
+/// The tensor that more than half of the clients sent.
 fn vote(name: &str, tensors: &[&Tensor], clients: usize) -> Result<Tensor> {
     let votes = |a: &Tensor| tensors.iter().filter(|b| a.buffer().as_slice() == b.buffer().as_slice()).count();
     let elected = tensors.iter().find(|tensor| 2 * votes(tensor) > clients);
@@ -247,7 +251,7 @@ fn vote(name: &str, tensors: &[&Tensor], clients: usize) -> Result<Tensor> {
     })
 }
 
-/// What this plugin offers.
+/// The components of this plugin.
 pub fn component() -> Component {
     Component::aggregator("robust", "median, trimmed mean, Krum, multi-Krum, geometric median", Robust::new)
 }

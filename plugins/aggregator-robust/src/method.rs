@@ -1,15 +1,15 @@
-//! The methods, and for how many clients each one's guarantee holds.
+//! The methods, and the number of clients that each guarantee needs.
 
 use plugin_api::{Error, Result};
 
-/// A method with its numbers.
+/// A method with its parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Method {
     Median,
     TrimmedMean {
         trim: f64,
     },
-    /// `keep` is 1 for Krum itself.
+    /// Krum itself has `keep = 1`.
     Krum {
         byzantine: usize,
         keep: usize,
@@ -20,7 +20,7 @@ pub(crate) enum Method {
     },
 }
 
-/// How many clients a guarantee is of, and how many of these may be byzantine.
+/// The number of clients that a guarantee covers, and how many of them may be byzantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     pub(crate) n: usize,
@@ -30,14 +30,14 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// How many of the updates that came may be byzantine.
+    /// How many of the updates that arrived may be byzantine.
     pub(crate) fn among_those_that_came(self) -> usize {
         self.f - self.missing
     }
 }
 
 impl Method {
-    /// The name in a sentence.
+    /// The name as it appears in a sentence.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Median => "median",
@@ -48,7 +48,7 @@ impl Method {
         }
     }
 
-    /// The key that says how many clients may be byzantine.
+    /// The key that sets how many clients may be byzantine.
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Median | Self::GeometricMedian { .. } => "method",
@@ -57,11 +57,11 @@ impl Method {
         }
     }
 
-    /// What holds for a round in which so many updates came, and so many that should have come did not. Where those that
-    /// came suffice, it is of them alone; else the missing ones count as byzantine.
+    /// The guarantee for a round in which `came` updates arrived and `missing` did not. If those that arrived suffice,
+    /// the guarantee covers them alone; otherwise the missing ones count as byzantine.
     ///
     /// # Errors
-    /// If there are too few for the guarantee either way, at the key that says so.
+    /// If there are too few for the guarantee either way, at the key that requires them.
     pub(crate) fn bound(self, came: usize, missing: usize) -> Result<Bound> {
         self.tolerates(came).map(|f| Bound { n: came, f, missing: 0 }).or_else(|error| {
             let n = came + missing;
@@ -70,10 +70,10 @@ impl Method {
         })
     }
 
-    /// How many of `clients` may be byzantine: at least one.
+    /// How many of `clients` may be byzantine; at least one.
     ///
     /// # Errors
-    /// If there are too few for the guarantee, at the key that says so.
+    /// If there are too few for the guarantee, at the key that requires them.
     pub(crate) fn tolerates(self, clients: usize) -> Result<usize> {
         let too_few = |message: String, help: String| Err(Error::config(message).at_key(self.key()).help(help));
         match self {
@@ -110,8 +110,8 @@ impl Method {
     }
 }
 
-/// How many of so many values are left out at either end: the fraction, rounded down. A product such as 0.29 · 100, which
-/// in binary lies a little below the number meant, is that number.
+/// How many of `values` values to drop at either end: the fraction, rounded down. A product such as 0.29 · 100,
+/// slightly below 29 in binary, counts as 29.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "of a small number above 0")]
 fn trimmed(trim: f64, values: usize) -> usize {
     (trim * values as f64 + 1e-9).floor() as usize

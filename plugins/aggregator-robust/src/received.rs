@@ -1,29 +1,29 @@
-//! The updates of a round, and who is left out of it.
+//! The updates of a round, and which of them to skip.
 
 use plugin_api::{Context, Error, Params, Result, Tensor};
 
-/// A client's update. Its tensors are shared with whoever else holds them.
+/// A client's update. Its tensors may be shared with other holders.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) client: String,
     pub(crate) params: Params,
 }
 
-/// What came in a round, in the order of clients.
+/// The updates received in a round, in the order of clients.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) held: Vec<Held>,
-    /// How many updates are left out.
+    /// The number of skipped updates.
     pub(crate) left_out: usize,
 }
 
 impl Received {
-    /// How many clients that trained sent an update, left out or not.
+    /// The number of clients that trained and sent an update, skipped or not.
     pub(crate) fn clients(&self) -> usize {
         self.held.len() + self.left_out
     }
 
-    /// The names of all parameters, in the order in which they came first.
+    /// The names of all parameters, in order of first appearance.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names = Params::new();
         for (name, tensor) in self.held.iter().flat_map(|held| held.params.iter()) {
@@ -34,15 +34,15 @@ impl Received {
         names.names().map(str::to_owned).collect()
     }
 
-    /// A parameter of those that sent it, in the order of clients.
+    /// A parameter's tensors from the clients that sent it, in the order of clients.
     pub(crate) fn column(&self, name: &str) -> Vec<&Tensor> {
         self.held.iter().filter_map(|held| held.params.get(name)).collect()
     }
 
-    /// Leaves out whoever sends another set of parameters than most do, as far as so many clients may be byzantine.
+    /// Skips clients whose set of parameters differs from that of most clients, as long as no more than `tolerated` do.
     ///
     /// # Errors
-    /// If more than these differ: then it is not the clients' fault.
+    /// If more than `tolerated` clients differ: then the clients are not at fault.
     pub(crate) fn settle_names(&mut self, tolerated: usize, method: &str, ctx: &Context<'_>) -> Result<()> {
         let sets: Vec<Vec<&str>> = self.held.iter().map(|held| sorted(held.params.names())).collect();
         let alike = |set: &Vec<&str>| sets.iter().filter(|other| *other == set).count();
@@ -77,7 +77,7 @@ impl Received {
     }
 }
 
-/// A name that stands in one of two sorted sets only, and which it is.
+/// A name that is in only one of two sorted sets, and a phrase that says in which.
 fn odd<'n>(set: &[&'n str], usual: &[&'n str]) -> Option<(&'n str, &'static str)> {
     let more = set.iter().find(|name| usual.binary_search(name).is_err()).map(|&name| (name, "which most do not"));
     more.or_else(|| usual.iter().find(|name| set.binary_search(name).is_err()).map(|&name| (name, "which most send")))

@@ -1,4 +1,4 @@
-//! SCAFFOLD, the server's side.
+//! SCAFFOLD, server side.
 //!
 //! Karimireddy, Kale, Mohri, Reddi, Stich and Suresh, *SCAFFOLD: Stochastic Controlled Averaging for Federated
 //! Learning*, ICML 2020, Algorithm 1, lines 16 and 17: with the updates of the clients `S` out of `N`
@@ -8,17 +8,17 @@
 //! c ← c + 1/N · sum over S of (c_i⁺ − c_i)
 //! ```
 //!
-//! The clients' side is the model's: `scaffold = true` in the `[model]` table of a model that has it, such as `amplify`.
-//! A control variate travels among a message's extra tensors, as `scaffold.` and the parameter's name: `c` to the
-//! clients, `c_i⁺ − c_i` to the server. `c` begins as 0 and is a part of the global model, so this aggregator keeps
-//! nothing of its own from round to round.
+//! The client side is implemented by the model: set `scaffold = true` in the `[model]` table of a model that supports
+//! it, such as `amplify`. Control variates travel in a message's extra tensors, named `scaffold.` plus the parameter's
+//! name: `c` to the clients, `c_i⁺ − c_i` to the server. `c` starts at 0 and is part of the global model, so this
+//! aggregator keeps no state between rounds.
 //!
-//! The mean is in f64 where `η_g` is not 1, and `x` is rounded once. With `η_g = 1` it is that of [`WeightedMean`], which
-//! rounds with each client.
+//! If `η_g` is not 1, the mean is computed in f64, and `x` is rounded once. If `η_g = 1`, the mean is that of
+//! [`WeightedMean`], which rounds with each client.
 //!
-//! Clients count the same, as in the paper, and only those that trained. A parameter that nobody sent takes no step: the
-//! host keeps its value, unless its holders keep it to themselves. A control variate that nobody sent stays as it was. The
-//! memory is one more model for the mean, twice that in f64, and one for `c`.
+//! As in the paper, all clients have the same weight; only those that trained count. A parameter that no client sent
+//! takes no step: the host keeps its value, unless its holders keep it private. A control variate that no client sent
+//! is unchanged. Memory: one more model for the mean, twice that in f64, and one for `c`.
 //!
 //! ```toml
 //! [aggregator]
@@ -39,14 +39,14 @@ use plugin_api::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// What the names of control variates begin with.
+/// The prefix of control variates' names.
 const CONTROL: &str = "scaffold.";
 
 /// The keys of the aggregator's table.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// How far the global model goes towards the mean of the updates: 1 is all the way.
+    /// How far the global model moves towards the mean of the updates: 1 is all the way.
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub learning_rate: f32,
@@ -56,27 +56,27 @@ fn one() -> f32 {
     1.0
 }
 
-/// The mean of the updates, and the sum of the changes of control variates.
+/// The mean of the updates, and the sum of the changes of the control variates.
 #[derive(Debug)]
 pub struct Scaffold {
     learning_rate: f32,
     global: Message,
     population: usize,
     updates: usize,
-    /// Of the parameters as they are, or in f64 where the way is not gone to its end.
+    /// The mean of the parameters in their own types, or in f64 if the learning rate is not 1.
     mean: WeightedMean,
     /// The parameters' own types.
     types: BTreeMap<String, DType>,
     change: WeightedMean,
-    /// How many clients sent each change, by its place in the mean.
+    /// How many clients sent each change, by name, in order of first appearance.
     senders: Vec<(String, usize)>,
 }
 
 impl Scaffold {
-    /// An aggregator between two rounds.
+    /// Creates an aggregator with no round in progress.
     ///
     /// # Errors
-    /// Never; the contract asks for a result.
+    /// Never; the plugin interface requires a `Result`.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
         Ok(Self {
             learning_rate: config.learning_rate,
@@ -165,7 +165,7 @@ impl Aggregator for Scaffold {
     }
 }
 
-/// `c + share · change`, with `c = 0` where there is none yet.
+/// `c + share · change`; `c` is 0 if it has no value yet.
 fn moved(before: Option<&Tensor>, change: &Params, name: &str, share: f32) -> Result<Tensor> {
     let change = change.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
     let new = change.elements::<f32>().map_err(|e| Error::tensor(name, e.message()))?;
@@ -176,7 +176,7 @@ fn moved(before: Option<&Tensor>, change: &Params, name: &str, share: f32) -> Re
     Tensor::from_slice(change.shape(), &old.iter().zip(new).map(|(c, x)| c + share * x).collect::<Vec<_>>())
 }
 
-/// What this plugin offers.
+/// The components of this plugin.
 pub fn component() -> Component {
     Component::aggregator("scaffold", "SCAFFOLD: the mean of the updates, and the control variate", Scaffold::new)
 }

@@ -3,12 +3,12 @@
 use plugin_api::half::{bf16, f16};
 use plugin_api::{DType, Float, Params, Result, Tensor};
 
-/// Parameters in f64, exactly; integers as they are.
+/// Converts parameters to f64, exactly. Integer tensors are unchanged.
 pub(crate) fn widened(params: &Params) -> Result<Params> {
     params.iter().map(|(name, tensor)| Ok((name.to_owned(), wide(tensor)?))).collect()
 }
 
-/// `x + rate (mean − x)`, rounded once to a type; the mean where there is no `x`, and integers as they are.
+/// `x + rate (mean − x)`, rounded once to `dtype`. Without an `x`, and for integer tensors, the result is the mean.
 pub(crate) fn moved(before: Option<&Tensor>, mean: &Tensor, rate: f64, dtype: DType) -> Result<Tensor> {
     if !mean.is_float() {
         return Ok(mean.clone());

@@ -45,15 +45,15 @@ fn one_round_is_lines_16_and_17_of_the_algorithm() {
             update("idle", 0, message(&[99.0, 99.0], &[])),
         ]
     };
-    // The mean of y is (3, 1); of eight clients two sent changes that sum to (4, 4).
+    // The mean of y is (3, 1). Two of eight clients sent changes, which sum to (4, 4).
     let all_the_way = round(&mut scaffold(1.0), &global, 8, updates()).unwrap();
     assert_eq!(values(&all_the_way), (vec![3.0, 1.0], vec![1.0, 0.0]));
     let half = round(&mut scaffold(0.5), &global, 8, updates()).unwrap();
     assert_eq!(values(&half), (vec![2.0, 1.5], vec![1.0, 0.0]));
 }
 
-/// Two clients with the losses `(w − a)² / 2` and `b (w − d)² / 2`, ten plain gradient steps a round. The global optimum
-/// is where the gradients' mean is 0, and FedAvg's fixed point is another.
+/// Two clients with the losses `(w − a)² / 2` and `b (w − d)² / 2`, and ten plain gradient steps a round. The global
+/// optimum is where the mean of the gradients is 0; FedAvg's fixed point is elsewhere.
 #[test]
 fn it_finds_the_optimum_that_fedavg_misses() {
     let (a, b, d) = (-1.0_f32, 9.0_f32, 1.0_f32);
@@ -84,7 +84,7 @@ fn it_finds_the_optimum_that_fedavg_misses() {
         values(&global).0[0]
     };
     assert!((run(true) - optimum).abs() < 1e-4, "{} is not {optimum}", run(true));
-    // The fixed point of FedAvg in closed form: client k shrinks its distance to its own optimum by (1 − rate · b_k)^10.
+    // FedAvg's fixed point in closed form: client k shrinks its distance to its own optimum by (1 − rate · b_k)^10.
     let shrink = |b: f32| (1.0 - 0.1 * b).powi(10);
     let (p, q) = (1.0 - shrink(1.0), 1.0 - shrink(b));
     assert!((run(false) - (p * a + q * d) / (p + q)).abs() < 1e-4);
@@ -109,7 +109,7 @@ fn a_refused_update_leaves_no_trace() {
     let (mut server, global) = (scaffold(1.0), message(&[0.0], &[0.0]));
     server.begin(&global, &Cohort::new(vec!["a".to_owned(), "b".to_owned()], 2), &ctx).unwrap();
     server.add(update("a", 1, message(&[1.0], &[1.0])), &ctx).unwrap();
-    // Its parameters fit, and its control variate does not.
+    // Its parameters fit, but its control variate does not.
     let error = server.add(update("b", 1, message(&[9.0], &[1.0, 2.0])), &ctx).unwrap_err();
     assert!(error.to_string().starts_with("tensor `scaffold.w`: client `b` sends f32[2]"), "{error}");
     assert_eq!(values(&server.finish(&ctx).unwrap()), (vec![1.0], vec![0.5]));
@@ -131,19 +131,19 @@ fn the_control_variate_of_an_absent_holder_stays() {
         Message { params, extra, ..Message::default() }
     };
     let after = round(&mut scaffold(1.0), &heads(&["a", "b"]), 2, vec![update("a", 1, heads(&["a"]))]).unwrap();
-    // What becomes of `b` itself is the host's decision: it alone knows whether its holder was absent.
+    // What happens to `b` is the host's decision: only the host knows whether its holder was absent.
     assert_eq!(after.params.names().collect::<Vec<_>>(), ["a"]);
     let control = |name: &str| after.extra.get(name).unwrap().elements::<f32>().unwrap().to_vec();
     assert_eq!((control("scaffold.a"), control("scaffold.b")), (vec![0.75], vec![0.5]));
 }
 
-/// Against the exact step, in integers: numbers of 24 bits with one exponent, three clients, a rate of 3/8.
+/// Compared with the exact step, in integers: 24-bit numbers with one exponent, three clients, a rate of 3/8.
 #[test]
 fn a_step_of_another_length_is_rounded_once() {
     let seed = plugin_api::Seed::new(7);
     let whole = |k: u64, i: u64| i128::from(seed.at(k).at(i).value() % (1 << 24));
     let count = 1000;
-    // Multiples of 2^-30, as f32 exactly.
+    // Multiples of 2^-30, which f32 represents exactly.
     let as_f32 = |k: u64| (0..count).map(|i| whole(k, i) as f32 / (1_u64 << 30) as f32).collect::<Vec<f32>>();
     let zeros = vec![0.0_f32; count as usize];
     let updates = (1..=3).map(|k| update(&format!("c{k}"), 1, message(&as_f32(k), &zeros))).collect();

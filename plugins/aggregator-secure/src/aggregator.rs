@@ -1,4 +1,4 @@
-//! The server's side: [`Secure`].
+//! The server side: [`Secure`].
 
 use plugin_api::{Aggregator, Cohort, Context, Error, Message, Params, Query, Reply, Result, Stage, Tensor, Update};
 
@@ -7,7 +7,7 @@ use crate::fixed::{Grid, narrow, wide};
 use crate::round::Round;
 use crate::terms::Terms;
 
-/// Adds masked updates, and takes the masks off the sum with what the clients tell at the end of a round.
+/// Sums masked updates, and unmasks the sum with the clients' answers at the end of a round.
 pub struct Secure {
     config: AggregatorConfig,
     numbers: Numbers,
@@ -15,7 +15,7 @@ pub struct Secure {
     pub(crate) round: Round,
 }
 
-/// How far a round is: what the next answers are to.
+/// The step that a round has reached: which query the next answers belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum At {
     Rest,
@@ -31,16 +31,16 @@ pub(crate) enum At {
 }
 
 impl Secure {
-    /// An aggregator between two rounds.
+    /// Creates an aggregator with no round in progress.
     ///
     /// # Errors
-    /// If keys of the table do not go together.
+    /// If a key is missing that another one requires, or two exclude each other.
     pub fn new(config: AggregatorConfig, _: &Context<'_>) -> Result<Self> {
         let numbers = config.numbers()?;
         Ok(Self { config, numbers, at: At::Rest, round: Round::default() })
     }
 
-    /// The terms of a round of so many clients, whose updates have so many values.
+    /// The terms of a round of `count` clients whose updates have `values` values.
     fn terms(&self, count: usize, values: usize) -> Result<Terms> {
         let Numbers { clip, bits, noise } = self.numbers;
         let threshold = self.config.threshold.unwrap_or(2 * count / 3 + 1);
@@ -119,7 +119,7 @@ impl Aggregator for Secure {
                 sum.zip(masked).for_each(|(sum, number)| *sum = sum.wrapping_add(number));
             }
         }
-        // In the order of the places, as the questions need it.
+        // In the order of positions, as the queries need it.
         self.round.arrived.push(place);
         self.round.arrived.sort_unstable();
         if update.steps == 0 {
@@ -139,7 +139,7 @@ impl Aggregator for Secure {
             return Ok(round.global);
         }
         let grid = round.terms.grid();
-        // With noise a client counts whether or not it trained, as in the account.
+        // With noise, a client counts whether or not it trained, as in the account.
         let count = if round.terms.noise.is_some() { round.arrived.len() } else { round.trained };
         let moved = |name: &str, tensor: &Tensor| -> Result<Option<(String, Tensor)>> {
             let Some((_, shape, sum)) = round.sum.iter().find(|(summed, _, _)| summed == name) else { return Ok(None) };
@@ -153,7 +153,7 @@ impl Aggregator for Secure {
     }
 }
 
-/// How many floating values a message's parameters have.
+/// The number of floating-point values in a message's parameters.
 fn floats(message: &Message) -> usize {
     message.params.iter().filter(|(_, tensor)| tensor.is_float()).map(|(_, tensor)| tensor.len()).sum()
 }

@@ -1,4 +1,4 @@
-//! The server's questions, and what it makes of the answers.
+//! The server's queries, and how it handles the answers.
 
 use plugin_api::{Context, Error, Message, Query, Reply, Result};
 
@@ -16,7 +16,7 @@ impl Secure {
         Ok((self.round.cohort.iter().map(|name| query(name, question.clone())).collect(), At::Keys))
     }
 
-    /// For shares, and where clients sign for signatures first.
+    /// Asks for shares next; if clients sign, for signatures first.
     pub(crate) fn take_keys(&mut self, answers: &[Reply], ctx: &Context<'_>) -> Result<(Vec<Query>, At)> {
         let member = |reply: &Reply| {
             let rows = rows::<32>(reply, 2)?;
@@ -36,7 +36,7 @@ impl Secure {
         self.ask_shares(&names, None)
     }
 
-    /// For shares of those who signed.
+    /// Asks those who signed for shares.
     pub(crate) fn take_signatures(&mut self, answers: &[Reply]) -> Result<(Vec<Query>, At)> {
         self.round.enough(answers.len(), "signed their keys")?;
         let mut signatures = vec![[0; SIGNATURE]; self.round.members.len()];
@@ -59,7 +59,7 @@ impl Secure {
         self.round.members.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// A question with the members' keys.
+    /// A query that carries the members' keys.
     fn of_members(&self, question: Question) -> Result<Message> {
         let keys: Vec<[u8; 64]> = self.round.members.iter().map(|(_, [a, b])| pair(a, b)).collect();
         letters::with_rows(question.message()?, &keys)
@@ -79,7 +79,7 @@ impl Secure {
         Ok((round.senders.iter().map(keep).collect::<Result<_>>()?, At::Keep))
     }
 
-    /// After the updates: for shares, and where clients sign for signatures first.
+    /// After the updates: asks for shares; if clients sign, for signatures first.
     pub(crate) fn close(&self, ctx: &Context<'_>) -> Result<(Vec<Query>, At)> {
         let round = &self.round;
         round.enough(round.arrived.len(), "sent an update")?;
@@ -132,7 +132,7 @@ impl Secure {
             let secret = shamir::join(&shares, round.terms.threshold).map_err(|e| of(&round.members[sender].0, e))?;
             masks.extend(round.masks_of(sender, &secret)?);
         }
-        // A mask at a time in blocks of one parameter: no copy of the model is made.
+        // Applies one mask at a time, in blocks of one parameter: the model is not copied.
         for (_, _, sum) in &mut round.sum {
             ctx.check()?;
             masks.iter_mut().for_each(|(stream, sign)| stream.mask(sum, *sign));
@@ -150,7 +150,7 @@ fn query(client: &str, message: Message) -> Query {
     Query { client: client.to_owned(), message }
 }
 
-/// So many rows of bytes of an answer.
+/// Reads `count` rows of bytes from an answer.
 fn rows<const N: usize>(reply: &Reply, count: usize) -> Result<&[[u8; N]]> {
     letters::rows(&reply.message, count).map_err(|e| of(&reply.client, e))
 }

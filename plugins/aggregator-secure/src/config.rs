@@ -1,5 +1,5 @@
-//! The two tables. Values keep to their bounds in the schema; what depends on the number of clients is checked
-//! when a round begins.
+//! The two configuration tables. The schema checks the bounds of each value; conditions on the number of clients are
+//! checked when a round starts.
 
 use std::collections::BTreeMap;
 
@@ -9,42 +9,42 @@ use serde::Deserialize;
 
 use crate::noise::Noise;
 
-/// The keys of the filter's table: what a client holds the aggregator to.
+/// The keys of the filter's table: the terms that a client requires of the aggregator.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct FilterConfig {
-    /// The fewest clients, this one included, whose updates a sum may be made of. This client keeps its shares back, so
-    /// that no sum can be unmasked, if fewer updates arrived; with `identities` also if fewer clients sign that they
-    /// trained. It takes no part in a round whose aggregator has a lower `minimum`.
+    /// The smallest number of updates in a sum, this client's included. If fewer updates arrived, or with `identities`
+    /// fewer clients sign that they trained, this client withholds its shares, so that no sum can be unmasked. It takes
+    /// no part in a round whose aggregator has a lower `minimum`.
     #[serde(default = "default_minimum")]
     #[schemars(range(min = 2, max = 255))]
     pub minimum: usize,
-    /// The lowest `threshold` of the aggregator with which this client takes part in a round. If not given, more than half
-    /// of the round's clients.
+    /// The lowest `threshold` of the aggregator that this client accepts. Default: more than half of the round's
+    /// clients.
     #[serde(default)]
     #[schemars(range(min = 2, max = 255))]
     pub threshold: Option<usize>,
     /// The file with this client's long-term ed25519 key in PEM, as `openssl genpkey -algorithm ed25519` writes it;
-    /// `{client}` stands for the client's name. Goes with `identities`.
+    /// `{client}` stands for the client's name. Requires `identities`.
     #[serde(default)]
     pub key_file: Option<String>,
-    /// The clients' public ed25519 keys by name, this client's among them: the base64 line that `openssl pkey -pubout`
-    /// writes between `BEGIN` and `END`. With it, round keys and the list of arrived updates are signed, and this client
-    /// takes part only with clients that are named here. Goes with `key-file`.
+    /// The clients' public ed25519 keys by name, this client's included: the base64 line that `openssl pkey -pubout`
+    /// writes between `BEGIN` and `END`. If set, round keys and the list of arrived updates are signed, and this client
+    /// takes part only with the clients listed here. Requires `key-file`.
     #[serde(default)]
     pub identities: BTreeMap<String, String>,
-    /// The smallest `noise-multiplier` of the aggregator with which this client takes part in a round. If not given, also
-    /// none.
+    /// The smallest `noise-multiplier` of the aggregator that this client accepts. Default: no noise is required.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub noise_multiplier: Option<f64>,
-    /// The smallest `colluding` of the aggregator with which this client takes part in a round with noise. Goes with
+    /// The smallest `colluding` of the aggregator that this client accepts in a round with noise. Requires
     /// `noise-multiplier`.
     #[serde(default)]
     #[schemars(range(max = 254))]
     pub colluding: Option<usize>,
-    /// Whether keys, masks and noise come from the experiment's seed and not from the operating system: the masked messages
-    /// are then the same on every run, and no protection. Without noise the global model is the same in both cases.
+    /// Whether to draw keys, masks and noise from the experiment's seed instead of the operating system. The masked
+    /// messages are then the same in every run and offer no protection. Without noise the global model is the same in
+    /// both cases.
     #[serde(default)]
     pub reproducible: bool,
 }
@@ -53,51 +53,51 @@ pub struct FilterConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AggregatorConfig {
-    /// How many clients it takes to unmask a sum, which is also how many have to finish the round: more than half of the
-    /// round's clients. So many that pool their shares with the server can unmask any client's update; fewer learn the sum
-    /// over the others, which is the last one's update if they are all but one. If not given, more than two thirds.
+    /// How many clients it takes to unmask a sum, and how many must finish the round: more than half of the round's
+    /// clients. That many clients that pool their shares with the server can unmask any client's update; fewer learn
+    /// the sum over the others, which is the last one's update if they are all but one. Default: more than two thirds.
     #[serde(default)]
     #[schemars(range(min = 2, max = 255))]
     pub threshold: Option<usize>,
-    /// The fewest clients that trained whose updates a sum may be made of. If fewer of those whose updates arrived took a
-    /// step, the sum stays masked and the round is an error. The server keeps to it; the filters have a `minimum` of their
-    /// own. If not given, as many as `threshold`.
+    /// How many clients in a sum must have trained, at least. If fewer of the clients whose updates arrived took a
+    /// step, the sum stays masked and the round is an error. The server enforces this; the filters have their own
+    /// `minimum`. Default: the value of `threshold`.
     #[serde(default)]
     #[schemars(range(min = 2, max = 255))]
     pub minimum: Option<usize>,
-    /// The largest absolute change of a value in a round, 1 if not given. A larger one is clamped, and counted under
-    /// `Secure/clamped`. Without noise only.
+    /// The largest absolute change of a value in a round; default: 1. A larger change is clamped, and counted in
+    /// `Secure/clamped`. Only without noise.
     #[serde(default)]
     #[schemars(range(min = 1e-30, max = 1e30))] // So that neither a step nor a sum leaves the range of f64.
     pub clip: Option<f64>,
-    /// Bits of a change's fixed-point number, its sign among them: a change is rounded to a multiple of `clip /
-    /// 2^(bits - 1)`, with noise of `clip-norm / 2^(bits - 1)`. The sum over all clients has to fit in 32 bits, so that 24,
-    /// if not given, suit up to 255 clients, 28 up to 15. With noise 20, if not given.
+    /// Bits of a change's fixed-point number, including its sign. A change is rounded to a multiple of
+    /// `clip / 2^(bits - 1)`, or with noise of `clip-norm / 2^(bits - 1)`. The sum over all clients must fit in 32
+    /// bits: 24 bits suit up to 255 clients, 28 up to 15. Default: 24, or 20 with noise.
     #[serde(default)]
     #[schemars(range(min = 2, max = 30))]
     pub bits: Option<u32>,
-    /// Asks the clients for noise: the L2 norm that each clips its whole update to. Goes with `noise-multiplier` and
+    /// Turns noise on: the L2 norm to which each client clips its whole update. Requires `noise-multiplier` and
     /// `delta`.
     #[serde(default)]
     #[schemars(range(min = 1e-30, max = 1e30))]
     pub clip_norm: Option<f64>,
-    /// The standard deviation of the noise on every value of a sum, in units of `clip-norm`. Each client adds a part, such
-    /// that those of `threshold` clients, less `colluding`, make it up.
+    /// The standard deviation of the noise on every value of a sum, in units of `clip-norm`. Each client adds a part;
+    /// the parts of `threshold` minus `colluding` clients reach this value.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub noise_multiplier: Option<f64>,
-    /// The delta of the account, between 0 and 1; much less than 1 / number of clients.
+    /// The delta of the privacy guarantee, between 0 and 1; much less than 1 / number of clients.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub delta: Option<f64>,
-    /// How many clients may tell the server what they know, so that their noise does not count: 1 if not given, since each
-    /// client knows its own. Twice `threshold` has to be more than it and the round's clients together.
+    /// How many clients may share what they know with the server, so that their noise does not count. Default: 1, since
+    /// each client knows its own. Twice `threshold` must exceed this value plus the number of the round's clients.
     #[serde(default)]
     #[schemars(range(max = 254))]
     pub colluding: Option<usize>,
 }
 
-/// What the aggregator's table says of fixed-point numbers and noise.
+/// The aggregator's settings for fixed-point numbers and noise.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbers {
     pub(crate) clip: f64,
@@ -106,7 +106,7 @@ pub(crate) struct Numbers {
 }
 
 impl AggregatorConfig {
-    /// The keys that go together.
+    /// Checks the keys that depend on one another, and fills in defaults.
     ///
     /// # Errors
     /// If one is missing, or two exclude each other.

@@ -1,4 +1,4 @@
-//! What a client does with keys and shares: it deals its own, keeps the others', and gives them back once.
+//! A client's keys and shares: it deals its own, stores the others', and reveals them once.
 
 use plugin_api::{Context, Error, Message, Result};
 use rand::SeedableRng;
@@ -12,17 +12,17 @@ use crate::shamir::{self, Secret};
 use crate::stream::{Sign, Stream};
 use crate::terms::{Bounds, Terms};
 
-/// A client's keys of a round.
+/// A client's keys for one round.
 pub(crate) struct Keys {
-    /// To seal shares with.
+    /// Seals shares.
     pub(crate) sealing: Pair,
-    /// To agree on masks with.
+    /// Agrees on masks.
     pub(crate) masking: Pair,
 }
 
-/// What a client was shown of a round, and accepts.
+/// What the aggregator showed a client of a round, and the client accepted.
 pub(crate) struct Shown {
-    /// The client's place among the members.
+    /// The client's position among the members.
     me: usize,
     members: Vec<String>,
     public: Vec<[Public; 2]>,
@@ -30,20 +30,20 @@ pub(crate) struct Shown {
     pub(crate) transcript: Transcript,
 }
 
-/// What a client has once it has dealt its shares.
+/// A client's state after it has dealt its shares.
 pub(crate) struct Dealt {
     pub(crate) shown: Shown,
-    /// The members that take part: where clients sign, those that signed.
+    /// Which members take part: those that signed, if clients sign.
     signed: Vec<bool>,
     /// The seed of the client's own mask.
     seed: Secret,
     /// The client's own shares of its own secrets.
     own: [Secret; 2],
-    /// The noise to add, and where it is drawn from.
+    /// The noise to add, and the generator it is drawn from.
     pub(crate) noise: Option<(Plan, ChaCha20Rng)>,
 }
 
-/// The shares of each sender's seed and masking secret, by the sender's place.
+/// The shares of each sender's seed and masking secret, by the sender's position.
 pub(crate) type Held = Vec<(usize, [Secret; 2])>;
 
 impl Keys {
@@ -55,11 +55,11 @@ impl Keys {
         [self.sealing.public, self.masking.public]
     }
 
-    /// What the aggregator shows of the round, if it is what this client accepts.
+    /// Reads what the aggregator shows of the round, and checks that this client accepts it.
     ///
     /// # Errors
-    /// If the client is not among the members with its own keys, a member is there twice or unknown, or the terms are below
-    /// the client's bounds.
+    /// If the client is not among the members with its own keys, a member is listed twice or is unknown, or the terms
+    /// are below the client's bounds.
     pub(crate) fn look(
         &self,
         members: Vec<String>,
@@ -85,7 +85,7 @@ impl Keys {
         Ok(Shown { me, members, public, terms, transcript })
     }
 
-    /// The client's seed and its shares, and the message with those for the others.
+    /// Draws the client's seed, splits its secrets, and returns the message with the other members' shares.
     pub(crate) fn deal(&self, source: &mut Source, shown: Shown, signed: Vec<bool>) -> Result<(Dealt, Message)> {
         let clients = shown.terms.check(shown.members.len())?;
         let seed = source.secret()?;
@@ -107,7 +107,7 @@ impl Keys {
         Ok((Dealt { shown, signed, seed, own, noise }, letters::with_rows(Message::default(), &sealed)?))
     }
 
-    /// The others' shares.
+    /// Opens the other members' shares.
     pub(crate) fn keep(&self, dealt: &Dealt, senders: &[usize], question: &Message) -> Result<Held> {
         let (shown, me) = (&dealt.shown, dealt.shown.me);
         let sealed = letters::rows::<SEALED>(question, senders.len())?;
@@ -128,7 +128,7 @@ impl Keys {
         senders.iter().zip(sealed).map(open).collect()
     }
 
-    /// The client's masks: its own, and one for each other client that has dealt shares.
+    /// The client's masks: its own, and one for each other client that dealt shares.
     pub(crate) fn masks(&self, dealt: &Dealt, held: &Held) -> Result<Vec<(Stream, Sign)>> {
         let me = dealt.shown.me;
         let others = held.iter().map(|(place, _)| *place).filter(|place| *place != me);
@@ -141,7 +141,7 @@ impl Keys {
 }
 
 impl Shown {
-    /// The members that take part: all that signed the same, and all where nobody signs.
+    /// Which members take part: all that signed the same data, or all if nobody signs.
     pub(crate) fn who_signed(&self, identity: Option<&Identity>, question: &Message) -> Result<Vec<bool>> {
         let Some(identity) = identity else { return Ok(vec![true; self.members.len()]) };
         let rows = letters::signatures::<SIGNATURE>(question, self.members.len())
@@ -160,7 +160,7 @@ impl Shown {
 }
 
 impl Dealt {
-    /// An error unless the updates that arrived are enough of those of the senders, this client's among them.
+    /// Checks that enough updates arrived, all from senders, and this client's among them.
     pub(crate) fn accept(&self, held: &Held, arrived: &[usize], bounds: Bounds) -> Result<()> {
         let known = arrived.iter().all(|place| held.iter().any(|(sender, _)| sender == place));
         if !known || !arrived.is_sorted_by(|a, b| a < b) || !arrived.contains(&self.shown.me) {
@@ -174,7 +174,7 @@ impl Dealt {
         Ok(())
     }
 
-    /// An error unless enough clients signed the list of arrived updates that this client signed.
+    /// Checks that enough clients signed the same list of arrived updates as this client.
     pub(crate) fn agreed(
         &self,
         identity: &Identity,
@@ -198,7 +198,7 @@ impl Dealt {
         Ok(())
     }
 
-    /// For each sender one of the two shares that this client holds.
+    /// For each sender, one of the two shares that this client holds.
     pub(crate) fn give(&self, held: &Held, arrived: &[usize]) -> Result<Message> {
         let share = |(sender, [seed, secret]): &(usize, [Secret; 2])| {
             if arrived.contains(sender) { **seed } else { **secret }

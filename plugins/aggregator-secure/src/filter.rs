@@ -1,4 +1,4 @@
-//! The clients' side: [`Mask`].
+//! The client side: [`Mask`].
 
 use plugin_api::{Context, Error, Filter, Message, Params, Result, State, Tensor};
 
@@ -13,43 +13,43 @@ use crate::numbers::{Count, encoded};
 use crate::secrets::Source;
 use crate::terms::{Bounds, Terms};
 
-/// Agrees on masks with the other clients and adds them to the client's update. It forgets everything at the end of a
-/// round, and whenever something fails: a client that failed in a round takes no further part in it.
+/// Agrees on masks with the other clients and adds them to the client's update. It clears its state at the end of a
+/// round and on any failure: a client that failed in a round takes no further part in it.
 pub struct Mask {
     reproducible: bool,
     bounds: Bounds,
     identity: Option<Identity>,
-    /// Rounds that the account counts.
+    /// The number of rounds in the account.
     rounds: u64,
     at: At,
 }
 
-/// How far the client is in a round.
+/// The step that the client has reached in a round.
 enum At {
-    /// Nobody asked yet, or the round is over for this client.
+    /// No query yet, or the round is over for this client.
     Rest,
-    /// It has told its public keys.
+    /// Has sent its public keys.
     Told(Keys, Source),
-    /// It has signed what it was shown.
+    /// Has signed what it was shown.
     Signed(Keys, Source, Transcript),
-    /// It has dealt its shares.
+    /// Has dealt its shares.
     Dealt(Keys, Dealt),
-    /// It has the others' shares and may send its update.
+    /// Has the others' shares and may send its update.
     Ready(Keys, Dealt, Held),
-    /// It has sent its update, and may give the shares that it holds, once.
+    /// Has sent its update, and may reveal the shares that it holds, once.
     Sent(Dealt, Held, Sent),
-    /// It has signed whose updates arrived.
+    /// Has signed whose updates arrived.
     Agreed(Dealt, Held, Sent, Vec<usize>),
 }
 
-/// What a client sends its update with.
+/// The state from which a client sends its update.
 type Sending<'a> = (&'a Keys, &'a mut Dealt, &'a Held);
 
 impl Mask {
-    /// A filter outside of all rounds.
+    /// Creates a filter with no round in progress.
     ///
     /// # Errors
-    /// If a long-term key is missing or wrong, or keys of the table do not go together.
+    /// If a long-term key is missing or invalid, or keys of the table require one another and one is missing.
     pub fn new(config: FilterConfig, ctx: &Context<'_>) -> Result<Self> {
         let identity = Identity::of(&config, ctx)?;
         let FilterConfig { minimum, threshold, noise_multiplier, colluding, reproducible, .. } = config;
@@ -75,7 +75,7 @@ impl Mask {
         Ok(answer)
     }
 
-    /// The answer to what is due.
+    /// Answers the query, if it is the one due at this step.
     fn respond(&mut self, asked: Question, at: At, question: &Message, ctx: &Context<'_>) -> Result<Message> {
         let own = (self.bounds, self.identity.as_ref());
         let client = ctx.client().unwrap_or_default();
@@ -123,7 +123,7 @@ impl Mask {
                 self.at = At::Agreed(dealt, held, sent, arrived);
                 letters::with_rows(Message::default(), &[agreed])
             }
-            // The state is gone now: for no client are both shares ever given.
+            // The state is gone now, so both shares of a client are never revealed.
             (Question::Unmask { arrived }, At::Sent(dealt, held, _), None) => {
                 dealt.accept(&held, &arrived, self.bounds)?;
                 dealt.give(&held, &arrived)
@@ -141,9 +141,9 @@ impl Mask {
 }
 
 impl Mask {
-    /// Counts a round of so many values, and says what all of them cost.
+    /// Counts a round of `values` values, and reports the cost of all rounds so far.
     fn account(&mut self, plan: &Plan, noise: Noise, values: usize, ctx: &Context<'_>) -> Result<()> {
-        // Also those whose messages may have left before an interruption.
+        // Includes rounds whose messages may have left before an interruption.
         let begun: Option<u64> = ctx.property("attempts")?;
         self.rounds = (self.rounds + 1).max(begun.unwrap_or_default());
         let epsilon = Account::new(plan, noise, values).epsilon(self.rounds);
@@ -164,7 +164,7 @@ impl Mask {
         let mut masks = keys.masks(dealt, held)?;
         let Terms { clip, noise, .. } = dealt.shown.terms;
         let grid = dealt.shown.terms.grid();
-        // The streams run on from one parameter to the next, so that all clients need the same order: that of the names.
+        // The streams continue from one parameter to the next, so all clients need the same order: sorted by name.
         let mut params: Vec<(&str, &Tensor)> = message.params.iter().collect();
         params.sort_unstable_by_key(|(name, _)| *name);
         let mut noisy = match (&mut dealt.noise, noise) {
@@ -223,7 +223,7 @@ impl Filter for Mask {
 
     fn answer(&mut self, question: &Message, ctx: &Context<'_>) -> Result<Option<Message>> {
         let Some(asked) = Question::of(question)? else { return Ok(None) };
-        // Whatever fails below ends the round for this client.
+        // A failure below ends the round for this client.
         let at = std::mem::replace(&mut self.at, At::Rest);
         self.respond(asked, at, question, ctx).map(Some)
     }

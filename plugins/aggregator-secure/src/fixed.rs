@@ -1,19 +1,19 @@
-//! Updates as fixed-point numbers, and tensors as f64.
+//! Converts updates to fixed-point numbers, and tensors to f64.
 
 use plugin_api::half::{bf16, f16};
 use plugin_api::{DType, Error, Result, Tensor};
 
-/// A grid of fixed-point numbers: the multiples of a step that reach from `-clip` to `clip`.
+/// A grid of fixed-point numbers: the multiples of a step from `-clip` to `clip`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Grid {
     /// The largest absolute value.
     pub(crate) clip: f64,
-    /// Bits of a number, its sign among them, from 2 to 30.
+    /// Bits per number, including the sign, from 2 to 30.
     pub(crate) bits: u32,
 }
 
 impl Grid {
-    /// The number that stands for `clip`, `2^(bits - 1)`. Its negative is a number of the grid as well.
+    /// The number that represents `clip`, `2^(bits - 1)`. Its negative is on the grid too.
     pub(crate) fn limit(self) -> u32 {
         1 << (self.bits - 1)
     }
@@ -23,26 +23,26 @@ impl Grid {
         self.clip / f64::from(self.limit())
     }
 
-    /// The largest absolute value of a sum over so many clients, if it fits in 32 bits.
+    /// The largest absolute value of a sum over `clients` clients, if it fits in 32 bits.
     pub(crate) fn largest_sum(self, clients: usize) -> Option<u32> {
         let sum = u32::try_from(clients).ok()?.checked_mul(self.limit())?;
         i32::try_from(sum).is_ok().then_some(sum)
     }
 
-    /// The nearest number of the grid, the even one of two, and whether `x` lies beyond the grid.
+    /// The nearest number on the grid, ties to even, and whether `x` is beyond the grid.
     #[expect(clippy::cast_possible_truncation, reason = "clamped to 30 bits")]
     pub(crate) fn encode(self, x: f64) -> (i32, bool) {
         let (exact, limit) = (x / self.step(), f64::from(self.limit()));
         (exact.round_ties_even().clamp(-limit, limit) as i32, x.abs() > self.clip)
     }
 
-    /// The mean of so many numbers with this sum.
+    /// The mean of `clients` numbers with this sum.
     pub(crate) fn mean(self, sum: i32, clients: usize) -> f64 {
         f64::from(sum) * self.step() / clients as f64
     }
 }
 
-/// The elements of a tensor of any floating type; none for integers.
+/// The elements of a floating-point tensor as f64; `None` for other types.
 pub(crate) fn wide(tensor: &Tensor) -> Result<Option<Vec<f64>>> {
     Ok(Some(match tensor.dtype() {
         DType::F32 => tensor.elements::<f32>()?.iter().map(|&x| x.into()).collect(),
@@ -53,7 +53,7 @@ pub(crate) fn wide(tensor: &Tensor) -> Result<Option<Vec<f64>>> {
     }))
 }
 
-/// A tensor of a floating type of these elements, each rounded once.
+/// Builds a tensor of a floating-point type from these elements, each rounded once.
 pub(crate) fn narrow(dtype: DType, shape: &[usize], elements: &[f64]) -> Result<Tensor> {
     match dtype {
         DType::F32 => Tensor::from_slice(shape, &elements.iter().map(|&x| x as f32).collect::<Vec<_>>()),

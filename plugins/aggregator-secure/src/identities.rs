@@ -1,4 +1,4 @@
-//! Long-term keys: who a client is, whatever the server says.
+//! Long-term keys: they identify a client independently of the server.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::terms::Terms;
 /// Bytes of an ed25519 signature (RFC 8032).
 pub(crate) const SIGNATURE: usize = 64;
 
-/// A signature and whether its client trained.
+/// Length of a signature plus a byte that says whether its client trained.
 pub(crate) const AGREED: usize = SIGNATURE + 1;
 
 /// A client's own key, and the public keys of all clients that it knows.
@@ -24,8 +24,8 @@ pub(crate) struct Identity {
     members: BTreeMap<String, VerifyingKey>,
 }
 
-/// What a client was shown of a round: a digest of the round, the terms, and all members with their keys. The client's own
-/// keys are among them and fresh, so that nobody can have signed this digest in an earlier round, run or attempt.
+/// A digest of what a client was shown of a round: the round's number, the terms, and all members with their keys. The
+/// client's own fresh keys are among them, so nobody can have signed this digest in an earlier round, run or attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transcript([u8; 32]);
 
@@ -44,12 +44,12 @@ impl Transcript {
         Self(digest.finalize().into())
     }
 
-    /// What a client signs before it deals shares.
+    /// The data that a client signs before it deals shares.
     fn of_keys(&self, client: &str) -> Vec<u8> {
         [&b"fedplug secure keys"[..], &self.0, client.as_bytes()].concat()
     }
 
-    /// What it signs when the updates have arrived.
+    /// The data that a client signs when the updates have arrived.
     fn of_arrived(&self, client: &str, arrived: &[usize], sent: &Sent) -> Vec<u8> {
         let places = arrived.iter().flat_map(|&place| (place as u64).to_le_bytes()).collect::<Vec<u8>>();
         let count = (arrived.len() as u64).to_le_bytes();
@@ -58,18 +58,18 @@ impl Transcript {
     }
 }
 
-/// What a client says of the update that it sent.
+/// A client's statement about the update that it sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    /// Whether some value of it was not 0.
+    /// Whether some value of the update was not 0.
     pub(crate) trained: bool,
-    /// A digest of the global model that it is relative to.
+    /// A digest of the global model that the update is relative to.
     pub(crate) global: [u8; 32],
 }
 
-/// A digest of a global model. A server that gives each client another could see to it that all but one of the updates are
-/// 0, and so take the sum for that one (Pasquini, Francati and Ateniese, *Eluding Secure Aggregation in Federated Learning
-/// via Model Inconsistency*, CCS 2022).
+/// A digest of a global model. A server that gives each client a different model could make all updates but one 0, and
+/// take the sum for that one (Pasquini, Francati and Ateniese, *Eluding Secure Aggregation in Federated Learning via
+/// Model Inconsistency*, CCS 2022).
 pub(crate) fn digest(global: &Message) -> [u8; 32] {
     let mut params: Vec<(&str, &Tensor)> = global.params.iter().collect();
     params.sort_unstable_by_key(|(name, _)| *name);
@@ -84,10 +84,10 @@ pub(crate) fn digest(global: &Message) -> [u8; 32] {
 }
 
 impl Identity {
-    /// The identity of the client for which a filter is made; none where keys are not signed.
+    /// The identity of the client that the filter belongs to; `None` if keys are not signed.
     ///
     /// # Errors
-    /// If a key is missing, cannot be read, stands there twice or is not this client's.
+    /// If a key is missing, cannot be read, is listed twice or is not this client's.
     pub(crate) fn of(config: &FilterConfig, ctx: &Context<'_>) -> Result<Option<Self>> {
         let (path, client) = match (&config.key_file, config.identities.is_empty(), ctx.client()) {
             (None, true, _) => return Ok(None),
@@ -128,7 +128,7 @@ impl Identity {
         }
     }
 
-    /// An error unless all members are known.
+    /// Checks that all members are known.
     pub(crate) fn know(&self, members: &[String]) -> Result<()> {
         match members.iter().find(|name| !self.members.contains_key(*name)) {
             None => Ok(()),
@@ -154,10 +154,10 @@ impl Identity {
         agreed
     }
 
-    /// Whether each member signed what this client was shown; one that did not sign takes no part.
+    /// Whether each member signed what this client was shown. A member that did not sign takes no part.
     ///
     /// # Errors
-    /// If one signed something else.
+    /// If a member signed something else.
     pub(crate) fn who_signed(
         &self,
         shown: &Transcript,
@@ -178,11 +178,11 @@ impl Identity {
         members.iter().zip(rows).map(signed).collect()
     }
 
-    /// How many signed that the updates of these arrived and are relative to this global model, and how many of them
-    /// trained.
+    /// How many clients signed the list of arrived updates and the global model that they are relative to, and how many
+    /// of them trained.
     ///
     /// # Errors
-    /// If one signed something else.
+    /// If a client signed something else.
     pub(crate) fn who_agreed(
         &self,
         shown: &Transcript,

@@ -1,25 +1,25 @@
-//! What the aggregator asks and the filters answer. The small part of a question stands under the key `secure` of the
-//! message's values; bytes are tensors beside it.
+//! The messages between the aggregator and the filters. The small part of a query is under the key `secure` of the
+//! message's values; bytes travel as tensors beside it.
 
 use plugin_api::{Error, Message, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::terms::Terms;
 
-/// The key of the message's values under which a question stands.
+/// The key of the message's values that holds a query.
 const KEY: &str = "secure";
 
-/// The tensor of a question's or an answer's bytes.
+/// The tensor with a query's or an answer's bytes.
 const BYTES: &str = "bytes";
 
 /// The tensor of the members' signatures.
 const SIGNATURES: &str = "signatures";
 
-/// What both sides note where masks come from the seed.
+/// What both sides report if masks come from the seed.
 pub(crate) const NO_PROTECTION: &str =
     "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
 
-/// What an answer says of a client's keys.
+/// A flag in an answer that describes a client's keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mark {
     /// They come from the experiment's seed.
@@ -28,27 +28,27 @@ pub(crate) enum Mark {
     Signed,
 }
 
-/// What the aggregator asks. A client is spoken of by its place in the list of members, counted from 0.
+/// The aggregator's queries. They refer to a client by its position in the list of members, counted from 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub(crate) enum Question {
-    /// Your public keys? The answer is `[2, 32]`: the one to seal shares with, the one for masks.
+    /// Asks for public keys. The answer is `[2, 32]`: the key to seal shares with, then the key for masks.
     Keys,
-    /// Where clients sign: your signature of these members, their public keys `[members, 64]` and these terms? The answer
-    /// is `[1, 64]`.
+    /// If clients sign: asks for a signature of these members, their public keys `[members, 64]` and these terms. The
+    /// answer is `[1, 64]`.
     Sign { members: Vec<String>, terms: Terms },
-    /// Your shares for the members, whose public keys are `[members, 64]`? The answer is `[members, 80]`, sealed, with
-    /// zeros in the client's own row. Where clients sign, the signatures `[members, 64]` come with it, zeros for those who
-    /// gave none; those get zeros as well.
+    /// Asks for shares for the members, whose public keys are `[members, 64]`. The answer is `[members, 80]`, sealed,
+    /// with zeros in the client's own row. If clients sign, the query carries the signatures `[members, 64]`, with
+    /// zeros for members that did not sign; their rows in the answer are zero too.
     Shares { members: Vec<String>, terms: Terms },
-    /// Keep these shares, `[senders, 80]`; those who sent them are masked with. The answer holds nothing.
+    /// Delivers shares to keep, `[senders, 80]`; updates are masked with these senders. The answer is empty.
     Keep { senders: Vec<usize> },
-    /// Where clients sign: your signature that the updates of these arrived, and whether you trained? The answer is
+    /// If clients sign: asks for a signature that these updates arrived, and whether the client trained. The answer is
     /// `[1, 65]`, the signature and 1 or 0.
     Agree { arrived: Vec<usize> },
-    /// The updates of these arrived. The answer is `[senders, 32]`: for each sender the share of its seed if its update
-    /// arrived, else the share of its secret. Where clients sign, what they answered to `Agree` comes with it, `[arrived,
-    /// 65]`, zeros for those who gave nothing.
+    /// These updates arrived; asks for shares. The answer is `[senders, 32]`: for each sender the share of its seed if
+    /// its update arrived, otherwise the share of its secret. If clients sign, the query carries their answers to
+    /// `Agree`, `[arrived, 65]`, with zeros for clients that gave none.
     Unmask { arrived: Vec<usize> },
 }
 
@@ -61,10 +61,10 @@ impl Question {
         Ok(message)
     }
 
-    /// The question of a message, if it is one of these.
+    /// Reads the query of a message; `None` if it holds none.
     ///
     /// # Errors
-    /// If it is one, but cannot be understood.
+    /// If the query cannot be parsed.
     pub(crate) fn of(message: &Message) -> Result<Option<Self>> {
         let read = |value: &serde_json::Value| serde_json::from_value(value.clone());
         message
@@ -81,7 +81,7 @@ pub(crate) fn with_rows<const N: usize>(message: Message, rows: &[[u8; N]]) -> R
     with(message, BYTES, rows)
 }
 
-/// Adds the members' signatures, or what they signed with them.
+/// Adds the members' signatures, or their signatures with the byte that says whether they trained.
 pub(crate) fn with_signatures<const N: usize>(message: Message, rows: &[[u8; N]]) -> Result<Message> {
     with(message, SIGNATURES, rows)
 }
@@ -91,18 +91,18 @@ fn with<const N: usize>(mut message: Message, name: &str, rows: &[[u8; N]]) -> R
     Ok(message)
 }
 
-/// So many rows of bytes.
+/// Reads `count` rows of bytes.
 ///
 /// # Errors
-/// If there are others.
+/// If the number or length of the rows differs.
 pub(crate) fn rows<const N: usize>(message: &Message, count: usize) -> Result<&[[u8; N]]> {
     Ok(message.extra.elements::<u8>(BYTES, &[count, N])?.as_chunks().0)
 }
 
-/// So many signatures.
+/// Reads `count` signatures.
 ///
 /// # Errors
-/// If there are others, or none.
+/// If the number or length of the signatures differs, or there are none.
 pub(crate) fn signatures<const N: usize>(message: &Message, count: usize) -> Result<&[[u8; N]]> {
     Ok(message.extra.elements::<u8>(SIGNATURES, &[count, N])?.as_chunks().0)
 }
@@ -115,12 +115,12 @@ impl Mark {
         }
     }
 
-    /// Says it.
+    /// Sets the flag.
     pub(crate) fn set(self, message: &mut Message) {
         message.values.insert(self.key().to_owned(), true.into());
     }
 
-    /// Whether it is said.
+    /// Whether the flag is set.
     pub(crate) fn is_on(self, message: &Message) -> bool {
         message.values.contains_key(self.key())
     }

@@ -1,4 +1,4 @@
-//! What secure aggregation does not protect from, where users read: in the summary and by `inspect`.
+//! What secure aggregation does not protect against, reported where users see it: in the summary and by `inspect`.
 
 use plugin_api::Context;
 
@@ -6,14 +6,14 @@ use crate::letters::NO_PROTECTION;
 use crate::noise::Noise;
 use crate::round::Round;
 
-/// What is told of a round's keys.
+/// What the clients reported about a round's keys.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Told {
     pub(crate) reproducible: bool,
     pub(crate) signed: bool,
 }
 
-/// Says in the summary what the round keeps to, and what it does not protect from.
+/// Reports in the summary the terms of the round, and what it does not protect against.
 pub(crate) fn note(round: &Round, told: Told, ctx: &Context<'_>) {
     if told.reproducible {
         ctx.note("secure aggregation", format_args!("{NO_PROTECTION}"));
@@ -52,7 +52,7 @@ pub(crate) fn note(round: &Round, told: Told, ctx: &Context<'_>) {
     );
 }
 
-/// Says in the summary what so many rounds of noisy sums cost a client, and towards whom.
+/// Reports in the summary the privacy loss of a client over `rounds` rounds of noisy sums, and towards whom it holds.
 pub(crate) fn note_account(
     (epsilon, rounds): (f64, u64),
     noise: Noise,

@@ -1,5 +1,5 @@
-//! Noise that is spread over the clients: Kairouz, Liu and Steinke, *The Distributed Discrete Gaussian Mechanism for
-//! Federated Learning with Secure Aggregation*, ICML 2021. The crate's page says what is computed.
+//! Distributed noise: Kairouz, Liu and Steinke, *The Distributed Discrete Gaussian Mechanism for Federated Learning
+//! with Secure Aggregation*, ICML 2021. The crate's documentation has the formulas.
 
 use fedplug_dp::DiscreteGaussian;
 use plugin_api::{Context, Error, Message, Result, Tensor};
@@ -10,42 +10,43 @@ use serde::{Deserialize, Serialize};
 use crate::fixed::Grid;
 use crate::numbers::change;
 
-/// With this chance at most a rounding is drawn again: the paper's β.
+/// The largest probability that a rounding is redrawn: the paper's β.
 const REDRAWN: f64 = 0.606_530_659_712_633_4; // exp(-1/2)
 
-/// How often a rounding is drawn: that all fail has a chance below 10⁻²⁰⁰.
+/// The largest number of draws of a rounding; the probability that all fail is below 10⁻²⁰⁰.
 const MOST_DRAWS: usize = 1000;
 
-/// With this chance at most some number of a sum leaves the ring in a round, -log2.
+/// -log2 of the largest probability that some number of a sum leaves the ring in a round.
 const WRAPS: f64 = 40.0;
 
-/// What the aggregator states of the noise.
+/// The noise parameters that the aggregator announces.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Noise {
     /// The standard deviation of the noise in a sum, in units of the clipping norm.
     pub(crate) multiplier: f64,
-    /// The delta of the account.
+    /// The delta of the privacy guarantee.
     pub(crate) delta: f64,
-    /// How many clients may be on the server's side, so that their noise does not count.
+    /// How many clients may collude with the server, so that their noise does not count.
     pub(crate) colluding: usize,
 }
 
 /// The noise of a round's clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// Fixed-point numbers, of which the largest stands for the clipping norm.
+    /// The fixed-point grid; its largest number represents the clipping norm.
     pub(crate) grid: Grid,
-    /// How many clients' noise is in a sum at least, that of colluding clients aside.
+    /// The smallest number of non-colluding clients whose noise is in a sum.
     pub(crate) honest: usize,
     /// The noise of one client, on the grid.
     noise: DiscreteGaussian,
 }
 
 impl Plan {
-    /// The noise whose sum over `threshold` clients less the colluding ones is what is stated, or a little more.
+    /// Plans the clients' noise: its sum over `threshold` minus `colluding` clients has the announced variance, or
+    /// slightly more.
     ///
     /// # Errors
-    /// If no client is left, or the noise does not suit the grid.
+    /// If no client remains, or the noise does not fit the grid.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -54,7 +55,7 @@ impl Plan {
     )]
     pub(crate) fn new(noise: Noise, grid: Grid, threshold: usize, members: usize) -> Result<Self> {
         let Noise { multiplier, delta, .. } = noise;
-        // What the aggregator states may come from anywhere.
+        // The aggregator's values are untrusted.
         if !(multiplier.is_finite() && multiplier > 0.0 && delta > 0.0 && delta < 1.0) {
             return Err(Error::config(format!("noise of {multiplier} times `clip-norm` at delta {delta} is none")));
         }
@@ -89,7 +90,7 @@ impl Plan {
         self.noise.variance()
     }
 
-    /// The largest square of the norm, on the grid, of a rounded update of so many values: the paper's Δ₂² (Theorem 1).
+    /// The largest squared norm, on the grid, of a rounded update of `values` values: the paper's Δ₂² (Theorem 1).
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -103,9 +104,9 @@ impl Plan {
         always.min(mostly).floor() as u128
     }
 
-    /// What bounds each number of a sum over so many clients, but with a chance of 2⁻⁴⁰ a round: the rounded updates by
-    /// their norms, and the noise by its tails, which are no heavier than those of a normal distribution of its variance
-    /// (Canonne, Kamath and Steinke 2020), over all values.
+    /// A bound on each number of a sum over `clients` clients that holds up to a probability of 2⁻⁴⁰ per round. It
+    /// bounds the rounded updates by their norms, and the noise by its tails over all values, which are no heavier than
+    /// those of a normal distribution of the same variance (Canonne, Kamath and Steinke 2020).
     #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
     pub(crate) fn largest_sum(&self, clients: usize, values: usize) -> f64 {
         let (clients, values) = (clients as f64, values.max(1));
@@ -113,7 +114,7 @@ impl Plan {
         clients * (self.largest_square(values) as f64).sqrt() + (clients * self.variance()).sqrt() * tail
     }
 
-    /// An error if some number of a sum over so many clients may leave the 32 bits of the ring.
+    /// Checks that every number of a sum over `clients` clients stays within the 32-bit ring.
     pub(crate) fn fits(&self, clients: usize, values: usize) -> Result<()> {
         let largest = |bits: u32| {
             // Both parts of the sum grow with the grid.
@@ -130,8 +131,8 @@ impl Plan {
         Err(Error::config(message).at_key("bits").help(format!("{} are safe", most.unwrap_or_default())))
     }
 
-    /// A client's whole update, clipped, rounded and with its noise, tensor by tensor modulo 2³², and whether it held
-    /// anything but zeros.
+    /// Encodes a client's whole update, clipped, rounded and with its noise, tensor by tensor modulo 2³². Also reports
+    /// whether the update had any non-zero value.
     ///
     /// # Errors
     /// If there is no update, or it is not finite.
@@ -168,8 +169,8 @@ impl Plan {
         Ok(Encoded { tensors, values, moved: norm > 0.0 })
     }
 
-    /// Conditional randomised rounding: each value goes to one of its two neighbours so that the mean is right, and all are
-    /// drawn again until the norm, which is exact, is at most that of the account.
+    /// Conditional randomised rounding: each value is rounded to one of its two neighbours so that the mean is right.
+    /// All are redrawn until the exact norm is at most that of the account.
     #[expect(clippy::cast_possible_truncation, reason = "at most a little over the grid's largest number, of 30 bits")]
     pub(crate) fn rounded(
         &self,
@@ -207,13 +208,13 @@ impl Plan {
 pub(crate) struct Encoded {
     /// Numbers modulo 2³², for each parameter.
     pub(crate) tensors: Vec<Vec<u32>>,
-    /// How many of them stand for a floating value.
+    /// How many of them represent a floating-point value.
     pub(crate) values: usize,
-    /// Whether the update held anything but zeros.
+    /// Whether the update had any non-zero value.
     pub(crate) moved: bool,
 }
 
-/// Modulo 2³².
+/// Reduces a number modulo 2³².
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the ring's arithmetic")]
 fn ring(number: i64) -> u32 {
     number as u32

@@ -4,17 +4,17 @@ use plugin_api::{Error, Message, Result, Tensor};
 
 use crate::fixed::{Grid, wide};
 
-/// How many values were encoded.
+/// Counts of encoded values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Count {
     pub(crate) all: usize,
-    /// Beyond the grid.
+    /// Values beyond the grid.
     pub(crate) clamped: usize,
-    /// Other than 0 before they were rounded: a client without any has not trained.
+    /// Values that were not 0 before rounding; a client without any has not trained.
     pub(crate) moved: usize,
 }
 
-/// A parameter's change since the round began; none for integers, which must not change.
+/// A parameter's change since the round started; `None` for integers, which must not change.
 ///
 /// # Errors
 /// If the global model has no such parameter, or the change is not finite.

@@ -1,4 +1,4 @@
-//! What the aggregator knows of a round, and how the masks come off.
+//! The aggregator's state of a round, and how the masks are removed.
 
 use plugin_api::{Error, Message, Result, Update};
 
@@ -15,15 +15,15 @@ pub(crate) struct Round {
     pub(crate) terms: Terms,
     /// Whether the clients sign.
     pub(crate) signed: bool,
-    /// Those who told their keys, and the keys. A client's place is its place here.
+    /// The clients that sent their keys, with the keys. A client's position is its index here.
     pub(crate) members: Vec<(String, [Public; 2])>,
-    /// The places of those who dealt shares: each is masked with the others.
+    /// The positions of the clients that dealt shares; each masks its update with all the others.
     pub(crate) senders: Vec<usize>,
-    /// The places of those whose updates were added.
+    /// The positions of the clients whose updates were added.
     pub(crate) arrived: Vec<usize>,
     /// How many of these trained.
     pub(crate) trained: usize,
-    /// The sum of the updates and masks modulo 2³², by name, with the shapes.
+    /// The sum of updates and masks modulo 2³², by name, with the shapes.
     pub(crate) sum: Vec<(String, Vec<usize>, Vec<u32>)>,
 }
 
@@ -37,7 +37,7 @@ impl Round {
             .help("`threshold` says how many clients have to stay; see why the others failed"))
     }
 
-    /// An error unless enough of those whose updates arrived trained: the sum over fewer tells too much of each.
+    /// Checks that enough clients whose updates arrived trained: a sum over fewer reveals too much about each.
     pub(crate) fn enough_trained(&self) -> Result<()> {
         let (trained, minimum, cohort) = (self.trained, self.terms.minimum, self.cohort.len());
         if trained >= minimum {
@@ -49,7 +49,7 @@ impl Round {
         .help("the sum stays masked; `minimum` of the aggregator and of the filters says how many are enough"))
     }
 
-    /// The largest absolute value that a sum of the updates that arrived can have.
+    /// The largest absolute value that a sum of the arrived updates can have.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number, and saturating")]
     pub(crate) fn largest_sum(&self) -> Result<u32> {
         let clients = self.arrived.len();
@@ -65,8 +65,8 @@ impl Round {
         place.ok_or_else(|| Error::other(format!("client `{client}` has not told its keys in this round")))
     }
 
-    /// The masks that are left in the sum on account of a client that dealt shares, and how to take them off: its own by
-    /// its seed if its update arrived, else the others' halves of the masks between them by its secret.
+    /// The masks in the sum that a client that dealt shares still accounts for, and how to remove them: if its update
+    /// arrived, its own mask by its seed; otherwise the others' halves of the pairwise masks by its secret.
     pub(crate) fn masks_of(&self, sender: usize, secret: &Secret) -> Result<Vec<(Stream, Sign)>> {
         if self.arrived.contains(&sender) {
             return Ok(vec![(Stream::new(secret), Sign::Minus)]);
@@ -76,14 +76,14 @@ impl Round {
         if pair.public != *public {
             return Err(of(name, Error::other("the shares are not of the secret of its public key")));
         }
-        // As it would have been added at the dropped client, which is how the half at the other is taken off.
+        // The sign with which the dropped client would have added the mask, which removes the other client's half.
         let mask = |&place: &usize| {
             Ok((Stream::new(&pair.mask_key(&self.members[place].1[1])?), Sign::between(sender, place)))
         };
         self.arrived.iter().map(mask).collect()
     }
 
-    /// An error unless an update has the parameters that are summed, each of the global model and of its shape.
+    /// Checks that an update has the summed parameters, each with the name and shape of one in the global model.
     pub(crate) fn check(&self, update: &Update) -> Result<()> {
         let client = &update.client;
         for (name, tensor) in update.message.params.iter() {
@@ -112,7 +112,7 @@ impl Round {
     }
 }
 
-/// Says whose letter or whose secret it is.
+/// Adds the client's name to an error.
 pub(crate) fn of(client: &str, error: Error) -> Error {
     Error::other(format!("client `{client}`: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Keys, what is derived from them, and where randomness comes from.
+//! Keys, key derivation, and the source of randomness.
 
 use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce};
@@ -10,10 +10,10 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use crate::shamir::Secret;
 use crate::stream::Stream;
 
-/// A public key as it is sent.
+/// A public key as sent.
 pub(crate) type Public = [u8; 32];
 
-/// Bytes of the two shares that one client has for another, sealed.
+/// Bytes of the two shares that one client sends another, sealed.
 pub(crate) const SEALED: usize = 2 * 32 + 16;
 
 /// Where a client's secrets come from.
@@ -64,8 +64,8 @@ impl Pair {
         Secret::new(self.secret.to_bytes())
     }
 
-    /// 32 bytes that only the owners of the two secrets know: HKDF-SHA256 (RFC 5869) without salt of their agreement.
-    /// The two keys in `info` bind it to the pair, in an order that both sides know.
+    /// 32 bytes that only the owners of the two secrets know: HKDF-SHA256 (RFC 5869), without salt, of their shared
+    /// secret. The two keys in `info` bind it to the pair, in an order that both sides know.
     fn derive(&self, theirs: &Public, label: &[u8], [first, second]: [&Public; 2]) -> Result<Secret> {
         let shared = self.secret.diffie_hellman(&PublicKey::from(*theirs));
         if !shared.was_contributory() {
@@ -78,15 +78,15 @@ impl Pair {
         Ok(derived)
     }
 
-    /// The key of the mask between two clients: the same at both.
+    /// The key of the mask between two clients; the same at both.
     pub(crate) fn mask_key(&self, theirs: &Public) -> Result<Secret> {
         let ours = &self.public;
         let pair = if ours < theirs { [ours, theirs] } else { [theirs, ours] };
         self.derive(theirs, b"fedplug secure mask", pair)
     }
 
-    /// A sender's two shares for a receiver, readable and changeable by nobody else: ChaCha20-Poly1305 (RFC 8439). Each
-    /// key is of one round, sender and receiver, and seals once, so that the nonce may be 0.
+    /// Seals a sender's two shares for a receiver, so that nobody else can read or change them: ChaCha20-Poly1305 (RFC
+    /// 8439). Each key belongs to one round, sender and receiver, and seals once, so the nonce can be 0.
     pub(crate) fn seal(&self, receiver: &Public, shares: [&Secret; 2]) -> Result<[u8; SEALED]> {
         let key = self.derive(receiver, b"fedplug secure shares", [&self.public, receiver])?;
         let plain = zeroize::Zeroizing::new([&shares[0][..], &shares[1][..]].concat());
@@ -94,10 +94,10 @@ impl Pair {
         sealed.ok().and_then(|sealed| sealed.try_into().ok()).ok_or_else(|| Error::other("the shares cannot be sealed"))
     }
 
-    /// The two shares that a sender sealed for the owner of this pair.
+    /// Opens the two shares that a sender sealed for the owner of this pair.
     ///
     /// # Errors
-    /// If it was not this sender, not for this receiver, or not this content.
+    /// If they are from another sender, for another receiver, or were modified.
     pub(crate) fn open(&self, sender: &Public, sealed: &[u8]) -> Result<[Secret; 2]> {
         let key = self.derive(sender, b"fedplug secure shares", [sender, &self.public])?;
         let plain = ChaCha20Poly1305::new((&*key).into()).decrypt(&Nonce::default(), sealed);

@@ -1,11 +1,12 @@
 //! Shamir's secret sharing (*How to Share a Secret*, CACM 1979), byte for byte over GF(2⁸).
 //!
-//! Each byte `a₀` of a secret has its own polynomial `f(x) = a₀ + a₁x + … + aₜ₋₁xᵗ⁻¹` with coefficients that are uniform
-//! over the whole field, the leading one too; the share of the client with the number `x ≥ 1` is `f(x)`. Any `t` shares
-//! give the polynomial by Lagrange's formula, and fewer say nothing. Sums are exclusive ors, products are taken modulo
-//! `x⁸ + x⁴ + x³ + x + 1` as in AES (FIPS 197, §4.2), without tables and branches that depend on secrets.
+//! Each byte `a₀` of a secret has its own polynomial `f(x) = a₀ + a₁x + … + aₜ₋₁xᵗ⁻¹` with coefficients that are
+//! uniform over the whole field, including the leading one; the share of client number `x ≥ 1` is `f(x)`. Any `t`
+//! shares determine the polynomial by Lagrange's formula; fewer reveal nothing. Addition is exclusive or, and products
+//! are taken modulo `x⁸ + x⁴ + x³ + x + 1` as in AES (FIPS 197, §4.2), without tables or branches that depend on
+//! secrets.
 //!
-//! It stands here in a few lines since the crates for it are no longer kept, or bring elliptic curves and big integers.
+//! The few lines are here because existing crates are unmaintained or pull in elliptic curves and big integers.
 
 use plugin_api::{Error, Result};
 use zeroize::Zeroizing;
@@ -32,7 +33,7 @@ fn inverse(a: u8) -> u8 {
     product(power, power)
 }
 
-/// Shares of a secret for the clients 1, 2, …, `clients`; any `1 + coefficients.len()` of them give it.
+/// Splits a secret into shares for the clients 1, 2, …, `clients`; any `1 + coefficients.len()` of them recover it.
 pub(crate) fn split(secret: &Secret, clients: u8, coefficients: &[Secret]) -> Vec<Secret> {
     let share = |x: u8| {
         let mut share = Secret::default();
@@ -56,11 +57,11 @@ fn value(points: &[(u8, &Secret)], x: u8) -> Secret {
     value
 }
 
-/// The secret of which these are shares, each with its client's number. Those beyond the first `threshold` must lie on
-/// the same polynomial.
+/// Recovers the secret from shares, each with its client's number. Shares beyond the first `threshold` must be on the
+/// same polynomial.
 ///
 /// # Errors
-/// If there are fewer than `threshold`, or they are not shares of one secret.
+/// If there are fewer than `threshold` shares, or they do not belong to one secret.
 pub(crate) fn join(shares: &[(u8, &Secret)], threshold: usize) -> Result<Secret> {
     let Some((first, others)) = shares.split_at_checked(threshold) else {
         return Err(Error::other(format!("{} shares are fewer than {threshold}", shares.len())));

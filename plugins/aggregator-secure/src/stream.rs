@@ -1,14 +1,14 @@
-//! Streams of ChaCha20 (RFC 8439) as masks: the paper's PRG.
+//! ChaCha20 streams (RFC 8439) as masks: the paper's PRG.
 
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 
 use crate::shamir::Secret;
 
-/// Words that are made at a time: they stay in the nearest cache.
+/// Words generated at a time; they fit in the L1 cache.
 const BLOCK: usize = 2048;
 
-/// The key stream of one key, whose nonce is 0, in little-endian words.
+/// The key stream of one key with nonce 0, in little-endian words.
 pub(crate) struct Stream(ChaCha20);
 
 impl Stream {
@@ -22,7 +22,7 @@ impl Stream {
         self.0.apply_keystream(bytes);
     }
 
-    /// Adds the next words to the values, or takes them off, modulo 2³².
+    /// Adds the next words to the values, or subtracts them, modulo 2³².
     pub(crate) fn mask(&mut self, values: &mut [u32], sign: Sign) {
         let mut bytes = [0; 4 * BLOCK];
         for values in values.chunks_mut(BLOCK) {
@@ -39,7 +39,7 @@ impl Stream {
     }
 }
 
-/// Whether a mask is added or taken off.
+/// Whether a mask is added or subtracted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
     Plus,
@@ -47,7 +47,8 @@ pub(crate) enum Sign {
 }
 
 impl Sign {
-    /// How the client at place `mine` takes the mask between it and the one at `theirs`: the two cancel in the sum.
+    /// The sign with which the client at position `mine` applies the mask it shares with the one at `theirs`; the two
+    /// cancel in the sum.
     pub(crate) fn between(mine: usize, theirs: usize) -> Self {
         if mine < theirs { Self::Plus } else { Self::Minus }
     }

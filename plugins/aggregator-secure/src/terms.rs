@@ -1,4 +1,4 @@
-//! What holds for a round: the aggregator states it, and each client holds it against its own bounds.
+//! The terms of a round: the aggregator announces them, and each client checks them against its own bounds.
 
 use plugin_api::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -6,23 +6,23 @@ use serde::{Deserialize, Serialize};
 use crate::fixed::Grid;
 use crate::noise::{Noise, Plan};
 
-/// What holds for a round.
+/// The terms of a round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Terms {
     /// How many clients it takes to unmask.
     pub(crate) threshold: usize,
-    /// How many clients that trained have to be in a sum.
+    /// How many clients in a sum must have trained.
     pub(crate) minimum: usize,
     /// The largest absolute value of a change; with noise, the largest norm of all changes together.
     pub(crate) clip: f64,
-    /// Bits of a fixed-point number.
+    /// Bits per fixed-point number.
     pub(crate) bits: u32,
     /// The noise that the clients add, if any.
     #[serde(default)]
     pub(crate) noise: Option<Noise>,
 }
 
-/// The lowest terms that a client takes part with.
+/// The lowest terms that a client accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) minimum: usize,
@@ -32,13 +32,13 @@ pub(crate) struct Bounds {
 }
 
 impl Terms {
-    /// The fixed-point numbers that are sent.
+    /// The grid of fixed-point numbers.
     pub(crate) fn grid(self) -> Grid {
         Grid { clip: self.clip, bits: self.bits }
     }
 
-    /// The number of members, if the threshold suits it: more than a half, so that two groups without a common client
-    /// can never both unmask, and not more than there are.
+    /// Returns the number of members if the threshold suits it: more than half, so that two groups without a common
+    /// client can never both unmask, and at most all of them.
     pub(crate) fn check(self, members: usize) -> Result<u8> {
         let least = members / 2 + 1;
         if !(least..=members).contains(&self.threshold) {
@@ -48,12 +48,12 @@ impl Terms {
         u8::try_from(members).map_err(|_| Error::config(format!("{members} clients are more than 255")))
     }
 
-    /// How the clients add noise, if they do.
+    /// The noise that the clients add, if any.
     pub(crate) fn plan(self, members: usize) -> Result<Option<Plan>> {
         self.noise.map(|noise| Plan::new(noise, self.grid(), self.threshold, members)).transpose()
     }
 
-    /// The same bytes at all clients that were shown the same terms.
+    /// The terms as bytes, for the signed digest.
     pub(crate) fn bytes(self) -> Vec<u8> {
         let numbers = [self.threshold as u64, self.minimum as u64, self.clip.to_bits(), self.bits.into()];
         let noise =
@@ -64,7 +64,7 @@ impl Terms {
 }
 
 impl Bounds {
-    /// An error unless the terms protect a client at least as it asks for. Gives the number of members.
+    /// Checks that the terms protect the client at least as much as it requires. Returns the number of members.
     pub(crate) fn accept(self, terms: Terms, members: usize) -> Result<u8> {
         let clients = terms.check(members)?;
         let grid = terms.grid();
@@ -96,7 +96,7 @@ impl Bounds {
                 .at_key("noise-multiplier")
                 .help("`clip-norm`, `noise-multiplier` and `delta` in the table `aggregator` ask for noise"));
         };
-        // Whether it is a number is told by the comparison as well.
+        // The comparison also rejects NaN.
         if !(noise.multiplier >= least && noise.multiplier.is_finite()) {
             let message = format!("the aggregator's is {}, and this client's least is {least}", noise.multiplier);
             return Err(Error::config(message).at_key("noise-multiplier"));

@@ -1,4 +1,4 @@
-//! A small host plays whole rounds; what a user relies on is asserted of what comes out.
+//! A small host plays whole rounds; the tests check the results that a user relies on.
 
 use plugin_api::context::{Host, Silent};
 use plugin_api::{
@@ -21,10 +21,10 @@ mod reference;
 mod signing;
 mod sums;
 
-/// The client with this place.
+/// The names of the clients, by position.
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-/// What is said of a client's step.
+/// The outcome of a client's step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
     Keys,
@@ -34,7 +34,7 @@ enum Step {
     Update,
     Agree,
     Unmask,
-    /// The answer to it.
+    /// An answer was given.
     Given,
 }
 
@@ -57,14 +57,14 @@ struct Bench {
     clients: Vec<Mask>,
     round: u64,
     seed: u64,
-    /// A client that the server gives another global model than the rest.
+    /// A client that receives a different global model from the server than the rest.
     misled: Option<(usize, Message)>,
 }
 
-/// What crossed in a round.
+/// The messages of a round.
 #[derive(Default)]
 struct Heard {
-    /// The answers of each step in the clients' order.
+    /// The answers of each step, in the clients' order.
     answers: Vec<Vec<Reply>>,
     updates: Vec<Update>,
 }
@@ -76,7 +76,7 @@ impl Bench {
         Self::with(clients, config, &|_| json!({ "reproducible": reproducible }))
     }
 
-    /// With a table for each client's filter.
+    /// Creates a bench with a table for each client's filter.
     fn with(clients: usize, config: serde_json::Value, filter: &dyn Fn(usize) -> serde_json::Value) -> Self {
         let ctx = Context::new(&Silent);
         let config: AggregatorConfig = serde_json::from_value(config).unwrap();
@@ -93,8 +93,8 @@ impl Bench {
         }
     }
 
-    /// A round as the host plays it. `fails` says at which step a client fails; `change` may change what is said to a
-    /// client (questions) and by it (updates, and shares at the end).
+    /// Plays a round like the host. `fails` decides at which step a client fails; `change` may change the messages to a
+    /// client (queries) and from it (updates, and shares at the end).
     fn play(
         &mut self,
         global: &Message,
@@ -162,7 +162,7 @@ impl Bench {
         }
     }
 
-    /// A round in which nobody fails.
+    /// A round in which no client fails.
     fn round(&mut self, global: &Message, updates: &[(Params, u64)]) -> Result<(Message, Heard)> {
         self.play(global, updates, &|_, _| false, &mut |_, _, _| {}, &Silent)
     }
@@ -178,7 +178,7 @@ fn values(params: &Params, name: &str) -> Vec<f32> {
     params.get(name).unwrap().elements::<f32>().unwrap().to_vec()
 }
 
-/// A global model of two parameters with `n` values each, and what each of 6 clients makes of it.
+/// A global model of two parameters with `n` values each, and the updates of 6 clients.
 fn model(n: usize, round: u64) -> (Message, Vec<(Params, u64)>) {
     let noise =
         |client: u64, i: usize| (Seed::new(round).at(client).at(i as u64).value() >> 40) as f32 / 2_f32.powi(24) - 0.5;
@@ -192,7 +192,7 @@ fn model(n: usize, round: u64) -> (Message, Vec<(Params, u64)>) {
     (params(&[("w", &w), ("b", &b)]).into(), (0..6).map(client).collect())
 }
 
-/// Scalars, notes and warnings that were told.
+/// The reported scalars, notes and warnings.
 #[derive(Default)]
 struct Told(std::sync::Mutex<Vec<String>>);
 

@@ -1,13 +1,14 @@
 //! Auditing: a lower bound of epsilon by experiment.
 //!
-//! An account says what a mechanism costs at most, if it is what it is taken for. An audit runs it on two neighbouring inputs
-//! many times and tells the runs apart as well as it can (Jagielski, Ullman and Oprea, *Auditing Differentially Private
-//! Machine Learning*, NeurIPS 2020). A lower bound above the account proves the account or the mechanism wrong.
+//! An account gives an upper bound of a mechanism's cost, provided that the mechanism is what it claims to be. An audit
+//! runs it on two neighbouring inputs many times and distinguishes the runs as well as it can (Jagielski, Ullman and
+//! Oprea, *Auditing Differentially Private Machine Learning*, NeurIPS 2020). A lower bound above the account proves
+//! that the account or the mechanism is wrong.
 
-/// How many thresholds are tried.
+/// The number of thresholds to try.
 const THRESHOLDS: usize = 100;
 
-/// A set of scores: those of at least or at most a threshold, and whether it is one that runs with the client are in.
+/// A set of scores: those at least or at most a threshold, and whether it is meant to contain the runs with the client.
 #[derive(Clone, Copy)]
 struct Event {
     threshold: f64,
@@ -15,13 +16,14 @@ struct Event {
     with: bool,
 }
 
-/// A lower bound of the epsilon at `delta`, which is too large with a chance of at most `alpha`: by scores of independent runs
-/// with a client's data and of as many without, where a score may be any function of all that a run releases.
+/// A lower bound of the epsilon at `delta`, which is too large with a probability of at most `alpha`. It uses scores of
+/// independent runs with a client's data and of as many without; a score may be any function of everything a run
+/// releases.
 ///
-/// If a mechanism is (ε, δ)-differentially private then `P(E) ≤ e^ε P'(E) + δ` for each event `E`. Here `E` is that the score is
-/// beyond a threshold, which is chosen by one half of the runs; the bounds of `P` and `P'` come from the other half, at a level
-/// of `alpha / 2` each (Clopper and Pearson 1934). The most that `n` runs of each kind can show is about
-/// `ln(n / 2) - ln ln(2 / alpha)`.
+/// If a mechanism is (ε, δ)-differentially private then `P(E) ≤ e^ε P'(E) + δ` for each event `E`. Here `E` is that the
+/// score is beyond a threshold, which is chosen from one half of the runs; the bounds of `P` and `P'` come from the
+/// other half, at a level of `alpha / 2` each (Clopper and Pearson 1934). The largest bound that `n` runs of each kind
+/// can show is about `ln(n / 2) - ln ln(2 / alpha)`.
 #[must_use]
 pub fn epsilon_lower(with: &[f64], without: &[f64], delta: f64, alpha: f64) -> f64 {
     let (chosen_by, judged_by) = (with.split_at(with.len() / 2), without.split_at(without.len() / 2));
@@ -39,7 +41,7 @@ pub fn epsilon_lower(with: &[f64], without: &[f64], delta: f64, alpha: f64) -> f
 }
 
 impl Event {
-    /// What its frequencies say of epsilon.
+    /// The lower bound of epsilon from this event's frequencies.
     fn epsilon(&self, with: &[f64], without: &[f64], delta: f64, alpha: f64) -> f64 {
         let (p, q) = if self.with { (with, without) } else { (without, with) };
         let count = |scores: &[f64]| scores.iter().filter(|&&score| self.holds(score)).count();
@@ -53,7 +55,7 @@ impl Event {
     }
 }
 
-/// The Clopper-Pearson bound: the probability at which `count` or more of `of` have a chance of `alpha`.
+/// The Clopper-Pearson bound: the probability at which `count` or more of `of` occur with probability `alpha`.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "numbers of runs")]
 pub fn at_least(count: usize, of: usize, alpha: f64) -> f64 {
@@ -63,7 +65,7 @@ pub fn at_least(count: usize, of: usize, alpha: f64) -> f64 {
     let (k, n) = (count as f64, of as f64);
     let ln_binomial = libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0);
     let tail = |p: f64| {
-        // Terms fall from the first on, since p is less than k / n.
+        // Terms decrease from the first one on, since p is less than k / n.
         let mut term = (ln_binomial + k * p.ln() + (n - k) * (-p).ln_1p()).exp();
         let (mut sum, mut i) = (term, k);
         while i < n && term > sum * f64::EPSILON {

@@ -1,4 +1,5 @@
-//! The filter's table. Values keep to their bounds in the schema; which keys go with which mechanism, by [`Config::plan`].
+//! The filter's table. The schema checks the bounds of each value; [`Config::plan`] checks that the keys fit the
+//! mechanism.
 
 use plugin_api::Error;
 use schemars::JsonSchema;
@@ -13,10 +14,10 @@ use crate::sparse_vector::{EpsilonOf, SparseVector};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// What is done to the update.
+    /// How to protect the update.
     pub mechanism: Mechanism,
     /// `gaussian`, `sparse-vector`: draw the noise from the experiment's seed, so that a run gives the same bits again.
-    /// Whoever knows the seed can then subtract the noise: for comparisons only, it protects nothing.
+    /// Whoever knows the seed can subtract the noise: use it for comparisons only; it protects nothing.
     #[serde(default)]
     pub reproducible: Option<bool>,
 
@@ -28,53 +29,53 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub noise_multiplier: Option<f64>,
-    /// `gaussian`: the delta of the account, between 0 and 1; much less than 1 / number of clients.
+    /// `gaussian`: the delta of the guarantee, between 0 and 1; much less than 1 / number of clients.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub delta: Option<f64>,
-    /// `gaussian`: what the noise is drawn from; `gaussian` if not given.
+    /// `gaussian`: the distribution of the noise. Default: `gaussian`.
     #[serde(default)]
     pub noise: Option<NoiseKind>,
-    /// `sparse-vector`: the share of the parameters to be shared; above 0, at most 1.
+    /// `sparse-vector`: the fraction of the parameters to share; above 0, at most 1.
     #[serde(default)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub fraction: Option<f64>,
-    /// `sparse-vector`: the budget of which values are shared, in a round; `epsilon-of` says of what exactly.
+    /// `sparse-vector`: the budget per round for which values are shared; `epsilon-of` says what it covers.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub epsilon: Option<f64>,
-    /// `sparse-vector`: whether `epsilon` is the budget of the whole `selection`, if not given, or of its `threshold` alone.
+    /// `sparse-vector`: whether `epsilon` is the budget of the whole `selection` (default) or of its `threshold` alone.
     #[serde(default)]
     pub epsilon_of: Option<EpsilonOf>,
-    /// `sparse-vector`: the budget of one shared value, whose noise has the scale `2 gamma / noise-var`. No variance: the
-    /// name is the reference's.
+    /// `sparse-vector`: the budget of one shared value, whose noise has the scale `2 gamma / noise-var`. Not a
+    /// variance: the name follows the reference implementation.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub noise_var: Option<f64>,
-    /// `sparse-vector`, `percentile`: updates are clipped to this magnitude, each by itself; above 0.
+    /// `sparse-vector`, `percentile`: the magnitude to which each update value is clipped; above 0.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub gamma: Option<f64>,
-    /// `sparse-vector`: the threshold before noise; at least 0, of the size of `gamma` at most.
+    /// `sparse-vector`: the threshold before noise; at least 0, and at most about `gamma`.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub tau: Option<f64>,
-    /// `sparse-vector`: whether the shared values are drawn with replacement from those above the threshold; then fewer
-    /// are shared. True if not given, as in the reference.
+    /// `sparse-vector`: whether the shared values are drawn with replacement from those above the threshold; if so,
+    /// fewer are shared. Default: true, as in the reference implementation.
     #[serde(default)]
     pub replace: Option<bool>,
 
-    /// `percentile`: only updates whose magnitude reaches this percentile are shared; 0 to 100.
+    /// `percentile`: only update values whose magnitude reaches this percentile are shared; 0 to 100.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub percentile: Option<f64>,
 }
 
-/// What is done to the update.
+/// How to protect the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mechanism {
-    /// Clipping to an L2 norm, and Gaussian noise; with an account of epsilon.
+    /// Clipping to an L2 norm and Gaussian noise, with an account of epsilon.
     Gaussian,
     /// A few noisy values, chosen by the sparse vector technique.
     SparseVector,
@@ -102,7 +103,7 @@ impl Mechanism {
     }
 }
 
-/// A configuration that fits together.
+/// A mechanism with all its keys.
 #[derive(Debug)]
 pub(crate) enum Plan {
     Gaussian(Gaussian),

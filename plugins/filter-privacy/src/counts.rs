@@ -1,4 +1,4 @@
-//! How many messages of each client count.
+//! Counts the messages of each client for the account.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 /// The key in a state.
 const KEY: &str = "rounds";
 
-/// What counts of each client.
+/// The counts of all clients.
 #[derive(Debug, Default)]
 pub(crate) struct Counts(BTreeMap<String, Count>);
 
-/// What counts of a client.
+/// The counts of one client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Count {
-    /// Rounds that it has sent in, or may have.
+    /// Rounds in which it sent a message, or may have.
     pub(crate) rounds: u64,
-    /// Of these, the ones that it began and of which no message is known: an interrupted process may have sent it.
+    /// The rounds among these that started without a known message; an interrupted process may have sent it.
     pub(crate) unknown: u64,
-    /// How many rounds it had begun with the last of them, where the host says so.
+    /// How many rounds the client had started at the last of them, if the host reports it.
     attempts: u64,
 }
 
 impl Counts {
-    /// Counts a message, and all rounds that the client has begun since the last one that is known.
+    /// Counts a message, and all rounds that the client has started since the last known one.
     pub(crate) fn add(&mut self, client: &str, ctx: &Context<'_>) -> Result<Count> {
         let Count { rounds, unknown, attempts } = self.0.get(client).copied().unwrap_or_default();
         let begun: Option<u64> = ctx.property("attempts")?;
@@ -52,7 +52,7 @@ impl Counts {
 }
 
 impl Count {
-    /// A sentence's end that says why there are more rounds than messages.
+    /// The end of a sentence that says why there are more rounds than messages.
     pub(crate) fn explained(self) -> String {
         match self.unknown {
             0 => String::new(),

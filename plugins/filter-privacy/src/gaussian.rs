@@ -14,7 +14,7 @@ pub(crate) struct Gaussian {
     clip: f64,
     noise_multiplier: f64,
     delta: f64,
-    /// Where the noise is discrete.
+    /// Set if the noise is discrete.
     lattice: Option<Lattice>,
 }
 
@@ -26,7 +26,7 @@ impl Gaussian {
         Ok(Self { clip, noise_multiplier, delta, lattice })
     }
 
-    /// `base + u · min(1, C / ‖u‖) + N(0, (σC)²)`, and `‖u‖`.
+    /// Returns `base + u · min(1, C / ‖u‖) + N(0, (σC)²)`, and `‖u‖`.
     pub(crate) fn apply(&self, update: &Update<'_>, rng: &mut ChaCha20Rng, ctx: &Context<'_>) -> Result<(Params, f64)> {
         let norm = update.norm()?;
         if let Some(lattice) = &self.lattice {
@@ -51,12 +51,13 @@ impl Gaussian {
     }
 
     pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
-        // Each client adds noise of its own, so whoever sees its messages knows in which rounds it was: nothing is amplified.
+        // Each client adds its own noise, so whoever sees its messages knows which rounds it was in: nothing is
+        // amplified.
         let rounds = Rounds { noise_multiplier: self.noise_multiplier, sample_rate: 1.0, count: rounds };
         fedplug_dp::epsilon(&[rounds], self.delta)
     }
 
-    /// What is guaranteed after so many rounds.
+    /// Describes the guarantee after `rounds` rounds.
     pub(crate) fn guarantee(&self, rounds: u64) -> String {
         if self.noise_multiplier == 0.0 {
             return format!("clipped to {} without noise: epsilon is infinite", self.clip);

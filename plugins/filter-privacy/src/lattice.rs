@@ -1,4 +1,4 @@
-//! Clipped updates as vectors of integers, and noise for them.
+//! Clipped updates as integer vectors, and noise for them.
 
 use fedplug_dp::DiscreteGaussian;
 use plugin_api::{Error, Result};
@@ -10,23 +10,24 @@ use serde::Deserialize;
 use crate::noise::Draw;
 use crate::update::Update;
 
-/// The noise's standard deviation in steps of the lattice, where the steps are chosen.
+/// The noise's standard deviation in lattice steps, which determines the step size.
 const DEVIATION: f64 = (1 << 20) as f64;
 
-/// The most steps from 0 to the sensitivity: where there is little noise, or none.
+/// The largest number of steps from 0 to the sensitivity, used if there is little or no noise.
 const MOST_STEPS: f64 = (1 << 30) as f64;
 
-/// What the noise is drawn from.
+/// The distribution of the noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoiseKind {
-    /// The discrete Gaussian distribution, exactly, on integers: what is released is a function of their noisy sum.
+    /// The discrete Gaussian distribution, sampled exactly on integers. The released values depend only on the noisy
+    /// sum.
     Discrete,
-    /// The normal distribution, in floating-point numbers, whose low bits may tell of what they were added to.
+    /// The normal distribution, in floating-point numbers. Their low bits may reveal what they were added to.
     Gaussian,
 }
 
-/// The integers that updates are rounded to, where `steps` of them stand for the clipping norm, and their noise.
+/// The integers that updates are rounded to, and their noise. `steps` integers represent the clipping norm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lattice {
     steps: u32,
@@ -37,15 +38,16 @@ pub(crate) struct Lattice {
 enum Noise {
     None,
     Discrete(DiscreteGaussian),
-    /// Of this standard deviation, in steps.
+    /// Normal noise of this standard deviation, in steps.
     Gaussian(f64),
 }
 
 impl Lattice {
-    /// A lattice with noise of the standard deviation `multiplier` in units of the sensitivity: about 2²⁰ steps.
+    /// Creates a lattice with noise of the standard deviation `multiplier`, in units of the sensitivity: about 2²⁰
+    /// steps.
     ///
     /// # Errors
-    /// If there is so much noise that a step would be more than the sensitivity.
+    /// If there is so much noise that a step would exceed the sensitivity.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^43")]
     pub(crate) fn new(multiplier: f64, kind: NoiseKind) -> Result<Self> {
         let much = || Error::config(format!("noise of {multiplier} times the clipping norm is too much"));
@@ -58,7 +60,7 @@ impl Lattice {
             _ if multiplier == 0.0 => Noise::None,
             NoiseKind::Gaussian => Noise::Gaussian(deviation),
             NoiseKind::Discrete => {
-                // Rounded up: never less than was asked for.
+                // Rounded up, so never less than requested.
                 let variance = (deviation * deviation).ceil() as u64 + 1;
                 Noise::Discrete(DiscreteGaussian::new(variance, 1).ok_or_else(much)?)
             }
@@ -66,12 +68,12 @@ impl Lattice {
         Ok(Self { steps: steps as u32, noise })
     }
 
-    /// The integer that stands for the sensitivity.
+    /// The integer that represents the sensitivity.
     pub(crate) fn steps(&self) -> u32 {
         self.steps
     }
 
-    /// What accounts go by: the multiplier of continuous noise that costs at least as much.
+    /// The multiplier for the account: that of continuous noise that costs at least as much.
     pub(crate) fn multiplier(&self) -> f64 {
         let deviation = match self.noise {
             Noise::None => 0.0,
@@ -81,18 +83,18 @@ impl Lattice {
         deviation / f64::from(self.steps)
     }
 
-    /// How an update becomes integers of at most the norm of `steps`, where that stands for the norm `clip`.
+    /// Finds the rounding of an update to integers whose norm is at most `steps`, which represents the norm `clip`.
     pub(crate) fn rounding(&self, update: &Update<'_>, norm: f64, clip: f64) -> Result<Rounding> {
         let mut rounding = Rounding(f64::from(self.steps) / norm.max(clip));
         let most = u128::from(self.steps).pow(2);
-        // The product is rounded, so it may be over by a few units in the last place.
+        // The product is rounded, so the norm may be over by a few units in the last place.
         while rounding.square(update)? > most {
             rounding.0 *= 1.0 - 64.0 * f64::EPSILON;
         }
         Ok(rounding)
     }
 
-    /// A sum of integers with noise. Exact for discrete noise, below 2⁵³.
+    /// Adds noise to a sum of integers. Exact for discrete noise, below 2⁵³.
     #[expect(clippy::cast_precision_loss, reason = "sums are below 2^52, and noise far below that")]
     pub(crate) fn noisy(&self, sum: i64, rng: &mut ChaCha20Rng) -> f64 {
         match self.noise {
@@ -103,7 +105,7 @@ impl Lattice {
     }
 }
 
-/// How the elements of an update become integers: multiplied and rounded towards 0, which makes no norm larger.
+/// Rounds the elements of an update to integers: multiplies and rounds towards 0, which makes no norm larger.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounding(f64);
 
@@ -113,7 +115,7 @@ impl Rounding {
         (x * self.0) as i64
     }
 
-    /// The square of the norm of the integers, without an error.
+    /// The squared norm of the integers, exactly.
     fn square(self, update: &Update<'_>) -> Result<u128> {
         let mut square = 0;
         for pair in update.pairs() {

@@ -1,4 +1,4 @@
-//! Where randomness comes from: ChaCha20, from the operating system's entropy or, where the file says so, from the
+//! The source of randomness: ChaCha20, seeded from the operating system's entropy or, if configured, from the
 //! experiment's seed.
 
 use plugin_api::{Context, Error, Result};
@@ -7,13 +7,13 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// What a mechanism draws.
+/// The random draws of a mechanism.
 pub(crate) trait Draw {
     /// A sample of the normal distribution of mean 0 and standard deviation 1.
     fn normal(&mut self) -> f64;
     /// A sample of the Laplace distribution of mean 0 and scale 1.
     fn laplace(&mut self) -> f64;
-    /// A number below `count`, each as likely as the others.
+    /// A uniform number below `count`.
     fn below(&mut self, count: usize) -> usize;
 }
 
@@ -31,8 +31,9 @@ impl Draw for ChaCha20Rng {
     }
 }
 
-/// The inverse of the Laplace distribution function at a uniform of 54 of these bits: the lowest one is the sign, the
-/// upper 53 make a uniform in `(0, 1]`, so that the logarithm is finite. The largest magnitude is 53 ln 2.
+/// The inverse of the Laplace distribution function at a uniform number from 54 of these bits. The lowest one is the
+/// sign; the upper 53 give a uniform number in `(0, 1]`, so that the logarithm is finite. The largest magnitude is 53
+/// ln 2.
 #[expect(clippy::cast_precision_loss, reason = "a number of at most 53 bits and its successor are exact")]
 pub(crate) fn laplace(bits: u64) -> f64 {
     let uniform = ((bits >> 11) + 1) as f64 * 2_f64.powi(-53);
@@ -48,14 +49,14 @@ pub(crate) struct Noise {
 }
 
 impl Noise {
-    /// A generator with 256 bits of the operating system's entropy.
+    /// Creates a generator with 256 bits of the operating system's entropy.
     pub(crate) fn new(reproducible: bool) -> Result<Self> {
         let generator = ChaCha20Rng::try_from_rng(&mut SysRng)
             .map_err(|e| Error::other("the operating system gives no entropy for the noise").because(&e))?;
         Ok(Self { generator, reproducible, told: false })
     }
 
-    /// Whether the noise can be drawn again by whoever knows the experiment's file.
+    /// Whether someone who knows the experiment file can draw the same noise.
     pub(crate) fn reproducible(&self) -> bool {
         self.reproducible
     }

@@ -1,4 +1,4 @@
-//! Sharing the largest updates only.
+//! Shares only the largest updates.
 
 use plugin_api::{Context, Params, Result};
 
@@ -16,7 +16,7 @@ impl Percentile {
         Self { percentile, gamma }
     }
 
-    /// The changed parameters, and how many of their updates are not 0.
+    /// Returns the changed parameters, and how many of their updates are not 0.
     pub(crate) fn apply(&self, update: &Update<'_>, ctx: &Context<'_>) -> Result<(Params, usize)> {
         let mut magnitudes = update.values()?;
         magnitudes.iter_mut().for_each(|value| *value = value.abs());
@@ -32,8 +32,8 @@ impl Percentile {
     }
 }
 
-/// The percentile of at least one value, linear between the two nearest, as NumPy's default has it. The values are
-/// reordered.
+/// The percentile of at least one value, interpolated linearly between the two nearest, like NumPy's default. Reorders
+/// the values.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

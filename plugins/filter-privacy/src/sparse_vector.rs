@@ -1,4 +1,4 @@
-//! Sharing a few noisy updates whose noisy magnitude is above a noisy threshold.
+//! Shares a few noisy updates whose noisy magnitude is above a noisy threshold.
 
 use plugin_api::{Context, Error, Params, Result};
 use schemars::JsonSchema;
@@ -7,31 +7,32 @@ use serde::Deserialize;
 use crate::noise::Draw;
 use crate::update::Update;
 
-/// After so many passes over the rest the threshold is out of reach.
+/// The number of passes over the rest after which the threshold counts as out of reach.
 const MOST_PASSES: usize = 1000;
 
-/// What the key `epsilon` is the budget of.
+/// What the budget `epsilon` covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EpsilonOf {
-    /// Of the whole selection: of the threshold and the queries together, as in NVIDIA FLARE 2.9.
+    /// The whole selection: the threshold and the queries together, as in NVIDIA FLARE 2.9.
     #[default]
     Selection,
-    /// Of the threshold alone, as in NVIDIA FLARE before. The queries then cost `(2n)^(2/3)` times as much besides.
+    /// The threshold alone, as in earlier versions of NVIDIA FLARE. The queries then cost an additional `(2n)^(2/3)`
+    /// times as much.
     Threshold,
 }
 
-/// What the selection's noise is, in a round.
+/// The noise of a round's selection.
 struct Selection {
     /// Scale of the threshold's Laplace noise.
     threshold: f64,
     /// Scale of a query's Laplace noise.
     query: f64,
-    /// What both cost.
+    /// The cost of both.
     epsilon: f64,
 }
 
-/// The keys of the mechanism, by the names that they have in the file.
+/// The mechanism's keys, named as in the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct SparseVector {
     pub(crate) fraction: f64,
@@ -44,7 +45,7 @@ pub(crate) struct SparseVector {
 }
 
 impl SparseVector {
-    /// The changed parameters, and how many of their updates are shared.
+    /// Returns the changed parameters, and how many of their updates are shared.
     pub(crate) fn apply(
         &self,
         update: &Update<'_>,
@@ -57,7 +58,7 @@ impl SparseVector {
         Ok((update.changed(ctx, |_| next.next().unwrap_or_default())?, shared))
     }
 
-    /// How many of `count` values are asked for: the fraction, rounded up.
+    /// How many of `count` values to request: the fraction, rounded up.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -68,7 +69,7 @@ impl SparseVector {
         ((count as f64 * self.fraction).ceil() as usize).min(count)
     }
 
-    /// The noise of the selection of so many values: budgets in the proportion `1 : (2n)^(2/3)` (Lyu, Su and Li 2017).
+    /// The noise to select `wanted` values: budgets in the proportion `1 : (2n)^(2/3)` (Lyu, Su and Li 2017).
     #[expect(clippy::cast_precision_loss, reason = "a number of values that lie in memory")]
     fn selection(&self, wanted: usize) -> Selection {
         let (gamma, n, ratio) = (self.gamma, wanted as f64, (2.0 * wanted as f64).powf(2.0 / 3.0));
@@ -86,14 +87,14 @@ impl SparseVector {
         }
     }
 
-    /// What a textbook sparse vector with the same noise would cost in one round: the selection, and a value each.
+    /// The cost of one round of a textbook sparse vector with the same noise: the selection plus each value.
     #[expect(clippy::cast_precision_loss, reason = "a number of values that lie in memory")]
     pub(crate) fn textbook_epsilon(&self, count: usize) -> f64 {
         let wanted = self.wanted(count);
         self.selection(wanted).epsilon + wanted as f64 * self.noise_var
     }
 
-    /// Replaces the values by what is shared of them: 0 for most. Says how many are shared.
+    /// Replaces the values by what is shared of them: 0 for most. Returns how many are shared.
     pub(crate) fn share(&self, values: &mut [f64], draw: &mut impl Draw, ctx: &Context<'_>) -> Result<usize> {
         let wanted = self.wanted(values.len());
         let Selection { threshold, query, .. } = self.selection(wanted);
@@ -135,7 +136,7 @@ impl SparseVector {
         Ok(chosen.len())
     }
 
-    /// Draws so many of the accepted.
+    /// Draws `wanted` of the accepted values.
     fn choose(&self, mut accepted: Vec<usize>, wanted: usize, draw: &mut impl Draw) -> Vec<usize> {
         if self.replace {
             return (0..wanted).map(|_| accepted[draw.below(accepted.len())]).collect();

@@ -1,9 +1,9 @@
-//! A message as an update: what it holds besides the global model that its round began with.
+//! A message as an update: its difference from the global model that its round started from.
 
 use plugin_api::half::{bf16, f16};
 use plugin_api::{Context, DType, Error, Float, Message, Params, Result, Tensor};
 
-/// Runs `$body` with `$t` as the floating type that `$dtype` stands for; nothing for an integer one.
+/// Runs `$body` with `$t` as the floating-point type of `$dtype`; runs `$other` for an integer type.
 macro_rules! with_float {
     ($dtype:expr, $t:ident => $body:expr, else $other:expr) => {
         match $dtype {
@@ -28,22 +28,22 @@ macro_rules! with_float {
     };
 }
 
-/// What is sent of one parameter, and its global value.
+/// A parameter's sent value and its global value.
 pub(crate) struct Pair<'m> {
     name: &'m str,
     sent: &'m Tensor,
     base: &'m Tensor,
 }
 
-/// A message's parameters minus the global ones, in the message's order. It is never in memory as a whole.
+/// A message's parameters minus the global ones, in the message's order. The difference is never in memory as a whole.
 pub(crate) struct Update<'m>(Vec<Pair<'m>>);
 
 impl<'m> Update<'m> {
-    /// The update in a message, if all that it says of the client is in its floating parameters.
+    /// The update in a message, if only its floating-point parameters depend on the client's data.
     ///
     /// # Errors
-    /// If it holds anything else; if a parameter has no global value of its shape and type; if one is not finite; if
-    /// there is no element.
+    /// If the message holds anything else, a parameter has no global value of its shape and type, a value is not
+    /// finite, or there is no element.
     pub(crate) fn of(message: &'m Message, base: &'m Message) -> Result<Self> {
         if let Some(name) = message.extra.names().next() {
             return Err(Error::tensor(name, "is no parameter and would be sent unprotected").help(
@@ -62,17 +62,17 @@ impl<'m> Update<'m> {
         Ok(update)
     }
 
-    /// How many elements it has.
+    /// The number of elements.
     pub(crate) fn len(&self) -> usize {
         self.0.iter().filter(|pair| pair.is_float()).map(Pair::len).sum()
     }
 
-    /// Its tensors.
+    /// The update's tensors.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = &Pair<'m>> {
         self.0.iter()
     }
 
-    /// Its L2 norm over all parameters together, in f64: a sum for each tensor, then the sum of these.
+    /// The L2 norm over all parameters together, in f64: a sum for each tensor, then the sum of these.
     ///
     /// # Errors
     /// If it overflows.
@@ -87,21 +87,21 @@ impl<'m> Update<'m> {
         if norm.is_finite() { Ok(norm) } else { Err(Error::data("the norm of the update overflows")) }
     }
 
-    /// All its elements.
+    /// All elements.
     ///
     /// # Errors
-    /// Never, so far as tensors keep their types.
+    /// Never, as long as tensors keep their types.
     pub(crate) fn values(&self) -> Result<Vec<f64>> {
         let mut values = Vec::with_capacity(self.len());
         self.0.iter().try_for_each(|pair| pair.each(|update| values.push(update)))?;
         Ok(values)
     }
 
-    /// The parameters with each element `u` of the update, in order, replaced by `change(u)`: the global value plus
-    /// this, rounded once. Where nothing is changed the bits stay.
+    /// Returns the parameters with each element `u` of the update, in order, replaced by `change(u)`: the global value
+    /// plus this, rounded once. Unchanged elements keep their bits.
     ///
     /// # Errors
-    /// If the call is to stop, or a result does not fit its type.
+    /// If the call is cancelled, or a result does not fit its type.
     pub(crate) fn changed(&self, ctx: &Context<'_>, mut change: impl FnMut(f64) -> f64) -> Result<Params> {
         let mut params = Params::new();
         for pair in &self.0 {
@@ -147,7 +147,7 @@ impl<'m> Pair<'m> {
         self.sent.is_float()
     }
 
-    /// Sees each element of the update; none of an integer tensor.
+    /// Calls `see` for each element of the update; never for an integer tensor.
     pub(crate) fn each(&self, mut see: impl FnMut(f64)) -> Result<()> {
         with_float!(self.sent.dtype(), T => {
             let (sent, base) = (self.sent.elements::<T>()?, self.base.elements::<T>()?);

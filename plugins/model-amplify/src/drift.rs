@@ -1,21 +1,21 @@
-//! What keeps a client's steps from drifting away from the other clients': FedProx, SCAFFOLD, and the anchor of Ditto.
+//! Methods against client drift: FedProx, SCAFFOLD, and the anchor of Ditto.
 //!
 //! Each changes the gradient `g` of a step before the optimiser sees it:
 //!
 //! - FedProx (Li et al. 2020, *Federated Optimization in Heterogeneous Networks*, equation 2) adds the gradient of
-//!   `μ/2 ‖w − w_t‖²`, with `w_t` what came with the round's message: `g + μ (w − w_t)`.
+//!   `μ/2 ‖w − w_t‖²`, with `w_t` the parameters of the round's message: `g + μ (w − w_t)`.
 //! - Ditto (Li et al. 2021, *Ditto: Fair and Robust Federated Learning Through Personalization*, equation 1) does the
 //!   same to a client's personal model, with `λ` for `μ`.
-//! - SCAFFOLD (Karimireddy et al. 2020, *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*, Algorithm 1)
-//!   takes `g − c_i + c`, with the control variates of the client and of the server. After the round the client's is
-//!   `c_i⁺`, the paper's option II: `c_i − c + (w_t − y_i) / (K η)`. With plain gradient steps that is the mean of the
-//!   round's uncorrected gradients, and this mean is what is taken here, since under AdamW the way that was gone says
-//!   little of the gradients. The client takes `c_i⁺` for its own once it knows that the server has `c_i⁺ − c_i`: at its next
-//!   message. An update may be lost on its way, and a client that went on all the same would leave the server's `c` behind
-//!   the clients' mean for good.
+//! - SCAFFOLD (Karimireddy et al. 2020, *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*, Algorithm
+//!   1) uses `g − c_i + c`, with the control variates of the client and of the server. After the round the client's is
+//!   `c_i⁺`, the paper's option II: `c_i − c + (w_t − y_i) / (K η)`. With plain gradient steps this is the mean of the
+//!   round's uncorrected gradients. That mean is what this module uses, since under AdamW the distance moved says
+//!   little about the gradients. The client adopts `c_i⁺` once it knows that the server has `c_i⁺ − c_i`: at its next
+//!   message. An update may be lost in transit, and a client that adopted it anyway would leave the server's `c` behind
+//!   the clients' mean permanently.
 //!
-//! A parameter that did not come with the message, such as a private head, has no anchor and no control variate of the
-//! server, and its gradient stays as it is.
+//! A parameter that did not come with the message, such as a private head, has no anchor and no control variate from
+//! the server, and its gradient is unchanged.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +25,15 @@ use tch::Tensor;
 use crate::bridge;
 use crate::device::DeviceContext;
 
-/// Names of control variates in a message's extra tensors: this, and the parameter's name.
+/// The prefix of control variates in a message's extra tensors; the parameter's name follows.
 const CONTROL: &str = "scaffold.";
-/// Names of a client's own ones in its state.
+/// The prefix of a client's own control variates in its state.
 const OWN: &str = "scaffold.own.";
-/// Names of those that they become once the server has the update.
+/// The prefix of the control variates that replace them once the server has the update.
 const NEXT: &str = "scaffold.next.";
 /// The key of the round in which the update was sent.
 const SENT: &str = "scaffold.sent";
-/// Names of what lives within a round alone, in a state between two of its epochs.
+/// The prefixes of data that lives within one round, in a state between two of its epochs.
 const ANCHOR: &str = "drift.anchor.";
 const SERVER: &str = "scaffold.server.";
 const SUM: &str = "scaffold.sum.";
@@ -44,7 +44,7 @@ pub(crate) struct GradientCorrection {
     proximal: f64,
     scaffold: bool,
     slots: Vec<Slot>,
-    /// The round in which changes of control variates were sent of which the server has not been heard since.
+    /// The round in which changes of control variates were sent that the server has not acknowledged yet.
     sent: Option<u64>,
 }
 
@@ -60,12 +60,12 @@ struct Slot {
     own: Option<Tensor>,
     /// `c_i⁺` of the round that was sent.
     next: Option<Tensor>,
-    /// The round's uncorrected gradients, and how many they are.
+    /// The sum of the round's uncorrected gradients, and their number.
     sum: Option<(Tensor, u32)>,
 }
 
 impl GradientCorrection {
-    /// For the parameters that learn, in the optimiser's order.
+    /// Creates the corrections for the trainable parameters, in the optimiser's order.
     pub(crate) fn new<'a>(
         parameters: impl Iterator<Item = (&'a str, &'a Tensor)>,
         proximal: f64,
@@ -83,8 +83,8 @@ impl GradientCorrection {
         Self { proximal, scaffold, slots: parameters.map(slot).collect(), sent: None }
     }
 
-    /// A round begins with this message. `taken` is the last round of which the server has this client's update, if it has
-    /// one; where nobody says it, nothing that was sent is lost. Changes nothing after an error.
+    /// Starts a round with this message. `taken` is the last round for which the server has this client's update, if
+    /// there is one. If the host does not report it, nothing counts as lost. On an error nothing changes.
     pub(crate) fn receive(&mut self, message: &Message, taken: Option<Option<u64>>) -> Result<()> {
         let lost = self.sent.is_some() && taken.is_some_and(|taken| taken != self.sent);
         let read = |slot: &Slot, wanted: bool, params: &Params, name: &str| {
@@ -111,7 +111,7 @@ impl GradientCorrection {
         Ok(())
     }
 
-    /// Corrects the gradient of a step, of one slot.
+    /// Corrects a step's gradient for one slot.
     pub(crate) fn correct(&mut self, number: usize, gradient: &mut Tensor) {
         if !self.scaffold && self.proximal == 0.0 {
             return;
@@ -136,8 +136,8 @@ impl GradientCorrection {
         }
     }
 
-    /// Ends a round: what SCAFFOLD sends besides the parameters, `c_i⁺ − c_i` of each parameter that took steps. Of a
-    /// client that took none it is 0 for all, in memory that nobody touches.
+    /// Ends a round and returns what SCAFFOLD sends besides the parameters: `c_i⁺ − c_i` of each parameter that took
+    /// steps. For a client that took none it is 0 for all, in untouched memory.
     pub(crate) fn send(&mut self, context: &DeviceContext, round: Option<u64>) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         if self.scaffold && self.slots.iter().all(|slot| slot.sum.is_none()) {
@@ -159,12 +159,12 @@ impl GradientCorrection {
         Ok(names.into_iter().zip(bridge::fetch(changes.iter(), context)?).collect())
     }
 
-    /// Ends a round: what came with its message counts no more.
+    /// Ends a round: drops the data of its message.
     pub(crate) fn close(&mut self) {
         self.slots.iter_mut().for_each(|slot| (slot.anchor, slot.server, slot.sum) = (None, None, None));
     }
 
-    /// Adds the client's control variates to a state, and within a round what came with its message.
+    /// Adds the client's control variates to a state and, within a round, the data of its message.
     pub(crate) fn save(&self, context: &DeviceContext, state: &mut State) -> Result<()> {
         let mut all: Vec<(String, &Tensor)> = Vec::new();
         let mut counts = serde_json::Map::new();
@@ -194,7 +194,7 @@ impl GradientCorrection {
         Ok(())
     }
 
-    /// Reads those of a state, for [`GradientCorrection::restore`].
+    /// Reads these tensors from a state, for [`GradientCorrection::restore`].
     pub(crate) fn read(&self, state: &State) -> Result<(Vec<Held>, Option<u64>)> {
         let sent = if state.values.contains_key(SENT) { Some(state.value(SENT)?) } else { None };
         let counts: BTreeMap<String, u32> =
@@ -222,7 +222,7 @@ impl GradientCorrection {
         Ok((self.slots.iter().map(read).collect::<Result<_>>()?, sent))
     }
 
-    /// Goes on from there, between two rounds or two epochs.
+    /// Continues from that state, between two rounds or two epochs.
     pub(crate) fn restore(&mut self, (held, sent): (Vec<Held>, Option<u64>)) {
         for (slot, Held { own, next, anchor, server, sum }) in self.slots.iter_mut().zip(held) {
             (slot.own, slot.next, slot.anchor, slot.server, slot.sum) = (own, next, anchor, server, sum);
@@ -231,7 +231,7 @@ impl GradientCorrection {
     }
 }
 
-/// What a state holds for one parameter.
+/// The state of one parameter.
 pub(crate) struct Held {
     own: Option<Tensor>,
     next: Option<Tensor>,
@@ -301,7 +301,7 @@ mod tests {
                 own[i] = next;
             }
         }
-        // Between two epochs a state holds what the round is about, and after it no more.
+        // Between two epochs a state holds the round's data; after the round it no longer does.
         drift
             .receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }, Some(Some(2)))
             .unwrap();
@@ -339,7 +339,8 @@ mod tests {
         assert_eq!(error.to_string(), "`scaffold`: the server sends no control variates");
     }
 
-    /// The server's `c` is the sum of what it took, so a client whose update was lost must not go on from it.
+    /// The server's `c` is the sum of what it received, so a client whose update was lost must not continue from that
+    /// update.
     #[test]
     fn a_control_variate_that_the_server_does_not_have_is_not_taken_over() {
         let w = Tensor::from_slice(&[0.0_f32]);
@@ -350,7 +351,7 @@ mod tests {
             drift.save(&DeviceContext::cpu(), &mut state).unwrap();
             state.tensors.get("scaffold.own.w").map_or(0.0, |own| own.elements::<f32>().unwrap()[0])
         };
-        // Round, gradient, and whether the update arrives. A client alone: c is its own variate at any time.
+        // Round, gradient, and whether the update arrives. With a single client, c always equals its own variate.
         let (mut taken, mut lost_once) = (None, false);
         for (round, gradient, arrives) in
             [(0, 4.0, false), (1, 2.0, true), (4, 8.0, false), (5, 6.0, true), (6, 1.0, true)]
@@ -375,7 +376,7 @@ mod tests {
             lost_once |= !arrives;
         }
         assert!(lost_once);
-        // A host that does not say what it took: nothing is lost.
+        // The host does not report what it received: nothing counts as lost.
         drift.receive(&Message { extra: named("scaffold.w", &[server]), ..Message::default() }, None).unwrap();
         assert_eq!(own(&drift), 1.0);
     }

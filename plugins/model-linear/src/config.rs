@@ -9,16 +9,16 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
-    /// The part of the error that a step takes away: more than 0, less than 2.
+    /// The fraction of the error that a step removes: above 0, below 2.
     pub learning_rate: f32,
-    /// Rows in a step.
+    /// Rows per step.
     pub batch_size: NonZeroUsize,
-    /// Numbers that the trunk makes of a text's features.
+    /// The number of values that the trunk computes from a text's features.
     pub hidden_size: NonZeroUsize,
-    /// The length of the words that are counted in a text: from 1, its letters, to 4. A hidden number has 27^kmer weights.
+    /// The length of the words counted in a text, from 1 (letters) to 4. Each hidden value has 27^kmer weights.
     pub kmer: usize,
-    /// FedProx: how strongly a client is held to the global model of the round; 0 does not. It is the μ of
-    /// `error² / 2 + μ / 2 ‖w − global‖²`, where errors are in standard deviations of the client's training targets.
+    /// FedProx: how strongly a client is pulled towards the round's global model; 0 turns it off. This is the μ of
+    /// `error² / 2 + μ / 2 ‖w − global‖²`, with errors in standard deviations of the client's training targets.
     pub proximal_mu: f32,
 }
 
@@ -30,7 +30,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether every value is one that the method can work with.
+    /// Checks the bounds of each value.
     pub(crate) fn check(&self) -> Result<()> {
         if !(self.learning_rate > 0.0 && self.learning_rate < 2.0) {
             return Err(Error::config("must be more than 0 and less than 2").at_key("learning-rate"));

@@ -1,27 +1,27 @@
-//! What is computed of a text: how often each of its words of k characters stands in it.
+//! The features of a text: how often each word of k characters occurs in it.
 //!
-//! Columns of text are read; one of numbers among a task's inputs is an error that names it.
+//! Input columns must be text; a numeric input column is an error that names it.
 
 use plugin_api::{Result, Table, TaskSpec};
 
-/// The letters A to Z, and one that stands for all other characters.
+/// The letters A to Z, and one symbol for all other characters.
 const LETTERS: usize = 27;
 
-/// The features of one row that are not left out as 0, with their numbers, which rise.
+/// The non-zero features of one row, as pairs of index and value, in increasing order of index.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Features(Vec<(usize, f32)>);
 
 impl Features {
-    /// How many features there are of words of `kmer` letters: one for each word that could stand in a text.
+    /// The number of features for words of `kmer` letters: one per possible word.
     pub(crate) fn number(kmer: usize) -> usize {
         LETTERS.pow(kmer as u32)
     }
 
-    /// The features of each row, over all the task's input columns together: its k-mers, the words that begin at any
-    /// place (the spectrum of Leslie, Eskin and Noble, PSB 2002, *The spectrum kernel*).
+    /// The features of each row, over all input columns of the task together: its k-mers, the words that start at any
+    /// position (the spectrum of Leslie, Eskin and Noble, PSB 2002, *The spectrum kernel*).
     ///
     /// # Errors
-    /// If an input column does not hold text.
+    /// If an input column is not text.
     pub(crate) fn of(spec: &TaskSpec, table: &Table, kmer: usize) -> Result<Vec<Self>> {
         let mut rows = vec![Vec::new(); table.rows()];
         for input in &spec.inputs {
@@ -38,7 +38,7 @@ impl Features {
             .collect())
     }
 
-    /// The share of each letter, 27-fold and less 1, so that their mean is 0.
+    /// The fraction of each letter, times 27 and minus 1, so that the mean over the letters is 0.
     fn shares(letters: Vec<usize>) -> Self {
         let mut counts = [0.0_f32; LETTERS];
         letters.into_iter().for_each(|letter| counts[letter] += 1.0);
@@ -46,8 +46,9 @@ impl Features {
         Self(counts.iter().map(|count| LETTERS as f32 * count / all - 1.0).enumerate().collect())
     }
 
-    /// The count of each word, by one factor such that the norm is the root of the number of features: so what the random
-    /// trunk makes of them has the same size for each `kmer`. Most words do not stand in a text; theirs is 0 and left out.
+    /// The count of each word, scaled so that the norm is the square root of the number of features. This way the
+    /// random trunk's output has the same size for each `kmer`. Most words do not occur in a text; their zeros are not
+    /// stored.
     fn spectrum(mut words: Vec<usize>, kmer: usize) -> Self {
         words.sort_unstable();
         let counts: Vec<(usize, f32)> = words.chunk_by(|a, b| a == b).map(|run| (run[0], run.len() as f32)).collect();

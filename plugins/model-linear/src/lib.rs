@@ -1,6 +1,7 @@
 //! Linear regression on residue composition, or on k-mers: the example to copy.
 //!
-//! This file is what a model plugin needs, with its keys in `config.rs`; `features.rs` and `regression.rs` are the method.
+//! This file and `config.rs`, which holds the keys, are what a model plugin needs; `features.rs` and `regression.rs`
+//! implement the method.
 
 mod config;
 mod features;
@@ -12,22 +13,23 @@ use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, M
 use plugin_api::{PREDICTED, State, Table, Task, Tensor, Trained, metrics};
 use regression::Regression;
 
-/// The model. Its parameters are `trunk.weight`, and `regressors.T.{weight,bias,scale}` for each held task of number T.
+/// The model. Its parameters are `trunk.weight`, and `regressors.T.{weight,bias,scale}` for each held task, where T is
+/// the task's number.
 #[derive(Debug)]
 pub struct Linear {
     config: Config,
     setup: ModelSetup,
     params: Params,
-    /// What came with the round's message: FedProx holds the client to it.
+    /// The parameters of the round's global message; FedProx pulls the client towards them.
     received: Params,
     steps: u64,
 }
 
 impl Linear {
-    /// A model with a random trunk, equal at all clients, that predicts 0.
+    /// Creates a model that predicts 0, with a random trunk that is the same at all clients.
     ///
     /// # Errors
-    /// If a value of the table is out of bounds, or a held task is not one of the experiment's.
+    /// If a value of the table is out of bounds, or a held task is not part of the experiment.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         config.check()?;
         let start = Regression::new(&config, ctx.experiment_seed().of("trunk.weight"));
@@ -38,7 +40,7 @@ impl Linear {
         Ok(model)
     }
 
-    /// Names and shapes of what predicts a task.
+    /// Names and shapes of the tensors that predict a task.
     fn tensors(&self, task: &str) -> Result<[(String, Vec<usize>); 4]> {
         let (number, hidden) = (self.setup.number(task)?, self.config.hidden_size.get());
         let head = |name, size| (format!("regressors.{number}.{name}"), vec![size]);
@@ -136,7 +138,7 @@ impl Model for Linear {
     }
 }
 
-/// What this plugin offers.
+/// The components of this plugin.
 pub fn component() -> Component {
     let component = Component::model("linear", "linear regression on letter or k-mer counts", Linear::new);
     component.scored_by(metrics::SCORE).extendable::<bool>([])

@@ -1,15 +1,15 @@
-//! The method: what is predicted of the features, and how it is learnt.
+//! The method: how the features give a prediction, and how it is learnt.
 
 use plugin_api::{Seed, metrics};
 
 use crate::Config;
 use crate::features::Features;
 
-/// Predicts `mean + sd (w · W x + b)`. The mean and the deviation are those of the client's own training targets, so
+/// Predicts `mean + sd (w · W x + b)`. Mean and standard deviation are those of the client's own training targets, so
 /// that targets of any scale train alike.
 #[derive(Clone, Debug)]
 pub(crate) struct Regression {
-    /// `W`, row by row.
+    /// `W`, row-major.
     pub(crate) trunk: Vec<f32>,
     /// `w`.
     pub(crate) weight: Vec<f32>,
@@ -20,7 +20,7 @@ pub(crate) struct Regression {
 }
 
 impl Regression {
-    /// Predicts 0: `W` is uniform in ±1/√features, `w` and `b` are 0.
+    /// Creates a regression that predicts 0: `W` is uniform in ±1/√features, `w` and `b` are 0.
     pub(crate) fn new(config: &Config, seed: Seed) -> Self {
         let (hidden, features) = (config.hidden_size.get(), Features::number(config.kmer));
         let uniform = |i| (seed.at(i as u64).value() as f64 / u64::MAX as f64 * 2.0 - 1.0) as f32;
@@ -28,17 +28,17 @@ impl Regression {
         Self { trunk, weight: vec![0.0; hidden], bias: vec![0.0], scale: vec![0.0, 1.0] }
     }
 
-    /// Takes over the targets' mean and deviation; equal targets leave nothing to scale.
+    /// Sets the scale to the targets' mean and standard deviation. If all targets are equal, the deviation is set to 1.
     pub(crate) fn scale_to(&mut self, targets: &[f32]) {
         let mean = targets.iter().map(|&y| f64::from(y)).sum::<f64>() / targets.len() as f64;
         let sd = metrics::standard_deviation(targets) as f32;
         self.scale = vec![mean as f32, if sd > 0.0 { sd } else { 1.0 }];
     }
 
-    /// One step on a batch of features and targets; returns the batch's mean squared error before it, and the rate that
-    /// the gradients took in the mean.
+    /// Takes one step on a batch of features and targets. Returns the batch's mean squared error before the step, and
+    /// the mean of the rates applied to the gradients.
     ///
-    /// Each row's gradient is divided by the squared norm of the prediction's gradient, so that a step takes away `rate`
+    /// Each row's gradient is divided by the squared norm of the prediction's gradient, so that a step removes `rate`
     /// of the error, however large the features are (NLMS: Nagumo and Noda, 1967, *A learning method for system
     /// identification*).
     pub(crate) fn step<'a>(
@@ -80,9 +80,10 @@ impl Regression {
     }
 }
 
-/// The proximal step of FedProx (Li et al. 2020, *Federated Optimization in Heterogeneous Networks*): to the minimum of
-/// `‖v − values‖² / 2 + by ‖v − global‖² / 2`, which is stable however large `by` is. With `by` the rate that the gradients
-/// took times `μ`, it comes to rest where the gradient is `μ (global − v)`, at the minimum of FedProx' objective.
+/// The proximal step of FedProx (Li et al. 2020, *Federated Optimization in Heterogeneous Networks*): moves `values` to
+/// the minimum of `‖v − values‖² / 2 + by ‖v − global‖² / 2`, which is stable however large `by` is. If `by` is `μ`
+/// times the rate applied to the gradients, the fixed point is where the gradient is `μ (global − v)`, at the minimum
+/// of FedProx's objective.
 pub(crate) fn pull(values: &mut [f32], global: &[f32], by: f32) {
     let share = by / (1.0 + by);
     values.iter_mut().zip(global).for_each(|(v, g)| *v += share * (g - *v));

@@ -1,7 +1,7 @@
-//! What the tests of several crates share: data that not every machine has, and a host that records.
+//! Helpers for the tests of several crates: data that not every machine has, and a host that records.
 //!
-//! A test that cannot do its work calls [`skip`] and returns. The line reaches the terminal although the harness
-//! captures a test's output. Where `FEDPLUG_NO_SKIPS` is set to 1, as in CI, a test that is skipped fails.
+//! A test that cannot run calls [`skip`] and returns. The line reaches the terminal although the harness captures a
+//! test's output. If `FEDPLUG_NO_SKIPS` is 1, as in CI, a skipped test fails.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -19,7 +19,7 @@ pub fn cases(cases: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config { cases, rng_seed, failure_persistence: None, ..Default::default() }
 }
 
-/// Says why the running test is skipped.
+/// Reports why the running test is skipped.
 ///
 /// # Panics
 /// If `FEDPLUG_NO_SKIPS` is 1.
@@ -28,12 +28,12 @@ pub fn skip(why: impl Display) {
     assert!(std::env::var_os("FEDPLUG_NO_SKIPS").is_none_or(|value| value != "1"), "skipped in CI: {why}");
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    // The harness captures what `eprintln!` prints and not what is written to stderr itself.
+    // The harness captures the output of `eprintln!`, but not direct writes to stderr.
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
 
-/// A file or folder below `../shared`, which holds data that the repository may not hold. `FEDPLUG_SHARED` names the
-/// folder. Where the path does not exist, the test is skipped.
+/// A file or folder below `../shared`, which holds data that the repository may not contain. `FEDPLUG_SHARED` overrides
+/// the folder. If the path does not exist, the test is skipped.
 ///
 /// # Panics
 /// If it does not exist and `FEDPLUG_NO_SKIPS` is 1.
@@ -51,7 +51,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 mod tests {
     use std::process::{Command, Output};
 
-    /// Runs the test below in a process of its own.
+    /// Runs the test below in a separate process.
     fn run(variables: &[(&str, &str)]) -> Output {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "--ignored", "tests::one_that_needs_a_file"]);

@@ -1,4 +1,4 @@
-//! A host that records what a component says.
+//! A host that records what a component reports.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use plugin_api::Level;
 use plugin_api::context::Host;
 
-/// Records warnings, errors and notes in the order in which they come; a note as `note KEY: TEXT`.
+/// Records warnings, errors and notes in order of arrival; a note as `note KEY: TEXT`.
 #[derive(Debug, Default)]
 pub struct Recorder(Mutex<Vec<String>>);
 
@@ -16,7 +16,7 @@ impl Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The recorded lines, with paths below this folder relative to it.
+    /// The recorded lines, with paths below this folder made relative to it.
     pub fn lines_below(&self, folder: &Path) -> Vec<String> {
         self.lines().iter().map(|line| line.replace(&format!("{}/", folder.display()), "")).collect()
     }

@@ -1,4 +1,4 @@
-//! The account against `noise.py`, and what is told of it.
+//! The account, compared with `noise.py`, and what is reported of it.
 
 use super::*;
 use crate::account::{Account, tau};
@@ -28,7 +28,7 @@ fn the_account_is_that_of_an_independent_computation() {
         let account = Account::new(&plan, noise, whole("values"));
         let (local, honest, rounds) = (plan.variance(), plan.honest, number("rounds"));
         assert!((tau(honest, local) - number("tau")).abs() <= 1e-12 * number("tau"), "{case}");
-        // Where τ counts, the smaller of two bounds is taken at each order, and Theorem 1 has one of them.
+        // If τ matters, the smaller of two bounds is taken at each order; Theorem 1 has one of them.
         let (renyi, expected) = (account.renyi(rounds), number("renyi"));
         if number("tau") < 1e-12 {
             assert!(near(renyi, expected), "{renyi} in {case}");
@@ -72,11 +72,11 @@ fn epsilon_grows_with_the_rounds_and_falls_with_the_noise() {
         assert!(epsilon(1.0, 1, rounds) < epsilon(1.0, 1, rounds + 1));
         assert!(epsilon(1.0, 1, rounds) < epsilon(0.9, 1, rounds));
     }
-    // Noise of clients that tell theirs is made up for by the others.
+    // The other clients make up for the noise of colluding ones.
     assert!((epsilon(1.0, 0, 10) - epsilon(1.0, 3, 10)).abs() < 1e-6);
 }
 
-/// Told, and what a host knows of rounds that were begun.
+/// Reports, and the number of started rounds that a host knows of.
 struct Begun(Told, u64);
 
 impl Host for Begun {
@@ -122,12 +122,12 @@ fn rounds_count_over_interruptions_and_the_note_says_what_holds() {
     ] {
         assert!(told.has(line), "{line} is not in {:?}", told.0.lock().unwrap());
     }
-    // Norms and clamped values are no business of anybody.
+    // Norms and clamped values are not reported.
     assert!(!told.has("Secure/clamped") && !told.has("privacy.clear"));
     for _ in 1..19 {
         play(&mut bench, &Silent);
     }
-    // A checkpoint, and new filters that go on from it.
+    // A checkpoint, and new filters that continue from it.
     let ctx = Context::new(&Silent);
     let states: Vec<_> = bench.clients.iter_mut().map(|client| client.state(&ctx).unwrap()).collect();
     let mut resumed = Bench::new(6, config, false);
@@ -135,7 +135,7 @@ fn rounds_count_over_interruptions_and_the_note_says_what_holds() {
     let told = Told::default();
     play(&mut resumed, &told);
     assert!(told.has(&format!("epsilon {:.4} at delta 1e-5 for the sums of 20 rounds", epsilons[1])));
-    // Three more were begun before an interruption, and their messages may have been seen.
+    // Three more rounds started before an interruption, and their messages may have been seen.
     let begun = Begun(Told::default(), 24);
     play(&mut resumed, &begun);
     assert!(begun.0.has("for the sums of 24 rounds"), "{:?}", begun.0.0.lock().unwrap());

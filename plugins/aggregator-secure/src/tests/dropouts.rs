@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What the mean of these clients is, from a round of their own in which nobody fails.
+/// The mean of these clients, from a separate round in which no client fails.
 fn expected(global: &Message, updates: &[(Params, u64)], stay: &[usize]) -> Vec<f32> {
     let base = values(&global.params, "w");
     let step = 2_f64.powi(-23);
@@ -19,7 +19,7 @@ fn up_to_the_threshold_clients_may_fail_at_any_step() {
     for step in [Step::Keys, Step::Shares, Step::Keep, Step::Update, Step::Unmask] {
         for lost in [&[][..], &[2], &[0, 3], &[3, 4]] {
             let mut bench = five(3);
-            // Others in the second round, and all in the third: nothing of a round is left in the next.
+            // Other clients in the second round, and all in the third: no state of a round remains in the next.
             for round in 0..3 {
                 let (global, updates) = model(600, round);
                 let lost: Vec<usize> = match round {
@@ -29,7 +29,7 @@ fn up_to_the_threshold_clients_may_fail_at_any_step() {
                 };
                 let fails = |at: Step, k: usize| at == step && lost.contains(&k);
                 let (next, heard) = bench.play(&global, &updates, &fails, &mut |_, _, _| {}, &Silent).unwrap();
-                // Who failed after its update was added is in the sum.
+                // A client that failed after its update was added is in the sum.
                 let stay: Vec<usize> = (0..5).filter(|k| step == Step::Unmask || !lost.contains(k)).collect();
                 assert_eq!(heard.updates.len(), stay.len());
                 let (got, expected) = (values(&next.params, "w"), expected(&global, &updates, &stay));

@@ -1,4 +1,4 @@
-//! What is refused: at the server, at the clients, and on the way between them.
+//! What is refused: at the server, at the clients, and in transit between them.
 
 use super::*;
 use plugin_api::config::{problems, read};
@@ -48,7 +48,7 @@ fn a_round_of_the_wrong_size_is_refused() {
     }
 }
 
-/// Plays a round of five in which something is changed on the way, and gives the error.
+/// Plays a round of five clients in which a message is modified in transit, and returns the error.
 fn changed(mut change: impl FnMut(Step, &str, &mut Message)) -> String {
     let (global, updates) = model(50, 0);
     five(3).play(&global, &updates, &|_, _| false, &mut change, &Silent).err().expect("it went well").to_string()
@@ -64,7 +64,7 @@ fn flip(message: &mut Message, at: usize) {
 
 #[test]
 fn what_is_changed_on_the_way_is_found() {
-    // The shares of client `b` for client `d`, in ciphertext and tag.
+    // The shares from client `b` for client `d`, in ciphertext and tag.
     for at in [80, 80 + 63, 80 + 79] {
         let error = changed(|step, client, m| {
             if (step, client) == (Step::Keep, "d") {
@@ -79,7 +79,7 @@ fn what_is_changed_on_the_way_is_found() {
         }
     });
     assert_eq!(error, "this client's keys are not among those that the aggregator gives");
-    // Another key in place of client `e`'s for client `a` alone: `e` cannot open what `a` sealed.
+    // Another key in place of client `e`'s, shown to client `a` alone: `e` cannot open what `a` sealed.
     let error = changed(|step, client, m| {
         if (step, client) == (Step::Shares, "a") {
             flip(m, 4 * 64)
@@ -104,7 +104,7 @@ fn what_is_changed_on_the_way_is_found() {
 #[test]
 fn a_wrong_share_is_found() {
     let (global, updates) = model(50, 0);
-    // Of client `b`, which is lost, and of client `c`, with one answer more than needed and with none.
+    // Shares of client `b`, which dropped out, and of client `c`, with one answer more than needed and with none.
     for (threshold, row, text) in [
         (3, 1, "client `b`: the shares are not of one secret"),
         (3, 2, "client `c`: the shares are not of one secret"),
@@ -223,7 +223,7 @@ fn what_cannot_be_masked_is_not_sent() {
     opened(&mut bench);
     let error = bench.clients[0].apply(variate, &global, &ctx).unwrap_err();
     assert_eq!(error.to_string(), "only parameters can be masked, not `variate`, `norm`");
-    // What failed is over, and a second message of a round would be masked like the first.
+    // After a failure the round is over; a second message of a round would be masked like the first.
     let error = bench.clients[0].apply(updates[0].0.clone().into(), &global, &ctx).unwrap_err();
     assert_eq!(error.to_string(), "nobody asked this client to agree on masks");
     let again = ctx.clone().with_client("b");

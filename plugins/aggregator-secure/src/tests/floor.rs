@@ -1,8 +1,8 @@
-//! The floor: how many clients that trained a sum is made of, and who holds whom to it.
+//! The minimum: how many clients in a sum must have trained, and who enforces it.
 
 use super::*;
 
-/// The updates of a round in which only these clients of five trained.
+/// The updates of a round in which only these of five clients trained.
 fn trained(who: &[usize]) -> (Message, Vec<(Params, u64)>) {
     let (global, mut updates) = model(20, 0);
     for (_, update) in updates.iter_mut().enumerate().filter(|(k, _)| !who.contains(k)) {
@@ -13,7 +13,7 @@ fn trained(who: &[usize]) -> (Message, Vec<(Params, u64)>) {
 
 #[test]
 fn a_sum_over_too_few_that_trained_stays_masked() {
-    // Of three clients one has rows: the sum would be its update.
+    // Only one of three clients has rows: the sum would be its update.
     let (global, updates) = trained(&[1]);
     let mut asked = Vec::new();
     let mut note = |step: Step, _: &str, _: &mut Message| asked.push(step);
@@ -35,7 +35,7 @@ fn the_floor_is_of_those_that_trained_and_arrived_after_dropouts() {
         (json!(3), &[0, 1, 2], Some(1), false),
         (json!(3), &[0, 1, 2, 4], Some(1), true),
         (json!(3), &[0, 1, 2], Some(3), true),
-        // As many as the threshold, if not given.
+        // Without a `minimum`, it equals the threshold.
         (json!(null), &[0, 1, 2, 3], None, true),
         (json!(null), &[0, 1, 2], None, false),
     ] {
@@ -71,7 +71,7 @@ fn a_client_holds_the_aggregator_to_its_own_bounds() {
         assert_eq!(error.to_string(), text);
         assert!(error.hint().unwrap().contains("in the table `aggregator`"));
     }
-    // What the server cannot lower alone: it promises 4, and asks when 3 updates arrived.
+    // The server alone cannot lower it: it promises 4, and sends its query when 3 updates arrived.
     let mut bench = Bench::with(5, json!({ "threshold": 3, "minimum": 3 }), &|_| json!({ "minimum": 3 }));
     let mut lie = |step: Step, client: &str, message: &mut Message| match (step, client) {
         (Step::Shares, _) => message.values["secure"]["terms"]["minimum"] = 4.into(),

@@ -1,4 +1,4 @@
-//! Long-term keys, and what is signed by them.
+//! Long-term keys, and the data signed with them.
 
 use super::*;
 use crate::identities::Transcript;
@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey};
 
-/// The long-term keys of all clients, and where they lie.
+/// The long-term keys of all clients, and the folder that holds them.
 pub(super) struct Keyring {
     folder: tempfile::TempDir,
     identities: serde_json::Value,

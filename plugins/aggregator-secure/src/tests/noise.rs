@@ -1,4 +1,4 @@
-//! Noise that is spread over the clients.
+//! Noise distributed over the clients.
 
 use super::*;
 use crate::fixed::Grid;
@@ -8,7 +8,7 @@ use rand_chacha::ChaCha20Rng;
 
 const VALUES: usize = 20_000;
 
-/// That of a true normal sample is beyond it with a chance of 6 · 10⁻⁷.
+/// A true normal sample is beyond it with a probability of 6 · 10⁻⁷.
 const DEVIATIONS: f64 = 5.0;
 
 fn noisy(clients: usize, multiplier: f64, colluding: usize) -> Bench {
@@ -19,13 +19,13 @@ fn noisy(clients: usize, multiplier: f64, colluding: usize) -> Bench {
     Bench::new(clients, config, true)
 }
 
-/// A model whose update is the same number everywhere, at each client.
+/// A model and updates that are the same number everywhere, at each client.
 fn same(update: f32) -> (Message, Vec<(Params, u64)>) {
     let params = |x: f32| params(&[("b", &vec![x; VALUES / 2]), ("w", &vec![x; VALUES / 2])]);
     (params(0.0).into(), (0..6).map(|_| (params(update), 1)).collect())
 }
 
-/// The sum over the clients that the next model is made of.
+/// The sum over the clients from which the next model is computed.
 fn sum(next: &Message, clients: usize) -> Vec<f64> {
     let all = ["b", "w"].into_iter().flat_map(|name| values(&next.params, name));
     all.map(|x| f64::from(x) * clients as f64).collect()
@@ -40,7 +40,7 @@ fn mean_and_variance(numbers: &[f64]) -> (f64, f64) {
 #[test]
 fn the_noise_of_a_sum_is_at_least_what_is_stated_also_after_dropouts() {
     let (global, updates) = same(0.0);
-    // Of six clients four have to stay, one of which may tell its noise: three make up the stated one.
+    // Of six clients four must remain, and one may reveal its noise: three make up the stated noise.
     for lost in [&[][..], &[2], &[0, 4]] {
         let fails = |at: Step, k: usize| at == Step::Update && lost.contains(&k);
         let mut bench = noisy(6, 1.5, 1);
@@ -55,7 +55,8 @@ fn the_noise_of_a_sum_is_at_least_what_is_stated_also_after_dropouts() {
             "{variance}, {expected}"
         );
         assert!(mean.abs() < DEVIATIONS * (expected / VALUES as f64).sqrt(), "{mean}");
-        // Without that of the client that tells its own there is enough, by a third at least for each more that stays.
+        // Without the noise of the client that reveals its own there is enough, and at least a third more for each
+        // further client.
         assert!(variance * (stay - 1) as f64 / stay as f64 > 0.95 * stated);
     }
 }
@@ -92,7 +93,7 @@ fn a_whole_update_is_clipped_and_rounded_without_bias() {
 
 #[test]
 fn a_rounded_update_keeps_the_norm_of_the_account() {
-    // A coarse grid and many values: rounding adds much, and some roundings are drawn again.
+    // A coarse grid and many values: rounding adds much, and some roundings are redrawn.
     let noise = Noise { multiplier: 1.0, delta: 1e-5, colluding: 0 };
     let plan = Plan::new(noise, Grid { clip: 1.0, bits: 4 }, 3, 3).unwrap();
     let update: Vec<f64> = (0..400).map(|i| if i % 3 == 0 { 0.07 } else { -0.04 }).collect();
@@ -115,8 +116,8 @@ fn a_rounded_update_keeps_the_norm_of_the_account() {
         }
     }
     for (sum, x) in sums.iter().zip(&update) {
-        // The variance of a rounding is a quarter at most. That roundings of a large norm are drawn again moves the mean
-        // towards 0, by less than this.
+        // The variance of a rounding is at most a quarter. Redrawing roundings of a large norm moves the mean towards
+        // 0, by less than this.
         let off = (sum / 2000.0 - x * scale).abs();
         assert!(off < DEVIATIONS * (0.25 / 2000.0_f64).sqrt() + 0.02, "{off}");
     }
@@ -226,7 +227,7 @@ fn a_client_takes_part_only_with_the_noise_that_it_asks_for() {
         let error = Bench::with(5, server, &|_| filter.clone()).round(&global, &updates).err().unwrap();
         assert_eq!(error.to_string(), text);
     }
-    // What no aggregator of this library says.
+    // Terms that no aggregator of this library sends.
     for (key, value, text) in [
         ("multiplier", json!(-1.0), "noise of -1 times `clip-norm` at delta 0.00001 is none"),
         ("delta", json!(1.0), "noise of 1 times `clip-norm` at delta 1 is none"),

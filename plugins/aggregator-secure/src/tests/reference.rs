@@ -1,4 +1,5 @@
-//! A whole round against `reference.py`, which computes it from the documents of the ciphers alone. All is exact.
+//! A whole round, compared with `reference.py`, which computes it from the cipher specifications alone. Everything is
+//! exact.
 
 use super::*;
 use serde_json::Value;
@@ -16,7 +17,7 @@ fn numbers(value: &Value) -> Vec<i64> {
 fn a_round_is_that_of_an_independent_computation() {
     let expected: Value = serde_json::from_str(include_str!("reference.json")).unwrap();
     let config = json!({ "threshold": expected["threshold"], "clip": expected["clip"], "bits": expected["bits"] });
-    // One of three is lost, and the sum is of two: less than these clients accept unless they are told to.
+    // One of three drops out, so the sum is of two: fewer than these clients accept by default.
     let mut bench = Bench::with(3, config, &|_| json!({ "reproducible": true, "minimum": 2 }));
     (bench.seed, bench.round) = (expected["seed"].as_u64().unwrap(), expected["round"].as_u64().unwrap());
     let unit = 2_f64.powi(-23);

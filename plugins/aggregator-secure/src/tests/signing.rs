@@ -1,4 +1,4 @@
-//! Signed keys and the consistency round, against a server that cheats.
+//! Signed keys and the consistency round, with a server that cheats.
 
 use super::identities::Keyring;
 use super::*;
@@ -12,7 +12,7 @@ fn set(message: &mut Message, name: &str, bytes: &[u8]) {
     message.extra.insert(name, Tensor::from_slice(&shape, bytes).unwrap());
 }
 
-/// A round of five that sign, in which the server changes something, and the error.
+/// Plays a round of five signing clients in which the server changes something, and returns the error.
 fn cheated(change: impl FnMut(Step, &str, &mut Message)) -> String {
     let mut bench = Keyring::new().bench(5, json!({ "threshold": 3, "minimum": 3 }));
     cheat(&mut bench, 0, change)
@@ -34,7 +34,7 @@ fn signed_rounds_give_the_same_model_also_after_dropouts() {
             let (global, updates) = model(200, round);
             let told = Told::default();
             let (next, heard) = signed.play(&global, &updates, &fails, &mut |_, _, _| {}, &told).unwrap();
-            // A client that is lost at a step that is not there without signatures is lost at the one before.
+            // A client that drops out at a step that exists only with signatures drops out one step earlier.
             let fails = |at: Step, k: usize| match lost {
                 Some(Step::Sign) => (at, k) == (Step::Keys, 1),
                 Some(Step::Agree) => false,
@@ -95,7 +95,7 @@ fn a_missing_or_forged_signature_is_refused() {
             }
         })
     };
-    // Without enough signatures there is no round; without one there is no round with that client.
+    // Without enough signatures there is no round; without one signature there is no round with that client.
     assert_eq!(without(&[1, 2, 3]), "only 2 of the members signed their keys, and it takes 3");
     assert_eq!(without(&[1]), "client `b` has not signed its keys");
     assert_eq!(without(&[0]), "this client's own signature is not among those that the aggregator gives");
@@ -113,7 +113,7 @@ fn a_missing_or_forged_signature_is_refused() {
         }
     });
     assert_eq!(error, "the members' signatures do not come with their keys");
-    // No signatures are asked for at all.
+    // No signatures are requested.
     let error = cheated(|step, client, m| {
         if (step, client) == (Step::Sign, "a") {
             m.values["secure"]["step"] = "shares".into();
@@ -124,7 +124,7 @@ fn a_missing_or_forged_signature_is_refused() {
 
 #[test]
 fn replayed_keys_are_refused() {
-    // Client `b` took part in the first round; in the second its old keys and its old signature are shown.
+    // Client `b` took part in the first round; the second shows its old keys and its old signature.
     let mut bench = Keyring::new().bench(5, json!({ "threshold": 3 }));
     let (global, updates) = model(20, 0);
     let mut old = (Vec::new(), Vec::new());
@@ -146,7 +146,7 @@ fn replayed_keys_are_refused() {
             }
         }
     };
-    // In another round, and in the same round once more, as after a resume.
+    // In another round, and in the same round again, as after a resume.
     for round in [1, 0] {
         bench.round = round;
         let error = cheat(&mut bench, round, replay);
@@ -156,7 +156,8 @@ fn replayed_keys_are_refused() {
 
 #[test]
 fn different_sets_for_different_clients_are_refused() {
-    // `a` is told of another set than the others, of enough clients: its signature is of it, and so are no others.
+    // `a` sees a different set from the others, of enough clients: it signs that set, and the other signatures do not
+    // match.
     let set_of = |places: &[usize]| json!(places);
     let error = cheated(|step, client, m| {
         if (step, client) == (Step::Agree, "a") {
@@ -174,7 +175,7 @@ fn different_sets_for_different_clients_are_refused() {
         }
     };
     assert_eq!(cheated(split), "client `b` did not sign the same list of updates and the same global model");
-    // The signatures of the others are left out: too few are left.
+    // The other clients' signatures are missing: too few remain.
     let error = cheated(|step, client, m| {
         split(step, client, m);
         if (step, client) == (Step::Unmask, "a") {
@@ -184,7 +185,7 @@ fn different_sets_for_different_clients_are_refused() {
         }
     });
     assert_eq!(error, "only 1 of the members signed the same list of updates, and it takes 3");
-    // Nobody is asked whose updates arrived.
+    // No client is asked to sign whose updates arrived.
     let error = cheated(|step, client, m| {
         if (step, client) == (Step::Agree, "a") {
             m.values["secure"]["step"] = "unmask".into();
@@ -212,7 +213,7 @@ fn different_global_models_for_different_clients_are_refused() {
 
 #[test]
 fn who_trained_is_signed() {
-    // The server says that all trained, to itself and to the clients; but two say that they did not.
+    // The server claims that all trained, to itself and to the clients; but two say that they did not.
     let ring = Keyring::new();
     let (global, mut updates) = model(20, 0);
     for k in [1, 3] {
@@ -261,7 +262,7 @@ fn other_terms_and_second_questions_are_refused() {
         }
     });
     assert_eq!(error, "`threshold`: the aggregator's `threshold` is 3, and this client's lowest is 4");
-    // A client listed twice, the second time with keys of the server's.
+    // A client listed twice, the second time with the server's keys.
     let error = cheat(&mut bench(), 0, |step, _, m| {
         if step == Step::Sign {
             m.values["secure"]["members"][4] = "a".into();

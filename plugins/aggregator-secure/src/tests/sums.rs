@@ -1,8 +1,8 @@
-//! The result is the sum of the encoded updates, whatever the masks; one masked update looks like noise.
+//! The result is the sum of the encoded updates, whatever the masks; a single masked update looks like noise.
 
 use super::*;
 
-/// What the plain sum of the encoded updates of some clients gives, with the numbers of the crate's page.
+/// The result from the plain sum of some clients' encoded updates, by the formula in the crate's documentation.
 fn plain(global: &Message, updates: &[&Params], name: &str, trained: usize, clip: f64, bits: i32) -> Vec<f32> {
     let step = clip / 2_f64.powi(bits - 1);
     let base = values(&global.params, name);
@@ -33,7 +33,7 @@ fn the_mean_is_that_of_the_encoded_updates_bit_for_bit_and_near_the_true_one() {
                 for (i, got) in got.iter().enumerate() {
                     let update = |params: &&Params| f64::from(values_at(params, name, i)) - f64::from(base[i]);
                     let mean = sent.iter().map(|p| update(p).clamp(-clip, clip)).sum::<f64>() / 5.0;
-                    // Half a step of the grid, and the rounding to f32 of values below 2.
+                    // Half a grid step, plus the rounding to f32 of values below 2.
                     let distance = (f64::from(*got) - f64::from(base[i]) - mean).abs();
                     assert!(distance <= half_step * (1.0 + 1e-12) + 2_f64.powi(-24), "{distance} at {i}");
                 }
@@ -68,7 +68,7 @@ fn the_model_does_not_depend_on_the_masks() {
 fn a_masked_update_looks_like_noise() {
     let n = 20_000;
     let (global, mut updates) = model(n, 0);
-    // All clients send the same, and it is the model itself: every number is 0 before it is masked.
+    // All clients send the unchanged model: every number is 0 before it is masked.
     updates.iter_mut().for_each(|(params, _)| *params = global.params.clone());
     let mut bench = Bench::new(5, json!({}), false);
     let mut seen: Vec<Vec<u32>> = Vec::new();

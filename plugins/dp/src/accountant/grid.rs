@@ -6,37 +6,37 @@ use rustfft::num_complex::Complex;
 use super::Rounds;
 use super::loss::Loss;
 
-/// Points of the grid. More of them make a tighter bound, and cost time: a transform of this length for each kind of round,
-/// and one back.
+/// Points of the grid. More points give a tighter bound and take more time: one transform of this length for each kind
+/// of round, and one back.
 const POINTS: usize = 1 << 17;
 
-/// Points of the coarse grid that the range of the fine one is found by.
+/// Points of the coarse grid that determines the range of the fine one.
 const COARSE: usize = 1 << 14;
 
-/// The share of delta that what lies outside the grid may have.
+/// The fraction of delta allowed outside the grid.
 const CUT: f64 = 1e-4;
 
-/// Epsilon of rounds of the Poisson-sampled Gaussian mechanism, from above: the loss of a round is rounded up to a
-/// grid, its distribution is convolved by Fourier transforms, and all that lies outside the grid counts as delta (Koskela,
-/// Jälkö and Honkela, *Computing Tight Differential Privacy Guarantees Using FFT*, AISTATS 2020). A client may be added or
-/// removed, so the larger of both directions counts. None where the grid is too coarse for this delta.
+/// An upper bound of epsilon for rounds of the Poisson-sampled Gaussian mechanism. The loss of a round is rounded up to
+/// a grid, its distribution is convolved by Fourier transforms, and everything outside the grid counts as delta
+/// (Koskela, Jälkö and Honkela, *Computing Tight Differential Privacy Guarantees Using FFT*, AISTATS 2020). A client
+/// may be added or removed, so the larger of both directions counts. `None` if the grid is too coarse for this delta.
 pub(super) fn sampled_epsilon(rounds: &[Rounds], delta: f64) -> Option<f64> {
     let both = [true, false].map(|removed| one_way(rounds, removed, delta));
     Some(both[0]?.max(both[1]?))
 }
 
-/// Rounds of one kind.
+/// Rounds with the same noise and sampling.
 struct Part {
     loss: Loss,
     times: f64,
     exponent: i32,
-    /// All but a negligible part of a round's loss lies between these.
+    /// All but a negligible part of a round's loss is between these.
     low: f64,
     high: f64,
 }
 
 impl Part {
-    /// The loss of a round by the coarse grid, with its probabilities, and the width of a cell.
+    /// The loss of a round on the coarse grid, with its probabilities, and the width of a cell.
     #[expect(clippy::cast_precision_loss, reason = "points of a grid of 2^14")]
     fn coarse(&self) -> (Vec<(f64, f64)>, f64) {
         let cell = (self.high - self.low) / COARSE as f64;
@@ -68,10 +68,10 @@ fn one_way(rounds: &[Rounds], removed: bool, delta: f64) -> Option<f64> {
 
     let mut planner = FftPlanner::new();
     let mut product = vec![Complex::new(1.0, 0.0); POINTS];
-    // Index k of the sum stands for the loss (offset + k) · step.
+    // Index k of the sum represents the loss (offset + k) · step.
     let (mut offset, mut inside) = (0.0, 1.0);
     for part in &parts {
-        // The grid of one round begins at a multiple of the step, so that the sums do.
+        // The grid of one round starts at a multiple of the step, so that the sums do too.
         let first = (part.low / step).floor();
         let count = (((part.high - part.low) / step).ceil() as usize + 2).min(POINTS);
         let mut values = vec![Complex::new(0.0, 0.0); POINTS];
@@ -85,7 +85,7 @@ fn one_way(rounds: &[Rounds], removed: bool, delta: f64) -> Option<f64> {
     }
     planner.plan_fft_inverse(POINTS).process(&mut product);
 
-    // Sums beyond the grid come in again at its start, so the window from `from` on is read in order.
+    // Sums beyond the grid wrap around to its start, so the window from `from` on is read in order.
     let start = (from / step).ceil() - offset;
     let place = |k: usize| (start + k as f64).rem_euclid(POINTS as f64) as usize;
     let scale = 1.0 / POINTS as f64;
@@ -97,10 +97,11 @@ fn one_way(rounds: &[Rounds], removed: bool, delta: f64) -> Option<f64> {
         return None;
     }
     let loss = |k: usize| (start + k as f64 + offset) * step;
-    // Σ pₖ (1 − e^(ε − lossₖ)) over the losses above ε grows as ε falls: the first that is too much ends the search.
+    // Σ pₖ (1 − e^(ε − lossₖ)) over the losses above ε grows as ε falls: the search stops at the first value that is
+    // too large.
     let (mut mass, mut weighted) = (0.0, 0.0);
     for k in (0..POINTS).rev() {
-        // Weights are relative to the loss at hand, so that none overflows.
+        // Weights are relative to the current loss, so that none overflows.
         weighted *= (-step).exp();
         if lost + mass - weighted > delta {
             return Some(loss(k + 1).max(0.0));
@@ -114,7 +115,7 @@ fn one_way(rounds: &[Rounds], removed: bool, delta: f64) -> Option<f64> {
     Some(0.0)
 }
 
-/// The ends between which all but `cut` of the sum lies at either side, by Chernoff's bound on a coarse look at a round.
+/// A range that contains all but `cut` of the sum on each side, by Chernoff's bound on a coarse grid.
 fn range_of_sum(parts: &[Part], cut: f64) -> (f64, f64) {
     let coarse: Vec<_> = parts.iter().map(Part::coarse).collect();
     let bound = |sign: f64| {
@@ -130,7 +131,7 @@ fn range_of_sum(parts: &[Part], cut: f64) -> (f64, f64) {
         });
         sign * bounds.fold(f64::INFINITY, f64::min)
     };
-    // Both grids round up, by less than a coarse cell a round.
+    // Both grids round up, by less than a coarse cell per round.
     let slack: f64 = parts.iter().zip(&coarse).map(|(part, (_, cell))| part.times * cell).sum();
     let low = parts.iter().map(|part| part.low).fold(f64::INFINITY, f64::min);
     let high = parts.iter().map(|part| part.high).fold(f64::NEG_INFINITY, f64::max);

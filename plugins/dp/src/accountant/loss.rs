@@ -4,9 +4,9 @@ use std::f64::consts::{PI, SQRT_2};
 
 use super::Rounds;
 
-/// Epsilon at `delta` of one Gaussian mechanism whose noise has the standard deviation `sigma` times the sensitivity, from
-/// above (Balle and Wang, *Improving the Gaussian Mechanism for Differential Privacy*, ICML 2018, Theorem 8). So many rounds
-/// are one of `sigma / √rounds`.
+/// An upper bound of epsilon at `delta` of one Gaussian mechanism whose noise has the standard deviation `sigma` times
+/// the sensitivity (Balle and Wang, *Improving the Gaussian Mechanism for Differential Privacy*, ICML 2018, Theorem 8).
+/// Several rounds are equivalent to one with `sigma / √rounds`.
 #[must_use]
 pub fn gaussian_epsilon(sigma: f64, delta: f64) -> f64 {
     let spent = |epsilon: f64| {
@@ -34,7 +34,7 @@ pub fn gaussian_epsilon(sigma: f64, delta: f64) -> f64 {
     high
 }
 
-/// One round's loss: of a run with the client against one without it (`removed`), or the other way round.
+/// One round's loss: of a run with the client against one without it (`removed`), or the reverse.
 #[derive(Clone, Copy)]
 pub(super) struct Loss {
     sigma: f64,
@@ -49,9 +49,9 @@ impl Loss {
 
     /// The probability that the loss is at most `loss`.
     pub(super) fn cdf(&self, loss: f64) -> f64 {
-        // ln(1 − q + q e^((2x − 1) / (2σ²))) grows with x, so a loss has one x.
+        // ln(1 − q + q e^((2x − 1) / (2σ²))) grows with x, so each loss has one x.
         let x = |log: f64| {
-            // ln((e^log − 1 + q) / q), without e^log where that would overflow.
+            // ln((e^log − 1 + q) / q), without e^log if that would overflow.
             let ln_ratio = if log > 1.0 {
                 log - self.rate.ln() + ((self.rate - 1.0) * (-log).exp()).ln_1p()
             } else {
@@ -68,7 +68,7 @@ impl Loss {
         }
     }
 
-    /// The ends between which all but `tail` of the loss lies at either side.
+    /// A range that contains all but `tail` of the loss on each side.
     pub(super) fn range(&self, tail: f64) -> (f64, f64) {
         let bisect = |wanted: f64, mut low: f64, mut high: f64| {
             for _ in 0..200 {
@@ -82,7 +82,7 @@ impl Loss {
         (bisect(tail, -far, far).0, bisect(1.0 - tail, -far, far).1)
     }
 
-    /// The probabilities that the loss is in each cell of a grid, all below it in the first.
+    /// The probability that the loss is in each cell of a grid; the first cell includes everything below.
     #[expect(clippy::cast_precision_loss, reason = "points of a grid of 2^17")]
     pub(super) fn masses(&self, from: f64, step: f64, count: usize) -> Vec<f64> {
         let mut before = 0.0;
@@ -100,7 +100,7 @@ fn normal_cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x / SQRT_2)
 }
 
-/// `e^(x²) erfc(x)` for `x` of at least 0, in which nothing underflows.
+/// `e^(x²) erfc(x)` for `x ≥ 0`, without underflow.
 fn scaled_erfc(x: f64) -> f64 {
     if x < 20.0 {
         return (x * x).exp() * libm::erfc(x);

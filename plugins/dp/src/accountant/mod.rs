@@ -1,7 +1,7 @@
-//! What Gaussian noise on a clipped sum costs over the rounds: epsilon at a delta.
+//! The privacy loss of Gaussian noise on a clipped sum over the rounds: epsilon at a delta.
 //!
-//! The unit is a client's whole update in every round, against none ("zero-out" or add-or-remove adjacency): the sum moves
-//! by at most the clipping norm. Each bound below holds by itself, so the smallest of them does.
+//! The unit is a client's whole update in every round, compared with none ("zero-out" or add-or-remove adjacency): the
+//! sum moves by at most the clipping norm. Each bound below holds by itself, so the smallest of them does too.
 
 mod grid;
 mod loss;
@@ -16,19 +16,19 @@ pub use loss::gaussian_epsilon;
 pub struct Rounds {
     /// The standard deviation of the noise in units of the sensitivity, which is the clipping norm.
     pub noise_multiplier: f64,
-    /// The probability with which a client joins a round, independently of all else and unknown to whoever the account is
-    /// about; 1 if it is always there, or known when it is.
+    /// The probability that a client joins a round, independently of everything else and unknown to the observer. 1 if
+    /// the client is always present, or the observer knows when it is.
     pub sample_rate: f64,
-    /// How many rounds.
+    /// The number of rounds.
     pub count: u64,
 }
 
-/// An upper bound of the epsilon of all these rounds together, each chosen by the outcome of those before. Infinite without
-/// noise.
+/// An upper bound of the epsilon of all these rounds together; each round may depend on the outcome of earlier ones.
+/// Infinite without noise.
 ///
-/// Without sampling it is exact but for rounding: Gaussians of multipliers `σᵢ` are one of `(Σ σᵢ⁻²)^(-1/2)` (Dong, Roth and
-/// Su, *Gaussian Differential Privacy*, JRSS B 2022, Corollary 3.3). With sampling it is the smallest of the Rényi bound at
-/// whole and fractional orders, the discretised privacy loss distribution, and the epsilon without sampling.
+/// Without sampling it is exact up to rounding: Gaussians of multipliers `σᵢ` are one of `(Σ σᵢ⁻²)^(-1/2)` (Dong, Roth
+/// and Su, *Gaussian Differential Privacy*, JRSS B 2022, Corollary 3.3). With sampling it is the smallest of the Rényi
+/// bound at integer and fractional orders, the discretised privacy loss distribution, and the epsilon without sampling.
 ///
 /// ```
 /// use fedplug_dp::{Rounds, epsilon};

@@ -2,14 +2,14 @@
 
 use super::Rounds;
 
-/// The largest order at which the privacy loss is bounded.
+/// The largest order that is tried.
 const LARGEST_ORDER: u32 = 512;
 
-/// Points of an integral beyond which it is not worth its time: there is next to no noise then.
+/// The largest number of points for an integral; more are needed only if there is almost no noise.
 const MOST_POINTS: f64 = 1e5;
 
-/// An upper bound of epsilon after these rounds: RDP adds up (Mironov 2017, Proposition 1), and the best order counts, of the
-/// integers from 2 to 512 and of fractional ones from 1.1 to 12.
+/// An upper bound of epsilon after these rounds. RDP is additive (Mironov 2017, Proposition 1); the best order is used,
+/// from the integers 2 to 512 and fractional orders from 1.1 to 12.
 pub(super) fn sampled_epsilon(rounds: &[Rounds], delta: f64) -> f64 {
     let total = |order: f64, of_one: &dyn Fn(&Rounds) -> f64| {
         epsilon(order, rounds.iter().map(|part| part.times() * of_one(part)).sum(), delta)
@@ -38,8 +38,8 @@ pub fn gaussian(order: f64, sigma: f64) -> f64 {
 /// RDP of the sampled Gaussian mechanism at an integer order of at least 2 and a rate `0 < q < 1` (Mironov, Talwar and
 /// Zhang 2019): `ln A / (α − 1)` with `A = Σₖ C(α,k) (1−q)^(α−k) q^k exp((k²−k) / (2σ²))`.
 ///
-/// The binomial weights add up to 1, so `A − 1` is the same sum with `exp(…) − 1`, whose terms are all positive and
-/// vanish for `k < 2`: no digits are lost where `A` is close to 1.
+/// The binomial weights sum to 1, so `A − 1` is the same sum with `exp(…) − 1`, whose terms are all non-negative and
+/// vanish for `k < 2`: no digits are lost when `A` is close to 1.
 #[must_use]
 pub fn sampled_gaussian(order: u32, sigma: f64, rate: f64) -> f64 {
     let alpha = f64::from(order);
@@ -54,13 +54,13 @@ pub fn sampled_gaussian(order: u32, sigma: f64, rate: f64) -> f64 {
     ln_of_one_and(ln_sum(ln_terms.collect())) / (alpha - 1.0)
 }
 
-/// The same at any order `α` above 1, by the integral that defines it: `A − 1` is the mean of
-/// `(1 + q (w − 1))^α − 1 − αq (w − 1)` over `x` of `N(0, σ²)`, with the likelihood ratio `w = exp((2x − 1) / (2σ²))`, whose mean
-/// is 1. The integrand is nowhere negative. Infinite where the noise is too small for the integral.
+/// RDP of the sampled Gaussian mechanism at any order `α` above 1, by the defining integral: `A − 1` is the mean of
+/// `(1 + q (w − 1))^α − 1 − αq (w − 1)` over `x` of `N(0, σ²)`, with the likelihood ratio `w = exp((2x − 1) / (2σ²))`,
+/// whose mean is 1. The integrand is never negative. Infinite if the noise is too small for the integral.
 ///
-/// The rectangle rule converges as fast as `exp(−2πy / h)` for a step `h`, if the integrand is analytic within `y` of the
-/// real axis (Trefethen and Weideman, *The Exponentially Convergent Trapezoidal Rule*, SIAM Review 2014); its nearest branch
-/// points are `πσ²` away.
+/// The rectangle rule converges as fast as `exp(−2πy / h)` for a step `h`, if the integrand is analytic within `y` of
+/// the real axis (Trefethen and Weideman, *The Exponentially Convergent Trapezoidal Rule*, SIAM Review 2014); its
+/// nearest branch points are `πσ²` away.
 #[must_use]
 #[expect(
     clippy::cast_precision_loss,
@@ -93,7 +93,7 @@ pub fn sampled_gaussian_fractional(order: f64, sigma: f64, rate: f64) -> f64 {
     ln_of_one_and(ln_sum(ln_terms.collect())) / (order - 1.0)
 }
 
-/// The logarithm of the sum of numbers that are given by theirs.
+/// The logarithm of a sum of numbers given by their logarithms.
 fn ln_sum(ln_terms: Vec<f64>) -> f64 {
     let largest = ln_terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if !largest.is_finite() {
@@ -107,8 +107,8 @@ fn ln_of_one_and(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// The epsilon at `delta` of a mechanism of this RDP (Canonne, Kamath and Steinke 2020, Proposition 12; the same bound
-/// as Balle et al. 2020, Theorem 21): `ε = ρ + ln(1 − 1/α) − ln(δα) / (α − 1)`.
+/// The epsilon at `delta` of a mechanism with this RDP (Canonne, Kamath and Steinke 2020, Proposition 12; the same
+/// bound as Balle et al. 2020, Theorem 21): `ε = ρ + ln(1 − 1/α) − ln(δα) / (α − 1)`.
 #[must_use]
 pub fn epsilon(order: f64, rdp: f64, delta: f64) -> f64 {
     rdp + (-1.0 / order).ln_1p() - (delta * order).ln() / (order - 1.0)

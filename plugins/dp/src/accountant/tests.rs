@@ -1,4 +1,4 @@
-//! The account against the literature, against 50 digits, and against the exact Gaussian mechanism.
+//! The account, compared with the literature, with 50-digit values, and with the exact Gaussian mechanism.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ fn account(noise_multiplier: f64, sample_rate: f64, delta: f64, count: u64) -> f
     epsilon(&[Rounds { noise_multiplier, sample_rate, count }], delta)
 }
 
-/// The conversion before 2020 (Mironov 2017, Proposition 3), which older published values were computed by.
+/// The conversion before 2020 (Mironov 2017, Proposition 3), used for older published values.
 fn classic(order: f64, rdp: f64, delta: f64) -> f64 {
     rdp - delta.ln() / (order - 1.0)
 }
@@ -35,7 +35,7 @@ fn best(
 }
 
 /// TensorFlow Privacy's README (sigma 1.1) and the table and expected output of its tutorials (the others): MNIST in
-/// batches of 256 of 60,000, delta 1e-5, converted as was done before 2020, told with two decimals.
+/// batches of 256 of 60,000, delta 1e-5, converted with the pre-2020 formula, given with two decimals.
 #[test]
 fn tensorflow_privacys_published_epsilons_come_out() {
     let rate = 256.0 / 60_000.0;
@@ -44,7 +44,8 @@ fn tensorflow_privacys_published_epsilons_come_out() {
         (1.12, 60.0, 2.92, 0.005),
         (1.12, 1.0, 1.00, 0.005),
         (1.2, 10.0, 1.20, 0.005),
-        // Its best order is about 2.8, which the publication had and integers have not: it can only be larger here.
+        // The best order is about 2.8. The publication had it and integers do not, so the result can only be larger
+        // here.
         (0.6, 30.0, 9.74, 0.04),
     ] {
         let steps = f64::floor(epochs * 60_000.0 / 256.0);
@@ -53,7 +54,7 @@ fn tensorflow_privacys_published_epsilons_come_out() {
     }
 }
 
-/// Opacus' manual, `compute_dp_sgd_privacy`: rate 1 %, sigma 1, 300 steps, delta 1e-5, orders 2, 5, 10, 20, 100 give
+/// Opacus's manual, `compute_dp_sgd_privacy`: rate 1 %, sigma 1, 300 steps, delta 1e-5, orders 2, 5, 10, 20, 100 give
 /// epsilon 2.39 at order 5, by the conversion used here.
 #[test]
 fn opacus_published_epsilon_comes_out() {
@@ -87,8 +88,8 @@ fn without_sampling_epsilon_is_the_exact_one() {
     }
 }
 
-/// dp-accounting's accountants on privacy loss distributions and on RDP, and Opacus' on PRVs and on RDP, of Poisson-sampled
-/// and other rounds; add or remove one.
+/// dp-accounting's accountants on privacy loss distributions and on RDP, and Opacus's on PRVs and on RDP, for rounds
+/// with and without Poisson sampling; add-or-remove-one adjacency.
 #[test]
 fn epsilon_is_between_the_loss_distributions_and_the_renyi_bounds_of_dp_accounting_and_opacus() {
     let stored: Value = serde_json::from_str(include_str!("../../tests/accountants.json")).unwrap();
@@ -103,12 +104,12 @@ fn epsilon_is_between_the_loss_distributions_and_the_renyi_bounds_of_dp_accounti
         let found = epsilon(&parts, delta);
         let loss = number(&case["dp-accounting"], "pld");
         let renyi = number(&case["dp-accounting"], "rdp").min(number(&case["opacus"], "rdp"));
-        // All round up; ours more coarsely where there are many rounds, and never below.
+        // All round up. Ours rounds more coarsely if there are many rounds, but never below the others.
         assert!(found >= loss * (1.0 - 2e-4), "{case}: {found}");
         assert!(found <= renyi * (1.0 + 5e-3), "{case}: {found}");
         if parts.iter().all(|part| part.count <= 100) && delta > 1e-9 {
             assert!(found <= loss * 1.02, "{case}: {found}");
-            // Opacus' bound is looser by the error that it was asked for.
+            // Opacus's bound is looser by the error that was requested.
             let prv = case["opacus"]["prv"].as_f64().unwrap_or(f64::INFINITY);
             assert!(found <= prv * 1.02 && prv >= found * (1.0 - 2e-3), "{case}: {found}");
         }
@@ -120,7 +121,8 @@ fn epsilon_is_between_the_loss_distributions_and_the_renyi_bounds_of_dp_accounti
     }
 }
 
-/// Sigma 0.3, 1 % of the clients, 100 rounds: the best order is 1.6. Whole ones alone give 214, and the truth is 27.
+/// Sigma 0.3, 1 % of the clients, 100 rounds: the best order is 1.6. Integer orders alone give 214; the true value is
+/// 27.
 #[test]
 fn fractional_orders_matter_where_there_is_little_noise() {
     let whole = best(2..=512, (0.3, 0.01, 100.0), renyi::epsilon).0;
@@ -130,12 +132,12 @@ fn fractional_orders_matter_where_there_is_little_noise() {
     assert!(epsilon(&[rounds], 1e-5) < 26.9);
 }
 
-/// A loss over 709, whose exponential overflows, is no smaller for that.
+/// A loss over 709, whose exponential overflows, still counts in full.
 #[test]
 fn hardly_any_noise_costs_much() {
     for sigma in [0.05, 0.03, 0.02, 0.01] {
         let (half, all) = (account(sigma, 0.5, 1e-5, 1), account(sigma, 1.0, 1e-5, 1));
-        // Whoever is there with a chance of a half is there with a delta of twice as much.
+        // Half sampled, epsilon is at least that of a client always present, at twice the delta and minus ln 2.
         let least = account(sigma, 1.0, 2e-5, 1) - 2.0_f64.ln();
         assert!((least - 1e-6 * least..=all).contains(&half), "{sigma}: {half}, of {least} to {all}");
     }
@@ -156,7 +158,7 @@ fn the_sums_agree_with_the_integral_that_defines_them() {
     assert_eq!(sampled_gaussian_fractional(1.5, 1e-6, 0.5), f64::INFINITY);
 }
 
-/// The mean of the likelihood ratio's power, by the sum over the integers with 50 digits; the shift is an integer.
+/// The mean of the likelihood ratio's power, summed over the integers with 50 digits; the shift is an integer.
 #[test]
 fn discrete_noise_costs_what_continuous_noise_does_at_integer_orders() {
     for case in reference("discrete").as_array().unwrap() {
@@ -175,7 +177,7 @@ fn sampling_everybody_is_not_sampling() {
     for order in [2, 7, 64, 512] {
         let (all, nearly) = (gaussian(order.into(), 1.3), sampled_gaussian(order, 1.3, 1.0 - 1e-12));
         assert!((nearly / all - 1.0).abs() < 1e-9, "{order}: {nearly} and {all}");
-        // Half sampled with ten times the noise costs less, and no term overflows where a round costs very much.
+        // Sampling half with ten times the noise costs less, and no term overflows if a round costs very much.
         assert!(sampled_gaussian(order, 13.0, 0.5) < all);
         assert!(sampled_gaussian(order, 1e-3, 0.5).is_finite());
     }
@@ -192,6 +194,6 @@ fn epsilon_grows_with_the_rounds_and_falls_with_the_noise() {
     assert!(by_noise.windows(2).all(|pair| pair[0] > pair[1]), "{by_noise:?}");
     assert_eq!(account(0.0, 1.0, 1e-5, 1), f64::INFINITY);
     assert_eq!(account(0.0, 0.5, 1e-5, 1), f64::INFINITY);
-    // A delta above the chance of anything: no loss, and not a negative one.
+    // A delta above any probability: the loss is 0, not negative.
     assert_eq!(account(1e3, 1.0, 0.9, 1), 0.0);
 }

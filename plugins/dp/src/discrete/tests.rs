@@ -1,4 +1,4 @@
-//! The sampler against exact probabilities.
+//! The sampler, compared with exact probabilities.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -14,8 +14,8 @@ fn probabilities(a: u64, b: u64) -> impl Fn(i64) -> f64 {
     move |x| density(x) / sum
 }
 
-/// How many standard normal deviations above its mean a chi-square statistic is (Wilson and Hilferty 1931), of samples in
-/// cells of so many integers, with all cells that expect fewer than 20 in one.
+/// How many standard normal deviations a chi-square statistic is above its mean (Wilson and Hilferty 1931), for samples
+/// in cells of `width` integers. All cells with fewer than 20 expected samples are merged into one.
 fn excess(samples: &[i64], probability: impl Fn(i64) -> f64, width: i64, reach: i64) -> f64 {
     let cells = (-reach..=reach).map(|cell| cell * width..(cell + 1) * width);
     let (mut statistic, mut degrees, mut rest, mut rest_count) = (0.0, 0.0, 1.0, samples.len());
@@ -39,7 +39,7 @@ fn excess(samples: &[i64], probability: impl Fn(i64) -> f64, width: i64, reach: 
     ((statistic / degrees).cbrt() - (1.0 - spread)) / f64::sqrt(spread)
 }
 
-/// A true sampler is beyond this with a chance of about 10⁻⁶ for each test.
+/// A true sampler exceeds this with a probability of about 10⁻⁶ for each test.
 const LEVEL: f64 = 4.75;
 
 #[test]
@@ -61,7 +61,7 @@ fn samples_have_the_exact_probabilities() {
             let variance = samples.iter().map(|&x| (x as f64 / sigma).powi(2)).sum::<f64>() / f64::from(count);
             assert!((variance - 1.0).abs() < LEVEL * (2.0 / f64::from(count)).sqrt(), "{a}/{b}: {variance}");
         }
-        // A cell of many integers has the probability of its middle, close enough for this many samples.
+        // A cell of many integers has the probability of its middle, which is close enough for this many samples.
         let found = if width < 1000 {
             excess(&samples, probabilities(a, b), width, 200)
         } else {
@@ -73,7 +73,7 @@ fn samples_have_the_exact_probabilities() {
     }
 }
 
-/// Rounded normal samples have almost these probabilities: the test tells them apart, so it can fail.
+/// Rounded normal samples have almost these probabilities. The test detects them, so it can fail.
 #[test]
 fn a_rounded_normal_sample_is_told_from_an_exact_one() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
@@ -97,7 +97,7 @@ fn a_chance_of_exp_has_its_share() {
     }
 }
 
-/// Random words that are given.
+/// Fixed random words.
 struct Digits<I>(I);
 
 impl<I: Iterator<Item = u32>> rand::TryRng for Digits<I> {

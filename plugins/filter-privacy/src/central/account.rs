@@ -1,4 +1,4 @@
-//! How many rounds count, and what they cost.
+//! Counts rounds, and computes their privacy cost.
 
 use std::collections::BTreeMap;
 
@@ -6,30 +6,30 @@ use fedplug_dp::Rounds;
 use plugin_api::{Context, Result, Sampling};
 use serde::{Deserialize, Serialize};
 
-/// What was released so far.
+/// The releases so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Account {
-    /// Rounds that were begun and, so far as is known, ended.
+    /// Rounds that started and, as far as is known, ended.
     rounds: u64,
-    /// How many of them each client was selected for, where the selection is known.
+    /// How often each client was selected, if the selection is known.
     clients: BTreeMap<String, u64>,
-    /// How many rounds had been begun with the last of them, where the host says so.
+    /// How many rounds had started at the last of them, if the host reports it.
     attempts: u64,
-    /// Rounds that an interrupted process began, and may have released.
+    /// Rounds that an interrupted process started, and may have released.
     lost: u64,
-    /// Where clients are Poisson-sampled: how many rounds were released how often, at most, with the same clients.
+    /// With Poisson sampling: an upper bound of how many rounds were released how often with the same clients.
     repeated: BTreeMap<u64, u64>,
-    /// Up to this round each may be one that was released so many times more.
+    /// Each round up to this one may have been released `extra` more times.
     until: u64,
     extra: u64,
 }
 
 impl Account {
-    /// Counts a round that begins, with these clients.
+    /// Counts a round that starts with these clients.
     ///
-    /// Of rounds that were begun before and are not known, each may be this one or one of the next. If there were `n` of
-    /// them, they went no further than `n - 1` rounds beyond this one; so each of these is counted as if it had been
-    /// released `n` times more. (A release that is not there costs nothing, so that is an upper bound.)
+    /// Each round that started before and is unknown may be this one or a later one. If there were `n` of them, they
+    /// reached at most `n - 1` rounds beyond this one, so each of these rounds counts as released `n` more times.
+    /// (Counting a release that did not happen costs nothing, so this is an upper bound.)
     pub(crate) fn begin(&mut self, clients: &[String], sampling: Sampling, ctx: &Context<'_>) -> Result<()> {
         let round = ctx.round().unwrap_or_default();
         let begun: Option<u64> = ctx.property("attempts")?;
@@ -55,7 +55,7 @@ impl Account {
         self.rounds
     }
 
-    /// The rounds of the client that was selected most, and those that are not known.
+    /// The number of rounds of the client selected most often, plus the unknown ones.
     pub(crate) fn most(&self) -> u64 {
         self.clients.values().copied().max().unwrap_or_default().saturating_add(self.lost)
     }
@@ -64,9 +64,9 @@ impl Account {
     #[expect(clippy::cast_precision_loss, reason = "a number of repetitions")]
     pub(crate) fn epsilon(&self, noise_multiplier: f64, sampling: Sampling, delta: f64) -> f64 {
         let rounds: Vec<Rounds> = match sampling {
-            // Who takes part can be foreseen, so each client pays for the rounds that it was in, and for nothing else.
+            // Who takes part is predictable, so each client pays only for the rounds that it was in.
             Sampling::Fixed => vec![Rounds { noise_multiplier, sample_rate: 1.0, count: self.most() }],
-            // Of `k` releases with the same clients the mean is all that matters: one with less noise.
+            // Of `k` releases with the same clients only the mean matters: one release with less noise.
             Sampling::Poisson(sample_rate) => {
                 let noise = |times: u64| noise_multiplier / (times as f64).sqrt();
                 let part = |(&times, &count)| Rounds { noise_multiplier: noise(times), sample_rate, count };
@@ -76,7 +76,7 @@ impl Account {
         fedplug_dp::epsilon(&rounds, delta)
     }
 
-    /// A sentence's end that says why more rounds count than were reported.
+    /// The end of a sentence that says why more rounds count than were reported.
     pub(crate) fn explained(&self) -> String {
         match self.lost {
             0 => String::new(),

@@ -1,4 +1,4 @@
-//! The norm that updates are clipped to, fixed or adaptive.
+//! The norm to which updates are clipped, fixed or adaptive.
 
 use plugin_api::{Error, Result};
 use rand_chacha::ChaCha20Rng;
@@ -10,21 +10,21 @@ use crate::lattice::{Lattice, NoiseKind};
 #[derive(Clone, Debug)]
 pub(crate) struct Clipping {
     pub(crate) norm: f64,
-    /// Where it adapts, with the noise of the count.
+    /// Set if the norm adapts, with the noise of the count.
     adaptive: Option<(AdaptiveClip, Lattice)>,
     /// The count of clients within the norm, minus those beyond it, in steps of its lattice.
     count: i64,
 }
 
 impl Clipping {
-    /// The norm of the first round, and the noise multiplier that is left for the updates.
+    /// Returns the clipping of the first round, and the noise multiplier that remains for the updates.
     pub(crate) fn new(clip: Clip, noise_multiplier: f64, kind: NoiseKind) -> Result<(Self, f64)> {
         let adapt = match clip {
             Clip::Fixed(norm) => return Ok((Self { norm, adaptive: None, count: 0 }, noise_multiplier)),
             Clip::Adaptive(adapt) => adapt,
         };
         let rest = adapt.rest(noise_multiplier)?;
-        // A client counts a half, within or beyond.
+        // A client counts as plus or minus one half.
         let noise = if noise_multiplier == 0.0 { 0.0 } else { 2.0 * adapt.count_noise };
         let lattice = Lattice::new(noise, kind).map_err(|e| e.at_key("clip.count-noise"))?;
         Ok((Self { norm: adapt.initial, adaptive: Some((adapt, lattice)), count: 0 }, rest))
@@ -38,7 +38,7 @@ impl Clipping {
         self.count = 0;
     }
 
-    /// Counts a client with an update of this norm.
+    /// Counts a client whose update has this norm.
     pub(crate) fn count(&mut self, norm: f64) {
         if let Some((_, lattice)) = &self.adaptive {
             let half = i64::from(lattice.steps());
@@ -46,18 +46,18 @@ impl Clipping {
         }
     }
 
-    /// The multiplier of continuous noise that costs what these updates and the count cost together.
+    /// The multiplier of continuous noise that costs as much as these updates and the count together.
     pub(crate) fn joint(&self, updates: &Lattice) -> f64 {
         let precision = |lattice: &Lattice| lattice.multiplier().powi(-2);
         let count = self.adaptive.as_ref().map_or(0.0, |(_, lattice)| precision(lattice));
         (precision(updates) + count).sqrt().recip()
     }
 
-    /// Moves the norm by the noisy share of clients within it, of so many that were expected: `C e^(-η (b - γ))` (Andrew et
-    /// al. 2021, Algorithm 1). A share is at least 0 and at most 1, whatever the noise makes of it.
+    /// Moves the norm by the noisy fraction of `expected` clients within it: `C e^(-η (b - γ))` (Andrew et al. 2021,
+    /// Algorithm 1). The fraction is clamped to [0, 1].
     ///
     /// # Errors
-    /// If the norm leaves the range of numbers.
+    /// If the norm overflows or underflows.
     pub(crate) fn adapt(&mut self, expected: f64, rng: &mut ChaCha20Rng) -> Result<()> {
         let Some((adapt, lattice)) = &self.adaptive else { return Ok(()) };
         let halves = lattice.noisy(self.count, rng) / f64::from(lattice.steps());

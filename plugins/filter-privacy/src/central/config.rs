@@ -14,63 +14,64 @@ use crate::lattice::NoiseKind;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CentralConfig {
-    /// The L2 norm that each client's whole update is clipped to; or a table, for a norm that follows a quantile of the
-    /// clients' norms.
+    /// The L2 norm to which each client's whole update is clipped; or a table, for a norm that follows a quantile of
+    /// the clients' norms.
     pub clip: Clip,
-    /// The standard deviation of the noise on each element of the sum, in units of the clipping norm; 0 clips without noise.
-    /// With adaptive clipping, of all noise of a round together: the account is the same, and updates get a little more.
+    /// The standard deviation of the noise on each element of the sum, in units of the clipping norm; 0 clips without
+    /// noise. With adaptive clipping it covers all noise of a round together: the account is the same, and updates get
+    /// slightly more noise.
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub noise_multiplier: f64,
-    /// The delta of the account, between 0 and 1; much less than 1 / number of clients.
+    /// The delta of the guarantee, between 0 and 1; much less than 1 / number of clients.
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub delta: f64,
-    /// What the noise is drawn from.
+    /// The distribution of the noise.
     #[serde(default = "discrete")]
     pub noise: NoiseKind,
-    /// The server's learning rate, by which the noisy mean is multiplied.
+    /// The server's learning rate, a factor of the noisy mean.
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub learning_rate: f64,
-    /// Draw the noise from the experiment's seed, so that a run gives the same bits again. Whoever knows the seed can then
-    /// subtract the noise: for comparisons only, it protects nothing.
+    /// Draw the noise from the experiment's seed, so that a run gives the same bits again. Whoever knows the seed can
+    /// subtract the noise: use it for comparisons only; it protects nothing.
     #[serde(default)]
     pub reproducible: bool,
 }
 
-/// What updates are clipped to.
+/// The clipping norm.
 #[derive(Clone, Copy, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum Clip {
-    /// A norm, above 0.
+    /// A fixed norm, above 0.
     Fixed(#[schemars(extend("exclusiveMinimum" = 0.0))] f64),
-    /// A norm that adapts.
+    /// An adaptive norm.
     Adaptive(AdaptiveClip),
 }
 
-/// A clipping norm that moves towards a quantile of the clients' norms, by a noisy count of those below it (Andrew, Thakkar,
-/// McMahan and Ramaswamy 2021).
+/// A clipping norm that moves towards a quantile of the clients' norms, by a noisy count of those below it (Andrew,
+/// Thakkar, McMahan and Ramaswamy 2021).
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AdaptiveClip {
     /// The norm of the first round.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub initial: f64,
-    /// The share of the clients whose updates shall be within the norm.
+    /// The fraction of the clients whose updates should be within the norm.
     #[serde(default = "half")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub quantile: f64,
-    /// How fast the norm moves: by a factor of `exp(-rate * (share within - quantile))` a round.
+    /// How fast the norm moves: by a factor of `exp(-rate * (fraction within - quantile))` per round.
     #[serde(default = "fifth")]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub learning_rate: f64,
     /// The standard deviation of the noise on the number of clients within the norm, in clients; more than half of
-    /// `noise-multiplier`. A twentieth of the clients of a round costs little and is noisy enough.
+    /// `noise-multiplier`. A twentieth of a round's clients costs little and is noisy enough.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub count_noise: f64,
 }
 
 impl AdaptiveClip {
-    /// The noise multiplier of the updates that makes, with the count, this one of the round: `(z⁻² − (2σ)⁻²)^(-1/2)`
+    /// The noise multiplier of the updates that, together with the count, gives the round's: `(z⁻² − (2σ)⁻²)^(-1/2)`
     /// (Andrew et al. 2021, Theorem 1). A client moves the count by a half.
     pub(crate) fn rest(&self, noise_multiplier: f64) -> Result<f64, Error> {
         if noise_multiplier == 0.0 {
@@ -101,7 +102,7 @@ fn fifth() -> f64 {
     0.2
 }
 
-// By hand, since an untagged enum would only say that nothing matched, and not which key is wrong.
+// Implemented by hand: an untagged enum would only say that nothing matched, not which key is wrong.
 impl<'de> Deserialize<'de> for Clip {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;

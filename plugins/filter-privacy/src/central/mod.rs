@@ -1,4 +1,4 @@
-//! The aggregator: noise once, on the sum. See the [crate's page](crate#the-aggregator).
+//! The aggregator: adds noise once, to the sum. See the [crate's page](crate#the-aggregator).
 
 mod account;
 mod clipping;
@@ -17,10 +17,10 @@ use crate::lattice::{Lattice, NoiseKind};
 use crate::noise::Noise;
 use crate::update::Update;
 
-/// Sums in steps of the lattice are below this, and so exact in f64.
+/// Sums in lattice steps stay below this, and so are exact in f64.
 const LARGEST_SUM: f64 = (1_u64 << 52) as f64;
 
-/// Adds clipped updates, and noise to their sum.
+/// Sums clipped updates, and adds noise to the sum.
 pub struct Central {
     config: CentralConfig,
     lattice: Lattice,
@@ -31,29 +31,29 @@ pub struct Central {
     told: bool,
 }
 
-/// What a round has come to.
+/// The state of a round.
 #[derive(Default)]
 struct Round {
     global: Message,
-    /// Where the elements of each floating parameter begin in the sum.
+    /// The offset of each floating-point parameter's elements in the sum.
     starts: BTreeMap<String, usize>,
     sum: Vec<i64>,
-    /// The clients whose updates may still come.
+    /// The clients whose updates may still arrive.
     waiting: BTreeSet<String>,
     sampling: Option<Sampling>,
-    /// How many clients a round is expected to have: the sum is divided by that, whoever came.
+    /// The expected number of clients in a round; the sum is divided by it, whoever took part.
     expected: f64,
-    /// The parameters that somebody sent.
+    /// The parameters that some client sent.
     sent: BTreeSet<String>,
-    /// Whether everybody there is takes part.
+    /// Whether every client takes part.
     everybody: bool,
 }
 
 impl Central {
-    /// An aggregator before the first round.
+    /// Creates an aggregator before the first round.
     ///
     /// # Errors
-    /// If the noise is too much, or the operating system has no entropy.
+    /// If there is too much noise, or the operating system has no entropy.
     pub fn new(config: CentralConfig, _: &Context<'_>) -> Result<Self> {
         let (clipping, rest) = Clipping::new(config.clip, config.noise_multiplier, config.noise)?;
         let noise = Noise::new(config.reproducible)?;
@@ -62,7 +62,7 @@ impl Central {
         Ok(Self { config, lattice, clipping, noise, account, round, told: false })
     }
 
-    /// The next global model: the old one and the noisy mean.
+    /// The next global model: the old one plus the noisy mean.
     pub(crate) fn release(&mut self, ctx: &Context<'_>) -> Result<Params> {
         let rng = self.noise.generator(ctx);
         let round = &self.round;
@@ -77,7 +77,7 @@ impl Central {
         Ok(self.without_private(params, ctx))
     }
 
-    /// Says what is guaranteed so far.
+    /// Reports the guarantee so far.
     fn report(&self, sampling: Sampling, ctx: &Context<'_>) {
         let note = |text: &str| {
             if self.config.reproducible {
@@ -112,8 +112,8 @@ impl Central {
         }
     }
 
-    /// What is private is no part of the next global model: a parameter that nobody sends although everybody is there.
-    /// Where some are absent, by a draw that may be secret, that cannot be told.
+    /// Removes private parameters from the next global model: those that no client sent although every client took
+    /// part. If some clients are absent, by a draw that may be secret, a parameter cannot be known to be private.
     fn without_private(&mut self, params: Params, ctx: &Context<'_>) -> Params {
         let Round { sent, everybody, waiting, starts, .. } = &self.round;
         let unsent = || starts.keys().filter(|name| !sent.contains(*name));
@@ -179,7 +179,7 @@ impl Aggregator for Central {
 
     fn add(&mut self, sent: Sent, ctx: &Context<'_>) -> Result<()> {
         let round = &mut self.round;
-        // A second update of one client would move the sum by more than is accounted for.
+        // A second update from one client would move the sum by more than the account covers.
         if !round.waiting.contains(&sent.client) {
             return Err(Error::other(format!("client `{}` has sent an update, or was not selected", sent.client)));
         }

@@ -1,7 +1,7 @@
-//! The mechanisms, run on neighbouring inputs: the epsilon that the runs show is below what is claimed, and above what was
-//! claimed wrongly.
+//! The mechanisms, run on neighbouring inputs: the epsilon measured from the runs is below the claimed one, and above
+//! earlier wrong claims.
 //!
-//! Every bound is too large with a chance of one in ten thousand at most, and the seeds are fixed.
+//! Every bound is too large with a probability of at most one in ten thousand, and the seeds are fixed.
 
 use fedplug_dp::audit::epsilon_lower;
 use fedplug_dp::{Rounds, epsilon};
@@ -27,7 +27,7 @@ fn claimed(sample_rate: f64, count: u64) -> f64 {
     epsilon(&[Rounds { noise_multiplier: 1.0, sample_rate, count }], DELTA)
 }
 
-/// What a client sends in one round, through the filter: an update of the clipping norm, or of none.
+/// A client's message in one round, through the filter: an update of the clipping norm, or of 0.
 fn filtered(noise: &str, multiplier: f64) -> [Vec<f64>; 2] {
     let config = json!({
         "mechanism": "gaussian", "clip": 1.0, "noise-multiplier": multiplier, "delta": DELTA, "noise": noise,
@@ -50,13 +50,13 @@ fn the_filters_noise_hides_what_is_claimed_and_no_more_than_that() {
         eprintln!("filter, {noise}, sigma 1, 1 round: claimed {claim:.2}, audited {found:.2}");
         assert!(found <= claim && found > 1.0, "{noise}: {found}");
     }
-    // A fifth of the noise is found out.
+    // A fifth of the claimed noise is detected.
     let found = audited(&filtered("discrete", 0.2));
     eprintln!("filter, a fifth of the noise that is claimed: claimed {:.2}, audited {found:.2}", claimed(1.0, 1));
     assert!(found > claimed(1.0, 1), "{found}");
 }
 
-/// A server that says how clients are sampled.
+/// A server that reports how clients are sampled.
 struct Server(Sampling);
 
 impl Host for Server {
@@ -74,8 +74,8 @@ impl Host for Server {
     }
 }
 
-/// What the aggregator's global models move by in rounds of these clients, in units of one client's largest part. `victim`
-/// sends the largest update that there is, or none; all others send none.
+/// The changes of the aggregator's global models in rounds of these clients, in units of one client's largest
+/// contribution. `victim` sends the largest possible update, or none; all others send none.
 fn aggregated(sampling: Sampling, population: usize, seed: u64, rounds: &[Vec<String>], with: bool) -> Vec<f64> {
     let config = json!({ "clip": 1.0, "noise-multiplier": 1.0, "delta": DELTA, "reproducible": true });
     let server = Server(sampling);
@@ -93,22 +93,22 @@ fn aggregated(sampling: Sampling, population: usize, seed: u64, rounds: &[Vec<St
             let (client, message) = (client.clone(), message([("w", tensor(&[w]))]));
             central.add(Sent { client, message, steps: 1, examples: 1 }, &ctx).unwrap();
         }
-        // All of a round but its account, which would take most of the time.
+        // A whole round except its account, which would take most of the time.
         central.release(&ctx).unwrap().elements::<f64>("w", &[1]).unwrap()[0] * expected
     };
     rounds.iter().enumerate().map(of_round).collect()
 }
 
-/// The host's draw of a fixed number of clients, which is known to whoever knows the seed: one of so many in each round.
+/// The host's draw of a fixed number of clients, known to anyone who knows the seed: one client in each round.
 fn fixed_draw(seed: u64, clients: u64, rounds: u64) -> Vec<u64> {
     (0..rounds).map(|round| Seed::new(seed).of("participation").at(round).at(0).value() % clients).collect()
 }
 
-/// The fault that this mechanism was built to end: an account amplified by sampling, for a draw that follows from the seed.
+/// The fault that this mechanism fixes: an account amplified by sampling, for a draw that follows from the seed.
 #[test]
 fn an_amplified_account_of_a_draw_that_can_be_foreseen_is_found_out() {
     let drawn = fixed_draw(42, 100, 20);
-    // Whoever is drawn most; the adversary knows the rounds, and looks at these alone.
+    // The client drawn most often; the adversary knows the rounds, and looks at these only.
     let times = |client: &u64| drawn.iter().filter(|&other| other == client).count();
     let victim = *drawn.iter().max_by_key(|client| times(client)).unwrap();
     let count = times(&victim) as u64;
@@ -122,7 +122,7 @@ fn an_amplified_account_of_a_draw_that_can_be_foreseen_is_found_out() {
     });
     let found = audited(&scores);
     let (truth, wrong) = (claimed(1.0, count), claimed(0.01, 20));
-    // What was claimed before: the Rényi bound at whole orders.
+    // The earlier claim: the Rényi bound at integer orders.
     let renyi = |order: u32| {
         let rdp = 20.0 * fedplug_dp::renyi::sampled_gaussian(order, 1.0, 0.01);
         fedplug_dp::renyi::epsilon(order.into(), rdp, DELTA)
@@ -145,7 +145,7 @@ fn with_poisson_sampling_the_amplified_account_holds() {
             let join = |_| if draw.random_bool(rate) { vec!["victim".to_owned()] } else { Vec::new() };
             let rounds: Vec<Vec<String>> = (0..count).map(join).collect();
             let moves = aggregated(Sampling::Poisson(rate), 10, seed, &rounds, with);
-            // The logarithm of the likelihood ratio is the best score that there is.
+            // The log likelihood ratio is the best possible score.
             moves.iter().map(|x| (1.0 - rate + rate * (x - 0.5).exp()).ln()).sum()
         });
         let (found, claim) = (audited(&scores), claimed(rate, count));

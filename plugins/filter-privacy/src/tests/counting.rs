@@ -10,7 +10,7 @@ fn send(filter: &mut Privacy, host: &Recorder, client: &str, round: u64) -> Stri
     host.last_note()
 }
 
-/// Another process' filter, from a checkpoint.
+/// A filter of another process, restored from a checkpoint.
 fn resumed(state: &State) -> Privacy {
     let mut filter = gaussian(1.0, SIGMA);
     filter.restore(state, &Context::new(&Recorder::default())).unwrap();
@@ -45,7 +45,7 @@ fn a_round_that_was_begun_and_lost_counts() {
     begun(7);
     let note = send(&mut filter, &host, "tm", 4);
     assert!(note.contains(&epsilon(7)) && note.ends_with(why), "{note}");
-    // Killed before any checkpoint: all that was begun counts.
+    // Killed before any checkpoint: all started rounds count.
     begun(3);
     let note = send(&mut gaussian(1.0, SIGMA), &host, "tm", 0);
     assert!(note.contains(&epsilon(3)), "{note}");
@@ -58,7 +58,7 @@ fn a_host_that_does_not_count_or_has_forgotten_takes_nothing_off() {
     (0..2).for_each(|round| drop(send(&mut filter, &host, "tm", round)));
     let mut filter = resumed(&filter.state(&host.ctx("tm", 1)).unwrap());
     assert!(send(&mut filter, &host, "tm", 2).contains(&epsilon(3)));
-    // The run is resumed by a host that counts, whose journal begins only now; and later the journal is lost.
+    // A host that counts resumes the run; its journal starts only now, and is lost later.
     for (round, begun) in [(3, 1), (4, 2), (5, 1)] {
         *host.attempts.lock().unwrap() = Some(begun);
         let note = send(&mut filter, &host, "tm", round);

@@ -1,4 +1,4 @@
-//! What the tests share: a host that remembers, messages, and the reference that `tests/reference.py` wrote.
+//! Shared test helpers: a recording host, messages, and the reference that `tests/reference.py` wrote.
 
 mod audit;
 mod configuration;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A host that remembers what it was told.
+/// A host that records what it receives.
 #[derive(Default)]
 struct Recorder {
     lines: Mutex<Vec<(Level, String)>>,
@@ -24,7 +24,7 @@ struct Recorder {
     notes: Mutex<Vec<(String, String)>>,
     stop: AtomicBool,
     position: Option<&'static str>,
-    /// How many rounds were begun, if the host counts.
+    /// The number of started rounds, if the host counts.
     attempts: Mutex<Option<u64>>,
 }
 
@@ -59,7 +59,7 @@ impl Recorder {
         Context::new(self).with_seed(Seed::new(42)).with_client(client).with_round(round)
     }
 
-    /// The scalars of this tag: round and value.
+    /// The scalars with this tag: round and value.
     fn scalars(&self, tag: &str) -> Vec<(u64, f64)> {
         let all = self.scalars.lock().unwrap();
         all.iter().filter(|scalar| scalar.0 == tag).map(|scalar| (scalar.1, scalar.2)).collect()

@@ -1,4 +1,4 @@
-//! Clipping, noise, and what is told of them.
+//! Clipping, noise, and what is reported about them.
 
 use plugin_api::half::{bf16, f16};
 use serde_json::json;
@@ -13,10 +13,10 @@ fn clipping_agrees_with_numpy_and_keeps_to_the_norm() {
     let (base, sent, clip) = (from_reference(&case["base"]), from_reference(&case["sent"]), number(&case, "clip"));
     let host = Recorder::default();
     let clipped = gaussian(clip, 0.0).apply(sent, &base, &host.ctx("tm", 4)).unwrap();
-    // The reader of JSON may be one bit of f64 off; the f32 are the same.
+    // The JSON reader may be one bit of f64 off; the f32 values are the same.
     assert!(largest_difference(&clipped, &case["clipped"]) <= 1e-15);
     let rounded = norm(elements(&clipped).iter().zip(elements(&base)).map(|(x, base)| x - base));
-    // The parameters are of size 1 and f32: 80 of them, each rounded by 2^-24 at most, twice that above 2.
+    // The parameters are about 1 and f32: 80 of them, each rounded by at most 2^-24, twice that above 2.
     assert!((rounded - clip).abs() < 1e-6, "{rounded}");
     let told = host.scalars("Privacy/norm");
     assert_eq!((told[0].0, told.len()), (4, 1));
@@ -38,7 +38,7 @@ fn in_f64_the_clipped_norm_is_exact() {
         let got = norm(elements(&clipped));
         let wanted = norm(sent.iter().copied()).min(clip);
         assert!((got / wanted - 1.0).abs() < 1e-14, "{clip}: {got}");
-        // The direction stays.
+        // The direction is unchanged.
         let scale = wanted / norm(sent.iter().copied());
         assert!(
             elements(&clipped).iter().zip(&sent).all(|(x, old)| (x - scale * old).abs() <= 1e-14 * old.abs() * scale)
@@ -48,7 +48,7 @@ fn in_f64_the_clipped_norm_is_exact() {
 
 #[test]
 fn what_need_not_be_clipped_keeps_its_bits_without_noise() {
-    // Differences of which `base + (x - base)` would lose the last bits.
+    // Differences for which `base + (x - base)` would lose the last bits.
     let (big, small) = (vec![1e30_f64, -3.0, 1e-300, -0.0], vec![1e-9_f64, 0.1, 7.0, 2.0]);
     let halves: Vec<f64> = vec![0.1, -2.5, 3e-5, 0.0];
     let of = |x: &[f64]| {
@@ -195,7 +195,7 @@ fn a_restored_filter_goes_on_with_the_same_bits_and_account() {
         let mut sent = Vec::new();
         for round in rounds {
             for client in ["tm", "binding"] {
-                // The second client is not there in every round, as at a server with a fraction of the clients.
+                // The second client is not in every round, as with a fraction of the clients.
                 if client == "tm" || round % 2 == 0 {
                     sent.push(elements(&filter.apply(base.clone(), &base, &host.ctx(client, round)).unwrap()));
                 }

@@ -1,4 +1,4 @@
-//! What is refused, and that it leaves no trace.
+//! What is refused, and that a refusal has no side effects.
 
 use plugin_api::half::f16;
 use plugin_api::{Error, ErrorKind};
@@ -14,7 +14,7 @@ fn filters() -> [Privacy; 3] {
     [gaussian(1.0, 1.0), privacy(sparse_vector).unwrap(), privacy(percentile).unwrap()]
 }
 
-/// The error of every mechanism for this message, after which a filter is as it was before.
+/// The error of every mechanism for this message; afterwards a filter is unchanged.
 fn refused(sent: &Message, base: &Message) -> Error {
     let errors = filters().map(|mut filter| {
         let host = Recorder::default();
@@ -38,7 +38,7 @@ fn what_would_pass_unprotected_is_refused() {
     assert_eq!(refused(&values, &base).to_string(), "the message's value `loss` would be sent unprotected");
     let changed = message([("w", tensor(&[1.0_f32, 2.0])), ("ids", tensor(&[1_i64, 3]))]);
     assert_eq!(refused(&changed, &base).to_string(), "tensor `ids`: holds i64 values that the client has changed");
-    // The same integers tell nothing.
+    // Unchanged integers reveal nothing.
     for mut filter in filters() {
         let sent = applied(&mut filter, &base, &base).unwrap();
         assert_eq!(sent.params.elements::<i64>("ids", &[2]).unwrap(), [1, 2]);

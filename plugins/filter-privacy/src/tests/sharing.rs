@@ -1,4 +1,4 @@
-//! Sparse vector and percentile against NumPy.
+//! Sparse vector and percentile, compared with NumPy.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::noise::Draw;
 use crate::percentile::percentile;
 use crate::sparse_vector::{EpsilonOf, SparseVector};
 
-/// Noise that NumPy drew.
+/// Noise drawn by NumPy.
 struct Recorded {
     laplace: VecDeque<f64>,
     below: VecDeque<f64>,
@@ -97,7 +97,7 @@ fn a_sparse_vector_shares_its_fraction_within_gamma() {
     }
 }
 
-/// The file of both rules is the same but for `epsilon-of`; NVIDIA FLARE 2.9.0 and 2.7 differ by this factor.
+/// Both rules use the same file except for `epsilon-of`; NVIDIA FLARE 2.9.0 and 2.7 differ by this factor.
 #[test]
 fn the_rule_before_spends_far_more_on_the_selection_than_its_key_says() {
     let selection = |epsilon_of| {
@@ -130,7 +130,7 @@ fn percentiles_agree_with_numpy() {
         let config = json!({ "mechanism": "percentile", "percentile": case["percentile"], "gamma": case["gamma"] });
         let host = Recorder::default();
         let got = privacy(config).unwrap().apply(sent, &base, &host.ctx("tm", 2)).unwrap();
-        // The reader of JSON may be one bit of f64 off; the f32 are the same.
+        // The JSON reader may be one bit of f64 off; the f32 values are the same.
         assert!(largest_difference(&got, &case["changed"]) <= 1e-15, "{}", case["percentile"]);
         let changed = elements(&got).iter().zip(elements(&base)).filter(|(x, base)| *x != base).count();
         assert_eq!(host.scalars("Privacy/shared"), [(2, changed as f64)]);

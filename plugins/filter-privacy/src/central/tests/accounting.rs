@@ -1,4 +1,4 @@
-//! What counts, and what is said of it.
+//! Which rounds count, and what is reported.
 
 use fedplug_dp::Rounds;
 
@@ -20,7 +20,7 @@ fn where_the_draw_can_be_foreseen_the_client_that_was_there_most_counts_in_full(
         let updates: Vec<(&str, Option<&[f64]>)> = clients.iter().map(|&client| (client, None)).collect();
         round(&mut aggregator, &server, number as u64, &[0.0], &updates);
     }
-    // `b` was selected three times, and failing is no reason not to count.
+    // `b` was selected three times; its failure still counts.
     assert!((last(&server) / cost(1.0, 1.0, 3) - 1.0).abs() < 1e-9, "{}", last(&server));
     let told = format!(
         "epsilon {:.4} at delta 1e-5 for the global models of 4 rounds, for all of a client's updates against none; who \
@@ -47,15 +47,15 @@ fn poisson_sampling_amplifies_and_all_rounds_count_also_empty_ones() {
         "{note}"
     );
     assert_eq!(server.clear.lock().unwrap().last().unwrap(), "the low bits of floating-point noise");
-    // Nobody says how clients are sampled: nothing is amplified.
+    // The host does not report how clients are sampled: nothing is amplified.
     let silent = Server::default();
     let mut aggregator = central(json!({})).unwrap();
     round(&mut aggregator, &silent, 0, &[0.0], &[("a", None)]);
     assert!((last(&silent) / cost(1.0, 1.0, 1) - 1.0).abs() < 1e-9);
 }
 
-/// Rounds that a killed process began are counted as released: with Poisson sampling, each may be this one or one of the
-/// next with the same clients, since a draw is made once.
+/// Rounds that a killed process started count as released. With Poisson sampling, each may be this round or a later one
+/// with the same clients, since a draw is made once.
 #[test]
 fn rounds_that_are_lost_count() {
     let begun = |server: &Server, attempts: u64| *server.attempts.lock().unwrap() = Some(attempts);
@@ -77,7 +77,7 @@ fn rounds_that_are_lost_count() {
         begun(&server, 1);
         round(&mut aggregator, &server, 0, &[0.0], &[("a", None)]);
         let state = aggregator.state(&server.ctx(0)).unwrap();
-        // Rounds 1 and 2 are begun, and the process is killed. The next goes on from the checkpoint after round 0.
+        // Rounds 1 and 2 start, and the process is killed. The next one resumes from the checkpoint after round 0.
         let mut aggregator = central(json!({ "reproducible": false })).unwrap();
         aggregator.restore(&state, &server.ctx(0)).unwrap();
         for (number, attempts) in [(1, 4), (2, 5), (3, 6), (4, 7)] {

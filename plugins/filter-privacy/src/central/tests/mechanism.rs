@@ -11,10 +11,10 @@ fn the_sum_of_clipped_updates_is_divided_by_the_expected_number() {
         round(&mut central(json!({ "noise-multiplier": 0.0 })).unwrap(), server, 0, &[10.0, 20.0], updates)
     };
     let near = |found: Vec<f64>, wanted: [f64; 2]| {
-        // Each client's elements are rounded towards 0 by 2^-30 at most.
+        // Each client's elements are rounded towards 0 by at most 2^-30.
         assert!(found.iter().zip(wanted).all(|(x, y)| (x - y).abs() < 4e-9), "{found:?}, wanted {wanted:?}");
     };
-    // `a` moves by (3, 4), clipped to (0.6, 0.8); `b` by (0, -0.5), as it is.
+    // `a` moves by (3, 4), clipped to (0.6, 0.8); `b` by (0, -0.5), unclipped.
     let (a, b): (&[f64], &[f64]) = (&[13.0, 24.0], &[10.0, 19.5]);
     let fixed = Server::default();
     near(go(&fixed, &[("a", Some(a)), ("b", Some(b))]), [10.3, 20.15]);
@@ -34,7 +34,7 @@ fn the_sum_of_clipped_updates_is_divided_by_the_expected_number() {
     );
 }
 
-/// The whole claim of a known sensitivity: whatever is sent, its integers are within the norm, by arithmetic without an error.
+/// The known sensitivity rests on this: whatever is sent, its integers are within the norm, by exact arithmetic.
 #[test]
 fn no_update_is_beyond_the_sensitivity() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
@@ -45,7 +45,7 @@ fn no_update_is_beyond_the_sensitivity() {
             let scale = 10_f64.powi(size % 40 - 20) * clip;
             let mut w: Vec<f64> = (0..64).map(|_| scale * (rng.random::<f64>() - 0.5)).collect();
             if size % 3 == 0 {
-                // Exactly of the norm, in one element and in four.
+                // Exactly at the norm, in one element and in four.
                 w = vec![0.0; 64];
                 w[..4].fill(if size % 2 == 0 { 0.5 * clip } else { -0.5 * clip });
                 if size % 9 == 0 {
@@ -60,7 +60,7 @@ fn no_update_is_beyond_the_sensitivity() {
             let square: u128 = w.iter().map(|&x| u128::from(rounding.integer(x).unsigned_abs()).pow(2)).sum();
             let most = u128::from(lattice.steps()).pow(2);
             assert!(square <= most, "{multiplier} {clip} {size}: {square} over {most}");
-            // And rounding takes no more than a step of each element.
+            // Rounding removes at most one step per element.
             let kept = (square as f64).sqrt() / f64::from(lattice.steps()) * clip;
             let least = norm.min(clip) - 8.0 * clip / f64::from(lattice.steps());
             assert!(kept >= least * (1.0 - 1e-12), "{multiplier} {clip} {size}: {kept} of {norm}");
@@ -87,8 +87,8 @@ fn noise_of_the_told_deviation_is_on_every_element_once() {
     }
 }
 
-/// Mironov 2012 reads the low bits of a noisy sum. With discrete noise they say nothing: the sum is an integer, and what is
-/// released is a function of it.
+/// Mironov 2012 reads the low bits of a noisy sum. With discrete noise they reveal nothing: the sum is an integer, and
+/// the released value is a function of it.
 #[test]
 fn what_is_released_is_a_function_of_a_noisy_integer() {
     let step = 1.0 / f64::from(1 << 20);
@@ -116,12 +116,12 @@ fn what_holders_do_not_send_is_zero_and_gets_noise_too() {
         "no client of this round sent `own`, nor 0 other parameters, and they get noise all the same; if clients keep them \
          to themselves, `exclude-params` must also be at `server-output`"
     );
-    // With everybody there it is known to be private, and stays out.
+    // If every client takes part, the parameter is known to be private and is dropped.
     aggregator.begin(&global, &cohort(&["a"], 1), &server.ctx(1)).unwrap();
     aggregator.add(sent("a", message([("w", tensor(&[5.0]))])), &server.ctx(1)).unwrap();
     let next = aggregator.finish(&server.ctx(1)).unwrap();
     assert_eq!(next.params.names().collect::<Vec<_>>(), ["w"]);
-    // Not so if the holder failed.
+    // Not if the holder failed.
     aggregator.begin(&global, &cohort(&["a", "b"], 2), &server.ctx(2)).unwrap();
     aggregator.add(sent("a", message([("w", tensor(&[5.0]))])), &server.ctx(2)).unwrap();
     assert_eq!(aggregator.finish(&server.ctx(2)).unwrap().params.len(), 2);
@@ -156,7 +156,7 @@ fn an_adaptive_norm_follows_the_quantile() {
     assert!((2.7..3.4).contains(&aggregator.clipping.norm), "{}", aggregator.clipping.norm);
     assert_eq!(server.scalars("Privacy/clip")[0], 1.0);
     assert_eq!(server.scalars("Privacy/clip").len(), 100);
-    // With a client that fails, the others' share is of all that were expected.
+    // If a client fails, the others' fraction is relative to the expected number.
     let mut aggregator = central(json!({ "clip": clip, "noise-multiplier": 0.0 })).unwrap();
     round(&mut aggregator, &server, 0, &[0.0], &[("a", Some(&[1.0])), ("b", None)]);
     assert!((aggregator.clipping.norm - 1.0).abs() < 1e-12);
@@ -171,7 +171,7 @@ fn the_count_of_an_adaptive_norm_is_noisy_and_within_the_account() {
     let updates = aggregator.lattice.multiplier();
     assert!((updates - 1.618_079_7).abs() < 1e-6, "{updates}");
     assert!((aggregator.clipping.joint(&aggregator.lattice) - 1.5).abs() < 1e-9);
-    // The share is 1/2 + N(0, 2²) / 4 of two clients that are at the two sides, cut to [0, 1].
+    // The fraction is 1/2 + N(0, 2²) / 4, for two clients on each side, clamped to [0, 1].
     let server = Server::default();
     let updates: [(&str, Option<&[f64]>); 4] =
         [("a", Some(&[0.1])), ("b", Some(&[0.2])), ("c", Some(&[30.0])), ("d", Some(&[40.0]))];
@@ -184,7 +184,7 @@ fn the_count_of_an_adaptive_norm_is_noisy_and_within_the_account() {
         .collect();
     let mean = shares.iter().sum::<f64>() / 400.0;
     assert!((mean - 0.5).abs() < 0.09, "{mean}");
-    // Half a client's worth of noise is one standard deviation, so 32 % are cut.
+    // Half a client's worth of noise is one standard deviation, so 32 % are clamped.
     let cut = shares.iter().filter(|share| !(1e-9..1.0 - 1e-9).contains(*share)).count();
     assert!((80..180).contains(&cut), "{cut}");
 }

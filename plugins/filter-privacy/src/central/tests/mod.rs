@@ -1,4 +1,4 @@
-//! What the tests share: a server's host, clients, and rounds.
+//! Shared test helpers: a server's host, clients, and rounds.
 
 mod accounting;
 mod configuration;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A host that says how clients are sampled and how many rounds were begun, and remembers what it was told.
+/// A host that reports how clients are sampled and how many rounds started, and records what it receives.
 #[derive(Default)]
 struct Server {
     sampling: Option<Sampling>,
@@ -22,7 +22,7 @@ struct Server {
     warnings: Mutex<Vec<String>>,
     scalars: Mutex<Vec<(String, u64, f64)>>,
     notes: Mutex<Vec<String>>,
-    /// What no account covers.
+    /// Data that no account covers.
     clear: Mutex<Vec<String>>,
 }
 
@@ -99,7 +99,7 @@ fn elements(message: &Message, name: &str) -> Vec<f64> {
     message.params.get(name).unwrap().elements::<f64>().unwrap().to_vec()
 }
 
-/// A round in which each of these clients sends this parameter `w`, where a client without one fails.
+/// A round in which each of these clients sends the parameter `w`; a client without one fails.
 fn round(
     aggregator: &mut Central,
     server: &Server,

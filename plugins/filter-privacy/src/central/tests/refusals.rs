@@ -1,8 +1,8 @@
-//! What is refused, and that it leaves no trace.
+//! What is refused, and that a refusal has no side effects.
 
 use super::*;
 
-/// The error of an update of client `a`, after which a good one gives what it gives without.
+/// The error for an update of client `a`; afterwards a good update gives the same result as without it.
 fn refused(bad: Sent) -> String {
     let server = Server::default();
     let global = message([("w", tensor(&[0.0, 0.0])), ("ids", tensor(&[1_i64]))]);
