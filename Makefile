@@ -31,8 +31,8 @@ export PYTHON
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
-	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --window 5 --together --output runs/quickstart/figures/rmse
-	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --output runs/quickstart/figures/pearson
+	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --window 5 --together --force --output runs/quickstart/figures/rmse
+	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --force --output runs/quickstart/figures/pearson
 
 # The README's two comparisons. A run that is done is not done again, so a broken comparison goes on where it broke.
 DATA ?= FLAb/data
