@@ -50,8 +50,8 @@ pub(crate) fn note(notes: &Notes, revealed: Revealed) {
     let kept =
         if predictions { "each client's own model and predictions of its rows" } else { "each client's own model" };
     let text = format!(
-        "no account covers, and no noise: {}; the run's directory also has {kept}, which clients on machines of their own \
-         would keep",
+        "released without noise, and not covered by the account: {}; the run's directory also has {kept}, which clients on \
+         machines of their own would keep",
         all.join("; ")
     );
     notes.set(SERVER, HOST, CLEAR, &text);

@@ -6,8 +6,8 @@
 //!   `μ/2 ‖w − w_t‖²`, with `w_t` the parameters of the round's message: `g + μ (w − w_t)`.
 //! - Ditto (Li et al. 2021, *Ditto: Fair and Robust Federated Learning Through Personalization*, equation 1) does the
 //!   same to a client's personal model, with `λ` for `μ`.
-//! - SCAFFOLD (Karimireddy et al. 2020, *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*, Algorithm
-//!   1) uses `g − c_i + c`, with the control variates of the client and of the server. After the round the client's is
+//! - SCAFFOLD (Karimireddy et al. 2020, *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*,
+//!   Algorithm 1) uses `g − c_i + c`, with the control variates of the client and of the server. After the round the client's is
 //!   `c_i⁺`, the paper's option II: `c_i − c + (w_t − y_i) / (K η)`. With plain gradient steps this is the mean of the
 //!   round's uncorrected gradients. That mean is what this module uses, since under AdamW the distance moved says
 //!   little about the gradients. The client adopts `c_i⁺` once it knows that the server has `c_i⁺ − c_i`: at its next
