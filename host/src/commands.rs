@@ -7,7 +7,7 @@ pub(crate) mod prepare;
 pub(crate) mod run;
 pub(crate) mod schema;
 
-use std::io::{ErrorKind, StdoutLock, Write};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -19,6 +19,7 @@ use crate::commands::run::Options;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{Draft, Experiment, MOST_THREADS};
 use crate::terminal::console::Console;
+use crate::terminal::stdout;
 
 mod plot;
 mod plugin;
@@ -188,7 +189,7 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
         plugin_folders: args.plugin_dirs,
     };
     let Some(path) = args.output else {
-        let mut output = Piped { stdout: std::io::stdout().lock(), closed: false };
+        let mut output = Piped { stdout: stdout::writer(), closed: false };
         let outcome = predict::predict(&options, console, &mut output);
         return outcome.map(drop).map_err(|failure| if output.closed { CliError::closed_pipe() } else { failure });
     };
@@ -237,6 +238,7 @@ struct CompareArgs {
 /// # Errors
 /// If the command fails.
 pub fn execute(cli: Cli) -> Result<(), CliError> {
+    stdout::reserve().map_err(|e| CliError::run(Diagnostic::new("cannot reserve stdout").cause(e)))?;
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => Level::Warn,
         (_, 0) => Level::Info,
@@ -288,7 +290,7 @@ fn lines(paths: &[PathBuf]) -> String {
 }
 
 fn print(text: &str) -> Result<(), CliError> {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = stdout::writer();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|e| match e.kind() {
         ErrorKind::BrokenPipe => CliError::closed_pipe(),
@@ -298,7 +300,7 @@ fn print(text: &str) -> Result<(), CliError> {
 
 /// Stdout, recording whether its reader has closed it.
 struct Piped {
-    stdout: StdoutLock<'static>,
+    stdout: Box<dyn Write>,
     closed: bool,
 }
 

@@ -3,3 +3,4 @@
 pub(crate) mod console;
 pub mod crash;
 pub(crate) mod signals;
+pub(crate) mod stdout;

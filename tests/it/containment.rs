@@ -174,6 +174,16 @@ fn predictions_that_are_none_are_not_written() {
     }
 }
 
+/// Stdout is for the answers of commands: what a plugin prints goes to stderr.
+#[test]
+#[cfg(unix)]
+fn what_a_plugin_prints_mixes_with_no_answer() {
+    let bench = Bench::new();
+    let told = run(&bench, MODEL, "\"print\"");
+    assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{}", told.stderr);
+    assert!(told.stderr.contains("printed by a plugin\n"), "{}", told.stderr);
+}
+
 /// Native code can end the process. What can be done is to say who was called, and not to call it a success.
 #[test]
 #[cfg(unix)]
