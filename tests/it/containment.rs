@@ -184,6 +184,19 @@ fn what_a_plugin_prints_mixes_with_no_answer() {
     assert!(told.stderr.contains("printed by a plugin\n"), "{}", told.stderr);
 }
 
+/// What a plugin says through `log`, and through `tracing` with its feature `log`, is in the host's log under its name.
+#[test]
+fn lines_of_log_and_tracing_arrive_under_the_plugins_name() {
+    let bench = Bench::new();
+    let path = bench.write("run.toml", &FILE.replace(AGGREGATOR, "plugin = \"suite\""));
+    let told = bench.fedplug(&["run", path.to_str().unwrap(), "-v"]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    for line in ["19 tensors stay as they are", "and so does the rest updates=6"] {
+        let line = format!("debug: suite: filter_suite: {line}");
+        assert!(told.stderr.contains(&line), "{line}: {}", told.stderr);
+    }
+}
+
 /// Native code can end the process. What can be done is to say who was called, and not to call it a success.
 #[test]
 #[cfg(unix)]
