@@ -1,5 +1,7 @@
 //! Warnings about rows and clients that make scores mean less than they seem to.
 
+use std::path::Path;
+
 use crate::support::Bench;
 
 /// An experiment on files of one's own with the linear model.
@@ -37,24 +39,25 @@ fn antibodies_on_both_sides_are_told_by_check_and_kept_in_the_summary() {
     assert!(notes.iter().any(|note| note.contains(overlap)), "{notes:?}");
 }
 
+/// What `check` says of a file with given test rows and these clients.
+fn checked(bench: &Bench, file: &Path, clients: &str) -> String {
+    let keys = "plugin = \"csv\"\ninputs = [\"seq\"]\ntarget = \"y\"\ntest-column = \"set\"";
+    let text = experiment(&format!("{keys}\nfiles = {file:?}\nclients = {clients}"));
+    let told = bench.fedplug(&["check", bench.write("x.toml", &text).to_str().unwrap()]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    told.stderr
+}
+
 #[test]
 fn a_task_without_a_row_to_test_on_is_told_by_check() {
     let bench = Bench::new();
     let file = bench.write("a.csv", "seq,y,who,set\nA,1,n,train\nB,2,n,test\nC,3,s,train\nD,4,w,train\n");
-    let csv = |clients: &str| {
-        let keys = "plugin = \"csv\"\ninputs = [\"seq\"]\ntarget = \"y\"\ntest-column = \"set\"";
-        experiment(&format!("{keys}\nfiles = {file:?}\nclients = {clients}"))
-    };
-    let check = |text: &str| {
-        let told = bench.fedplug(&["check", bench.write("x.toml", text).to_str().unwrap()]);
-        assert_eq!(told.code, 0, "{}", told.stderr);
-        told.stderr
-    };
-    let told = check(&csv("{ column = \"who\" }"));
+    let check = |clients: &str| checked(&bench, &file, clients);
+    let told = check("{ column = \"who\" }");
     assert!(told.contains("task `y` has no row to test on at `s`, `w`"), "{told}");
-    assert!(!check(&csv("\"by-task\"")).contains("no row to test on"));
+    assert!(!check("\"by-task\"").contains("no row to test on"));
     std::fs::write(&file, "seq,y,who,set\nA,1,n,train\n").unwrap();
-    let told = check(&csv("\"by-task\""));
+    let told = check("\"by-task\"");
     assert!(told.contains("task `y` has no row to test on anywhere"), "{told}");
 }
 
@@ -62,19 +65,11 @@ fn a_task_without_a_row_to_test_on_is_told_by_check() {
 fn clients_without_training_rows_are_named_by_check() {
     let bench = Bench::new();
     let file = bench.write("a.csv", "seq,y,who,set\nA,1,n,train\nB,2,n,test\nC,3,s,test\nD,4,w,test\nE,5,w,train\n");
-    let csv = |clients: &str| {
-        let keys = "plugin = \"csv\"\ninputs = [\"seq\"]\ntarget = \"y\"\ntest-column = \"set\"";
-        experiment(&format!("{keys}\nfiles = {file:?}\nclients = {clients}"))
-    };
-    let check = |text: &str| {
-        let told = bench.fedplug(&["check", bench.write("x.toml", text).to_str().unwrap()]);
-        assert_eq!(told.code, 0, "{}", told.stderr);
-        told.stderr
-    };
-    let told = check(&csv("{ column = \"who\" }"));
+    let check = |clients: &str| checked(&bench, &file, clients);
+    let told = check("{ column = \"who\" }");
     assert!(told.contains("clients without training rows, which never train: `s`\n"), "{told}");
-    assert!(!check(&csv("\"by-task\"")).contains("without training rows"));
-    let told = check(&csv("{ count = 9, alpha = 1.0 }"));
+    assert!(!check("\"by-task\"").contains("without training rows"));
+    let told = check("{ count = 9, alpha = 1.0 }");
     assert!(
         told.contains("clients without training rows, which never train: `site-") && told.contains(" and 2 more\n"),
         "{told}"

@@ -21,7 +21,6 @@ use crate::federation::filters::FilterChain;
 use crate::federation::history::History;
 use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::orders::Orders;
-use crate::federation::predictions;
 use crate::federation::sampling::Draws;
 use crate::federation::services::{CallScope, ComponentError, HostServices};
 use crate::federation::totals::Totals;
@@ -335,69 +334,6 @@ impl Federation<'_> {
     pub(crate) fn close(&mut self) {
         self.opening = None;
         self.clients.iter_mut().for_each(|client| client.close());
-    }
-
-    /// Evaluates the last global model at every client, in the order of clients, and collects the predictions of this
-    /// model and of the clients' own models. The clients are not called afterwards. Predictions are optional: if a
-    /// model fails to predict, the evaluation continues. The first such error is returned, unless a warning is enough.
-    ///
-    /// # Errors
-    /// If a component fails to evaluate, or metrics cannot be written.
-    pub(crate) fn evaluate(&mut self, predictions: &mut predictions::Writer<'_>) -> Result<Option<CliError>, CliError> {
-        let services = self.services;
-        let orders = Orders::new(self.done, self.plan.local_epochs, &self.global, &mut self.server[1], services);
-        let names: Vec<String> = self.clients.iter().map(|client| client.name().to_owned()).collect();
-        let work = |index: usize, client: &mut Box<dyn Client>| {
-            let Some(order) = orders.order(index, (index, client.name()), &|| false)? else { return Ok(None) };
-            let own = client.predict(services);
-            let found = match (own, client.evaluate(&order, services)) {
-                (Ok(own), Ok(found)) => Ok((found, client.predict(services).map(|global| (own, global)))),
-                (Err(fault), Ok(found)) => Ok((found, Err(fault))),
-                // A model that panicked cannot be called again, so report its first error.
-                (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
-                (_, Err(fault)) => Err(fault),
-            };
-            client.retire(services);
-            services.reporter.client_done(index);
-            Ok(Some(found))
-        };
-        let (mut all, mut late, on_failure) = (Vec::new(), None, self.plan.on_client_failure);
-        let ahead = ahead(self.workers, 0);
-        in_order((self.workers, ahead), &mut self.clients, work, |index, found: Result<_, CliError>| match found? {
-            None => Ok(()),
-            Some(Ok((evaluations, predicted))) => {
-                all.push((index, evaluations));
-                let place = format!("predictions, client `{}`", names[index]);
-                match predicted {
-                    Ok((own, global)) => {
-                        predictions.add(&names[index], own, global);
-                        Ok(())
-                    }
-                    Err(fault) if fault.is_unsupported() => {
-                        services.console.log(Level::Warn, fault.report(&place).message());
-                        Ok(())
-                    }
-                    Err(fault) if on_failure == OnClientFailure::LeaveOut => {
-                        handle_client_failure(&fault, &place, on_failure, services)
-                    }
-                    Err(fault) => {
-                        late.get_or_insert_with(|| CliError::run(fault.report(&place)));
-                        Ok(())
-                    }
-                }
-            }
-            Some(Err(fault)) => handle_client_failure(
-                &fault,
-                &format!("last evaluation, client `{}`", names[index]),
-                on_failure,
-                services,
-            ),
-        })?;
-        for (place, evaluations) in &all {
-            self.record.add_global(&names[*place], evaluations);
-        }
-        self.note_score(self.done, &all)?;
-        self.tracker.sync().map(|_| late)
     }
 }
 
