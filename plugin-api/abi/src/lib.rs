@@ -31,6 +31,10 @@ mod root;
 mod values;
 
 pub use abi_stable;
+// The names by which the boundary knows what abi_stable has: another library would provide them here.
+pub use abi_stable::library;
+pub use abi_stable::sabi_trait::TD_Opaque;
+pub use abi_stable::std_types::{ROption, RResult, RStr, RString, RVec};
 pub use buffer::{CPU, WireBuffer};
 pub use context::{HostRef, WireContext, WireHost, WireHost_TO};
 pub use objects::{

@@ -1,10 +1,8 @@
 //! Aggregators across the boundary: the wire trait, its exporting side and its importing side.
 
-use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
-use fedplug_abi::abi_stable::std_types::{RStr, RString, RVec};
 use fedplug_abi::{
-    AggregatorBox, WireAggregator, WireAggregator_TO, WireClientMessage, WireContext, WireMessage, WireState,
-    WireUpdate, Wired,
+    AggregatorBox, RStr, RString, RVec, TD_Opaque, WireAggregator, WireAggregator_TO, WireClientMessage, WireContext,
+    WireMessage, WireState, WireUpdate, Wired,
 };
 
 use super::context::{borrow, lend};

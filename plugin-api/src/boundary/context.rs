@@ -1,8 +1,6 @@
 //! The context across the boundary: the services that the host lends to every call.
 
-use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
-use fedplug_abi::abi_stable::std_types::{ROption, RStr, RString};
-use fedplug_abi::{HostRef, WireContext, WireHost, WireHost_TO, WireMessage, Wired};
+use fedplug_abi::{HostRef, ROption, RStr, RString, TD_Opaque, WireContext, WireHost, WireHost_TO, WireMessage, Wired};
 use serde_json::Value;
 
 use super::wire::{export_message, import_message};

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
-use fedplug_abi::abi_stable::std_types::{RStr, RString, RVec};
-use fedplug_abi::{DatasetBox, WireContext, WireDataset, WireDataset_TO, WireMessage, WireTable, WireTask, Wired};
+use fedplug_abi::{
+    DatasetBox, RStr, RString, RVec, TD_Opaque, WireContext, WireDataset, WireDataset_TO, WireMessage, WireTable,
+    WireTask, Wired,
+};
 
 use super::context::{borrow, lend};
 use super::guard::Guarded;

@@ -1,8 +1,8 @@
 //! Filters across the boundary: the wire trait, its exporting side and its importing side.
 
-use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
-use fedplug_abi::abi_stable::std_types::{ROption, RStr};
-use fedplug_abi::{FilterBox, WireContext, WireFilter, WireFilter_TO, WireMessage, WireState, Wired};
+use fedplug_abi::{
+    FilterBox, ROption, RStr, TD_Opaque, WireContext, WireFilter, WireFilter_TO, WireMessage, WireState, Wired,
+};
 
 use super::context::{borrow, lend};
 use super::guard::Guarded;

@@ -7,8 +7,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use fedplug_abi::abi_stable::std_types::RResult;
-use fedplug_abi::{WireError, Wired};
+use fedplug_abi::{RResult, WireError, Wired};
 
 use crate::{Error, ErrorKind, Result};
 

@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use fedplug_abi::abi_stable::sabi_trait::TD_Opaque;
-use fedplug_abi::abi_stable::std_types::{RStr, RString, RVec};
 use fedplug_abi::{
-    ModelBox, WireContext, WireEvaluation, WireMessage, WireModel, WireModel_TO, WireParams, WireState, WireTable,
-    WireTask, Wired,
+    ModelBox, RStr, RString, RVec, TD_Opaque, WireContext, WireEvaluation, WireMessage, WireModel, WireModel_TO,
+    WireParams, WireState, WireTable, WireTask, Wired,
 };
 
 use super::context::{borrow, lend};

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fedplug_abi::abi_stable::library::{LibraryError, lib_header_from_path};
-use fedplug_abi::abi_stable::std_types::{RStr, RString, RVec};
-use fedplug_abi::{AggregatorBox, DatasetBox, FilterBox, ModelBox, PluginV1_Ref, WireContext, WireMessage, Wired};
+use fedplug_abi::library::{LibraryError, lib_header_from_path};
+use fedplug_abi::{
+    AggregatorBox, DatasetBox, FilterBox, ModelBox, PluginV1_Ref, RStr, RString, RVec, WireContext, WireMessage, Wired,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

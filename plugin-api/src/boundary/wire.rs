@@ -3,10 +3,9 @@
 //! Data that calls move often or in bulk has a wire type. Small data that may grow (setups, descriptions, profiles)
 //! crosses as JSON, so that adding a field needs no new interface.
 
-use fedplug_abi::abi_stable::std_types::{ROption, RString, RVec};
 use fedplug_abi::{
-    WireBuffer, WireColumn, WireError, WireEvaluation, WireMessage, WireMetric, WireParams, WireState, WireTable,
-    WireTask, WireTensor,
+    ROption, RString, RVec, WireBuffer, WireColumn, WireError, WireEvaluation, WireMessage, WireMetric, WireParams,
+    WireState, WireTable, WireTask, WireTensor,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
