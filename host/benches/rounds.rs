@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fedplug::internals::{
-    CallScope, Console, FilterChain, HostServices, NONE, Notes, Reporter, Terms, Tracker, safetensors,
+    CallScope, ClientRef, Console, FilterChain, HostServices, NONE, Notes, Reporter, Terms, Tracker, safetensors,
 };
 use plugin_api::boundary::crossing::crossed;
 use plugin_api::{Component, Context, Filter, Level, Message, Params, Result, Seed, Tensor};
@@ -42,7 +42,7 @@ impl Parts {
 }
 
 fn line<'a>(link: &'a HostServices<'a>) -> CallScope<'a> {
-    CallScope::new(link, "model `amplify`", Some((0, "tm")), Some(3))
+    CallScope::new(link, "model `amplify`", Some(ClientRef { index: 0, name: "tm" }), Some(3))
 }
 
 fn tracker() -> (Tracker, TempDir) {

@@ -1,14 +1,19 @@
 //! The federation: clients, rounds, queries to clients, aggregation, and the state a run keeps.
 
 pub(crate) mod absent;
+pub(crate) mod aggregation;
 pub(crate) mod best_models;
 pub(crate) mod checkpoint_entries;
 pub(crate) mod clear;
 pub(crate) mod client;
+pub(crate) mod clients;
+pub(crate) mod component_error;
 pub(crate) mod cross_site;
 pub(crate) mod early_stopping;
 pub(crate) mod evaluation;
+pub(crate) mod evaluators;
 pub(crate) mod exchange;
+pub(crate) mod failure_policy;
 pub(crate) mod filters;
 pub(crate) mod history;
 pub(crate) mod local_client;
@@ -21,6 +26,7 @@ pub(crate) mod predictions;
 pub(crate) mod resume;
 pub(crate) mod rounds;
 pub(crate) mod sampling;
+pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod summary;
 pub(crate) mod totals;

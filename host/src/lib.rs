@@ -37,6 +37,6 @@ pub mod internals {
     pub use crate::experiment::config::{Draft, Terms};
     pub use crate::federation::filters::FilterChain;
     pub use crate::federation::notes::Notes;
-    pub use crate::federation::services::{CallScope, HostServices};
+    pub use crate::federation::services::{CallScope, ClientRef, HostServices};
     pub use crate::terminal::console::Console;
 }

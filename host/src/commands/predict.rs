@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use plugin_api::{ClientTask, Column, Kind, Level, Message, ModelSetup, Scale, Seed, Table, TaskSpec, cell_name};
+use plugin_api::{ClientTask, Column, Kind, Level, Message, ModelSetup, Scale, Table, TaskSpec, cell_name};
 use serde::Deserialize;
 
 use crate::artefacts::safetensors;
@@ -86,18 +86,8 @@ pub(crate) fn predict(options: &Options, console: &Console, output: &mut dyn Wri
     let find = |kind, name: &str| finder.find(kind, name).map_err(CliError::usage);
     let (_, model) = find(Kind::Model, &experiment.model.plugin)?;
     let (_, dataset) = find(Kind::Dataset, &experiment.dataset.plugin)?;
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let notes = Notes::default();
-    let services = HostServices {
-        console,
-        reporter: crate::artefacts::tracking::Reporter::nowhere(),
-        notes: &notes,
-        journal: &crate::artefacts::journal::NONE,
-        stop: &stop,
-        seed: Seed::new(u64::from(experiment.seed)),
-        terms: experiment.federation.terms(),
-        threads: options.threads,
-    };
+    let (stop, notes) = (std::sync::atomic::AtomicBool::new(false), Notes::default());
+    let services = HostServices::new(console, &notes, &stop, &experiment, options.threads);
     let devices = model.devices().map_err(CliError::run)?;
     let place = Placement::new(std::slice::from_ref(&options.device), &devices, 1, 1).map_err(CliError::usage)?;
     let scope = CallScope::new(&services, &experiment.model.plugin, None, None).on(&place.devices[0]);

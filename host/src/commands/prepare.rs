@@ -5,11 +5,9 @@ use std::sync::atomic::AtomicBool;
 
 use fedplug_plot::bars::{self, Bars};
 use fedplug_plot::{Svg, file_name};
-use plugin_api::{Description, ErrorKind, Kind, Level, Seed};
+use plugin_api::{Context, Dataset, Description, ErrorKind, Kind, Level};
 use serde_json::{Value, json};
 
-use crate::artefacts::journal;
-use crate::artefacts::tracking::Reporter;
 use crate::commands::plot_errors;
 use crate::commands::run::Options;
 use crate::error::CliError;
@@ -17,8 +15,9 @@ use crate::experiment::config::Experiment;
 use crate::federation::notes::Notes;
 use crate::federation::services::{CallScope, HostServices};
 use crate::plugins::Finder;
+use crate::setup::description;
 use crate::setup::manifest::command_line;
-use crate::setup::{self, LoadedPlugin};
+use crate::setup::plugins::{self, LoadedPlugin};
 use crate::terminal::console::Console;
 
 mod output_folder;
@@ -40,52 +39,55 @@ pub(crate) fn prepare(
 ) -> Result<Vec<PathBuf>, CliError> {
     let console = Console::new(options.level);
     let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
-    let used = setup::find(experiment, &finder, Kind::Dataset, &experiment.dataset).map_err(CliError::usage)?;
-    let placed = |error| placed(experiment, &used, error);
-    let stop = AtomicBool::new(false);
-    let notes = Notes::default();
-    let services = HostServices {
-        console: &console,
-        reporter: Reporter::nowhere(),
-        notes: &notes,
-        journal: &journal::NONE,
-        stop: &stop,
-        seed: Seed::new(u64::from(experiment.seed)),
-        terms: experiment.federation.terms(),
-        threads: experiment.federation.threads_per_client,
-    };
+    let used = plugins::find(experiment, &finder, Kind::Dataset, &experiment.dataset).map_err(CliError::usage)?;
+    let located = |error| located(experiment, &used, error);
+    let (stop, notes) = (AtomicBool::new(false), Notes::default());
+    let threads = experiment.federation.threads_per_client;
+    let services = HostServices::new(&console, &notes, &stop, experiment, threads);
     let scope = CallScope::new(&services, &used.choice.plugin, None, None);
     let ctx = scope.context();
-    let mut dataset = used.component.new_dataset(&used.choice.config, &ctx).map_err(placed)?;
-    let description = dataset.describe(&ctx).map_err(placed)?;
-    setup::check_description(&description).map_err(placed)?;
+    let mut dataset = used.component.new_dataset(&used.choice.config, &ctx).map_err(located)?;
+    let description = dataset.describe(&ctx).map_err(located)?;
+    description::check(&description).map_err(located)?;
 
-    let place = OutputFolder::open(output, force)?;
-    let manifest = |files: &[PathBuf]| manifest(experiment, &used, &description, files);
+    let folder = OutputFolder::open(output, force)?;
+    let pictures = pictures(experiment, &description);
+    let files = write(&mut *dataset, pictures, folder.part(), &ctx, &located)?;
+    let files = folder.finish(files, &|files: &[PathBuf]| manifest(experiment, &used, &description, files))?;
+    console.log(Level::Info, &format!("{}: {} files in {}", experiment.name, files.len(), output.display()));
+    Ok(files)
+}
+
+/// Writes the dataset's files, and plots with their paths, into a folder.
+fn write(
+    dataset: &mut dyn Dataset,
+    pictures: Vec<(PathBuf, Bars)>,
+    folder: &Path,
+    ctx: &Context<'_>,
+    located: &dyn Fn(plugin_api::Error) -> CliError,
+) -> Result<Vec<PathBuf>, CliError> {
     let (stems, pictures): (Vec<PathBuf>, Vec<Svg>) =
-        pictures(experiment, &description).into_iter().map(|(stem, bars)| (stem, bars.draw())).unzip();
+        pictures.into_iter().map(|(stem, bars)| (stem, bars.draw())).unzip();
     // The plots are drawn while the dataset writes, and saved afterwards.
     let (files, drawn) = std::thread::scope(|scope| {
         let drawing = scope.spawn(|| fedplug_plot::draw_all(&pictures));
         // No client is working at this time, so the dataset may use all cores.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let files = dataset.prepare(place.part(), &ctx.clone().with_threads(cores));
+        let files = dataset.prepare(folder, &ctx.clone().with_threads(cores));
         (files, drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let mut files = files.map_err(placed)?;
+    let mut files = files.map_err(located)?;
     for (stem, drawn) in stems.iter().zip(drawn) {
-        files.extend(fedplug_plot::save(drawn, &place.part().join(stem)).map_err(plot_errors::failure)?);
+        files.extend(fedplug_plot::save(drawn, &folder.join(stem)).map_err(plot_errors::failure)?);
     }
-    let files = place.finish(files, &manifest)?;
-    console.log(Level::Info, &format!("{}: {} files in {}", experiment.name, files.len(), output.display()));
     Ok(files)
 }
 
 /// A dataset's error with its position in the file. If the dataset does not support `prepare`, a hint names the
 /// alternative.
-fn placed(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> CliError {
+fn located(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> CliError {
     let unsupported = *error.kind() == ErrorKind::Unsupported;
-    let report = setup::placed(experiment, used, error);
+    let report = used.located(experiment, error);
     let hint = "runs read its data as they are; `fedplug check` tells how many rows each client has";
     CliError::usage(if unsupported { report.hint(hint) } else { report })
 }
@@ -144,7 +146,6 @@ mod tests {
     use plugin_api::{Component, Plugin};
 
     use super::*;
-    use crate::experiment::config::Terms;
     use crate::experiment::document::Document;
     use crate::plugins::Library;
 
@@ -165,31 +166,19 @@ mod tests {
 
     #[test]
     fn a_dataset_that_prepares_nothing_says_so_at_its_place() {
-        let console = Console::new(Level::Warn);
-        let stop = AtomicBool::new(false);
-        let (notes, reporter) = (Notes::default(), Reporter::nowhere());
-        let (seed, terms) = (Seed::new(1), Terms::default());
-        let services = HostServices {
-            console: &console,
-            reporter,
-            notes: &notes,
-            journal: &journal::NONE,
-            stop: &stop,
-            seed,
-            terms,
-            threads: 1,
-        };
-        let scope = CallScope::new(&services, "bare", None, None);
-        let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &scope.context()).unwrap_err();
         let tables = "name = \"x\"\n[federation]\nrounds = 1\n[model]\nplugin = \"m\"\n[aggregator]\nplugin = \"a\"\n";
         let text = format!("{tables}[dataset]\nplugin = \"bare\"\n");
         let experiment = Experiment::from_document(Document::parse("x.toml".to_owned(), &text).unwrap()).unwrap();
+        let (console, notes, stop) = (Console::new(Level::Warn), Notes::default(), AtomicBool::new(false));
+        let services = HostServices::new(&console, &notes, &stop, &experiment, 1);
+        let scope = CallScope::new(&services, "bare", None, None);
+        let error = plugin_api::Dataset::prepare(&mut Bare, Path::new("out"), &scope.context()).unwrap_err();
         let new = |_: Empty, _: &plugin_api::Context<'_>| Ok(Bare);
         let component = Component::dataset("bare", "Prepares nothing", new);
         let plugin = Plugin { about: About::default(), components: vec![component.clone()] };
         let library = Library { path: PathBuf::new(), plugin: plugin.into() };
         let used = LoadedPlugin { choice: experiment.dataset.clone(), library, component };
-        let text = placed(&experiment, &used, error).to_string();
+        let text = located(&experiment, &used, error).to_string();
         assert!(text.starts_with("error: x.toml:8: "), "{text}");
         assert!(text.contains("dataset `bare`: this dataset does not implement `prepare`"), "{text}");
         assert!(text.contains("hint: runs read its data as they are"), "{text}");

@@ -93,9 +93,18 @@ pub struct Experiment {
     /// The aggregator.
     pub aggregator: PluginRef,
     /// The filters with their positions, in the order of the file.
-    pub filters: Vec<(FilterPosition, PluginRef)>,
+    pub filters: Vec<FilterRef>,
     /// The file, for errors in the plugins' tables.
     pub document: Document,
+}
+
+/// A filter at one of the positions that its table names.
+#[derive(Clone, Debug)]
+pub struct FilterRef {
+    /// The position.
+    pub position: FilterPosition,
+    /// The plugin and its table.
+    pub plugin: PluginRef,
 }
 
 /// An experiment that may contain errors. Invalid host keys have their defaults and are listed in `reports`, so that
@@ -223,11 +232,7 @@ fn take_plugin(mut table: Map<String, Value>, way: Vec<String>, problems: &mut V
 }
 
 /// Creates a filter for each position that the table names.
-fn take_filter(
-    mut table: Map<String, Value>,
-    index: usize,
-    problems: &mut Vec<Problem>,
-) -> Vec<(FilterPosition, PluginRef)> {
+fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<Problem>) -> Vec<FilterRef> {
     let way = vec!["filter".to_owned(), index.to_string()];
     let at = table.shift_remove("at");
     let choice = take_plugin(table, way.clone(), problems);
@@ -248,18 +253,19 @@ fn take_filter(
             return Vec::new();
         }
     };
-    let mut places = Vec::new();
+    let mut positions = Vec::new();
     for value in named {
         match config::read::<FilterPosition>(value) {
-            Ok(place) if places.contains(&place) => complain("`at` names a place twice".to_owned()),
-            Ok(place) => places.push(place),
+            Ok(position) if positions.contains(&position) => complain("`at` names a place twice".to_owned()),
+            Ok(position) => positions.push(position),
             Err(found) if value.is_string() => {
                 complain(found.into_iter().next().map(|p| p.message).unwrap_or_default());
             }
             Err(_) => complain("`at` must name a place, or a list of places".to_owned()),
         }
     }
-    choice.map(|choice| places.into_iter().map(|place| (place, choice.clone())).collect()).unwrap_or_default()
+    let at = |position, plugin: &PluginRef| FilterRef { position, plugin: plugin.clone() };
+    choice.map(|plugin| positions.into_iter().map(|position| at(position, &plugin)).collect()).unwrap_or_default()
 }
 
 /// Describes in words how a run's name violates the schema's pattern.

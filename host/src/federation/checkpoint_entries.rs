@@ -5,11 +5,11 @@
 //! epoch. If it had finished all epochs, the message it sent comes from the checkpoint. Scalars that were already
 //! reported are reported again.
 
-use plugin_api::{Evaluation, Goal, Metric, State, Trained};
+use plugin_api::{Evaluation, Goal, Metric, Trained};
 use serde::{Deserialize, Serialize};
 
 use crate::federation::client::{Failed, Progress};
-use crate::federation::services::ComponentError;
+use crate::federation::component_error::ComponentError;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
 
@@ -86,7 +86,8 @@ impl EvaluationEntry {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FailureEntry {
     round: Option<u64>,
-    for_good: bool,
+    #[serde(rename = "for_good")]
+    permanent: bool,
     who: String,
     kind: String,
     message: String,
@@ -100,7 +101,7 @@ impl FailureEntry {
         let (who, error) = failed.fault.parts();
         Self {
             round: failed.round,
-            for_good: failed.for_good,
+            permanent: failed.permanent,
             who: who.to_owned(),
             kind: error.kind().as_str().to_owned(),
             message: error.to_string(),
@@ -114,17 +115,8 @@ impl FailureEntry {
         let error = plugin_api::Error::new(self.kind.as_str().into(), self.message);
         let error = self.causes.into_iter().fold(error, |error, cause| error.because_of(cause));
         let error = self.hint.into_iter().fold(error, |error, hint| error.help(hint));
-        Failed { round: self.round, for_good: self.for_good, fault: ComponentError::new(self.who, error) }
+        Failed { round: self.round, permanent: self.permanent, fault: ComponentError::new(self.who, error) }
     }
-}
-
-/// The server's part of a checkpoint within a round: the states of its components when the round started.
-#[derive(Clone, Debug)]
-pub(crate) struct Opening {
-    /// The aggregator's state.
-    pub aggregator: State,
-    /// The states of the filters on incoming and on outgoing messages.
-    pub server: [Vec<State>; 2],
 }
 
 #[cfg(test)]
@@ -155,7 +147,7 @@ mod tests {
     fn a_failure_comes_back() {
         let error = plugin_api::Error::new(plugin_api::ErrorKind::Panic, "`train` panicked").because_of("at lib.rs:3");
         let fault = ComponentError::new("model `x`".to_owned(), error.help("mend it"));
-        let failed = Failed { round: Some(3), for_good: true, fault };
+        let failed = Failed { round: Some(3), permanent: true, fault };
         let text = serde_json::to_string(&FailureEntry::of(&failed)).unwrap();
         let back = serde_json::from_str::<FailureEntry>(&text).unwrap().whole();
         assert!(back.fault.is_panic());

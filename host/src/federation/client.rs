@@ -22,8 +22,10 @@ use std::path::Path;
 
 use plugin_api::{Evaluation, Message, Params, State, Trained};
 
+use crate::federation::component_error::ComponentError;
+use crate::federation::filters::FilterStates;
 use crate::federation::predictions::Predicted;
-use crate::federation::services::{ComponentError, HostServices};
+use crate::federation::services::HostServices;
 use crate::federation::trace::Trace;
 use crate::federation::usage::{Spent, Traffic};
 use crate::terminal::signals::Pause;
@@ -76,8 +78,8 @@ pub(crate) struct EvaluationOutcome {
 pub(crate) struct ClientState {
     /// The model's state; `None` if the model has not changed since its construction.
     pub model: Option<State>,
-    /// The states of the filters on incoming and on outgoing messages. Within a round, their states when it started.
-    pub filters: [Vec<State>; 2],
+    /// The states of the filters. Within a round, their states when it started.
+    pub filters: FilterStates,
     /// The client's current step on the x axis of its scalars.
     pub position: u64,
     /// The client's progress in an unfinished round that it has started.
@@ -87,7 +89,7 @@ pub(crate) struct ClientState {
     /// The client's failure, if it is excluded from this round or from the rest of the run.
     pub failed: Option<Failed>,
     /// The last round in which this client's update was aggregated into the global model.
-    pub taken: Option<u64>,
+    pub last_aggregated: Option<u64>,
 }
 
 /// A client's failure.
@@ -96,14 +98,14 @@ pub(crate) struct Failed {
     /// The round of the failure; `None` if it failed outside a round.
     pub round: Option<u64>,
     /// Whether the client is lost for the rest of the run: an instance that panicked cannot be called again.
-    pub for_good: bool,
+    pub permanent: bool,
     /// The error.
     pub fault: ComponentError,
 }
 
 /// A client's evaluation of a model that is not its own.
 #[derive(Clone, Debug)]
-pub(crate) struct Judgement {
+pub(crate) struct CrossEvaluation {
     /// Evaluations on the client's test data, one for each task.
     pub evaluations: Vec<Evaluation>,
     /// The names of the parameters that the model lacked, for which the client used its own.
@@ -166,7 +168,7 @@ pub(crate) trait Client: Send {
     ///
     /// # Errors
     /// If its model or one of its filters fails.
-    fn evaluate_aside(
+    fn evaluate_idle(
         &mut self,
         order: &Order,
         services: &HostServices<'_>,
@@ -197,9 +199,10 @@ pub(crate) trait Client: Send {
     /// # Errors
     /// If the order's model does not fit the client's, or one of the filters fails. The error is `Unsupported` if there
     /// is nothing to evaluate.
-    fn judge(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError>;
+    fn evaluate_other(&mut self, order: &Order, services: &HostServices<'_>)
+    -> Result<CrossEvaluation, ComponentError>;
     /// Records that the global model includes this client's update of the round.
-    fn taken(&mut self, round: u64);
+    fn update_aggregated(&mut self, round: u64);
     /// Returns a complete copy of the client's own model.
     ///
     /// # Errors

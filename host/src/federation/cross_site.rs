@@ -12,13 +12,15 @@ use plugin_api::{Evaluation, Level, Message};
 
 use crate::artefacts::names;
 use crate::error::CliError;
-use crate::federation::client::{Client, Judgement, Order};
+use crate::federation::client::{Client, CrossEvaluation, Order};
+use crate::federation::component_error::ComponentError;
+use crate::federation::failure_policy::FailurePolicy;
 use crate::federation::history::short;
 use crate::federation::means::scores;
-use crate::federation::ordered_pool::{ahead, in_order};
 use crate::federation::orders::Orders;
-use crate::federation::rounds::{Federation, handle_client_failure};
-use crate::federation::services::{CallScope, ComponentError};
+use crate::federation::rounds::Federation;
+use crate::federation::server::{self, Server};
+use crate::federation::services::ClientRef;
 use crate::plugins::validate;
 
 /// The global model's name among the clients' models.
@@ -31,7 +33,13 @@ const COMPLETED: &str = "completed with the client's own parameters";
 struct Visit {
     model: String,
     site: String,
-    found: Result<Judgement, String>,
+    found: Result<CrossEvaluation, String>,
+}
+
+impl Visit {
+    fn new(model: &str, site: &str, found: Result<CrossEvaluation, String>) -> Self {
+        Self { model: model.to_owned(), site: site.to_owned(), found }
+    }
 }
 
 /// Evaluates the global model and each client's published model at every client. Writes [`names::CROSS_SITE`] and
@@ -41,67 +49,80 @@ struct Visit {
 /// If a component fails and the failure policy ends the run, if a file cannot be written, or if the run is asked to
 /// stop.
 pub(crate) fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
-    let services = federation.services;
-    let policy = federation.plan.on_client_failure;
-    let names: Vec<String> = federation.clients.iter().map(|client| client.name().to_owned()).collect();
-    federation.open(federation.done, &(0..names.len()).collect::<Vec<_>>(), "cross-site evaluation")?;
+    let (names, all) = (federation.clients.names(), federation.clients.indices());
+    federation.open(federation.done, &all, "cross-site evaluation")?;
     let mut visits: Vec<Visit> = Vec::new();
-    for owner in (0..names.len()).map(Some).chain([None]) {
+    for owner in all.iter().copied().map(Some).chain([None]) {
         federation.stop_if_asked()?;
-        let model = owner.map_or(GLOBAL, |owner| names[owner].as_str()).to_owned();
-        let message = match owner.map(|owner| released(federation, owner)).transpose() {
-            Ok(message) => message.unwrap_or_else(|| federation.global.clone()),
+        let model = owner.map_or(GLOBAL, |owner| names[owner].as_str());
+        let message = match owner {
+            Some(owner) => published(federation, owner),
+            None => Ok(federation.server.global.clone()),
+        };
+        match message {
+            Ok(message) => visit_all(federation, model, &message, &mut visits)?,
             Err(fault) => {
-                let why = fault.report("").message().to_owned();
-                if !fault.is_unsupported() {
-                    handle_client_failure(
-                        &fault,
-                        &format!("cross-site evaluation, client `{model}`"),
-                        policy,
-                        services,
-                    )?;
-                }
-                let visit = |site: &String| Visit { model: model.clone(), site: site.clone(), found: Err(why.clone()) };
+                let at = format!("cross-site evaluation, client `{model}`");
+                let why = not_evaluated(federation.clients.policy, &fault, &at)?;
+                let visit = |site: &String| Visit::new(model, site, Err(why.clone()));
                 visits.extend(names.iter().map(visit));
-                continue;
             }
-        };
-        services.console.log(Level::Debug, &format!("cross-site evaluation of model `{model}`"));
-        let orders = Orders::new(federation.done, 0, &message, &mut federation.server[1], services);
-        let work = |site: usize, client: &mut Box<dyn Client>| {
-            let Some(order) = orders.order(site, (site, client.name()), &|| false)? else { return Ok(None) };
-            let found = client.judge(&order, services);
-            let rested = client.release(services);
-            Ok(Some(found.and_then(|found| rested.map(|()| found))))
-        };
-        let ahead = ahead(federation.workers, 0);
-        in_order((federation.workers, ahead), &mut federation.clients, work, |site, found: Result<_, CliError>| {
-            let Some(found) = found? else { return Ok(()) };
-            if let Err(fault) = found.as_ref()
-                && !fault.is_unsupported()
-            {
-                let place = format!("cross-site evaluation of `{model}` at client `{}`", names[site]);
-                handle_client_failure(fault, &place, policy, services)?;
-            }
-            let found = found.map_err(|fault| fault.report("").message().to_owned());
-            visits.push(Visit { model: model.clone(), site: names[site].clone(), found });
-            Ok(())
-        })?;
+        }
     }
     write(federation, &visits)?;
     Ok(table(&names, &visits))
 }
 
+/// Evaluates one model at every client.
+fn visit_all(
+    federation: &mut Federation<'_>,
+    model: &str,
+    message: &Message,
+    visits: &mut Vec<Visit>,
+) -> Result<(), CliError> {
+    let (services, policy, all) = (federation.services, federation.clients.policy, federation.clients.indices());
+    services.console.log(Level::Debug, &format!("cross-site evaluation of model `{model}`"));
+    let orders = Orders::new(federation.done, 0, message, &mut federation.server.filters.output, services);
+    let evaluate = |client: &mut dyn Client, order: &Order| {
+        let found = client.evaluate_other(order, services);
+        let released = client.release(services);
+        found.and_then(|found| released.map(|()| found))
+    };
+    federation.clients.with_orders(&all, &orders, &|| false, evaluate, |site, found| {
+        let found = match found {
+            Ok(found) => Ok(found),
+            Err(fault) => {
+                let at = format!("cross-site evaluation of `{model}` at client `{}`", site.name);
+                Err(not_evaluated(policy, &fault, &at)?)
+            }
+        };
+        visits.push(Visit::new(model, site.name, found));
+        Ok(())
+    })
+}
+
+/// Why a model is not evaluated.
+///
+/// # Errors
+/// If the failure ends the run.
+fn not_evaluated(policy: FailurePolicy<'_>, fault: &ComponentError, at: &str) -> Result<String, CliError> {
+    if !fault.is_unsupported() {
+        policy.apply(fault, at)?;
+    }
+    Ok(fault.report("").message().to_owned())
+}
+
 /// Returns a client's model as the server passes it to the others: after the filters at the client and at the server.
 /// The message keeps the other contents of the last global model, since a method may expect them.
-fn released(federation: &mut Federation<'_>, owner: usize) -> Result<Message, ComponentError> {
-    let Federation { clients, server: [input, output], global, layout, services, done, .. } = federation;
-    let client = &mut clients[owner];
+fn published(federation: &mut Federation<'_>, owner: usize) -> Result<Message, ComponentError> {
+    let Federation { clients, server, services, done, .. } = federation;
+    let client = clients.get_mut(owner);
     let name = client.name().to_owned();
-    let scope = CallScope::new(services, "server", Some((owner, &name)), Some(*done));
-    let order = Order { round: *done, epochs: 0, global: output.apply(global.clone(), global, &scope)? };
+    let scope = server::scope(services, Some(ClientRef { index: owner, name: &name }), Some(*done));
+    let order = server.order(*done, &scope)?;
     let message = client.publish(&order, services)?;
-    let message = input.apply(message, global, &scope)?;
+    let Server { filters, global, layout, .. } = server;
+    let message = filters.input.apply(message, global, &scope)?;
     validate::update(layout, global, &message, false).map_err(|e| ComponentError::new("model".to_owned(), e))?;
     Ok(Message { params: message.params, ..global.clone() })
 }
@@ -113,7 +134,7 @@ fn write(federation: &Federation<'_>, visits: &[Visit]) -> Result<(), CliError> 
     let mut lines = csv::Writer::from_writer(Vec::new());
     let mut rows = vec![["model", "client", "task", "examples", "metric", "value", "note"].map(str::to_owned)];
     for Visit { model, site, found } in visits {
-        let Judgement { evaluations, own } = match found {
+        let CrossEvaluation { evaluations, own } = match found {
             Ok(found) => found,
             Err(why) => {
                 rows.push([model, site, "", "", "", "", &format!("not evaluated: {why}")].map(str::to_owned));
@@ -147,7 +168,7 @@ fn table(names: &[String], visits: &[Visit]) -> String {
             let found = visits.iter().find(|visit| visit.model == model && visit.site == *site);
             let cell = match found.map(|visit| &visit.found) {
                 None => "-".to_owned(),
-                Some(Ok(Judgement { evaluations, .. })) => score(evaluations),
+                Some(Ok(CrossEvaluation { evaluations, .. })) => score(evaluations),
                 Some(Err(why)) => {
                     let number = reasons.iter().position(|known| known == why).unwrap_or_else(|| {
                         reasons.push(why);
@@ -182,12 +203,12 @@ mod tests {
     use super::*;
 
     fn visit(model: &str, site: &str, found: Result<(f64, &[&str]), &str>) -> Visit {
-        let judged = |(score, own): (f64, &[&str])| {
+        let evaluated = |(score, own): (f64, &[&str])| {
             let task = "t".to_owned();
             let evaluation = Evaluation { task, examples: 1, loss: 1.0, score, metrics: Vec::new() };
-            Judgement { evaluations: vec![evaluation], own: own.iter().map(|&name| name.to_owned()).collect() }
+            CrossEvaluation { evaluations: vec![evaluation], own: own.iter().map(|&name| name.to_owned()).collect() }
         };
-        Visit { model: model.to_owned(), site: site.to_owned(), found: found.map(judged).map_err(str::to_owned) }
+        Visit::new(model, site, found.map(evaluated).map_err(str::to_owned))
     }
 
     #[test]

@@ -1,63 +1,42 @@
 //! A client in this process: a model and its data.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
 
-use plugin_api::{Context, Evaluation, Message, Params, Received, State, Table, Task};
+use plugin_api::{Evaluation, Message, Params, Task};
 
-use crate::artefacts::tracking::{Scalar, now};
-use crate::federation::client::{Client, ClientState, EvaluationOutcome, Failed, Judgement, Order, Outcome, Progress};
-use crate::federation::filters::FilterChain;
+use crate::federation::client::{
+    Client, ClientState, CrossEvaluation, EvaluationOutcome, Failed, Order, Outcome, Progress,
+};
+use crate::federation::component_error::ComponentError;
+use crate::federation::filters::{FilterStates, Filters};
 use crate::federation::model_store::{ModelHandle, SpillableMessage, Store};
-use crate::federation::predictions::{Predicted, Rows};
-use crate::federation::services::{CallScope, ComponentError, HostServices};
+use crate::federation::predictions::Predicted;
+use crate::federation::services::HostServices;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
-use crate::plugins::validate;
 use crate::terminal::signals::Pause;
 
+mod evaluation;
+mod identity;
 mod round;
+mod state;
 
-/// The identity of a local client: whom its calls are made for, and on which device.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    /// The client's index in the order of clients.
-    pub index: usize,
-    /// The client's name.
-    pub name: String,
-    /// The device on which it computes.
-    pub device: String,
-    /// The name of the model's plugin.
-    pub plugin: String,
-}
-
-impl Identity {
-    fn scope<'a>(&'a self, services: &'a HostServices<'a>, round: Option<u64>) -> CallScope<'a> {
-        CallScope::new(services, &self.plugin, Some((self.index, &self.name)), round).on(&self.device)
-    }
-
-    fn fault(&self, error: plugin_api::Error) -> ComponentError {
-        ComponentError::new(format!("model `{}`", self.plugin), error)
-    }
-}
+pub(crate) use identity::Identity;
 
 /// A client in this process.
 pub(crate) struct LocalClient {
     identity: Arc<Identity>,
     model: ModelHandle,
     tasks: Vec<Task>,
-    /// Filters on incoming messages.
-    input: FilterChain,
-    /// Filters on outgoing messages.
-    output: FilterChain,
+    filters: Filters,
     /// The current step on the x axis of the client's scalars: the number of optimiser steps, with one for each epoch
     /// without any. So the curves of a client without data also advance.
     position: u64,
     /// The global model of the round, as the client's model received it.
     base: Option<Message>,
     /// The filters' states at the start of the current round.
-    opening: Option<Result<[Vec<State>; 2], ComponentError>>,
+    round_start: Option<Result<FilterStates, ComponentError>>,
     /// Progress in the current round, without the trace.
     progress: Option<Progress>,
     trace: Arc<Mutex<Trace>>,
@@ -67,7 +46,7 @@ pub(crate) struct LocalClient {
     /// How long the model has computed in this round so far.
     spent: Spent,
     /// The last round in which this client's update was aggregated into the global model.
-    taken: Option<u64>,
+    last_aggregated: Option<u64>,
 }
 
 impl LocalClient {
@@ -76,7 +55,7 @@ impl LocalClient {
         identity: Arc<Identity>,
         model: ModelHandle,
         tasks: Vec<Task>,
-        [input, output]: [FilterChain; 2],
+        filters: Filters,
         store: Arc<Store>,
     ) -> Self {
         Self {
@@ -84,47 +63,22 @@ impl LocalClient {
             identity,
             model,
             tasks,
-            input,
-            output,
+            filters,
             position: 0,
             base: None,
-            opening: None,
+            round_start: None,
             progress: None,
             trace: Arc::default(),
             failed: None,
             spent: Spent::default(),
-            taken: None,
+            last_aggregated: None,
         }
-    }
-
-    /// Passes the filtered global model to the client's model.
-    fn receive(&mut self, base: &Message, ctx: &Context<'_>) -> Result<(), ComponentError> {
-        let model = self.model.get_mut(ctx);
-        let received = model.and_then(|model| model.receive(base, ctx)).map_err(|e| self.identity.fault(e))?;
-        tell(&received, ctx);
-        Ok(())
-    }
-
-    /// Evaluates another model in place of the client's own, unless the result would say nothing about that model.
-    fn evaluate_shown(&mut self, shown: &Message, ctx: &Context<'_>) -> Result<Judgement, ComponentError> {
-        let model = self.model.get(ctx);
-        let received = model.and_then(|model| model.receive(shown, ctx)).map_err(|e| self.identity.fault(e))?;
-        tell(&received, ctx);
-        let unsupported = |what: &str| Err(ComponentError::new(String::new(), plugin_api::Error::unsupported(what)));
-        if received.unexpected.len() == shown.params.len() {
-            return unsupported("none of its parameters are sent");
-        }
-        // Untrained parameters still have their initial values and would make any model look bad.
-        if !received.missing.is_empty() && self.position == 0 {
-            return unsupported("the client has not trained, so it has no parameters to complete the model with");
-        }
-        Ok(Judgement { evaluations: self.evaluation(ctx)?, own: received.missing })
     }
 
     /// Returns an error if the client was lost permanently before this round.
     fn lost_before(&self, round: Option<u64>) -> Result<(), ComponentError> {
         match &self.failed {
-            Some(failed) if failed.for_good && (round.is_none() || failed.round != round) => {
+            Some(failed) if failed.permanent && (round.is_none() || failed.round != round) => {
                 let (who, error) = failed.fault.parts();
                 let message = format!("it is not called any more, since {error}");
                 Err(ComponentError::new(who.to_owned(), plugin_api::Error::new(error.kind().clone(), message)))
@@ -142,46 +96,10 @@ impl LocalClient {
         self.lost_before(round)?;
         call(self).inspect_err(|fault| {
             if fault.is_panic() {
-                self.failed = Some(Failed { round, for_good: true, fault: fault.clone() });
+                self.failed = Some(Failed { round, permanent: true, fault: fault.clone() });
             }
         })
     }
-
-    fn evaluation(&mut self, ctx: &Context<'_>) -> Result<Vec<Evaluation>, ComponentError> {
-        let model = self.model.get(ctx).map_err(|e| self.identity.fault(e))?;
-        let begun = Instant::now();
-        let found = model.evaluate(&self.tasks, ctx);
-        self.spent.evaluation += begun.elapsed().as_secs_f64();
-        found.and_then(|found| validate::evaluations(&self.tasks, found)).map_err(|e| self.identity.fault(e))
-    }
-
-    /// Reports an evaluation under `Loss/WHERE`, `RMSE/WHERE` and so on. With several tasks, the task's name is
-    /// appended.
-    fn report(&self, evaluations: &[Evaluation], place: &str, round: u64, services: &HostServices<'_>) {
-        let several = self.tasks.len() > 1;
-        for evaluation in evaluations {
-            let suffix = if several { format!("_{}", evaluation.task) } else { String::new() };
-            let scalar = |name: &str, value: f64| {
-                let tag = validate::tag(&format!("{name}/{place}{suffix}")).into_owned();
-                let (client, step, time) = (Some(self.identity.index), self.position, now());
-                // Only scalars of a round may have to be reported again after a resume.
-                if self.opening.is_some() {
-                    let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
-                    trace.push(&tag, step, value, time);
-                }
-                services.reporter.scalar_of(Scalar { client, round, tag, step, value }, time);
-            };
-            scalar("Loss", evaluation.loss);
-            for metric in &evaluation.metrics {
-                scalar(&metric.name, metric.value);
-            }
-        }
-    }
-}
-
-/// Logs which tensors of a message the model ignored and which were missing.
-fn tell(received: &Received, ctx: &Context<'_>) {
-    ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
 }
 
 impl Client for LocalClient {
@@ -209,8 +127,8 @@ impl Client for LocalClient {
             // The process is about to end. It will resume from its checkpoint.
             Err(fault) if fault.is_cancelled() => return outcome,
             Err(fault) => {
-                let (round, for_good) = (Some(order.round), fault.is_panic());
-                self.failed = Some(Failed { round, for_good, fault: fault.clone() });
+                let (round, permanent) = (Some(order.round), fault.is_panic());
+                self.failed = Some(Failed { round, permanent, fault: fault.clone() });
             }
             Ok(Some(_)) => {}
         }
@@ -222,7 +140,7 @@ impl Client for LocalClient {
     }
 
     fn close(&mut self) {
-        (self.opening, self.progress, self.trace) = (None, None, Arc::default());
+        (self.round_start, self.progress, self.trace) = (None, None, Arc::default());
         self.sent.clear();
     }
 
@@ -230,7 +148,7 @@ impl Client for LocalClient {
         self.guarded(None, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, Some(order.round));
-            let base = client.input.apply(order.global.clone(), &order.global, &scope)?;
+            let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
             client.receive(&base, &scope.context())?;
             let global = client.evaluation(&scope.context())?;
             client.report(&global, "global_test", order.round, services);
@@ -238,28 +156,16 @@ impl Client for LocalClient {
         })
     }
 
-    fn evaluate_aside(
+    fn evaluate_idle(
         &mut self,
         order: &Order,
         services: &HostServices<'_>,
     ) -> Result<EvaluationOutcome, ComponentError> {
-        self.guarded(Some(order.round), |client| client.judge_aside(order, services))
+        self.guarded(Some(order.round), |client| client.evaluate_and_restore(order, services))
     }
 
     fn predict(&mut self, services: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError> {
-        let me = self.identity.clone();
-        let scope = me.scope(services, None);
-        let ctx = scope.context();
-        let model = self.model.get(&ctx).map_err(|e| me.fault(e))?;
-        let predicted = |Task { spec, train, test }: &Task| {
-            let values = match test.rows() {
-                0 => Table::new(),
-                _ => validate::predictions(&spec.name, test, model.predict(&spec.name, test, &ctx)?)?,
-            };
-            let (train, test) = (Rows::of(train, &spec.target)?, Rows::of(test, &spec.target)?);
-            Ok(Predicted { task: spec.name.clone(), train, test, values })
-        };
-        self.tasks.iter().map(predicted).collect::<plugin_api::Result<_>>().map_err(|e| me.fault(e))
+        self.predictions(services)
     }
 
     fn answer(
@@ -270,7 +176,7 @@ impl Client for LocalClient {
     ) -> Result<Message, ComponentError> {
         self.guarded(Some(round), |client| {
             let me = client.identity.clone();
-            client.output.answer(question, &me.scope(services, Some(round)))
+            client.filters.output.answer(question, &me.scope(services, Some(round)))
         })
     }
 
@@ -279,29 +185,21 @@ impl Client for LocalClient {
         self.guarded(None, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, Some(order.round));
-            let base = client.input.apply(order.global.clone(), &order.global, &scope)?;
-            client.output.apply(params.into(), &base, &scope)
+            let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
+            client.filters.output.apply(params.into(), &base, &scope)
         })
     }
 
-    fn judge(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Judgement, ComponentError> {
-        self.guarded(None, |client| {
-            let me = client.identity.clone();
-            let shown =
-                client.input.apply(order.global.clone(), &order.global, &me.scope(services, Some(order.round)))?;
-            let scope = me.scope(services, None);
-            let ctx = scope.context();
-            // Call `get` and not `get_mut`: the model is restored below, so its state on disk stays valid.
-            let model = client.model.get(&ctx).map_err(|e| me.fault(e))?;
-            let own = model.state(&ctx).map_err(|e| me.fault(e))?;
-            let found = client.evaluate_shown(&shown, &ctx);
-            client.model.get(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
-            found
-        })
+    fn evaluate_other(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<CrossEvaluation, ComponentError> {
+        self.guarded(None, |client| client.evaluate_in_place(order, services))
     }
 
-    fn taken(&mut self, round: u64) {
-        self.taken = Some(round);
+    fn update_aggregated(&mut self, round: u64) {
+        self.last_aggregated = Some(round);
     }
 
     fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {
@@ -323,11 +221,11 @@ impl Client for LocalClient {
     }
 
     fn save(&mut self, services: &HostServices<'_>) -> Result<ClientState, ComponentError> {
-        self.kept(services)
+        self.saved(services)
     }
 
     fn restore(&mut self, saved: ClientState, services: &HostServices<'_>) -> Result<(), ComponentError> {
-        self.go_back(saved, services)
+        self.restore_saved(saved, services)
     }
 
     fn release(&mut self, services: &HostServices<'_>) -> Result<(), ComponentError> {

@@ -358,7 +358,7 @@ impl ModelHandle {
         drop(model);
         let component = &self.recipe.component;
         for mishap in component.mishaps() {
-            scope.tell(Level::Warn, &format!("{component:?}: {}", crate::plugins::validate::line(&mishap)));
+            scope.log_line(Level::Warn, &format!("{component:?}: {}", crate::plugins::validate::line(&mishap)));
         }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use crate::error::CliError;
 use crate::federation::client::Order;
 use crate::federation::filters::FilterChain;
-use crate::federation::services::{CallScope, HostServices};
+use crate::federation::server;
+use crate::federation::services::{ClientRef, HostServices};
 use plugin_api::Message;
 
 /// The orders of one round. The server's filters are one instance for all clients. They get messages in the order of
@@ -17,10 +18,16 @@ pub(crate) struct Orders<'f> {
     epochs: u64,
     global: &'f Message,
     services: &'f HostServices<'f>,
-    /// The position of the next client, and the filters.
-    turn: Mutex<(usize, &'f mut FilterChain)>,
+    /// Whose turn it is.
+    turn: Mutex<Turn<'f>>,
     next: Condvar,
     paused: AtomicBool,
+}
+
+struct Turn<'f> {
+    /// The position of the next client.
+    next: usize,
+    filters: &'f mut FilterChain,
 }
 
 impl<'f> Orders<'f> {
@@ -37,7 +44,7 @@ impl<'f> Orders<'f> {
             epochs,
             global,
             services,
-            turn: Mutex::new((0, filters)),
+            turn: Mutex::new(Turn { next: 0, filters }),
             next: Condvar::new(),
             paused: AtomicBool::new(false),
         }
@@ -46,42 +53,42 @@ impl<'f> Orders<'f> {
     /// Starts after this many orders that were already made.
     #[must_use]
     pub(crate) fn after(self, made: usize) -> Self {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner).0 = made;
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).next = made;
         self
     }
 
     /// The number of orders made, earlier ones included.
     pub(crate) fn made(&self) -> usize {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).next
     }
 
-    /// Makes the order for the `place`-th client of the round, given the client's index in the run and its name. Waits
-    /// until the orders for all earlier places are made. So each place must be requested exactly once, and only after
-    /// all earlier places are at least requested. Returns `None` if the round pauses first; later places then get
-    /// `None` too.
+    /// Makes the order for `client`, the `position`-th one of the round. Waits until the orders for all earlier
+    /// positions are made. So each position must be requested exactly once, and only after all earlier ones are at
+    /// least requested. Returns `None` if the round pauses first; later positions then get `None` too.
     ///
     /// # Errors
     /// If a filter fails. The round cannot continue then.
     pub(crate) fn order(
         &self,
-        place: usize,
-        (index, name): (usize, &str),
+        position: usize,
+        client: ClientRef<'_>,
         pauses: &dyn Fn() -> bool,
     ) -> Result<Option<Order>, CliError> {
         // Declared first, so that it is dropped after the lock, also on a panic.
         let _wake = Wake(&self.next);
-        let held = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = |(turn, _): &mut (usize, _)| *turn != place && !self.paused.load(Ordering::Relaxed);
-        let mut held = self.next.wait_while(held, waits).unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |turn: &mut Turn<'_>| turn.next != position && !self.paused.load(Ordering::Relaxed);
+        let mut turn = self.next.wait_while(turn, waits).unwrap_or_else(PoisonError::into_inner);
         if self.paused.load(Ordering::Relaxed) || pauses() {
             self.paused.store(true, Ordering::Relaxed);
             return Ok(None);
         }
-        held.0 += 1;
-        let scope = CallScope::new(self.services, "server", Some((index, name)), Some(self.round));
-        let global = held.1.apply(self.global.clone(), self.global, &scope);
-        let global = global
-            .map_err(|fault| CliError::run(fault.report(&format!("round {}, client `{name}`", self.round + 1))))?;
+        turn.next += 1;
+        let scope = server::scope(self.services, Some(client), Some(self.round));
+        let global = turn.filters.apply(self.global.clone(), self.global, &scope);
+        let global = global.map_err(|fault| {
+            CliError::run(fault.report(&format!("round {}, client `{}`", self.round + 1, client.name)))
+        })?;
         Ok(Some(Order { round: self.round, epochs: self.epochs, global }))
     }
 }
@@ -105,7 +112,7 @@ mod tests {
     use crate::artefacts::tracking::Reporter;
     use crate::experiment::config::Terms;
     use crate::federation::notes::Notes;
-    use crate::federation::ordered_pool::in_order;
+    use crate::federation::ordered_pool::{Limits, in_order};
     use crate::terminal::console::Console;
 
     /// Replaces each message by one tensor with the number of the call.
@@ -152,17 +159,18 @@ mod tests {
             let mut calls = Vec::new();
             services(|services| {
                 let orders = Orders::new(0, 1, &global, &mut chain, services);
-                let work = |place: usize, name: &mut String| {
-                    let order = orders.order(place, (place, name), &|| false).unwrap().unwrap();
+                let work = |position: usize, name: &mut String| {
+                    let order =
+                        orders.order(position, ClientRef { index: position, name }, &|| false).unwrap().unwrap();
                     most.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     // The first clients take longest, so later ones would overtake them.
-                    std::thread::sleep(std::time::Duration::from_millis(if place < 3 { 20 } else { 1 }));
+                    std::thread::sleep(std::time::Duration::from_millis(if position < 3 { 20 } else { 1 }));
                     let call = order.global.params.elements::<f32>("call", &[1]).unwrap()[0];
                     drop(order);
                     live.fetch_sub(1, Ordering::SeqCst);
                     call
                 };
-                let taken: Result<(), ()> = in_order((workers, 30), &mut clients, work, |_, call| {
+                let taken: Result<(), ()> = in_order(Limits::new(workers, 0), &mut clients, work, |_, call| {
                     calls.push(call);
                     Ok(())
                 });
@@ -179,8 +187,10 @@ mod tests {
         let mut clients: Vec<String> = (0..40).map(|k| format!("c{k}")).collect();
         let found = services(|services| {
             let orders = Orders::new(4, 1, &global, &mut chain, services);
-            let work = |place: usize, name: &mut String| orders.order(place, (place, name), &|| false);
-            in_order((3, 30), &mut clients, work, |_, order| order.map(drop))
+            let work = |position: usize, name: &mut String| {
+                orders.order(position, ClientRef { index: position, name }, &|| false)
+            };
+            in_order(Limits::new(3, 0), &mut clients, work, |_, order| order.map(drop))
         });
         let told = found.unwrap_err().to_string();
         assert_eq!(told, "error: round 5, client `c30`, filter `counting`: enough");

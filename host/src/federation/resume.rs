@@ -9,11 +9,13 @@ use crate::error::{CliError, Diagnostic};
 use crate::federation::best_models::KeptRanking;
 use crate::federation::checkpoint_entries::{FailureEntry, ProgressEntry};
 use crate::federation::client::ClientState;
+use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping::Patience;
+use crate::federation::filters::{FilterStates, Filters};
 use crate::federation::history::History;
 use crate::federation::notes::Note;
-use crate::federation::rounds::{Federation, handle_client_failure};
-use crate::federation::services::{CallScope, ComponentError};
+use crate::federation::rounds::Federation;
+use crate::federation::server::{self, Server};
 use crate::federation::totals::TotalsEntry;
 use crate::federation::trace::Trace;
 
@@ -25,7 +27,8 @@ pub(crate) struct CheckpointIndex {
     /// The lengths of the metrics files at the end of the last finished round.
     pub positions: Positions,
     totals: TotalsEntry,
-    record: History,
+    #[serde(rename = "record")]
+    history: History,
     patience: Patience,
     notes: Vec<Note>,
     best: KeptRanking,
@@ -36,7 +39,7 @@ pub(crate) struct CheckpointIndex {
 struct ClientEntry {
     name: String,
     position: u64,
-    /// The number of states of filters on incoming and on outgoing messages.
+    /// The numbers of states of the filters on incoming and on outgoing messages.
     filters: [usize; 2],
     /// Whether the client's model has changed. Only then does the checkpoint hold its state.
     changed: bool,
@@ -48,8 +51,8 @@ struct ClientEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failed: Option<FailureEntry>,
     /// The last round in which this client's update was aggregated into the global model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    taken: Option<u64>,
+    #[serde(rename = "taken", default, skip_serializing_if = "Option::is_none")]
+    last_aggregated: Option<u64>,
 }
 
 impl CheckpointIndex {
@@ -64,70 +67,48 @@ impl CheckpointIndex {
     }
 }
 
+impl ClientEntry {
+    fn new(name: &str, saved: &ClientState) -> Self {
+        Self {
+            name: name.to_owned(),
+            position: saved.position,
+            filters: [saved.filters.input.len(), saved.filters.output.len()],
+            changed: saved.model.is_some(),
+            progress: saved.progress.as_ref().map(ProgressEntry::of),
+            sent: saved.sent.is_some(),
+            failed: saved.failed.as_ref().map(FailureEntry::of),
+            last_aggregated: saved.last_aggregated,
+        }
+    }
+}
+
 impl Federation<'_> {
     /// Writes a checkpoint. Within a round it holds the server's state from the start of the round.
     ///
     /// # Errors
     /// If a component cannot return its state, or a file cannot be written.
     pub(crate) fn save(&mut self) -> Result<(), CliError> {
-        let told = |fault: ComponentError| CliError::run(fault.report("checkpoint"));
         let mut writer = Writer::new(self.run_dir.path())?;
-        let scope = CallScope::new(self.services, "server", None, None);
-        let ctx = scope.context();
-        writer.message("global", &self.global)?;
+        writer.message("global", &self.server.global)?;
         let best = self.best.save(&mut writer)?;
-        let (plugin, aggregator) = &mut self.aggregator;
-        let (aggregator, server) = match self.opening.clone() {
-            Some(opening) => (Ok(opening.aggregator), opening.server.map(Ok)),
-            None => (aggregator.state(&ctx), self.server.each_mut().map(|chain| chain.states(&scope))),
+        let states = match self.round_start.clone() {
+            Some(states) => states,
+            None => self.server_states(None).map_err(not_saved)?,
         };
-        let aggregator = aggregator.map_err(|e| told(ComponentError::new(format!("aggregator `{plugin}`"), e)))?;
-        writer.state("aggregator", &aggregator)?;
-        for (side, states) in server.into_iter().enumerate() {
-            put_states(&mut writer, &format!("server.{side}"), &states.map_err(told)?)?;
-        }
+        writer.state("aggregator", &states.aggregator)?;
+        put_filters(&mut writer, "server", &states.filters)?;
         let mut clients = Vec::new();
-        for (number, client) in self.clients.iter_mut().enumerate() {
-            let name = client.name().to_owned();
+        for index in self.clients.indices() {
             // Save one client at a time, so that at most one state is in memory besides the models.
-            let saved = match client.save(self.services) {
-                Ok(saved) => saved,
-                Err(fault) => {
-                    let place = format!("checkpoint, client `{name}`");
-                    handle_client_failure(&fault, &place, self.plan.on_client_failure, self.services)?;
-                    client.save(self.services).map_err(told)?
-                }
-            };
-            let name_of = |part: &str| format!("client.{number}.{part}");
-            if let Some(state) = &saved.model {
-                writer.state(&name_of("model"), state)?;
-            }
-            for (side, states) in saved.filters.iter().enumerate() {
-                put_states(&mut writer, &name_of(&side.to_string()), states)?;
-            }
-            if let Some(progress) = &saved.progress {
-                let trace = progress.trace.state().map_err(|e| told(ComponentError::new("metrics".to_owned(), e)))?;
-                writer.state(&name_of("trace"), &trace)?;
-            }
-            if let Some(message) = &saved.sent {
-                writer.message(&name_of("sent"), message)?;
-            }
-            clients.push(ClientEntry {
-                name,
-                position: saved.position,
-                filters: saved.filters.each_ref().map(Vec::len),
-                changed: saved.model.is_some(),
-                progress: saved.progress.as_ref().map(ProgressEntry::of),
-                sent: saved.sent.is_some(),
-                failed: saved.failed.as_ref().map(FailureEntry::of),
-                taken: saved.taken,
-            });
+            let saved = self.save_client(index)?;
+            put_client(&mut writer, index, &saved)?;
+            clients.push(ClientEntry::new(self.clients.name(index), &saved));
         }
         writer.finish(&CheckpointIndex {
             done: self.done,
             positions: self.positions.clone(),
             totals: self.totals.keep(),
-            record: self.record.clone(),
+            history: self.history.clone(),
             patience: self.patience.clone(),
             notes: self.services.notes.list(),
             best,
@@ -135,59 +116,121 @@ impl Federation<'_> {
         })
     }
 
+    /// Returns a client's state. A client that cannot be saved has failed, and its state says so.
+    fn save_client(&mut self, index: usize) -> Result<ClientState, CliError> {
+        let (services, policy) = (self.services, self.clients.policy);
+        let client = self.clients.get_mut(index);
+        client.save(services).or_else(|fault| {
+            policy.apply(&fault, &format!("checkpoint, client `{}`", client.name()))?;
+            client.save(services).map_err(not_saved)
+        })
+    }
+
     /// Restores a checkpoint.
     ///
     /// # Errors
     /// If the checkpoint does not fit the experiment, or cannot be read.
-    pub(crate) fn restore(&mut self, reader: &Reader, kept: CheckpointIndex) -> Result<(), CliError> {
-        let told = |fault: ComponentError| CliError::run(fault.report("resuming from the checkpoint"));
-        let scope = CallScope::new(self.services, "server", None, None);
-        let ctx = scope.context();
-        if !kept.clients.iter().map(|client| client.name.as_str()).eq(self.clients.iter().map(|client| client.name())) {
+    pub(crate) fn restore(&mut self, reader: &Reader, saved: CheckpointIndex) -> Result<(), CliError> {
+        if saved.clients.iter().map(|client| &client.name).ne(&self.clients.names()) {
             let report = Diagnostic::new("the checkpoint is of a run with other clients");
             return Err(CliError::usage(report.hint("has the data changed since? start over with --force")));
         }
-        self.global = reader.message("global")?;
-        self.best.restore(reader, kept.best)?;
-        let (plugin, aggregator) = &mut self.aggregator;
-        let fault = |e| told(ComponentError::new(format!("aggregator `{plugin}`"), e));
-        aggregator.restore(&reader.state("aggregator")?, &ctx).map_err(fault)?;
-        for (side, chain) in self.server.iter_mut().enumerate() {
-            let count = chain.states(&scope).map_err(told)?.len();
-            chain.restore(&get_states(reader, &format!("server.{side}"), count)?, &scope).map_err(told)?;
+        self.server.global = reader.message("global")?;
+        self.best.restore(reader, saved.best)?;
+        self.restore_server(reader)?;
+        for (index, entry) in saved.clients.into_iter().enumerate() {
+            let state = get_client(reader, index, entry)?;
+            self.clients.get_mut(index).restore(state, self.services).map_err(not_restored)?;
         }
-        for (number, (client, kept)) in self.clients.iter_mut().zip(kept.clients).enumerate() {
-            let ClientEntry { position, filters, changed, progress, sent, failed, taken, .. } = kept;
-            let name_of = |part: &str| format!("client.{number}.{part}");
-            let states = |side: usize| get_states(reader, &name_of(&side.to_string()), filters[side]);
-            let trace = |state| Trace::read(&state).map_err(|e| told(ComponentError::new("metrics".to_owned(), e)));
-            let progress = match progress {
-                Some(progress) => Some(progress.with(reader.state(&name_of("trace")).and_then(trace)?)),
-                None => None,
-            };
-            let saved = ClientState {
-                model: changed.then(|| reader.state(&name_of("model"))).transpose()?,
-                filters: [states(0)?, states(1)?],
-                position,
-                progress,
-                sent: sent.then(|| reader.message(&name_of("sent"))).transpose()?,
-                failed: failed.map(FailureEntry::whole),
-                taken,
-            };
-            client.restore(saved, self.services).map_err(told)?;
+        self.done = saved.done;
+        self.totals.resume(saved.totals);
+        self.positions = saved.positions;
+        self.history = saved.history;
+        self.patience = saved.patience;
+        saved.notes.iter().for_each(|note| self.services.notes.set(&note.client, &note.who, &note.key, &note.text));
+        Ok(())
+    }
+
+    /// Restores the aggregator and the server's filters.
+    fn restore_server(&mut self, reader: &Reader) -> Result<(), CliError> {
+        let Server { aggregator, filters: Filters { input, output }, .. } = &mut self.server;
+        let state = reader.state("aggregator")?;
+        aggregator
+            .call(None, self.services, |aggregator, ctx| aggregator.restore(&state, ctx))
+            .map_err(not_restored)?;
+        let scope = server::scope(self.services, None, None);
+        for (side, chain) in [input, output].into_iter().enumerate() {
+            let states = get_states(reader, &format!("server.{side}"), chain.len())?;
+            chain.restore(&states, &scope).map_err(not_restored)?;
         }
-        self.done = kept.done;
-        self.totals.resume(kept.totals);
-        self.positions = kept.positions;
-        self.record = kept.record;
-        self.patience = kept.patience;
-        kept.notes.iter().for_each(|note| self.services.notes.set(&note.client, &note.who, &note.key, &note.text));
         Ok(())
     }
 }
 
-fn put_states(writer: &mut Writer, name: &str, states: &[State]) -> Result<(), CliError> {
-    states.iter().enumerate().try_for_each(|(index, state)| writer.state(&format!("{name}.{index}"), state))
+fn not_saved(fault: ComponentError) -> CliError {
+    CliError::run(fault.report("checkpoint"))
+}
+
+fn not_restored(fault: ComponentError) -> CliError {
+    CliError::run(fault.report("resuming from the checkpoint"))
+}
+
+/// The error if a client's scalars cannot be saved or restored.
+fn of_trace(error: plugin_api::Error) -> ComponentError {
+    ComponentError::new("metrics".to_owned(), error)
+}
+
+/// The name in the checkpoint of a part of a client.
+fn client_part(index: usize, part: &str) -> String {
+    format!("client.{index}.{part}")
+}
+
+/// Writes what the index does not hold of a client's state.
+fn put_client(writer: &mut Writer, index: usize, saved: &ClientState) -> Result<(), CliError> {
+    if let Some(state) = &saved.model {
+        writer.state(&client_part(index, "model"), state)?;
+    }
+    put_filters(writer, &format!("client.{index}"), &saved.filters)?;
+    if let Some(progress) = &saved.progress {
+        let trace = progress.trace.state().map_err(|e| not_saved(of_trace(e)))?;
+        writer.state(&client_part(index, "trace"), &trace)?;
+    }
+    if let Some(message) = &saved.sent {
+        writer.message(&client_part(index, "sent"), message)?;
+    }
+    Ok(())
+}
+
+/// Reads a client's state.
+fn get_client(reader: &Reader, index: usize, entry: ClientEntry) -> Result<ClientState, CliError> {
+    let ClientEntry { position, filters: [inputs, outputs], changed, progress, sent, failed, last_aggregated, .. } =
+        entry;
+    let trace = || {
+        let state = reader.state(&client_part(index, "trace"))?;
+        Trace::read(&state).map_err(|e| not_restored(of_trace(e)))
+    };
+    Ok(ClientState {
+        model: changed.then(|| reader.state(&client_part(index, "model"))).transpose()?,
+        filters: FilterStates {
+            input: get_states(reader, &client_part(index, "0"), inputs)?,
+            output: get_states(reader, &client_part(index, "1"), outputs)?,
+        },
+        position,
+        progress: progress.map(|progress| Ok::<_, CliError>(progress.with(trace()?))).transpose()?,
+        sent: sent.then(|| reader.message(&client_part(index, "sent"))).transpose()?,
+        failed: failed.map(FailureEntry::whole),
+        last_aggregated,
+    })
+}
+
+/// Writes the states of the filters at one end.
+fn put_filters(writer: &mut Writer, name: &str, filters: &FilterStates) -> Result<(), CliError> {
+    for (side, states) in [&filters.input, &filters.output].into_iter().enumerate() {
+        for (index, state) in states.iter().enumerate() {
+            writer.state(&format!("{name}.{side}.{index}"), state)?;
+        }
+    }
+    Ok(())
 }
 
 fn get_states(reader: &Reader, name: &str, count: usize) -> Result<Vec<State>, CliError> {

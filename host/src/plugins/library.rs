@@ -25,7 +25,7 @@ impl Library {
         let stamp = hold(path).map_err(|e| {
             let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
             let report = Diagnostic::new("the library cannot be opened").cause(whole);
-            strange(path).into_iter().fold(report, Diagnostic::cause)
+            mismatches(path).into_iter().fold(report, Diagnostic::cause)
         })?;
         // SAFETY: as in `hold`.
         let plugin = unsafe { root::load(path) }.map_err(|error| {
@@ -51,22 +51,22 @@ impl Library {
 
     /// A sentence for each dependency that is loaded from another file than the one the plugin was linked with, naming
     /// both files.
-    pub(crate) fn strange(&self) -> Vec<String> {
-        strange(&self.path)
+    pub(crate) fn mismatches(&self) -> Vec<String> {
+        mismatches(&self.path)
     }
 }
 
 #[cfg(target_os = "linux")]
-fn strange(path: &Path) -> Vec<String> {
-    let told = |strange: super::sonames::Strange| {
-        let (loaded, wanted) = (strange.loaded.display(), strange.wanted.display());
+fn mismatches(path: &Path) -> Vec<String> {
+    let line = |mismatch: super::sonames::Mismatch| {
+        let (loaded, wanted) = (mismatch.loaded.display(), mismatch.wanted.display());
         format!("it was linked for {wanted} and gets {loaded}: of two libraries with one name the first is taken")
     };
-    super::sonames::strange(path).into_iter().map(told).collect()
+    super::sonames::mismatches(path).into_iter().map(line).collect()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn strange(_: &Path) -> Vec<String> {
+fn mismatches(_: &Path) -> Vec<String> {
     Vec::new()
 }
 

@@ -13,7 +13,7 @@ use object::{Endianness, ReadCache, ReadRef};
 
 /// A dependency that is loaded from a different file than the plugin was linked with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Strange {
+pub(super) struct Mismatch {
     /// The file that is loaded.
     pub loaded: PathBuf,
     /// The file that the plugin refers to.
@@ -21,7 +21,7 @@ pub(super) struct Strange {
 }
 
 /// The mismatched dependencies of a plugin: as they are loaded, or as they would be found if the plugin is not open.
-pub(super) fn strange(plugin: &Path) -> Vec<Strange> {
+pub(super) fn mismatches(plugin: &Path) -> Vec<Mismatch> {
     let Ok(file) = File::open(plugin) else { return Vec::new() };
     let data = ReadCache::new(file);
     // The byte after the magic number is the class: 32 or 64 bits. The loader reports unreadable files.
@@ -34,7 +34,7 @@ pub(super) fn strange(plugin: &Path) -> Vec<Strange> {
     let mapped: Vec<&Path> = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..]))).collect();
     let searched = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let searched: Vec<PathBuf> = std::env::split_paths(&searched).filter(|path| path.is_absolute()).collect();
-    dynamic.map(|dynamic| dynamic.strange(plugin, &mapped, &searched)).unwrap_or_default()
+    dynamic.map(|dynamic| dynamic.mismatches(plugin, &mapped, &searched)).unwrap_or_default()
 }
 
 /// The dynamic section of a library: its dependencies and search folders.
@@ -62,7 +62,7 @@ impl Dynamic {
         Ok(dynamic)
     }
 
-    fn strange(&self, plugin: &Path, mapped: &[&Path], searched: &[PathBuf]) -> Vec<Strange> {
+    fn mismatches(&self, plugin: &Path, mapped: &[&Path], searched: &[PathBuf]) -> Vec<Mismatch> {
         let beside = plugin.parent().unwrap_or(Path::new("/"));
         let folders: Vec<PathBuf> = self.folders.iter().map(|folder| from_origin(folder, beside)).collect();
         let one = |name: &PathBuf| {
@@ -73,7 +73,7 @@ impl Dynamic {
             let named = |path: &&&Path| path.file_name() == file || path.file_name() == name.file_name();
             let loaded = mapped.iter().find(named).map(|path| path.to_path_buf());
             let loaded = loaded.or_else(|| searched.iter().find_map(|folder| folder.join(name).canonicalize().ok()))?;
-            (loaded != wanted).then_some(Strange { loaded, wanted })
+            (loaded != wanted).then_some(Mismatch { loaded, wanted })
         };
         self.needed.iter().filter_map(one).collect()
     }
@@ -108,13 +108,13 @@ mod tests {
             (here.join("libtorch_cpu.so"), there.join("libtorch_cpu.so"), here.join("libc10.so.1.2"));
         let mapped: [&Path; 3] = [&own, &c10, Path::new("/lib/libc.so.6")];
         for folders in [&["$ORIGIN"][..], &["${ORIGIN}/."], &[here.to_str().unwrap()], &[]] {
-            assert_eq!(needs(folders).strange(&plugin, &mapped, std::slice::from_ref(&there)), []);
-            let strange = needs(folders).strange(&plugin, &[&other, &c10], &[]);
-            assert_eq!(strange, [Strange { loaded: other.clone(), wanted: own.clone() }]);
+            assert_eq!(needs(folders).mismatches(&plugin, &mapped, std::slice::from_ref(&there)), []);
+            let mismatch = needs(folders).mismatches(&plugin, &[&other, &c10], &[]);
+            assert_eq!(mismatch, [Mismatch { loaded: other.clone(), wanted: own.clone() }]);
         }
         // Nothing is mapped yet; the library would be found in this folder.
-        let strange = needs(&["$ORIGIN"]).strange(&plugin, &[], std::slice::from_ref(&there));
-        assert_eq!(strange, [Strange { loaded: other, wanted: own }]);
+        let mismatch = needs(&["$ORIGIN"]).mismatches(&plugin, &[], std::slice::from_ref(&there));
+        assert_eq!(mismatch, [Mismatch { loaded: other, wanted: own }]);
     }
 
     #[test]
@@ -126,6 +126,6 @@ mod tests {
             let needed = dynamic.unwrap().needed;
             assert!(needed.iter().any(|name| name.starts_with("libc.so.6")), "{needed:?}");
         }
-        assert_eq!(strange(&program), []);
+        assert_eq!(mismatches(&program), []);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
-use crate::setup::Setup;
+use crate::setup::Shared;
 
 /// Keys that do not affect results. Devices are compared by type, client by client.
 const FREE: [&str; 7] = [
@@ -30,10 +30,11 @@ const NAMED: usize = 10;
 ///
 /// # Errors
 /// If the results would differ from those of an uninterrupted run; lists all differences.
-pub(crate) fn check(experiment: &str, then: &Value, setup: &Setup, now: &Value) -> Result<(), CliError> {
+pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value) -> Result<(), CliError> {
     let before = Document::parse("experiment.toml".to_owned(), experiment)?;
-    let after = Document::parse("experiment.toml".to_owned(), &setup.experiment.resolved())?;
-    let mut found = keys(before.value(), after.value(), setup.model.component.profile(), &setup.model.choice.config);
+    let after = Document::parse("experiment.toml".to_owned(), &shared.experiment.resolved())?;
+    let model = &shared.plugins.model;
+    let mut found = keys(before.value(), after.value(), model.component.profile(), &model.choice.config);
     found.extend(data(&then["data"], &now["data"]));
     found.extend(plugins(then, now));
     found.extend(clients(&then["clients"], &now["clients"]));

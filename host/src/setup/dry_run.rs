@@ -24,16 +24,17 @@ mod understudy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use plugin_api::{Evaluation, Message, Task};
+use plugin_api::{Evaluation, Message, Seed, Task};
 
 use crate::error::{CliError, Diagnostic};
+use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping;
 use crate::federation::means::numbers;
 use crate::federation::sampling;
-use crate::federation::services::{CallScope, ComponentError, HostServices};
+use crate::federation::services::HostServices;
 use crate::plugins::validate::{self, Layout};
-use crate::setup::Setup;
-use rounds::Stage;
+use crate::setup::{Setup, Shared};
+use rounds::DryRun;
 
 /// Tensors with more elements are cut.
 const MOST: usize = 256;
@@ -48,47 +49,59 @@ const ROWS: usize = 2;
 pub(crate) fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result<BTreeSet<String>, CliError> {
     let mut faults = Faults::default();
     let parts = Parts::new(setup, services, &mut faults);
-    let (mut played, mut withheld) = Stage { setup, parts: &parts, most: MOST }.play(services);
-    if !played.is_empty() && setup.initial.iter().any(|(_, tensor)| tensor.len() > MOST) {
-        (played, withheld) = Stage { setup, parts: &parts, most: usize::MAX }.play(services);
+    let mut result = DryRun { setup, parts: &parts, most: MOST }.run(services);
+    if !result.faults.is_empty() && setup.server.initial.iter().any(|(_, tensor)| tensor.len() > MOST) {
+        result = DryRun { setup, parts: &parts, most: usize::MAX }.run(services);
     }
     if services.stop.load(Ordering::Relaxed) {
         return Err(CliError::run(Diagnostic::new("stopped on request")));
     }
-    let (document, federation) = (&setup.experiment.document, &setup.experiment.federation);
-    let mut reports: Vec<Diagnostic> = Vec::new();
-    if let (Some(rule), true) = (&federation.early_stopping, parts.evaluations.iter().any(Option::is_some)) {
-        let way = ["federation", "early-stopping", "metric"].map(str::to_owned);
-        let clients = setup.description.clients.len();
-        let of = |place: &str, clients: Vec<usize>| {
-            let found =
-                clients.into_iter().filter_map(|k| Some((k, parts.evaluations[parts.of_client[k]].as_deref()?)));
-            numbers(place, setup.description.tasks.len() > 1, &found.collect::<Vec<_>>())
-        };
-        let evaluators = sampling::evaluators(clients, federation, services.seed);
-        let mut all = of("global_test", evaluators);
-        // If other clients train in every round, metrics of the clients' own models cannot be watched.
-        if federation.fraction >= 1.0 {
-            all.extend(of("local_test", (0..clients).collect()));
-        }
-        reports.extend(early_stopping::watched(rule, &all).err().map(|report| document.place(report, &way)));
-    }
-    let all = faults.0.iter().chain(&played.0);
-    reports.extend(all.map(|(place, fault)| fault.placed(place, document)));
-    if reports.is_empty() { Ok(withheld) } else { Err(CliError::usage(reports)) }
+    let document = &setup.shared.experiment.document;
+    let mut reports: Vec<Diagnostic> = check_watched(&setup.shared, &parts, services.seed).into_iter().collect();
+    let all = faults.0.iter().chain(&result.faults.0);
+    reports.extend(all.map(|LocatedFault { at, fault }| fault.located(at, document)));
+    if reports.is_empty() { Ok(result.withheld) } else { Err(CliError::usage(reports)) }
 }
 
-/// The errors and where they occurred. Each error is listed once, for the first client affected.
+/// Checks that the metric of early stopping is one that the models report.
+fn check_watched(shared: &Shared, parts: &Parts, seed: Seed) -> Option<Diagnostic> {
+    let Shared { experiment, description, .. } = shared;
+    let federation = &experiment.federation;
+    let rule = federation.early_stopping.as_ref()?;
+    if parts.evaluations.iter().all(Option::is_none) {
+        return None;
+    }
+    let clients = description.clients.len();
+    let of = |tag: &str, clients: Vec<usize>| {
+        let found = clients.into_iter().filter_map(|k| Some((k, parts.evaluations[parts.of_client[k]].as_deref()?)));
+        numbers(tag, description.tasks.len() > 1, &found.collect::<Vec<_>>())
+    };
+    let mut all = of("global_test", sampling::evaluators(clients, federation, seed));
+    // If other clients train in every round, metrics of the clients' own models cannot be watched.
+    if federation.fraction >= 1.0 {
+        all.extend(of("local_test", (0..clients).collect()));
+    }
+    let key = ["federation", "early-stopping", "metric"].map(str::to_owned);
+    early_stopping::watched(rule, &all).err().map(|report| experiment.document.place(report, &key))
+}
+
+/// An error and where it occurred.
+struct LocatedFault {
+    at: String,
+    fault: ComponentError,
+}
+
+/// Errors. Each is listed once, for the first client affected.
 #[derive(Default)]
-struct Faults(Vec<(String, ComponentError)>);
+struct Faults(Vec<LocatedFault>);
 
 impl Faults {
-    fn add(&mut self, place: String, fault: ComponentError) {
-        let same = |(_, known): &(String, ComponentError)| {
-            known.table() == fault.table() && known.error().message() == fault.error().message()
+    fn add(&mut self, new: LocatedFault) {
+        let same = |LocatedFault { fault, .. }: &LocatedFault| {
+            fault.table() == new.fault.table() && fault.error().message() == new.fault.error().message()
         };
         if !self.0.iter().any(same) {
-            self.0.push((place, fault));
+            self.0.push(new);
         }
     }
 
@@ -111,16 +124,16 @@ impl Parts {
     fn new(setup: &mut Setup, services: &HostServices<'_>, faults: &mut Faults) -> Self {
         let (mut numbers, mut of_client) = (BTreeMap::new(), Vec::new());
         let (mut sent, mut reported) = (Vec::new(), Vec::new());
-        for index in 0..setup.description.clients.len() {
-            let client = &setup.description.clients[index];
+        for index in 0..setup.shared.description.clients.len() {
+            let client = &setup.shared.description.clients[index];
             let held: Vec<String> = client.tasks.iter().map(|task| task.name.clone()).collect();
-            let place = format!("rehearsal, client `{}`", client.name);
+            let at = format!("rehearsal, client `{}`", client.name);
             let number = *numbers.entry(held.clone()).or_insert(sent.len());
             of_client.push(number);
             if number < sent.len() {
                 continue;
             }
-            let led = lead(setup, index, held, services).map_err(|fault| faults.add(place, fault)).ok();
+            let led = lead(setup, index, held, services).map_err(|fault| faults.add(LocatedFault { at, fault })).ok();
             let (message, evaluations) = led.unzip();
             sent.push(message);
             reported.push(evaluations);
@@ -136,17 +149,17 @@ fn lead(
     held: Vec<String>,
     services: &HostServices<'_>,
 ) -> Result<(Message, Vec<Evaluation>), ComponentError> {
-    let tasks: Vec<Task> = setup.tasks(index, services)?.into_iter().map(sample).collect();
-    let (model, identity) = (&setup.model, setup.identity(index));
-    let scope =
-        CallScope::new(services, &model.choice.plugin, Some((index, &identity.name)), Some(0)).on(&identity.device);
-    let (ctx, global) = (scope.context(), Message::from(setup.initial.clone()));
+    let Setup { shared, server, clients } = setup;
+    let tasks: Vec<Task> = clients.tasks(shared, index, services)?.into_iter().map(sample).collect();
+    let (model, identity) = (&shared.plugins.model, clients.identity(shared, index));
+    let scope = identity.scope(services, Some(0));
+    let (ctx, global) = (scope.context(), Message::from(server.initial.clone()));
     let act = || {
-        let mut instance = model.component.new_model(&model.choice.config, &setup.plan.holding(held), &ctx)?;
+        let mut instance = model.component.new_model(&model.choice.config, &shared.model_setup.holding(held), &ctx)?;
         instance.receive(&global, &ctx)?;
         let evaluations = validate::evaluations(&tasks, instance.evaluate(&tasks, &ctx)?)?;
         let sent = instance.send(&ctx)?;
-        validate::update(&Layout::of(&setup.initial), &global, &sent, false)?;
+        validate::update(&Layout::of(&server.initial), &global, &sent, false)?;
         Ok((sent, evaluations))
     };
     act().map_err(|e| model.fault(e))

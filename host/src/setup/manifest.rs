@@ -6,34 +6,34 @@ use serde_json::{Value, json};
 
 use crate::artefacts::checkpoint::sha256;
 use crate::error::CliError;
-use crate::setup::Setup;
-use crate::setup::selection::LoadedPlugin;
+use crate::setup::plugins::LoadedPlugin;
+use crate::setup::{Setup, Shared};
 
 /// Everything that the results of a run may depend on, and what distinguishes the run from others.
 ///
 /// # Errors
 /// If a plugin's library cannot be read.
 pub(crate) fn manifest(setup: &Setup) -> Result<Value, CliError> {
-    let used = [&setup.data, &setup.model, &setup.aggregation].into_iter();
-    let plugins = used.chain(setup.filters.iter().map(|(_, used)| used)).map(plugin).collect::<Result<Vec<_>, _>>()?;
-    let clients = setup.description.clients.iter().zip(&setup.placement.devices);
+    let Shared { experiment, plugins, description, .. } = &setup.shared;
+    let plugins = plugins.iter().map(plugin).collect::<Result<Vec<_>, _>>()?;
+    let clients = description.clients.iter().zip(&setup.clients.placement.devices);
     let clients: Vec<Value> =
         clients.map(|(client, device)| json!({"name": client.name, "device": device, "tasks": client.tasks})).collect();
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(json!({
         "fedplug": env!("CARGO_PKG_VERSION"),
         "interface": plugin_api::boundary::root::INTERFACE,
-        "name": setup.experiment.name,
-        "seed": setup.experiment.seed,
+        "name": experiment.name,
+        "seed": experiment.seed,
         "begun": begun,
         "command": command_line(),
         "machine": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-        "threads-per-client": setup.experiment.federation.threads_per_client,
+        "threads-per-client": experiment.federation.threads_per_client,
         "plugins": plugins,
-        "tasks": setup.description.tasks,
+        "tasks": description.tasks,
         "clients": clients,
-        "scales": setup.description.scales,
-        "data": setup.description.sources,
+        "scales": description.scales,
+        "data": description.sources,
     }))
 }
 

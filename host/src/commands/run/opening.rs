@@ -3,16 +3,18 @@
 use plugin_api::{Level, Sampling, Seed};
 
 use crate::federation::resume::CheckpointIndex;
-use crate::federation::sampling::{evaluators, select};
-use crate::setup::Setup;
+use crate::federation::sampling::{self, select};
+use crate::setup::{Setup, Shared};
 use crate::terminal::console::Console;
 
 /// Warns of tasks that no evaluating client has: they have no best model and do not count towards the score.
-pub(super) fn tell_unjudged(setup: &Setup, console: &Console) {
-    let Setup { experiment, description, .. } = setup;
-    let judges = evaluators(description.clients.len(), &experiment.federation, Seed::new(u64::from(experiment.seed)));
-    let judged = |task: &str| judges.iter().any(|&k| description.clients[k].tasks.iter().any(|own| own.name == task));
-    let without = description.tasks.iter().filter(|task| !judged(&task.name)).map(|task| format!("`{}`", task.name));
+pub(super) fn warn_of_unevaluated(shared: &Shared, console: &Console) {
+    let Shared { experiment, description, .. } = shared;
+    let evaluators =
+        sampling::evaluators(description.clients.len(), &experiment.federation, Seed::new(u64::from(experiment.seed)));
+    let evaluated =
+        |task: &str| evaluators.iter().any(|&k| description.clients[k].tasks.iter().any(|own| own.name == task));
+    let without = description.tasks.iter().filter(|task| !evaluated(&task.name)).map(|task| format!("`{}`", task.name));
     let without: Vec<String> = without.collect();
     if experiment.federation.reports() && !without.is_empty() {
         let what = "no client that evaluates has it, so it has no best model and no part in the score";
@@ -22,16 +24,16 @@ pub(super) fn tell_unjudged(setup: &Setup, console: &Console) {
 
 /// The first line of a run.
 pub(super) fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {
-    let Setup { experiment, plan, .. } = setup;
-    let clients = setup.description.clients.len();
+    let Shared { experiment, model_setup, description, .. } = &setup.shared;
+    let clients = description.clients.len();
     let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     let mut text = format!(
         "{}: {}, {} of {}, {} at a time",
         experiment.name,
         plural(clients as u64, "client"),
-        plural(plan.rounds, "round"),
-        plural(plan.local_epochs, "epoch"),
-        setup.placement.workers,
+        plural(model_setup.rounds, "round"),
+        plural(model_setup.local_epochs, "epoch"),
+        setup.clients.placement.workers,
     );
     let federation = &experiment.federation;
     match federation.sampling() {
@@ -42,16 +44,16 @@ pub(super) fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> Strin
             text += &format!(", {drawn} in a round");
         }
     }
-    match (federation.reports(), evaluators(clients, federation, Seed::new(0)).len()) {
+    match (federation.reports(), sampling::evaluators(clients, federation, Seed::new(0)).len()) {
         (false, _) => text += ", without reports",
-        (true, judges) if judges < clients => text += &format!(", {judges} evaluate every round's model"),
+        (true, evaluators) if evaluators < clients => text += &format!(", {evaluators} evaluate every round's model"),
         _ => {}
     }
     match resumed {
-        Some(kept) if kept.least_rounds() > kept.done => {
-            text += &format!(", resuming in round {} with {} done", kept.done + 1, plural(kept.epochs(), "epoch"));
+        Some(index) if index.least_rounds() > index.done => {
+            text += &format!(", resuming in round {} with {} done", index.done + 1, plural(index.epochs(), "epoch"));
         }
-        Some(kept) => text += &format!(", resuming after round {}", kept.done),
+        Some(index) => text += &format!(", resuming after round {}", index.done),
         None => {}
     }
     text

@@ -1,92 +1,150 @@
 //! The results of a run: models, summary, final messages.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use plugin_api::Message;
+use plugin_api::{Message, Scale};
 
 use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors;
 use crate::error::CliError;
 use crate::federation::best_models::{Best, Ranking};
+use crate::federation::clients::Clients;
+use crate::federation::cross_site;
 use crate::federation::history::short;
-use crate::federation::rounds::{Federation, handle_client_failure};
-use crate::federation::services::{CallScope, ComponentError};
+use crate::federation::predictions;
+use crate::federation::rounds::Federation;
+use crate::federation::services::HostServices;
 use crate::federation::summary::{ScoredModel, Summary};
-use crate::setup::LoadedPlugin;
+use crate::setup::Shared;
+use crate::setup::plugins::Plugins;
+use crate::terminal::signals::Stop;
 
 /// The maximum number of tasks whose best model is listed at the end.
 const MOST_TASKS: usize = 12;
 
 /// Writes each client's own complete model, before the last global model replaces the shared part.
 pub(super) fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) -> Result<(), CliError> {
-    let (services, policy) = (federation.services, federation.plan.on_client_failure);
-    for place in 0..federation.clients.len() {
+    for index in federation.clients.indices() {
         federation.stop_if_asked()?;
-        let client = &mut federation.clients[place];
-        let name = client.name().to_owned();
-        let place = format!("saving client `{name}`");
-        let params = match client.parameters(services) {
-            Ok(params) => params,
-            Err(fault) => {
-                handle_client_failure(&fault, &place, policy, services)?;
-                continue;
-            }
-        };
-        let folder = run_dir.folder(Path::new("clients").join(&name))?;
-        safetensors::write(&folder.join("model.safetensors"), &params, &[("client", name)])?;
-        drop(params);
-        export(&folder, |to| client.export(to, services).map_err(|fault| CliError::run(fault.report(&place))))?;
-        client.release(services).or_else(|fault| handle_client_failure(&fault, &place, policy, services))?;
+        save_client(&mut federation.clients, index, run_dir)?;
     }
     Ok(())
+}
+
+/// Writes one client's own complete model.
+fn save_client(clients: &mut Clients<'_>, index: usize, run_dir: &RunDir) -> Result<(), CliError> {
+    let (policy, client) = (clients.policy, clients.get_mut(index));
+    let (services, name) = (policy.services, client.name().to_owned());
+    let what = format!("saving client `{name}`");
+    let params = match client.parameters(services) {
+        Ok(params) => params,
+        Err(fault) => return policy.apply(&fault, &what),
+    };
+    let folder = run_dir.folder(Path::new("clients").join(&name))?;
+    safetensors::write(&folder.join("model.safetensors"), &params, &[("client", name)])?;
+    drop(params);
+    export(&folder, |to| client.export(to, services).map_err(|fault| CliError::run(fault.report(&what))))?;
+    client.release(services).or_else(|fault| policy.apply(&fault, &what))
+}
+
+/// The optional results of a run.
+#[derive(Default)]
+pub(super) struct Extras {
+    /// The table of the cross-site evaluation.
+    pub(super) cross_site: Option<String>,
+    /// The first failure. It is reported after everything else is saved.
+    pub(super) failure: Option<CliError>,
+}
+
+/// Makes the cross-site evaluation, the last evaluation and the predictions. The clients are not called afterwards.
+///
+/// # Errors
+/// If a client fails to evaluate the last global model, a file cannot be written, or the run is asked to stop.
+pub(super) fn save_extras(
+    federation: &mut Federation<'_>,
+    scales: &BTreeMap<String, Scale>,
+    stop: &Stop,
+) -> Result<Extras, CliError> {
+    let mut extras = Extras::default();
+    match federation.plan.cross_site.then(|| cross_site::evaluate(federation)).transpose() {
+        Ok(table) => extras.cross_site = table,
+        Err(failure) if stop.asked() => return Err(failure),
+        Err(failure) => {
+            stop.cancel.store(false, Ordering::Relaxed);
+            extras.failure = Some(failure);
+        }
+    }
+    // From here on clients release the state that a checkpoint would need, so the run can no longer be stopped.
+    federation.stop_if_asked()?;
+    federation.close();
+    if federation.plan.reports() {
+        let mut predictions = predictions::Writer::new(federation.run_dir, scales);
+        match federation.evaluate(&mut predictions)? {
+            None => predictions.finish()?,
+            // A file without one of the clients would look complete.
+            Some(failure) => extras.failure = extras.failure.or(Some(failure)),
+        }
+    }
+    Ok(extras)
 }
 
 /// Writes the last global model, the best one, and the best one for each task if there are several.
 pub(super) fn save_globals(
     federation: &mut Federation<'_>,
-    model: &LoadedPlugin,
-    plan: &plugin_api::ModelSetup,
+    shared: &Shared,
     device: &str,
     run_dir: &RunDir,
 ) -> Result<(), CliError> {
     let services = federation.services;
-    let write = |name: &Path, best: Best, global: &Message| {
-        let folder = run_dir.folder(name)?;
-        let score = if best.score.is_nan() { "none".to_owned() } else { best.score.to_string() };
-        let metadata = [("rounds", best.rounds.to_string()), ("score", score)];
-        safetensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
-        Ok(folder)
-    };
-    let export_of = |name: &str, folder: &Path, global: &Message| {
-        let told = |e| {
-            CliError::run(
-                ComponentError::new(format!("model `{}`", model.choice.plugin), e)
-                    .report(&format!("saving the {name} model")),
-            )
-        };
-        let scope = CallScope::new(services, &model.choice.plugin, None, None).on(device);
-        let ctx = scope.context();
-        export(folder, |to| {
-            let mut instance = model.component.new_model(&model.choice.config, plan, &ctx).map_err(told)?;
-            instance.receive(global, &ctx).map_err(told)?;
-            instance.export(to, &ctx).map_err(told)
-        })
-    };
     let last = Best { rounds: federation.done, score: federation.score.unwrap_or(f64::NAN) };
-    export_of("global", &write(Path::new("global"), last, &federation.global)?, &federation.global)?;
+    let global = &federation.server.global;
+    let folder = write_global(run_dir, Path::new("global"), last, global)?;
+    export_global("global", &folder, global, shared, device, services)?;
     let Ranking { overall, tasks } = federation.best.ranking().clone();
-    if let Some((best, global)) =
-        overall.zip(overall.map(|best| federation.best.get(best.rounds)).transpose()?.flatten())
+    if let Some(best) = overall
+        && let Some(global) = federation.best.get(best.rounds)?
     {
-        export_of("best", &write(Path::new("best"), best, &global)?, &global)?;
+        let folder = write_global(run_dir, Path::new("best"), best, &global)?;
+        export_global("best", &folder, &global, shared, device, services)?;
     }
     for (task, best) in tasks {
         if let Some(global) = federation.best.get(best.rounds)? {
-            write(&Path::new("best/tasks").join(task), best, &global)?;
+            write_global(run_dir, &Path::new("best/tasks").join(task), best, &global)?;
         }
     }
     Ok(())
+}
+
+/// Writes a global model's parameters into a folder of the run, and returns the folder.
+fn write_global(run_dir: &RunDir, name: &Path, best: Best, global: &Message) -> Result<PathBuf, CliError> {
+    let folder = run_dir.folder(name)?;
+    let score = if best.score.is_nan() { "none".to_owned() } else { best.score.to_string() };
+    let metadata = [("rounds", best.rounds.to_string()), ("score", score)];
+    safetensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
+    Ok(folder)
+}
+
+/// Lets a new instance of the model write a global model in its domain's formats. `name` is for errors.
+fn export_global(
+    name: &str,
+    folder: &Path,
+    global: &Message,
+    shared: &Shared,
+    device: &str,
+    services: &HostServices<'_>,
+) -> Result<(), CliError> {
+    let Shared { plugins: Plugins { model, .. }, model_setup, .. } = shared;
+    export(folder, |to| {
+        let exported = model.call(services, device, |ctx| {
+            let mut instance = model.component.new_model(&model.choice.config, model_setup, ctx)?;
+            instance.receive(global, ctx)?;
+            instance.export(to, ctx)
+        });
+        exported.map_err(|error| CliError::run(model.fault(error).report(&format!("saving the {name} model"))))
+    })
 }
 
 /// Lets a model write its domain's formats to `folder/export`. The folder is removed if the model writes none.
@@ -109,8 +167,8 @@ pub(super) fn summary(federation: &Federation<'_>, name: &str, score_name: Optio
         best: overall.map(ScoredModel::from),
         best_by_task: tasks.into_iter().map(|(task, best)| (task, best.into())).collect(),
         last: ScoredModel { rounds: federation.done, score: federation.score },
-        clients: federation.record.clients.clone(),
-        traffic: federation.record.traffic.clone(),
+        clients: federation.history.clients.clone(),
+        traffic: federation.history.traffic.clone(),
         notes: federation.services.notes.list(),
         seconds,
         time: federation.plan.reports().then(|| federation.totals.time()),
@@ -127,41 +185,21 @@ pub(super) fn closing(
     seconds: f64,
 ) -> String {
     let (path, reports) = (run_dir.path().display(), federation.plan.reports());
-    let mut text = if reports { format!("{}\n", federation.record.table()) } else { String::new() };
+    let mut text = if reports { format!("{}\n", federation.history.table()) } else { String::new() };
     if let Some(table) = cross_site {
         text += &format!("{table}\nevery metric of every pair: {path}/{}\n", names::CROSS_SITE);
     }
     for line in federation.services.notes.lines() {
         text += &format!("{line}\n");
     }
-    let Ranking { overall, tasks } = federation.best.ranking();
-    if let Some(best) = overall {
-        let last = federation.score.map_or_else(|| "none".to_owned(), short);
-        text += &format!(
-            "global model: score {} after round {}, the best; {last} after the last\n",
-            short(best.score),
-            best.rounds
-        );
-    }
-    if tasks.len() > 1 {
-        let one = |(task, best): (&String, &Best)| format!("{task} {} after {}", short(best.score), best.rounds);
-        let shown: Vec<String> = tasks.iter().take(MOST_TASKS).map(one).collect();
-        let more = tasks.len().checked_sub(MOST_TASKS + 1).map(|more| format!(", … {} more", more + 1));
-        text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());
-    }
+    text += &best_models(federation);
     if reports {
         let name = score_name.unwrap_or("what the model says");
         let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
         text += &format!("score: {name}; higher is better, and a mean over {over}\n");
     }
-    // A run without a defined score has no best model, and a run whose models failed to predict has no predictions.
-    let best = overall.as_ref().map_or_else(String::new, |_| format!("{path}/best, "));
-    text += &format!("models: {path}/global, {best}{path}/clients\n");
-    if run_dir.path().join(names::PREDICTIONS).is_file() {
-        text += &format!("predictions of the test rows: {path}/{}\n", names::PREDICTIONS);
-    }
-    text += &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n");
-    let traffic = federation.record.all_traffic();
+    text += &files(federation, run_dir);
+    let traffic = federation.history.all_traffic();
     text += &format!("{seconds:.1} s");
     if reports {
         text += &format!(", {} sent to clients and {} by them", size(traffic.received), size(traffic.sent));
@@ -170,6 +208,36 @@ pub(super) fn closing(
         text += &format!(", at most {} MiB of memory", bytes >> 20);
     }
     text
+}
+
+/// The scores of the best global models.
+fn best_models(federation: &Federation<'_>) -> String {
+    let Ranking { overall, tasks } = federation.best.ranking();
+    let mut text = String::new();
+    if let Some(best) = overall {
+        let last = federation.score.map_or_else(|| "none".to_owned(), short);
+        let (score, rounds) = (short(best.score), best.rounds);
+        text += &format!("global model: score {score} after round {rounds}, the best; {last} after the last\n");
+    }
+    if tasks.len() > 1 {
+        let one = |(task, best): (&String, &Best)| format!("{task} {} after {}", short(best.score), best.rounds);
+        let shown: Vec<String> = tasks.iter().take(MOST_TASKS).map(one).collect();
+        let more = tasks.len().checked_sub(MOST_TASKS + 1).map(|more| format!(", … {} more", more + 1));
+        text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());
+    }
+    text
+}
+
+/// Where the results are.
+fn files(federation: &Federation<'_>, run_dir: &RunDir) -> String {
+    let path = run_dir.path().display();
+    // A run without a defined score has no best model, and a run whose models failed to predict has no predictions.
+    let best = federation.best.ranking().overall.map_or_else(String::new, |_| format!("{path}/best, "));
+    let mut text = format!("models: {path}/global, {best}{path}/clients\n");
+    if run_dir.path().join(names::PREDICTIONS).is_file() {
+        text += &format!("predictions of the test rows: {path}/{}\n", names::PREDICTIONS);
+    }
+    text + &format!("curves: tensorboard --logdir {path}/events; the same numbers in {path}/metrics.jsonl\n")
 }
 
 /// Formats a number of bytes.

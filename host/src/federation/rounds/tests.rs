@@ -1,19 +1,25 @@
 //! The rounds over clients that are plain functions and an aggregator that adds up.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
-use plugin_api::{Context, Error, Evaluation, Params, Result as PluginResult, State, Tensor};
+use plugin_api::{
+    Aggregator, Cohort, Context, Error, Evaluation, Params, Result as PluginResult, State, Tensor, Update,
+};
 
 use super::*;
 use crate::artefacts::journal::Journal;
 use crate::artefacts::run_dir::Existing;
-use crate::federation::client::{ClientState, EvaluationOutcome, Judgement, Order};
+use crate::federation::aggregation::NamedAggregator;
+use crate::federation::client::{Client, ClientState, CrossEvaluation, EvaluationOutcome, Order};
+use crate::federation::failure_policy::FailurePolicy;
+use crate::federation::filters::Filters;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
 use crate::federation::predictions::Predicted;
 use crate::federation::usage::{Spent, Traffic};
+use crate::plugins::validate::Layout;
 use crate::terminal::console::Console;
 use crate::terminal::signals::Stop;
 
@@ -67,7 +73,7 @@ impl Client for Adding {
         Ok(evaluation(&order.global.params))
     }
 
-    fn evaluate_aside(&mut self, order: &Order, _: &HostServices<'_>) -> Result<EvaluationOutcome, ComponentError> {
+    fn evaluate_idle(&mut self, order: &Order, _: &HostServices<'_>) -> Result<EvaluationOutcome, ComponentError> {
         let (traffic, spent) = (Traffic::default(), Spent::default());
         Ok(EvaluationOutcome { global: evaluation(&order.global.params), traffic, spent })
     }
@@ -84,11 +90,11 @@ impl Client for Adding {
         Ok(order.global.clone())
     }
 
-    fn judge(&mut self, order: &Order, _: &HostServices<'_>) -> Result<Judgement, ComponentError> {
-        Ok(Judgement { evaluations: evaluation(&order.global.params), own: Vec::new() })
+    fn evaluate_other(&mut self, order: &Order, _: &HostServices<'_>) -> Result<CrossEvaluation, ComponentError> {
+        Ok(CrossEvaluation { evaluations: evaluation(&order.global.params), own: Vec::new() })
     }
 
-    fn taken(&mut self, _: u64) {}
+    fn update_aggregated(&mut self, _: u64) {}
 
     fn parameters(&mut self, _: &HostServices<'_>) -> Result<Params, ComponentError> {
         Ok(Params::new())
@@ -183,31 +189,36 @@ fn run(clients: Vec<Adding>, plan: &str) -> Ran {
     let aggregator = Last { added: added.clone(), ..Last::default() };
     let mut federation = Federation {
         evaluators: Evaluators::new((0..clients.len()).collect()),
-        clients: clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
-        aggregator: ("last".to_owned(), Box::new(aggregator)),
+        clients: Clients::new(
+            clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
+            2,
+            FailurePolicy { on_failure: plan.on_client_failure, services: &services },
+        ),
+        server: Server {
+            aggregator: NamedAggregator::new("last".to_owned(), Vec::new(), Box::new(aggregator)),
+            filters: Filters::default(),
+            layout: Layout::of(&initial),
+            global: initial.into(),
+        },
         empty_rounds: false,
         draws: Draws::of(run_dir.path()).unwrap(),
-        server: [FilterChain::default(), FilterChain::default()],
-        layout: Layout::of(&initial),
-        global: initial.into(),
         score: None,
         best: BestModels::new(Arc::new(Store::in_memory()), &["t".to_owned()]),
         several_tasks: false,
-        record: History::new(names),
+        history: History::new(names),
         done: 0,
         patience: Patience::default(),
         plan: &plan,
-        workers: 2,
         totals: Totals::new(Instant::now(), 2),
         pause: Pause::new(Stop::default(), None, 2),
-        opening: None,
+        round_start: None,
         positions: tracker.sync().unwrap(),
         tracker: &tracker,
         services: &services,
         run_dir: &run_dir,
     };
     let outcome = federation.run();
-    let params = federation.global.params.iter();
+    let params = federation.server.global.params.iter();
     let global = params.map(|(name, tensor)| (name.to_owned(), tensor.elements::<f32>().unwrap()[0])).collect();
     let added = added.lock().unwrap().clone();
     Ran { outcome, global, added }

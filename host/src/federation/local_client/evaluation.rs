@@ -1,0 +1,157 @@
+//! What a local client evaluates and predicts.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use plugin_api::{Context, Evaluation, Message, Received, Table, Task};
+
+use super::LocalClient;
+use crate::artefacts::tracking::{Scalar, now};
+use crate::federation::client::{Client as _, CrossEvaluation, EvaluationOutcome, Order};
+use crate::federation::component_error::ComponentError;
+use crate::federation::predictions::{Predicted, Rows};
+use crate::federation::services::{CallScope, HostServices};
+use crate::federation::usage::{Spent, Traffic};
+use crate::plugins::validate;
+
+impl LocalClient {
+    /// Passes the filtered global model to the client's model.
+    pub(super) fn receive(&mut self, base: &Message, ctx: &Context<'_>) -> Result<(), ComponentError> {
+        let model = self.model.get_mut(ctx);
+        let received = model.and_then(|model| model.receive(base, ctx)).map_err(|e| self.identity.fault(e))?;
+        log_received(&received, ctx);
+        Ok(())
+    }
+
+    /// Evaluates the model as it is.
+    pub(super) fn evaluation(&mut self, ctx: &Context<'_>) -> Result<Vec<Evaluation>, ComponentError> {
+        let model = self.model.get(ctx).map_err(|e| self.identity.fault(e))?;
+        let begun = Instant::now();
+        let found = model.evaluate(&self.tasks, ctx);
+        self.spent.evaluation += begun.elapsed().as_secs_f64();
+        found.and_then(|found| validate::evaluations(&self.tasks, found)).map_err(|e| self.identity.fault(e))
+    }
+
+    /// Reports an evaluation under `Loss/TAG`, `RMSE/TAG` and so on. With several tasks, the task's name is
+    /// appended.
+    pub(super) fn report(&self, evaluations: &[Evaluation], tag: &str, round: u64, services: &HostServices<'_>) {
+        let several = self.tasks.len() > 1;
+        for evaluation in evaluations {
+            let suffix = if several { format!("_{}", evaluation.task) } else { String::new() };
+            let scalar = |name: &str, value: f64| {
+                let tag = validate::tag(&format!("{name}/{tag}{suffix}")).into_owned();
+                let (client, step, time) = (Some(self.identity.index), self.position, now());
+                // Only scalars of a round may have to be reported again after a resume.
+                if self.round_start.is_some() {
+                    let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
+                    trace.push(&tag, step, value, time);
+                }
+                services.reporter.scalar_of(Scalar { client, round, tag, step, value }, time);
+            };
+            scalar("Loss", evaluation.loss);
+            for metric in &evaluation.metrics {
+                scalar(&metric.name, metric.value);
+            }
+        }
+    }
+
+    /// Evaluates and reports the current model, unless the experiment turns reports off.
+    pub(super) fn evaluate_in_round(
+        &mut self,
+        tag: &str,
+        scope: &CallScope<'_>,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<Evaluation>, ComponentError> {
+        if !services.terms.reports {
+            return Ok(Vec::new());
+        }
+        let ctx = scope.context();
+        let found = self.evaluation(&ctx)?;
+        self.report(&found, tag, ctx.round().unwrap_or_default(), services);
+        Ok(found)
+    }
+
+    /// Evaluates a global model, then restores the client's filters and model.
+    pub(super) fn evaluate_and_restore(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<EvaluationOutcome, ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, Some(order.round));
+        let states = self.filters.input.states(&scope)?;
+        let base = self.filters.input.apply(order.global.clone(), &order.global, &scope);
+        self.filters.input.restore(&states, &scope)?;
+        let (base, tasks, mut spent) = (base?, &self.tasks, Spent::default());
+        let found = self.model.aside(&scope, |model, ctx| {
+            model.receive(&base, ctx)?;
+            let begun = Instant::now();
+            let found = model.evaluate(tasks, ctx);
+            spent.evaluation = begun.elapsed().as_secs_f64();
+            validate::evaluations(tasks, found?)
+        });
+        let global = found.map_err(|e| me.fault(e))?;
+        self.report(&global, "global_test", order.round, services);
+        let traffic = Traffic { received: order.global.bytes() as u64, sent: 0 };
+        scope.context().scalar("ByteSize/received", self.position, traffic.received as f64);
+        self.release(services)?;
+        Ok(EvaluationOutcome { global, traffic, spent })
+    }
+
+    /// Evaluates the order's model in place of the client's own, then restores the client's own.
+    pub(super) fn evaluate_in_place(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<CrossEvaluation, ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, Some(order.round));
+        let other = self.filters.input.apply(order.global.clone(), &order.global, &scope)?;
+        let scope = me.scope(services, None);
+        let ctx = scope.context();
+        // Call `get` and not `get_mut`: the model is restored below, so its state on disk stays valid.
+        let model = self.model.get(&ctx).map_err(|e| me.fault(e))?;
+        let own = model.state(&ctx).map_err(|e| me.fault(e))?;
+        let found = self.evaluate_received(&other, &ctx);
+        self.model.get(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
+        found
+    }
+
+    /// Lets the client's model receive another one and evaluates it, unless the result would say nothing about that one.
+    fn evaluate_received(&mut self, other: &Message, ctx: &Context<'_>) -> Result<CrossEvaluation, ComponentError> {
+        let model = self.model.get(ctx);
+        let received = model.and_then(|model| model.receive(other, ctx)).map_err(|e| self.identity.fault(e))?;
+        log_received(&received, ctx);
+        let unsupported = |what: &str| Err(ComponentError::new(String::new(), plugin_api::Error::unsupported(what)));
+        if received.unexpected.len() == other.params.len() {
+            return unsupported("none of its parameters are sent");
+        }
+        // Untrained parameters still have their initial values and would make any model look bad.
+        if !received.missing.is_empty() && self.position == 0 {
+            return unsupported("the client has not trained, so it has no parameters to complete the model with");
+        }
+        Ok(CrossEvaluation { evaluations: self.evaluation(ctx)?, own: received.missing })
+    }
+
+    /// Predicts the test rows of each task.
+    pub(super) fn predictions(&mut self, services: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, None);
+        let ctx = scope.context();
+        let model = self.model.get(&ctx).map_err(|e| me.fault(e))?;
+        let predicted = |Task { spec, train, test }: &Task| {
+            let values = match test.rows() {
+                0 => Table::new(),
+                _ => validate::predictions(&spec.name, test, model.predict(&spec.name, test, &ctx)?)?,
+            };
+            let (train, test) = (Rows::of(train, &spec.target)?, Rows::of(test, &spec.target)?);
+            Ok(Predicted { task: spec.name.clone(), train, test, values })
+        };
+        self.tasks.iter().map(predicted).collect::<plugin_api::Result<_>>().map_err(|e| me.fault(e))
+    }
+}
+
+/// Logs which tensors of a message the model ignored and which were missing.
+fn log_received(received: &Received, ctx: &Context<'_>) {
+    ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
+}

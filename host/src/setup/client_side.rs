@@ -1,0 +1,157 @@
+//! What the clients of an experiment need.
+
+use std::sync::Arc;
+
+use plugin_api::{Context, Dataset, Description, Task};
+
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::Experiment;
+use crate::federation::component_error::ComponentError;
+use crate::federation::local_client::{Identity, LocalClient};
+use crate::federation::model_store::{ModelFactory, ModelHandle, Store};
+use crate::federation::services::{CallScope, ClientRef, HostServices};
+use crate::plugins::validate;
+use crate::setup::Shared;
+use crate::setup::description;
+use crate::setup::errors::Errors;
+use crate::setup::filters::{End, new_filters, try_filters};
+use crate::setup::placement::Placement;
+use crate::setup::plugins::{Found, LoadedPlugin};
+
+/// What the clients of an experiment need.
+pub(crate) struct ClientSide {
+    /// The dataset.
+    pub dataset: Box<dyn Dataset>,
+    /// The device of each client.
+    pub placement: Placement,
+}
+
+/// An open dataset.
+pub(super) struct Data {
+    pub(super) dataset: Box<dyn Dataset>,
+    pub(super) description: Description,
+}
+
+impl Data {
+    fn open(plugin: &LoadedPlugin, services: &HostServices<'_>) -> plugin_api::Result<Self> {
+        plugin.call(services, "cpu", |ctx: &Context<'_>| {
+            let mut dataset = plugin.component.new_dataset(&plugin.choice.config, ctx)?;
+            let description = dataset.describe(ctx)?;
+            description::check(&description)?;
+            description::warn_of_untrained(&description, ctx);
+            description::warn_of_untested(&description, ctx);
+            Ok(Self { dataset, description })
+        })
+    }
+}
+
+/// Those parts of the clients' side that could be made.
+pub(super) struct ClientParts {
+    pub(super) data: Option<Data>,
+    pub(super) placement: Option<Placement>,
+}
+
+impl ClientParts {
+    /// Opens the dataset, chooses the clients' devices, and creates the filters of the first client, to check that this
+    /// works; if the dataset failed, of a placeholder client.
+    pub(super) fn new(
+        experiment: &Experiment,
+        found: &Found,
+        services: &HostServices<'_>,
+        errors: &mut Errors<'_>,
+    ) -> Self {
+        let data = found.dataset.as_ref().and_then(|plugin| errors.take(plugin, Data::open(plugin, services)));
+        let clients = data.as_ref().map(|data| data.description.clients.as_slice());
+        let name = clients.map_or("client", |clients| clients[0].name.as_str());
+        let first = End::Client { client: ClientRef { index: 0, name }, device: "cpu" };
+        try_filters(&found.filters, first, services, errors);
+        let devices = found.model.as_ref().and_then(|model| errors.take(model, model.component.devices()));
+        if let Some(clients) = clients.map(<[_]>::len)
+            && errors.host_keys_are_valid
+            && experiment.federation.min_clients > clients
+        {
+            errors.add_at("min-clients", Diagnostic::new(format!("there are only {clients} clients")));
+        }
+        let count = clients.map_or(1, <[_]>::len);
+        let placement = devices.and_then(|devices| {
+            Placement::new(&experiment.federation.devices, &devices, count, experiment.federation.threads)
+                .map_err(|found| found.into_iter().for_each(|report| errors.add_at("devices", report)))
+                .ok()
+        });
+        Self { data, placement }
+    }
+}
+
+impl ClientSide {
+    /// The identity of a client.
+    pub(crate) fn identity(&self, shared: &Shared, index: usize) -> Arc<Identity> {
+        let name = shared.description.clients[index].name.clone();
+        let (device, plugin) = (self.placement.devices[index].clone(), shared.plugins.model.choice.plugin.clone());
+        Arc::new(Identity { index, name, device, plugin })
+    }
+
+    /// Loads a client's data from the dataset.
+    ///
+    /// # Errors
+    /// If the data cannot be read, or do not match their description.
+    pub(crate) fn tasks(
+        &mut self,
+        shared: &Shared,
+        index: usize,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<Task>, ComponentError> {
+        let (spec, plugin) = (&shared.description.clients[index], &shared.plugins.dataset);
+        let client = ClientRef { index, name: &spec.name };
+        let scope = CallScope::new(services, &plugin.choice.plugin, Some(client), None);
+        let scope = scope.on(&self.placement.devices[index]);
+        let loaded = self.dataset.load(&spec.name, &scope.context()).and_then(|all| validate::loaded(spec, all));
+        loaded.map_err(|error| plugin.fault(error))
+    }
+
+    /// Creates all clients, which share a recipe for models.
+    ///
+    /// # Errors
+    /// If one of them cannot be created.
+    pub(crate) fn clients(
+        &mut self,
+        shared: &Shared,
+        store: &Arc<Store>,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<LocalClient>, CliError> {
+        let factory = model_factory(shared);
+        let client = |index: usize| {
+            self.client(shared, index, &factory, store, services).map_err(|fault| {
+                let name = &shared.description.clients[index].name;
+                CliError::run(fault.report(&format!("client `{name}`")))
+            })
+        };
+        (0..shared.description.clients.len()).map(client).collect()
+    }
+
+    /// Creates one client with its data, its filters, and a model handle in the store.
+    ///
+    /// # Errors
+    /// If the data cannot be read, or a filter cannot be created.
+    pub(crate) fn client(
+        &mut self,
+        shared: &Shared,
+        index: usize,
+        factory: &Arc<ModelFactory>,
+        store: &Arc<Store>,
+        services: &HostServices<'_>,
+    ) -> Result<LocalClient, ComponentError> {
+        let identity = self.identity(shared, index);
+        let tasks = self.tasks(shared, index, services)?;
+        let filters = new_filters(&shared.plugins.filters, End::of(&identity), services)?;
+        let held = tasks.iter().map(|task| task.spec.name.clone()).collect();
+        let model = ModelHandle::new(factory.clone(), store.clone(), &identity.name, held);
+        Ok(LocalClient::new(identity, model, tasks, filters, store.clone()))
+    }
+}
+
+/// The recipe for the models of all clients.
+pub(crate) fn model_factory(shared: &Shared) -> Arc<ModelFactory> {
+    let model = &shared.plugins.model;
+    let (component, config) = (model.component.clone(), model.choice.config.clone());
+    Arc::new(ModelFactory { component, config, plan: shared.model_setup.clone() })
+}

@@ -1,0 +1,173 @@
+//! The plugins of an experiment: finding them, opening them, and checking their tables.
+
+use std::collections::BTreeMap;
+
+use plugin_api::{Component, Context, Kind, Level, Result};
+use serde_json::Value;
+
+use crate::error::Diagnostic;
+use crate::experiment::config::{Experiment, FilterPosition, FilterRef, PluginRef};
+use crate::federation::aggregation::NamedAggregator;
+use crate::federation::component_error::ComponentError;
+use crate::federation::services::{CallScope, HostServices};
+use crate::plugins::{Finder, Library};
+use crate::terminal::console::Console;
+
+/// A plugin of the experiment with its open library.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadedPlugin {
+    /// The plugin's entry in the experiment.
+    pub choice: PluginRef,
+    /// Its library.
+    pub library: Library,
+    /// The component.
+    pub component: Component,
+}
+
+impl LoadedPlugin {
+    /// The plugin's entry in a manifest.
+    pub(crate) fn manifest(&self) -> Value {
+        let profile = self.component.profile();
+        serde_json::json!({
+            "kind": profile.kind,
+            "name": profile.name,
+            "library": self.library.path,
+            "about": self.library.plugin.about,
+        })
+    }
+
+    /// Adds the plugin and its table to an error.
+    pub(crate) fn fault(&self, error: plugin_api::Error) -> ComponentError {
+        let who = format!("{} `{}`", self.component.profile().kind, self.choice.plugin);
+        ComponentError::new(who, error).of_table(&self.choice.table)
+    }
+
+    /// Adds the plugin to an error, and its position in the file: the key of its table that the error names, or the
+    /// table.
+    pub(crate) fn located(&self, experiment: &Experiment, error: plugin_api::Error) -> Diagnostic {
+        self.fault(error).located("", &experiment.document)
+    }
+
+    /// Calls the plugin with a context for the server, on a device.
+    pub(crate) fn call<R>(
+        &self,
+        services: &HostServices<'_>,
+        device: &str,
+        call: impl FnOnce(&Context<'_>) -> Result<R>,
+    ) -> Result<R> {
+        call(&CallScope::new(services, &self.choice.plugin, None, None).on(device).context())
+    }
+
+    /// Creates the plugin's aggregator.
+    ///
+    /// # Errors
+    /// If the plugin fails.
+    pub(crate) fn new_aggregator(&self, services: &HostServices<'_>) -> Result<NamedAggregator> {
+        let new = |ctx: &Context<'_>| self.component.new_aggregator(&self.choice.config, ctx);
+        let PluginRef { plugin, table, .. } = self.choice.clone();
+        self.call(services, "cpu", new).map(|aggregator| NamedAggregator::new(plugin, table, aggregator))
+    }
+}
+
+/// A filter plugin at one of its positions.
+#[derive(Clone, Debug)]
+pub(crate) struct FilterPlugin {
+    /// Where the filter is applied.
+    pub position: FilterPosition,
+    /// The plugin.
+    pub plugin: LoadedPlugin,
+}
+
+/// The plugins of an experiment.
+#[derive(Clone, Debug)]
+pub(crate) struct Plugins {
+    /// The dataset's plugin.
+    pub dataset: LoadedPlugin,
+    /// The model's plugin.
+    pub model: LoadedPlugin,
+    /// The aggregator's plugin.
+    pub aggregator: LoadedPlugin,
+    /// The filters' plugins, in the order of the file.
+    pub filters: Vec<FilterPlugin>,
+}
+
+impl Plugins {
+    /// All plugins, a filter once for each of its positions.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &LoadedPlugin> {
+        let filters = self.filters.iter().map(|filter| &filter.plugin);
+        [&self.dataset, &self.model, &self.aggregator].into_iter().chain(filters)
+    }
+}
+
+/// The plugins of an experiment that could be opened.
+pub(crate) struct Found {
+    pub(crate) dataset: Option<LoadedPlugin>,
+    pub(crate) model: Option<LoadedPlugin>,
+    pub(crate) aggregator: Option<LoadedPlugin>,
+    pub(crate) filters: Vec<FilterPlugin>,
+}
+
+impl Found {
+    /// Finds and opens all plugins, and lets each check its table; adds all errors to `reports`.
+    pub(crate) fn all(experiment: &Experiment, finder: &Finder, reports: &mut Vec<Diagnostic>) -> Self {
+        let mut open = |kind, choice: &PluginRef| {
+            // A missing name is already reported.
+            let named = !choice.plugin.is_empty();
+            let found = named.then(|| find(experiment, finder, kind, choice));
+            found.and_then(|found| found.map_err(|found| reports.extend(found)).ok())
+        };
+        let dataset = open(Kind::Dataset, &experiment.dataset);
+        let model = open(Kind::Model, &experiment.model);
+        let aggregator = open(Kind::Aggregator, &experiment.aggregator);
+        // A table that names several positions is checked once.
+        let tables = experiment.filters.chunk_by(|a, b| a.plugin.table == b.plugin.table);
+        let filters = tables.flat_map(|table| {
+            let plugin = table.first().and_then(|first| open(Kind::Filter, &first.plugin));
+            let at = |filter: &FilterRef| Some(FilterPlugin { position: filter.position, plugin: plugin.clone()? });
+            table.iter().filter_map(at).collect::<Vec<_>>()
+        });
+        Self { dataset, model, aggregator, filters: filters.collect() }
+    }
+
+    /// Warns of what is unusual about the plugins' libraries, each once.
+    pub(crate) fn warn_of_libraries(&self, console: &Console) {
+        let filters = self.filters.iter().map(|filter| &filter.plugin);
+        let plugins = [&self.model, &self.dataset, &self.aggregator].into_iter().flatten().chain(filters);
+        let libraries: BTreeMap<_, _> = plugins.map(|plugin| (&plugin.library.path, &plugin.library)).collect();
+        for (path, library) in libraries {
+            for line in library.mismatches() {
+                console.log(Level::Warn, &format!("{}: {line}", path.display()));
+            }
+        }
+    }
+
+    /// All plugins, if all could be opened.
+    pub(crate) fn complete(self) -> Option<Plugins> {
+        let Self { dataset, model, aggregator, filters } = self;
+        Some(Plugins { dataset: dataset?, model: model?, aggregator: aggregator?, filters })
+    }
+}
+
+/// Finds and opens one plugin, and lets it check its table.
+///
+/// # Errors
+/// All errors, with their positions in the file.
+pub(crate) fn find(
+    experiment: &Experiment,
+    finder: &Finder,
+    kind: Kind,
+    choice: &PluginRef,
+) -> std::result::Result<LoadedPlugin, Vec<Diagnostic>> {
+    let document = &experiment.document;
+    let (library, component) = finder.find(kind, &choice.plugin).map_err(|report| {
+        let path: Vec<String> = choice.table.iter().cloned().chain(["plugin".to_owned()]).collect();
+        vec![document.place(report, &path)]
+    })?;
+    let used = LoadedPlugin { choice: choice.clone(), library, component };
+    let problems = used.component.check(&choice.config).map_err(|error| vec![used.located(experiment, error)])?;
+    if problems.is_empty() {
+        return Ok(used);
+    }
+    let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
+    Err(document.reports(&table, problems))
+}
