@@ -59,6 +59,13 @@ pub enum FilterPosition {
     ClientInput,
 }
 
+impl FilterPosition {
+    /// Whether a filter there belongs to a client.
+    pub(crate) fn is_at_client(self) -> bool {
+        matches!(self, Self::ClientInput | Self::ClientOutput)
+    }
+}
+
 /// The JSON Schemas of the host's own keys, which accept any table for a plugin, and of a filter's position.
 pub(crate) fn schemas() -> (Value, Value) {
     (schemars::schema_for!(Raw).to_value(), schemars::schema_for!(FilterPosition).to_value())

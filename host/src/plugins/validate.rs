@@ -125,6 +125,18 @@ impl Layout {
         Self(params.iter().map(|(name, tensor)| (name.to_owned(), (tensor.dtype(), tensor.shape().to_vec()))).collect())
     }
 
+    /// Checks that these parameters are the model's, all of them.
+    ///
+    /// # Errors
+    /// If one is missing, unknown, or has another type or shape.
+    pub(crate) fn covers(&self, params: &Params) -> Result<()> {
+        params.iter().try_for_each(|(name, tensor)| self.check(name, tensor, false))?;
+        match self.0.keys().find(|name| params.get(name).is_none()) {
+            Some(name) => Err(Error::tensor(name, "is missing")),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that the model has a parameter with this name, shape and, unless `any_type`, type.
     fn check(&self, name: &str, tensor: &Tensor, any_type: bool) -> Result<()> {
         match self.0.get(name) {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use plugin_api::component::Profile;
 use serde_json::Value;
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
 use crate::setup::Shared;
+use crate::setup::plugins::LoadedPlugin;
 
 /// Keys that do not affect results. Devices are compared by type, client by client.
 const FREE: [&str; 7] = [
@@ -33,8 +33,7 @@ const NAMED: usize = 10;
 pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value) -> Result<(), CliError> {
     let before = Document::parse("experiment.toml".to_owned(), experiment)?;
     let after = Document::parse("experiment.toml".to_owned(), &shared.experiment.resolved())?;
-    let model = &shared.plugins.model;
-    let mut found = keys(before.value(), after.value(), model.component.profile(), &model.choice.config);
+    let mut found = keys(before.value(), after.value(), shared.plugins.model.as_ref());
     found.extend(data(&then["data"], &now["data"]));
     found.extend(plugins(then, now));
     found.extend(clients(&then["clients"], &now["clients"]));
@@ -50,13 +49,13 @@ pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value
 }
 
 /// The keys of the experiments whose values differ and affect results.
-fn keys(then: &Value, now: &Value, model: &Profile, config: &Value) -> Vec<String> {
+fn keys(then: &Value, now: &Value, model: Option<&LoadedPlugin>) -> Vec<String> {
     let mut found = Vec::new();
     differences("", Some(then), Some(now), &mut found);
     let told = |(key, then, now): (String, Option<&Value>, Option<&Value>)| {
         let change = format!("`{key}`: {} then, {} now", shown(then), shown(now));
         match &*key {
-            ROUNDS => depends_on_rounds(model, config).map(|why| format!("{change}: {why}")),
+            ROUNDS => depends_on_rounds(model).map(|why| format!("{change}: {why}")),
             key if FREE.contains(&key) => None,
             _ => Some(change),
         }
@@ -98,7 +97,11 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 /// Why results up to a round depend on the total number of rounds; `None` if the model states that they do not.
-fn depends_on_rounds(model: &Profile, config: &Value) -> Option<String> {
+fn depends_on_rounds(model: Option<&LoadedPlugin>) -> Option<String> {
+    let Some(LoadedPlugin { component, choice, .. }) = model else {
+        return Some("the model is not here to say whether its results are free of the number of rounds".to_owned());
+    };
+    let (model, config) = (component.profile(), &choice.config);
     let name = &model.name;
     let Some(conditions) = &model.extendable else {
         return Some(format!("model `{name}` does not say that its results are free of the number of rounds"));
