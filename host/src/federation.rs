@@ -3,7 +3,6 @@
 pub(crate) mod absent;
 pub(crate) mod aggregation;
 pub(crate) mod best_models;
-pub(crate) mod checkpoint_entries;
 pub(crate) mod clear;
 pub(crate) mod client;
 pub(crate) mod clients;
@@ -12,6 +11,7 @@ pub(crate) mod cross_site;
 pub(crate) mod early_stopping;
 pub(crate) mod evaluation;
 pub(crate) mod evaluators;
+pub(crate) mod exact;
 pub(crate) mod exchange;
 pub(crate) mod failure_policy;
 pub(crate) mod filters;

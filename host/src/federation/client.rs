@@ -16,13 +16,17 @@
 //! | states of model and filters, and what its model sent before filters (`checkpoint/`, `idle/`) | no | none |
 //! | the journal of the rounds that it has started (`attempts.jsonl`) | no | none |
 //!
+//! What crosses is serialised to JSON to the bit, with the tensors of messages beside it.
+//!
 //! Here one process runs the server and all clients, so the run's directory contains all of this.
 
 use std::path::Path;
 
 use plugin_api::{Evaluation, Message, Params, State, Trained};
+use serde::{Deserialize, Serialize};
 
 use crate::federation::component_error::ComponentError;
+use crate::federation::exact;
 use crate::federation::filters::FilterStates;
 use crate::federation::predictions::Predicted;
 use crate::federation::services::HostServices;
@@ -31,20 +35,22 @@ use crate::federation::usage::{Spent, Traffic};
 use crate::terminal::signals::Pause;
 
 /// A client's task in a round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The round, from zero.
     pub round: u64,
     /// The number of epochs to train.
     pub epochs: u64,
     /// The global model, after the server's filters.
+    #[serde(with = "exact::without_tensors")]
     pub global: Message,
 }
 
 /// A client's results of a round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// The client's update, after its own filters.
+    #[serde(with = "exact::without_tensors")]
     pub message: Message,
     /// The names of the parameters that the model sent and the filters removed.
     pub withheld: Vec<String>,
@@ -53,8 +59,10 @@ pub(crate) struct Outcome {
     /// The number of examples seen.
     pub examples: u64,
     /// Evaluations of the global model on the client's test data, one for each task.
+    #[serde(with = "exact")]
     pub global: Vec<Evaluation>,
     /// Evaluations of the client's own model, one list for each epoch.
+    #[serde(with = "exact")]
     pub local: Vec<Vec<Evaluation>>,
     /// Bytes of tensors that the client received and sent.
     pub traffic: Traffic,
@@ -63,9 +71,10 @@ pub(crate) struct Outcome {
 }
 
 /// The results of a client that only evaluates in a round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct EvaluationOutcome {
     /// Evaluations of the global model on the client's test data, one for each task.
+    #[serde(with = "exact")]
     pub global: Vec<Evaluation>,
     /// Bytes of tensors that the client received.
     pub traffic: Traffic,
@@ -93,41 +102,48 @@ pub(crate) struct ClientState {
 }
 
 /// A client's failure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Failed {
     /// The round of the failure; `None` if it failed outside a round.
     pub round: Option<u64>,
     /// Whether the client is lost for the rest of the run: an instance that panicked cannot be called again.
+    #[serde(rename = "for_good")]
     pub permanent: bool,
     /// The error.
+    #[serde(flatten)]
     pub fault: ComponentError,
 }
 
 /// A client's evaluation of a model that is not its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CrossEvaluation {
     /// Evaluations on the client's test data, one for each task.
+    #[serde(with = "exact")]
     pub evaluations: Vec<Evaluation>,
     /// The names of the parameters that the model lacked, for which the client used its own.
     pub own: Vec<String>,
 }
 
 /// A client's progress in a round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// The round, from zero.
     pub round: u64,
     /// The number of finished epochs.
     pub epochs: u64,
     /// Steps and examples of these epochs.
+    #[serde(flatten)]
     pub trained: Trained,
     /// Evaluations of the global model; `None` until the client's model has received it.
+    #[serde(with = "exact")]
     pub global: Option<Vec<Evaluation>>,
     /// Evaluations of the client's own model, one list for each epoch.
+    #[serde(with = "exact")]
     pub local: Vec<Vec<Evaluation>>,
     /// How long the model trained and evaluated.
     pub spent: Spent,
     /// Scalars that the model reported.
+    #[serde(default, skip_serializing_if = "Trace::is_empty")]
     pub trace: Trace,
 }
 
@@ -231,3 +247,6 @@ pub(crate) trait Client: Send {
     /// Releases everything: the client is not called again.
     fn retire(&mut self, services: &HostServices<'_>);
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,14 +15,16 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use plugin_api::{Column, DEVIATION, ORIGIN, PREDICTED, Scale, Table};
+use serde::{Deserialize, Serialize};
 
 use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors::partial;
 use crate::error::CliError;
+use crate::federation::exact;
 
 /// A model's predictions for a task at a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Predicted {
     /// The task's name.
     pub task: String,
@@ -31,15 +33,18 @@ pub(crate) struct Predicted {
     /// The test rows.
     pub test: Rows,
     /// The predictions for the test rows, in order: one column of numbers, or other columns that the model gives.
+    #[serde(with = "exact")]
     pub values: Table,
 }
 
 /// The origin and the measured value of each row. Columns are shared with the dataset's table, not copied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rows {
     /// The origin of each row, if the dataset gives it.
+    #[serde(with = "exact")]
     origin: Option<Column>,
     /// The measured values.
+    #[serde(with = "exact")]
     measured: Column,
 }
 

@@ -7,8 +7,7 @@ use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::artefacts::tracking::Positions;
 use crate::error::{CliError, Diagnostic};
 use crate::federation::best_models::KeptRanking;
-use crate::federation::checkpoint_entries::{FailureEntry, ProgressEntry};
-use crate::federation::client::ClientState;
+use crate::federation::client::{ClientState, Failed, Progress};
 use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping::Patience;
 use crate::federation::filters::{FilterStates, Filters};
@@ -44,12 +43,12 @@ struct ClientEntry {
     /// Whether the client's model has changed. Only then does the checkpoint hold its state.
     changed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    progress: Option<ProgressEntry>,
+    progress: Option<Progress>,
     /// Whether the model has made its message of this round.
     #[serde(default)]
     sent: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    failed: Option<FailureEntry>,
+    failed: Option<Failed>,
     /// The last round in which this client's update was aggregated into the global model.
     #[serde(rename = "taken", default, skip_serializing_if = "Option::is_none")]
     last_aggregated: Option<u64>,
@@ -68,15 +67,16 @@ impl CheckpointIndex {
 }
 
 impl ClientEntry {
-    fn new(name: &str, saved: &ClientState) -> Self {
+    /// What the index holds of a client's state. The trace is in a file of its own.
+    fn new(name: String, saved: ClientState) -> Self {
         Self {
-            name: name.to_owned(),
+            name,
             position: saved.position,
             filters: [saved.filters.input.len(), saved.filters.output.len()],
             changed: saved.model.is_some(),
-            progress: saved.progress.as_ref().map(ProgressEntry::of),
+            progress: saved.progress.map(|progress| Progress { trace: Trace::default(), ..progress }),
             sent: saved.sent.is_some(),
-            failed: saved.failed.as_ref().map(FailureEntry::of),
+            failed: saved.failed,
             last_aggregated: saved.last_aggregated,
         }
     }
@@ -102,7 +102,7 @@ impl Federation<'_> {
             // Save one client at a time, so that at most one state is in memory besides the models.
             let saved = self.save_client(index)?;
             put_client(&mut writer, index, &saved)?;
-            clients.push(ClientEntry::new(self.clients.name(index), &saved));
+            clients.push(ClientEntry::new(self.clients.name(index).to_owned(), saved));
         }
         writer.finish(&CheckpointIndex {
             done: self.done,
@@ -216,9 +216,9 @@ fn get_client(reader: &Reader, index: usize, entry: ClientEntry) -> Result<Clien
             output: get_states(reader, &client_part(index, "1"), outputs)?,
         },
         position,
-        progress: progress.map(|progress| Ok::<_, CliError>(progress.with(trace()?))).transpose()?,
+        progress: progress.map(|progress| Ok::<_, CliError>(Progress { trace: trace()?, ..progress })).transpose()?,
         sent: sent.then(|| reader.message(&client_part(index, "sent"))).transpose()?,
-        failed: failed.map(FailureEntry::whole),
+        failed,
         last_aggregated,
     })
 }
