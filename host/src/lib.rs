@@ -5,6 +5,7 @@
 //! | room | what it holds |
 //! |---|---|
 //! | `commands` | the command line, a file for each command |
+//! | `sites` | clients at their own sites: both sides of what crosses |
 //! | `setup` | an experiment and its plugins, combined, checked, and rehearsed |
 //! | `federation` | the rounds, the clients, the exchange with them, and what a run keeps |
 //! | `plugins` | finding, opening, describing and validating plugins |
@@ -22,6 +23,7 @@ mod experiment;
 mod federation;
 mod plugins;
 mod setup;
+mod sites;
 mod terminal;
 
 pub use commands::{Cli, execute};

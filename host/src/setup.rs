@@ -7,12 +7,13 @@ pub(crate) mod changes;
 pub(crate) mod client_side;
 pub(crate) mod description;
 pub(crate) mod dry_run;
-mod errors;
+pub(crate) mod errors;
 pub(crate) mod filters;
 pub(crate) mod manifest;
 pub(crate) mod placement;
 pub(crate) mod plugins;
 pub(crate) mod server_side;
+pub(crate) mod site;
 
 use plugin_api::{Description, ModelSetup};
 

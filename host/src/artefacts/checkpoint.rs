@@ -191,6 +191,18 @@ impl Reader {
         run: &Path,
         warn: &mut dyn FnMut(&str),
     ) -> Result<Option<(Self, T)>, CliError> {
+        Self::open_if(run, |_: &T| true, warn)
+    }
+
+    /// As [`Self::open`], for the last checkpoint that `accept` accepts.
+    ///
+    /// # Errors
+    /// If all checkpoints are damaged.
+    pub(crate) fn open_if<T: DeserializeOwned>(
+        run: &Path,
+        accept: impl Fn(&T) -> bool,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Option<(Self, T)>, CliError> {
         let parent = run.join(names::CHECKPOINT);
         if parent.join(INDEX).is_file() {
             let report =
@@ -201,6 +213,7 @@ impl Reader {
         let mut damaged: Vec<(PathBuf, String)> = Vec::new();
         for (_, folder) in all.into_iter().rev().filter(|(_, folder)| folder.join(SUMS).is_file()) {
             match whole(&folder).and_then(|text| serde_json::from_str::<Index<T>>(&text).map_err(|e| e.to_string())) {
+                Ok(Index { run, .. }) if !accept(&run) => {}
                 Ok(Index { run, entries }) => {
                     if let Some((damaged, _)) = damaged.last() {
                         warn(&format!("resuming from the previous checkpoint: {}", folder.display()));

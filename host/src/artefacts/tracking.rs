@@ -79,10 +79,30 @@ pub struct Tracker {
 #[derive(Clone, Debug)]
 pub struct Reporter(Sender<Entry>);
 
+/// Scalars that were reported, each with its time in seconds since 1970. Ends once all handles are dropped.
+#[derive(Debug)]
+pub(crate) struct Collected(Receiver<Entry>);
+
+impl Iterator for Collected {
+    type Item = (Scalar, f64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0
+            .try_iter()
+            .find_map(|entry| if let Entry::Scalar(scalar, time) = entry { Some((scalar, time)) } else { None })
+    }
+}
+
 impl Reporter {
     /// A handle that discards its scalars.
     pub fn nowhere() -> Self {
         Self(channel().0)
+    }
+
+    /// A handle whose scalars are collected, and the collection.
+    pub(crate) fn collecting() -> (Self, Collected) {
+        let (sender, receiver) = channel();
+        (Self(sender), Collected(receiver))
     }
 
     /// Reports a number without blocking. [`Tracker::sync`] returns write errors.

@@ -7,6 +7,7 @@ use plugin_api::{Message, Params, Task};
 
 use crate::artefacts::safetensors;
 use crate::error::CliError;
+use crate::federation::absent;
 use crate::federation::client::{
     BothModels, Client, ClientState, CrossEvaluation, EvaluationOutcome, Failed, LastEvaluation, Order, Outcome,
     Progress,
@@ -17,6 +18,7 @@ use crate::federation::model_store::{ModelHandle, SpillableMessage, Store, as_er
 use crate::federation::services::HostServices;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
+use crate::plugins::validate::Layout;
 use crate::terminal::signals::Pause;
 
 mod evaluation;
@@ -105,6 +107,57 @@ impl LocalClient {
 }
 
 impl LocalClient {
+    /// Checks that the client's model has only parameters of this layout, which all clients have agreed on.
+    ///
+    /// # Errors
+    /// If a parameter is unknown or has another type or shape, or the model fails.
+    pub(crate) fn check_layout(&mut self, layout: &Layout, services: &HostServices<'_>) -> Result<(), ComponentError> {
+        let params = self.parameters(services)?;
+        layout.holds(&params).map_err(|e| self.identity.fault(e))
+    }
+
+    /// The parameters that the client's model sends and its filters withhold.
+    ///
+    /// # Errors
+    /// If the model or a filter fails.
+    pub(crate) fn withheld(&mut self, services: &HostServices<'_>) -> Result<Vec<String>, ComponentError> {
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let scope = me.scope(services, None);
+            let ctx = scope.context();
+            let message = client.model.get(&ctx).and_then(|model| model.send(&ctx)).map_err(|e| me.fault(e))?;
+            let sent = absent::names(&message.params);
+            let states = client.filters.output.states(&scope)?;
+            let filtered = client.filters.output.apply(message.clone(), &message, &scope);
+            client.filters.output.restore(&states, &scope)?;
+            Ok(absent::missing(sent, &filtered?.params))
+        })
+    }
+
+    /// The current states of the filters.
+    ///
+    /// # Errors
+    /// If a filter cannot return its state.
+    pub(crate) fn filter_states(&mut self, services: &HostServices<'_>) -> Result<FilterStates, ComponentError> {
+        let me = self.identity.clone();
+        self.filters.states(&me.scope(services, None))
+    }
+
+    /// Restores the states of the filters.
+    ///
+    /// # Errors
+    /// If a state does not fit.
+    pub(crate) fn restore_filters(
+        &mut self,
+        states: &FilterStates,
+        services: &HostServices<'_>,
+    ) -> Result<(), ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, None);
+        self.filters.input.restore(&states.input, &scope)?;
+        self.filters.output.restore(&states.output, &scope)
+    }
+
     /// A complete copy of the client's own model.
     fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {
         self.guarded(None, |client| {

@@ -18,7 +18,6 @@ use plugin_api::{Column, DEVIATION, ORIGIN, PREDICTED, Scale, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::artefacts::names;
-use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors::partial;
 use crate::error::CliError;
 use crate::federation::exact;
@@ -116,9 +115,9 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Creates a writer without rows. `scales` are those of the tasks with standardised targets.
-    pub(crate) fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Self {
-        Self { path: run_dir.path().join(names::PREDICTIONS), scales, clients: Vec::new() }
+    /// Creates a writer without rows for a file in this folder. `scales` are those of the tasks with standardised targets.
+    pub(crate) fn new(folder: &Path, scales: &'a BTreeMap<String, Scale>) -> Self {
+        Self { path: folder.join(names::PREDICTIONS), scales, clients: Vec::new() }
     }
 
     /// Adds the rows of the next client, with the predictions of both models.
@@ -127,11 +126,14 @@ impl<'a> Writer<'a> {
         self.clients.push((client.to_owned(), tasks));
     }
 
-    /// Writes the file. It appears under its name only when it is complete.
+    /// Writes the file, unless no client was added. It appears under its name only when it is complete.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub(crate) fn finish(self) -> Result<(), CliError> {
+        if self.clients.is_empty() {
+            return Ok(());
+        }
         let part = partial(&self.path);
         let written = self.write(&part).and_then(|()| std::fs::rename(&part, &self.path));
         written.map_err(|e| {

@@ -73,7 +73,7 @@ pub(super) fn save_extras(
     federation.stop_if_asked()?;
     federation.close();
     if federation.plan.reports() {
-        let mut predictions = predictions::Writer::new(federation.run_dir, scales);
+        let mut predictions = predictions::Writer::new(federation.run_dir.path(), scales);
         match federation.evaluate(&mut predictions)? {
             None => predictions.finish()?,
             // A file without one of the clients would look complete.
