@@ -10,9 +10,11 @@ use crate::federation::client::{
 };
 use crate::federation::component_error::ComponentError;
 use crate::federation::filters::{FilterStates, Filters};
-use crate::federation::model_store::{ModelHandle, SpillableMessage, Store};
+use crate::federation::model_handle::ModelHandle;
+use crate::federation::model_store::Store;
 use crate::federation::predictions::Predicted;
 use crate::federation::services::HostServices;
+use crate::federation::spillable_message::SpillableMessage;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
 use crate::terminal::signals::Pause;
