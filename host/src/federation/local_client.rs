@@ -14,8 +14,10 @@ use crate::federation::client::{
 };
 use crate::federation::component_error::ComponentError;
 use crate::federation::filters::{FilterStates, Filters};
-use crate::federation::model_store::{ModelHandle, SpillableMessage, Store, as_error};
+use crate::federation::model_handle::ModelHandle;
+use crate::federation::model_store::{Store, as_error};
 use crate::federation::services::HostServices;
+use crate::federation::spillable_message::SpillableMessage;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
 use crate::plugins::validate::Layout;

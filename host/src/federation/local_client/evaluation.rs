@@ -100,7 +100,7 @@ impl LocalClient {
         let base = self.filters.input.apply(order.global.clone(), &order.global, &scope);
         self.filters.input.restore(&states, &scope)?;
         let (base, tasks, mut spent) = (base?, &self.tasks, Spent::default());
-        let found = self.model.aside(&scope, |model, ctx| {
+        let found = self.model.restoring(&scope, |model, ctx| {
             model.receive(&base, ctx)?;
             let begun = Instant::now();
             let found = model.evaluate(tasks, ctx);
