@@ -143,7 +143,8 @@ impl Draft {
         if self.reports.is_empty() { Ok(self.experiment) } else { Err(CliError::usage(self.reports)) }
     }
 
-    fn of(document: Document) -> Self {
+    /// Reads the host's keys of a parsed file.
+    pub(crate) fn of(document: Document) -> Self {
         let (mut raw, mut reports) = (None, Vec::new());
         let (schema, _) = schemas();
         let own = |rest: &Value| {
@@ -269,7 +270,7 @@ fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<P
 }
 
 /// Describes in words how a run's name violates the schema's pattern.
-fn check_name(name: &str) -> Vec<Problem> {
+pub(crate) fn check_name(name: &str) -> Vec<Problem> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty() && !name.starts_with('.') && name.chars().all(plain) {
         return Vec::new();
