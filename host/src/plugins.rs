@@ -225,7 +225,7 @@ impl Finder {
 }
 
 /// Whether the name of a plugin is the path of a library.
-fn is_path(name: &str) -> bool {
+pub(crate) fn is_path(name: &str) -> bool {
     name.contains(['/', std::path::MAIN_SEPARATOR]) || name.ends_with(DLL_SUFFIX)
 }
 

@@ -205,7 +205,8 @@ impl Draft {
         if self.reports.is_empty() { Ok(self.experiment) } else { Err(CliError::usage(self.reports)) }
     }
 
-    fn of(document: Document) -> Self {
+    /// Reads the host's keys of a parsed file.
+    pub(crate) fn of(document: Document) -> Self {
         let HostKeys { values, mut problems, mut reports } = HostKeys::read(&document);
         // Even if there are other errors, also report those in the plugins' tables and in the values.
         let table = |key: &str| document.value().get(key).and_then(Value::as_object).cloned();
@@ -309,7 +310,7 @@ fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<P
 }
 
 /// Describes in words how a run's name violates the schema's pattern.
-fn check_name(name: &str) -> Vec<Problem> {
+pub(crate) fn check_name(name: &str) -> Vec<Problem> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty() && !name.starts_with('.') && name.chars().all(plain) {
         return Vec::new();

@@ -1,5 +1,6 @@
 //! A TOML file as a tree of values that remembers where in the text each key came from.
 
+mod edit;
 mod set;
 mod walk;
 
@@ -8,15 +9,15 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use edit::Item;
 use plugin_api::config::Problem;
 use serde_json::Value;
-use set::shown;
 use toml::de::DeTable;
 use walk::{Spot, Walk};
 
 use crate::error::{CliError, Diagnostic, Excerpt};
 
-/// A TOML file with the changes of `--set` applied.
+/// A TOML file, with changes of other origin (`--set`, a site's file) applied.
 #[derive(Clone, Debug)]
 pub struct Document {
     path: String,
@@ -26,9 +27,12 @@ pub struct Document {
     value: Value,
     /// The spans of each key and each item of a list.
     spots: BTreeMap<Vec<String>, Spot>,
-    /// The `--set` arguments, each with the path of the key that it changes.
+    /// Where changed values come from, such as `--set a=3`, each with the path of the key that is changed.
     overrides: Vec<(Vec<String>, String)>,
 }
+
+/// The most syntax errors that are reported.
+const MOST_ERRORS: usize = 1000;
 
 /// The half of a `key = value` line that a diagnostic points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +67,14 @@ impl Document {
         let text: Arc<str> = text.into();
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
+            // Each is looked up in the text, of which a stranger may have written all that is wrong.
+            let errors = errors.iter().take(MOST_ERRORS);
             let report = |error: &toml::de::Error| {
                 let span = error.span().map(|span| excerpt(&path, &text, span));
                 Diagnostic::new(format!("{path}: not valid TOML: {}", error.message().replace('\n', ", ")))
                     .excerpt(span)
             };
-            return Err(CliError::usage(errors.iter().map(report).collect::<Vec<_>>()));
+            return Err(CliError::usage(errors.map(report).collect::<Vec<_>>()));
         }
         let mut walk = Walk::default();
         let value = Value::Object(walk.table(table.get_ref()));
@@ -130,8 +136,8 @@ impl Document {
         let whole = name.is_some() && !matches!(value, Some(Value::Object(_)));
         let to_blame = |path: &Vec<String>| key_path.starts_with(path) || (whole && path.starts_with(key_path));
         let name = name.unwrap_or_default();
-        if let Some((_, argument)) = self.overrides.iter().rev().find(|(path, _)| to_blame(path)) {
-            return Diagnostic::new(format!("--set {}: {message}", shown(argument)));
+        if let Some((_, origin)) = self.overrides.iter().rev().find(|(path, _)| to_blame(path)) {
+            return Diagnostic::new(format!("{origin}: {message}"));
         }
         match self.span(key_path, half) {
             Some(span) => {

@@ -4,11 +4,8 @@ use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::Document;
-use super::walk::Walk;
+use super::walk::{DEEPEST, Walk};
 use crate::error::{CliError, Diagnostic};
-
-/// How deep a key may be nested: far deeper than any table of an experiment.
-const DEEPEST: usize = 32;
 
 /// Hints for an argument that cannot be read.
 const HOW_TO_SET: [&str; 2] = [
@@ -49,7 +46,7 @@ impl Document {
             return Err(CliError::usage(if alone { report.hint(hint) } else { report }));
         }
         *target(&mut self.value, &key_path).map_err(|what| wrong(&what))? = value;
-        self.overrides.push((key_path, argument.to_owned()));
+        self.overrides.push((key_path, format!("--set {}", shown(argument))));
         Ok(())
     }
 }
@@ -100,7 +97,7 @@ fn key_path(key: &str) -> Option<Vec<String>> {
 }
 
 /// An argument, shortened to what fits an error.
-pub(super) fn shown(argument: &str) -> std::borrow::Cow<'_, str> {
+fn shown(argument: &str) -> std::borrow::Cow<'_, str> {
     match argument.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &argument[..end]).into(),
         None => argument.into(),

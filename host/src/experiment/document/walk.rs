@@ -8,6 +8,13 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// How deep a key may be nested: far deeper than any table of an experiment.
+pub(super) const DEEPEST: usize = 32;
+
+/// The most memory, in bytes, for the paths of all keys: far more than any experiment needs. A list below long names
+/// would need much more than its text.
+const MOST_MEMORY: usize = 64 << 20;
+
 /// The bytes of a key and of its value.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
@@ -19,6 +26,9 @@ pub(super) struct Spot {
 #[derive(Default)]
 pub(super) struct Walk {
     key_path: Vec<String>,
+    /// The memory that the paths in `spots` take.
+    memory: usize,
+    full: bool,
     pub(super) spots: BTreeMap<Vec<String>, Spot>,
     pub(super) problems: Vec<Problem>,
 }
@@ -39,10 +49,34 @@ impl Walk {
 
     fn step(&mut self, name: String, spot: Spot, value: &DeValue<'_>) -> Value {
         self.key_path.push(name);
-        self.spots.insert(self.key_path.clone(), spot);
-        let value = self.value(value);
+        self.memory += self.key_path.iter().map(|step| step.len() + size_of::<String>()).sum::<usize>();
+        let value = if self.key_path.len() > DEEPEST {
+            self.refuse(format!("is nested too deeply: at most {DEEPEST} tables and lists are read"))
+        } else if self.memory > MOST_MEMORY {
+            self.refuse_all()
+        } else {
+            self.spots.insert(self.key_path.clone(), spot);
+            self.value(value)
+        };
         self.key_path.pop();
         value
+    }
+
+    /// Records once that there are too many keys.
+    fn refuse_all(&mut self) -> Value {
+        if !std::mem::replace(&mut self.full, true) {
+            let message = "the file has too many keys and items".to_owned();
+            self.problems.push(Problem { path: Vec::new(), message, known: Vec::new() });
+        }
+        Value::Null
+    }
+
+    /// Records a problem of the current key, unless there are many: a huge file has one for each item.
+    fn refuse(&mut self, message: String) -> Value {
+        if self.problems.len() < super::MOST_ERRORS {
+            self.problems.push(Problem { path: self.key_path.clone(), message, known: Vec::new() });
+        }
+        Value::Null
     }
 
     fn value(&mut self, value: &DeValue<'_>) -> Value {
@@ -69,16 +103,6 @@ impl Walk {
     }
 
     fn number(&mut self, found: Option<Number>, otherwise: &str) -> Value {
-        found.map_or_else(
-            || {
-                self.problems.push(Problem {
-                    path: self.key_path.clone(),
-                    message: otherwise.to_owned(),
-                    known: Vec::new(),
-                });
-                Value::Null
-            },
-            Value::Number,
-        )
+        found.map_or_else(|| self.refuse(otherwise.to_owned()), Value::Number)
     }
 }
