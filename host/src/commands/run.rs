@@ -80,7 +80,7 @@ pub(crate) fn check(draft: Draft, options: &Options) -> Result<String, CliError>
     Ok(text)
 }
 
-fn finder(experiment: &Experiment, options: &Options) -> Finder {
+pub(crate) fn finder(experiment: &Experiment, options: &Options) -> Finder {
     Finder::new(&options.plugin_folders, &experiment.plugin_path)
 }
 
@@ -93,7 +93,7 @@ fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<B
 }
 
 /// The services of components before the first round.
-fn services<'a>(
+pub(crate) fn services<'a>(
     console: &'a Console,
     notes: &'a Notes,
     stop: &'a AtomicBool,

@@ -40,6 +40,11 @@ impl CheckpointIndex {
         self.done + u64::from(self.clients.iter().any(|client| client.progress.is_some()))
     }
 
+    /// After how many rounds each client at a site last trained.
+    pub(crate) fn trained_at_sites(&self) -> Vec<Option<u64>> {
+        self.clients.iter().map(|client| client.trained_at_site).collect()
+    }
+
     /// The number of epochs that clients have finished in the interrupted round.
     pub(crate) fn epochs(&self) -> u64 {
         self.clients.iter().filter_map(|client| Some(client.progress.as_ref()?.epochs)).sum()
