@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::artefacts::tracking::Positions;
 use crate::error::{CliError, Diagnostic};
-use crate::federation::best_models::KeptRanking;
+use crate::federation::best_models::RankingEntry;
 use crate::federation::client::{ClientState, Failed, Progress};
 use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping::Patience;
@@ -30,7 +30,7 @@ pub(crate) struct CheckpointIndex {
     history: History,
     patience: Patience,
     notes: Vec<Note>,
-    best: KeptRanking,
+    best: RankingEntry,
     clients: Vec<ClientEntry>,
 }
 
@@ -107,7 +107,7 @@ impl Federation<'_> {
         writer.finish(&CheckpointIndex {
             done: self.done,
             positions: self.positions.clone(),
-            totals: self.totals.keep(),
+            totals: self.totals.entry(),
             history: self.history.clone(),
             patience: self.patience.clone(),
             notes: self.services.notes.list(),

@@ -36,7 +36,7 @@ pub(super) struct Data {
 impl Data {
     fn open(plugin: &LoadedPlugin, services: &HostServices<'_>) -> plugin_api::Result<Self> {
         plugin.call(services, "cpu", |ctx: &Context<'_>| {
-            let mut dataset = plugin.component.new_dataset(&plugin.choice.config, ctx)?;
+            let mut dataset = plugin.component.new_dataset(&plugin.plugin_ref.config, ctx)?;
             let description = dataset.describe(ctx)?;
             description::check(&description)?;
             description::warn_of_untrained(&description, ctx);
@@ -87,7 +87,7 @@ impl ClientSide {
     /// The identity of a client.
     pub(crate) fn identity(&self, shared: &Shared, index: usize) -> Arc<Identity> {
         let name = shared.description.clients[index].name.clone();
-        let (device, plugin) = (self.placement.devices[index].clone(), shared.plugins.model.choice.plugin.clone());
+        let (device, plugin) = (self.placement.devices[index].clone(), shared.plugins.model.plugin_ref.plugin.clone());
         Arc::new(Identity { index, name, device, plugin })
     }
 
@@ -103,7 +103,7 @@ impl ClientSide {
     ) -> Result<Vec<Task>, ComponentError> {
         let (spec, plugin) = (&shared.description.clients[index], &shared.plugins.dataset);
         let client = ClientRef { index, name: &spec.name };
-        let scope = CallScope::new(services, &plugin.choice.plugin, Some(client), None);
+        let scope = CallScope::new(services, &plugin.plugin_ref.plugin, Some(client), None);
         let scope = scope.on(&self.placement.devices[index]);
         let loaded = self.dataset.load(&spec.name, &scope.context()).and_then(|all| validate::loaded(spec, all));
         loaded.map_err(|error| plugin.fault(error))
@@ -153,6 +153,6 @@ impl ClientSide {
 /// The recipe for the models of all clients.
 pub(crate) fn model_factory(shared: &Shared) -> Arc<ModelFactory> {
     let model = &shared.plugins.model;
-    let (component, config) = (model.component.clone(), model.choice.config.clone());
+    let (component, config) = (model.component.clone(), model.plugin_ref.config.clone());
     Arc::new(ModelFactory { component, config, plan: shared.model_setup.clone() })
 }

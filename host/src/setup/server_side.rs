@@ -38,7 +38,7 @@ impl ServerSide {
         let filters = try_filters(&found.filters, End::Server, services, errors);
         let initial = found.model.as_ref().and_then(|model| {
             let initial = model.call(services, device, |ctx| {
-                model.component.new_model(&model.choice.config, model_setup, ctx)?.parameters(ctx)
+                model.component.new_model(&model.plugin_ref.config, model_setup, ctx)?.parameters(ctx)
             });
             errors.take(model, initial)
         });

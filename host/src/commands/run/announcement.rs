@@ -23,7 +23,7 @@ pub(super) fn warn_of_unevaluated(shared: &Shared, console: &Console) {
 }
 
 /// The first line of a run.
-pub(super) fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {
+pub(super) fn first_line(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {
     let Shared { experiment, model_setup, description, .. } = &setup.shared;
     let clients = description.clients.len();
     let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
