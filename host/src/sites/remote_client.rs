@@ -118,7 +118,7 @@ impl RemoteClient {
         }
         for line in report.warnings {
             let line = validate::line(&line);
-            services.console.tell(plugin_api::Level::Warn, &format!("site {}, ", self.name), &line);
+            services.console.log_from(plugin_api::Level::Warn, &format!("site {}, ", self.name), &line);
         }
     }
 

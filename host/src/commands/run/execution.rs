@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use plugin_api::{Level, Sampling, Seed};
 use serde_json::Value;
 
+use super::announcement::{first_line, warn_of_unevaluated};
 use super::checkpoint::{self, Checkpoint};
-use super::opening::{opening, warn_of_unevaluated};
 use super::results::{Extras, closing, save_clients, save_extras, save_globals, summary};
 use super::{Options, finder, rehearse, services};
 use crate::artefacts::journal::Journal;
@@ -180,7 +180,7 @@ impl Execution {
         let drawn = select(clients, federation.fraction, federation.min_clients, Seed::new(0), 0).len();
         let per_round = drawn as u64 * federation.local_epochs;
         self.console.start(clients, federation.rounds * per_round, done * per_round + within);
-        self.console.log(Level::Info, &opening(shared, workers, resumed));
+        self.console.log(Level::Info, &first_line(shared, workers, resumed));
         warn_of_unevaluated(shared, &self.console);
     }
 
