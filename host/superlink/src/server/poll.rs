@@ -1,0 +1,226 @@
+//! The polling thread: asks for answers, for who is online, and sites that say nothing for what they do.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::calls::Delay;
+use super::{Peer, Phase, Shared};
+use crate::content::{Content, Record};
+use crate::endpoint::{Push, Scope};
+use crate::envelope::{OrderNote, Place, RECORD, STATUS, Status, open_answer};
+use crate::error::Error;
+use crate::events::Event;
+use crate::pack::Pack;
+use crate::parallel::lock;
+use crate::unpack::Fetcher;
+use crate::wire::{Message, Metadata, RuntimePull, RuntimePulled, RuntimePush, RuntimePushed, SUPERLINK};
+
+/// How often to look who is online while there are calls.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long to wait for the objects of a status. They are small.
+const STATUS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Polls until the server stops.
+pub(super) fn run(shared: &Shared) {
+    while !shared.stopped() {
+        let run = shared.run.load(Ordering::Relaxed);
+        let mut pause = shared.options.policy.poll;
+        match shared.poll() {
+            Ok(()) | Err(Error::Stopped) => {}
+            Err(error) if error.is_unauthorised() => shared.renew_or_fail(run),
+            Err(error @ Error::Unreachable { .. }) => shared.fail_all(error),
+            Err(error) => {
+                shared.trouble("poll", &error);
+                pause = pause.max(Duration::from_secs(1));
+            }
+        }
+        let guard = lock(&shared.table);
+        // Whatever has changed can wait as long, but the first call after a pause should not.
+        let idle = guard.calls.is_empty();
+        let wait = if idle { Duration::from_millis(500) } else { pause };
+        let until = Instant::now() + wait;
+        let mut guard = guard;
+        while !shared.stopped() && Instant::now() < until && guard.calls.is_empty() == idle {
+            let left = until.saturating_duration_since(Instant::now());
+            guard = shared.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Shared {
+    fn poll(&self) -> Result<(), Error> {
+        let (ids, look) = {
+            let table = lock(&self.table);
+            let calls = table.calls.values();
+            let ids: Vec<String> = calls.flat_map(|call| call.messages.iter().chain(&call.query).cloned()).collect();
+            let due = table.refreshed.is_none_or(|refreshed| refreshed.elapsed() > LOOK);
+            (ids, due && !table.calls.is_empty())
+        };
+        if look {
+            self.refresh_sites()?;
+        }
+        if !ids.is_empty() {
+            let abort = || self.stopped();
+            let scope = Scope { abort: &abort, counter: &self.other };
+            let pulled: RuntimePulled = self.runtime.call("pull-messages", &RuntimePull { message_ids: ids }, scope)?;
+            for message in pulled.messages {
+                self.arrived(message);
+            }
+        }
+        self.ask_the_silent()
+    }
+
+    /// Gives an answer to its call.
+    fn arrived(&self, message: Message) {
+        let Some(metadata) = message.metadata.clone() else { return };
+        let mut table = lock(&self.table);
+        let reply_to = &metadata.reply_to_message_id;
+        let mut calls = table.calls.iter_mut();
+        let found = calls.find(|(_, call)| call.query.as_ref() == Some(reply_to) || call.messages.contains(reply_to));
+        let Some((site, call)) = found else {
+            drop(table);
+            self.forget(&metadata);
+            return;
+        };
+        let site = site.clone();
+        if call.query.as_ref() == Some(reply_to) {
+            call.query = None;
+            drop(table);
+            self.status(&site, &message, &metadata);
+            return;
+        }
+        // The SuperLink hands out each answer once, and then forgets the order.
+        call.messages.retain(|id| id != reply_to);
+        match call.phase {
+            Phase::Queued | Phase::Sending | Phase::Sent => {
+                call.phase = Phase::Answered(Box::new(message));
+                drop(table);
+                self.changed.notify_all();
+            }
+            // A second answer to an order that was sent twice.
+            Phase::Answered(_) | Phase::Receiving | Phase::Failed(_) => {
+                drop(table);
+                self.forget(&metadata);
+            }
+        }
+    }
+
+    /// Has the SuperLink delete a message that is of no use.
+    pub(super) fn forget(&self, metadata: &Metadata) {
+        let run = self.run.load(Ordering::Relaxed);
+        if let Err(error) = self.runtime.confirm(SUPERLINK, run, &metadata.message_id, self.scope()) {
+            self.trouble("confirm an answer", &error);
+        }
+    }
+
+    /// Asks sites that are online and have said nothing for some time.
+    fn ask_the_silent(&self) -> Result<(), Error> {
+        let policy = &self.options.policy;
+        let mut silent = Vec::new();
+        let mut repeat = Vec::new();
+        {
+            let mut guard = lock(&self.table);
+            let table = &mut *guard;
+            for (site, call) in &mut table.calls {
+                let Some(entry) = table.sites.get(site) else { continue };
+                let (Some(node), Phase::Sent) = (entry.node, &call.phase) else { continue };
+                match entry.peer {
+                    Peer::Fedplug(_) if call.heard.elapsed() > policy.silence => {
+                        call.heard = Instant::now();
+                        silent.push((site.clone(), node, call.number));
+                    }
+                    Peer::Flower(_) if policy.repeat.is_some_and(|repeat| call.heard.elapsed() > repeat) => {
+                        repeat.push(site.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for site in repeat {
+            self.send_again(&site, "the node says nothing", Delay::Grows);
+        }
+        for (site, node, number) in silent {
+            let query = self.ask(node, number)?;
+            if let Some(call) = lock(&self.table).calls.get_mut(&site) {
+                call.query = Some(query);
+            }
+            self.tell(Event::AskedStatus { site, number });
+        }
+        Ok(())
+    }
+
+    /// Sends a status query; returns its id.
+    fn ask(&self, node: u64, number: u64) -> Result<String, Error> {
+        let run = self.run.load(Ordering::Relaxed);
+        let mut pack = Pack::default();
+        let content = Content::from([(RECORD.to_owned(), OrderNote::default().to_record()?)]);
+        let packed = pack.content(&content)?;
+        let mut metadata = Metadata {
+            run_id: run,
+            src_node_id: SUPERLINK,
+            dst_node_id: node,
+            group_id: Place { session: self.state.session(), number }.group(),
+            ttl: 600.0,
+            message_type: STATUS.to_owned(),
+            created_at: self.runtime.http.now(),
+            ..Metadata::default()
+        };
+        let (message, tree) = pack.message(&mut metadata, &packed);
+        let request = RuntimePush { messages: vec![message], trees: vec![tree] };
+        let abort = || self.stopped();
+        let scope = Scope { abort: &abort, counter: &self.other };
+        let pushed: RuntimePushed = self.runtime.call("push-messages", &request, scope)?;
+        self.runtime.push_objects(
+            &Push { node: SUPERLINK, run, session: &pushed.session },
+            &pack,
+            &pushed.wanted,
+            scope,
+        )?;
+        Ok(metadata.message_id)
+    }
+
+    /// Reads the answer to a status query, and sends an order again that the site does not have.
+    fn status(&self, site: &str, message: &Message, metadata: &Metadata) {
+        let (place, pem) = {
+            let table = lock(&self.table);
+            let (Some(call), Some(entry)) = (table.calls.get(site), table.sites.get(site)) else { return };
+            (Place { session: self.state.session(), number: call.number }, entry.public_pem.clone())
+        };
+        if message.error.is_some() {
+            return; // Asked again after a while.
+        }
+        let until = Instant::now() + STATUS_PATIENCE;
+        let abort = || self.stopped() || Instant::now() > until;
+        let run = self.run.load(Ordering::Relaxed);
+        let pull = |id: &_, abort: crate::parallel::Abort<'_>| {
+            self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &self.other })
+        };
+        let fetcher = Fetcher { pull: &pull, threads: 1, limits: &self.runtime.http.limits };
+        let Ok(mut received) = fetcher.content(&metadata.message_id, &abort) else { return };
+        self.forget(metadata);
+        let digest = received.packed.digest(RECORD);
+        let reply_to = &metadata.reply_to_message_id;
+        let status = match open_answer(&pem, &place, reply_to, &mut received.content, &digest) {
+            Ok((status, _)) => status,
+            Err(reason) => {
+                let (site, number, reason) = (site.to_owned(), place.number, reason.to_owned());
+                self.tell(Event::Forged { site, number, reason });
+                return;
+            }
+        };
+        debug_assert!(!matches!(received.content.get(RECORD), Some(Record::Config(_))));
+        let (name, number) = (site.to_owned(), place.number);
+        self.tell(Event::Status { site: name, number, status: status.name().to_owned() });
+        let waiting = match lock(&self.table).calls.get_mut(site) {
+            Some(call) if call.number == place.number => {
+                call.heard = Instant::now();
+                matches!(call.phase, Phase::Sent)
+            }
+            _ => false,
+        };
+        if waiting && matches!(status, Status::Unknown | Status::Done) {
+            self.send_again(site, &format!("the site says `{}`", status.name()), Delay::None);
+        }
+    }
+}

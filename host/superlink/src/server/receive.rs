@@ -1,0 +1,184 @@
+//! Fetches an answer, in the thread of the call, and judges it.
+
+use std::sync::atomic::Ordering;
+
+use super::calls::Delay;
+use super::{Answer, CallError, Peer, Shared};
+use crate::endpoint::Scope;
+use crate::envelope::{Place, RECORD, Status, open_answer};
+use crate::error::Error;
+use crate::events::Event;
+use crate::parallel::{Abort, lock};
+use crate::unpack::{FetchError, Fetcher};
+use crate::wire::{Message, Metadata, SUPERLINK};
+
+/// Codes in a message's error.
+const MESSAGE_UNAVAILABLE: i64 = 3;
+const NODE_UNAVAILABLE: i64 = 5;
+
+/// How many answers to an order may be unreadable.
+const UNREADABLE: u32 = 5;
+
+impl Shared {
+    /// Fetches an answer. `None`: it was none, and the order is sent again.
+    pub(super) fn receive(
+        &self,
+        site: &str,
+        message: &Message,
+        cancel: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Result<Answer, CallError>> {
+        let metadata = message.metadata.as_ref()?;
+        let (peer, pem, number, counter) = {
+            let table = lock(&self.table);
+            let (call, entry) = (table.calls.get(site)?, table.sites.get(site)?);
+            (entry.peer.clone(), entry.public_pem.clone(), call.number, std::sync::Arc::clone(&call.counter))
+        };
+        if let Some(error) = &message.error {
+            return self.receive_error(site, &peer, number, metadata, error.code, &error.reason);
+        }
+        let run = self.run.load(Ordering::Relaxed);
+        let abort = || cancel() || self.stopped();
+        let pull =
+            |id: &_, abort: Abort<'_>| self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &counter });
+        let http = &self.runtime.http;
+        let fetcher = Fetcher { pull: &pull, threads: http.transfers, limits: &http.limits };
+        let mut received = match fetcher.content(&metadata.message_id, &abort) {
+            Ok(received) => received,
+            Err(FetchError::Gone) => {
+                self.send_again(site, "its answer was not pushed to the end", Delay::Grows);
+                return None;
+            }
+            Err(FetchError::Failed(Error::Stopped)) => return Some(Err(CallError::Cancelled)),
+            Err(FetchError::Failed(error @ Error::Unreachable { .. })) => {
+                return Some(Err(CallError::Lost(std::sync::Arc::new(error))));
+            }
+            Err(FetchError::Failed(error)) if error.is_unauthorised() => {
+                self.renew_or_fail(run);
+                self.send_again(site, "the run was lost", Delay::Grows);
+                return None;
+            }
+            Err(FetchError::Failed(error)) => {
+                return self.unreadable(site, &peer, number, metadata, &error.to_string());
+            }
+        };
+        if let Peer::Fedplug(_) = peer {
+            let place = Place { session: self.state.session(), number };
+            if Place::of(metadata).as_ref() != Some(&place) {
+                return self.forged(site, number, metadata, "it answers another order");
+            }
+            let digest = received.packed.digest(RECORD);
+            let opened = open_answer(&pem, &place, &metadata.reply_to_message_id, &mut received.content, &digest);
+            let (status, text) = match opened {
+                Ok(opened) => opened,
+                Err(reason) => return self.forged(site, number, metadata, reason),
+            };
+            self.forget(metadata);
+            let (site, reason) = (site.to_owned(), text);
+            match status {
+                Status::Answer => {}
+                Status::Refused => {
+                    return self.answered(&site, false).or(Some(Err(CallError::Refused { site, reason })));
+                }
+                Status::Failed => return self.answered(&site, false).or(Some(Err(CallError::Failed { site, reason }))),
+                Status::Lacks => {
+                    if let Some(call) = lock(&self.table).calls.get_mut(&site) {
+                        call.whole = true;
+                    }
+                    self.send_again(&site, "the site has not kept what was left out", Delay::None);
+                    return None;
+                }
+                _ => {
+                    self.send_again(&site, "its answer is none", Delay::Grows);
+                    return None;
+                }
+            }
+        } else {
+            received.content.shift_remove(RECORD);
+            self.forget(metadata);
+        }
+        if let Some(failed) = self.answered(site, true) {
+            return Some(failed);
+        }
+        let sends = lock(&self.table).calls.get(site).map_or(1, |call| call.sends.max(1));
+        Some(Ok(Answer { content: received.content, traffic: counter.get(), sends }))
+    }
+
+    /// Notes that an order is over. After a success, the same call again would be the same order.
+    fn answered(&self, site: &str, success: bool) -> Option<Result<Answer, CallError>> {
+        let mut table = lock(&self.table);
+        if let Some(call) = table.calls.get(site)
+            && success
+            && call.request.keep
+        {
+            let arrays = call.arrays.iter().copied().collect();
+            if let Some(entry) = table.sites.get_mut(site) {
+                entry.kept = arrays;
+            }
+        }
+        drop(table);
+        let noted = self.state.change(|state| {
+            if success {
+                if let Some(order) = state.sites.get_mut(site) {
+                    order.messages.clear();
+                }
+            } else {
+                state.sites.remove(site);
+            }
+        });
+        noted.err().map(|error| Err(CallError::Lost(std::sync::Arc::new(error))))
+    }
+
+    /// An error in place of an answer.
+    fn receive_error(
+        &self,
+        site: &str,
+        peer: &Peer,
+        number: u64,
+        metadata: &Metadata,
+        code: i64,
+        reason: &str,
+    ) -> Option<Result<Answer, CallError>> {
+        self.forget(metadata);
+        if (MESSAGE_UNAVAILABLE..=NODE_UNAVAILABLE).contains(&code) {
+            let delay = if code == NODE_UNAVAILABLE { Delay::UntilSeen } else { Delay::Grows };
+            self.send_again(site, &format!("the SuperLink says: {reason}"), delay);
+            return None;
+        }
+        if let Peer::Fedplug(_) = peer {
+            return self.forged(site, number, metadata, &format!("an error that is not signed: {reason}"));
+        }
+        let (site, reason) = (site.to_owned(), format!("error {code}: {reason}"));
+        self.answered(&site, false).or(Some(Err(CallError::Failed { site, reason })))
+    }
+
+    /// An answer that cannot be read. One in the name of a site may be somebody else's, so it is ignored, a few times.
+    fn unreadable(
+        &self,
+        site: &str,
+        peer: &Peer,
+        number: u64,
+        metadata: &Metadata,
+        reason: &str,
+    ) -> Option<Result<Answer, CallError>> {
+        let count = match lock(&self.table).calls.get_mut(site) {
+            Some(call) => {
+                call.unreadable += 1;
+                call.unreadable
+            }
+            None => UNREADABLE,
+        };
+        if matches!(peer, Peer::Flower(_)) || count >= UNREADABLE {
+            self.forget(metadata);
+            return Some(Err(CallError::Protocol { site: site.to_owned(), reason: reason.to_owned() }));
+        }
+        self.forged(site, number, metadata, reason)
+    }
+
+    /// Ignores an answer that is not the site's.
+    fn forged(&self, site: &str, number: u64, metadata: &Metadata, reason: &str) -> Option<Result<Answer, CallError>> {
+        self.forget(metadata);
+        self.tell(Event::Forged { site: site.to_owned(), number, reason: reason.to_owned() });
+        self.send_again(site, "its answer was not valid", Delay::Grows);
+        None
+    }
+}

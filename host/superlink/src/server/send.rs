@@ -1,0 +1,314 @@
+//! The sending thread: gathers orders and sends them together, so that what they share is stored and sent once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+use sha2::{Digest as _, Sha256};
+
+use super::state::LastOrder;
+use super::{KeptIds, Peer, Phase, Request, Shared};
+use crate::content::{Content, Record, Value};
+use crate::endpoint::{Push, Scope};
+use crate::envelope::{OrderNote, Place, RECORD};
+use crate::error::Error;
+use crate::events::Event;
+use crate::hex;
+use crate::http::Counter;
+use crate::object::ObjectId;
+use crate::pack::Pack;
+use crate::parallel::{self, lock};
+use crate::wire::{Message, Metadata, ObjectTree, RuntimePush, RuntimePushed, SUPERLINK};
+
+/// An order on its way out.
+struct Outgoing {
+    site: String,
+    peer: Peer,
+    node: u64,
+    request: Arc<Request>,
+    number: u64,
+    known: KeptIds,
+    counter: Arc<Counter>,
+}
+
+/// A message that is ready to go.
+struct Packed {
+    message: Message,
+    tree: ObjectTree,
+    id: String,
+}
+
+/// Sends orders until the server stops.
+pub(super) fn run(shared: &Shared) {
+    while let Some(batch) = shared.next_batch() {
+        let run = shared.run.load(Ordering::Relaxed);
+        if let Err(error) = shared.send(run, &batch) {
+            if shared.stopped() {
+                return;
+            }
+            match &error {
+                Error::Unreachable { .. } => {
+                    shared.fail_all(error);
+                    continue;
+                }
+                error if error.is_unauthorised() => shared.renew_or_fail(run),
+                error => shared.trouble("send orders", error),
+            }
+            shared.requeue(&batch);
+        }
+    }
+}
+
+impl Shared {
+    /// Waits for orders that can be sent, and then a moment for more. `None`: the server stops.
+    fn next_batch(&self) -> Option<Vec<Outgoing>> {
+        let mut table = lock(&self.table);
+        loop {
+            if self.stopped() {
+                return None;
+            }
+            let now = Instant::now();
+            let ready = |site: &str, call: &super::Call| {
+                matches!(call.phase, Phase::Queued)
+                    && call.not_before <= now
+                    && table.sites.get(site).is_some_and(|entry| entry.node.is_some())
+            };
+            if table.ended.is_none() && table.calls.iter().any(|(site, call)| ready(site, call)) {
+                break;
+            }
+            let waited = self.changed.wait_timeout(table, Duration::from_millis(100));
+            table = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(table);
+        parallel::pause(self.options.policy.window, &|| self.stopped());
+        let mut guard = lock(&self.table);
+        let table = &mut *guard;
+        let now = Instant::now();
+        let mut batch = Vec::new();
+        for (site, call) in &mut table.calls {
+            let Some(entry) = table.sites.get(site) else { continue };
+            let Some(node) = entry.node else { continue };
+            if !matches!(call.phase, Phase::Queued) || call.not_before > now {
+                continue;
+            }
+            call.phase = Phase::Sending;
+            batch.push(Outgoing {
+                site: site.clone(),
+                peer: entry.peer.clone(),
+                node,
+                request: Arc::clone(&call.request),
+                number: call.number,
+                known: if call.whole { KeptIds::new() } else { entry.kept.clone() },
+                counter: Arc::clone(&call.counter),
+            });
+        }
+        Some(batch)
+    }
+
+    fn requeue(&self, batch: &[Outgoing]) {
+        let mut table = lock(&self.table);
+        for outgoing in batch {
+            if let Some(call) = table.calls.get_mut(&outgoing.site)
+                && matches!(call.phase, Phase::Sending)
+            {
+                let delay = call.backoff();
+                call.again(delay);
+            }
+        }
+    }
+
+    fn send(&self, run: u64, batch: &[Outgoing]) -> Result<(), Error> {
+        let mut pack = Pack::default();
+        let batch = self.number(batch, &mut pack)?;
+        let mut messages = Vec::with_capacity(batch.len());
+        for (outgoing, number) in &batch {
+            messages.push(self.pack(run, outgoing, *number, &mut pack)?);
+        }
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let abort = || self.stopped();
+        let scope = |counter| Scope { abort: &abort, counter };
+        let request = RuntimePush {
+            messages: messages.iter().map(|packed| packed.message.clone()).collect(),
+            trees: messages.iter().map(|packed| packed.tree.clone()).collect(),
+        };
+        let first = scope(&*batch[0].0.counter);
+        let mut pushed: RuntimePushed = self.runtime.call("push-messages", &request, first)?;
+        self.register(&batch, &messages, &pushed.message_ids);
+        for attempt in 0.. {
+            let mut wanted: BTreeSet<String> = std::mem::take(&mut pushed.wanted).into_iter().collect();
+            let to = Push { node: SUPERLINK, run, session: &pushed.session };
+            let mut refused = 0;
+            for ((outgoing, _), packed) in batch.iter().zip(&messages) {
+                let mut ids = Vec::new();
+                take_wanted(&packed.tree, &mut wanted, &mut ids);
+                refused += self.runtime.push_objects(&to, &pack, &ids, scope(&*outgoing.counter))?.len();
+            }
+            // Refused are objects that are there already, since an answer was lost, and those of a session that is over.
+            // The same messages again tell which are missing.
+            if refused == 0 {
+                break;
+            }
+            if attempt == 4 {
+                return Err(Error::protocol("push-object", "the SuperLink does not take the order's objects"));
+            }
+            pushed = self.runtime.call("push-messages", &request, first)?;
+        }
+        self.sent(&batch, &messages)
+    }
+
+    /// Gives each order its number, on disk before anything is sent. Leaves out orders that were sent by an earlier
+    /// process of this server and may be answered.
+    fn number<'a>(&self, batch: &'a [Outgoing], pack: &mut Pack) -> Result<Vec<(&'a Outgoing, u64)>, Error> {
+        let mut digests = Vec::with_capacity(batch.len());
+        for outgoing in batch {
+            let request = &outgoing.request;
+            let content = pack.content(&request.content)?.digest("");
+            let digest = Sha256::new().chain_update(content).chain_update(&request.kind).finalize();
+            digests.push(hex::encode(&digest));
+        }
+        let orders = self.state.change(|state| {
+            let orders = batch.iter().zip(digests).map(|(outgoing, digest)| {
+                let key = &outgoing.request.key;
+                let last = state.sites.get(&outgoing.site);
+                let same = last.filter(|last| last.key == *key && last.digest == digest && outgoing.number == 0);
+                if outgoing.number > 0 {
+                    return (outgoing.number, Vec::new());
+                }
+                if let Some(last) = same {
+                    return (last.number, last.messages.clone());
+                }
+                state.number += 1;
+                let order = LastOrder { key: key.clone(), digest, number: state.number, messages: Vec::new() };
+                state.sites.insert(outgoing.site.clone(), order);
+                (state.number, Vec::new())
+            });
+            orders.collect::<Vec<_>>()
+        })?;
+        let mut table = lock(&self.table);
+        let mut left = Vec::with_capacity(batch.len());
+        for (outgoing, (number, messages)) in batch.iter().zip(orders) {
+            let Some(call) = table.calls.get_mut(&outgoing.site) else { continue };
+            call.number = number;
+            if messages.is_empty() {
+                left.push((outgoing, number));
+            } else {
+                call.messages = messages;
+                call.phase = Phase::Sent;
+                call.heard = Instant::now();
+            }
+        }
+        drop(table);
+        self.changed.notify_all();
+        Ok(left)
+    }
+
+    /// Makes the message of an order.
+    fn pack(&self, run: u64, outgoing: &Outgoing, number: u64, pack: &mut Pack) -> Result<Packed, Error> {
+        let request = &outgoing.request;
+        let (mut content, group) = match &outgoing.peer {
+            Peer::Flower(_) => {
+                let nonce = IndexMap::from([("nonce".to_owned(), Value::Text(hex::random()?))]);
+                let mut content = request.content.clone();
+                content.insert(RECORD.to_owned(), Record::Config(nonce));
+                (content, request.key.clone())
+            }
+            Peer::Fedplug(_) => {
+                let place = Place { session: self.state.session(), number };
+                let mut note = OrderNote { key: request.key.clone(), keep: request.keep, kept: Vec::new() };
+                let mut content = note.leave_out(&request.content, &outgoing.known, pack);
+                content.insert(RECORD.to_owned(), note.to_record()?);
+                (content, place.group())
+            }
+        };
+        let arrays = array_ids(&request.content, pack);
+        if let Some(call) = lock(&self.table).calls.get_mut(&outgoing.site) {
+            call.arrays = arrays;
+        }
+        let packed = pack.content(&content)?;
+        content.clear();
+        let mut metadata = Metadata {
+            run_id: run,
+            src_node_id: SUPERLINK,
+            dst_node_id: outgoing.node,
+            group_id: group,
+            ttl: self.options.policy.ttl.as_secs_f64(),
+            message_type: request.kind.clone(),
+            created_at: self.runtime.http.now(),
+            ..Metadata::default()
+        };
+        let (message, tree) = pack.message(&mut metadata, &packed);
+        Ok(Packed { message, tree, id: metadata.message_id })
+    }
+
+    /// After push-messages: from now on there may be answers.
+    fn register(&self, batch: &[(&Outgoing, u64)], messages: &[Packed], accepted: &[String]) {
+        let mut table = lock(&self.table);
+        for (index, ((outgoing, _), packed)) in batch.iter().zip(messages).enumerate() {
+            let taken = accepted.get(index).is_some_and(|id| *id == packed.id);
+            let Some(call) = table.calls.get_mut(&outgoing.site) else { continue };
+            if taken {
+                call.messages.push(packed.id.clone());
+            } else {
+                // Its node was unregistered since it was last seen.
+                let delay = call.backoff();
+                call.again(delay);
+                if let Some(entry) = table.sites.get_mut(&outgoing.site) {
+                    entry.node = None;
+                    entry.away_since = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// After all objects are pushed.
+    fn sent(&self, batch: &[(&Outgoing, u64)], messages: &[Packed]) -> Result<(), Error> {
+        let mut table = lock(&self.table);
+        let mut sent: BTreeMap<&String, &String> = BTreeMap::new();
+        for ((outgoing, _), packed) in batch.iter().zip(messages) {
+            let Some(call) = table.calls.get_mut(&outgoing.site) else { continue };
+            if matches!(call.phase, Phase::Sending) {
+                call.phase = Phase::Sent;
+                call.heard = Instant::now();
+            }
+            if call.messages.contains(&packed.id) {
+                call.sends += 1;
+                sent.insert(&outgoing.site, &packed.id);
+            }
+        }
+        drop(table);
+        self.changed.notify_all();
+        self.state.change(|state| {
+            for (site, id) in &sent {
+                if let Some(order) = state.sites.get_mut(*site) {
+                    order.messages.push((*id).clone());
+                }
+            }
+        })?;
+        for (outgoing, number) in batch.iter().filter(|(outgoing, _)| sent.contains_key(&outgoing.site)) {
+            self.tell(Event::Sent { site: outgoing.site.clone(), number: *number });
+        }
+        Ok(())
+    }
+}
+
+/// Moves the ids of a tree that are wanted from `wanted` to `ids`, children first.
+fn take_wanted(tree: &ObjectTree, wanted: &mut BTreeSet<String>, ids: &mut Vec<String>) {
+    for child in &tree.children {
+        take_wanted(child, wanted, ids);
+    }
+    if wanted.remove(&tree.object_id) {
+        ids.push(tree.object_id.clone());
+    }
+}
+
+fn array_ids(content: &Content, pack: &mut Pack) -> Vec<ObjectId> {
+    let arrays = content.values().filter_map(|record| match record {
+        Record::Arrays(arrays) => Some(arrays.values()),
+        _ => None,
+    });
+    arrays.flatten().map(|array| pack.array(array)).collect()
+}

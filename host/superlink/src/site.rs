@@ -1,0 +1,230 @@
+//! A site's side.
+
+mod deliver;
+mod fetch;
+mod node;
+mod order;
+mod pump;
+mod store;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use self::order::Order;
+use self::store::Store;
+use crate::content::Array;
+use crate::endpoint::{Caller, Endpoint, Scope};
+use crate::envelope::Place;
+use crate::error::Error;
+use crate::events::{Event, Observer};
+use crate::http::{Connection, Counter, Http, Traffic};
+use crate::identity::Identity;
+use crate::object::ObjectId;
+use crate::parallel::lock;
+use crate::wire::{self, Metadata};
+
+/// What [`Site::open`] needs.
+#[derive(Clone, Debug)]
+pub struct SiteOptions {
+    /// How to reach the SuperLink. Without [`Connection::patience`] a site waits for ever for one that is away.
+    pub connection: Connection,
+    /// The site's key.
+    pub identity: Identity,
+    /// A folder for what has to outlive this process: the node's id and the last answer of each session. One site has one
+    /// folder, and one process at a time uses it.
+    pub state: PathBuf,
+    /// For how long the site counts as online without a sign of life: twice this, from 10 s to half an hour.
+    pub heartbeat: Duration,
+    /// How often to ask for orders during a run.
+    pub poll: Duration,
+    /// How often to ask when nothing came for ten minutes.
+    pub idle_poll: Duration,
+}
+
+impl SiteOptions {
+    /// The usual settings.
+    pub fn new(connection: Connection, identity: Identity, state: impl Into<PathBuf>) -> Self {
+        Self {
+            connection: Connection { patience: None, ..connection },
+            identity,
+            state: state.into(),
+            heartbeat: Duration::from_secs(60),
+            poll: Duration::from_millis(500),
+            idle_poll: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A site: receives orders and answers them. It is online as long as it lives.
+pub struct Site {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads share.
+pub(crate) struct Shared {
+    options: SiteOptions,
+    observer: Observer,
+    fleet: Endpoint,
+    node: AtomicU64,
+    registering: Mutex<()>,
+    store: Store,
+    table: Mutex<Table>,
+    changed: Condvar,
+    /// Held by whoever pushes a stored answer.
+    delivering: Mutex<()>,
+    /// The session and the arrays of the last order that was to be kept.
+    kept: Mutex<(String, BTreeMap<ObjectId, Array>)>,
+    stop: AtomicBool,
+    other: Counter,
+}
+
+/// Orders that are here.
+#[derive(Default)]
+struct Table {
+    /// Not yet taken by the caller.
+    pending: VecDeque<Metadata>,
+    /// Being fetched or worked on, by ticket.
+    working: BTreeMap<u64, Working>,
+    tickets: u64,
+    /// Stored answers that are wanted again.
+    wanted: VecDeque<(Place, Metadata)>,
+    /// Whose answer is on its way.
+    pushing: Option<Place>,
+    /// When the last message came.
+    heard: Option<Instant>,
+}
+
+struct Working {
+    place: Option<Place>,
+    /// The newest message with this order: the one to answer.
+    newest: Metadata,
+}
+
+impl Site {
+    /// Registers the site's key at the SuperLink, unless that is done, and brings the site online.
+    ///
+    /// # Errors
+    /// If the SuperLink cannot be reached or refuses the key, or a file cannot be used.
+    pub fn open(options: SiteOptions, observer: Observer) -> Result<Self, Error> {
+        let http = Http::new(&options.connection, Arc::clone(&observer))?;
+        let caller = Caller::Site { identity: options.identity.clone() };
+        let shared = Arc::new(Shared {
+            store: Store::open(&options.state)?,
+            fleet: Endpoint { http, caller },
+            node: AtomicU64::new(0),
+            registering: Mutex::new(()),
+            table: Mutex::new(Table { heard: Some(Instant::now()), ..Table::default() }),
+            changed: Condvar::new(),
+            delivering: Mutex::new(()),
+            kept: Mutex::default(),
+            stop: AtomicBool::new(false),
+            other: Counter::default(),
+            options,
+            observer,
+        });
+        shared.join()?;
+        let mut site = Self { shared, threads: Vec::new() };
+        let bodies = [("heartbeat", node::beat as fn(&Shared)), ("pull", pump::run), ("answer", deliver::run)];
+        for (name, body) in bodies {
+            let shared = Arc::clone(&site.shared);
+            let thread = std::thread::Builder::new().name(format!("site-{name}")).spawn(move || body(&shared));
+            site.threads.push(thread.map_err(|source| Error::file(&site.shared.options.state, source))?);
+        }
+        Ok(site)
+    }
+
+    /// The site's node id. It changes if the SuperLink forgets the site.
+    pub fn node(&self) -> u64 {
+        self.shared.node()
+    }
+
+    /// The next order, with its content, or `None` if none came for `wait`. Meanwhile, and while the order is worked on,
+    /// threads of the site keep it online and answer questions about it.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn next(&self, wait: Duration) -> Result<Option<Order>, Error> {
+        let until = Instant::now() + wait;
+        loop {
+            let ticket = {
+                let mut table = lock(&self.shared.table);
+                loop {
+                    if let Some(ticket) = table.begin_work() {
+                        break ticket;
+                    }
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(None);
+                    }
+                    table = self.shared.changed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            };
+            if let Some(order) = Order::fetch(&self.shared, ticket)? {
+                return Ok(Some(order));
+            }
+        }
+    }
+
+    /// Traffic so far.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.fleet.http.traffic.get()
+    }
+
+    /// Goes offline. Without it the SuperLink notices after two heartbeats.
+    ///
+    /// # Errors
+    /// If the SuperLink cannot be reached or refuses.
+    pub fn leave(self) -> Result<(), Error> {
+        let node = wire::NodeId { node_id: self.node() };
+        self.shared.fleet.call::<wire::Nothing>("deactivate-node", &node, self.shared.scope()).map(drop)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // A panic of the thread has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Table {
+    /// Takes the next order.
+    fn begin_work(&mut self) -> Option<u64> {
+        let newest = self.pending.pop_front()?;
+        self.tickets += 1;
+        self.working.insert(self.tickets, Working { place: Place::of(&newest), newest });
+        Some(self.tickets)
+    }
+}
+
+impl Shared {
+    fn node(&self) -> u64 {
+        self.node.load(Ordering::Relaxed)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// A scope without an end.
+    fn scope(&self) -> Scope<'_> {
+        Scope { abort: &|| false, counter: &self.other }
+    }
+
+    fn tell(&self, event: Event) {
+        (self.observer)(&event);
+    }
+
+    fn trouble(&self, subject: &str, error: &Error) {
+        self.tell(Event::Trouble { subject: subject.to_owned(), reason: error.to_string() });
+    }
+}

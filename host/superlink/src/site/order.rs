@@ -1,0 +1,98 @@
+//! An order in the caller's hands.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use super::fetch::Fetched;
+use crate::content::Content;
+use crate::envelope::{Place, Status};
+use crate::error::Error;
+use crate::http::{Counter, Traffic};
+use crate::parallel::lock;
+
+/// A piece of work. Answer it with one of [`answer`](Self::answer), [`refuse`](Self::refuse) and [`fail`](Self::fail). If it
+/// is dropped instead, it is as if the site had never had it: the server sends it again.
+pub struct Order {
+    /// The run on the SuperLink.
+    pub run: u64,
+    /// The server's session: 128 random bits that stay the same over runs and restarts. `None`: a plain Flower order.
+    pub session: Option<String>,
+    /// The order's number, which grows within a session. `None`: a plain Flower order, which has none and may come twice.
+    pub number: Option<u64>,
+    /// Flower's message type, such as `train`.
+    pub kind: String,
+    /// The server's name for this work. Of a plain Flower order: the group, which is the round.
+    pub key: String,
+    /// What came with it.
+    pub content: Content,
+    shared: Arc<Shared>,
+    ticket: u64,
+    begun: Instant,
+    counter: Counter,
+}
+
+impl Order {
+    pub(super) fn fetch(shared: &Arc<Shared>, ticket: u64) -> Result<Option<Self>, Error> {
+        let counter = Counter::default();
+        let fetched = shared.fetch(ticket, &counter);
+        let Some(Fetched { metadata, content, note }) = fetched else {
+            lock(&shared.table).working.remove(&ticket);
+            return Ok(None);
+        };
+        let place = Place::of(&metadata);
+        Ok(Some(Self {
+            run: metadata.run_id,
+            session: place.as_ref().map(|place| place.session.clone()),
+            number: place.as_ref().map(|place| place.number),
+            kind: metadata.message_type,
+            key: note.map_or(metadata.group_id, |note| note.key),
+            content,
+            shared: Arc::clone(shared),
+            ticket,
+            begun: Instant::now(),
+            counter,
+        }))
+    }
+
+    /// What went over the wire for the order.
+    pub fn traffic(&self) -> Traffic {
+        self.counter.get()
+    }
+
+    /// The work is done. Returns when the SuperLink has the answer, or does not want it; then the server asks again, and gets
+    /// it from the store. Frees `content` of the order first.
+    ///
+    /// # Errors
+    /// If the answer cannot be stored.
+    pub fn answer(self, content: Content) -> Result<(), Error> {
+        self.finish(Status::Answer, "", content)
+    }
+
+    /// The site does not allow what is asked. `reason` is for the server's user.
+    ///
+    /// # Errors
+    /// If the answer cannot be stored.
+    pub fn refuse(self, reason: &str) -> Result<(), Error> {
+        self.finish(Status::Refused, reason, Content::new())
+    }
+
+    /// The work failed. `reason` is for the server's user.
+    ///
+    /// # Errors
+    /// If the answer cannot be stored.
+    pub fn fail(self, reason: &str) -> Result<(), Error> {
+        self.finish(Status::Failed, reason, Content::new())
+    }
+
+    fn finish(mut self, status: Status, text: &str, content: Content) -> Result<(), Error> {
+        self.content = Content::new();
+        self.shared.finish(self.ticket, status, text, content, self.begun.elapsed())
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        lock(&self.shared.table).working.remove(&self.ticket);
+    }
+}

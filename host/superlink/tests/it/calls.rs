@@ -1,0 +1,215 @@
+//! Calls without faults.
+
+use std::time::{Duration, Instant};
+
+use fedplug_superlink::{Array, CallError, Content, DType, Event, Policy, Record, Request, Value};
+
+use crate::support::{Bench, SuperLink, content, floats, never, plus_one, request};
+
+#[test]
+fn every_kind_of_content_goes_there_and_back() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site("a", port);
+    let server = bench.server(port);
+    let mut arrays = indexmap::IndexMap::new();
+    let dtypes = [
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float64",
+        "bfloat16",
+    ];
+    for (index, name) in dtypes.iter().enumerate() {
+        let dtype = DType::from_name(name).unwrap();
+        let data: Vec<u8> = (0..6 * dtype.size()).map(|i| u8::from(*name != "bool") * (i * 7 + index) as u8).collect();
+        arrays.insert(format!("z{name}"), Array::new(dtype, vec![2, 3], data.into()).unwrap());
+    }
+    arrays.insert("scalar".into(), Array::new(DType::I64, vec![], 7i64.to_le_bytes().to_vec().into()).unwrap());
+    arrays.insert("none".into(), Array::new(DType::F32, vec![0, 4], vec![].into()).unwrap());
+    arrays.insert("no brain, über".into(), Array::new(DType::BF16, vec![0], vec![].into()).unwrap());
+    // Two chunks and a bit; and one in which all chunks but the first and the last are the same.
+    arrays.insert(
+        "large".into(),
+        Array::new(
+            DType::U8,
+            vec![12_000_000],
+            (0..12_000_000u32).map(|i| (i / 1000) as u8).collect::<Vec<_>>().into(),
+        )
+        .unwrap(),
+    );
+    arrays.insert("zeros".into(), Array::new(DType::U8, vec![22_000_000], vec![0; 22_000_000].into()).unwrap());
+    let values = [
+        ("float", Value::Float(0.1)),
+        ("nan", Value::Float(f64::INFINITY)),
+        ("int", Value::Int(i64::MIN)),
+        ("uint", Value::Uint(u64::MAX)),
+        ("floats", Value::Floats(vec![1.5, -0.0])),
+        ("ints", Value::Ints(vec![-1, i64::MAX])),
+        ("uints", Value::Uints(vec![])),
+    ];
+    let metrics: indexmap::IndexMap<_, _> = values.map(|(name, value)| (name.to_owned(), value)).into();
+    let mut config = metrics.clone();
+    for (name, value) in [
+        ("bool", Value::Bool(true)),
+        ("text", Value::Text("ö\0\"".into())),
+        ("bytes", Value::Bytes(vec![0, 255].into())),
+        ("bools", Value::Bools(vec![true, false])),
+        ("texts", Value::Texts(vec![String::new()])),
+        ("byte strings", Value::ByteStrings(vec![vec![].into(), vec![1].into()])),
+    ] {
+        config.insert(name.to_owned(), value);
+    }
+    let sent = Content::from([
+        ("z arrays".to_owned(), Record::Arrays(arrays)),
+        ("metrics".to_owned(), Record::Metrics(metrics)),
+        ("config".to_owned(), Record::Config(config)),
+        ("no arrays".to_owned(), Record::Arrays(indexmap::IndexMap::new())),
+        ("nothing".to_owned(), Record::Config(indexmap::IndexMap::new())),
+    ]);
+    let answer = server.call("a", request("1", &sent), &never).unwrap();
+    assert_eq!(answer.content, plus_one(&sent));
+    let names = |content: &Content| -> Vec<String> {
+        content
+            .iter()
+            .flat_map(|(name, record)| match record {
+                Record::Arrays(arrays) => {
+                    std::iter::once(name.clone()).chain(arrays.keys().cloned()).collect::<Vec<_>>()
+                }
+                _ => vec![name.clone()],
+            })
+            .collect()
+    };
+    assert_eq!(names(&answer.content), names(&sent), "the order of names");
+    let Record::Arrays(arrays) = &answer.content["z arrays"] else { panic!() };
+    for (name, array) in arrays {
+        assert_eq!(array.data().as_ptr() as usize % 64, 0, "{name}");
+    }
+    assert_eq!(bench.worked("a")["done 1"], 1);
+    // 12 MB, and of the zeros a chunk with the head, one for the middle, and the rest.
+    let traffic = answer.traffic;
+    assert!((23_500_000..23_600_000).contains(&traffic.sent), "{traffic:?}");
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn what_sites_share_goes_out_once() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a", "b", "c"]);
+    let _sites = ["a", "b", "c"].map(|name| bench.site(name, port));
+    let server = bench.server(port);
+    while server.sites().unwrap().iter().any(|site| !site.online) {}
+    let model = content(&[("w", floats(2_000_000, 0.0))]);
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let calls =
+            ["a", "b", "c"].map(|name| scope.spawn(|| server.call(name, request("1", &model), &never).unwrap()));
+        calls.map(|call| call.join().unwrap()).into()
+    });
+    for answer in &answers {
+        assert_eq!(answer.content, plus_one(&model));
+        assert_eq!(answer.sends, 1);
+    }
+    let sent: u64 = answers.iter().map(|answer| answer.traffic.sent).sum();
+    assert!((8_000_000..8_100_000).contains(&sent), "{sent}");
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn kept_arrays_are_not_sent_again() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let site = bench.site("a", port);
+    let server = bench.server(port);
+    let (frozen, head) = (floats(500_000, 0.0), floats(10, 3.0));
+    let keep = |key: &str, content: &Content| Request { keep: true, ..request(key, content) };
+    let first = content(&[("a", frozen.clone()), ("head", head.clone()), ("b", frozen.clone())]);
+    let answer = server.call("a", keep("1", &first), &never).unwrap();
+    assert!(answer.traffic.sent > 2_000_000);
+    // The same arrays in other memory, at other places, under other names.
+    let again = || Array::new(DType::F32, vec![500_000], frozen.data().to_vec().into()).unwrap();
+    let second = content(&[("new", floats(10, 5.0)), ("x", again()), ("head", floats(10, 4.0)), ("y", again())]);
+    let answer = server.call("a", keep("2", &second), &never).unwrap();
+    assert_eq!(answer.content, plus_one(&second));
+    let Record::Arrays(arrays) = &answer.content["arrays"] else { panic!() };
+    assert_eq!(arrays.keys().collect::<Vec<_>>(), ["new", "x", "head", "y"]);
+    assert!(answer.traffic.sent < 20_000, "{:?}", answer.traffic);
+    // A site that has restarted has nothing.
+    drop(site);
+    let _site = bench.site("a", port);
+    let third = content(&[("x", again()), ("head", head)]);
+    let answer = server.call("a", keep("3", &third), &never).unwrap();
+    assert_eq!(answer.content, plus_one(&third));
+    assert!(answer.traffic.sent > 2_000_000 && answer.sends == 2, "{answer:?}");
+    assert_eq!(bench.worked("a")["done 3"], 1);
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn a_site_can_refuse_and_fail_and_be_asked_again() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site("a", port);
+    let server = bench.server(port);
+    let ask = |kind: &str| server.call("a", Request { kind: kind.into(), ..request("1", &Content::new()) }, &never);
+    let refused = ask("query.refuse").unwrap_err();
+    assert!(matches!(&refused, CallError::Refused { reason, .. } if reason == "not here"), "{refused}");
+    assert_eq!(refused.to_string(), "site `a`: refused: not here");
+    for _ in 0..2 {
+        let failed = ask("query.fail").unwrap_err();
+        assert_eq!(failed.to_string(), "site `a`: out of memory");
+    }
+    // A failure is no answer that the same call would get again.
+    assert_eq!(bench.worked("a")["begin 1"], 3);
+    let missing = server.call("z", request("1", &Content::new()), &never).unwrap_err();
+    assert_eq!(missing.to_string(), "site `z`: there is no site of this name");
+    server.finish(false, "as planned").unwrap();
+}
+
+#[test]
+fn a_site_that_is_away_is_waited_for_as_long_as_the_policy_says() {
+    let Some(port) = SuperLink::shared() else { return };
+    let mut bench = Bench::new(&["a"]);
+    bench.policy = Policy { away: Some(Duration::from_secs(2)), ..bench.policy };
+    let server = bench.server(port);
+    let start = Instant::now();
+    let away = server.call("a", request("1", &Content::new()), &never).unwrap_err();
+    assert!(matches!(away, CallError::Away { .. }) && start.elapsed() >= Duration::from_secs(2), "{away}");
+    let cancelled = server.call("a", request("1", &Content::new()), &|| start.elapsed() > Duration::from_secs(3));
+    assert!(matches!(cancelled, Err(CallError::Cancelled)));
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| server.call("a", request("1", &Content::new()), &never));
+        let _site = bench.site("a", port);
+        call.join().unwrap().unwrap();
+    });
+    assert!(bench.server_events.any(|event| matches!(event, Event::SiteOnline { .. })));
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn a_site_that_works_for_long_is_asked_and_not_sent_the_order_again() {
+    let Some(port) = SuperLink::shared() else { return };
+    let mut bench = Bench::new(&["a"]);
+    bench.policy.silence = Duration::from_secs(1);
+    let _site = bench.site_with("a", port, Duration::from_secs(4));
+    let server = bench.server(port);
+    let answer = server.call("a", request("1", &content(&[("w", floats(3, 0.0))])), &never).unwrap();
+    assert_eq!(answer.sends, 1);
+    let working =
+        bench.server_events.count(|event| matches!(event, Event::Status { status, .. } if status == "working"));
+    assert!(working >= 2, "{working}");
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn calls_to_one_site_wait_for_each_other() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site_with("a", port, Duration::from_millis(300));
+    let server = bench.server(port);
+    std::thread::scope(|scope| {
+        for key in ["1", "2", "3"] {
+            let server = &server;
+            scope.spawn(move || server.call("a", request(key, &Content::new()), &never).unwrap());
+        }
+    });
+    assert_eq!(bench.worked("a").len(), 6);
+    assert!(bench.worked("a").values().all(|count| *count == 1));
+    server.finish(true, "").unwrap();
+}

@@ -1,0 +1,12 @@
+//! Calls over a real SuperLink, and what gets lost on the way.
+//!
+//! `make test` installs flwr. The modules: [`calls`] without faults, [`losses`] with them, [`security`] against others,
+//! [`interop`] with Flower's own programs. Tests that take minutes are ignored: `cargo test -p fedplug-superlink -- --ignored
+//! --skip process`.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod calls;
+mod process;
+mod proxy;
+mod support;
