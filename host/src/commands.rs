@@ -21,6 +21,7 @@ use crate::experiment::config::{Draft, Experiment, MOST_THREADS};
 use crate::terminal::console::Console;
 use crate::terminal::stdout;
 
+mod keys;
 mod plot;
 mod plugin;
 
@@ -82,6 +83,12 @@ enum Command {
     /// Create, list and inspect plugins
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Make the key of a site, or show it
+    ///
+    /// A site signs what it sends with this key. Its fingerprint, the line for the experiment and the form in which a
+    /// SuperLink registers it go to stdout. The file with the private key can be read only by its owner, is never
+    /// overwritten, and never leaves the site.
+    Keys(keys::Keys),
     /// Write an experiment's JSON Schema, for editors that complete and check TOML
     ///
     /// The schema contains the keys of the plugins that the experiment names, and goes to stdout:
@@ -280,6 +287,7 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         }
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
+        Command::Keys(args) => print(&args.execute()?),
         Command::Compare(args) => print(&compare::compare(&args.runs, args.task.as_deref(), args.format)?),
         Command::Plot(args) => print(&lines(&args.execute(&Console::new(level))?)),
     }
