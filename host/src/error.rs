@@ -197,6 +197,13 @@ impl CliError {
         self.exit
     }
 
+    /// The first error, with all others as its causes.
+    pub(crate) fn into_report(self) -> Diagnostic {
+        let mut reports = self.reports.into_iter();
+        let first = reports.next().unwrap_or_else(|| Diagnostic::new("failed"));
+        reports.fold(first, |first, other| first.cause(other.line()))
+    }
+
     /// Everything known to be wrong.
     pub fn reports(&self) -> &[Diagnostic] {
         &self.reports

@@ -5,7 +5,7 @@
 //! | room | what it holds |
 //! |---|---|
 //! | `commands` | the command line, a file for each command |
-//! | `sites` | what a site decides: its file, its rules, and what it keeps |
+//! | `sites` | clients at their own sites: both sides of what crosses |
 //! | `setup` | an experiment and its plugins, combined, checked, and rehearsed |
 //! | `federation` | the rounds, the clients, the exchange with them, and what a run keeps |
 //! | `plugins` | finding, opening, describing and validating plugins |
@@ -23,7 +23,6 @@ mod experiment;
 mod federation;
 mod plugins;
 mod setup;
-#[expect(dead_code, reason = "for the commands of servers and sites")]
 mod sites;
 mod terminal;
 

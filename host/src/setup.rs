@@ -7,12 +7,13 @@ pub(crate) mod changes;
 pub(crate) mod client_side;
 pub(crate) mod description;
 pub(crate) mod dry_run;
-mod errors;
+pub(crate) mod errors;
 pub(crate) mod filters;
 pub(crate) mod manifest;
 pub(crate) mod placement;
 pub(crate) mod plugins;
 pub(crate) mod server_side;
+pub(crate) mod site;
 
 use plugin_api::{Description, ModelSetup};
 
@@ -22,7 +23,7 @@ use crate::federation::services::HostServices;
 use crate::plugins::Finder;
 use crate::setup::client_side::{ClientParts, ClientSide};
 use crate::setup::errors::Errors;
-use crate::setup::plugins::{Found, Plugins};
+use crate::setup::plugins::{Plugins, Role};
 use crate::setup::server_side::ServerSide;
 
 /// What server and clients both need. Nothing of it holds data or a model.
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub description: Description,
     /// The setup that the models are created with.
     pub model_setup: ModelSetup,
+    /// The name of the model's score, if the model names it.
+    pub score_name: Option<String>,
 }
 
 impl Shared {
@@ -62,22 +65,23 @@ impl Setup {
     pub(crate) fn new(draft: Draft, finder: &Finder, services: &HostServices<'_>) -> Result<Self, CliError> {
         let Draft { experiment, reports } = draft;
         let mut errors = Errors::new(&experiment, reports);
-        let found = Found::all(&experiment, finder, &mut errors.reports);
-        found.warn_of_libraries(services.console);
-        let ClientParts { data, placement } = ClientParts::new(&experiment, &found, services, &mut errors);
+        let plugins = Plugins::open(&experiment, Role::Both, finder, &mut errors.reports);
+        plugins.warn_of_libraries(services.console);
+        let ClientParts { data, placement } = ClientParts::new(&experiment, &plugins, services, &mut errors);
         // Even if the dataset failed, report errors in the devices, the model and the server's components.
         let federation = &experiment.federation;
         let tasks = data.as_ref().map(|data| data.description.tasks.clone()).unwrap_or_default();
         let model_setup = ModelSetup::new(tasks, federation.rounds.max(1), federation.local_epochs.max(1));
         let device = placement.as_ref().and_then(|placement| placement.devices.first()).map_or("cpu", String::as_str);
-        let server = ServerSide::new(&found, &model_setup, device, services, &mut errors);
+        let server = ServerSide::new(&experiment, &plugins, &model_setup, device, services, &mut errors);
         let reports = errors.reports;
-        match (found.complete(), data, placement, server) {
-            (Some(plugins), Some(data), Some(placement), Some(server)) if reports.is_empty() => Ok(Self {
-                shared: Shared { experiment, plugins, description: data.description, model_setup },
-                server,
-                clients: ClientSide { dataset: data.dataset, placement },
-            }),
+        let clients = ClientSide::complete(&plugins, data, placement);
+        match (clients, server) {
+            (Some((clients, description)), Some(server)) if reports.is_empty() => {
+                let score_name = clients.model.component.profile().score.clone();
+                let shared = Shared { experiment, plugins, description, model_setup, score_name };
+                Ok(Self { shared, server, clients })
+            }
             _ => Err(CliError::usage(reports)),
         }
     }

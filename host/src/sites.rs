@@ -1,7 +1,18 @@
-//! Clients at their own sites: what a site decides, and what it keeps.
+//! Clients at their own sites: what the server and a site say to one another, each side of it, and what a site decides.
+//!
+//! `protocol` is plain data and `transport` says how it travels; `superlink` is the one that exists. On the server,
+//! a `remote_client` stands for each site, and the `agreement` comes before the first round. At a site, the `desk` does
+//! what the server asks, with a client in its own process (`site_run`), as far as the `site_file` allows it (`rules`).
 
+pub(crate) mod agreement;
 pub(crate) mod approvals;
 pub(crate) mod computing;
+pub(crate) mod desk;
+pub(crate) mod protocol;
 pub(crate) mod refusal;
+pub(crate) mod remote_client;
+mod report;
 pub(crate) mod rules;
 pub(crate) mod site_file;
+mod site_run;
+pub(crate) mod transport;

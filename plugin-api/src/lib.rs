@@ -107,8 +107,9 @@
 //! Every call gets a [`Context`]: log lines, scalars for TensorBoard, progress, cancellation, the device, and a
 //! [`Seed`]. A plugin takes all randomness from that seed, so that an experiment gives the same bits on every run.
 //!
-//! `docs/authors.md` in this crate explains how to debug, benchmark, ship and version a plugin, and covers threads,
-//! GPUs and memory. `docs/abi.md` explains what crosses the boundary and what stays compatible.
+//! The project's book has a page each on debugging, on benchmarking, on threads, on GPUs and memory, on shipping and on
+//! versioning a plugin (`docs/src/plugins` in its repository). `docs/abi.md` in this crate explains what crosses the
+//! boundary and what stays compatible.
 //!
 //! # Errors and panics
 //!

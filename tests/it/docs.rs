@@ -12,12 +12,12 @@ use fedplug::Cli;
 use fedplug::internals::Draft;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
-use crate::support::{Bench, has_libtorch, root, skip};
+use crate::support::{Bench, files, has_libtorch, root, skip};
 
 /// The pages, by their paths in the repository.
 fn pages() -> Vec<PathBuf> {
-    let book = std::fs::read_dir(root().join("docs/src")).unwrap().map(|entry| entry.unwrap().path());
-    let mut pages: Vec<PathBuf> = book
+    let mut pages: Vec<PathBuf> = files(&root().join("docs/src"))
+        .into_iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .map(|path| path.strip_prefix(root()).unwrap().to_owned())
         .chain(["README.md".into(), "plugins/README.md".into()])
@@ -261,7 +261,8 @@ fn every_link_leads_somewhere_and_the_book_has_every_page() {
             if page.ends_with("SUMMARY.md") {
                 in_the_book.insert(path.into());
             }
-            let leaves_the_book = page.starts_with("docs") && path.starts_with("..");
+            let depth = page.strip_prefix("docs/src").map_or(usize::MAX, |page| page.components().count() - 1);
+            let leaves_the_book = path.split('/').take_while(|step| *step == "..").count() > depth;
             let leads = !leaves_the_book
                 && root().join(&target).exists()
                 && (heading.is_empty() || anchors(&text(&target)).contains(heading));

@@ -61,14 +61,31 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
             pieces.push(Piece { folder, before, behind, client, points });
         }
     }
-    let mut places: BTreeMap<_, BTreeSet<&[String]>> = BTreeMap::new();
-    for piece in &pieces {
-        let place = (piece.folder.root, &piece.before, &piece.client);
-        places.entry(place).or_default().extend(piece.behind.as_deref());
+    let found = group(pieces);
+    if found.is_empty() {
+        return Err(no_such_tag(tag, tags));
     }
-    let several = places.into_iter().filter(|(_, behind)| behind.len() > 1);
-    let several: BTreeSet<_> = several.map(|((root, before, _), _)| (root, before.clone())).collect();
-    let mut found: BTreeMap<(usize, Vec<Natural>), Run> = BTreeMap::new();
+    for (index, root) in roots.iter().enumerate() {
+        if !found.keys().any(|run| run.root == index) {
+            warnings.push(format!("{}: no scalars with the tag `{tag}` here", root.display()));
+        }
+    }
+    let runs: Vec<Run> = found.into_values().collect();
+    let names = names(&runs.iter().map(|run| run.path.as_slice()).collect::<Vec<_>>());
+    Ok(names.into_iter().zip(runs).map(|(name, run)| Run { name, ..run }).collect())
+}
+
+/// Which run it is: the root folder, and the components below it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct RunKey {
+    root: usize,
+    path: Vec<Natural>,
+}
+
+/// Puts the pieces of a run together.
+fn group(pieces: Vec<Piece<'_>>) -> BTreeMap<RunKey, Run> {
+    let several = several_behind(&pieces);
+    let mut found: BTreeMap<RunKey, Run> = BTreeMap::new();
     for Piece { folder, before, behind, client, points } in pieces {
         let unit = match (folder.is_ours(), client.as_str()) {
             (true, SERVER) => "round",
@@ -79,7 +96,7 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
         if several.contains(&(folder.root, before)) {
             run.extend(behind.unwrap_or_default());
         }
-        let key = (folder.root, run.iter().cloned().map(Natural).collect());
+        let key = RunKey { root: folder.root, path: run.iter().cloned().map(Natural).collect() };
         let path = folder.above.iter().cloned().chain(run).collect();
         let run = found.entry(key).or_insert_with(|| Run { name: String::new(), path, curves: BTreeMap::new() });
         run.curves
@@ -87,17 +104,19 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
             .and_modify(|curve| curve.points = joined(&curve.points, &points))
             .or_insert(Curve { points, unit });
     }
-    for (index, root) in roots.iter().enumerate().filter(|_| !found.is_empty()) {
-        if !found.keys().any(|(root, _)| *root == index) {
-            warnings.push(format!("{}: no scalars with the tag `{tag}` here", root.display()));
-        }
+    found
+}
+
+/// The roots and the components before a client, where a client has several folders. There, the components after the
+/// client distinguish runs.
+fn several_behind(pieces: &[Piece<'_>]) -> BTreeSet<(usize, Vec<String>)> {
+    let mut behind: BTreeMap<_, BTreeSet<&[String]>> = BTreeMap::new();
+    for piece in pieces {
+        let client = (piece.folder.root, &piece.before, &piece.client);
+        behind.entry(client).or_default().extend(piece.behind.as_deref());
     }
-    if found.is_empty() {
-        return Err(no_such_tag(tag, tags));
-    }
-    let runs: Vec<Run> = found.into_values().collect();
-    let names = names(&runs.iter().map(|run| run.path.as_slice()).collect::<Vec<_>>());
-    Ok(names.into_iter().zip(runs).map(|(name, run)| Run { name, ..run }).collect())
+    let several = behind.into_iter().filter(|(_, behind)| behind.len() > 1);
+    several.map(|((root, before, _), _)| (root, before.clone())).collect()
 }
 
 /// A folder with event files.
@@ -107,14 +126,14 @@ struct Folder {
     /// The components of that root's absolute path.
     above: Vec<String>,
     /// The path components relative to that root.
-    way: Vec<String>,
+    path: Vec<String>,
     files: Vec<PathBuf>,
 }
 
 impl Folder {
     /// The last informative path component; empty if there is none.
     fn owner(&self) -> &str {
-        self.way.iter().rev().find(|part| !is_plain(part)).map_or("", String::as_str)
+        self.path.iter().rev().find(|part| !is_plain(part)).map_or("", String::as_str)
     }
 
     /// Whether fedplug wrote the files.
@@ -127,10 +146,10 @@ impl Folder {
     /// Nothing comes after the client in the folder where NVFlare's server collects what its clients sent: that is a
     /// location and not a run, and the clients' own folders may hold the same numbers.
     fn around(&self, client: &str) -> (Vec<String>, Option<Vec<String>>) {
-        let (before, behind) = match self.way.iter().rposition(|part| part == client) {
-            Some(place) => (&self.way[..place], &self.way[place + 1..]),
-            None if self.above.last().is_some_and(|part| part == client) => (&[][..], &self.way[..]),
-            None => (&self.way[..], &[][..]),
+        let (before, behind) = match self.path.iter().rposition(|part| part == client) {
+            Some(place) => (&self.path[..place], &self.path[place + 1..]),
+            None if self.above.last().is_some_and(|part| part == client) => (&[][..], &self.path[..]),
+            None => (&self.path[..], &[][..]),
         };
         let says = |parts: &[String]| parts.len() - parts.iter().rev().take_while(|part| is_plain(part)).count();
         let end = says(before);
@@ -197,7 +216,7 @@ fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Error> {
         folders.extend(found.into_iter().map(|(folder, files)| Folder {
             root: index,
             above: parts(&full),
-            way: parts(folder.strip_prefix(&full).unwrap_or(&folder)),
+            path: parts(folder.strip_prefix(&full).unwrap_or(&folder)),
             files,
         }));
     }
@@ -266,58 +285,4 @@ fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(text: &str) -> Vec<String> {
-        text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn the_way_to_the_run_is_what_names_neither_client_nor_nothing() {
-        let around = |way: &str, client: &str| {
-            let folder = Folder { root: 0, above: path("home/a"), way: path(way), files: Vec::new() };
-            let (before, behind) = folder.around(client);
-            (before.join("/"), behind.map(|behind| behind.join("/")))
-        };
-        let is = |before: &str, behind: &str| (before.to_owned(), Some(behind.to_owned()));
-        let kept = |before: &str| (before.to_owned(), None);
-        assert_eq!(around("events/tm", "tm"), is("", ""));
-        assert_eq!(around("fedavg/events/tm", "tm"), is("fedavg", ""));
-        assert_eq!(around("fedavg/tm", "tm"), is("fedavg", ""));
-        assert_eq!(around("fedavg/site-1/tb_events", "site-1"), is("fedavg", ""));
-        assert_eq!(around("fedavg/server/simulate_job/tb_events/site-1", "site-1"), kept("fedavg"));
-        assert_eq!(around("server/simulate_job/tb_events/site-1", "site-1"), kept(""));
-        assert_eq!(around("server/events/site-1", "site-1"), is("server", ""));
-        assert_eq!(around("5f1e/workspace/tb_events/site-1", "site-1"), is("5f1e", ""));
-        assert_eq!(around("fedavg/tm/run_Nov26_10-00-01/logs", "tm"), is("fedavg", "run_Nov26_10-00-01"));
-        assert_eq!(around("run_Nov26_10-00-01/logs", "a"), is("", "run_Nov26_10-00-01"));
-        assert_eq!(around("all-in-one", "site-1"), is("all-in-one", ""));
-    }
-
-    #[test]
-    fn runs_are_named_by_what_differs() {
-        let named = |paths: &[&str]| {
-            let paths: Vec<Vec<String>> = paths.iter().map(|text| path(text)).collect();
-            names(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>())
-        };
-        assert_eq!(named(&["home/runs/linear"]), ["linear"]);
-        assert_eq!(named(&["home/runs/linear/events"]), ["linear"]);
-        assert_eq!(named(&["runs/a", "runs/b"]), ["a", "b"]);
-        assert_eq!(named(&["x/a/server", "x/b/server"]), ["a", "b"]);
-        assert_eq!(named(&["x/a", "x/a/b"]), ["a", "b"]);
-        assert_eq!(named(&["x/a", "x/a"]), ["a", "a"]);
-    }
-
-    #[test]
-    fn a_tag_is_the_folders_own_or_its_first_part_names_the_client() {
-        let curves = |tags: &[&str]| -> Curves { tags.iter().map(|tag| ((*tag).to_owned(), Vec::new())).collect() };
-        let clients = |tags: &[&str], tag| {
-            let found = matching(curves(tags), tag, "tm");
-            found.into_iter().map(|(client, _)| client).collect::<Vec<_>>()
-        };
-        assert_eq!(clients(&["a/RMSE/test", "b/RMSE/test", "RMSE/other"], "RMSE/test"), ["a", "b"]);
-        assert_eq!(clients(&["RMSE/test", "a/RMSE/test"], "RMSE/test"), ["tm"]);
-        assert_eq!(clients(&["a/RMSE/test"], "test"), [""; 0]);
-    }
-}
+mod tests;

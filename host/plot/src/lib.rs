@@ -130,27 +130,12 @@ fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
     clients.dedup();
     let longest = runs.iter().filter_map(duration).fold(0.0, f64::max);
     let time = Time::for_length(longest);
-    let panels = clients.iter().map(|client| panel(client, runs, options.x, &time));
-    let chart = |title: String, panels: Vec<Panel>| {
-        let bare = options.title.as_deref() == Some("");
-        let smoothed =
-            if options.window > 1 { format!(", mean of the last {} values", options.window) } else { String::new() };
-        Chart {
-            title: if bare { String::new() } else { title },
-            subtitle: if bare { String::new() } else { format!("{}{smoothed}", options.tag) },
-            upright: quantity(&options.tag),
-            whole: options.x == XAxis::Step,
-            names: runs.iter().map(|run| run.name.clone()).collect(),
-            panels,
-            window: options.window,
-        }
-    };
+    let panels: Vec<Panel> = clients.iter().map(|client| panel(client, runs, options.x, &time)).collect();
     if options.together {
-        let panels: Vec<Panel> = panels.collect();
         let columns = chart::columns(panels.len());
         let rows = panels.len().div_ceil(columns);
         let fitting = Size { width: 60 + 290 * columns as u32, height: 110 + 210 * rows as u32 };
-        let chart = chart(options.title.clone().unwrap_or_default(), panels);
+        let chart = chart(options, runs, options.title.clone().unwrap_or_default(), panels);
         return vec![("together".to_owned(), chart.draw(options.size.unwrap_or(fitting)))];
     }
     let size = options.size.unwrap_or(Size { width: 640, height: 420 });
@@ -167,9 +152,25 @@ fn pictures(options: &Options, runs: &[Run]) -> Vec<(String, Svg)> {
         while !taken.insert(name.to_lowercase()) {
             name.push('_');
         }
-        (name, chart(title, vec![Panel { title: String::new(), ..panel }]).draw(size))
+        (name, chart(options, runs, title, vec![Panel { title: String::new(), ..panel }]).draw(size))
     };
-    panels.map(picture).collect()
+    panels.into_iter().map(picture).collect()
+}
+
+/// A picture with these plots.
+fn chart(options: &Options, runs: &[Run], title: String, panels: Vec<Panel>) -> Chart {
+    let bare = options.title.as_deref() == Some("");
+    let smoothed =
+        if options.window > 1 { format!(", mean of the last {} values", options.window) } else { String::new() };
+    Chart {
+        title: if bare { String::new() } else { title },
+        subtitle: if bare { String::new() } else { format!("{}{smoothed}", options.tag) },
+        upright: quantity(&options.tag),
+        whole: options.x == XAxis::Step,
+        names: runs.iter().map(|run| run.name.clone()).collect(),
+        panels,
+        window: options.window,
+    }
 }
 
 /// The plot of a client, with one curve per run.

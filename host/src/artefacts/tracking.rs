@@ -7,27 +7,18 @@
 //! clients wait.
 
 pub(crate) mod event_file;
+mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use tensorboard_proto::event::Event;
 
-use self::event_file::EventFile;
+use self::writer::Writer;
 use crate::error::{CliError, Diagnostic};
-
-/// The longest time that written scalars stay buffered.
-const FLUSH_AFTER: Duration = Duration::from_secs(5);
-
-/// How often the tracking thread polls for scalars.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The name under which the server's scalars are stored.
 pub(crate) use fedplug_plot::events::SERVER;
@@ -79,10 +70,30 @@ pub struct Tracker {
 #[derive(Clone, Debug)]
 pub struct Reporter(Sender<Entry>);
 
+/// Scalars that were reported, each with its time in seconds since 1970. Ends once all handles are dropped.
+#[derive(Debug)]
+pub(crate) struct Collected(Receiver<Entry>);
+
+impl Iterator for Collected {
+    type Item = (Scalar, f64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0
+            .try_iter()
+            .find_map(|entry| if let Entry::Scalar(scalar, time) = entry { Some((scalar, time)) } else { None })
+    }
+}
+
 impl Reporter {
     /// A handle that discards its scalars.
     pub fn nowhere() -> Self {
         Self(channel().0)
+    }
+
+    /// A handle whose scalars are collected, and the collection.
+    pub(crate) fn collecting() -> (Self, Collected) {
+        let (sender, receiver) = channel();
+        (Self(sender), Collected(receiver))
     }
 
     /// Reports a number without blocking. [`Tracker::sync`] returns write errors.
@@ -107,25 +118,7 @@ impl Tracker {
     /// # Errors
     /// If a file cannot be created or truncated.
     pub fn new(run: &Path, clients: &[String], resumed: Option<&Positions>) -> Result<Self, CliError> {
-        let metrics = run.join("metrics.jsonl");
-        let kept = resumed.cloned().unwrap_or_default();
-        let file = open(&metrics, kept.metrics).map_err(|e| CliError::io(&metrics, "write the metrics", &e))?;
-        for (path, len) in &kept.events {
-            let path = run.join(path);
-            open(&path, *len).map_err(|e| CliError::io(&path, "go on with the events", &e))?;
-        }
-        event_file::remove_others(run, &kept.events)?;
-        let writer = Writer {
-            run: run.to_owned(),
-            names: clients.to_vec(),
-            metrics: BufWriter::new(file),
-            metrics_path: metrics,
-            positions: kept,
-            events: BTreeMap::new(),
-            turn: 0,
-            waiting: BTreeMap::new(),
-            server: Vec::new(),
-        };
+        let writer = Writer::new(run, clients, resumed)?;
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("tracking".to_owned()).spawn(move || writer.run(&receiver));
         let thread = thread.map_err(|e| CliError::run(Diagnostic::new("cannot start the tracking thread").cause(e)))?;
@@ -163,148 +156,6 @@ impl Drop for Tracker {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// Opens a file for writing after its first `len` bytes and removes the rest.
-fn open(path: &Path, len: u64) -> std::io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create(len == 0).truncate(len == 0).open(path)?;
-    if len > 0 {
-        let found = file.metadata()?.len();
-        if found < len {
-            let what = format!("it has {found} bytes, and had {len} at the checkpoint");
-            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
-        }
-        file.set_len(len)?;
-        file.seek(SeekFrom::End(0))?;
-    }
-    Ok(file)
-}
-
-/// The state of the tracker's thread.
-struct Writer {
-    run: PathBuf,
-    names: Vec<String>,
-    metrics: BufWriter<File>,
-    metrics_path: PathBuf,
-    positions: Positions,
-    events: BTreeMap<Option<usize>, EventFile>,
-    /// The client whose lines are written to `metrics.jsonl` as they arrive.
-    turn: usize,
-    /// Lines of later clients, and whether the client has finished its round.
-    waiting: BTreeMap<usize, (Vec<String>, bool)>,
-    server: Vec<String>,
-}
-
-impl Writer {
-    fn run(mut self, receiver: &Receiver<Entry>) {
-        // The first failure is kept and returned by every sync; after it nothing is written.
-        let mut failure: Option<CliError> = None;
-        let mut flushed = Instant::now();
-        loop {
-            let entry = match receiver.try_recv() {
-                Ok(entry) => entry,
-                Err(TryRecvError::Empty) => {
-                    if failure.is_none() && flushed.elapsed() >= FLUSH_AFTER {
-                        failure = self.flush().err();
-                        flushed = Instant::now();
-                    }
-                    std::thread::park_timeout(LOOK_EVERY);
-                    continue;
-                }
-                Err(TryRecvError::Disconnected) => break,
-            };
-            let outcome = match entry {
-                _ if failure.is_some() && !matches!(entry, Entry::Sync(_)) => Ok(()),
-                Entry::Scalar(scalar, time) => self.scalar(&scalar, time),
-                Entry::ClientDone(client) => self.client_done(client),
-                Entry::Sync(answer) => {
-                    let outcome = match &failure {
-                        Some(failure) => Err(failure.clone()),
-                        None => self.end_round().and_then(|()| self.flush()),
-                    };
-                    let _ = answer.send(outcome.clone().map(|()| self.positions.clone()));
-                    outcome
-                }
-            };
-            failure = failure.or(outcome.err());
-        }
-        if failure.is_none() {
-            let _ = self.end_round().and_then(|()| self.flush());
-        }
-    }
-
-    fn scalar(&mut self, scalar: &Scalar, time: f64) -> Result<(), CliError> {
-        let name = scalar.client.map_or(SERVER, |client| self.names[client].as_str());
-        if !self.events.contains_key(&scalar.client) {
-            let folder = self.run.join("events").join(name);
-            let file = EventFile::new(&folder, time).map_err(|e| CliError::io(&folder, "write the events", &e))?;
-            self.events.insert(scalar.client, file);
-        }
-        let file = self.events.get_mut(&scalar.client).expect("just put there");
-        let mut event = Event::new();
-        event.set_wall_time(time);
-        event.set_step(scalar.step.cast_signed());
-        #[expect(clippy::cast_possible_truncation, reason = "the format holds 32-bit floats")]
-        event.set_summary(tensorboard_rs::summary::scalar(&format!("{name}/{}", scalar.tag), scalar.value as f32));
-        file.write(&event).map_err(|e| CliError::io(&file.path, "write the events", &e))?;
-
-        let Scalar { round, tag, step, value, .. } = scalar;
-        let line = json!({"client": name, "round": round, "step": step, "tag": tag, "value": value, "time": time});
-        match scalar.client {
-            None => self.server.push(line.to_string()),
-            Some(client) if client == self.turn => self.line(&line.to_string())?,
-            Some(client) => self.waiting.entry(client).or_default().0.push(line.to_string()),
-        }
-        Ok(())
-    }
-
-    fn client_done(&mut self, client: usize) -> Result<(), CliError> {
-        self.waiting.entry(client).or_default().1 = true;
-        while let Some((_, true)) = self.waiting.get(&self.turn) {
-            self.release(self.turn)?;
-            self.turn += 1;
-            // The next client may have lines waiting; from now on its lines are written directly.
-            let (lines, done) = self.waiting.remove(&self.turn).unwrap_or_default();
-            for line in lines {
-                self.line(&line)?;
-            }
-            if done {
-                self.waiting.insert(self.turn, (Vec::new(), true));
-            }
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, client: usize) -> Result<(), CliError> {
-        let (lines, _) = self.waiting.remove(&client).unwrap_or_default();
-        lines.iter().try_for_each(|line| self.line(line))
-    }
-
-    fn end_round(&mut self) -> Result<(), CliError> {
-        for client in self.waiting.keys().copied().collect::<Vec<_>>() {
-            self.release(client)?;
-        }
-        self.turn = 0;
-        std::mem::take(&mut self.server).iter().try_for_each(|line| self.line(line))
-    }
-
-    fn line(&mut self, line: &str) -> Result<(), CliError> {
-        self.positions.metrics += line.len() as u64 + 1;
-        writeln!(self.metrics, "{line}").map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))
-    }
-
-    fn flush(&mut self) -> Result<(), CliError> {
-        self.metrics.flush().map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))?;
-        for file in self.events.values_mut() {
-            file.flush().map_err(|e| CliError::io(&file.path, "write the events", &e))?;
-            let within = file.path.strip_prefix(&self.run).unwrap_or(&file.path);
-            match self.positions.events.get_mut(within) {
-                Some(len) => *len = file.len,
-                None => drop(self.positions.events.insert(within.to_owned(), file.len)),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, Table, TableStyle};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::nearest;
@@ -32,57 +32,79 @@ pub(crate) enum Format {
 /// If one of the directories does not contain a finished run, or no run has the task.
 pub(crate) fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> Result<String, CliError> {
     let runs = runs.iter().map(|run| Summary::read(run)).collect::<Result<Vec<_>, _>>()?;
-    let tasks: BTreeSet<&str> =
-        runs.iter().flat_map(|run| run.clients.values().flatten()).map(|r| r.task.as_str()).collect();
-    if let Some(task) = task.filter(|task| !tasks.contains(task)) {
-        let known: Vec<&str> = tasks.into_iter().collect();
-        let report = Diagnostic::new(format!("no run has a task `{task}`"));
-        let near = nearest(task, &known).map(|near| format!("did you mean `{near}`?"));
-        return Err(CliError::usage(report.hint(near.unwrap_or_else(|| format!("there are: {}", known.join(", "))))));
-    }
-    let task = task.or_else(|| tasks.first().copied().filter(|_| tasks.len() == 1));
-    let records = |run: &'_ Summary| -> Vec<TaskHistory> {
-        run.clients.values().flatten().filter(|record| Some(record.task.as_str()) == task).cloned().collect()
-    };
-    let mut metrics: Vec<String> = Vec::new();
-    for record in runs.iter().flat_map(records) {
-        for course in record.global_test.all().iter().chain(record.local_test.all()) {
-            if !metrics.contains(&course.name) {
-                metrics.push(course.name.clone());
+    let columns = Columns::new(&runs, task)?;
+    let rows = runs.iter().map(|run| columns.row(run, format)).collect();
+    Ok(match format {
+        Format::Csv => csv(columns.header(), rows),
+        Format::Table => table(UTF8_FULL_CONDENSED, columns.header(), rows),
+        Format::Markdown => table(ASCII_MARKDOWN, columns.header(), rows),
+    })
+}
+
+/// The columns that differ between comparisons.
+struct Columns<'r> {
+    /// The names of the scores. Scores with different meanings get separate columns.
+    scores: Vec<Option<&'r str>>,
+    /// The task whose metrics are shown, if any.
+    task: Option<&'r str>,
+    /// Whether the runs have several tasks, so that the header names the task.
+    names_task: bool,
+    metrics: Vec<String>,
+}
+
+impl<'r> Columns<'r> {
+    fn new(runs: &'r [Summary], task: Option<&'r str>) -> Result<Self, CliError> {
+        let histories = runs.iter().flat_map(|run| run.clients.values().flatten());
+        let tasks: BTreeSet<&str> = histories.map(|history| history.task.as_str()).collect();
+        if let Some(task) = task.filter(|task| !tasks.contains(task)) {
+            return Err(no_such_task(task, tasks));
+        }
+        let task = task.or_else(|| tasks.first().copied().filter(|_| tasks.len() == 1));
+        let mut metrics: Vec<String> = Vec::new();
+        for history in runs.iter().flat_map(|run| of_task(run, task)) {
+            for metric in history.global_test.all().iter().chain(history.local_test.all()) {
+                if !metrics.contains(&metric.name) {
+                    metrics.push(metric.name.clone());
+                }
             }
         }
-    }
-    // Scores with different meanings get separate columns.
-    let mut scores: Vec<Option<&str>> = Vec::new();
-    for run in &runs {
-        let name = run.score_name.as_deref();
-        if !scores.contains(&name) && run.clients.values().flatten().any(|record| record.global_score.is_some()) {
-            scores.push(name);
+        let mut scores: Vec<Option<&str>> = Vec::new();
+        for run in runs {
+            let name = run.score_name.as_deref();
+            let has_score = run.clients.values().flatten().any(|history| history.global_score.is_some());
+            if has_score && !scores.contains(&name) {
+                scores.push(name);
+            }
         }
+        Ok(Self { scores, task, names_task: tasks.len() > 1, metrics })
     }
-    let number = |value: Option<f64>| match (value, format) {
-        (None, _) => UNDEFINED.to_owned(),
-        (Some(value), Format::Csv) => value.to_string(),
-        (Some(value), _) => short(value),
-    };
-    let of_task = task.filter(|_| tasks.len() > 1).map(|task| format!(" of {task}")).unwrap_or_default();
-    let titles = scores.iter().map(|name| name.map_or_else(|| "score".to_owned(), |name| format!("score ({name})")));
-    let titles = titles.chain(metrics.iter().map(|name| format!("{name}{of_task}")));
-    let mut header = vec!["run".to_owned(), "rounds".to_owned()];
-    header.extend(titles.flat_map(|name| [format!("{name}, global model"), format!("{name}, own models")]));
-    header.extend(["time (s)", "to clients (MiB)", "from clients (MiB)", "memory (MiB)"].map(str::to_owned));
-    let mut rows = Vec::new();
-    for run in &runs {
+
+    fn header(&self) -> Vec<String> {
+        let score = |name: &Option<&str>| name.map_or_else(|| "score".to_owned(), |name| format!("score ({name})"));
+        let task = self.task.filter(|_| self.names_task).map(|task| format!(" of {task}")).unwrap_or_default();
+        let titles = self.scores.iter().map(score).chain(self.metrics.iter().map(|name| format!("{name}{task}")));
+        let mut header = vec!["run".to_owned(), "rounds".to_owned()];
+        header.extend(titles.flat_map(|name| [format!("{name}, global model"), format!("{name}, own models")]));
+        header.extend(["time (s)", "to clients (MiB)", "from clients (MiB)", "memory (MiB)"].map(str::to_owned));
+        header
+    }
+
+    fn row(&self, run: &Summary, format: Format) -> Vec<String> {
+        let number = |value: Option<f64>| match (value, format) {
+            (None, _) => UNDEFINED.to_owned(),
+            (Some(value), Format::Csv) => value.to_string(),
+            (Some(value), _) => short(value),
+        };
         let mut row = vec![run.name.clone(), run.rounds.to_string()];
-        for name in &scores {
+        for name in &self.scores {
             let same = run.score_name.as_deref() == *name;
-            row.push(number(score(run, |record| record.global_score.as_ref()).filter(|_| same)));
-            row.push(number(score(run, |record| record.local_score.as_ref()).filter(|_| same)));
+            row.push(number(score(run, |history| history.global_score.as_ref()).filter(|_| same)));
+            row.push(number(score(run, |history| history.local_score.as_ref()).filter(|_| same)));
         }
-        let records = records(run);
-        for name in &metrics {
-            row.push(last(&records, name, |record| record.global_test.all(), format));
-            row.push(last(&records, name, |record| record.local_test.all(), format));
+        let histories: Vec<&TaskHistory> = of_task(run, self.task).collect();
+        for name in &self.metrics {
+            row.push(last(&histories, name, |history| history.global_test.all(), format));
+            row.push(last(&histories, name, |history| history.local_test.all(), format));
         }
         let mebibytes = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
         row.push(number(Some(run.seconds)));
@@ -91,41 +113,60 @@ pub(crate) fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> R
         row.push(number(all(|traffic| traffic.received).and_then(mebibytes)));
         row.push(number(all(|traffic| traffic.sent).and_then(mebibytes)));
         row.push(number(run.peak_memory_bytes.and_then(mebibytes)));
-        rows.push(row);
+        row
     }
-    if format == Format::Csv {
-        let mut lines = csv::Writer::from_writer(Vec::new());
-        // Writing to memory cannot fail.
-        [header].iter().chain(&rows).for_each(|row| drop(lines.write_record(row)));
-        return Ok(String::from_utf8(lines.into_inner().unwrap_or_default()).unwrap_or_default());
-    }
+}
+
+/// The clients' histories of one task.
+fn of_task<'r>(run: &'r Summary, task: Option<&str>) -> impl Iterator<Item = &'r TaskHistory> {
+    run.clients.values().flatten().filter(move |history| Some(history.task.as_str()) == task)
+}
+
+fn no_such_task(task: &str, tasks: BTreeSet<&str>) -> CliError {
+    let known: Vec<&str> = tasks.into_iter().collect();
+    let report = Diagnostic::new(format!("no run has a task `{task}`"));
+    let near = nearest(task, &known).map(|near| format!("did you mean `{near}`?"));
+    CliError::usage(report.hint(near.unwrap_or_else(|| format!("there are: {}", known.join(", ")))))
+}
+
+fn csv(header: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let mut lines = csv::Writer::from_writer(Vec::new());
+    // Writing to memory cannot fail.
+    [header].iter().chain(&rows).for_each(|row| drop(lines.write_record(row)));
+    String::from_utf8(lines.into_inner().unwrap_or_default()).unwrap_or_default()
+}
+
+fn table(style: TableStyle, header: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(if format == Format::Markdown { ASCII_MARKDOWN } else { UTF8_FULL_CONDENSED });
+    table.load_style(style);
     table.set_header(header);
     for row in rows {
-        let right = |(place, text): (usize, String)| match place {
+        let right = |(column, text): (usize, String)| match column {
             0 => Cell::new(text),
             _ => Cell::new(text).set_alignment(CellAlignment::Right),
         };
         table.add_row(row.into_iter().enumerate().map(right));
     }
-    Ok(format!("{table}\n"))
+    format!("{table}\n")
 }
 
 /// The mean over clients, each the mean over its tasks, of the last scores; `None` if none is defined.
 fn score(run: &Summary, of: impl Fn(&TaskHistory) -> Option<&MetricHistory>) -> Option<f64> {
-    let last = |records: &Vec<TaskHistory>| mean(records.iter().filter_map(&of).filter_map(|course| course.last));
+    let last = |tasks: &Vec<TaskHistory>| mean(tasks.iter().filter_map(&of).filter_map(|history| history.last));
     mean(run.clients.values().filter_map(last))
 }
 
 /// The mean of a metric's last defined values over the clients of a task.
-fn last(
-    records: &[TaskHistory],
+fn last<'h>(
+    histories: &[&'h TaskHistory],
     metric: &str,
-    of: impl Fn(&TaskHistory) -> &[MetricHistory],
+    of: impl Fn(&'h TaskHistory) -> &'h [MetricHistory],
     format: Format,
 ) -> String {
-    let all = || records.iter().flat_map(&of).filter(|course| course.name == metric).map(|course| course.last);
+    let all = || {
+        let metrics = histories.iter().flat_map(|history| of(history));
+        metrics.filter(|history| history.name == metric).map(|history| history.last)
+    };
     match (format, mean(all().flatten())) {
         (Format::Csv, Some(mean)) => mean.to_string(),
         _ => mean_text(all()),

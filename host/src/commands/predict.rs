@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use plugin_api::{ClientTask, Column, Kind, Level, Message, ModelSetup, Scale, Table, TaskSpec, cell_name};
+use plugin_api::{
+    ClientTask, Column, Component, Context, Dataset, Kind, Level, Message, Model, ModelSetup, Received, Scale, Table,
+    TaskSpec, cell_name,
+};
 use serde::Deserialize;
 
 use crate::artefacts::safetensors;
@@ -80,58 +83,81 @@ pub(crate) fn predict(options: &Options, console: &Console, output: &mut dyn Wri
             "the run's manifest does not say whether targets were standardised; predictions are in the model's unit";
         console.log(Level::Warn, line);
     }
-    let scales = manifest.scales.unwrap_or_default();
 
     let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
     let find = |kind, name: &str| finder.find(kind, name).map_err(CliError::usage);
-    let (_, model) = find(Kind::Model, &experiment.model.plugin)?;
+    let (_, component) = find(Kind::Model, &experiment.model.plugin)?;
     let (_, dataset) = find(Kind::Dataset, &experiment.dataset.plugin)?;
     let (stop, notes) = (std::sync::atomic::AtomicBool::new(false), Notes::default());
     let services = HostServices::new(console, &notes, &stop, &experiment, options.threads);
-    let devices = model.devices().map_err(CliError::run)?;
-    let place = Placement::new(std::slice::from_ref(&options.device), &devices, 1, 1).map_err(CliError::usage)?;
-    let scope = CallScope::new(&services, &experiment.model.plugin, None, None).on(&place.devices[0]);
+    let devices = component.devices().map_err(CliError::run)?;
+    let placement = Placement::new(std::slice::from_ref(&options.device), &devices, 1, 1).map_err(CliError::usage)?;
+    let scope = CallScope::new(&services, &experiment.model.plugin, None, None).on(&placement.devices[0]);
     let ctx = scope.context();
 
     let federation = &experiment.federation;
     let setup = ModelSetup::new(manifest.tasks.clone(), federation.rounds, federation.local_epochs).holding(held);
-    let mut model = model.new_model(&experiment.model.config, &setup, &ctx).map_err(CliError::run)?;
+    let mut model = component.new_model(&experiment.model.config, &setup, &ctx).map_err(CliError::run)?;
     let received = model.receive(&Message::from(params), &ctx).map_err(CliError::run)?;
-    if let Some(first) = received.missing.first() {
-        let clients: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();
-        let count = received.missing.len();
-        let what = format!("{count} tensors, such as `{first}`, were kept by each client and are not in this model");
-        let report = Diagnostic::new(format!("{}: {what}", file.display()));
-        return Err(CliError::usage(
-            report.hint(format!("choose a client's own model with --client: {}", clients.join(", "))),
-        ));
-    }
+    require_whole(&received, &file, &manifest)?;
+    let mut dataset = open_rows(&dataset, &experiment, options, &ctx)?;
+    let mut next = || dataset.next_rows(ROWS, &ctx).map_err(CliError::run);
+    let scales = manifest.scales.unwrap_or_default();
+    let predict = |task: &str, rows: &Table| {
+        let found = predictions(&mut *model, task, rows, scales.get(task), &ctx);
+        found.map_err(|error| {
+            CliError::run(Diagnostic::from(error).within(&format!("model `{}`", experiment.model.plugin)))
+        })
+    };
+    write(&tasks, &mut next, predict, output)
+}
+
+/// Checks that the file has all parameters of the model.
+fn require_whole(received: &Received, file: &Path, manifest: &Manifest) -> Result<(), CliError> {
+    let Some(first) = received.missing.first() else { return Ok(()) };
+    let clients: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();
+    let count = received.missing.len();
+    let what = format!("{count} tensors, such as `{first}`, were kept by each client and are not in this model");
+    let report = Diagnostic::new(format!("{}: {what}", file.display()));
+    Err(CliError::usage(report.hint(format!("choose a client's own model with --client: {}", clients.join(", ")))))
+}
+
+/// Opens the input with the run's dataset.
+fn open_rows(
+    component: &Component,
+    experiment: &Experiment,
+    options: &Options,
+    ctx: &Context<'_>,
+) -> Result<Box<dyn Dataset>, CliError> {
     let mut dataset =
-        dataset.new_dataset(&experiment.dataset.config, &ctx).map_err(|error| match &options.columns[..] {
+        component.new_dataset(&experiment.dataset.config, ctx).map_err(|error| match &options.columns[..] {
             [] => CliError::run(error),
             _ => CliError::usage(
                 Diagnostic::from(error).hint("--column needs a dataset that has the key `predict-columns`"),
             ),
         })?;
-    dataset.open_rows(&options.input, &ctx).map_err(|e| CliError::usage(Diagnostic::from(e)))?;
-    let mut next = || dataset.next_rows(ROWS, &ctx).map_err(CliError::run);
-    let wrong = |error| CliError::run(Diagnostic::from(error).within(&format!("model `{}`", experiment.model.plugin)));
-    let predict = |task: &str, rows: &Table| {
-        let found = model
-            .predict(task, rows, &ctx)
-            .and_then(|found| validate::predictions(task, rows, found))
-            .map_err(wrong)?;
-        let numbers = found.columns().flat_map(|(_, column)| match column {
-            // In a nullable column, missing values are intentional.
-            Column::Nullable(_) => Vec::new(),
-            column => column.numbers(),
-        });
-        if let Some(value) = numbers.into_iter().find(|value| !value.is_finite()) {
-            return Err(wrong(plugin_api::Error::other(format!("task `{task}`: a prediction is {value}"))));
-        }
-        restored(&found, scales.get(task)).map_err(wrong)
-    };
-    write(&tasks, &mut next, predict, output)
+    dataset.open_rows(&options.input, ctx).map_err(|e| CliError::usage(Diagnostic::from(e)))?;
+    Ok(dataset)
+}
+
+/// A model's predictions of some rows, in the target's own unit.
+fn predictions(
+    model: &mut dyn Model,
+    task: &str,
+    rows: &Table,
+    scale: Option<&Scale>,
+    ctx: &Context<'_>,
+) -> plugin_api::Result<Table> {
+    let found = model.predict(task, rows, ctx).and_then(|found| validate::predictions(task, rows, found))?;
+    let numbers = found.columns().flat_map(|(_, column)| match column {
+        // In a nullable column, missing values are intentional.
+        Column::Nullable(_) => Vec::new(),
+        column => column.numbers(),
+    });
+    if let Some(value) = numbers.into_iter().find(|value| !value.is_finite()) {
+        return Err(plugin_api::Error::other(format!("task `{task}`: a prediction is {value}")));
+    }
+    restored(&found, scale)
 }
 
 /// The `--set` argument that renames columns of the dataset, for [`Experiment::read`].
@@ -150,34 +176,23 @@ fn write(
 ) -> Result<u64, CliError> {
     let failed = |e: csv::Error| CliError::run(Diagnostic::new("cannot write the predictions").cause(e));
     let mut writer = csv::Writer::from_writer(BufWriter::new(output));
-    let (mut count, mut begun, mut columns) = (0, false, Vec::new());
+    let (mut count, mut columns) = (0, None);
     loop {
         let table = next()?;
         let (inputs, cells) = apart(&table)?;
-        let first = !std::mem::replace(&mut begun, true);
-        if !first && table.rows() == 0 {
+        if columns.is_some() && table.rows() == 0 {
             break;
         }
         let predictions = tasks.iter().map(|task| predict(task, &inputs)).collect::<Result<Vec<_>, _>>()?;
-        let names = tasks
-            .iter()
-            .zip(&predictions)
-            .flat_map(|(task, found)| found.columns().map(move |(name, _)| format!("{task}_{name}")));
-        let predicted: Vec<String> = names.collect();
-        if first {
-            let header: Vec<&str> = cells.iter().map(|(name, _)| *name).collect();
-            if let Some(twice) = predicted.iter().find(|name| header.contains(&name.as_str())) {
-                let report = Diagnostic::new(format!(
-                    "the input has a column `{twice}` already, and predictions would be in another"
-                ));
-                return Err(CliError::usage(report.hint("give it another name, or choose other tasks with --task")));
+        let predicted = column_names(tasks, &predictions);
+        match &columns {
+            None => {
+                let header = header(&cells, &predicted)?;
+                writer.write_record(header).map_err(failed)?;
+                columns = Some(predicted);
             }
-            writer.write_record(header.into_iter().chain(predicted.iter().map(String::as_str))).map_err(failed)?;
-            columns = predicted;
-        } else if predicted != columns {
-            let (now, before) = (predicted.join(", "), columns.join(", "));
-            let report = Diagnostic::new(format!("the model predicts {now}, and predicted {before} for earlier rows"));
-            return Err(CliError::run(report));
+            Some(columns) if *columns != predicted => return Err(changed(columns, &predicted)),
+            Some(_) => {}
         }
         if table.rows() == 0 {
             break;
@@ -191,6 +206,32 @@ fn write(
     }
     writer.flush().map_err(|e| failed(e.into()))?;
     Ok(count)
+}
+
+/// The names of the columns of predictions in the output.
+fn column_names(tasks: &[String], predictions: &[Table]) -> Vec<String> {
+    let of_task = |(task, found): (&String, &Table)| -> Vec<String> {
+        found.columns().map(|(name, _)| format!("{task}_{name}")).collect()
+    };
+    tasks.iter().zip(predictions).flat_map(of_task).collect()
+}
+
+/// The header of the output.
+fn header<'h>(cells: &Cells<'h>, predicted: &'h [String]) -> Result<Vec<&'h str>, CliError> {
+    let mut header: Vec<&str> = cells.iter().map(|(name, _)| *name).collect();
+    if let Some(twice) = predicted.iter().find(|name| header.contains(&name.as_str())) {
+        let report =
+            Diagnostic::new(format!("the input has a column `{twice}` already, and predictions would be in another"));
+        return Err(CliError::usage(report.hint("give it another name, or choose other tasks with --task")));
+    }
+    header.extend(predicted.iter().map(String::as_str));
+    Ok(header)
+}
+
+/// The error if a model predicts other columns than for earlier rows.
+fn changed(before: &[String], now: &[String]) -> CliError {
+    let (now, before) = (now.join(", "), before.join(", "));
+    CliError::run(Diagnostic::new(format!("the model predicts {now}, and predicted {before} for earlier rows")))
 }
 
 /// Columns with their names in the file.

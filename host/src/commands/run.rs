@@ -21,7 +21,7 @@ use execution::Execution;
 use opening::{opening, warn_of_unevaluated};
 
 mod checkpoint;
-mod execution;
+pub(crate) mod execution;
 mod opening;
 mod results;
 
@@ -72,7 +72,7 @@ pub(crate) fn check(draft: Draft, options: &Options) -> Result<String, CliError>
     let mut setup = Setup::new(draft, &finder, &services)?;
     rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
     warn_of_unevaluated(&setup.shared, &console);
-    let mut text = opening(&setup, None) + "\n";
+    let mut text = opening(&setup.shared, setup.clients.placement.workers, None) + "\n";
     for (client, device) in setup.shared.description.clients.iter().zip(&setup.clients.placement.devices) {
         let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
         text += &format!("  {} on {device}: {}\n", client.name, tasks.collect::<Vec<_>>().join(", "));

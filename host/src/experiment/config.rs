@@ -59,6 +59,13 @@ pub enum FilterPosition {
     ClientInput,
 }
 
+impl FilterPosition {
+    /// Whether a filter there belongs to a client.
+    pub(crate) fn is_at_client(self) -> bool {
+        matches!(self, Self::ClientInput | Self::ClientOutput)
+    }
+}
+
 /// The JSON Schemas of the host's own keys, which accept any table for a plugin, and of a filter's position.
 pub(crate) fn schemas() -> (Value, Value) {
     (schemars::schema_for!(Raw).to_value(), schemars::schema_for!(FilterPosition).to_value())
@@ -117,6 +124,61 @@ pub struct Draft {
     pub reports: Vec<Diagnostic>,
 }
 
+/// The host's own keys of a file, with their errors.
+struct HostKeys {
+    values: HostValues,
+    problems: Vec<Problem>,
+    reports: Vec<Diagnostic>,
+}
+
+/// The values of the host's own keys.
+struct HostValues {
+    name: String,
+    seed: u32,
+    plugin_path: Vec<PathBuf>,
+    federation: Federation,
+}
+
+impl HostKeys {
+    fn read(document: &Document) -> Self {
+        let (mut raw, mut reports) = (None, Vec::new());
+        let (schema, _) = schemas();
+        let own = |rest: &Value| {
+            Ok(config::read::<Raw>(rest).map_or_else(
+                |problems| problems,
+                |read| {
+                    let problems = [check_name(&read.name), read.federation.problems()].concat();
+                    raw = Some(read);
+                    problems
+                },
+            ))
+        };
+        let problems = config::check(&schema, document.value(), own).unwrap_or_else(|error| {
+            reports.push(Diagnostic::from(error));
+            Vec::new()
+        });
+        let values = match raw {
+            Some(Raw { name, seed, plugin_path, federation, .. }) => HostValues { name, seed, plugin_path, federation },
+            None => HostValues::readable(document),
+        };
+        Self { values, problems, reports }
+    }
+}
+
+impl HostValues {
+    /// Those values that can be read in spite of errors in others, and defaults in place of the rest.
+    fn readable(document: &Document) -> Self {
+        let plugin_path = document.value().get("plugin-path").and_then(|paths| config::read(paths).ok());
+        let federation = document.value().get("federation").and_then(|table| config::read(table).ok());
+        Self {
+            name: String::new(),
+            seed: 0,
+            plugin_path: plugin_path.unwrap_or_default(),
+            federation: federation.unwrap_or_else(Federation::of_one_round),
+        }
+    }
+}
+
 impl Draft {
     /// Reads a file and applies the `--set` arguments.
     ///
@@ -145,22 +207,7 @@ impl Draft {
 
     /// Reads the host's keys of a parsed file.
     pub(crate) fn of(document: Document) -> Self {
-        let (mut raw, mut reports) = (None, Vec::new());
-        let (schema, _) = schemas();
-        let own = |rest: &Value| {
-            Ok(config::read::<Raw>(rest).map_or_else(
-                |problems| problems,
-                |read| {
-                    let problems = [check_name(&read.name), read.federation.problems()].concat();
-                    raw = Some(read);
-                    problems
-                },
-            ))
-        };
-        let mut problems = config::check(&schema, document.value(), own).unwrap_or_else(|error| {
-            reports.push(Diagnostic::from(error));
-            Vec::new()
-        });
+        let HostKeys { values, mut problems, mut reports } = HostKeys::read(&document);
         // Even if there are other errors, also report those in the plugins' tables and in the values.
         let table = |key: &str| document.value().get(key).and_then(Value::as_object).cloned();
         let mut choose = |key: &str| {
@@ -173,17 +220,10 @@ impl Draft {
             filters.extend(table.as_object().cloned().map(|table| take_filter(table, index, &mut problems)));
         }
         let filters = filters.concat();
-        let (name, seed, plugin_path, federation) = match raw {
-            Some(Raw { name, seed, plugin_path, federation, .. }) => (name, seed, plugin_path, federation),
-            None => {
-                let plugin_path = document.value().get("plugin-path").and_then(|paths| config::read(paths).ok());
-                let federation = document.value().get("federation").and_then(|table| config::read(table).ok());
-                (String::new(), 0, plugin_path.unwrap_or_default(), federation.unwrap_or_else(Federation::of_one_round))
-            }
-        };
         if !problems.is_empty() {
             reports.extend(document.reports(&[], problems));
         }
+        let HostValues { name, seed, plugin_path, federation } = values;
         let experiment =
             Experiment { name, seed, plugin_path, federation, dataset, model, aggregator, filters, document };
         Self { experiment, reports }

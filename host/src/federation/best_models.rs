@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::error::CliError;
 use crate::federation::means::{ByClient, Evaluated, scores, scores_of};
-use crate::federation::model_store::{SpillableMessage, Store};
+use crate::federation::model_store::Store;
+use crate::federation::spillable_message::SpillableMessage;
 
 /// A global model and its score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,18 +11,22 @@
 //! | losses, metrics and scores; numbers of steps and examples; times; errors | yes | none |
 //! | scalars, log lines and notes of models and filters, such as norms of updates before noise | yes | none |
 //! | names of tasks, numbers of rows, scales and files of a dataset | yes | none |
-//! | [predictions](Client::predict) with measured values and the rows' other columns (`predictions.csv`) | no | none |
-//! | its [own model](Client::parameters), private heads included, and its export (`clients/`) | no | none |
+//! | [predictions](BothModels) with measured values and the rows' other columns (`predictions.csv`) | no | none |
+//! | its [own model](Client::save_model), private heads included, and its export (`clients/`) | no | none |
 //! | states of model and filters, and what its model sent before filters (`checkpoint/`, `idle/`) | no | none |
 //! | the journal of the rounds that it has started (`attempts.jsonl`) | no | none |
+//!
+//! What crosses is serialised to JSON to the bit, with the tensors of messages beside it.
 //!
 //! Here one process runs the server and all clients, so the run's directory contains all of this.
 
 use std::path::Path;
 
-use plugin_api::{Evaluation, Message, Params, State, Trained};
+use plugin_api::{Evaluation, Message, State, Trained};
+use serde::{Deserialize, Serialize};
 
 use crate::federation::component_error::ComponentError;
+use crate::federation::exact;
 use crate::federation::filters::FilterStates;
 use crate::federation::predictions::Predicted;
 use crate::federation::services::HostServices;
@@ -31,20 +35,22 @@ use crate::federation::usage::{Spent, Traffic};
 use crate::terminal::signals::Pause;
 
 /// A client's task in a round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The round, from zero.
     pub round: u64,
     /// The number of epochs to train.
     pub epochs: u64,
     /// The global model, after the server's filters.
+    #[serde(with = "exact::without_tensors")]
     pub global: Message,
 }
 
 /// A client's results of a round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// The client's update, after its own filters.
+    #[serde(with = "exact::without_tensors")]
     pub message: Message,
     /// The names of the parameters that the model sent and the filters removed.
     pub withheld: Vec<String>,
@@ -53,8 +59,10 @@ pub(crate) struct Outcome {
     /// The number of examples seen.
     pub examples: u64,
     /// Evaluations of the global model on the client's test data, one for each task.
+    #[serde(with = "exact")]
     pub global: Vec<Evaluation>,
     /// Evaluations of the client's own model, one list for each epoch.
+    #[serde(with = "exact")]
     pub local: Vec<Vec<Evaluation>>,
     /// Bytes of tensors that the client received and sent.
     pub traffic: Traffic,
@@ -63,9 +71,10 @@ pub(crate) struct Outcome {
 }
 
 /// The results of a client that only evaluates in a round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct EvaluationOutcome {
     /// Evaluations of the global model on the client's test data, one for each task.
+    #[serde(with = "exact")]
     pub global: Vec<Evaluation>,
     /// Bytes of tensors that the client received.
     pub traffic: Traffic,
@@ -90,44 +99,71 @@ pub(crate) struct ClientState {
     pub failed: Option<Failed>,
     /// The last round in which this client's update was aggregated into the global model.
     pub last_aggregated: Option<u64>,
+    /// For a client at another site, which keeps all other state itself: after how many rounds it last trained.
+    pub trained_at_site: Option<u64>,
 }
 
 /// A client's failure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Failed {
     /// The round of the failure; `None` if it failed outside a round.
     pub round: Option<u64>,
     /// Whether the client is lost for the rest of the run: an instance that panicked cannot be called again.
+    #[serde(rename = "for_good")]
     pub permanent: bool,
     /// The error.
+    #[serde(flatten)]
     pub fault: ComponentError,
 }
 
 /// A client's evaluation of a model that is not its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CrossEvaluation {
     /// Evaluations on the client's test data, one for each task.
+    #[serde(with = "exact")]
     pub evaluations: Vec<Evaluation>,
     /// The names of the parameters that the model lacked, for which the client used its own.
     pub own: Vec<String>,
 }
 
-/// A client's progress in a round.
+/// A client's evaluation of the last global model.
 #[derive(Clone, Debug)]
+pub(crate) struct LastEvaluation {
+    /// Evaluations on the client's test data, one for each task.
+    pub evaluations: Vec<Evaluation>,
+    /// What the models predict for the client's rows; `None` if it stays at the client's site.
+    pub predictions: Option<Result<BothModels, ComponentError>>,
+}
+
+/// The predictions of a client's own model and of the last global model.
+#[derive(Clone, Debug)]
+pub(crate) struct BothModels {
+    /// Those of its own model.
+    pub own: Vec<Predicted>,
+    /// Those of the global model.
+    pub global: Vec<Predicted>,
+}
+
+/// A client's progress in a round.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// The round, from zero.
     pub round: u64,
     /// The number of finished epochs.
     pub epochs: u64,
     /// Steps and examples of these epochs.
+    #[serde(flatten)]
     pub trained: Trained,
     /// Evaluations of the global model; `None` until the client's model has received it.
+    #[serde(with = "exact")]
     pub global: Option<Vec<Evaluation>>,
     /// Evaluations of the client's own model, one list for each epoch.
+    #[serde(with = "exact")]
     pub local: Vec<Vec<Evaluation>>,
     /// How long the model trained and evaluated.
     pub spent: Spent,
     /// Scalars that the model reported.
+    #[serde(default, skip_serializing_if = "Trace::is_empty")]
     pub trace: Trace,
 }
 
@@ -158,11 +194,6 @@ pub(crate) trait Client: Send {
     ) -> Result<Option<Outcome>, ComponentError>;
     /// Ends the round and drops what was kept to resume it.
     fn close(&mut self);
-    /// Evaluates a global model without training. The model's own parameters are overwritten by those it receives.
-    ///
-    /// # Errors
-    /// If its model or one of its filters fails.
-    fn evaluate(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError>;
     /// Evaluates the global model of a round in which the client does not train, then restores the client's previous
     /// state.
     ///
@@ -173,11 +204,6 @@ pub(crate) trait Client: Send {
         order: &Order,
         services: &HostServices<'_>,
     ) -> Result<EvaluationOutcome, ComponentError>;
-    /// Predicts the test rows with the model's current parameters, one result for each task.
-    ///
-    /// # Errors
-    /// If its model fails.
-    fn predict(&mut self, services: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError>;
     /// Answers a question that the aggregator asks in a round.
     ///
     /// # Errors
@@ -203,16 +229,18 @@ pub(crate) trait Client: Send {
     -> Result<CrossEvaluation, ComponentError>;
     /// Records that the global model includes this client's update of the round.
     fn update_aggregated(&mut self, round: u64);
-    /// Returns a complete copy of the client's own model.
+    /// Writes the client's own complete model to the folder: `model.safetensors`, and in `export` the formats of its
+    /// field. A client at another site writes it there instead.
     ///
     /// # Errors
-    /// If the model cannot return its parameters.
-    fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError>;
-    /// Writes the complete model into `folder`, in the formats of its field. Returns the names of the files.
+    /// If the model cannot return its parameters, or a file cannot be written.
+    fn save_model(&mut self, folder: &Path, services: &HostServices<'_>) -> Result<(), ComponentError>;
+    /// Evaluates the last global model. Before and after it predicts the test rows, with its own model and with the
+    /// global one. Then everything is released: the client is not called again.
     ///
     /// # Errors
-    /// If a file cannot be written.
-    fn export(&mut self, folder: &Path, services: &HostServices<'_>) -> Result<Vec<String>, ComponentError>;
+    /// If its model or one of its filters fails to evaluate.
+    fn finish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<LastEvaluation, ComponentError>;
     /// Returns the state that a resumed run needs.
     ///
     /// # Errors
@@ -228,6 +256,7 @@ pub(crate) trait Client: Send {
     /// # Errors
     /// If the model's state cannot be written to disk.
     fn release(&mut self, services: &HostServices<'_>) -> Result<(), ComponentError>;
-    /// Releases everything: the client is not called again.
-    fn retire(&mut self, services: &HostServices<'_>);
 }
+
+#[cfg(test)]
+mod tests;

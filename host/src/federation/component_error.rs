@@ -1,20 +1,26 @@
 //! Errors of components.
 
+use std::path::PathBuf;
+
+use plugin_api::{Error, Place};
+use serde::{Deserialize, Serialize};
+
 use crate::error::Diagnostic;
 use crate::experiment::document::Document;
 
 /// A component's error, with the component's name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "ErrorEntry", into = "ErrorEntry")]
 pub struct ComponentError {
     who: String,
-    error: plugin_api::Error,
+    error: Error,
     /// The key path of the component's table in the experiment file; empty if unknown.
     table: Vec<String>,
 }
 
 impl ComponentError {
     /// Creates an error of the component `who`.
-    pub fn new(who: String, error: plugin_api::Error) -> Self {
+    pub fn new(who: String, error: Error) -> Self {
         Self { who, error, table: Vec::new() }
     }
 
@@ -30,7 +36,7 @@ impl ComponentError {
     }
 
     /// The error without the component's name.
-    pub fn error(&self) -> &plugin_api::Error {
+    pub fn error(&self) -> &Error {
         &self.error
     }
 
@@ -50,7 +56,7 @@ impl ComponentError {
     }
 
     /// The component's name and the error.
-    pub fn parts(&self) -> (&str, &plugin_api::Error) {
+    pub fn parts(&self) -> (&str, &Error) {
         (&self.who, &self.error)
     }
 
@@ -65,11 +71,68 @@ impl ComponentError {
     pub fn located(&self, at: &str, document: &Document) -> Diagnostic {
         let (report, mut path) = (self.report(at), self.table.clone());
         match self.error.place() {
-            Some(plugin_api::Place::Key(key)) => {
+            Some(Place::Key(key)) => {
                 path.extend(key.split('.').map(str::to_owned));
                 document.place(report, &path)
             }
             _ => document.place_table(report, &path),
         }
+    }
+}
+
+/// The serialised form of a [`ComponentError`].
+#[derive(Serialize, Deserialize)]
+struct ErrorEntry {
+    who: String,
+    kind: String,
+    message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<PlaceEntry>,
+    causes: Vec<String>,
+    hint: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    table: Vec<String>,
+}
+
+/// The serialised form of a [`Place`].
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PlaceEntry {
+    Key(String),
+    File(PathBuf, Option<u64>),
+    Tensor(String),
+}
+
+impl From<ComponentError> for ErrorEntry {
+    fn from(ComponentError { who, error, table }: ComponentError) -> Self {
+        let place = error.place().cloned().map(|place| match place {
+            Place::Key(key) => PlaceEntry::Key(key),
+            Place::File(path, line) => PlaceEntry::File(path, line),
+            Place::Tensor(name) => PlaceEntry::Tensor(name),
+        });
+        Self {
+            who,
+            kind: error.kind().as_str().to_owned(),
+            message: error.message().to_owned(),
+            place,
+            causes: error.causes().to_vec(),
+            hint: error.hint().map(str::to_owned),
+            table,
+        }
+    }
+}
+
+impl From<ErrorEntry> for ComponentError {
+    fn from(entry: ErrorEntry) -> Self {
+        let ErrorEntry { who, kind, message, place, causes, hint, table } = entry;
+        let error = Error::new(kind.as_str().into(), message);
+        let error = match place {
+            None => error,
+            Some(PlaceEntry::Key(key)) => error.at_key(key),
+            Some(PlaceEntry::File(path, line)) => error.in_file(path, line),
+            Some(PlaceEntry::Tensor(name)) => error.at_tensor(name),
+        };
+        let error = causes.into_iter().fold(error, Error::because_of);
+        Self { who, error: hint.into_iter().fold(error, Error::help), table }
     }
 }

@@ -10,16 +10,15 @@ use plugin_api::{Evaluation, Level};
 use crate::artefacts::tracking::Scalar;
 use crate::error::CliError;
 use crate::experiment::config::{LOCAL_SCORE, OnClientFailure};
-use crate::federation::client::{Client, EvaluationOutcome, Order};
+use crate::federation::client::{BothModels, Client, EvaluationOutcome, Order};
 use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping;
 use crate::federation::history::short;
 use crate::federation::means::{Evaluated, Number, numbers, scores};
 use crate::federation::orders::Orders;
-use crate::federation::predictions::{self, Predicted};
+use crate::federation::predictions;
 use crate::federation::rounds::{Federation, Outcomes};
 use crate::federation::server;
-use crate::federation::services::HostServices;
 
 /// Evaluations of one model, by the clients' indices.
 type Evaluations = BTreeMap<usize, Vec<Evaluation>>;
@@ -167,7 +166,7 @@ impl Federation<'_> {
         let Self { server, plan, .. } = self;
         let orders = Orders::new(self.done, plan.local_epochs, &server.global, &mut server.filters.output, services);
         let (mut all, mut late) = (Evaluations::new(), None);
-        let last = |client: &mut dyn Client, order: &Order| last_evaluation(client, order, services);
+        let last = |client: &mut dyn Client, order: &Order| client.finish(order, services);
         self.clients.with_orders(&clients, &orders, &|| false, last, |client, found| {
             services.reporter.client_done(client.index);
             let found = match found {
@@ -177,12 +176,13 @@ impl Federation<'_> {
             all.insert(client.index, found.evaluations);
             let what = format!("predictions, client `{}`", client.name);
             match found.predictions {
-                Ok(BothModels { own, global }) => predictions.add(client.name, own, global),
-                Err(fault) if fault.is_unsupported() => {
+                None => {}
+                Some(Ok(BothModels { own, global })) => predictions.add(client.name, own, global),
+                Some(Err(fault)) if fault.is_unsupported() => {
                     services.console.log(Level::Warn, fault.report(&what).message());
                 }
-                Err(fault) if policy.on_failure == OnClientFailure::LeaveOut => policy.apply(&fault, &what)?,
-                Err(fault) => drop(late.get_or_insert_with(|| CliError::run(fault.report(&what)))),
+                Some(Err(fault)) if policy.on_failure == OnClientFailure::LeaveOut => policy.apply(&fault, &what)?,
+                Some(Err(fault)) => drop(late.get_or_insert_with(|| CliError::run(fault.report(&what)))),
             }
             Ok(())
         })?;
@@ -192,39 +192,6 @@ impl Federation<'_> {
         self.note_score(self.done, &all)?;
         self.tracker.sync().map(|_| late)
     }
-}
-
-/// A client's evaluation of the last global model.
-struct LastEvaluation {
-    evaluations: Vec<Evaluation>,
-    predictions: Result<BothModels, ComponentError>,
-}
-
-/// The predictions of a client's own model and of the last global model.
-struct BothModels {
-    own: Vec<Predicted>,
-    global: Vec<Predicted>,
-}
-
-/// Lets a client predict with its own model, then evaluate the global model and predict with it. It is then retired.
-fn last_evaluation(
-    client: &mut dyn Client,
-    order: &Order,
-    services: &HostServices<'_>,
-) -> Result<LastEvaluation, ComponentError> {
-    let own = client.predict(services);
-    let found = match (own, client.evaluate(order, services)) {
-        (Ok(own), Ok(evaluations)) => {
-            let predictions = client.predict(services).map(|global| BothModels { own, global });
-            Ok(LastEvaluation { evaluations, predictions })
-        }
-        (Err(fault), Ok(evaluations)) => Ok(LastEvaluation { evaluations, predictions: Err(fault) }),
-        // A model that panicked cannot be called again, so report its first error.
-        (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
-        (_, Err(fault)) => Err(fault),
-    };
-    client.retire(services);
-    found
 }
 
 /// A number in the line for a round.

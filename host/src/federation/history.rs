@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Table};
 use plugin_api::{Evaluation, Goal};
 use serde::{Deserialize, Serialize};
 
 use crate::federation::means::mean;
 use crate::federation::usage::Traffic;
 
-/// A table with more rows than this shows only the first `SHOWN_ROWS`.
-const MOST_ROWS: usize = 100;
-const SHOWN_ROWS: usize = 20;
+mod table;
 
 /// The first, best and last value of a metric over the rounds. A value is `None` if it was undefined, as Pearson's
 /// correlation is on a constant target. The best value ignores undefined ones.
@@ -44,8 +40,8 @@ impl MetricHistories {
         for metric in &evaluation.metrics {
             let value = Some(metric.value).filter(|value| value.is_finite());
             let higher_is_better = metric.goal == Goal::Higher;
-            match self.0.iter_mut().find(|course| course.name == metric.name) {
-                Some(course) => course.go_on(value),
+            match self.0.iter_mut().find(|history| history.name == metric.name) {
+                Some(history) => history.add(value),
                 None => self.0.push(MetricHistory::new(&metric.name, value, higher_is_better)),
             }
         }
@@ -57,18 +53,18 @@ impl MetricHistory {
         Self { name: name.to_owned(), first: value, best: value, last: value, higher_is_better }
     }
 
-    fn go_on(&mut self, value: Option<f64>) {
+    fn add(&mut self, value: Option<f64>) {
         let better = if self.higher_is_better { f64::max } else { f64::min };
         self.best = self.best.into_iter().chain(value).reduce(better);
         self.last = value;
     }
 
     /// Adds a score to its history, which starts with the first defined value.
-    fn score(course: &mut Option<Self>, value: f64) {
+    fn add_score(history: &mut Option<Self>, value: f64) {
         let value = Some(value).filter(|value| value.is_finite());
-        match course {
-            Some(course) => course.go_on(value),
-            None => *course = value.map(|value| Self::new("score", Some(value), true)),
+        match history {
+            Some(history) => history.add(value),
+            None => *history = value.map(|value| Self::new("score", Some(value), true)),
         }
     }
 }
@@ -137,7 +133,7 @@ impl History {
         for evaluation in evaluations {
             let record = self.task(client, &evaluation.task);
             record.global_test.add(evaluation);
-            MetricHistory::score(&mut record.global_score, evaluation.score);
+            MetricHistory::add_score(&mut record.global_score, evaluation.score);
         }
     }
 
@@ -146,89 +142,9 @@ impl History {
         for evaluation in evaluations {
             let record = self.task(client, &evaluation.task);
             record.local_test.add(evaluation);
-            MetricHistory::score(&mut record.local_score, evaluation.score);
+            MetricHistory::add_score(&mut record.local_score, evaluation.score);
         }
     }
-
-    /// Formats the results of the clients' own models, with one row for each client and task. Below are the means over
-    /// clients for each task that several clients have. Across tasks only scores have a mean, since the units of
-    /// metrics may differ. A long table shows only the first rows.
-    pub(crate) fn table(&self) -> String {
-        let mut rows: Vec<(&str, &TaskHistory)> = Vec::new();
-        for client in &self.order {
-            let tasks = self.clients.get(client).into_iter().flatten();
-            rows.extend(tasks.map(|record| (client.as_str(), record)));
-        }
-        let mut names: Vec<&str> = Vec::new();
-        let mut tasks: Vec<&str> = Vec::new();
-        for (_, record) in &rows {
-            let courses = record.local_test.0.iter().map(|course| course.name.as_str());
-            for (list, name) in courses.map(|name| (true, name)).chain([(false, record.task.as_str())]) {
-                let list = if list { &mut names } else { &mut tasks };
-                if !list.contains(&name) {
-                    list.push(name);
-                }
-            }
-        }
-        let several = rows.iter().any(|(client, record)| *client != record.task);
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED);
-        let mut header = vec!["client".to_owned()];
-        header.extend(several.then(|| "task".to_owned()));
-        let columns = names.iter().copied().chain(["score"]);
-        header.extend(columns.clone().flat_map(|name| ["first", "best", "last"].map(|when| format!("{when} {name}"))));
-        table.set_header(header);
-        let course = |record: &'_ TaskHistory, name: &str| match name {
-            "score" => record.local_score.clone(),
-            name => record.local_test.0.iter().find(|course| course.name == name).cloned(),
-        };
-        let row = |client: &str, task: &str, of: &dyn Fn(&str) -> [String; 3]| {
-            let mut row = vec![Cell::new(client)];
-            row.extend(several.then(|| Cell::new(task)));
-            row.extend(columns.clone().flat_map(of).map(right));
-            row
-        };
-        let times = [|c: &MetricHistory| c.first, |c: &MetricHistory| c.best, |c: &MetricHistory| c.last];
-        let shown = if rows.len() > MOST_ROWS { SHOWN_ROWS } else { rows.len() };
-        for (client, record) in &rows[..shown] {
-            let of = |name: &str| {
-                let course = course(record, name);
-                times.map(|time| course.as_ref().and_then(time).map_or_else(|| UNDEFINED.to_owned(), short))
-            };
-            table.add_row(row(client, &record.task, &of));
-        }
-        if rows.len() > shown {
-            table.add_row(vec![Cell::new(format!("… {} more", rows.len() - shown))]);
-        }
-        for task in &tasks {
-            let of_task: Vec<&TaskHistory> =
-                rows.iter().map(|row| row.1).filter(|record| record.task == *task).collect();
-            if of_task.len() < 2 {
-                continue;
-            }
-            let of = |name: &str| {
-                let all: Vec<Option<MetricHistory>> = of_task.iter().map(|record| course(record, name)).collect();
-                times.map(|time| mean_text(all.iter().map(|course| course.as_ref().and_then(time))))
-            };
-            table.add_row(row("mean", task, &of));
-        }
-        if tasks.len() > 1 {
-            let of = |name: &str| match name {
-                "score" => times.map(|time| {
-                    mean_text(self.clients.values().map(|records| {
-                        mean(records.iter().filter_map(|record| record.local_score.as_ref().and_then(time)))
-                    }))
-                }),
-                _ => times.map(|_| UNDEFINED.to_owned()),
-            };
-            table.add_row(row("mean", if several { "all" } else { "" }, &of));
-        }
-        table.to_string()
-    }
-}
-
-fn right(text: String) -> Cell {
-    Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
 /// The text for an undefined value.

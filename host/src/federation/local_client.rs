@@ -3,18 +3,24 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use plugin_api::{Evaluation, Message, Params, Task};
+use plugin_api::{Message, Params, Task};
 
+use crate::artefacts::safetensors;
+use crate::error::CliError;
+use crate::federation::absent;
 use crate::federation::client::{
-    Client, ClientState, CrossEvaluation, EvaluationOutcome, Failed, Order, Outcome, Progress,
+    BothModels, Client, ClientState, CrossEvaluation, EvaluationOutcome, Failed, LastEvaluation, Order, Outcome,
+    Progress,
 };
 use crate::federation::component_error::ComponentError;
 use crate::federation::filters::{FilterStates, Filters};
-use crate::federation::model_store::{ModelHandle, SpillableMessage, Store};
-use crate::federation::predictions::Predicted;
+use crate::federation::model_handle::ModelHandle;
+use crate::federation::model_store::{Store, as_error};
 use crate::federation::services::HostServices;
+use crate::federation::spillable_message::SpillableMessage;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
+use crate::plugins::validate::Layout;
 use crate::terminal::signals::Pause;
 
 mod evaluation;
@@ -102,6 +108,69 @@ impl LocalClient {
     }
 }
 
+impl LocalClient {
+    /// Checks that the client's model has only parameters of this layout, which all clients have agreed on.
+    ///
+    /// # Errors
+    /// If a parameter is unknown or has another type or shape, or the model fails.
+    pub(crate) fn check_layout(&mut self, layout: &Layout, services: &HostServices<'_>) -> Result<(), ComponentError> {
+        let params = self.parameters(services)?;
+        layout.holds(&params).map_err(|e| self.identity.fault(e))
+    }
+
+    /// The parameters that the client's model sends and its filters withhold.
+    ///
+    /// # Errors
+    /// If the model or a filter fails.
+    pub(crate) fn withheld(&mut self, services: &HostServices<'_>) -> Result<Vec<String>, ComponentError> {
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let scope = me.scope(services, None);
+            let ctx = scope.context();
+            let message = client.model.get(&ctx).and_then(|model| model.send(&ctx)).map_err(|e| me.fault(e))?;
+            let sent = absent::names(&message.params);
+            let states = client.filters.output.states(&scope)?;
+            let filtered = client.filters.output.apply(message.clone(), &message, &scope);
+            client.filters.output.restore(&states, &scope)?;
+            Ok(absent::missing(sent, &filtered?.params))
+        })
+    }
+
+    /// The current states of the filters.
+    ///
+    /// # Errors
+    /// If a filter cannot return its state.
+    pub(crate) fn filter_states(&mut self, services: &HostServices<'_>) -> Result<FilterStates, ComponentError> {
+        let me = self.identity.clone();
+        self.filters.states(&me.scope(services, None))
+    }
+
+    /// Restores the states of the filters.
+    ///
+    /// # Errors
+    /// If a state does not fit.
+    pub(crate) fn restore_filters(
+        &mut self,
+        states: &FilterStates,
+        services: &HostServices<'_>,
+    ) -> Result<(), ComponentError> {
+        let me = self.identity.clone();
+        let scope = me.scope(services, None);
+        self.filters.input.restore(&states.input, &scope)?;
+        self.filters.output.restore(&states.output, &scope)
+    }
+
+    /// A complete copy of the client's own model.
+    fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let scope = me.scope(services, None);
+            let ctx = scope.context();
+            client.model.get(&ctx).and_then(|model| model.parameters(&ctx)).map_err(|e| me.fault(e))
+        })
+    }
+}
+
 impl Client for LocalClient {
     fn name(&self) -> &str {
         &self.identity.name
@@ -144,28 +213,12 @@ impl Client for LocalClient {
         self.sent.clear();
     }
 
-    fn evaluate(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError> {
-        self.guarded(None, |client| {
-            let me = client.identity.clone();
-            let scope = me.scope(services, Some(order.round));
-            let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
-            client.receive(&base, &scope.context())?;
-            let global = client.evaluation(&scope.context())?;
-            client.report(&global, "global_test", order.round, services);
-            Ok(global)
-        })
-    }
-
     fn evaluate_idle(
         &mut self,
         order: &Order,
         services: &HostServices<'_>,
     ) -> Result<EvaluationOutcome, ComponentError> {
         self.guarded(Some(order.round), |client| client.evaluate_and_restore(order, services))
-    }
-
-    fn predict(&mut self, services: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError> {
-        self.predictions(services)
     }
 
     fn answer(
@@ -202,22 +255,46 @@ impl Client for LocalClient {
         self.last_aggregated = Some(round);
     }
 
-    fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {
+    fn save_model(&mut self, folder: &Path, services: &HostServices<'_>) -> Result<(), ComponentError> {
+        let me = self.identity.clone();
+        let params = self.parameters(services)?;
+        let export = folder.join("export");
+        std::fs::create_dir_all(&export)
+            .map_err(|e| CliError::io(&export, "make the folder", &e))
+            .and_then(|()| {
+                safetensors::write(&folder.join("model.safetensors"), &params, &[("client", me.name.clone())])
+            })
+            .map_err(|failure| ComponentError::new(String::new(), as_error(failure)))?;
+        drop(params);
         self.guarded(None, |client| {
-            let me = client.identity.clone();
             let scope = me.scope(services, None);
             let ctx = scope.context();
-            client.model.get(&ctx).and_then(|model| model.parameters(&ctx)).map_err(|e| me.fault(e))
-        })
+            let files =
+                client.model.get(&ctx).and_then(|model| model.export(&export, &ctx)).map_err(|e| me.fault(e))?;
+            if files.is_empty() {
+                let _ = std::fs::remove_dir(&export);
+            }
+            Ok(())
+        })?;
+        self.release(services)
     }
 
-    fn export(&mut self, folder: &Path, services: &HostServices<'_>) -> Result<Vec<String>, ComponentError> {
-        self.guarded(None, |client| {
-            let me = client.identity.clone();
-            let scope = me.scope(services, None);
-            let ctx = scope.context();
-            client.model.get(&ctx).and_then(|model| model.export(folder, &ctx)).map_err(|e| me.fault(e))
-        })
+    fn finish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<LastEvaluation, ComponentError> {
+        let own = self.predictions(services);
+        let found = match (own, self.evaluate_last(order, services)) {
+            (Ok(own), Ok(evaluations)) => {
+                let both = self.predictions(services).map(|global| BothModels { own, global });
+                Ok(LastEvaluation { evaluations, predictions: Some(both) })
+            }
+            (Err(fault), Ok(evaluations)) => Ok(LastEvaluation { evaluations, predictions: Some(Err(fault)) }),
+            // A model that panicked cannot be called again, so report its first error.
+            (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
+            (_, Err(fault)) => Err(fault),
+        };
+        let me = self.identity.clone();
+        self.base = None;
+        self.model.retire(&me.scope(services, None));
+        found
     }
 
     fn save(&mut self, services: &HostServices<'_>) -> Result<ClientState, ComponentError> {
@@ -232,11 +309,5 @@ impl Client for LocalClient {
         let me = self.identity.clone();
         self.base = None;
         self.model.release(&me.scope(services, None)).map_err(|e| me.fault(e))
-    }
-
-    fn retire(&mut self, services: &HostServices<'_>) {
-        let me = self.identity.clone();
-        self.base = None;
-        self.model.retire(&me.scope(services, None));
     }
 }

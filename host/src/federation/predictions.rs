@@ -15,14 +15,15 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use plugin_api::{Column, DEVIATION, ORIGIN, PREDICTED, Scale, Table};
+use serde::{Deserialize, Serialize};
 
 use crate::artefacts::names;
-use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors::partial;
 use crate::error::CliError;
+use crate::federation::exact;
 
 /// A model's predictions for a task at a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Predicted {
     /// The task's name.
     pub task: String,
@@ -31,15 +32,18 @@ pub(crate) struct Predicted {
     /// The test rows.
     pub test: Rows,
     /// The predictions for the test rows, in order: one column of numbers, or other columns that the model gives.
+    #[serde(with = "exact")]
     pub values: Table,
 }
 
 /// The origin and the measured value of each row. Columns are shared with the dataset's table, not copied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rows {
     /// The origin of each row, if the dataset gives it.
+    #[serde(with = "exact")]
     origin: Option<Column>,
     /// The measured values.
+    #[serde(with = "exact")]
     measured: Column,
 }
 
@@ -111,9 +115,9 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Creates a writer without rows. `scales` are those of the tasks with standardised targets.
-    pub(crate) fn new(run_dir: &RunDir, scales: &'a BTreeMap<String, Scale>) -> Self {
-        Self { path: run_dir.path().join(names::PREDICTIONS), scales, clients: Vec::new() }
+    /// Creates a writer without rows for a file in this folder. `scales` are those of the tasks with standardised targets.
+    pub(crate) fn new(folder: &Path, scales: &'a BTreeMap<String, Scale>) -> Self {
+        Self { path: folder.join(names::PREDICTIONS), scales, clients: Vec::new() }
     }
 
     /// Adds the rows of the next client, with the predictions of both models.
@@ -122,11 +126,14 @@ impl<'a> Writer<'a> {
         self.clients.push((client.to_owned(), tasks));
     }
 
-    /// Writes the file. It appears under its name only when it is complete.
+    /// Writes the file, unless no client was added. It appears under its name only when it is complete.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub(crate) fn finish(self) -> Result<(), CliError> {
+        if self.clients.is_empty() {
+            return Ok(());
+        }
         let part = partial(&self.path);
         let written = self.write(&part).and_then(|()| std::fs::rename(&part, &self.path));
         written.map_err(|e| {

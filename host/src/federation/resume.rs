@@ -1,23 +1,22 @@
 //! Writing a federation to a checkpoint and restoring it.
 
-use plugin_api::State;
 use serde::{Deserialize, Serialize};
 
 use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::artefacts::tracking::Positions;
 use crate::error::{CliError, Diagnostic};
 use crate::federation::best_models::KeptRanking;
-use crate::federation::checkpoint_entries::{FailureEntry, ProgressEntry};
 use crate::federation::client::ClientState;
-use crate::federation::component_error::ComponentError;
+use crate::federation::client_entry::{
+    ClientEntry, get_client, get_states, not_restored, not_saved, put_client, put_filters,
+};
 use crate::federation::early_stopping::Patience;
-use crate::federation::filters::{FilterStates, Filters};
+use crate::federation::filters::Filters;
 use crate::federation::history::History;
 use crate::federation::notes::Note;
 use crate::federation::rounds::Federation;
 use crate::federation::server::{self, Server};
 use crate::federation::totals::TotalsEntry;
-use crate::federation::trace::Trace;
 
 /// The host's part of a checkpoint, without the components' states.
 #[derive(Serialize, Deserialize)]
@@ -35,26 +34,6 @@ pub(crate) struct CheckpointIndex {
     clients: Vec<ClientEntry>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct ClientEntry {
-    name: String,
-    position: u64,
-    /// The numbers of states of the filters on incoming and on outgoing messages.
-    filters: [usize; 2],
-    /// Whether the client's model has changed. Only then does the checkpoint hold its state.
-    changed: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    progress: Option<ProgressEntry>,
-    /// Whether the model has made its message of this round.
-    #[serde(default)]
-    sent: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    failed: Option<FailureEntry>,
-    /// The last round in which this client's update was aggregated into the global model.
-    #[serde(rename = "taken", default, skip_serializing_if = "Option::is_none")]
-    last_aggregated: Option<u64>,
-}
-
 impl CheckpointIndex {
     /// The least number of rounds of a run resumed from here: the finished ones, and one that was interrupted.
     pub(crate) fn least_rounds(&self) -> u64 {
@@ -64,21 +43,6 @@ impl CheckpointIndex {
     /// The number of epochs that clients have finished in the interrupted round.
     pub(crate) fn epochs(&self) -> u64 {
         self.clients.iter().filter_map(|client| Some(client.progress.as_ref()?.epochs)).sum()
-    }
-}
-
-impl ClientEntry {
-    fn new(name: &str, saved: &ClientState) -> Self {
-        Self {
-            name: name.to_owned(),
-            position: saved.position,
-            filters: [saved.filters.input.len(), saved.filters.output.len()],
-            changed: saved.model.is_some(),
-            progress: saved.progress.as_ref().map(ProgressEntry::of),
-            sent: saved.sent.is_some(),
-            failed: saved.failed.as_ref().map(FailureEntry::of),
-            last_aggregated: saved.last_aggregated,
-        }
     }
 }
 
@@ -102,7 +66,7 @@ impl Federation<'_> {
             // Save one client at a time, so that at most one state is in memory besides the models.
             let saved = self.save_client(index)?;
             put_client(&mut writer, index, &saved)?;
-            clients.push(ClientEntry::new(self.clients.name(index), &saved));
+            clients.push(ClientEntry::new(self.clients.name(index).to_owned(), saved));
         }
         writer.finish(&CheckpointIndex {
             done: self.done,
@@ -165,74 +129,4 @@ impl Federation<'_> {
         }
         Ok(())
     }
-}
-
-fn not_saved(fault: ComponentError) -> CliError {
-    CliError::run(fault.report("checkpoint"))
-}
-
-fn not_restored(fault: ComponentError) -> CliError {
-    CliError::run(fault.report("resuming from the checkpoint"))
-}
-
-/// The error if a client's scalars cannot be saved or restored.
-fn of_trace(error: plugin_api::Error) -> ComponentError {
-    ComponentError::new("metrics".to_owned(), error)
-}
-
-/// The name in the checkpoint of a part of a client.
-fn client_part(index: usize, part: &str) -> String {
-    format!("client.{index}.{part}")
-}
-
-/// Writes what the index does not hold of a client's state.
-fn put_client(writer: &mut Writer, index: usize, saved: &ClientState) -> Result<(), CliError> {
-    if let Some(state) = &saved.model {
-        writer.state(&client_part(index, "model"), state)?;
-    }
-    put_filters(writer, &format!("client.{index}"), &saved.filters)?;
-    if let Some(progress) = &saved.progress {
-        let trace = progress.trace.state().map_err(|e| not_saved(of_trace(e)))?;
-        writer.state(&client_part(index, "trace"), &trace)?;
-    }
-    if let Some(message) = &saved.sent {
-        writer.message(&client_part(index, "sent"), message)?;
-    }
-    Ok(())
-}
-
-/// Reads a client's state.
-fn get_client(reader: &Reader, index: usize, entry: ClientEntry) -> Result<ClientState, CliError> {
-    let ClientEntry { position, filters: [inputs, outputs], changed, progress, sent, failed, last_aggregated, .. } =
-        entry;
-    let trace = || {
-        let state = reader.state(&client_part(index, "trace"))?;
-        Trace::read(&state).map_err(|e| not_restored(of_trace(e)))
-    };
-    Ok(ClientState {
-        model: changed.then(|| reader.state(&client_part(index, "model"))).transpose()?,
-        filters: FilterStates {
-            input: get_states(reader, &client_part(index, "0"), inputs)?,
-            output: get_states(reader, &client_part(index, "1"), outputs)?,
-        },
-        position,
-        progress: progress.map(|progress| Ok::<_, CliError>(progress.with(trace()?))).transpose()?,
-        sent: sent.then(|| reader.message(&client_part(index, "sent"))).transpose()?,
-        failed: failed.map(FailureEntry::whole),
-        last_aggregated,
-    })
-}
-
-/// Writes the states of the filters at one end.
-fn put_filters(writer: &mut Writer, name: &str, filters: &FilterStates) -> Result<(), CliError> {
-    for (side, states) in [&filters.input, &filters.output].into_iter().enumerate() {
-        for (index, state) in states.iter().enumerate() {
-            writer.state(&format!("{name}.{side}.{index}"), state)?;
-        }
-    }
-    Ok(())
-}
-
-fn get_states(reader: &Reader, name: &str, count: usize) -> Result<Vec<State>, CliError> {
-    (0..count).map(|index| reader.state(&format!("{name}.{index}"))).collect()
 }

@@ -3,16 +3,43 @@
 use std::collections::BTreeMap;
 
 use plugin_api::{Params, Result, State, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::federation::exact;
 
 /// Scalars that a client's model reported in a round, with their times.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "TraceEntry")]
 pub struct Trace {
     tags: Vec<String>,
+    /// The numbers of the tags.
+    #[serde(skip_serializing)]
     numbers: BTreeMap<String, i32>,
     tag: Vec<i32>,
     step: Vec<i64>,
+    #[serde(with = "exact")]
     value: Vec<f64>,
+    #[serde(with = "exact")]
     time: Vec<f64>,
+}
+
+/// A [`Trace`] as it is read from JSON.
+#[derive(Deserialize)]
+struct TraceEntry {
+    tags: Vec<String>,
+    tag: Vec<i32>,
+    step: Vec<i64>,
+    #[serde(with = "exact")]
+    value: Vec<f64>,
+    #[serde(with = "exact")]
+    time: Vec<f64>,
+}
+
+impl From<TraceEntry> for Trace {
+    fn from(TraceEntry { tags, tag, step, value, time }: TraceEntry) -> Self {
+        let numbers = tags.iter().cloned().zip(0..).collect();
+        Self { tags, numbers, tag, step, value, time }
+    }
 }
 
 impl Trace {
@@ -28,6 +55,11 @@ impl Trace {
         self.step.push(step.cast_signed());
         self.value.push(value);
         self.time.push(time);
+    }
+
+    /// Whether it has no scalars.
+    pub fn is_empty(&self) -> bool {
+        self.tag.is_empty()
     }
 
     /// The tag, step, value and time of each scalar, in order.
@@ -63,15 +95,13 @@ impl Trace {
     pub fn read(state: &State) -> Result<Self> {
         let tags: Vec<String> = state.value("tags")?;
         let length = state.tensors.get("tag").map_or(0, |tensor| tensor.shape().iter().product());
-        let numbers = tags.iter().cloned().zip(0..).collect();
-        Ok(Self {
-            numbers,
+        Ok(Self::from(TraceEntry {
             tag: state.tensors.elements("tag", &[length])?.to_vec(),
             step: state.tensors.elements("step", &[length])?.to_vec(),
             value: state.tensors.elements("value", &[length])?.to_vec(),
             time: state.tensors.elements("time", &[length])?.to_vec(),
             tags,
-        })
+        }))
     }
 }
 

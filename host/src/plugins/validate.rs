@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use plugin_api::{ClientSpec, Column, DType, Error, Evaluation, Message, Params, Result, Table, Task, Tensor, Trained};
+use serde_json::Value;
 
 /// The maximum length of a line or note that is shown, in bytes.
 const LONGEST_LINE: usize = 10_000;
@@ -123,6 +124,50 @@ impl Layout {
     /// The layout of a complete model.
     pub(crate) fn of(params: &Params) -> Self {
         Self(params.iter().map(|(name, tensor)| (name.to_owned(), (tensor.dtype(), tensor.shape().to_vec()))).collect())
+    }
+
+    /// Reads a layout.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn from_json(value: &Value) -> Result<Self> {
+        let wrong = |e: &serde_json::Error| Error::data("the layout of the model cannot be read").because(e);
+        let read: BTreeMap<String, (u8, u8, Vec<usize>)> =
+            serde_json::from_value(value.clone()).map_err(|e| wrong(&e))?;
+        let entry = |(name, (code, bits, shape))| {
+            let dtype = DType::from_dlpack(code, bits);
+            dtype.map(|dtype| (name, (dtype, shape))).ok_or_else(|| Error::data("the layout has an unknown data type"))
+        };
+        Ok(Self(read.into_iter().map(entry).collect::<Result<_>>()?))
+    }
+
+    /// The layout as JSON: DLPack's type code and bits, and the shape, by name.
+    pub(crate) fn to_json(&self) -> Value {
+        let entry = |(name, (dtype, shape)): (&String, &(DType, Vec<usize>))| {
+            let (code, bits) = dtype.dlpack();
+            (name.clone(), serde_json::json!([code, bits, shape]))
+        };
+        Value::Object(self.0.iter().map(entry).collect())
+    }
+
+    /// Checks that these parameters are among the model's.
+    ///
+    /// # Errors
+    /// If one is unknown, or has another type or shape.
+    pub(crate) fn holds(&self, params: &Params) -> Result<()> {
+        params.iter().try_for_each(|(name, tensor)| self.check(name, tensor, false))
+    }
+
+    /// Checks that these parameters are the model's, all of them.
+    ///
+    /// # Errors
+    /// If one is missing, unknown, or has another type or shape.
+    pub(crate) fn covers(&self, params: &Params) -> Result<()> {
+        self.holds(params)?;
+        match self.0.keys().find(|name| params.get(name).is_none()) {
+            Some(name) => Err(Error::tensor(name, "is missing")),
+            None => Ok(()),
+        }
     }
 
     /// Checks that the model has a parameter with this name, shape and, unless `any_type`, type.

@@ -26,6 +26,13 @@ const ROUNDS: &str = "federation.rounds";
 /// The maximum number of differences of one sort that are listed.
 const NAMED: usize = 10;
 
+/// The model of a run.
+#[derive(Clone, Copy)]
+struct Model<'m> {
+    profile: &'m Profile,
+    config: &'m Value,
+}
+
 /// Compares the experiment and the manifest that a run was started with to those it would be resumed with.
 ///
 /// # Errors
@@ -33,8 +40,9 @@ const NAMED: usize = 10;
 pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value) -> Result<(), CliError> {
     let before = Document::parse("experiment.toml".to_owned(), experiment)?;
     let after = Document::parse("experiment.toml".to_owned(), &shared.experiment.resolved())?;
-    let model = &shared.plugins.model;
-    let mut found = keys(before.value(), after.value(), model.component.profile(), &model.choice.config);
+    let model = shared.plugins.model.as_ref();
+    let model = model.map(|model| Model { profile: model.component.profile(), config: &model.choice.config });
+    let mut found = keys(before.value(), after.value(), model);
     found.extend(data(&then["data"], &now["data"]));
     found.extend(plugins(then, now));
     found.extend(clients(&then["clients"], &now["clients"]));
@@ -50,13 +58,13 @@ pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value
 }
 
 /// The keys of the experiments whose values differ and affect results.
-fn keys(then: &Value, now: &Value, model: &Profile, config: &Value) -> Vec<String> {
+fn keys(then: &Value, now: &Value, model: Option<Model<'_>>) -> Vec<String> {
     let mut found = Vec::new();
     differences("", Some(then), Some(now), &mut found);
     let told = |(key, then, now): (String, Option<&Value>, Option<&Value>)| {
         let change = format!("`{key}`: {} then, {} now", shown(then), shown(now));
         match &*key {
-            ROUNDS => depends_on_rounds(model, config).map(|why| format!("{change}: {why}")),
+            ROUNDS => depends_on_rounds(model).map(|why| format!("{change}: {why}")),
             key if FREE.contains(&key) => None,
             _ => Some(change),
         }
@@ -98,7 +106,10 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 /// Why results up to a round depend on the total number of rounds; `None` if the model states that they do not.
-fn depends_on_rounds(model: &Profile, config: &Value) -> Option<String> {
+fn depends_on_rounds(model: Option<Model<'_>>) -> Option<String> {
+    let Some(Model { profile: model, config }) = model else {
+        return Some("the model is not here to say whether its results are free of the number of rounds".to_owned());
+    };
     let name = &model.name;
     let Some(conditions) = &model.extendable else {
         return Some(format!("model `{name}` does not say that its results are free of the number of rounds"));
@@ -221,7 +232,8 @@ mod tests {
         now["name"] = "b".into();
         now["federation"] = json!({"threads": 4, "devices": ["cuda:1"], "idle-memory": "1 GiB", "rounds": 2});
         now["model"]["lr"] = json!(1.0);
-        let compared = |then: &Value, now: &Value| keys(then, now, &model(None), &Value::Null);
+        let compared =
+            |then: &Value, now: &Value| keys(then, now, Some(Model { profile: &model(None), config: &Value::Null }));
         assert!(compared(&then, &now).is_empty());
         now["seed"] = 2.into();
         now["model"]["sizes"] = json!([1, 3]);
@@ -239,7 +251,9 @@ mod tests {
     #[test]
     fn rounds_may_change_where_the_model_says_so() {
         let [then, now] = [2, 3].map(|rounds| json!({"federation": {"rounds": rounds}}));
-        let found = |model: &Profile, config: Value| keys(&then, &now, model, &config).pop().unwrap_or_default();
+        let found = |model: &Profile, config: Value| {
+            keys(&then, &now, Some(Model { profile: model, config: &config })).pop().unwrap_or_default()
+        };
         assert!(found(&model(None), json!({})).contains("model `m` does not say"));
         let on_condition = model(Some(json!({"schedule": "constant"})));
         let text = found(&on_condition, json!({}));

@@ -8,7 +8,8 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Experiment;
 use crate::federation::component_error::ComponentError;
 use crate::federation::local_client::{Identity, LocalClient};
-use crate::federation::model_store::{ModelFactory, ModelHandle, Store};
+use crate::federation::model_handle::ModelHandle;
+use crate::federation::model_store::{ModelFactory, Store};
 use crate::federation::services::{CallScope, ClientRef, HostServices};
 use crate::plugins::validate;
 use crate::setup::Shared;
@@ -16,12 +17,16 @@ use crate::setup::description;
 use crate::setup::errors::Errors;
 use crate::setup::filters::{End, new_filters, try_filters};
 use crate::setup::placement::Placement;
-use crate::setup::plugins::{Found, LoadedPlugin};
+use crate::setup::plugins::{LoadedPlugin, Plugins};
 
 /// What the clients of an experiment need.
 pub(crate) struct ClientSide {
+    /// The dataset's plugin.
+    pub dataset_plugin: LoadedPlugin,
     /// The dataset.
     pub dataset: Box<dyn Dataset>,
+    /// The model's plugin.
+    pub model: LoadedPlugin,
     /// The device of each client.
     pub placement: Placement,
 }
@@ -56,16 +61,16 @@ impl ClientParts {
     /// works; if the dataset failed, of a placeholder client.
     pub(super) fn new(
         experiment: &Experiment,
-        found: &Found,
+        plugins: &Plugins,
         services: &HostServices<'_>,
         errors: &mut Errors<'_>,
     ) -> Self {
-        let data = found.dataset.as_ref().and_then(|plugin| errors.take(plugin, Data::open(plugin, services)));
+        let data = plugins.dataset.as_ref().and_then(|plugin| errors.take(plugin, Data::open(plugin, services)));
         let clients = data.as_ref().map(|data| data.description.clients.as_slice());
         let name = clients.map_or("client", |clients| clients[0].name.as_str());
         let first = End::Client { client: ClientRef { index: 0, name }, device: "cpu" };
-        try_filters(&found.filters, first, services, errors);
-        let devices = found.model.as_ref().and_then(|model| errors.take(model, model.component.devices()));
+        try_filters(&plugins.filters, first, services, errors);
+        let devices = plugins.model.as_ref().and_then(|model| errors.take(model, model.component.devices()));
         if let Some(clients) = clients.map(<[_]>::len)
             && errors.host_keys_are_valid
             && experiment.federation.min_clients > clients
@@ -83,10 +88,21 @@ impl ClientParts {
 }
 
 impl ClientSide {
+    /// Puts the parts together, if all could be made. Also returns the contents of the dataset.
+    pub(super) fn complete(
+        plugins: &Plugins,
+        data: Option<Data>,
+        placement: Option<Placement>,
+    ) -> Option<(Self, Description)> {
+        let (dataset_plugin, model) = (plugins.dataset.clone()?, plugins.model.clone()?);
+        let (Data { dataset, description }, placement) = (data?, placement?);
+        Some((Self { dataset_plugin, dataset, model, placement }, description))
+    }
+
     /// The identity of a client.
     pub(crate) fn identity(&self, shared: &Shared, index: usize) -> Arc<Identity> {
         let name = shared.description.clients[index].name.clone();
-        let (device, plugin) = (self.placement.devices[index].clone(), shared.plugins.model.choice.plugin.clone());
+        let (device, plugin) = (self.placement.devices[index].clone(), self.model.choice.plugin.clone());
         Arc::new(Identity { index, name, device, plugin })
     }
 
@@ -100,7 +116,7 @@ impl ClientSide {
         index: usize,
         services: &HostServices<'_>,
     ) -> Result<Vec<Task>, ComponentError> {
-        let (spec, plugin) = (&shared.description.clients[index], &shared.plugins.dataset);
+        let (spec, plugin) = (&shared.description.clients[index], &self.dataset_plugin);
         let client = ClientRef { index, name: &spec.name };
         let scope = CallScope::new(services, &plugin.choice.plugin, Some(client), None);
         let scope = scope.on(&self.placement.devices[index]);
@@ -118,7 +134,7 @@ impl ClientSide {
         store: &Arc<Store>,
         services: &HostServices<'_>,
     ) -> Result<Vec<LocalClient>, CliError> {
-        let factory = model_factory(shared);
+        let factory = self.model_factory(shared);
         let client = |index: usize| {
             self.client(shared, index, &factory, store, services).map_err(|fault| {
                 let name = &shared.description.clients[index].name;
@@ -147,11 +163,10 @@ impl ClientSide {
         let model = ModelHandle::new(factory.clone(), store.clone(), &identity.name, held);
         Ok(LocalClient::new(identity, model, tasks, filters, store.clone()))
     }
-}
 
-/// The recipe for the models of all clients.
-pub(crate) fn model_factory(shared: &Shared) -> Arc<ModelFactory> {
-    let model = &shared.plugins.model;
-    let (component, config) = (model.component.clone(), model.choice.config.clone());
-    Arc::new(ModelFactory { component, config, plan: shared.model_setup.clone() })
+    /// The recipe for the models of all clients.
+    pub(crate) fn model_factory(&self, shared: &Shared) -> Arc<ModelFactory> {
+        let (component, config) = (self.model.component.clone(), self.model.choice.config.clone());
+        Arc::new(ModelFactory { component, config, plan: shared.model_setup.clone() })
+    }
 }

@@ -151,7 +151,7 @@ fn lead(
 ) -> Result<(Message, Vec<Evaluation>), ComponentError> {
     let Setup { shared, server, clients } = setup;
     let tasks: Vec<Task> = clients.tasks(shared, index, services)?.into_iter().map(sample).collect();
-    let (model, identity) = (&shared.plugins.model, clients.identity(shared, index));
+    let (model, identity) = (clients.model.clone(), clients.identity(shared, index));
     let scope = identity.scope(services, Some(0));
     let (ctx, global) = (scope.context(), Message::from(server.initial.clone()));
     let act = || {

@@ -29,8 +29,7 @@ impl<'a> End<'a> {
 
 impl FilterPlugin {
     fn is_at(&self, end: End<'_>) -> bool {
-        let at_client = matches!(self.position, FilterPosition::ClientInput | FilterPosition::ClientOutput);
-        at_client == matches!(end, End::Client { .. })
+        self.position.is_at_client() == matches!(end, End::Client { .. })
     }
 
     fn new_filter(&self, end: End<'_>, services: &HostServices<'_>) -> Result<Box<dyn Filter>> {

@@ -6,17 +6,18 @@ use serde_json::{Value, json};
 
 use crate::artefacts::checkpoint::sha256;
 use crate::error::CliError;
+use crate::setup::Shared;
 use crate::setup::plugins::LoadedPlugin;
-use crate::setup::{Setup, Shared};
 
-/// Everything that the results of a run may depend on, and what distinguishes the run from others.
+/// Everything that the results of a run may depend on, and what distinguishes the run from others. `devices` are those
+/// of the clients.
 ///
 /// # Errors
 /// If a plugin's library cannot be read.
-pub(crate) fn manifest(setup: &Setup) -> Result<Value, CliError> {
-    let Shared { experiment, plugins, description, .. } = &setup.shared;
+pub(crate) fn manifest(shared: &Shared, devices: &[String]) -> Result<Value, CliError> {
+    let Shared { experiment, plugins, description, .. } = shared;
     let plugins = plugins.iter().map(plugin).collect::<Result<Vec<_>, _>>()?;
-    let clients = description.clients.iter().zip(&setup.clients.placement.devices);
+    let clients = description.clients.iter().zip(devices);
     let clients: Vec<Value> =
         clients.map(|(client, device)| json!({"name": client.name, "device": device, "tasks": client.tasks})).collect();
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -43,7 +44,7 @@ pub(crate) fn command_line() -> Vec<String> {
 }
 
 /// A plugin's entry in the manifest, with the SHA-256 of its library.
-fn plugin(used: &LoadedPlugin) -> Result<Value, CliError> {
+pub(crate) fn plugin(used: &LoadedPlugin) -> Result<Value, CliError> {
     let path = &used.library.path;
     let sum = sha256(path).map_err(|e| CliError::io(path, "read the plugin's library", &e))?;
     let mut plugin = used.manifest();

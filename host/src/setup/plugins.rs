@@ -78,73 +78,86 @@ pub(crate) struct FilterPlugin {
     pub plugin: LoadedPlugin,
 }
 
-/// The plugins of an experiment.
+/// Which of an experiment's plugins are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Everything: server and clients are in this process.
+    Both,
+    /// The server, whose clients are elsewhere. `model` says whether it needs the model.
+    Server { model: bool },
+    /// A client whose server is elsewhere.
+    Client,
+}
+
+impl Role {
+    fn opens(self, kind: Kind) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Server { model } => kind == Kind::Aggregator || (kind == Kind::Model && model),
+            Self::Client => kind != Kind::Aggregator,
+        }
+    }
+
+    fn filters_at(self, position: FilterPosition) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Server { .. } => !position.is_at_client(),
+            Self::Client => position.is_at_client(),
+        }
+    }
+}
+
+/// The plugins of an experiment that are opened: those that this process needs, unless they have errors.
 #[derive(Clone, Debug)]
 pub(crate) struct Plugins {
     /// The dataset's plugin.
-    pub dataset: LoadedPlugin,
+    pub dataset: Option<LoadedPlugin>,
     /// The model's plugin.
-    pub model: LoadedPlugin,
+    pub model: Option<LoadedPlugin>,
     /// The aggregator's plugin.
-    pub aggregator: LoadedPlugin,
+    pub aggregator: Option<LoadedPlugin>,
     /// The filters' plugins, in the order of the file.
     pub filters: Vec<FilterPlugin>,
 }
 
 impl Plugins {
-    /// All plugins, a filter once for each of its positions.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &LoadedPlugin> {
-        let filters = self.filters.iter().map(|filter| &filter.plugin);
-        [&self.dataset, &self.model, &self.aggregator].into_iter().chain(filters)
-    }
-}
-
-/// The plugins of an experiment that could be opened.
-pub(crate) struct Found {
-    pub(crate) dataset: Option<LoadedPlugin>,
-    pub(crate) model: Option<LoadedPlugin>,
-    pub(crate) aggregator: Option<LoadedPlugin>,
-    pub(crate) filters: Vec<FilterPlugin>,
-}
-
-impl Found {
-    /// Finds and opens all plugins, and lets each check its table; adds all errors to `reports`.
-    pub(crate) fn all(experiment: &Experiment, finder: &Finder, reports: &mut Vec<Diagnostic>) -> Self {
+    /// Finds and opens the plugins that a role needs, and lets each check its table; adds all errors to `reports`.
+    pub(crate) fn open(experiment: &Experiment, role: Role, finder: &Finder, reports: &mut Vec<Diagnostic>) -> Self {
         let mut open = |kind, choice: &PluginRef| {
             // A missing name is already reported.
-            let named = !choice.plugin.is_empty();
-            let found = named.then(|| find(experiment, finder, kind, choice));
+            let wanted = !choice.plugin.is_empty() && role.opens(kind);
+            let found = wanted.then(|| find(experiment, finder, kind, choice));
             found.and_then(|found| found.map_err(|found| reports.extend(found)).ok())
         };
         let dataset = open(Kind::Dataset, &experiment.dataset);
         let model = open(Kind::Model, &experiment.model);
         let aggregator = open(Kind::Aggregator, &experiment.aggregator);
+        let here: Vec<&FilterRef> =
+            experiment.filters.iter().filter(|filter| role.filters_at(filter.position)).collect();
         // A table that names several positions is checked once.
-        let tables = experiment.filters.chunk_by(|a, b| a.plugin.table == b.plugin.table);
+        let tables = here.chunk_by(|a, b| a.plugin.table == b.plugin.table);
         let filters = tables.flat_map(|table| {
             let plugin = table.first().and_then(|first| open(Kind::Filter, &first.plugin));
-            let at = |filter: &FilterRef| Some(FilterPlugin { position: filter.position, plugin: plugin.clone()? });
+            let at = |filter: &&FilterRef| Some(FilterPlugin { position: filter.position, plugin: plugin.clone()? });
             table.iter().filter_map(at).collect::<Vec<_>>()
         });
         Self { dataset, model, aggregator, filters: filters.collect() }
     }
 
+    /// All plugins, a filter once for each of its positions.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &LoadedPlugin> {
+        let filters = self.filters.iter().map(|filter| &filter.plugin);
+        [&self.dataset, &self.model, &self.aggregator].into_iter().flatten().chain(filters)
+    }
+
     /// Warns of what is unusual about the plugins' libraries, each once.
     pub(crate) fn warn_of_libraries(&self, console: &Console) {
-        let filters = self.filters.iter().map(|filter| &filter.plugin);
-        let plugins = [&self.model, &self.dataset, &self.aggregator].into_iter().flatten().chain(filters);
-        let libraries: BTreeMap<_, _> = plugins.map(|plugin| (&plugin.library.path, &plugin.library)).collect();
+        let libraries: BTreeMap<_, _> = self.iter().map(|plugin| (&plugin.library.path, &plugin.library)).collect();
         for (path, library) in libraries {
             for line in library.mismatches() {
                 console.log(Level::Warn, &format!("{}: {line}", path.display()));
             }
         }
-    }
-
-    /// All plugins, if all could be opened.
-    pub(crate) fn complete(self) -> Option<Plugins> {
-        let Self { dataset, model, aggregator, filters } = self;
-        Some(Plugins { dataset: dataset?, model: model?, aggregator: aggregator?, filters })
     }
 }
 

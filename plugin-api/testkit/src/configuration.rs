@@ -90,13 +90,56 @@ fn required(subject: &Subject) -> Found {
 
 fn defaults(subject: &Subject) -> Found {
     // TOML has no null, so such a default means that the key is absent.
-    let with_default = |(key, schema): (&String, &Value)| Some((key.clone(), schema.get("default")?.clone()));
-    let defaults: Vec<_> = properties(subject).filter_map(with_default).filter(|(_, value)| !value.is_null()).collect();
-    for (key, value) in defaults {
-        let config = subject.with(&key, value.clone());
-        accepted(subject, &config, &format!("`{key}` with its default {value}"))?;
+    let default = |schema: &Value| schema.get("default").filter(|value| !value.is_null()).cloned();
+    for (key, schema) in properties(subject) {
+        if let Some(value) = default(schema) {
+            let config = subject.with(key, value.clone());
+            accepted(subject, &config, &format!("`{key}` with its default {value}"))?;
+        }
+    }
+    let mut tables = vec![(String::new(), subject.schema())];
+    let mut next = 0;
+    while let Some((path, table)) = tables.get(next).cloned() {
+        next += 1;
+        for (name, schema) in table.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            let key = format!("{path}{name}");
+            if !requires(table, name) && default(schema).is_none() && !takes_null(subject, schema) {
+                let expected =
+                    format!("the default of `{key}` in the schema, or `Option` for a key that may be absent");
+                return fail(expected, "the schema has neither; serde writes a default whose type is `Serialize`");
+            }
+            for form in forms(subject, schema) {
+                // A table that contains itself is looked at once.
+                if !tables.iter().any(|(_, seen)| std::ptr::eq(*seen, form)) {
+                    tables.push((format!("{key}."), form));
+                }
+            }
+        }
     }
     Ok(())
+}
+
+fn requires(table: &Value, key: &str) -> bool {
+    table.get("required").and_then(Value::as_array).is_some_and(|keys| keys.iter().any(|required| required == key))
+}
+
+/// A schema, or the schemas that it refers to or offers as alternatives, one level deep.
+fn forms<'s>(subject: &'s Subject, schema: &'s Value) -> impl Iterator<Item = &'s Value> {
+    let resolve = |schema: &'s Value| {
+        let target = schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
+        target.and_then(|pointer| subject.schema().pointer(pointer)).unwrap_or(schema)
+    };
+    let schema = resolve(schema);
+    let offered = ["anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    std::iter::once(schema).chain(offered.map(resolve))
+}
+
+/// Whether null is among the types, as it is for an `Option`.
+fn takes_null(subject: &Subject, schema: &Value) -> bool {
+    forms(subject, schema).any(|form| match form.get("type") {
+        Some(Value::Array(types)) => types.iter().any(|name| name == "null"),
+        other => other.is_some_and(|name| name == "null"),
+    })
 }
 
 fn described(subject: &Subject) -> Found {

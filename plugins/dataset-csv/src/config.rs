@@ -9,9 +9,9 @@ use fedplug_tables::text::{is_missing, normalise_chain, trim_invisible};
 use fedplug_tables::{DecimalMark, GroupBy, Sites, Standardise, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use crate::pattern::{Pattern, Patterns};
 
@@ -67,8 +67,9 @@ pub struct Config {
     /// each task by name: with numbers known beforehand, so that no statistic of the data is computed, the private choice.
     /// Errors are then in standard deviations; predictions are in the target's own unit.
     #[serde(default)]
+    #[schemars(extend("default" = false))]
     pub standardise: Standardise,
-    /// The maximum number of training rows, and of test rows, for each task and client, chosen at random.
+    /// The maximum number of training rows, and of test rows, for each task and client, chosen at random. Default: all.
     pub max_samples: Option<NonZeroUsize>,
     /// The column separator, one character; `,` by default. Files named `.tsv` or `.tab` always have tabs.
     #[serde(default = "comma", deserialize_with = "fedplug_tables::deserialize_delimiter")]
@@ -112,7 +113,7 @@ pub struct TaskTable {
 }
 
 /// How text is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Text {
     /// As in the file, without white space and invisible characters at the ends.

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use fedplug_tables::text;
 use plugin_api::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The chains that are read. A model reads them in the column `combined`, with a `|` between two.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chains {
     /// Both: `HEAVY|LIGHT`. Files and rows that lack one are skipped.

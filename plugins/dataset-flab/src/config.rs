@@ -46,6 +46,7 @@ pub struct Config {
     pub target: String,
     /// The clients, and which rows each has.
     #[serde(default)]
+    #[schemars(extend("default" = "by-task"))]
     pub clients: Clients,
     /// How rows are divided into training and test rows; `random` by default. Prepared data is already split: this key and
     /// the next three then have no effect, and a warning says so.
@@ -66,6 +67,7 @@ pub struct Config {
     /// each task by name: with numbers known beforehand, so that no statistic of the data is computed, the private choice.
     /// Errors are then in standard deviations; predictions are in the target's own unit.
     #[serde(default)]
+    #[schemars(extend("default" = false))]
     pub standardise: Standardise,
     /// The chains to read. `"paired"`, the default, needs both; `"heavy"` and `"light"` read one, as for nanobodies; `"any"`
     /// reads all that a row has. `split = "reference"` needs pairs.
@@ -78,7 +80,8 @@ pub struct Config {
     /// The decimal mark, `"."` (default) or `","`. Thousands separators are not supported.
     #[serde(default)]
     pub decimal: DecimalMark,
-    /// The maximum number of training rows for each task and client, and of test rows for each task, chosen at random.
+    /// The maximum number of training rows for each task and client, and of test rows for each task, chosen at
+    /// random. Default: all.
     pub max_samples: Option<NonZeroUsize>,
     /// The names of columns in a file of rows for prediction, where they differ: `{ heavy = "VH" }`. For a single file, use
     /// `fedplug predict --column heavy=VH`.

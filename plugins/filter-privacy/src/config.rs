@@ -19,6 +19,7 @@ pub struct Config {
     pub mechanism: Mechanism,
     /// `gaussian`, `sparse-vector`: draw the noise from the experiment's seed, so that a run gives the same bits again.
     /// Whoever knows the seed can subtract the noise: use it for comparisons only; it protects nothing.
+    /// Default: false.
     #[serde(default)]
     pub reproducible: Option<bool>,
 

@@ -5,7 +5,7 @@ use plugin_api::{Error, Result};
 use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::noise::Draw;
 use crate::update::Update;
@@ -17,7 +17,7 @@ const DEVIATION: f64 = (1 << 20) as f64;
 const MOST_STEPS: f64 = (1 << 30) as f64;
 
 /// The distribution of the noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoiseKind {
     /// The discrete Gaussian distribution, sampled exactly on integers. The released values depend only on the noisy

@@ -5,6 +5,9 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
+/// The largest size that a trunk may have anywhere.
+pub(crate) const MAX_SIZE: i64 = 1 << 20;
+
 /// The keys of `config.json`, with their published names. The four sizes are required; the other defaults are those of the
 /// published configuration class.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -62,7 +65,7 @@ pub struct Architecture {
 }
 
 /// The feed-forward layer's activation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HiddenAct {
     /// SwiGLU (Shazeer 2020).
@@ -115,12 +118,12 @@ impl Architecture {
             ("intermediate_size", self.intermediate_size),
             ("vocab_size", self.vocab_size),
         ] {
-            if !(1..=1 << 20).contains(&size) {
-                return Err(format!("`{name}` must be between 1 and {}, not {size}", 1 << 20));
+            if !(1..=MAX_SIZE).contains(&size) {
+                return Err(format!("`{name}` must be between 1 and {}, not {size}", MAX_SIZE));
             }
         }
-        if !(3..=1 << 20).contains(&self.max_length) {
-            return Err(format!("`max_length` must be between 3 and {}, not {}", 1 << 20, self.max_length));
+        if !(3..=MAX_SIZE).contains(&self.max_length) {
+            return Err(format!("`max_length` must be between 3 and {}, not {}", MAX_SIZE, self.max_length));
         }
         if self.hidden_size % self.num_attention_heads != 0 || self.head_size() % 2 != 0 {
             return Err(format!(

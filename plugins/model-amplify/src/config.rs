@@ -1,10 +1,10 @@
-//! The `[model]` table. Values are checked while they are read, so that `fedplug check` reports every error with its key.
+//! The `[model]` table. The schema checks the bounds of each value.
 
 use std::path::PathBuf;
 
 use plugin_api::JsonSchema;
 use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use crate::pretrained::{Pretrained, RandomTrunk};
 
@@ -17,12 +17,14 @@ pub struct Config {
     pub(crate) pretrained: Pretrained,
     /// The sizes of each head's hidden layers, multiples of 8; if empty, a head is one linear layer.
     #[serde(default = "default::layer_sizes", deserialize_with = "layer_sizes")]
+    #[schemars(inner(range(min = 8)))]
     pub(crate) layer_sizes: Vec<i64>,
     /// A safetensors file with the heads' initial weights, named `regressors.T.K.weight`; without it they are random.
     #[serde(default)]
     pub(crate) regressors: Option<PathBuf>,
     /// The dropout probability in the heads.
-    #[serde(default = "default::dropout", deserialize_with = "probability")]
+    #[serde(default = "default::dropout")]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub(crate) dropout: f64,
     /// The positions over which a sequence's hidden states are averaged.
     #[serde(default)]
@@ -31,38 +33,43 @@ pub struct Config {
     #[serde(default)]
     pub(crate) frozen_trunk: bool,
     /// The learning rate of the trunk.
-    #[serde(default = "default::trunk_lr", deserialize_with = "not_negative")]
+    #[serde(default = "default::trunk_lr")]
+    #[schemars(range(min = 0.0))]
     pub(crate) trunk_lr: f64,
     /// The learning rate of the heads.
-    #[serde(default = "default::regressor_lr", deserialize_with = "not_negative")]
+    #[serde(default = "default::regressor_lr")]
+    #[schemars(range(min = 0.0))]
     pub(crate) regressor_lr: f64,
     /// How the learning rates change during the run.
     #[serde(default)]
     pub(crate) schedule: Schedule,
     /// AdamW's decoupled weight decay.
-    #[serde(default = "default::weight_decay", deserialize_with = "not_negative")]
+    #[serde(default = "default::weight_decay")]
+    #[schemars(range(min = 0.0))]
     pub(crate) weight_decay: f64,
     /// FedProx: the weight μ of the proximal term, which keeps a client close to the round's global model; 0 switches it
     /// off.
-    #[serde(default, deserialize_with = "not_negative")]
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
     pub(crate) proximal_mu: f64,
     /// SCAFFOLD: whether control variates correct the gradients. The aggregator must be `scaffold` too.
     #[serde(default)]
     pub(crate) scaffold: bool,
     /// Ditto: the weight λ of the term that keeps a client's personal model close to the global one. The personal model is
     /// trained on the same batches as the shared one, and gives the client's results. Without this key there is none.
-    #[serde(default, deserialize_with = "optional_not_negative")]
+    #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub(crate) ditto_lambda: Option<f64>,
     /// The number format of the trunk's matrix products.
     #[serde(default)]
     pub(crate) precision: Precision,
     /// Sequences per training batch.
-    #[serde(default = "default::batch_size", deserialize_with = "at_least_one")]
+    #[serde(default = "default::batch_size")]
+    #[schemars(range(min = 1))]
     pub(crate) batch_size: usize,
     /// Sequences per batch in evaluation and prediction; default: four times `batch-size`. It changes predictions by
     /// rounding errors only.
-    #[serde(default, deserialize_with = "optional_at_least_one")]
+    #[serde(default)]
     #[schemars(range(min = 1))]
     pub(crate) evaluation_batch_size: Option<usize>,
 }
@@ -74,7 +81,7 @@ impl Config {
 }
 
 /// The positions over which a sequence's hidden states are averaged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
     /// The sequence's tokens, with `<bos>` and `<eos>`: predictions do not depend on the batch.
@@ -85,7 +92,7 @@ pub enum Pooling {
 }
 
 /// The number format of the trunk's matrix products. Parameters, optimiser, norms and heads always use fp32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
@@ -98,7 +105,7 @@ pub enum Precision {
 }
 
 /// How the learning rates change during the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// Constant in the first round, then linear to 0 over all later rounds.
@@ -129,37 +136,6 @@ mod default {
     }
 }
 
-fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if value.is_finite() && value >= 0.0 {
-        Ok(value)
-    } else {
-        Err(Error::custom(format!("must be a finite number of at least 0, not {value}")))
-    }
-}
-
-fn optional_not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    not_negative(deserializer).map(Some)
-}
-
-fn probability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(deserializer)?;
-    if (0.0..1.0).contains(&value) {
-        Ok(value)
-    } else {
-        Err(Error::custom(format!("must be at least 0 and below 1, not {value}")))
-    }
-}
-
-fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let value = usize::deserialize(deserializer)?;
-    if value > 0 { Ok(value) } else { Err(Error::custom("must be at least 1, not 0")) }
-}
-
-fn optional_at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    at_least_one(deserializer).map(Some)
-}
-
 fn layer_sizes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Error> {
     let sizes = Vec::<i64>::deserialize(deserializer)?;
     match sizes.iter().find(|&&size| size <= 0 || size % 8 != 0) {
@@ -177,8 +153,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn problems(config: Value) -> Vec<(String, String)> {
-        let problems = read::<Config>(&config).unwrap_err();
-        problems.into_iter().map(|p| (p.path.join("."), p.message)).collect()
+        plugin_api::config::problems::<Config>(&config).into_iter().map(|p| (p.path.join("."), p.message)).collect()
     }
 
     #[test]
@@ -208,7 +183,7 @@ mod tests {
             ("pretrained.hidden_act", "unknown key"),
             ("layer-sizes", "20 is not"),
             ("trunk-lr", "at least 0, not -1"),
-            ("dropout", "below 1, not 1"),
+            ("dropout", "less than 1, not 1"),
             ("batch-size", "at least 1"),
             ("evaluation-batch-size", "at least 1"),
             ("pooling", "unknown value `all`"),
@@ -226,7 +201,7 @@ mod tests {
         };
         assert!(problems(trunk(64, 5))[0].1.contains("`num_attention_heads`"), "{:?}", problems(trunk(64, 5)));
         assert!(problems(trunk(12, 4))[0].1.contains("even"));
-        assert!(problems(json!({ "pretrained": 5 }))[0].1.contains("a folder, a model on the hub, or a table"));
+        assert!(problems(json!({ "pretrained": 5 }))[0].1.contains("must be text or a table"));
         assert_eq!(problems(json!({ "pretrained": { "layers": 2 } }))[0].1, "`hidden-size` is missing");
     }
 }

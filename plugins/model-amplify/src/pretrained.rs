@@ -14,7 +14,7 @@ use crate::architecture::{self, Architecture, HiddenAct};
 #[schemars(untagged)]
 pub enum Pretrained {
     /// A folder in the published format, or a model on the hub.
-    Named(String),
+    Named(#[schemars(length(min = 1))] String),
     /// A trunk with random weights.
     Random(RandomTrunk),
 }
@@ -24,12 +24,16 @@ pub enum Pretrained {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RandomTrunk {
     /// Features per position.
+    #[schemars(range(min = 1, max = architecture::MAX_SIZE))]
     hidden_size: i64,
     /// Transformer blocks.
+    #[schemars(range(min = 1, max = architecture::MAX_SIZE))]
     layers: i64,
     /// Attention heads. `hidden-size / heads` must be an even whole number.
+    #[schemars(range(min = 1, max = architecture::MAX_SIZE))]
     heads: i64,
     /// Nominal width of the feed-forward layer; SwiGLU uses two thirds of it.
+    #[schemars(range(min = 1, max = architecture::MAX_SIZE))]
     intermediate_size: i64,
     /// The feed-forward layer's activation.
     #[serde(default)]
@@ -51,18 +55,23 @@ pub struct RandomTrunk {
     ffn_bias: bool,
     /// The ε that norms add to the variance.
     #[serde(default = "architecture::norm_eps")]
+    #[schemars(range(min = 0.0))]
     norm_eps: f64,
     /// The maximum number of tokens of a sequence, with `<bos>` and `<eos>`.
     #[serde(default = "architecture::max_length")]
+    #[schemars(range(min = 3, max = architecture::MAX_SIZE))]
     max_length: i64,
     /// The dropout probability in the trunk.
     #[serde(default)]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     dropout_prob: f64,
     /// The embedding's initial weights are uniform within this distance of 0.
     #[serde(default = "architecture::init_range")]
+    #[schemars(range(min = 0.0))]
     embedding_init_range: f64,
     /// The linear layers' initial weights are uniform within this distance of 0.
     #[serde(default = "architecture::init_range")]
+    #[schemars(range(min = 0.0))]
     decoder_init_range: f64,
 }
 

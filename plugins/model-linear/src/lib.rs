@@ -29,9 +29,8 @@ impl Linear {
     /// Creates a model that predicts 0, with a random trunk that is the same at all clients.
     ///
     /// # Errors
-    /// If a value of the table is out of bounds, or a held task is not part of the experiment.
+    /// If a held task is not part of the experiment.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
-        config.check()?;
         let start = Regression::new(&config, ctx.experiment_seed().of("trunk.weight"));
         let mut model = Self { config, setup: setup.clone(), params: Params::new(), received: Params::new(), steps: 0 };
         for task in &setup.held {

@@ -9,6 +9,7 @@ use plugin_api::{
     Column, Context, Epoch, Level, Message, Model, ModelSetup, PREDICTED, Params, Seed, Table, Task, TaskSpec, Tensor,
     metrics,
 };
+use serde_json::json;
 
 const LETTERS: &[u8] = b"ACDEFGHIKLMNPQRSTVWY";
 
@@ -136,10 +137,9 @@ fn equal_targets_are_learnt_without_nan() {
 
 #[test]
 fn a_learning_rate_that_could_diverge_is_refused() {
-    for learning_rate in [0.0, 2.0, -1.0, f32::NAN] {
-        let config = Config { learning_rate, ..Config::default() };
-        let error = Linear::new(config, &setup(), &Context::new(&Silent)).unwrap_err();
-        assert_eq!(error.to_string(), "`learning-rate`: must be more than 0 and less than 2");
+    for rate in [0, 2, -1] {
+        let problems = plugin_api::config::problems::<Config>(&json!({ "learning-rate": rate }));
+        assert_eq!(problems[0].message, format!("must be more than 0 and less than 2, not {rate}"));
     }
 }
 
@@ -226,8 +226,8 @@ fn kmers_learn_what_the_order_of_letters_says() {
 fn kmers_of_another_length_are_refused_and_a_column_of_numbers_is_named() {
     let ctx = Context::new(&Silent);
     for kmer in [0, 5] {
-        let error = Linear::new(Config { kmer, ..Config::default() }, &setup(), &ctx).unwrap_err();
-        assert_eq!(error.to_string(), "`kmer`: must be 1, 2, 3 or 4");
+        let problems = plugin_api::config::problems::<Config>(&json!({ "kmer": kmer }));
+        assert_eq!(problems[0].message, format!("must be at least 1 and at most 4, not {kmer}"));
     }
     let mut model = Linear::new(Config::default(), &setup(), &ctx).unwrap();
     let table =

@@ -1,12 +1,12 @@
 //! Parses numbers in table fields.
 
 use plugin_api::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::text::{is_missing, trim_invisible};
 
 /// The decimal mark of numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum DecimalMark {
     /// A point, as in `7.25`.
     #[default]

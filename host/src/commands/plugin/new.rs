@@ -39,8 +39,23 @@ pub(crate) fn new(options: &Options) -> Result<String, CliError> {
     let Options { kind, name, output, .. } = options;
     check_name(*kind, name).map_err(CliError::usage)?;
     let dependencies = dependencies(options.plugin_api.as_deref()).map_err(CliError::usage)?;
-    let folder = output.join(format!("{kind}-{name}"));
-    std::fs::create_dir_all(output).map_err(|e| CliError::io(output, "make the folder", &e))?;
+    let folder = create_folder(output, &format!("{kind}-{name}"))?;
+    let mut message = format!("{}:", folder.display());
+    for (file, text) in files(*kind, name, dependencies) {
+        let path = folder.join(file);
+        let parent = path.parent().unwrap_or(&folder);
+        std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "make the folder", &e))?;
+        write_text(&path, &text)?;
+        message.push_str(&format!(" {file}"));
+    }
+    let commands = "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release";
+    Ok(format!("{message}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n", folder.display()))
+}
+
+/// Creates a folder that does not exist yet.
+fn create_folder(parent: &Path, name: &str) -> Result<PathBuf, CliError> {
+    let folder = parent.join(name);
+    std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "make the folder", &e))?;
     std::fs::create_dir(&folder).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => CliError::usage(
             Diagnostic::new(format!("{}: is there already, and stays as it is", folder.display()))
@@ -48,44 +63,38 @@ pub(crate) fn new(options: &Options) -> Result<String, CliError> {
         ),
         _ => CliError::io(&folder, "make the folder", &error),
     })?;
+    Ok(folder)
+}
 
+/// The files of the new plugin with their texts.
+fn files(kind: Kind, name: &str, dependencies: Dependencies) -> Vec<(&'static str, String)> {
     let code = match kind {
         Kind::Model => include_str!("new/model.rs"),
         Kind::Dataset => include_str!("new/dataset.rs"),
         Kind::Aggregator => include_str!("new/aggregator.rs"),
         Kind::Filter => include_str!("new/filter.rs"),
     };
-    let [plugin_api, testkit] = dependencies;
     let words = [
         ("kind", kind.to_string()),
-        ("name", name.clone()),
-        ("plugin-api", plugin_api),
-        ("testkit", testkit),
+        ("name", name.to_owned()),
+        ("plugin-api", dependencies.plugin_api),
+        ("testkit", dependencies.testkit),
         ("crate", format!("{kind}_{}", name.replace('-', "_"))),
-        ("check", check(*kind).to_owned()),
+        ("check", check(kind).to_owned()),
     ];
     let filled = |text: &str| words.iter().fold(text.to_owned(), |text, (word, with)| put(&text, word, with));
     let mut files = vec![
         ("Cargo.toml", filled(MANIFEST)),
         ("src/lib.rs", filled(code)),
         ("tests/conformance.rs", filled(CONFORMANCE)),
-        ("experiment.toml", filled(&experiment(*kind))),
+        ("experiment.toml", filled(&experiment(kind))),
         ("README.md", filled(README)),
         (".gitignore", IGNORE.to_owned()),
     ];
-    if *kind != Kind::Dataset {
+    if kind != Kind::Dataset {
         files.push(("data/binding/made-up.csv", DATA.to_owned()));
     }
-    let mut told = format!("{}:", folder.display());
-    for (file, text) in files {
-        let path = folder.join(file);
-        let parent = path.parent().unwrap_or(&folder);
-        std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "make the folder", &e))?;
-        write_text(&path, &text)?;
-        told.push_str(&format!(" {file}"));
-    }
-    let commands = "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release";
-    Ok(format!("{told}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n", folder.display()))
+    files
 }
 
 fn put(text: &str, word: &str, with: &str) -> String {
@@ -110,7 +119,13 @@ fn check_name(kind: Kind, name: &str) -> Result<(), Diagnostic> {
 const PACKAGE: &str = "fedplug-plugin-api";
 
 /// The sources of plugin-api and the test kit for the manifest: paths, until a registry has them.
-fn dependencies(folder: Option<&Path>) -> Result<[String; 2], Diagnostic> {
+struct Dependencies {
+    plugin_api: String,
+    testkit: String,
+}
+
+/// Finds plugin-api and the test kit.
+fn dependencies(folder: Option<&Path>) -> Result<Dependencies, Diagnostic> {
     let folder = match folder {
         Some(folder) => folder.to_owned(),
         None => checkout().ok_or_else(|| {
@@ -123,7 +138,7 @@ fn dependencies(folder: Option<&Path>) -> Result<[String; 2], Diagnostic> {
     let folder = folder.canonicalize().map_err(|e| not().cause(e))?;
     is_plugin_api(&folder).map_err(|cause| not().cause(cause))?;
     let path = |folder: PathBuf| folder.to_str().map(|path| format!("path = {}", Value::from(path))).ok_or_else(not);
-    Ok([path(folder.clone())?, path(folder.join("testkit"))?])
+    Ok(Dependencies { plugin_api: path(folder.clone())?, testkit: path(folder.join("testkit"))? })
 }
 
 /// Checks that a folder contains the package that plugin authors depend on.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plugin_api::{Level, Sampling, Seed};
+use serde_json::Value;
 
 use super::checkpoint::{self, Checkpoint};
 use super::opening::{opening, warn_of_unevaluated};
@@ -24,7 +25,6 @@ use crate::federation::early_stopping::Patience;
 use crate::federation::evaluators::Evaluators;
 use crate::federation::failure_policy::FailurePolicy;
 use crate::federation::history::History;
-use crate::federation::local_client::LocalClient;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
 use crate::federation::resume::CheckpointIndex;
@@ -35,21 +35,49 @@ use crate::federation::services::HostServices;
 use crate::federation::totals::Totals;
 use crate::plugins::validate;
 use crate::setup::manifest;
+use crate::setup::placement::Placement;
 use crate::setup::plugins::Plugins;
+use crate::setup::server_side::ServerSide;
 use crate::setup::{Setup, Shared};
 use crate::terminal::console::Console;
 use crate::terminal::signals::{Pause, Stop};
 
 /// The process that executes a run.
-pub(super) struct Execution {
+pub(crate) struct Execution {
     /// When the process started.
-    pub(super) begun: Instant,
+    pub(crate) begun: Instant,
     /// Whether a stop was requested.
-    pub(super) stop: Stop,
+    pub(crate) stop: Stop,
     /// Shows log lines and progress.
-    pub(super) console: Console,
+    pub(crate) console: Console,
     /// Collects the components' notes.
-    pub(super) notes: Notes,
+    pub(crate) notes: Notes,
+}
+
+/// A run that is ready for its first round.
+pub(crate) struct Ready {
+    /// What server and clients both need.
+    pub shared: Shared,
+    /// What only the server needs.
+    pub server: ServerSide,
+    /// The parameters that clients keep private and that the global model therefore must not contain.
+    pub private: BTreeSet<String>,
+    /// The device of each client.
+    pub devices: Vec<String>,
+    /// How many clients work at the same time.
+    pub workers: usize,
+    /// For the manifest: what each site uses, if the clients are at sites.
+    pub sites: Value,
+}
+
+impl Ready {
+    fn manifest(&self) -> Result<Value, CliError> {
+        let mut manifest = manifest::manifest(&self.shared, &self.devices)?;
+        if !self.sites.is_null() {
+            manifest["sites"] = self.sites.clone();
+        }
+        Ok(manifest)
+    }
 }
 
 /// What a federation refers to.
@@ -63,41 +91,60 @@ struct Surroundings<'a> {
 }
 
 impl Execution {
-    /// Runs the experiment in a directory that this process has locked.
-    pub(super) fn run(mut self, run_dir: &mut RunDir, draft: Draft, options: &Options) -> Result<(), CliError> {
-        let (mut setup, private) = self.prepare(draft, options)?;
-        let manifest = manifest::manifest(&setup)?;
-        let resumed = checkpoint::find(run_dir, &setup.shared, &manifest, &self.console)?;
-        run_dir.begin(&setup.shared.experiment.resolved(), manifest)?;
+    /// Runs the experiment in a directory that this process has locked, with all clients in this process.
+    pub(super) fn run(self, run_dir: &mut RunDir, draft: Draft, options: &Options) -> Result<(), CliError> {
+        let (setup, private) = self.prepare(draft, options)?;
+        let Setup { shared, server, clients: mut side } = setup;
+        let Placement { devices, workers } = side.placement.clone();
+        let ready = Ready { shared, server, private, devices, workers, sites: Value::Null };
+        self.conduct(run_dir, ready, |shared, store, services, _| {
+            let clients = side.clients(shared, store, services)?;
+            Ok(clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect())
+        })
+    }
+
+    /// Runs all rounds and writes the results. `clients` creates the clients.
+    pub(crate) fn conduct(
+        mut self,
+        run_dir: &mut RunDir,
+        ready: Ready,
+        clients: impl FnOnce(
+            &Shared,
+            &Arc<Store>,
+            &HostServices<'_>,
+            Option<&CheckpointIndex>,
+        ) -> Result<Vec<Box<dyn Client>>, CliError>,
+    ) -> Result<(), CliError> {
+        let manifest = ready.manifest()?;
+        let Ready { shared, server, private, devices, workers, .. } = ready;
+        let resumed = checkpoint::find(run_dir, &shared, &manifest, &self.console)?;
+        run_dir.begin(&shared.experiment.resolved(), manifest)?;
         let run_dir = &*run_dir;
         self.stop.begin();
-        self.announce(&setup, resumed.as_ref().map(|checkpoint| &checkpoint.index));
+        let index = resumed.as_ref().map(|checkpoint| &checkpoint.index);
+        self.announce(&shared, workers, index);
 
-        let positions = resumed.as_ref().map(|checkpoint| &checkpoint.index.positions);
-        let tracker = Tracker::new(run_dir.path(), &setup.shared.client_names(), positions)?;
+        let tracker = Tracker::new(run_dir.path(), &shared.client_names(), index.map(|index| &index.positions))?;
         let journal = Journal::open(run_dir.path())?;
-        let silent = services(&self.console, &self.notes, &self.stop.cancel, &setup.shared.experiment);
+        let silent = services(&self.console, &self.notes, &self.stop.cancel, &shared.experiment);
         let services = HostServices { reporter: tracker.reporter(), journal: &journal, ..silent };
-        let idle_memory = setup.shared.experiment.federation.idle_memory;
+        let idle_memory = shared.experiment.federation.idle_memory;
         let store = Arc::new(Store::new(run_dir.path().join(IDLE), idle_memory)?);
-        let clients = setup.clients.clients(&setup.shared, &store, &services)?;
-        let Setup { shared, server, clients: client_side } = setup;
-        let placement = &client_side.placement;
-        let workers = placement.workers;
+        let clients = clients(&shared, &store, &services, index)?;
+        let empty_rounds = server.aggregator_plugin.component.profile().empty_rounds;
         let around = Surroundings { shared: &shared, workers, tracker: &tracker, services: &services, store, run_dir };
-        let mut federation = self.federation(server.start(&private), clients, &around)?;
+        let mut federation = self.federation(server.start(&private), empty_rounds, clients, &around)?;
         if let Some(Checkpoint { reader, index }) = resumed {
             federation.restore(&reader, index)?;
         }
         federation.run()?;
         save_clients(&mut federation, run_dir)?;
         let extras = save_extras(&mut federation, &shared.description.scales, &self.stop)?;
-        save_globals(&mut federation, &shared, &placement.devices[0], run_dir)?;
+        save_globals(&mut federation, &shared, &devices[0], run_dir)?;
         self.console.stop();
 
         self.finish(&federation, &shared, &extras, run_dir)?;
         drop(federation);
-        drop(client_side);
         warn_of_drop_panics(&shared.plugins, &self.console);
         extras.failure.map_or(Ok(()), |failure| Err(failure.hint("everything else of the run is done and saved")))
     }
@@ -124,22 +171,23 @@ impl Execution {
     }
 
     /// Shows the first line of the run and starts the progress display.
-    fn announce(&mut self, setup: &Setup, resumed: Option<&CheckpointIndex>) {
-        let Shared { experiment, description, .. } = &setup.shared;
+    fn announce(&mut self, shared: &Shared, workers: usize, resumed: Option<&CheckpointIndex>) {
+        let Shared { experiment, description, .. } = shared;
         let (federation, clients) = (&experiment.federation, description.clients.len());
         let (done, within) = resumed.map_or((0, 0), |index| (index.done, index.epochs()));
         let drawn = select(clients, federation.fraction, federation.min_clients, Seed::new(0), 0).len();
         let per_round = drawn as u64 * federation.local_epochs;
         self.console.start(clients, federation.rounds * per_round, done * per_round + within);
-        self.console.log(Level::Info, &opening(setup, resumed));
-        warn_of_unevaluated(&setup.shared, &self.console);
+        self.console.log(Level::Info, &opening(shared, workers, resumed));
+        warn_of_unevaluated(shared, &self.console);
     }
 
     /// Creates the federation before its first round.
     fn federation<'a>(
         &self,
         server: Server,
-        clients: Vec<LocalClient>,
+        empty_rounds: bool,
+        clients: Vec<Box<dyn Client>>,
         around: &Surroundings<'a>,
     ) -> Result<Federation<'a>, CliError> {
         let Surroundings { shared, workers, tracker, services, ref store, run_dir } = *around;
@@ -148,11 +196,10 @@ impl Execution {
         let tasks: Vec<String> = shared.model_setup.tasks.iter().map(|task| task.name.clone()).collect();
         let policy = FailurePolicy { on_failure: plan.on_client_failure, services };
         let evaluators = Evaluators::new(evaluators(clients.len(), plan, services.seed));
-        let clients = clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
         Ok(Federation {
             clients: Clients::new(clients, workers, policy),
             server,
-            empty_rounds: shared.plugins.aggregator.component.profile().empty_rounds,
+            empty_rounds,
             draws: Draws::of(run_dir.path())?,
             evaluators,
             score: None,
@@ -184,7 +231,7 @@ impl Execution {
         let predictions = run_dir.path().join(names::PREDICTIONS).is_file();
         clear::note(&self.notes, Revealed { metrics: federation.plan.reports(), best, predictions });
         let seconds = federation.totals.seconds();
-        let score_name = shared.plugins.model.component.profile().score.as_deref();
+        let score_name = shared.score_name.as_deref();
         let summary = summary(federation, &shared.experiment.name, score_name, seconds);
         run_dir.write_json(names::SUMMARY, &summary)?;
         run_dir.finish(&mut |line| self.console.log(Level::Warn, line))?;

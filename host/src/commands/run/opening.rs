@@ -4,7 +4,7 @@ use plugin_api::{Level, Sampling, Seed};
 
 use crate::federation::resume::CheckpointIndex;
 use crate::federation::sampling::{self, select};
-use crate::setup::{Setup, Shared};
+use crate::setup::Shared;
 use crate::terminal::console::Console;
 
 /// Warns of tasks that no evaluating client has: they have no best model and do not count towards the score.
@@ -23,8 +23,8 @@ pub(super) fn warn_of_unevaluated(shared: &Shared, console: &Console) {
 }
 
 /// The first line of a run.
-pub(super) fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> String {
-    let Shared { experiment, model_setup, description, .. } = &setup.shared;
+pub(super) fn opening(shared: &Shared, workers: usize, resumed: Option<&CheckpointIndex>) -> String {
+    let Shared { experiment, model_setup, description, .. } = shared;
     let clients = description.clients.len();
     let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     let mut text = format!(
@@ -33,7 +33,7 @@ pub(super) fn opening(setup: &Setup, resumed: Option<&CheckpointIndex>) -> Strin
         plural(clients as u64, "client"),
         plural(model_setup.rounds, "round"),
         plural(model_setup.local_epochs, "epoch"),
-        setup.clients.placement.workers,
+        workers,
     );
     let federation = &experiment.federation;
     match federation.sampling() {

@@ -38,16 +38,8 @@ pub(super) fn save_clients(federation: &mut Federation<'_>, run_dir: &RunDir) ->
 fn save_client(clients: &mut Clients<'_>, index: usize, run_dir: &RunDir) -> Result<(), CliError> {
     let (policy, client) = (clients.policy, clients.get_mut(index));
     let (services, name) = (policy.services, client.name().to_owned());
-    let what = format!("saving client `{name}`");
-    let params = match client.parameters(services) {
-        Ok(params) => params,
-        Err(fault) => return policy.apply(&fault, &what),
-    };
-    let folder = run_dir.folder(Path::new("clients").join(&name))?;
-    safetensors::write(&folder.join("model.safetensors"), &params, &[("client", name)])?;
-    drop(params);
-    export(&folder, |to| client.export(to, services).map_err(|fault| CliError::run(fault.report(&what))))?;
-    client.release(services).or_else(|fault| policy.apply(&fault, &what))
+    let saved = client.save_model(&run_dir.path().join("clients").join(&name), services);
+    saved.or_else(|fault| policy.apply(&fault, &format!("saving client `{name}`")))
 }
 
 /// The optional results of a run.
@@ -81,7 +73,7 @@ pub(super) fn save_extras(
     federation.stop_if_asked()?;
     federation.close();
     if federation.plan.reports() {
-        let mut predictions = predictions::Writer::new(federation.run_dir, scales);
+        let mut predictions = predictions::Writer::new(federation.run_dir.path(), scales);
         match federation.evaluate(&mut predictions)? {
             None => predictions.finish()?,
             // A file without one of the clients would look complete.
@@ -136,7 +128,7 @@ fn export_global(
     device: &str,
     services: &HostServices<'_>,
 ) -> Result<(), CliError> {
-    let Shared { plugins: Plugins { model, .. }, model_setup, .. } = shared;
+    let Shared { plugins: Plugins { model: Some(model), .. }, model_setup, .. } = shared else { return Ok(()) };
     export(folder, |to| {
         let exported = model.call(services, device, |ctx| {
             let mut instance = model.component.new_model(&model.choice.config, model_setup, ctx)?;

@@ -1,9 +1,12 @@
 //! The table `[federation]`.
 
+use std::path::PathBuf;
+
 use plugin_api::Sampling;
 use plugin_api::config::{self, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::experiment::byte_size::ByteSize;
 
@@ -47,6 +50,18 @@ pub struct Federation {
     /// How the clients of a round are drawn.
     #[serde(default)]
     pub sampling: SamplingMethod,
+    /// The safetensors file with the first global model. By default the model creates it from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<PathBuf>,
+    /// The sites at which the clients are, if they are elsewhere: `fedplug serve` waits for them. Each key is the name of
+    /// a client, and its value the fingerprint of the site's key, which `fedplug keys` shows. Clients are aggregated in
+    /// this order.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    pub sites: Map<String, Value>,
+    /// How many seconds to wait for a site that is away, before it counts as a client that failed; 0 waits for ever.
+    #[serde(default)]
+    pub site_timeout: u64,
     /// The minimum number of clients that train in a round. A round with fewer updates ends the run. Must be 1 with
     /// `sampling = "poisson"`.
     #[serde(default = "one_client")]

@@ -45,31 +45,39 @@ impl Document {
             let hint = format!("text that reads as a number needs quotes of its own: --set '{key}=\"{text}\"'");
             return Err(CliError::usage(if alone { report.hint(hint) } else { report }));
         }
-        let mut target = &mut self.value;
-        for (depth, step) in key_path.iter().enumerate() {
-            target = match target {
-                Value::Object(table) => {
-                    let number = key_path.get(depth + 1).filter(|next| next.bytes().all(|c| c.is_ascii_digit()));
-                    if let (Some(number), None) = (number, table.get(step)) {
-                        let list = key_path[..=depth].join(".");
-                        return Err(wrong(&format!("there is no `{list}` whose item `{number}` could be set")));
-                    }
-                    table.entry(step).or_insert_with(|| Value::Object(Map::new()))
-                }
-                Value::Array(list) => {
-                    let (count, list_at) = (list.len(), key_path[..depth].join("."));
-                    let index = step.parse::<usize>().ok().filter(|&i| i < count);
-                    let items = if count == 1 { "1 item" } else { &format!("{count} items") };
-                    let error = || wrong(&format!("`{list_at}` has {items}, numbered from 0, and no `{step}`"));
-                    &mut list[index.ok_or_else(error)?]
-                }
-                _ => return Err(wrong(&format!("`{}` is not a table", key_path[..depth].join(".")))),
-            };
-        }
-        *target = value;
+        *target(&mut self.value, &key_path).map_err(|what| wrong(&what))? = value;
         self.overrides.push((key_path, format!("--set {}", shown(argument))));
         Ok(())
     }
+}
+
+/// The value at a path, which is added if its table lacks it.
+///
+/// # Errors
+/// If the path leads through something that is not a table, or to an item that a list does not have.
+fn target<'v>(value: &'v mut Value, path: &[String]) -> Result<&'v mut Value, String> {
+    let mut target = value;
+    for (depth, step) in path.iter().enumerate() {
+        target = match target {
+            Value::Object(table) => {
+                let number = path.get(depth + 1).filter(|next| next.bytes().all(|c| c.is_ascii_digit()));
+                if let (Some(number), None) = (number, table.get(step)) {
+                    let list = path[..=depth].join(".");
+                    return Err(format!("there is no `{list}` whose item `{number}` could be set"));
+                }
+                table.entry(step).or_insert_with(|| Value::Object(Map::new()))
+            }
+            Value::Array(list) => {
+                let (count, list_at) = (list.len(), path[..depth].join("."));
+                let index = step.parse::<usize>().ok().filter(|&i| i < count);
+                let items = if count == 1 { "1 item" } else { &format!("{count} items") };
+                let error = || format!("`{list_at}` has {items}, numbered from 0, and no `{step}`");
+                &mut list[index.ok_or_else(error)?]
+            }
+            _ => return Err(format!("`{}` is not a table", path[..depth].join("."))),
+        };
+    }
+    Ok(target)
 }
 
 /// The parts of a dotted key, as TOML reads it: bare or quoted. None if it is not a key.

@@ -71,6 +71,23 @@ impl LocalClient {
         Ok(found)
     }
 
+    /// Evaluates the last global model. The model's own parameters are overwritten by those it receives.
+    pub(super) fn evaluate_last(
+        &mut self,
+        order: &Order,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<Evaluation>, ComponentError> {
+        self.guarded(None, |client| {
+            let me = client.identity.clone();
+            let scope = me.scope(services, Some(order.round));
+            let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
+            client.receive(&base, &scope.context())?;
+            let global = client.evaluation(&scope.context())?;
+            client.report(&global, "global_test", order.round, services);
+            Ok(global)
+        })
+    }
+
     /// Evaluates a global model, then restores the client's filters and model.
     pub(super) fn evaluate_and_restore(
         &mut self,
@@ -83,7 +100,7 @@ impl LocalClient {
         let base = self.filters.input.apply(order.global.clone(), &order.global, &scope);
         self.filters.input.restore(&states, &scope)?;
         let (base, tasks, mut spent) = (base?, &self.tasks, Spent::default());
-        let found = self.model.aside(&scope, |model, ctx| {
+        let found = self.model.restoring(&scope, |model, ctx| {
             model.receive(&base, ctx)?;
             let begun = Instant::now();
             let found = model.evaluate(tasks, ctx);
@@ -93,7 +110,7 @@ impl LocalClient {
         let global = found.map_err(|e| me.fault(e))?;
         self.report(&global, "global_test", order.round, services);
         let traffic = Traffic { received: order.global.bytes() as u64, sent: 0 };
-        scope.context().scalar("ByteSize/received", self.position, traffic.received as f64);
+        scope.context().scalar("Bytes/received", self.position, traffic.received as f64);
         self.release(services)?;
         Ok(EvaluationOutcome { global, traffic, spent })
     }

@@ -12,12 +12,11 @@ use super::*;
 use crate::artefacts::journal::Journal;
 use crate::artefacts::run_dir::Existing;
 use crate::federation::aggregation::NamedAggregator;
-use crate::federation::client::{Client, ClientState, CrossEvaluation, EvaluationOutcome, Order};
+use crate::federation::client::{Client, ClientState, CrossEvaluation, EvaluationOutcome, LastEvaluation, Order};
 use crate::federation::failure_policy::FailurePolicy;
 use crate::federation::filters::Filters;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
-use crate::federation::predictions::Predicted;
 use crate::federation::usage::{Spent, Traffic};
 use crate::plugins::validate::Layout;
 use crate::terminal::console::Console;
@@ -69,17 +68,9 @@ impl Client for Adding {
 
     fn close(&mut self) {}
 
-    fn evaluate(&mut self, order: &Order, _: &HostServices<'_>) -> Result<Vec<Evaluation>, ComponentError> {
-        Ok(evaluation(&order.global.params))
-    }
-
     fn evaluate_idle(&mut self, order: &Order, _: &HostServices<'_>) -> Result<EvaluationOutcome, ComponentError> {
         let (traffic, spent) = (Traffic::default(), Spent::default());
         Ok(EvaluationOutcome { global: evaluation(&order.global.params), traffic, spent })
-    }
-
-    fn predict(&mut self, _: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError> {
-        Ok(Vec::new())
     }
 
     fn answer(&mut self, question: &Message, _: u64, _: &HostServices<'_>) -> Result<Message, ComponentError> {
@@ -96,12 +87,12 @@ impl Client for Adding {
 
     fn update_aggregated(&mut self, _: u64) {}
 
-    fn parameters(&mut self, _: &HostServices<'_>) -> Result<Params, ComponentError> {
-        Ok(Params::new())
+    fn save_model(&mut self, _: &Path, _: &HostServices<'_>) -> Result<(), ComponentError> {
+        Ok(())
     }
 
-    fn export(&mut self, _: &Path, _: &HostServices<'_>) -> Result<Vec<String>, ComponentError> {
-        Ok(Vec::new())
+    fn finish(&mut self, order: &Order, _: &HostServices<'_>) -> Result<LastEvaluation, ComponentError> {
+        Ok(LastEvaluation { evaluations: evaluation(&order.global.params), predictions: None })
     }
 
     fn save(&mut self, _: &HostServices<'_>) -> Result<ClientState, ComponentError> {
@@ -115,8 +106,6 @@ impl Client for Adding {
     fn release(&mut self, _: &HostServices<'_>) -> Result<(), ComponentError> {
         Ok(())
     }
-
-    fn retire(&mut self, _: &HostServices<'_>) {}
 }
 
 /// The last value of each parameter that anybody sent, and in which order clients were added.

@@ -13,15 +13,15 @@ use crate::federation::clients::Clients;
 use crate::federation::component_error::ComponentError;
 use crate::federation::failure_policy::{FailurePolicy, RoundFailures};
 use crate::federation::local_client::LocalClient;
-use crate::federation::model_store::{ModelHandle, Store};
+use crate::federation::model_handle::ModelHandle;
+use crate::federation::model_store::Store;
 use crate::federation::sampling::{few, select};
 use crate::federation::server::{self, Receiver, Server};
 use crate::federation::services::{ClientRef, HostServices};
 use crate::plugins::validate::Layout;
 use crate::setup::Setup;
-use crate::setup::client_side::model_factory;
 use crate::setup::filters::{End, new_filters};
-use crate::setup::plugins::{FilterPlugin, Plugins};
+use crate::setup::plugins::FilterPlugin;
 use crate::terminal::signals::Pause;
 
 /// How many rounds are drawn to find one with other clients than the first round.
@@ -91,10 +91,10 @@ impl DryRun<'_> {
     }
 
     fn rounds(&self, services: &HostServices<'_>, result: &mut DryRunResult) -> Result<(), LocatedFault> {
-        let Setup { shared, server, .. } = self.setup;
+        let server = &self.setup.server;
         let at_server = |fault| LocatedFault { at: "rehearsal".to_owned(), fault };
         let whole =
-            cut(&server.initial, self.most).map_err(|error| at_server(shared.plugins.aggregator.fault(error)))?;
+            cut(&server.initial, self.most).map_err(|error| at_server(server.aggregator_plugin.fault(error)))?;
         let server = self.server(&whole, services).map_err(at_server)?;
         let clients = self.clients(&whole, services)?;
         let mut rounds = Rounds { dry_run: self, server, clients, services, result };
@@ -124,7 +124,8 @@ impl DryRun<'_> {
 
     /// A new aggregator and new filters of the server.
     fn server(&self, whole: &Params, services: &HostServices<'_>) -> Result<Server, ComponentError> {
-        let Plugins { aggregator, filters, .. } = &self.setup.shared.plugins;
+        let filters = &self.setup.shared.plugins.filters;
+        let aggregator = &self.setup.server.aggregator_plugin;
         let aggregator = aggregator.new_aggregator(services).map_err(|error| aggregator.fault(error))?;
         let filters = new_filters(filters, End::Server, services)?;
         Ok(Server { aggregator, filters, layout: Layout::of(whole), global: whole.clone().into() })
@@ -137,14 +138,14 @@ impl DryRun<'_> {
             self.setup.shared.plugins.filters.iter().rev().find(|filter: &&FilterPlugin| filter.position == wanted)
         };
         let filter = positions.into_iter().find_map(last).map(|filter| &filter.plugin.choice.table);
-        filter.unwrap_or(&self.setup.shared.plugins.model.choice.table)
+        filter.unwrap_or(&self.setup.clients.model.choice.table)
     }
 
     /// The clients, each with new filters and a stand-in for its model.
     fn clients<'a>(&self, whole: &Params, services: &'a HostServices<'a>) -> Result<Clients<'a>, LocatedFault> {
         let Setup { shared, clients, .. } = self.setup;
         let sent = self.sent(whole).map_err(|fault| LocatedFault { at: "rehearsal".to_owned(), fault })?;
-        let (factory, store) = (model_factory(shared), Arc::new(Store::in_memory()));
+        let (factory, store) = (clients.model_factory(shared), Arc::new(Store::in_memory()));
         let client = |index: usize| -> Result<Box<dyn Client>, LocatedFault> {
             let identity = clients.identity(shared, index);
             let filters = new_filters(&shared.plugins.filters, End::of(&identity), services)
@@ -168,14 +169,14 @@ impl DryRun<'_> {
             Ok(Arc::new(Message { params, extra: cut(&sent.extra, self.most)?, values: sent.values }))
         };
         let sent = self.parts.sent.iter().map(cut).collect::<plugin_api::Result<Vec<_>>>();
-        sent.map_err(|error| self.setup.shared.plugins.model.fault(error))
+        sent.map_err(|error| self.setup.clients.model.fault(error))
     }
 }
 
 impl Rounds<'_> {
     /// Plays one round. Returns whether another one can follow.
     fn play(&mut self, round: u64, mut chosen: Vec<usize>) -> Result<bool, LocatedFault> {
-        let table = &self.dry_run.setup.shared.plugins.aggregator.choice.table;
+        let table = &self.dry_run.setup.server.aggregator_plugin.choice.table;
         let failures = &DryRunFailures { round: format!("rehearsal of round {}", round + 1), table };
         chosen.iter().for_each(|&index| self.clients.get_mut(index).open(round, self.services));
         // If the aggregator failed, only independent errors are reported: those at a filter's own key.

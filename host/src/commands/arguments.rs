@@ -1,0 +1,191 @@
+//! The arguments of the command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use super::{compare, keys, plot, plugin};
+use crate::experiment::config::MOST_THREADS;
+
+/// Federated learning with plugins: one TOML file, one command.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command or the file is wrong, 130 stopped on request, 141 whoever read \
+                  stdout closed it"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// Show more: plugins' debug lines (-v), everything (-vv)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(super) verbose: u8,
+    /// Show warnings and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run an experiment
+    ///
+    /// Writes a directory OUTPUT/NAME with models, TensorBoard events, metrics.jsonl and summary.json. Progress and the
+    /// final table go to stderr.
+    ///
+    /// On Ctrl-C, SIGTERM or SIGHUP the run finishes the current epochs, writes a checkpoint and stops; a second signal
+    /// stops it at once. A killed process loses the work since its last checkpoint. In both cases --resume continues
+    /// the run, with the same results.
+    ///
+    /// Exit codes: 0 done, 1 the run failed, 2 the command or the file is wrong, 130 stopped on request and can be
+    /// resumed.
+    Run(RunArgs),
+    /// Do everything except training: read the file, load the plugins, read the data, create a model
+    Check(ExperimentArgs),
+    /// Predict values for the rows of a CSV or FASTA file with a trained model
+    ///
+    /// Writes CSV, one line per row, in the order of the input: all columns of the input (for FASTA: names and
+    /// sequences), then TASK_predicted for each task, in the unit of its target.
+    Predict(PredictArgs),
+    /// Write the data as an experiment will use it, with plots of the clients' sizes
+    ///
+    /// Needs only the dataset plugin. The paths of all files go to stdout.
+    Prepare(PrepareArgs),
+    /// Compare finished runs: metrics, time, bytes, memory
+    ///
+    /// One row per run, with the last values averaged over clients. The score has no unit and is averaged over tasks as
+    /// well; metrics belong to one task: the only one, or the one named by --task. The table goes to stdout.
+    Compare(CompareArgs),
+    /// Draw curves from TensorBoard event files
+    ///
+    /// One picture per client with one curve per run, as SVG and as PNG (two pixels per pixel of --size). The values
+    /// are drawn faintly behind each curve; if there are many, the most extreme one in 200 at either end may lie
+    /// outside the plot. The paths of the pictures go to stdout.
+    Plot(plot::Plot),
+    /// Create, list and inspect plugins
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Make the key of a site, or show it
+    ///
+    /// A site signs what it sends with this key. Its fingerprint, the line for the experiment and the form in which a
+    /// SuperLink registers it go to stdout. The file with the private key can be read only by its owner, is never
+    /// overwritten, and never leaves the site.
+    Keys(keys::Keys),
+    /// Write an experiment's JSON Schema, for editors that complete and check TOML
+    ///
+    /// The schema contains the keys of the plugins that the experiment names, and goes to stdout:
+    /// fedplug schema experiment.toml > experiment.schema.json. Editors with Taplo (Even Better TOML in VS Code) use it
+    /// if the first line of the experiment is #:schema experiment.schema.json, a path relative to the experiment. Write
+    /// it again after choosing another plugin: each table accepts only the plugin that it named at the time, and that
+    /// plugin's keys. A table that names no plugin yet accepts anything.
+    Schema(plugin::Schema),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExperimentArgs {
+    /// The experiment, a TOML file; paths in it are relative to the current directory
+    pub(super) file: PathBuf,
+    /// Override a key of the file: --set federation.rounds=10 --set dataset.root=../data
+    ///
+    /// Filters are numbered from 0: --set filter.0.at=client-input. Set a table or a list as a whole, in quotes:
+    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. Anything that is not a TOML value is text.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) overrides: Vec<String>,
+    /// Search for plugins in this folder first
+    #[arg(long = "plugin-dir", value_name = "DIR")]
+    pub(super) plugin_dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) experiment: ExperimentArgs,
+    /// The folder for run directories
+    #[arg(short, long, default_value = "runs")]
+    pub(super) output: PathBuf,
+    /// Override the run's name
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// How many clients work at the same time; does not change the results [default: chosen from the number of cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_THREADS)))]
+    pub(super) threads: Option<u32>,
+    /// Replace an earlier run of this name; it is kept as NAME.replaced~ until this one finishes
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Resume an interrupted run of this name from its last checkpoint; everything that its results depend on must be
+    /// unchanged
+    #[arg(long, conflicts_with = "force")]
+    pub(super) resume: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PredictArgs {
+    /// The directory of a finished run, such as runs/quickstart
+    pub(super) run: PathBuf,
+    /// The input rows, in a format that the run's dataset reads: a CSV with the columns that the model was trained on,
+    /// or FASTA
+    ///
+    /// If the model reads heavy and light chains, FASTA records are paired by name: ab0_H and ab0_L, ab0|VH and ab0|VL,
+    /// ab0 heavy and ab0 kappa. A record may also hold both chains, as HEAVY|LIGHT.
+    pub(super) input: PathBuf,
+    /// Predict with this client's own model [default: the best global model]
+    #[arg(long)]
+    pub(super) client: Option<String>,
+    /// Predict with the global model that was best for this task [default: the one that was best over all tasks]
+    #[arg(long, value_name = "TASK", conflicts_with = "client")]
+    pub(super) best_of: Option<String>,
+    /// Predict only this task; may be repeated [default: all tasks of the model]
+    #[arg(long = "task")]
+    pub(super) tasks: Vec<String>,
+    /// Read a column under another name, such as --column heavy=VH; may be repeated
+    #[arg(long = "column", value_name = "NAME=OTHER", value_parser = column)]
+    pub(super) columns: Vec<(String, String)>,
+    /// The file to write [default: stdout]
+    #[arg(short, long)]
+    pub(super) output: Option<PathBuf>,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    pub(super) force: bool,
+    /// The device: cpu, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    pub(super) device: String,
+    /// How many threads to compute with
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_THREADS)))]
+    pub(super) threads: u32,
+    /// Search for plugins in this folder first
+    #[arg(long = "plugin-dir", value_name = "DIR")]
+    pub(super) plugin_dirs: Vec<PathBuf>,
+}
+
+/// Parses `heavy=VH`.
+fn column(text: &str) -> Result<(String, String), String> {
+    let sides = text.split_once('=').filter(|(ours, theirs)| !ours.is_empty() && !theirs.is_empty());
+    let (ours, theirs) =
+        sides.ok_or("the column's usual name and the one that it has in the file, with a `=` between them")?;
+    Ok((ours.to_owned(), theirs.to_owned()))
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PrepareArgs {
+    #[command(flatten)]
+    pub(super) experiment: ExperimentArgs,
+    /// The output folder; created if necessary
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: PathBuf,
+    /// Replace data prepared there earlier; other files are kept
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompareArgs {
+    /// Run directories
+    #[arg(required = true, value_name = "RUN")]
+    pub(super) runs: Vec<PathBuf>,
+    /// Show the metrics of this task
+    #[arg(long, value_name = "NAME")]
+    pub(super) task: Option<String>,
+    /// The output format
+    #[arg(long, value_enum, default_value = "table")]
+    pub(super) format: compare::Format,
+}

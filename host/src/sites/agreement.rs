@@ -1,0 +1,218 @@
+//! What the server and the sites agree on before the first round: tasks, data, and the layout of the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use plugin_api::{Description, Level, ModelSetup, Scale, Source, TaskSpec};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::{Draft, Experiment};
+use crate::federation::services::HostServices;
+use crate::plugins::Finder;
+use crate::plugins::validate::Layout;
+use crate::setup::errors::Errors;
+use crate::setup::plugins::{Plugins, Role};
+use crate::setup::server_side::ServerSide;
+use crate::setup::{Shared, description};
+use crate::sites::protocol::{Contribution, Offer, Ready, Request, Response, Start};
+use crate::sites::remote_client::RemoteClient;
+
+/// A run that all sites have described their part of.
+pub(crate) struct Agreement {
+    /// What server and sites share.
+    pub shared: Shared,
+    /// What the server needs.
+    pub server: ServerSide,
+    /// The device of each client.
+    pub devices: Vec<String>,
+    /// What each site uses, for the manifest.
+    pub sites: Value,
+    digest: String,
+}
+
+/// The experiment as it is offered to the sites: without what concerns the server only.
+fn offered(experiment: &Experiment) -> Result<String, CliError> {
+    let failed = |what: String| CliError::run(Diagnostic::new("cannot offer the experiment").cause(what));
+    let mut table: toml::Table = toml::from_str(&experiment.resolved()).map_err(|e| failed(e.to_string()))?;
+    table.remove("plugin-path");
+    if let Some(federation) = table.get_mut("federation").and_then(toml::Value::as_table_mut) {
+        for key in ["initial", "sites", "site-timeout", "devices", "threads", "threads-per-client"] {
+            federation.remove(key);
+        }
+    }
+    toml::to_string_pretty(&table).map_err(|e| failed(e.to_string()))
+}
+
+/// Calls all sites at the same time, and returns their responses in order, or all errors.
+fn call_all(
+    clients: &[RemoteClient],
+    request: impl Fn(usize) -> Request + Sync,
+    services: &HostServices<'_>,
+) -> Result<Vec<Response>, CliError> {
+    let replies: Vec<_> = std::thread::scope(|scope| {
+        let call = |index: usize| {
+            let request = &request;
+            scope.spawn(move || clients[index].call(request(index), &|| false, services))
+        };
+        let threads: Vec<_> = (0..clients.len()).map(call).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a call does not panic")).collect()
+    });
+    let (mut responses, mut reports) = (Vec::new(), Vec::new());
+    for reply in replies {
+        match reply {
+            Ok(response) => responses.push(response),
+            Err(fault) => reports.push(fault.report("")),
+        }
+    }
+    if reports.is_empty() {
+        Ok(responses)
+    } else if services.stop.load(Ordering::Relaxed) {
+        Err(CliError::stopped(Diagnostic::new("stopped on request before the run began")))
+    } else {
+        Err(CliError::usage(reports))
+    }
+}
+
+impl Agreement {
+    /// Offers the experiment to all sites, and joins what they describe.
+    ///
+    /// # Errors
+    /// If a plugin of the server fails, a site refuses or cannot be reached, or the sites contradict one another.
+    pub(crate) fn reach(
+        draft: Draft,
+        finder: &Finder,
+        clients: &[RemoteClient],
+        services: &HostServices<'_>,
+    ) -> Result<Self, CliError> {
+        let Draft { experiment, reports } = draft;
+        let mut errors = Errors::new(&experiment, reports);
+        let role = Role::Server { model: experiment.federation.initial.is_none() };
+        let plugins = Plugins::open(&experiment, role, finder, &mut errors.reports);
+        plugins.warn_of_libraries(services.console);
+        let federation = &experiment.federation;
+        if federation.min_clients > federation.sites.len() {
+            let report = Diagnostic::new(format!("there are only {} sites", federation.sites.len()));
+            errors.add_at("min-clients", report);
+        }
+        if !errors.reports.is_empty() {
+            return Err(CliError::usage(errors.reports));
+        }
+        let names: Vec<String> = federation.sites.keys().cloned().collect();
+        let text = offered(&experiment)?;
+        let digest: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let offer = Offer { experiment: text, digest: digest.clone(), clients: names.clone(), version };
+        let responses = call_all(clients, |_| Request::Describe(offer.clone()), services)?;
+        let contributions = responses.into_iter().zip(&names).map(|(response, name)| match response {
+            Response::Contribution(contribution) if contribution.client.name == *name => Ok(contribution),
+            _ => Err(CliError::run(Diagnostic::new(format!("site `{name}` does not describe its data")))),
+        });
+        let contributions = contributions.collect::<Result<Vec<_>, _>>()?;
+        let description = join(&names, &contributions)?;
+        let checked = description::check(&description);
+        checked.map_err(|e| CliError::usage(Diagnostic::from(e).within("what the sites describe")))?;
+        let model_setup =
+            ModelSetup::new(description.tasks.clone(), federation.rounds.max(1), federation.local_epochs.max(1));
+        let server = ServerSide::new(&experiment, &plugins, &model_setup, "cpu", services, &mut errors);
+        let reports = errors.reports;
+        let Some(server) = server.filter(|_| reports.is_empty()) else { return Err(CliError::usage(reports)) };
+        let score_name = contributions.iter().find_map(|contribution| contribution.score.clone());
+        let devices = contributions.iter().map(|contribution| contribution.device.clone()).collect();
+        let sites = names.iter().cloned().zip(contributions.into_iter().map(|c| c.plugins)).collect();
+        let shared = Shared { experiment, plugins, description, model_setup, score_name };
+        Ok(Self { shared, server, devices, sites: Value::Object(sites), digest })
+    }
+}
+
+/// What the sites are asked to start with.
+pub(crate) struct Beginning {
+    digest: String,
+    tasks: Vec<TaskSpec>,
+    layout: Value,
+}
+
+impl Agreement {
+    /// What the sites are asked to start with.
+    pub(crate) fn beginning(&self) -> Beginning {
+        let layout = Layout::of(&self.server.initial).to_json();
+        Beginning { digest: self.digest.clone(), tasks: self.shared.description.tasks.clone(), layout }
+    }
+}
+
+impl Beginning {
+    /// Has all sites get ready for the first round, or return to the state from which the run resumes: after how many
+    /// of its own rounds each. Returns the parameters that their filters withhold.
+    ///
+    /// # Errors
+    /// If a site cannot.
+    pub(crate) fn start(
+        &self,
+        clients: &[RemoteClient],
+        resume: &[Option<u64>],
+        services: &HostServices<'_>,
+    ) -> Result<BTreeSet<String>, CliError> {
+        let request = |index: usize| {
+            let Self { digest, tasks, layout } = self;
+            let resume = resume.get(index).copied().flatten();
+            Request::Start(Start { digest: digest.clone(), tasks: tasks.clone(), layout: layout.clone(), resume })
+        };
+        let mut withheld = BTreeSet::new();
+        for response in call_all(clients, request, services)? {
+            if let Response::Ready(Ready { withheld: own }) = response {
+                withheld.extend(own);
+            }
+        }
+        services.console.log(Level::Debug, "all sites are ready");
+        Ok(withheld)
+    }
+}
+
+/// Joins what the sites describe. Tasks keep the order that each site gives them, and otherwise that of the sites.
+fn join(names: &[String], contributions: &[Contribution]) -> Result<Description, CliError> {
+    let mut tasks: Vec<TaskSpec> = Vec::new();
+    let mut scales: BTreeMap<String, (usize, Scale)> = BTreeMap::new();
+    let mut sources = Vec::new();
+    for (site, contribution) in contributions.iter().enumerate() {
+        // A task that is new is put after the one that it follows at its site.
+        let mut after = None;
+        for task in &contribution.tasks {
+            let known = tasks.iter().position(|known| known.name == task.name);
+            match known {
+                Some(at) if tasks[at] != *task => {
+                    let what = format!("task `{}` differs between the sites: its inputs or its target", task.name);
+                    return Err(CliError::usage(Diagnostic::new(format!("site `{}`: {what}", names[site]))));
+                }
+                Some(at) => after = Some(at),
+                None => {
+                    let at = after.map_or(tasks.len(), |after: usize| after + 1);
+                    tasks.insert(at, task.clone());
+                    after = Some(at);
+                }
+            }
+        }
+        for (task, scale) in &contribution.scales {
+            match scales.get(task) {
+                Some((other, known)) if known != scale => {
+                    let what =
+                        format!("task `{task}` is standardised by other numbers than at site `{}`", names[*other]);
+                    let report = Diagnostic::new(format!("site `{}`: {what}", names[site]));
+                    let hint = "give the numbers in the experiment: `standardise = { mean = …, deviation = … }`";
+                    return Err(CliError::usage(report.hint(hint)));
+                }
+                Some(_) => {}
+                None => drop(scales.insert(task.clone(), (site, *scale))),
+            }
+        }
+        let of_site = |source: &Source| Source {
+            path: format!("{}/{}", names[site], source.path.display()).into(),
+            ..source.clone()
+        };
+        sources.extend(contribution.sources.iter().map(of_site));
+    }
+    // Sites may describe tasks that nobody holds rows of; a model needs a head for each all the same.
+    let clients = contributions.iter().map(|contribution| contribution.client.clone()).collect();
+    let scales = scales.into_iter().map(|(task, (_, scale))| (task, scale));
+    Ok(Description::new(tasks, clients, sources).with_scales(scales))
+}

@@ -1,0 +1,178 @@
+//! A site's desk: it does what the server asks, with a client in this process, and keeps what must survive.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use plugin_api::{ClientSpec, Level, Source};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{CliError, Diagnostic};
+use crate::experiment::config::Draft;
+use crate::federation::component_error::ComponentError;
+use crate::federation::notes::Notes;
+use crate::federation::services::HostServices;
+use crate::plugins::Finder;
+use crate::setup::manifest;
+use crate::setup::plugins::LoadedPlugin;
+use crate::setup::site::SiteSetup;
+use crate::sites::protocol::{Call, Contribution, Offer, Payload, Reply, Report, Request, Response};
+use crate::sites::site_run::SiteRun;
+use crate::terminal::console::Console;
+
+/// What a site decides about experiments.
+pub(crate) trait Rules {
+    /// The site's own form of an offered experiment.
+    ///
+    /// # Errors
+    /// If the site does not allow it. The text names the rule.
+    fn localise(&self, experiment: &str, digest: &str) -> Result<Draft, String>;
+
+    /// Checks the plugins that the experiment would use.
+    ///
+    /// # Errors
+    /// If the site does not allow one of them. The text names the rule.
+    fn check_plugins(&self, plugins: &[&LoadedPlugin]) -> Result<(), String>;
+
+    /// Called before and after the site computes for a run, with the run's folder.
+    ///
+    /// # Errors
+    /// If the site does not allow it to go on. The text names the rule.
+    fn computing(&self, run: &Path, seconds: f64) -> Result<(), String>;
+}
+
+/// A site's desk.
+pub(crate) struct Desk<'a> {
+    /// The site's name.
+    pub name: &'a str,
+    /// The folder for what the site keeps.
+    pub state: &'a Path,
+    /// How many threads the site computes with.
+    pub threads: usize,
+    /// Finds plugins.
+    pub finder: &'a Finder,
+    /// What the site decides.
+    pub rules: &'a dyn Rules,
+    /// Shows log lines.
+    pub console: &'a Console,
+    /// Whether the site should stop.
+    pub stop: &'a AtomicBool,
+    /// The runs under way, by session.
+    pub runs: BTreeMap<String, SiteRun>,
+}
+
+impl Desk<'_> {
+    /// Does what a call asks, and returns the reply.
+    ///
+    /// # Errors
+    /// If the site refuses; the text says why.
+    pub(crate) fn handle(&mut self, session: &str, payload: Payload) -> Result<Payload, String> {
+        let Call { request, last_aggregated, committed } = Call::read(payload).map_err(|e| one_line(&e))?;
+        if let Request::Describe(offer) = &request {
+            let contribution = self.describe(session, offer)?;
+            let reply = Reply { report: Report::default(), result: Ok(Response::Contribution(contribution)) };
+            return reply.into_payload().map_err(|e| one_line(&e));
+        }
+        if !self.runs.contains_key(session) {
+            self.reopen(session)?;
+        }
+        let Some(run) = self.runs.get_mut(session) else { return Err("there is no such run here".to_owned()) };
+        let leaves = matches!(request, Request::Leave);
+        let reply = run.handle(request, last_aggregated, committed, self.rules, self.console, self.stop);
+        if leaves {
+            self.runs.remove(session);
+        }
+        reply
+    }
+
+    /// The folder of a run. `session` comes from the network.
+    fn folder(&self, session: &str) -> Result<PathBuf, String> {
+        let plain = (8..=64).contains(&session.len()) && session.bytes().all(|b| b.is_ascii_hexdigit());
+        if plain { Ok(self.state.join("runs").join(session)) } else { Err("the session is malformed".to_owned()) }
+    }
+
+    /// Considers an experiment: opens its plugins and the site's data.
+    fn describe(&mut self, session: &str, offer: &Offer) -> Result<Contribution, String> {
+        let sum: String = Sha256::digest(&offer.experiment).iter().map(|byte| format!("{byte:02x}")).collect();
+        if sum != offer.digest {
+            return Err("the experiment is not the one that its digest names".to_owned());
+        }
+        let folder = self.folder(session)?;
+        let setup = self.set_up(offer)?;
+        let contribution = contribution(&setup).map_err(|failure| failure.into_report().line())?;
+        let known = self.runs.remove(session).filter(|run| run.offer.digest == offer.digest);
+        let run = match known {
+            Some(run) => run,
+            None => SiteRun::new(folder, offer.clone(), setup).map_err(|failure| failure.into_report().line())?,
+        };
+        let name = &run.experiment_name;
+        self.console.log(Level::Info, &format!("offered `{name}` (SHA-256 {}), accepted", &offer.digest[..12]));
+        self.runs.insert(session.to_owned(), run);
+        Ok(contribution)
+    }
+
+    /// Returns to a run that an earlier process of this site took part in.
+    fn reopen(&mut self, session: &str) -> Result<(), String> {
+        let folder = self.folder(session)?;
+        let Some(offer) = SiteRun::offer_in(&folder).map_err(|failure| failure.into_report().line())? else {
+            return Err("this site knows nothing of the run; was its state removed?".to_owned());
+        };
+        let setup = self.set_up(&offer)?;
+        let notes = Notes::default();
+        let mut run = SiteRun::new(folder, offer, setup).map_err(|failure| failure.into_report().line())?;
+        run.resume(self.console, &notes, self.stop).map_err(|failure| failure.into_report().line())?;
+        self.runs.insert(session.to_owned(), run);
+        Ok(())
+    }
+
+    fn set_up(&self, offer: &Offer) -> Result<SiteSetup, String> {
+        let draft = self.rules.localise(&offer.experiment, &offer.digest)?;
+        let notes = Notes::default();
+        let services = HostServices::new(self.console, &notes, self.stop, &draft.experiment, self.threads);
+        let setup = SiteSetup::new(draft, self.name, self.finder, &services);
+        let setup = setup.map_err(|failure| failure.into_report().line())?;
+        self.rules.check_plugins(&setup.plugins.iter().collect::<Vec<_>>())?;
+        Ok(setup)
+    }
+}
+
+/// An error in one line, for the server.
+fn one_line(error: &plugin_api::Error) -> String {
+    Diagnostic::from(error.clone()).line()
+}
+
+/// What the server learns of the site's data and plugins.
+fn contribution(setup: &SiteSetup) -> Result<Contribution, CliError> {
+    let SiteSetup { plugins, clients, description, client, .. } = setup;
+    // A path says more than others need to know.
+    let file = |source: &Source| Source {
+        path: source.path.file_name().map(PathBuf::from).unwrap_or_default(),
+        sha256: source.sha256.clone(),
+        rows: source.rows,
+        skipped: source.skipped.clone(),
+    };
+    let plugin = |plugin: &LoadedPlugin| -> Result<Value, CliError> {
+        let mut plugin = manifest::plugin(plugin)?;
+        if let Some(table) = plugin.as_object_mut() {
+            table.remove("library");
+        }
+        Ok(plugin)
+    };
+    let held = |name: &String| client.tasks.iter().any(|task| task.name == *name);
+    let ClientSpec { name, tasks } = client.clone();
+    Ok(Contribution {
+        tasks: description.tasks.clone(),
+        scales: description.scales.iter().filter(|(task, _)| held(task)).map(|(k, v)| (k.clone(), *v)).collect(),
+        client: ClientSpec { name, tasks },
+        sources: description.sources.iter().map(file).collect(),
+        plugins: plugins.iter().map(plugin).collect::<Result<Vec<_>, _>>()?.into(),
+        device: clients.placement.devices.first().cloned().unwrap_or_default(),
+        score: clients.model.component.profile().score.clone(),
+    })
+}
+
+/// A refusal as the error of a component.
+pub(super) fn refused(text: String) -> ComponentError {
+    ComponentError::new(String::new(), plugin_api::Error::other(text))
+}
