@@ -24,6 +24,7 @@ use crate::terminal::console::Console;
 use crate::terminal::stdout;
 
 mod arguments;
+mod keys;
 mod plot;
 mod plugin;
 
@@ -90,6 +91,7 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         }
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
+        Command::Keys(args) => print(&args.execute()?),
         Command::Compare(args) => print(&compare::compare(&args.runs, args.task.as_deref(), args.format)?),
         Command::Plot(args) => print(&lines(&args.execute(&Console::new(level))?)),
     }

@@ -185,6 +185,7 @@ impl<'a> Context<'a> {
     /// | `ranks` | `u64` | the number of such processes |
     /// | `filter.position` | `String` | in a filter's constructor: where it is applied, as in the experiment's `at` |
     /// | `attempts` | `u64` | how many rounds the call's client has started in this run's directory, including this one and those that an interrupted process started and a resumed one repeats. At the server, how many rounds anyone has started. Unknown if there is no such directory, as in a rehearsal |
+    /// | `rehearsal` | `bool` | whether this is a rehearsal: nothing that the call returns leaves the client, and nothing may be kept on disk |
     /// | `update.taken` | `Option<u64>` | to a model in a round: the last round, if any, whose global model includes this client's update |
     /// | `sampling` | [`Sampling`] | how the clients of a round are selected |
     ///

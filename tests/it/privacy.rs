@@ -209,3 +209,32 @@ fn targets_are_standardised_by_given_numbers_and_told_in_their_own_unit() {
         assert!(plain.iter().zip(&given).all(near), "column {at}: {plain:?} {given:?}");
     }
 }
+
+#[test]
+fn a_budget_for_all_runs_ends_the_round_that_would_exceed_it() {
+    let bench = Bench::new();
+    // At sigma 3, 13 messages cost about 6 at delta 1e-5: a run of 4 rounds of 3 clients, and one message more.
+    let ledger = bench.path("privacy.json");
+    let budget = format!("budget = {{ epsilon = 6.0, ledger = {ledger:?} }}\n");
+    let text =
+        SITES.replace("reproducible = true\n", &budget).replace("noise-multiplier = 1.0", "noise-multiplier = 3.0");
+    let file = bench.write("sites.toml", &text);
+    bench.run(&[file.to_str().unwrap()]);
+    let kept = || -> serde_json::Value { serde_json::from_slice(&std::fs::read(&ledger).unwrap()).unwrap() };
+    // Each message once: the rehearsal sends nothing.
+    assert_eq!(kept()["messages"], serde_json::json!([{ "noise-multiplier": 3.0, "count": 12 }]));
+    let spent = note(&bench, "sites", "privacy.budget", "site-3");
+    assert!(
+        spent.contains(" of 6 at delta 1e-5 is spent, for ") && spent.ends_with(" messages in all runs"),
+        "{spent}"
+    );
+    let told = bench.fedplug(&["run", file.to_str().unwrap(), "--name", "again"]);
+    assert_eq!(told.code, 1, "{}", told.stderr);
+    assert!(told.stderr.contains("the privacy budget is spent: epsilon would be "), "{}", told.stderr);
+    let count = kept()["messages"][0]["count"].as_u64().unwrap();
+    // With nothing left, the rehearsal ends the run before anything is trained.
+    let told = bench.fedplug(&["run", file.to_str().unwrap(), "--name", "more"]);
+    assert_eq!(told.code, 2, "{}", told.stderr);
+    assert!(told.stderr.contains("sites.toml:"), "{}", told.stderr);
+    assert_eq!(kept()["messages"][0]["count"], count);
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use super::{compare, plot, plugin};
+use super::{compare, keys, plot, plugin};
 use crate::experiment::config::MOST_THREADS;
 
 /// Federated learning with plugins: one TOML file, one command.
@@ -74,6 +74,12 @@ pub(super) enum Command {
     /// Create, list and inspect plugins
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Make the key of a site, or show it
+    ///
+    /// A site signs what it sends with this key. Its fingerprint, the line for the experiment and the form in which a
+    /// SuperLink registers it go to stdout. The file with the private key can be read only by its owner, is never
+    /// overwritten, and never leaves the site.
+    Keys(keys::Keys),
     /// Write an experiment's JSON Schema, for editors that complete and check TOML
     ///
     /// The schema contains the keys of the plugins that the experiment names, and goes to stdout:

@@ -210,6 +210,8 @@ impl Host for CallScope<'_> {
         match key {
             "filter.position" => self.position.and_then(|position| serde_json::to_value(position).ok()),
             "attempts" => self.services.journal.attempts(self.client.map(|client| client.name)).map(Value::from),
+            // Messages are counted unless nothing leaves.
+            "rehearsal" => Some(self.services.journal.attempts(None).is_none().into()),
             "update.taken" => self.last_aggregated.map(Value::from),
             "sampling" => serde_json::to_value(self.services.terms.sampling).ok(),
             _ => None,

@@ -5,6 +5,7 @@ use plugin_api::Error;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::budget::Budget;
 use crate::gaussian::Gaussian;
 use crate::lattice::NoiseKind;
 use crate::percentile::Percentile;
@@ -37,6 +38,10 @@ pub struct Config {
     /// `gaussian`: the distribution of the noise. Default: `gaussian`.
     #[serde(default)]
     pub noise: Option<NoiseKind>,
+    /// `gaussian`: the most that the account may reach, such as `{ epsilon = 8.0 }`. The filter refuses to send what would
+    /// exceed it.
+    #[serde(default)]
+    pub budget: Option<Budget>,
     /// `sparse-vector`: the fraction of the parameters to share; above 0, at most 1.
     #[serde(default)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
@@ -95,7 +100,7 @@ impl Mechanism {
 
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Gaussian => &["clip", "noise-multiplier", "delta", "noise", "reproducible"],
+            Self::Gaussian => &["clip", "noise-multiplier", "delta", "noise", "budget", "reproducible"],
             Self::SparseVector => {
                 &["fraction", "epsilon", "epsilon-of", "noise-var", "gamma", "tau", "replace", "reproducible"]
             }
@@ -124,6 +129,7 @@ impl Config {
             ("noise-multiplier", self.noise_multiplier.is_some()),
             ("delta", self.delta.is_some()),
             ("noise", self.noise.is_some()),
+            ("budget", self.budget.is_some()),
             ("fraction", self.fraction.is_some()),
             ("epsilon", self.epsilon.is_some()),
             ("epsilon-of", self.epsilon_of.is_some()),

@@ -25,13 +25,19 @@ pub(crate) struct Count {
 }
 
 impl Counts {
-    /// Counts a message, and all rounds that the client has started since the last known one.
-    pub(crate) fn add(&mut self, client: &str, ctx: &Context<'_>) -> Result<Count> {
+    /// What the count of a client becomes with one more message, and all rounds that it has started since the last known
+    /// one.
+    pub(crate) fn next(&self, client: &str, ctx: &Context<'_>) -> Result<Count> {
         let Count { rounds, unknown, attempts } = self.0.get(client).copied().unwrap_or_default();
         let begun: Option<u64> = ctx.property("attempts")?;
         let lost = begun.map_or(0, |begun| begun.saturating_sub(attempts).saturating_sub(1));
         let rounds = rounds.saturating_add(lost).saturating_add(1);
-        let count = Count { rounds, unknown: unknown.saturating_add(lost), attempts: begun.unwrap_or(attempts) };
+        Ok(Count { rounds, unknown: unknown.saturating_add(lost), attempts: begun.unwrap_or(attempts) })
+    }
+
+    /// Counts a message, as [`next`](Self::next) says.
+    pub(crate) fn add(&mut self, client: &str, ctx: &Context<'_>) -> Result<Count> {
+        let count = self.next(client, ctx)?;
         self.0.insert(client.to_owned(), count);
         Ok(count)
     }

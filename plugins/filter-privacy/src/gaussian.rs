@@ -8,6 +8,12 @@ use crate::lattice::{Lattice, NoiseKind};
 use crate::noise::Draw;
 use crate::update::Update;
 
+/// Rounds for an account. Each client adds its own noise, so whoever sees its messages knows which rounds it was in:
+/// nothing is amplified.
+pub(crate) fn rounds_of(noise_multiplier: f64, count: u64) -> Rounds {
+    Rounds { noise_multiplier, sample_rate: 1.0, count }
+}
+
 /// Clips a client's whole update to an L2 norm and adds noise to every element.
 #[derive(Debug)]
 pub(crate) struct Gaussian {
@@ -50,11 +56,17 @@ impl Gaussian {
         norm > self.clip
     }
 
+    /// The multiplier of the noise, for an account.
+    pub(crate) fn noise_multiplier(&self) -> f64 {
+        self.noise_multiplier
+    }
+
+    pub(crate) fn delta(&self) -> f64 {
+        self.delta
+    }
+
     pub(crate) fn epsilon(&self, rounds: u64) -> f64 {
-        // Each client adds its own noise, so whoever sees its messages knows which rounds it was in: nothing is
-        // amplified.
-        let rounds = Rounds { noise_multiplier: self.noise_multiplier, sample_rate: 1.0, count: rounds };
-        fedplug_dp::epsilon(&[rounds], self.delta)
+        fedplug_dp::epsilon(&[rounds_of(self.noise_multiplier, rounds)], self.delta)
     }
 
     /// Describes the guarantee after `rounds` rounds.

@@ -55,6 +55,20 @@
 //! Gaussian on them, as [in the aggregator](#integers). The default, `"gaussian"`, adds one floating-point number to
 //! another, and does not protect the low bits.
 //!
+//! **Budget.** With `budget = { epsilon = 8.0 }` the filter refuses to send a message after which the account would
+//! exceed this epsilon; the client then fails, and `on-client-failure` says what follows. With a `ledger` the budget is
+//! for all runs together, and for all clients that use this file:
+//!
+//! ```toml
+//! budget = { epsilon = 8.0, delta = 1e-5, ledger = "privacy.json" }
+//! ```
+//!
+//! The ledger has the number of messages for each `noise-multiplier`. A message is in it, and forced to the disk, before
+//! it leaves the filter, so it also counts what was never received. The lifetime's account is as exact as that of a run:
+//! messages with multipliers `σᵢ` are one mechanism with `(Σ σᵢ⁻²)^(-1/2)`, and this also holds if whoever receives them
+//! chooses each round by the earlier ones (Smith and Thakurta, *Fully Adaptive Composition for Gaussian Differential
+//! Privacy*, 2022). A damaged ledger is an error; one that is removed is forgotten. The summary says what is spent.
+//!
 //! Each round records `Privacy/norm`, `Privacy/clipped` (1 if the norm was over `clip`) and `Privacy/epsilon` (unless
 //! it is infinite) at the round's number; the run's summary has epsilon, delta and rounds. Norm and clipping describe
 //! the update *before* noise. They belong to the client alone: showing them to others reveals something unprotected.
@@ -208,6 +222,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod budget;
 mod central;
 mod config;
 mod counts;
@@ -220,6 +235,8 @@ mod update;
 
 use plugin_api::{Component, Context, Error, Filter, Message, Result, State};
 
+pub use crate::budget::Budget;
+use crate::budget::Limit;
 pub use crate::central::{AdaptiveClip, Central, CentralConfig, Clip};
 use crate::config::Plan;
 pub use crate::config::{Config, Mechanism};
@@ -231,6 +248,8 @@ use crate::update::Update;
 /// Protects a client's update by the configured mechanism.
 pub struct Privacy {
     plan: Plan,
+    /// The limit of the mechanism `gaussian`, if there is one.
+    limit: Option<Limit>,
     noise: Noise,
     counts: Counts,
 }
@@ -250,7 +269,12 @@ impl Privacy {
                 .help("place it at `client-output`, or at `server-input` of a trusted server"));
         }
         let noise = Noise::new(config.reproducible.unwrap_or(false))?;
-        Ok(Self { plan: config.plan()?, noise, counts: Counts::default() })
+        let plan = config.plan()?;
+        let limit = match (&plan, &config.budget) {
+            (Plan::Gaussian(gaussian), Some(budget)) => Some(Limit::new(budget, gaussian, noise.reproducible())?),
+            _ => None,
+        };
+        Ok(Self { plan, limit, noise, counts: Counts::default() })
     }
 
     /// Adds a note to the summary, which also says if the noise is reproducible and so gives no protection.
@@ -279,6 +303,9 @@ impl Filter for Privacy {
         let params = match &self.plan {
             Plan::Gaussian(gaussian) => {
                 let (params, norm) = gaussian.apply(&update, self.noise.generator(ctx), ctx)?;
+                if let Some(limit) = &self.limit {
+                    limit.spend(gaussian, self.counts.next(client, ctx)?, ctx)?;
+                }
                 let clipped = gaussian.clips(norm);
                 let count = self.counts.add(client, ctx)?;
                 let epsilon = gaussian.epsilon(count.rounds);

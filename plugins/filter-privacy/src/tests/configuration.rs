@@ -55,7 +55,7 @@ fn a_missing_key_and_one_of_another_mechanism_are_told() {
 fn every_key_has_a_description_in_the_schema() {
     let schema = schemars::schema_for!(Config).to_value();
     let properties = schema["properties"].as_object().unwrap();
-    assert_eq!(properties.len(), 14);
+    assert_eq!(properties.len(), 15);
     for (key, property) in properties {
         assert!(property["description"].is_string(), "{key}");
     }

@@ -1,6 +1,7 @@
 //! Shared test helpers: a recording host, messages, and the reference that `tests/reference.py` wrote.
 
 mod audit;
+mod budget;
 mod configuration;
 mod counting;
 mod noising;
@@ -26,6 +27,7 @@ struct Recorder {
     position: Option<&'static str>,
     /// The number of started rounds, if the host counts.
     attempts: Mutex<Option<u64>>,
+    rehearsal: bool,
 }
 
 impl Host for Recorder {
@@ -45,6 +47,7 @@ impl Host for Recorder {
     fn property(&self, key: &str) -> Option<Value> {
         match key {
             "attempts" => self.attempts.lock().unwrap().map(Value::from),
+            "rehearsal" => self.rehearsal.then_some(Value::from(true)),
             "filter.position" => self.position.map(Value::from),
             _ => None,
         }
