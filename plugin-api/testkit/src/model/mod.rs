@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod calls;
+mod inputs;
 
 use serde_json::Value;
 
