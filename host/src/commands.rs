@@ -29,8 +29,7 @@ mod plugin;
 #[command(
     version,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command or the file is wrong, 130 stopped on request, 141 whoever read \
-                  stdout closed it"
+    after_help = "Exit codes: 0 success, 1 failure, 2 an error in the command line or the experiment, 130 stopped on request, 141 stdout was closed by its reader"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -54,7 +53,7 @@ enum Command {
     /// stops it at once. A killed process loses the work since its last checkpoint. In both cases --resume continues
     /// the run, with the same results.
     ///
-    /// Exit codes: 0 done, 1 the run failed, 2 the command or the file is wrong, 130 stopped on request and can be
+    /// Exit codes: 0 success, 1 the run failed, 2 an error in the command line or the experiment, 130 stopped on request and can be
     /// resumed.
     Run(RunArgs),
     /// Do everything except training: read the file, load the plugins, read the data, create a model
@@ -172,7 +171,7 @@ struct PredictArgs {
 fn column(text: &str) -> Result<(String, String), String> {
     let sides = text.split_once('=').filter(|(ours, theirs)| !ours.is_empty() && !theirs.is_empty());
     let (ours, theirs) =
-        sides.ok_or("the column's usual name and the one that it has in the file, with a `=` between them")?;
+        sides.ok_or("must be the column's usual name, `=` and its name in the file")?;
     Ok((ours.to_owned(), theirs.to_owned()))
 }
 
@@ -194,7 +193,7 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
         return outcome.map(drop).map_err(|failure| if output.closed { CliError::closed_pipe() } else { failure });
     };
     if path.exists() && !args.force {
-        let report = Diagnostic::new(format!("{}: the file exists", path.display()));
+        let report = Diagnostic::new(format!("{}: the file already exists", path.display()));
         return Err(CliError::usage(report.hint("choose another with --output, or replace it with --force")));
     }
     // Written to a temporary file, which replaces the output once it is complete.

@@ -135,7 +135,7 @@ if summary:
         print(f"| the GPU's memory, at most | {max(memory):.0f} MiB |")
         print(f"| share of time that the GPU works | {sum(work) / len(work):.0f} % |")
 else:
-    print("\nsix clients: no run that is done")
+    print("\nsix clients: not a finished run")
 TABLE
 echo
 echo "$((SECONDS - began)) s in all; what the parts said stands in $out"

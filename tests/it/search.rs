@@ -126,7 +126,7 @@ fn a_library_that_was_cut_short_is_told_and_kills_nothing() {
     // At the start of the code, in the middle, and where only what a debugger reads is lost.
     for len in [100, 5000, whole / 2, whole - 1] {
         fs::File::options().write(true).open(&cut).unwrap().set_len(len).unwrap();
-        let sentence = "the library's file is cut short";
+        let sentence = "the library is truncated";
         let told = bench.fedplug(&["plugin", "list", "--plugin-dir", &folder]);
         assert!(told.code == 0 && told.stdout.contains(sentence), "{len}: {told:?}");
         let path = cut.to_str().unwrap();

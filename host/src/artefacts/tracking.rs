@@ -112,7 +112,7 @@ impl Tracker {
         let file = open(&metrics, kept.metrics).map_err(|e| CliError::io(&metrics, "write the metrics", &e))?;
         for (path, len) in &kept.events {
             let path = run.join(path);
-            open(&path, *len).map_err(|e| CliError::io(&path, "go on with the events", &e))?;
+            open(&path, *len).map_err(|e| CliError::io(&path, "append to the events", &e))?;
         }
         event_file::remove_others(run, &kept.events)?;
         let writer = Writer {
@@ -145,7 +145,7 @@ impl Tracker {
         let (answer, answered) = channel();
         let sent = self.sender.as_ref().is_some_and(|sender| sender.send(Entry::Sync(answer)).is_ok());
         self.wake();
-        let lost = || CliError::run(Diagnostic::new("the tracking thread has ended early"));
+        let lost = || CliError::run(Diagnostic::new("the tracking thread ended early"));
         if sent { answered.recv().map_err(|_| lost())? } else { Err(lost()) }
     }
 
@@ -172,7 +172,7 @@ fn open(path: &Path, len: u64) -> std::io::Result<File> {
     if len > 0 {
         let found = file.metadata()?.len();
         if found < len {
-            let what = format!("it has {found} bytes, and had {len} at the checkpoint");
+            let what = format!("it has {found} bytes, but had {len} at the checkpoint");
             return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
         }
         file.set_len(len)?;

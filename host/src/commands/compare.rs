@@ -38,7 +38,7 @@ pub(crate) fn compare(runs: &[PathBuf], task: Option<&str>, format: Format) -> R
         let known: Vec<&str> = tasks.into_iter().collect();
         let report = Diagnostic::new(format!("no run has a task `{task}`"));
         let near = nearest(task, &known).map(|near| format!("did you mean `{near}`?"));
-        return Err(CliError::usage(report.hint(near.unwrap_or_else(|| format!("there are: {}", known.join(", "))))));
+        return Err(CliError::usage(report.hint(near.unwrap_or_else(|| format!("available: {}", known.join(", "))))));
     }
     let task = task.or_else(|| tasks.first().copied().filter(|_| tasks.len() == 1));
     let records = |run: &'_ Summary| -> Vec<TaskHistory> {

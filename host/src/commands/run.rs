@@ -73,7 +73,7 @@ pub(crate) fn run(draft: Draft, options: &Options) -> Result<(), CliError> {
     let mut run_dir = RunDir::claim(&options.output, &draft.experiment.name, options.existing, &mut warn)?;
     let outcome = run_in(&mut run_dir, draft, options, (begun, &stop, console));
     outcome.map_err(|failure| match run_dir.replaces() {
-        Some(aside) => failure.hint(&format!("the run that this one replaces is still there: {}", aside.display())),
+        Some(aside) => failure.hint(&format!("the replaced run was not removed: {}", aside.display())),
         None => failure,
     })
 }
@@ -95,7 +95,7 @@ fn run_in(
             Ok((setup, withheld))
         });
         setup.map_err(|failure| match stop.asked() {
-            true => CliError::stopped(Diagnostic::new("stopped on request before the run began")),
+            true => CliError::stopped(Diagnostic::new("stopped on request before the run started")),
             false => failure,
         })?
     };
@@ -201,7 +201,7 @@ fn run_in(
             console.log(Level::Warn, &format!("{component:?}: {}", crate::plugins::validate::line(&mishap)));
         }
     }
-    late.map_or(Ok(()), |failure| Err(failure.hint("everything else of the run is done and saved")))
+    late.map_or(Ok(()), |failure| Err(failure.hint("the rest of the run is complete and saved")))
 }
 
 /// Checks an experiment without training, and describes the run.
@@ -272,7 +272,7 @@ fn resume(
     let Some(then) = run_dir.to_resume() else { return Ok(None) };
     if run_dir.path().join(names::SUMMARY).is_file() {
         let report = Diagnostic::new(format!("{}: the run is finished; nothing to resume", run_dir.path().display()));
-        let hint = "a finished run keeps no checkpoint: for more rounds, start one with another name";
+        let hint = "a finished run keeps no checkpoint: for more rounds, start a run with another name";
         return Err(CliError::usage(report.hint(hint)));
     }
     if let Some(experiment) = run_dir.experiment()? {
@@ -283,7 +283,7 @@ fn resume(
     match &found {
         None => console.log(Level::Warn, "no checkpoint yet; starting over"),
         Some((_, kept)) if kept.least_rounds() > rounds => {
-            let report = Diagnostic::new(format!("`{}`: {rounds}, and more are done or begun", "federation.rounds"));
+            let report = Diagnostic::new(format!("`{}`: {rounds}, but more have already been done or started", "federation.rounds"));
             return Err(CliError::usage(report.hint(format!("at least {}", kept.least_rounds()))));
         }
         Some(_) => {}

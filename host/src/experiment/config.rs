@@ -240,23 +240,23 @@ fn take_filter(
         Some(Value::Array(places)) if !places.is_empty() => places,
         Some(place @ Value::String(_)) => std::slice::from_ref(place),
         Some(_) => {
-            complain("`at` must name a place, or a list of places".to_owned());
+            complain("`at` must be a position or a list of positions".to_owned());
             return Vec::new();
         }
         None => {
-            complain("`at` is missing: where the filter stands".to_owned());
+            complain("`at` is missing: where the filter processes messages".to_owned());
             return Vec::new();
         }
     };
     let mut places = Vec::new();
     for value in named {
         match config::read::<FilterPosition>(value) {
-            Ok(place) if places.contains(&place) => complain("`at` names a place twice".to_owned()),
+            Ok(place) if places.contains(&place) => complain("`at` contains a position twice".to_owned()),
             Ok(place) => places.push(place),
             Err(found) if value.is_string() => {
                 complain(found.into_iter().next().map(|p| p.message).unwrap_or_default());
             }
-            Err(_) => complain("`at` must name a place, or a list of places".to_owned()),
+            Err(_) => complain("`at` must be a position or a list of positions".to_owned()),
         }
     }
     choice.map(|choice| places.into_iter().map(|place| (place, choice.clone())).collect()).unwrap_or_default()

@@ -49,14 +49,14 @@ impl Exchange<'_, '_> {
         while !questions.is_empty() {
             exchanges += 1;
             if exchanges > MOST_EXCHANGES {
-                return Err(failed(plugin_api::Error::other(format!("it still asks after {MOST_EXCHANGES} answers"))));
+                return Err(failed(plugin_api::Error::other(format!("it still sends queries after {MOST_EXCHANGES} exchanges"))));
             }
             let mut addressed: Vec<(usize, Message)> = Vec::new();
             // Queries come in the order of clients, so one pass over the clients finds all of them.
             let mut others = present.iter().copied();
             for Query { client, message } in questions {
                 let Some(place) = others.find(|&place| self.clients[place].name() == client) else {
-                    let error = format!("it asks client `{client}`, which is not there, or not in the clients' order");
+                    let error = format!("it queries client `{client}`, which is unknown or out of order");
                     return Err(failed(plugin_api::Error::other(error)));
                 };
                 addressed.push((place, message));

@@ -126,7 +126,7 @@ impl LocalClient {
         match &self.failed {
             Some(failed) if failed.for_good && (round.is_none() || failed.round != round) => {
                 let (who, error) = failed.fault.parts();
-                let message = format!("it is not called any more, since {error}");
+                let message = format!("it is no longer called, since {error}");
                 Err(ComponentError::new(who.to_owned(), plugin_api::Error::new(error.kind().clone(), message)))
             }
             _ => Ok(()),
@@ -181,7 +181,7 @@ impl LocalClient {
 
 /// Logs which tensors of a message the model ignored and which were missing.
 fn tell(received: &Received, ctx: &Context<'_>) {
-    ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
+    ctx.debug(format_args!("ignored {:?} and did not get {:?}", received.unexpected, received.missing));
 }
 
 impl Client for LocalClient {

@@ -144,7 +144,7 @@ impl Federation<'_> {
         let scope = CallScope::new(self.services, "server", None, None);
         let ctx = scope.context();
         if !kept.clients.iter().map(|client| client.name.as_str()).eq(self.clients.iter().map(|client| client.name())) {
-            let report = Diagnostic::new("the checkpoint is of a run with other clients");
+            let report = Diagnostic::new("the checkpoint was written by a run with other clients");
             return Err(CliError::usage(report.hint("has the data changed since? start over with --force")));
         }
         self.global = reader.message("global")?;

@@ -85,7 +85,7 @@ impl Console {
             if last.elapsed() >= QUIET_SPELL {
                 *last = Instant::now();
                 let all = self.bar.length().unwrap_or(1).max(1);
-                tell(format_args!("{} % of all epochs done", position * 100 / all));
+                tell(format_args!("{}% of all epochs done", position * 100 / all));
             }
         }
     }

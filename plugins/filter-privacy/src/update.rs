@@ -129,7 +129,7 @@ impl<'m> Pair<'m> {
         for (tensor, whose) in [(sent, "value"), (base, "global value")] {
             if !tensor.is_finite() {
                 return Err(Error::tensor(name, format!("holds a {whose} that is not finite"))
-                    .help("the training may have diverged: a lower learning rate may help"));
+                    .help("training may have diverged; try a lower learning rate"));
             }
         }
         Ok(Self { name, sent, base })

@@ -92,7 +92,7 @@ pub(super) fn save_globals(
 /// Lets a model write its domain's formats to `folder/export`. The folder is removed if the model writes none.
 fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, CliError>) -> Result<(), CliError> {
     let to = folder.join("export");
-    std::fs::create_dir_all(&to).map_err(|e| CliError::io(&to, "make the folder", &e))?;
+    std::fs::create_dir_all(&to).map_err(|e| CliError::io(&to, "create the folder", &e))?;
     if write(&to)?.is_empty() {
         let _ = std::fs::remove_dir(&to);
     }
@@ -138,7 +138,7 @@ pub(super) fn closing(
     if let Some(best) = overall {
         let last = federation.score.map_or_else(|| "none".to_owned(), short);
         text += &format!(
-            "global model: score {} after round {}, the best; {last} after the last\n",
+            "global model: best score {} after round {}; {last} after the last round\n",
             short(best.score),
             best.rounds
         );
@@ -150,9 +150,9 @@ pub(super) fn closing(
         text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());
     }
     if reports {
-        let name = score_name.unwrap_or("what the model says");
+        let name = score_name.unwrap_or("defined by the model");
         let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
-        text += &format!("score: {name}; higher is better, and a mean over {over}\n");
+        text += &format!("score: {name}, averaged over {over}; higher is better\n");
     }
     // A run without a defined score has no best model, and a run whose models failed to predict has no predictions.
     let best = overall.as_ref().map_or_else(String::new, |_| format!("{path}/best, "));

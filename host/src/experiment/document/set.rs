@@ -34,7 +34,7 @@ impl Document {
         if dots > 10 * DEEPEST {
             return Err(deep(dots));
         }
-        let key_path = key_path(key).ok_or_else(|| wrong("names no key"))?;
+        let key_path = key_path(key).ok_or_else(|| wrong("has no key"))?;
         if key_path.len() > DEEPEST {
             return Err(deep(key_path.len() - 1));
         }
@@ -63,7 +63,7 @@ impl Document {
                     let (count, list_at) = (list.len(), key_path[..depth].join("."));
                     let index = step.parse::<usize>().ok().filter(|&i| i < count);
                     let items = if count == 1 { "1 item" } else { &format!("{count} items") };
-                    let error = || wrong(&format!("`{list_at}` has {items}, numbered from 0, and no `{step}`"));
+                    let error = || wrong(&format!("`{list_at}` has {items}, numbered from 0; there is no `{step}`"));
                     &mut list[index.ok_or_else(error)?]
                 }
                 _ => return Err(wrong(&format!("`{}` is not a table", key_path[..depth].join(".")))),

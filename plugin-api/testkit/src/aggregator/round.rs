@@ -112,7 +112,7 @@ impl AggregatorCheck {
                     .filter(|&k| last.is_none_or(|l| l < k));
                 let Some(k) = place else {
                     return Err(wrong(format!(
-                        "it asks client `{client}`, which is not there, or not in the clients' order"
+                        "it queries client `{client}`, which is unknown or out of order"
                     )));
                 };
                 last = Some(k);
@@ -132,6 +132,6 @@ impl AggregatorCheck {
             }
             questions = aggregator.ask(stage, answers, &ctx).map_err(at("ask"))?;
         }
-        Err(wrong(format!("it still asks after {DIALOGUE} answers")))
+        Err(wrong(format!("it still sends queries after {DIALOGUE} exchanges")))
     }
 }
