@@ -29,7 +29,8 @@ mod plugin;
 #[command(
     version,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 success, 1 failure, 2 an error in the command line or the experiment, 130 stopped on request, 141 stdout was closed by its reader"
+    after_help = "Exit codes: 0 success, 1 failure, 2 an error in the command line or the experiment, 130 stopped on \
+                  request, 141 stdout was closed by its reader"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -170,8 +171,7 @@ struct PredictArgs {
 /// Parses `heavy=VH`.
 fn column(text: &str) -> Result<(String, String), String> {
     let sides = text.split_once('=').filter(|(ours, theirs)| !ours.is_empty() && !theirs.is_empty());
-    let (ours, theirs) =
-        sides.ok_or("must be the column's usual name, `=` and its name in the file")?;
+    let (ours, theirs) = sides.ok_or("must be the column's usual name, `=` and its name in the file")?;
     Ok((ours.to_owned(), theirs.to_owned()))
 }
 

@@ -240,9 +240,14 @@ fn offered(library: Library, kind: Kind, name: Option<&str>) -> Result<(Library,
     if let (None, [.., last]) = (name, &several[..]) {
         let names: Vec<_> = several.iter().map(|profile| format!("`{}`", profile.name)).collect();
         let link = file_name(kind, &last.name);
-        return Err(Diagnostic::new(format!("{shown}: contains more than one {kind}, so its path does not select one"))
-            .cause(format!("it contains {}", names.join(", ")))
-            .hint(format!("select the {kind} by name; for `{}`, put a link `{link}` to the library into a plugin folder", last.name)));
+        return Err(Diagnostic::new(format!(
+            "{shown}: contains more than one {kind}, so its path does not select one"
+        ))
+        .cause(format!("it contains {}", names.join(", ")))
+        .hint(format!(
+            "select the {kind} by name; for `{}`, put a link `{link}` to the library into a plugin folder",
+            last.name
+        )));
     }
     let offers: Vec<_> = components.iter().map(|c| format!("{c:?}")).collect();
     Err(Diagnostic::new(format!("{shown}: contains no {kind} of this name"))

@@ -72,7 +72,7 @@ fn two_runs_stand_in_one_picture_a_client() {
     let names = plotted(&bench, &[runs.to_str().unwrap(), "--tag", "RMSE/local_test"]);
     insta::assert_snapshot!(names.join("\n"));
     let (texts, _) = read_svg(&bench.path("figures/tm.svg"));
-    for wanted in ["tm", "RMSE (units of fitness)", "optimiser steps", "local", "federated"] {
+    for wanted in ["tm", "RMSE", "optimiser steps", "local", "federated"] {
         assert!(texts.iter().any(|text| text == wanted), "no {wanted} in {texts:?}");
     }
     // The server has the means over all tasks of the score alone.

@@ -193,8 +193,10 @@ impl Reader {
     ) -> Result<Option<(Self, T)>, CliError> {
         let parent = run.join(names::CHECKPOINT);
         if parent.join(INDEX).is_file() {
-            let report =
-                Diagnostic::new(format!("{}: the checkpoint was written by an earlier version of fedplug", parent.display()));
+            let report = Diagnostic::new(format!(
+                "{}: the checkpoint was written by an earlier version of fedplug",
+                parent.display()
+            ));
             return Err(CliError::run(report.hint("start over with --force, or use the version that wrote it")));
         }
         let all = numbered(&parent).map_err(|e| CliError::io(&parent, "read the checkpoints", &e))?;

@@ -65,7 +65,8 @@ pub(crate) fn set_aside(run: &Path) -> Result<(), CliError> {
     let aside = aside(run);
     let failed = |path: &Path, e: std::io::Error| CliError::io(path, "move the earlier run aside", &e);
     if std::fs::symlink_metadata(&aside).is_ok_and(|data| !data.is_dir()) {
-        let report = Diagnostic::new(format!("{}: already exists, so the earlier run cannot be moved there", aside.display()));
+        let report =
+            Diagnostic::new(format!("{}: already exists, so the earlier run cannot be moved there", aside.display()));
         return Err(CliError::usage(report));
     }
     if manifest(&aside).is_some() {

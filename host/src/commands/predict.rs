@@ -110,7 +110,8 @@ pub(crate) fn predict(options: &Options, console: &Console, output: &mut dyn Wri
     if let Some(first) = received.missing.first() {
         let clients: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();
         let count = received.missing.len();
-        let what = format!("{count} tensors, such as `{first}`, were kept private by the clients and are not in this model");
+        let what =
+            format!("{count} tensors, such as `{first}`, were kept private by the clients and are not in this model");
         let report = Diagnostic::new(format!("{}: {what}", file.display()));
         return Err(CliError::usage(
             report.hint(format!("choose a client's own model with --client: {}", clients.join(", "))),

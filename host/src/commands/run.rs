@@ -283,7 +283,10 @@ fn resume(
     match &found {
         None => console.log(Level::Warn, "no checkpoint yet; starting over"),
         Some((_, kept)) if kept.least_rounds() > rounds => {
-            let report = Diagnostic::new(format!("`{}`: {rounds}, but more have already been done or started", "federation.rounds"));
+            let report = Diagnostic::new(format!(
+                "`{}`: {rounds}, but more have already been done or started",
+                "federation.rounds"
+            ));
             return Err(CliError::usage(report.hint(format!("at least {}", kept.least_rounds()))));
         }
         Some(_) => {}

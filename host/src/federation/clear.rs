@@ -50,7 +50,8 @@ pub(crate) fn note(notes: &Notes, revealed: Revealed) {
     let kept =
         if predictions { "each client's own model and predictions of its rows" } else { "each client's own model" };
     let text = format!(
-        "released without noise and not covered by the account: {}; the run's directory also contains {kept}, which clients on their own machines would keep",
+        "released without noise and not covered by the account: {}; the run's directory also contains {kept}, which \
+         clients on their own machines would keep",
         all.join("; ")
     );
     notes.set(SERVER, HOST, CLEAR, &text);

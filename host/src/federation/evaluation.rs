@@ -107,7 +107,8 @@ impl Federation<'_> {
         if judges.len() < places.len() && !std::mem::replace(told, true) {
             let (came, all) = (judges.len(), places.len());
             let line = format!(
-                "the global model after {rounds} rounds was evaluated by {came} of {all} clients; from now on, models are compared over the clients that evaluated both"
+                "the global model after {rounds} rounds was evaluated by {came} of {all} clients; from now on, models \
+                 are compared over the clients that evaluated both"
             );
             self.services.console.log(Level::Warn, &line);
         }

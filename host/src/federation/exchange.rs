@@ -49,7 +49,9 @@ impl Exchange<'_, '_> {
         while !questions.is_empty() {
             exchanges += 1;
             if exchanges > MOST_EXCHANGES {
-                return Err(failed(plugin_api::Error::other(format!("it still sends queries after {MOST_EXCHANGES} exchanges"))));
+                return Err(failed(plugin_api::Error::other(format!(
+                    "it still sends queries after {MOST_EXCHANGES} exchanges"
+                ))));
             }
             let mut addressed: Vec<(usize, Message)> = Vec::new();
             // Queries come in the order of clients, so one pass over the clients finds all of them.

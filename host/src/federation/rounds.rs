@@ -137,13 +137,15 @@ impl Federation<'_> {
         if let Sampling::Poisson(probability) = self.plan.sampling()
             && probability < 1.0
         {
-            let how = format!("each client joined each round with probability {probability}, drawn with secret randomness");
+            let how =
+                format!("each client joined each round with probability {probability}, drawn with secret randomness");
             note("sampling", &format!("{how}: another run of this experiment will give different results"));
         }
         if !self.plan.reports() {
             note(
                 "report",
-                "metrics, scores, predictions, norms and bytes of clients were not reported; the last model is the result",
+                "metrics, scores, predictions, norms and bytes of clients were not reported; the last model is the \
+                 result",
             );
         }
     }

@@ -115,7 +115,8 @@ impl Draws {
             return Ok(known.clone());
         }
         let drawn = poisson(clients, probability)?;
-        self.keep(&Draw { round, clients: drawn.clone() }).map_err(|e| CliError::io(&self.path, "save the draw of clients", &e))?;
+        self.keep(&Draw { round, clients: drawn.clone() })
+            .map_err(|e| CliError::io(&self.path, "save the draw of clients", &e))?;
         self.known.insert(round, drawn.clone());
         Ok(drawn)
     }

@@ -60,7 +60,10 @@ impl Library {
 fn strange(path: &Path) -> Vec<String> {
     let told = |strange: super::sonames::Strange| {
         let (loaded, wanted) = (strange.loaded.display(), strange.wanted.display());
-        format!("it was linked against {wanted} but gets {loaded}: of two libraries with the same name, the first one loaded is used")
+        format!(
+            "it was linked against {wanted} but gets {loaded}: of two libraries with the same name, the first one \
+             loaded is used"
+        )
     };
     super::sonames::strange(path).into_iter().map(told).collect()
 }

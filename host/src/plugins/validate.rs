@@ -41,12 +41,17 @@ pub(crate) fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>>
 pub(crate) fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluation>> {
     let tasks: Vec<_> = tasks.iter().map(|task| &task.spec.name).collect();
     if !found.iter().map(|evaluation| &evaluation.task).eq(tasks.iter().copied()) {
-        return Err(Error::other(format!("`evaluate` did not return exactly one evaluation for each of the tasks {tasks:?}")));
+        return Err(Error::other(format!(
+            "`evaluate` did not return exactly one evaluation for each of the tasks {tasks:?}"
+        )));
     }
     for Evaluation { task, metrics, .. } in &found {
         let twice = metrics.iter().enumerate().find(|(k, metric)| metrics[..*k].iter().any(|m| m.name == metric.name));
         if let Some((_, metric)) = twice {
-            return Err(Error::other(format!("`evaluate` returned the metric `{}` of task `{task}` twice", metric.name)));
+            return Err(Error::other(format!(
+                "`evaluate` returned the metric `{}` of task `{task}` twice",
+                metric.name
+            )));
         }
     }
     Ok(found)
@@ -152,9 +157,7 @@ pub(crate) fn update(layout: &Layout, global: &Message, message: &Message, encod
         return Err(Error::other("it has no parameters"));
     }
     let known = message.params.iter().try_for_each(|(name, tensor)| layout.check(name, tensor, encoded));
-    known.map_err(|e| {
-        e.help("a filter that encodes is needed at both ends: `client-output` and `server-input`")
-    })?;
+    known.map_err(|e| e.help("a filter that encodes is needed at both ends: `client-output` and `server-input`"))?;
     for (name, tensor) in message.extra.iter() {
         if let Some(before) = global.extra.get(name) {
             fits(name, tensor, (before.dtype(), before.shape()), encoded)?;
@@ -269,7 +272,10 @@ mod tests {
                 sent(whole.clone(), params(&[("c", f32s(&[1.0, 2.0]))])),
                 "tensor `c`: is f32[2], but f32[1] in the model",
             ),
-            (sent(whole, params(&[("d", f32s(&[f32::INFINITY]))])), "tensor `d`: it contains a value that is not finite"),
+            (
+                sent(whole, params(&[("d", f32s(&[f32::INFINITY]))])),
+                "tensor `d`: it contains a value that is not finite",
+            ),
         ] {
             assert_eq!(told(&bad, false), text);
         }

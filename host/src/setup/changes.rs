@@ -100,7 +100,9 @@ fn shown(value: Option<&Value>) -> String {
 fn depends_on_rounds(model: &Profile, config: &Value) -> Option<String> {
     let name = &model.name;
     let Some(conditions) = &model.extendable else {
-        return Some(format!("model `{name}` does not declare that its results are independent of the number of rounds"));
+        return Some(format!(
+            "model `{name}` does not declare that its results are independent of the number of rounds"
+        ));
     };
     let given = |key: &str| {
         config.get(key).or_else(|| model.schema.get("properties")?.get(key)?.get("default")).unwrap_or(&Value::Null)
@@ -242,7 +244,13 @@ mod tests {
         assert!(found(&model(None), json!({})).contains("model `m` does not say"));
         let on_condition = model(Some(json!({"schedule": "constant"})));
         let text = found(&on_condition, json!({}));
-        assert!(text.ends_with("with `model.schedule` = \"linear\", model `m` depends on the number of rounds; with \"constant\" it would not"), "{text}");
+        assert!(
+            text.ends_with(
+                "with `model.schedule` = \"linear\", model `m` depends on the number of rounds; with \
+                 \"constant\" it would not"
+            ),
+            "{text}"
+        );
         assert_eq!(found(&on_condition, json!({"schedule": "constant"})), "");
         assert_eq!(found(&model(Some(json!({}))), json!({})), "");
     }

@@ -111,8 +111,7 @@ impl OutputFolder {
         }
         let path = self.folder.join(file);
         if path.symlink_metadata().is_ok() && (!self.earlier.contains(file) || !is_file(&path)) {
-            let report =
-                Diagnostic::new(format!("{}: not written by fedplug, so not replaced", path.display()));
+            let report = Diagnostic::new(format!("{}: not written by fedplug, so not replaced", path.display()));
             return Err(CliError::usage(report.hint("choose another folder with --output")));
         }
         Ok(())
