@@ -51,7 +51,7 @@ fn ends(component: &str, how: &str, sentence: &str) {
 }
 
 #[test]
-fn models() {
+fn a_model_that_misbehaves_is_named_in_the_error() {
     let at = |how: &str, sentence: &str| ends(MODEL, &format!("{how}\"\nclient = \"expression"), sentence);
     let told = |sentence: &str| format!("client `expression`, model `misbehaving`: {sentence}");
     at("panic-in-receive", &told("`receive` panicked: lost my way"));
@@ -83,7 +83,7 @@ fn a_panic_tells_its_calls_where_they_are_asked_for() {
 }
 
 #[test]
-fn filters() {
+fn a_filter_that_misbehaves_is_named_in_the_error() {
     let at = |how: &str, sentence: &str| {
         let who = "client `expression`, filter `misbehaving`";
         ends("filter", &format!("{how}\"\nclient = \"expression"), &format!("{who}: {sentence}"));
@@ -98,17 +98,17 @@ fn filters() {
 }
 
 #[test]
-fn aggregators() {
+fn an_aggregator_that_misbehaves_is_named_in_the_error() {
     let at = |how: &str, sentence: &str| ends(AGGREGATOR, how, &format!("aggregator `misbehaving`: {sentence}"));
     at("panic-in-add", "`add` panicked: lost my way");
-    at("ask-strangers", "it asks client `nobody`, which is not there");
+    at("ask-strangers", "it queries client `nobody`, which is unknown or out of order");
     at("nan", "tensor `trunk.weight`: `finish` returned a value that is not finite");
     at("nothing", "`finish` returned a global model without parameters");
     at("other-shapes", "tensor `trunk.weight`: is f32[217], but f32[8, 27] in the model");
 }
 
 #[test]
-fn datasets() {
+fn a_dataset_that_misbehaves_is_named_in_the_error() {
     let bench = Bench::new();
     // Both clients have the same task, and the first one's data is rehearsed.
     let told = run(&bench, DATASET, "\"other-shapes\"\nclient = \"two\"");
@@ -123,7 +123,7 @@ fn datasets() {
 }
 
 #[test]
-fn what_is_said_too_much_is_cut() {
+fn long_lines_are_cut_and_odd_tags_are_cleaned() {
     let bench = Bench::new();
     let told = run(&bench, MODEL, "\"babble\"\nclient = \"tm\"");
     assert_eq!(told.code, 0, "{}", told.stderr);
@@ -135,7 +135,7 @@ fn what_is_said_too_much_is_cut() {
 }
 
 #[test]
-fn what_harms_nobody_goes_on() {
+fn panics_on_drop_own_threads_and_many_scalars_end_no_run() {
     let told = run(&Bench::new(), MODEL, "\"own-thread\"\nclient = \"tm\"");
     assert_eq!(told.code, 0, "{}", told.stderr);
     assert!(told.stderr.contains("client tm, misbehaving: hello from a thread"), "{}", told.stderr);
@@ -154,7 +154,7 @@ fn what_harms_nobody_goes_on() {
 }
 
 #[test]
-fn predictions_that_are_none_are_not_written() {
+fn invalid_predictions_are_not_written() {
     for (how, code, sentence) in [
         ("few-predictions", 1, "model `misbehaving`: task `tm`: 1 predictions for 2 rows"),
         ("nan-predictions", 0, "model `misbehaving`: task `tm`: a prediction is NaN"),
@@ -177,7 +177,7 @@ fn predictions_that_are_none_are_not_written() {
 /// Stdout is for the answers of commands: what a plugin prints goes to stderr.
 #[test]
 #[cfg(unix)]
-fn what_a_plugin_prints_mixes_with_no_answer() {
+fn what_a_plugin_prints_goes_to_stderr() {
     let bench = Bench::new();
     let told = run(&bench, MODEL, "\"print\"");
     assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{}", told.stderr);
