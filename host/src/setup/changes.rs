@@ -241,7 +241,7 @@ mod tests {
     fn rounds_may_change_where_the_model_says_so() {
         let [then, now] = [2, 3].map(|rounds| json!({"federation": {"rounds": rounds}}));
         let found = |model: &Profile, config: Value| keys(&then, &now, model, &config).pop().unwrap_or_default();
-        assert!(found(&model(None), json!({})).contains("model `m` does not say"));
+        assert!(found(&model(None), json!({})).contains("model `m` does not declare"));
         let on_condition = model(Some(json!({"schedule": "constant"})));
         let text = found(&on_condition, json!({}));
         assert!(

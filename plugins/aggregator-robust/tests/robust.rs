@@ -202,7 +202,7 @@ fn krum_and_the_geometric_median_need_the_same_from_all() {
         let heads =
             ["a", "b", "c", "d", "e"].map(|name| params(vec![("w", tensor(&[1.0_f32])), (name, tensor(&[1.0_f32]))]));
         let error = aggregated(config, heads.into()).unwrap_err();
-        assert!(error.to_string().starts_with("tensor `b`: 1 of 5 clients send it, and"), "{error}");
+        assert!(error.to_string().starts_with("tensor `b`: 1 of 5 clients send it, but"), "{error}");
         assert!(error.to_string().ends_with("needs the same parameters from all"), "{error}");
     }
 }

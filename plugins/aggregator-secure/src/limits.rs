@@ -47,7 +47,7 @@ pub(crate) fn note(round: &Round, told: Told, ctx: &Context<'_>) {
         "limits",
         format_args!(
             "all other clients together learn the last one's update from any sum{with_noise}, and {threshold} clients that \
-             pool their shares with the server learn any; the global models tell what the sums tell; metrics, steps and \
+             pool their shares with the server learn any; the global models reveal what the sums reveal; metrics, steps and \
              numbers of examples{clamped} are in clear{trained}; here all run in one process, whose owner can see everything"
         ),
     );

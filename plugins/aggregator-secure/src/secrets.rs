@@ -146,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_agrees_with_every_secret_is_refused() {
-        assert!(pair(1).mask_key(&[0; 32]).unwrap_err().message().contains("agree with every secret"));
+    fn a_weak_public_key_is_refused() {
+        assert!(pair(1).mask_key(&[0; 32]).unwrap_err().message().contains("a public key is weak"));
     }
 
     #[test]
