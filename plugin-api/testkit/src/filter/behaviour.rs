@@ -102,7 +102,7 @@ impl FilterCheck {
     fn result_kept(&self) -> Found {
         let sent = self.sent(&mut *self.make()?, 0)?;
         if sent.params.is_empty() && sent.extra.is_empty() && !self.message.params.is_empty() {
-            return fail("at least one tensor of the message, or an error", "it is empty");
+            return fail("at least one tensor of the message, or an error", "the message is empty");
         }
         Ok(())
     }
