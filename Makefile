@@ -4,7 +4,7 @@
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make test         install what the tests need, run all tests
-#   make compare      DATA=FLAb/data: the heads and the algorithms of the README's tables; about an hour on two cores
+#   make compare      DATA=FLAb/data: the tables and figures of the documentation: heads, algorithms; about an hour on two cores
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
 #   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
@@ -36,7 +36,8 @@ quickstart: build
 	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --window 5 --together --force --output runs/quickstart/figures/rmse
 	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --force --output runs/quickstart/figures/pearson
 
-# The README's two comparisons. A run that is done is not done again, so a broken comparison goes on where it broke.
+# The comparisons and figures of docs/src/experiments.md and docs/src/algorithms.md. A finished run is not repeated, so an
+# interrupted comparison continues.
 DATA ?= FLAb/data
 COMPARED = runs/compare
 SMALL = --output $(COMPARED) --set dataset.root=$(DATA) --set dataset.standardise=true --set dataset.max-samples=100
@@ -45,6 +46,7 @@ HEADS_ARGS = $(SMALL) --set 'federation.devices=["cpu"]' --set model.schedule=co
 	--set model.trunk-lr=1e-3 --set 'model.layer-sizes=[32]' \
 	--set 'model.pretrained={ hidden-size = 32, layers = 2, heads = 4, intermediate-size = 64 }'
 ALGORITHMS = fedavg fedprox fedadam scaffold ditto median dp-low dp-high int8 top-k
+SITES = site-1 site-2 site-3 site-4 site-5 site-6
 ROUNDS = 25
 
 compare: build
@@ -60,8 +62,8 @@ compare: build
 	$(FEDPLUG) compare $(HEADS:%=$(COMPARED)/%)
 	$(FEDPLUG) compare $(ALGORITHMS:%=$(COMPARED)/%)
 	$(FEDPLUG) plot $(HEADS:%=$(COMPARED)/%) --tag Pearson/local_test_immunogenicity --window 5 --together --force \
-		--output $(COMPARED)/figures/heads
-	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag Pearson/local_test --window 5 --force \
+		$(SITES:%=--client %) --output $(COMPARED)/figures/heads
+	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag Pearson/local_test_immunogenicity --window 5 --force \
 		--output $(COMPARED)/figures/algorithms
 
 # PyTorch's side has a Python of its own, since the tests' packages are others.
