@@ -133,7 +133,7 @@ fn a_library_that_was_cut_short_is_told_and_kills_nothing() {
         for command in [["plugin", "inspect", path].as_slice(), &["check", file.to_str().unwrap()]] {
             let told = bench.fedplug(command);
             assert!(told.code == 2 && told.stderr.contains(sentence), "{len}: {told:?}");
-            let cause = format!("caused by: the file has {len} bytes, and its headers name what ends at byte ");
+            let cause = format!("caused by: the file has {len} bytes, but its headers refer to data up to byte ");
             assert!(told.stderr.contains(&cause), "{len}: {told:?}");
         }
         put(&bench, "cut", "aggregator-fedavg", "aggregator-fedavg");

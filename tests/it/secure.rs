@@ -95,7 +95,7 @@ fn each_half_says_what_it_is_without_the_other() {
     let alone = said(&with("\"secure\"\nthreshold = 4\nclip = 2.0", "\"fedavg\""), "filter");
     assert!(alone.contains("nobody asked this client to agree on masks"), "{alone}");
     let alone = said(FILE.split("\n[[filter]]\nplugin = \"secure\"").next().unwrap(), "aggregator");
-    assert!(alone.contains("no filter answers what the aggregator asks"), "{alone}");
+    assert!(alone.contains("no filter answers the aggregator's queries"), "{alone}");
     // A namesake of another kind is opened, and says what it offers instead.
     let other = said(&with("plugin = \"secure\"\nat", "plugin = \"fedavg\"\nat"), "namesake");
     assert!(

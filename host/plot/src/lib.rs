@@ -223,6 +223,7 @@ fn duration(run: &Run) -> Option<f64> {
 /// The name of the y axis: what the tag measures.
 fn quantity(tag: &str) -> String {
     match tag.split('/').next().unwrap_or_default() {
+        name @ "RMSE" => name,
         "Pearson" => "Pearson correlation",
         "Loss" => "MSE loss",
         "LR" => "learning rate",
