@@ -99,7 +99,7 @@ fn each_half_says_what_it_is_without_the_other() {
     // A namesake of another kind is opened, and says what it offers instead.
     let other = said(&with("plugin = \"secure\"\nat", "plugin = \"fedavg\"\nat"), "namesake");
     assert!(
-        other.contains("offers no filter of this name") && other.contains("it offers: aggregator `fedavg`"),
+        other.contains("contains no filter of this name") && other.contains("it contains: aggregator `fedavg`"),
         "{other}"
     );
 }

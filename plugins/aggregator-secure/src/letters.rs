@@ -17,7 +17,7 @@ const SIGNATURES: &str = "signatures";
 
 /// What both sides report if masks come from the seed.
 pub(crate) const NO_PROTECTION: &str =
-    "the masks come from the experiment's seed (`reproducible = true`) and protect nothing";
+    "no protection: the masks come from the experiment's seed (`reproducible = true`)";
 
 /// A flag in an answer that describes a client's keys.
 #[derive(Clone, Copy, Debug)]
