@@ -75,7 +75,10 @@ fn a_panic_tells_its_calls_where_they_are_asked_for() {
         String::from_utf8(told.stderr).unwrap()
     };
     let told = run("1");
-    assert!(told.contains("`receive` panicked: lost my way") && told.contains("its calls, most recent first"), "{told}");
+    assert!(
+        told.contains("`receive` panicked: lost my way") && told.contains("its calls, most recent first"),
+        "{told}"
+    );
     // The plugin's own, and neither the machinery of panics before them nor the boundary behind them.
     assert!(told.contains("model_misbehaving::"), "{told}");
     assert!(!told.contains("std::panicking") && !told.contains("boundary::guard"), "{told}");

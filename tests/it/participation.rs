@@ -204,7 +204,9 @@ fn a_round_of_nobody_counts_where_the_aggregator_says_so() {
     // 0.8^6 = 0.26 of the rounds: that none of 40 is one happens once in 175,000 runs of this test.
     assert!(rounds.len() < 40 && rounds.values().any(|clients| clients.len() > 1), "{rounds:?}");
     assert!(
-        note("counted", "fedplug", "sampling").unwrap().contains("another run of this experiment will give different results")
+        note("counted", "fedplug", "sampling")
+            .unwrap()
+            .contains("another run of this experiment will give different results")
     );
 
     // For any other aggregator nothing happens in such a round.
