@@ -154,7 +154,7 @@ fn a_round_of_many_epochs_goes_on_at_its_epoch() {
 /// on others, and what clients did is not lost.
 #[test]
 #[cfg(unix)]
-fn methods_that_ask_within_a_round_go_on_as_well() {
+fn methods_that_query_within_a_round_resume_as_well() {
     let bench = Bench::new();
     let filters = "[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n";
     let top_k = "[[filter]]\nplugin = \"compress\"\nmethod = \"top-k\"\nkeep = 0.1\nat = [\"client-output\", \"server-input\"]\n";

@@ -114,7 +114,7 @@ fn a_model_that_does_not_say_so_has_no_more_rounds() {
     interrupt(&bench, &[&file, "--name", "cut"], "cut", "-KILL");
     let told = bench.fedplug(&["run", &file, "--name", "cut", "--resume", "--set", "federation.rounds=41"]);
     assert_eq!(told.code, 2);
-    let text = "`federation.rounds`: 40 then, 41 now: model `misbehaving` does not say";
+    let text = "`federation.rounds`: 40 then, 41 now: model `misbehaving` does not declare";
     assert!(told.stderr.contains(text), "{}", told.stderr);
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn import_params(wire: WireParams) -> Result<Params> {
         let buffer = Buffer::import(buffer).map_err(wrong)?;
         let tensor = Tensor::new(dtype, &shape, buffer).map_err(|e| wrong(e.message().to_owned()))?;
         if params.insert(name.as_str(), tensor).is_some() {
-            return Err(Error::tensor(name.as_str(), "stands twice in one message"));
+            return Err(Error::tensor(name.as_str(), "occurs twice in one message"));
         }
     }
     Ok(params)

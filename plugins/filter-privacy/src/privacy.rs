@@ -47,7 +47,7 @@ impl Privacy {
 impl Filter for Privacy {
     fn apply(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message> {
         let (Some(client), Some(round)) = (ctx.client(), ctx.round()) else {
-            return Err(Error::unsupported("protects the update of a client in a round, and there is none"));
+            return Err(Error::unsupported("protects the update of a client in a round, but there is none"));
         };
         let update = Update::of(&message, base)?;
         let mut call = Call { update: &update, client, round, noise: &mut self.noise, counts: &mut self.counts, ctx };

@@ -100,7 +100,7 @@ impl GradientCorrection {
         let trained = self.slots.iter().any(|slot| slot.own.is_some() || (slot.next.is_some() && !lost));
         if self.scaffold && trained && next.iter().all(|(_, server)| server.is_none()) {
             let error = Error::config("the server sends no control variates").at_key("scaffold");
-            return Err(error.help("SCAFFOLD takes both sides: `plugin = \"scaffold\"` in `[aggregator]`"));
+            return Err(error.help("SCAFFOLD needs both sides: `plugin = \"scaffold\"` in `[aggregator]`"));
         }
         for (slot, (anchor, server)) in self.slots.iter_mut().zip(next) {
             (slot.anchor, slot.server, slot.sum) = (anchor, server, None);
@@ -212,7 +212,7 @@ impl GradientCorrection {
                 _ => {
                     return Err(Error::tensor(
                         format!("{SUM}{}", slot.name),
-                        "stands without its count, or the count without it",
+                        "is there without its count, or the count without it",
                     ));
                 }
             };

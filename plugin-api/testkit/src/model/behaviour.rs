@@ -33,26 +33,26 @@ impl ModelCheck {
     pub(super) fn behaviour(&self, verdict: &mut Verdict) {
         let mut run = |name, why, check: &dyn Fn(&Self) -> Found| verdict.run(name, why, || check(self));
         run("round-trip", "clients would train from another model than the server sent", &Self::round_trip);
-        run("same-seed", "an experiment could not be repeated", &Self::same_seed);
-        let why = "a run that was interrupted would end with another model than one that was not";
+        run("same-seed", "an experiment could not be reproduced", &Self::same_seed);
+        let why = "an interrupted run would end with another model than an uninterrupted one";
         run("state-mid-way", why, &Self::state_mid_way);
-        run("state-misfit", "a damaged checkpoint would go on as if nothing were wrong", &Self::state_misfit);
+        run("state-misfit", "a damaged checkpoint would be used as if nothing were wrong", &Self::state_misfit);
         run("missing-tensors", "private heads are never in the global model", &Self::missing_tensors);
-        let why = "a message of another model must not be taken in part, and a person must learn which tensor it is";
+        let why = "a message of another model must not be accepted in part, and the error must name the tensor";
         run("wrong-shape", why, &|this| this.misfit(reshaped, "shape"));
         run("wrong-dtype", why, &|this| this.misfit(retyped, "type"));
         run("held-tasks", "a client's instance holds the client's own tasks only", &Self::held_tasks);
-        run("unknown-task", "a mistyped task must be told, not end the process", &Self::unknown_task);
+        run("unknown-task", "a mistyped task must be reported, not end the process", &Self::unknown_task);
         run(
             "missing-column",
-            "the data of another experiment must be told, not end the process",
+            "the data of another experiment must be reported, not end the process",
             &Self::missing_column,
         );
         run("empty-tables", "a client may have no row of a task", &Self::empty_tables);
-        run("odd-rows", "files hold what nobody thought of", &Self::odd_rows);
+        run("odd-rows", "files contain unforeseen values", &Self::odd_rows);
         run("non-finite", "training may diverge at one client, and the global model hold it", &Self::non_finite);
-        run("cancellation", "a person who stops a run would wait for the end of the epoch", &Self::cancellation);
-        run("logging", "lines and scalars of one client would bury those of the others", &Self::logging);
+        run("cancellation", "a user who stops a run would wait for the end of the epoch", &Self::cancellation);
+        run("logging", "one client's lines and scalars would bury those of the others", &Self::logging);
         verdict.watch(|| self.memory());
     }
 
@@ -103,10 +103,13 @@ impl ModelCheck {
         resumed.restore(&before.state, &ctx)?;
         let expected = "a restored instance to have the parameters of the one whose state it got, bit for bit";
         same(expected, compare::params(&before.params, &resumed.parameters(&ctx)?))?;
-        let expected = "a restored instance to have the state that it got, bit for bit";
+        let expected = "a restored instance to have the state that it was given, bit for bit";
         same(expected, compare::states(&before.state, &resumed.state(&ctx)?))?;
         let resumed = self.round(&mut *resumed, &self.global(Some(&before.sent))?, 1)?;
-        same("a restored instance to go on as the one whose state it got, bit for bit", straight.difference(&resumed))?;
+        same(
+            "a restored instance to continue like the one whose state it was given, bit for bit",
+            straight.difference(&resumed),
+        )?;
         self.state_between_epochs()
     }
 
@@ -134,8 +137,8 @@ impl ModelCheck {
         let mut model = self.make(SEED)?;
         model.train(&self.tasks, FIRST, &ctx)?;
         let state = model.state(&ctx)?;
-        refused("a state of another component to be refused with an error", model.restore(&states::foreign()?, &ctx))?;
-        same("what was refused to change nothing", compare::states(&state, &model.state(&ctx)?))?;
+        refused("a state of another component to be rejected with an error", model.restore(&states::foreign()?, &ctx))?;
+        same("rejected input to change nothing", compare::states(&state, &model.state(&ctx)?))?;
         let Some(name) = state.tensors.names().last().map(str::to_owned) else { return Ok(()) };
         let mut tensors = state.tensors.clone();
         tensors.remove(&name);

@@ -22,10 +22,10 @@ impl ModelCheck {
         missing.sort_unstable();
         names.sort_unstable();
         if missing != names || received.unexpected != ["no such tensor"] {
-            let expected = "all of its own to be told as missing, and `no such tensor` as unexpected";
+            let expected = "all of its own to be reported as missing, and `no such tensor` as unexpected";
             return fail(expected, format!("{received:?}"));
         }
-        same("what is missing to stay as it was", compare::params(&own, &model.parameters(&ctx)?))
+        same("missing parameters to stay unchanged", compare::params(&own, &model.parameters(&ctx)?))
     }
 
     /// A message in which all tensors are new and one does not fit.
@@ -46,7 +46,7 @@ impl ModelCheck {
             if !tells_of(&error, name) {
                 return fail(expected, crate::verdict::told(&error));
             }
-            same("what was refused to change nothing", compare::params(&before, &model.parameters(&ctx)?))?;
+            same("rejected input to change nothing", compare::params(&before, &model.parameters(&ctx)?))?;
         }
         Ok(())
     }
@@ -62,7 +62,7 @@ impl ModelCheck {
         model.train(tasks, FIRST, &ctx)?;
         match model.evaluate(tasks, &ctx)?.len() {
             1 => Ok(()),
-            n => fail("one evaluation for the one task that is held", format!("{n}")),
+            n => fail("one evaluation for the only task given", format!("{n}")),
         }
     }
 
