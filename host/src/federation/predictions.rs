@@ -190,6 +190,7 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artefacts::run_dir::RunDir;
 
     fn predicted(task: &str, values: &[f32]) -> Predicted {
         let train = Table::new().with("y", Column::f32(&[0.5, -1.0])).unwrap();
@@ -202,17 +203,19 @@ mod tests {
     #[test]
     fn lines_are_in_the_targets_own_units_and_the_file_appears_whole() {
         let folder = tempfile::tempdir().unwrap();
+        let run_dir =
+            RunDir::claim(folder.path(), "x", crate::artefacts::run_dir::Existing::Refuse, &mut |_| {}).unwrap();
         let scales = BTreeMap::from([("tm".to_owned(), Scale { mean: 60.0, deviation: 4.0 })]);
-        let mut writer = Writer::new(folder.path(), &scales);
+        let mut writer = Writer::new(run_dir.path(), &scales);
         let two = |values: &[f32]| vec![predicted("tm", values), predicted("kd", values)];
         writer.add("c", two(&[0.25, 2.0]), two(&[-1.5, f32::NAN]));
         let files = || {
-            let names = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
-            names.map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+            let names = std::fs::read_dir(run_dir.path()).unwrap().map(|file| file.unwrap().file_name());
+            names.map(|name| name.into_string().unwrap()).filter(|name| name != "run.lock").collect::<Vec<_>>()
         };
         writer.finish().unwrap();
         assert_eq!(files(), [names::PREDICTIONS]);
-        let text = std::fs::read_to_string(folder.path().join(names::PREDICTIONS)).unwrap();
+        let text = std::fs::read_to_string(run_dir.path().join(names::PREDICTIONS)).unwrap();
         let wanted = "client,task,row,split,measured,global_predicted,own_predicted\n\
             c,tm,1,train,62,,\nc,tm,2,train,56,,\nc,tm,a b.csv:2,test,64,54,61\nc,tm,\"a,b.csv:9\",test,NaN,NaN,68\n\
             c,kd,1,train,0.5,,\nc,kd,2,train,-1,,\nc,kd,a b.csv:2,test,1,-1.5,0.25\nc,kd,\"a,b.csv:9\",test,NaN,NaN,2\n";
@@ -222,6 +225,8 @@ mod tests {
     #[test]
     fn models_that_predict_more_than_a_number_have_columns_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
+        let run_dir =
+            RunDir::claim(folder.path(), "x", crate::artefacts::run_dir::Existing::Refuse, &mut |_| {}).unwrap();
         let scales = BTreeMap::from([("tm".to_owned(), Scale { mean: 60.0, deviation: 4.0 })]);
         let sure = |values: &[f32], deviations: &[f64]| Predicted {
             values: Table::predicted(values).with(plugin_api::DEVIATION, Column::f64(deviations)).unwrap(),
@@ -235,11 +240,11 @@ mod tests {
                 .unwrap(),
             ..predicted("kd", &[])
         };
-        let mut writer = Writer::new(folder.path(), &scales);
+        let mut writer = Writer::new(run_dir.path(), &scales);
         writer.add("a", vec![sure(&[0.25, 2.0], &[0.5, 1.0])], vec![sure(&[0.5, 1.0], &[0.25, 2.0])]);
         writer.add("b", vec![classes([0.5, 0.75], ["low", "high"])], vec![classes([0.25, 1.0], ["low", "high"])]);
         writer.finish().unwrap();
-        let text = std::fs::read_to_string(folder.path().join(names::PREDICTIONS)).unwrap();
+        let text = std::fs::read_to_string(run_dir.path().join(names::PREDICTIONS)).unwrap();
         let tests: Vec<&str> = text.lines().filter(|line| !line.contains(",train,")).collect();
         assert_eq!(
             tests,
