@@ -384,7 +384,7 @@ impl Started {
         let saved = crate::federation::client::ClientState { filters, ..Default::default() };
         let answers = folder.join(ANSWERS);
         let own = answers.join(round.to_string());
-        std::fs::create_dir_all(&own).map_err(|e| CliError::io(&own, "make the folder", &e))?;
+        std::fs::create_dir_all(&own).map_err(|e| CliError::io(&own, "create the folder", &e))?;
         let mut writer = Writer::new(&own)?;
         put_client(&mut writer, 0, &saved)?;
         let client = ClientEntry::new(self.client.name().to_owned(), saved);
