@@ -173,7 +173,7 @@ impl Http {
         self.skew.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// Whether the skew had to be corrected.
+    /// Takes the SuperLink's time after it has refused ours. Whether that changes anything.
     fn learn(&self, date: &str) -> bool {
         let Ok(date) = OffsetDateTime::parse(date, &Rfc2822) else { return false };
         let now = OffsetDateTime::from(SystemTime::now());
@@ -247,9 +247,10 @@ impl Http {
             reader = Box::new(Cursor::new(*part).chain(reader));
         }
         let mut answer = request.send(ureq::SendBody::from_reader(&mut reader)).map_err(Failure::from)?;
-        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
-        let corrected = date.is_some_and(|date| self.learn(date));
         let status = answer.status().as_u16();
+        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        // Only then, since answers may be old when they come.
+        let corrected = status == 401 && date.is_some_and(|date| self.learn(date));
         let limit = if status == 200 { limit } else { 1 << 16 };
         let body = answer.body_mut().with_config().limit(limit).read_to_vec();
         match body {

@@ -127,6 +127,11 @@ impl Site {
             options,
             observer,
         });
+        // Until the push goes on, it counts as going on.
+        if let Some(push) = shared.store.push()? {
+            let place = Place { session: push.place_session, number: push.place_number };
+            lock(&shared.table).pushing = Some(place);
+        }
         shared.join()?;
         let mut site = Self { shared, threads: Vec::new() };
         let bodies = [("heartbeat", node::beat as fn(&Shared)), ("pull", pump::run), ("answer", deliver::run)];

@@ -34,6 +34,7 @@ pub(super) fn run(shared: &Shared) {
     if let Err(error) = shared.resume() {
         shared.trouble("resume the push of an answer", &error);
     }
+    lock(&shared.table).pushing = None;
     loop {
         let (place, metadata) = {
             let mut table = lock(&shared.table);
@@ -147,10 +148,7 @@ impl Shared {
         }
         let packed = self.pack(order, push.created_at, Some(&place), &stored.content, stored.status, &stored.text)?;
         self.tell(Event::PushResumed { number: place.number });
-        lock(&self.table).pushing = Some(place.clone());
-        let result = self.push(&packed, Some(&place), Some(&push), Duration::ZERO);
-        lock(&self.table).pushing = None;
-        result
+        self.push(&packed, Some(&place), Some(&push), Duration::ZERO)
     }
 
     /// Makes the message of an answer. The same order, time and content give the same message.

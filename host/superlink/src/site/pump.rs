@@ -91,6 +91,8 @@ impl Shared {
             drop(table);
             self.confirm(&old);
         } else if answered == Some(place.number) {
+            // An older message with the same order has expired, or its answer was lost.
+            table.wanted.retain(|(wanted, _)| *wanted != place);
             table.wanted.push_back((place, metadata));
             drop(table);
             self.changed.notify_all();

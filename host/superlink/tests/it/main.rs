@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod calls;
+mod losses;
 mod process;
 mod proxy;
 mod support;

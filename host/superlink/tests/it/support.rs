@@ -128,10 +128,6 @@ impl SuperLink {
         self.folder.path()
     }
 
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder().join("superlink.log")).unwrap()
-    }
-
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.program.take().unwrap().kill();
@@ -257,32 +253,22 @@ impl Bench {
 
 /// A site in a thread that adds one to whatever comes.
 pub struct Worker {
-    pub site: Arc<Site>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     pub fn start(site: Site, log: PathBuf, sleep: Duration) -> Self {
-        let (site, stop) = (Arc::new(site), Arc::new(AtomicBool::new(false)));
-        let (at_work, stopped) = (Arc::clone(&site), Arc::clone(&stop));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                if let Some(order) = at_work.next(Duration::from_millis(200)).unwrap() {
+                if let Some(order) = site.next(Duration::from_millis(200)).unwrap() {
                     work(order, &log, sleep);
                 }
             }
         });
-        Self { site, stop, thread: Some(thread) }
-    }
-
-    /// Ends the thread and gives the site back.
-    pub fn stop(mut self) -> Site {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-        let site = Arc::clone(&self.site);
-        drop(self);
-        Arc::into_inner(site).unwrap()
+        Self { stop, thread: Some(thread) }
     }
 }
 
