@@ -10,7 +10,9 @@ use fedplug_superlink::{CallError, Event, Policy, Server, Site};
 
 use crate::process::{output, start_server, start_site};
 use crate::proxy::{Fate, Passing, Proxy};
-use crate::support::{Bench, Program, SuperLink, content, floats, never, plus_one, python, request, wait_for, work};
+use crate::support::{
+    Bench, Program, SuperLink, content, floats, never, plus_one, post, python, request, wait_for, work,
+};
 
 /// An answer to pull-messages that brings a message.
 fn brings_a_message(passing: &Passing, path: &str) -> bool {
@@ -387,11 +389,4 @@ fn a_run_stopped_by_the_operator() {
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
-}
-
-/// A call of nobody in particular.
-fn post(port: u16, path: &str, body: &[u8]) -> Vec<u8> {
-    let request = ureq::post(format!("http://127.0.0.1:{port}/v1/{path}"));
-    let request = request.header("content-type", "application/protobuf").header("accept", "application/protobuf");
-    request.send(body).unwrap().body_mut().read_to_vec().unwrap()
 }

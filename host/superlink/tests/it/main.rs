@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod calls;
+mod interop;
 mod losses;
 mod process;
 mod proxy;
+mod security;
 mod support;

@@ -28,7 +28,12 @@ pub fn python() -> Option<Command> {
         skip("flwr is not in .python; `make test` installs it");
         return None;
     }
+    // Flower's programs start each other by name.
+    let mut path = packages.join("bin").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
     let mut command = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
+    command.env("PATH", path);
     command.env("PYTHONPATH", packages).env("FLWR_TELEMETRY_ENABLED", "0").env("FLWR_DISABLE_UPDATE_CHECK", "1");
     Some(command)
 }
@@ -110,9 +115,21 @@ pub struct SuperLink {
 
 impl SuperLink {
     pub fn start(arguments: &[&str]) -> Option<Self> {
+        Self::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// With TLS. In its folder are the authority's `ca.pem`, and `other.pem` of another.
+    pub fn start_tls() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        certificates(folder.path());
+        let files = ["--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key", "--ssl-ca-certfile", "ca.pem"];
+        Self::start_in(folder, &[&["--isolation", "process"], &files[..]].concat())
+    }
+
+    fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Option<Self> {
         python()?;
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut link = Self { port: free_port(), folder: tempfile::tempdir().unwrap(), arguments, program: None };
+        let mut link = Self { port: free_port(), folder, arguments, program: None };
         link.restart();
         Some(link)
     }
@@ -342,4 +359,30 @@ pub fn request(key: &str, content: &Content) -> Request {
 /// Never stop.
 pub fn never() -> bool {
     false
+}
+
+/// A call of nobody in particular.
+pub fn post(port: u16, path: &str, body: &[u8]) -> Vec<u8> {
+    let request = ureq::post(format!("http://127.0.0.1:{port}/v1/{path}"));
+    let request = request.header("content-type", "application/protobuf").header("accept", "application/protobuf");
+    request.send(body).unwrap().body_mut().read_to_vec().unwrap()
+}
+
+/// Writes a certificate authority and a certificate of this machine by it, and another authority.
+fn certificates(folder: &Path) {
+    let openssl = |arguments: &str| {
+        let status =
+            std::process::Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    };
+    for name in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name}"
+        ));
+    }
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.csr -subj /CN=superlink",
+    );
+    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
+    openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names");
 }
