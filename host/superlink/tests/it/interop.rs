@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fedplug_superlink::{
-    Array, DType, Dialect, Evaluated, Order, Peer, Record, Request, Server, Site, Trained, Value, read_task,
+    Array, DType, Dialect, Evaluated, Order, Peer, Record, Request, Server, Site, SiteOptions, Trained, Value,
+    read_task,
 };
 use indexmap::IndexMap;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -137,6 +138,12 @@ fn python_clients() {
     let script = root().join("host/superlink/tests/it/apps.py");
     let converted = python().unwrap().arg(script).arg("key").arg(bench.path("a.pem")).arg(bench.path("a.ssh")).status();
     assert!(converted.unwrap().success());
+    // A SuperNode with a key of its own does not register it.
+    let mut connection = bench.site_options("a", 0).connection;
+    connection.url = format!("https://127.0.0.1:{}", link.port);
+    connection.ca = Some(link.folder().join("ca.pem"));
+    let site = SiteOptions { connection: connection.clone(), ..bench.site_options("a", 0) };
+    Site::open(site, bench.site_events.observer("a")).unwrap().leave().unwrap();
     let mut node = python().unwrap();
     node.arg(root().join(".python/bin/flower-supernode"))
         .args(["--superlink", &format!("127.0.0.1:{}", link.port), "--port", &free_port().to_string()])
@@ -149,8 +156,7 @@ fn python_clients() {
     let serve = |bundle: Vec<u8>, state: &str| {
         let mut options = bench.server_options(link.port);
         options.bundle = Some(bundle);
-        options.connection.url = format!("https://127.0.0.1:{}", link.port);
-        options.connection.ca = Some(link.folder().join("ca.pem"));
+        options.connection = connection.clone();
         options.state = bench.path(state);
         options.sites = [("a".to_owned(), Peer::Flower(bench.identities["a"].fingerprint()))].into();
         Server::open(options, bench.server_events.observer("server")).unwrap()
@@ -159,7 +165,9 @@ fn python_clients() {
     let round = |round| IndexMap::from([("server-round".to_owned(), Value::Int(round))]);
     let call = |server: &Server, kind: &str, content| {
         let request = Request { kind: kind.into(), key: "1".into(), content, keep: false };
-        server.call("a", request, &never)
+        let answer = server.call("a", request, &never);
+        println!("{}", text(&bench.path("node.out")));
+        answer
     };
 
     let server = serve(message, "message");
