@@ -167,12 +167,6 @@ impl Http {
         (if skew < 0 { now.checked_sub(by) } else { now.checked_add(by) }).unwrap_or(now)
     }
 
-    /// Moves our idea of the SuperLink's clock, for tests.
-    #[cfg(test)]
-    pub(crate) fn set_skew(&self, milliseconds: i64) {
-        self.skew.store(milliseconds, Ordering::Relaxed);
-    }
-
     /// Takes the SuperLink's time after it has refused ours. Whether that changes anything.
     fn learn(&self, date: &str) -> bool {
         let Ok(date) = OffsetDateTime::parse(date, &Rfc2822) else { return false };

@@ -23,6 +23,8 @@ mod parallel;
 mod record;
 mod server;
 mod site;
+#[cfg(test)]
+mod tests;
 mod unpack;
 mod wire;
 

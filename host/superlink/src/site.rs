@@ -175,6 +175,20 @@ impl Site {
         }
     }
 
+    /// Deletes what is stored of a session that is over.
+    ///
+    /// # Errors
+    /// If the file cannot be deleted.
+    pub fn forget(&self, session: &str) -> Result<(), Error> {
+        let _one = lock(&self.shared.delivering);
+        let mut kept = lock(&self.shared.kept);
+        if kept.0 == session {
+            *kept = Default::default();
+        }
+        drop(kept);
+        self.shared.store.forget(session)
+    }
+
     /// Traffic so far.
     pub fn traffic(&self) -> Traffic {
         self.shared.fleet.http.traffic.get()

@@ -166,7 +166,7 @@ fn python_clients() {
     let call = |server: &Server, kind: &str, content| {
         let request = Request { kind: kind.into(), key: "1".into(), content, keep: false };
         let answer = server.call("a", request, &never);
-        println!("{}", text(&bench.path("node.out")));
+        eprintln!("{}", text(&bench.path("node.out")));
         answer
     };
 

@@ -182,7 +182,7 @@ impl Events {
     pub fn observer(&self, name: &str) -> Observer {
         let (events, name, start) = (Arc::clone(&self.0), name.to_owned(), Instant::now());
         Arc::new(move |event| {
-            println!("{name} {:.2}: {event}", start.elapsed().as_secs_f64());
+            eprintln!("{name} {:.2}: {event}", start.elapsed().as_secs_f64());
             events.lock().unwrap().push(event.clone());
         })
     }
