@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 
 pub use self::order::Order;
 use self::store::Store;
+use crate::connection::Connection;
 use crate::content::Array;
 use crate::endpoint::{Caller, Endpoint, Scope};
 use crate::envelope::Place;
 use crate::error::Error;
 use crate::events::{Event, Observer};
-use crate::http::{Connection, Counter, Http, Traffic};
+use crate::http::{Counter, Http, Traffic};
 use crate::identity::Identity;
 use crate::object::ObjectId;
 use crate::parallel::lock;

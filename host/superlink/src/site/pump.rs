@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::content::Content;
 use crate::endpoint::Scope;
 use crate::envelope::{Place, STATUS, Status};
 use crate::error::Error;
@@ -121,7 +120,7 @@ impl Shared {
     fn answer_status(&self, metadata: &Metadata) {
         let Some(place) = Place::of(metadata) else { return self.drop_message(metadata, "a query without an order") };
         let status = self.status(&place);
-        if let Err(error) = self.deliver(metadata, Some(&place), &Content::new(), status, "", Duration::ZERO) {
+        if let Err(error) = self.deliver(metadata, Some(&place), status, "") {
             self.trouble("answer a status query", &error);
         }
         self.confirm(metadata);

@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
+use crate::connection::Connection;
 use crate::endpoint::{Caller, Endpoint, Scope};
 use crate::error::Error;
-use crate::http::{Connection, Counter, Http};
+use crate::http::{Counter, Http};
 use crate::identity::Identity;
 use crate::wire::{Nothing, Success};
 

@@ -13,7 +13,8 @@ use fedplug_superlink::{
 use indexmap::IndexMap;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
-use crate::support::{Bench, Program, SuperLink, floats, free_port, never, plus_one, post, python, root, wait_for};
+use crate::superlink::{Program, SuperLink, free_port, post};
+use crate::support::{Bench, floats, never, plus_one, python, root, wait_for};
 
 /// A site that takes part in the run of a Python server until `stop`.
 fn take_part(site: Site, name: &str, stop: &AtomicBool) -> Vec<String> {
@@ -31,7 +32,8 @@ fn take_part(site: Site, name: &str, stop: &AtomicBool) -> Vec<String> {
 fn answer(order: Order, name: &str) {
     if order.kind == "query" {
         let site = IndexMap::from([("site".to_owned(), Value::from(name))]);
-        return order.answer([("config".to_owned(), Record::Config(site))].into()).unwrap();
+        order.answer([("config".to_owned(), Record::Config(site))].into()).unwrap();
+        return;
     }
     let mut content = order.content.clone();
     content.shift_remove("nonce");

@@ -10,9 +10,8 @@ use fedplug_superlink::{CallError, Event, Policy, Server, Site};
 
 use crate::process::{output, start_server, start_site};
 use crate::proxy::{Fate, Passing, Proxy};
-use crate::support::{
-    Bench, Program, SuperLink, content, floats, never, plus_one, post, python, request, wait_for, work,
-};
+use crate::superlink::{Program, SuperLink, post};
+use crate::support::{Bench, content, floats, never, plus_one, python, request, wait_for, work};
 
 /// An answer to pull-messages that brings a message.
 fn brings_a_message(passing: &Passing, path: &str) -> bool {

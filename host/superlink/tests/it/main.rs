@@ -12,4 +12,5 @@ mod losses;
 mod process;
 mod proxy;
 mod security;
+mod superlink;
 mod support;

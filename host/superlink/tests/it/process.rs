@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fedplug_superlink::{Identity, Peer, Server, ServerOptions, Site, SiteOptions};
 
-use crate::support::{Bench, Program, connection, content, floats, never, plus_one, request, work};
+use crate::superlink::Program;
+use crate::support::{Bench, connection, content, floats, never, plus_one, request, work};
 
 /// A site in a process.
 pub fn start_site(bench: &Bench, name: &str, port: u16, sleep: Duration) -> Program {

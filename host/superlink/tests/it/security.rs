@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use fedplug_superlink::{Connection, Error, Event, Server, Site, SiteOptions};
 
-use crate::support::{
-    Bench, Program, SuperLink, connection, content, floats, never, plus_one, python, request, wait_for,
-};
+use crate::superlink::{Program, SuperLink};
+use crate::support::{Bench, connection, content, floats, never, plus_one, python, request, wait_for};
 
 /// A node with the site's key that answers an order first without a signature, then with that of another key, and then as
 /// if it were the answer to another order; and ends.
