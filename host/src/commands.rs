@@ -1,11 +1,13 @@
 //! The commands.
 
 pub(crate) mod compare;
+pub(crate) mod join;
 pub(crate) mod plot_errors;
 pub(crate) mod predict;
 pub(crate) mod prepare;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod serve;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use crate::artefacts::safetensors;
 use crate::commands::run::Options;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{Draft, Experiment};
+use crate::sites::superlink::Link;
 use crate::terminal::console::Console;
 use crate::terminal::stdout;
 
@@ -26,7 +29,7 @@ mod plot;
 mod plugin;
 
 pub use arguments::Cli;
-use arguments::{Command, ExperimentArgs, PredictArgs, RunArgs};
+use arguments::{Command, ExperimentArgs, JoinArgs, PredictArgs, RunArgs, ServeArgs};
 
 fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
     let options = predict::Options {
@@ -74,6 +77,8 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
     };
     match cli.command {
         Command::Run(args) => run(args, level),
+        Command::Serve(args) => serve(args, level),
+        Command::Join(args) => join(args, level),
         Command::Predict(args) => predict(args, &Console::new(level)),
         Command::Check(args) => {
             let options = options(&args, level);
@@ -98,7 +103,28 @@ fn options(args: &ExperimentArgs, level: Level) -> Options {
     Options { output: PathBuf::new(), existing: Existing::Refuse, plugin_folders, level }
 }
 
+fn serve(args: ServeArgs, level: Level) -> Result<(), CliError> {
+    let ServeArgs { run, superlink, ca, insecure, secret_file } = args;
+    let reach = serve::Reach { link: Link { url: superlink, ca, insecure }, secret: secret_file };
+    let (draft, options) = run_options(run, level)?;
+    serve::serve(draft, &options, &reach)
+}
+
+fn join(args: JoinArgs, level: Level) -> Result<(), CliError> {
+    let JoinArgs { file, superlink, ca, insecure, approve } = args;
+    match approve {
+        Some(digest) => join::approve(&file, &digest),
+        None => join::join(&join::Options { file, superlink, ca, insecure, level }),
+    }
+}
+
 fn run(args: RunArgs, level: Level) -> Result<(), CliError> {
+    let (draft, options) = run_options(args, level)?;
+    run::run(draft, &options)
+}
+
+/// The experiment and the options of a run.
+fn run_options(args: RunArgs, level: Level) -> Result<(Draft, Options), CliError> {
     let existing = match (args.force, args.resume) {
         (true, _) => Existing::Replace,
         (_, true) => Existing::Resume,
@@ -111,7 +137,7 @@ fn run(args: RunArgs, level: Level) -> Result<(), CliError> {
     if let Some(threads) = args.threads {
         draft.experiment.federation.threads = threads as usize;
     }
-    run::run(draft, &options)
+    Ok((draft, options))
 }
 
 fn lines(paths: &[PathBuf]) -> String {

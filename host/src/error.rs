@@ -87,9 +87,9 @@ impl Diagnostic {
 
     /// Prefixes the message with where it happened.
     #[must_use]
-    pub fn within(mut self, place: &str) -> Self {
-        if !place.is_empty() {
-            self.message = format!("{place}: {}", self.message);
+    pub fn within(mut self, context: &str) -> Self {
+        if !context.is_empty() {
+            self.message = format!("{context}: {}", self.message);
         }
         self
     }
@@ -227,12 +227,12 @@ impl CliError {
             return;
         }
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        tell(self.to_text(colours));
+        write_stderr(self.to_text(colours));
     }
 }
 
 /// Prints a line to stderr. A closed or full stderr is ignored, where `eprintln!` would panic.
-pub(crate) fn tell(line: impl Display) {
+pub(crate) fn write_stderr(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

@@ -13,7 +13,7 @@
 //! | `experiment` | the TOML file, and what it says |
 //! | `terminal`, `error` | log lines, progress, signals, last words; errors and exit codes |
 
-#![warn(clippy::print_stderr)] // `error::tell` survives a closed stderr.
+#![warn(clippy::print_stderr)] // `error::write_stderr` survives a closed stderr.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod artefacts;

@@ -15,4 +15,5 @@ mod report;
 pub(crate) mod rules;
 pub(crate) mod site_file;
 mod site_run;
+pub(crate) mod superlink;
 pub(crate) mod transport;

@@ -36,7 +36,7 @@ impl Lock {
             let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
             let missing = match file.try_lock() {
                 Ok(()) => None,
-                Err(TryLockError::WouldBlock) => return Err(taken(folder, &path)),
+                Err(TryLockError::WouldBlock) => return Err(in_use(folder, &path)),
                 Err(TryLockError::Error(error)) => Some(error.to_string()),
             };
             // Whoever had it may have removed the file between the two calls.
@@ -79,7 +79,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn taken(folder: &Path, path: &Path) -> CliError {
+fn in_use(folder: &Path, path: &Path) -> CliError {
     let pid = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     let report = Diagnostic::new(format!("{}: {who} is running this experiment", folder.display()));

@@ -79,15 +79,15 @@ const PIECE: usize = 32 << 20;
 
 /// Reads the tensors one by one into their final memory, so that no data is held twice.
 fn parse(file: &mut File) -> Result<Params, String> {
-    let told = |e: std::io::Error| e.to_string();
-    let all = file.metadata().map_err(told)?.len();
+    let text = |e: std::io::Error| e.to_string();
+    let all = file.metadata().map_err(text)?.len();
     let mut head = vec![0; 8];
-    file.read_exact(&mut head).map_err(told)?;
+    file.read_exact(&mut head).map_err(text)?;
     let length = u64::from_le_bytes(head[..8].try_into().unwrap_or_default());
     if length > all.saturating_sub(8) {
         return Err("it ends within its header".to_owned());
     }
-    file.take(length).read_to_end(&mut head).map_err(told)?;
+    file.take(length).read_to_end(&mut head).map_err(text)?;
     // Deserialising this type validates offsets and sizes.
     let header: Metadata = serde_json::from_slice(&head[8..]).map_err(|e| e.to_string())?;
     let data = head.len() as u64;
@@ -113,8 +113,8 @@ fn parse(file: &mut File) -> Result<Params, String> {
         }
         left -= (end - start).min(left);
         let mut bytes = arena.alloc::<u8>(end - start);
-        file.seek(SeekFrom::Start(data + start as u64)).map_err(told)?;
-        file.read_exact(bytes.as_mut_slice()).map_err(told)?;
+        file.seek(SeekFrom::Start(data + start as u64)).map_err(text)?;
+        file.read_exact(bytes.as_mut_slice()).map_err(text)?;
         params.insert(name, Tensor::new(dtype, &info.shape, bytes.into_buffer()).map_err(|e| e.to_string())?);
     }
     Ok(params)

@@ -11,7 +11,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -167,7 +167,7 @@ mod tests {
         reporter.scalar(Scalar { client, round: 0, tag: "x".to_owned(), step, value: 1.0 });
     }
 
-    fn told(run: &Path) -> Vec<(String, u64)> {
+    fn written(run: &Path) -> Vec<(String, u64)> {
         let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
         let line = |line: &str| {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -196,7 +196,7 @@ mod tests {
         let one = |server| {
             [("a", 0), ("b", 1), ("b", 11), ("c", 2), (SERVER, server)].map(|(name, step)| (name.to_owned(), step))
         };
-        assert_eq!(told(folder.path()), [one(100), one(101)].concat());
+        assert_eq!(written(folder.path()), [one(100), one(101)].concat());
     }
 
     /// A checkpoint stores how far the files were written, including large pieces written before the end of the round.
@@ -226,7 +226,7 @@ mod tests {
         let tracker = Tracker::new(folder.path(), &names, Some(&kept)).unwrap();
         report(&tracker.reporter(), Some(0), 3);
         let positions = tracker.sync().unwrap();
-        assert_eq!(told(folder.path()), [("a".to_owned(), 1), ("a".to_owned(), 3)]);
+        assert_eq!(written(folder.path()), [("a".to_owned(), 1), ("a".to_owned(), 3)]);
         assert_eq!(positions.events.len(), 2);
         for (path, len) in &positions.events {
             assert_eq!(std::fs::metadata(folder.path().join(path)).unwrap().len(), *len);

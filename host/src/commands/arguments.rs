@@ -40,6 +40,15 @@ pub(super) enum Command {
     /// Exit codes: 0 done, 1 the run failed, 2 the command or the file is wrong, 130 stopped on request and can be
     /// resumed.
     Run(RunArgs),
+    /// Run an experiment whose clients are at sites of their own, over Flower's SuperLink
+    ///
+    /// Waits for the sites that the table federation.sites names, and runs as `fedplug run` does. The sites' data, private
+    /// parameters and states stay there.
+    Serve(ServeArgs),
+    /// Be one site of runs that others serve, until stopped
+    ///
+    /// The site's file says who the site is, where its data and its device are, and what an experiment may ask for.
+    Join(JoinArgs),
     /// Do everything except training: read the file, load the plugins, read the data, create a model
     Check(ExperimentArgs),
     /// Predict values for the rows of a CSV or FASTA file with a trained model
@@ -116,6 +125,42 @@ pub(super) struct RunArgs {
     /// unchanged
     #[arg(long, conflicts_with = "force")]
     pub(super) resume: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// The SuperLink's address, such as http://127.0.0.1:8000
+    #[arg(long, value_name = "URL")]
+    pub(super) superlink: String,
+    /// The certificate authority that the SuperLink's certificate must come from, in PEM [default: those of the Web]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// Allow http to another machine: everyone on the way can read and change what crosses
+    #[arg(long)]
+    pub(super) insecure: bool,
+    /// The file that flower-superlink got as --superexec-auth-secret-file
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JoinArgs {
+    /// The site's file, TOML
+    pub(super) file: PathBuf,
+    /// The SuperLink's address, instead of that of the site's file
+    #[arg(long, value_name = "URL")]
+    pub(super) superlink: Option<String>,
+    /// The certificate authority that the SuperLink's certificate must come from, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// Allow http to another machine: everyone on the way can read and change what crosses
+    #[arg(long)]
+    pub(super) insecure: bool,
+    /// Note that a person has approved the experiment with this SHA-256, and end
+    #[arg(long, value_name = "DIGEST")]
+    pub(super) approve: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -44,9 +44,9 @@ pub(crate) fn prepare(
     let (stop, notes) = (AtomicBool::new(false), Notes::default());
     let threads = experiment.federation.threads_per_client;
     let services = HostServices::new(&console, &notes, &stop, experiment, threads);
-    let scope = CallScope::new(&services, &used.choice.plugin, None, None);
+    let scope = CallScope::new(&services, &used.plugin_ref.plugin, None, None);
     let ctx = scope.context();
-    let mut dataset = used.component.new_dataset(&used.choice.config, &ctx).map_err(located)?;
+    let mut dataset = used.component.new_dataset(&used.plugin_ref.config, &ctx).map_err(located)?;
     let description = dataset.describe(&ctx).map_err(located)?;
     description::check(&description).map_err(located)?;
 
@@ -101,7 +101,7 @@ fn manifest(experiment: &Experiment, used: &LoadedPlugin, description: &Descript
         "seed": experiment.seed,
         "command": command_line(),
         "plugin": used.manifest(),
-        "config": used.choice.config,
+        "config": used.plugin_ref.config,
         "clients": description.clients,
         "data": description.sources,
         "files": files,
@@ -177,7 +177,7 @@ mod tests {
         let component = Component::dataset("bare", "Prepares nothing", new);
         let plugin = Plugin { about: About::default(), components: vec![component.clone()] };
         let library = Library { path: PathBuf::new(), plugin: plugin.into() };
-        let used = LoadedPlugin { choice: experiment.dataset.clone(), library, component };
+        let used = LoadedPlugin { plugin_ref: experiment.dataset.clone(), library, component };
         let text = located(&experiment, &used, error).to_string();
         assert!(text.starts_with("error: x.toml:8: "), "{text}");
         assert!(text.contains("dataset `bare`: this dataset does not implement `prepare`"), "{text}");

@@ -17,12 +17,12 @@ use crate::setup::Setup;
 use crate::setup::dry_run;
 use crate::terminal::console::Console;
 use crate::terminal::signals::Stop;
+use announcement::{first_line, warn_of_unevaluated};
 use execution::Execution;
-use opening::{opening, warn_of_unevaluated};
 
+mod announcement;
 mod checkpoint;
 pub(crate) mod execution;
-mod opening;
 mod results;
 
 /// The options of a run.
@@ -72,7 +72,7 @@ pub(crate) fn check(draft: Draft, options: &Options) -> Result<String, CliError>
     let mut setup = Setup::new(draft, &finder, &services)?;
     rehearse(&mut setup, &Console::new(options.level.min(Level::Warn)).without_repetition(), &stop)?;
     warn_of_unevaluated(&setup.shared, &console);
-    let mut text = opening(&setup.shared, setup.clients.placement.workers, None) + "\n";
+    let mut text = first_line(&setup.shared, setup.clients.placement.workers, None) + "\n";
     for (client, device) in setup.shared.description.clients.iter().zip(&setup.clients.placement.devices) {
         let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
         text += &format!("  {} on {device}: {}\n", client.name, tasks.collect::<Vec<_>>().join(", "));
@@ -80,7 +80,7 @@ pub(crate) fn check(draft: Draft, options: &Options) -> Result<String, CliError>
     Ok(text)
 }
 
-fn finder(experiment: &Experiment, options: &Options) -> Finder {
+pub(crate) fn finder(experiment: &Experiment, options: &Options) -> Finder {
     Finder::new(&options.plugin_folders, &experiment.plugin_path)
 }
 
@@ -93,7 +93,7 @@ fn rehearse(setup: &mut Setup, console: &Console, stop: &AtomicBool) -> Result<B
 }
 
 /// The services of components before the first round.
-fn services<'a>(
+pub(crate) fn services<'a>(
     console: &'a Console,
     notes: &'a Notes,
     stop: &'a AtomicBool,

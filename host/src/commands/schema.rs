@@ -85,7 +85,7 @@ impl Tables<'_> {
             Ok((_, component)) => component,
             Err(report) => {
                 let way: Vec<String> = way.iter().cloned().chain(["plugin".to_owned()]).collect();
-                self.reports.push(self.document.place(report, &way));
+                self.reports.push(self.document.locate(report, &way));
                 return Value::Bool(true);
             }
         };

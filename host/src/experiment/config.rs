@@ -11,8 +11,10 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
 pub use federation::Terms;
 pub(crate) use federation::{EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure};
+use host_keys::{HostKeys, HostValues};
 
 mod federation;
+mod host_keys;
 
 /// The host's own keys, as they appear in the file. The tables of the plugins remain values until the plugins read
 /// them.
@@ -31,7 +33,10 @@ struct Raw {
     /// Rounds, epochs, devices.
     federation: Federation,
     /// The clients and the data of each.
-    #[expect(dead_code, reason = "only that it is a table; read on its own, so that its faults are told with others")]
+    #[expect(
+        dead_code,
+        reason = "only that it is a table; read on its own, so that its errors are reported with others"
+    )]
     dataset: Map<String, Value>,
     /// The model that the clients train.
     #[expect(dead_code, reason = "as above")]
@@ -124,61 +129,6 @@ pub struct Draft {
     pub reports: Vec<Diagnostic>,
 }
 
-/// The host's own keys of a file, with their errors.
-struct HostKeys {
-    values: HostValues,
-    problems: Vec<Problem>,
-    reports: Vec<Diagnostic>,
-}
-
-/// The values of the host's own keys.
-struct HostValues {
-    name: String,
-    seed: u32,
-    plugin_path: Vec<PathBuf>,
-    federation: Federation,
-}
-
-impl HostKeys {
-    fn read(document: &Document) -> Self {
-        let (mut raw, mut reports) = (None, Vec::new());
-        let (schema, _) = schemas();
-        let own = |rest: &Value| {
-            Ok(config::read::<Raw>(rest).map_or_else(
-                |problems| problems,
-                |read| {
-                    let problems = [check_name(&read.name), read.federation.problems()].concat();
-                    raw = Some(read);
-                    problems
-                },
-            ))
-        };
-        let problems = config::check(&schema, document.value(), own).unwrap_or_else(|error| {
-            reports.push(Diagnostic::from(error));
-            Vec::new()
-        });
-        let values = match raw {
-            Some(Raw { name, seed, plugin_path, federation, .. }) => HostValues { name, seed, plugin_path, federation },
-            None => HostValues::readable(document),
-        };
-        Self { values, problems, reports }
-    }
-}
-
-impl HostValues {
-    /// Those values that can be read in spite of errors in others, and defaults in place of the rest.
-    fn readable(document: &Document) -> Self {
-        let plugin_path = document.value().get("plugin-path").and_then(|paths| config::read(paths).ok());
-        let federation = document.value().get("federation").and_then(|table| config::read(table).ok());
-        Self {
-            name: String::new(),
-            seed: 0,
-            plugin_path: plugin_path.unwrap_or_default(),
-            federation: federation.unwrap_or_else(Federation::of_one_round),
-        }
-    }
-}
-
 impl Draft {
     /// Reads a file and applies the `--set` arguments.
     ///
@@ -260,13 +210,13 @@ fn nothing() -> PluginRef {
     PluginRef { plugin: String::new(), config: Value::Null, table: Vec::new() }
 }
 
-fn take_plugin(mut table: Map<String, Value>, way: Vec<String>, problems: &mut Vec<Problem>) -> Option<PluginRef> {
+fn take_plugin(mut table: Map<String, Value>, path: Vec<String>, problems: &mut Vec<Problem>) -> Option<PluginRef> {
     let complaint = match table.shift_remove("plugin") {
         Some(Value::String(plugin)) if !plugin.is_empty() => {
-            return Some(PluginRef { plugin, config: Value::Object(table), table: way });
+            return Some(PluginRef { plugin, config: Value::Object(table), table: path });
         }
-        Some(_) => (way.into_iter().chain(["plugin".to_owned()]).collect(), "`plugin` must be a name or a path"),
-        None => (way, "`plugin` is missing: the name of a plugin, or the path of its library"),
+        Some(_) => (path.into_iter().chain(["plugin".to_owned()]).collect(), "`plugin` must be a name or a path"),
+        None => (path, "`plugin` is missing: the name of a plugin, or the path of its library"),
     };
     problems.push(Problem { path: complaint.0, message: complaint.1.to_owned(), known: Vec::new() });
     None
@@ -274,17 +224,17 @@ fn take_plugin(mut table: Map<String, Value>, way: Vec<String>, problems: &mut V
 
 /// Creates a filter for each position that the table names.
 fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<Problem>) -> Vec<FilterRef> {
-    let way = vec!["filter".to_owned(), index.to_string()];
+    let path = vec!["filter".to_owned(), index.to_string()];
     let at = table.shift_remove("at");
-    let choice = take_plugin(table, way.clone(), problems);
+    let plugin_ref = take_plugin(table, path.clone(), problems);
     let known = || ["client-output", "server-input", "server-output", "client-input"].map(str::to_owned).to_vec();
     let mut complain = |message: String| {
         let key = at.is_some().then(|| "at".to_owned());
-        problems.push(Problem { path: way.iter().cloned().chain(key).collect(), message, known: known() });
+        problems.push(Problem { path: path.iter().cloned().chain(key).collect(), message, known: known() });
     };
     let named: &[Value] = match &at {
-        Some(Value::Array(places)) if !places.is_empty() => places,
-        Some(place @ Value::String(_)) => std::slice::from_ref(place),
+        Some(Value::Array(names)) if !names.is_empty() => names,
+        Some(name @ Value::String(_)) => std::slice::from_ref(name),
         Some(_) => {
             complain("`at` must name a place, or a list of places".to_owned());
             return Vec::new();
@@ -306,7 +256,7 @@ fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<P
         }
     }
     let at = |position, plugin: &PluginRef| FilterRef { position, plugin: plugin.clone() };
-    choice.map(|plugin| positions.into_iter().map(|position| at(position, &plugin)).collect()).unwrap_or_default()
+    plugin_ref.map(|plugin| positions.into_iter().map(|position| at(position, &plugin)).collect()).unwrap_or_default()
 }
 
 /// Describes in words how a run's name violates the schema's pattern.

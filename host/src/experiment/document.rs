@@ -107,7 +107,7 @@ impl Document {
                 let key_path: Vec<String> = prefix.iter().map(|&s| s.to_owned()).chain(problem.path).collect();
                 let near = key_path.last().and_then(|name| nearest(name, &problem.known));
                 let name = named(&key_path.join("."), &problem.message);
-                let mut report = self.placed(&key_path, Some(&name), half, &problem.message);
+                let mut report = self.located(&key_path, Some(&name), half, &problem.message);
                 if let Some(near) = near {
                     report = report.hint(format!("did you mean `{near}`?"));
                 } else if !problem.known.is_empty() {
@@ -122,12 +122,12 @@ impl Document {
 
     /// A diagnostic about the value of a key, with its line.
     pub fn report(&self, key_path: &[String], message: &str) -> Diagnostic {
-        self.placed(key_path, Some(&named(&key_path.join("."), message)), Half::Value, message)
+        self.located(key_path, Some(&named(&key_path.join("."), message)), Half::Value, message)
     }
 
     /// A diagnostic about the key `name`, or, without a name, about the table at `key_path`: then a `--set` that changed one
     /// of its keys is not to blame.
-    fn placed(&self, key_path: &[String], name: Option<&str>, half: Half, message: &str) -> Diagnostic {
+    fn located(&self, key_path: &[String], name: Option<&str>, half: Half, message: &str) -> Diagnostic {
         let value = key_path.iter().try_fold(&self.value, |value, step| match value {
             Value::Array(list) => step.parse::<usize>().ok().and_then(|index| list.get(index)),
             other => other.get(step),
@@ -150,15 +150,15 @@ impl Document {
     }
 
     /// Adds the line of a key's value to a diagnostic.
-    pub fn place(&self, report: Diagnostic, key_path: &[String]) -> Diagnostic {
+    pub fn locate(&self, report: Diagnostic, key_path: &[String]) -> Diagnostic {
         let message = report.message().to_owned();
         self.report(key_path, &message).with_details_of(report)
     }
 
     /// Adds the line of a table to a diagnostic that is about none of its keys.
-    pub fn place_table(&self, report: Diagnostic, key_path: &[String]) -> Diagnostic {
+    pub fn locate_table(&self, report: Diagnostic, key_path: &[String]) -> Diagnostic {
         let message = report.message().to_owned();
-        self.placed(key_path, None, Half::Key, &message).with_details_of(report)
+        self.located(key_path, None, Half::Key, &message).with_details_of(report)
     }
 
     /// The span of a key or its value; if the file does not have it, that of the nearest table around it.
@@ -205,7 +205,7 @@ mod tests {
         let message = |report: Diagnostic| report.message().to_owned();
         assert_eq!(message(document.report(&key_path("t.a"), "is bad")), "--set t.a=3: is bad");
         assert_eq!(message(document.report(&key_path("t.b"), "is bad")), "x.toml:3: `t.b`: is bad");
-        assert_eq!(message(document.place_table(Diagnostic::new("is bad"), &key_path("t"))), "x.toml:1: is bad");
+        assert_eq!(message(document.locate_table(Diagnostic::new("is bad"), &key_path("t"))), "x.toml:1: is bad");
     }
 
     #[test]

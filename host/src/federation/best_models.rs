@@ -38,7 +38,7 @@ impl Ranking {
 
 /// The part of a checkpoint that holds the ranking and the clients' scores of the ranked models.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct KeptRanking {
+pub(crate) struct RankingEntry {
     ranking: Ranking,
     overall: ByClient,
     tasks: BTreeMap<String, ByClient>,
@@ -49,7 +49,7 @@ pub(crate) struct BestModels {
     store: Arc<Store>,
     /// The run's tasks; empty if there is only one.
     tasks: Vec<String>,
-    kept: KeptRanking,
+    entry: RankingEntry,
     /// The models, by the number of rounds after which they were made.
     models: BTreeMap<u64, SpillableMessage>,
 }
@@ -58,12 +58,12 @@ impl BestModels {
     /// Creates an empty ranking for a run of these tasks.
     pub(crate) fn new(store: Arc<Store>, tasks: &[String]) -> Self {
         let tasks = if tasks.len() > 1 { tasks.to_vec() } else { Vec::new() };
-        Self { store, tasks, kept: KeptRanking::default(), models: BTreeMap::new() }
+        Self { store, tasks, entry: RankingEntry::default(), models: BTreeMap::new() }
     }
 
     /// Returns which models are the best.
     pub(crate) fn ranking(&self) -> &Ranking {
-        &self.kept.ranking
+        &self.entry.ranking
     }
 
     /// Records the clients' scores of the global model after `rounds` rounds. Keeps the model if it beats the best one
@@ -77,7 +77,7 @@ impl BestModels {
             let beats = is_first || now.means_beside(best).is_some_and(|(now, best)| now > best);
             beats.then_some(Best { rounds, score })
         };
-        let KeptRanking { ranking, overall, tasks } = &mut self.kept;
+        let RankingEntry { ranking, overall, tasks } = &mut self.entry;
         let now = scores(clients);
         if let Some(best) = better(ranking.overall.is_none(), overall, &now) {
             (ranking.overall, *overall) = (Some(best), now);
@@ -89,7 +89,7 @@ impl BestModels {
                 tasks.insert(task.clone(), now);
             }
         }
-        let wanted = self.kept.ranking.rounds();
+        let wanted = self.entry.ranking.rounds();
         self.models.retain(|rounds, _| wanted.contains(rounds));
         if wanted.contains(&rounds) && !self.models.contains_key(&rounds) {
             self.put(rounds, global.clone())?;
@@ -121,26 +121,26 @@ impl BestModels {
     ///
     /// # Errors
     /// As [`get`](Self::get), or if a file cannot be written.
-    pub(crate) fn save(&mut self, writer: &mut Writer) -> Result<KeptRanking, CliError> {
+    pub(crate) fn save(&mut self, writer: &mut Writer) -> Result<RankingEntry, CliError> {
         for (rounds, waiting) in &mut self.models {
             if let Some(message) = waiting.get()? {
                 writer.message(&name(*rounds), &message)?;
             }
         }
-        Ok(self.kept.clone())
+        Ok(self.entry.clone())
     }
 
     /// Restores the models and the ranking from a checkpoint.
     ///
     /// # Errors
     /// If a model cannot be read.
-    pub(crate) fn restore(&mut self, reader: &Reader, kept: KeptRanking) -> Result<(), CliError> {
+    pub(crate) fn restore(&mut self, reader: &Reader, entry: RankingEntry) -> Result<(), CliError> {
         self.models.clear();
-        for rounds in kept.ranking.rounds() {
+        for rounds in entry.ranking.rounds() {
             self.put(rounds, reader.message(&name(rounds))?)?;
             self.release();
         }
-        self.kept = kept;
+        self.entry = entry;
         Ok(())
     }
 }
@@ -199,8 +199,8 @@ mod tests {
             // Two models hold three rankings, and only these two have files.
             assert_eq!(best.models.len(), 2);
             for rounds in [1, 2] {
-                let kept = best.get(rounds).unwrap().unwrap();
-                assert_eq!(kept.params.elements::<f32>("x", &[1]).unwrap(), [rounds as f32]);
+                let entry = best.get(rounds).unwrap().unwrap();
+                assert_eq!(entry.params.elements::<f32>("x", &[1]).unwrap(), [rounds as f32]);
             }
             assert!(best.get(4).unwrap().is_none());
             let waiting = std::fs::read_dir(folder.path().join("idle")).map_or(0, Iterator::count);

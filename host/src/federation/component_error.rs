@@ -73,9 +73,9 @@ impl ComponentError {
         match self.error.place() {
             Some(Place::Key(key)) => {
                 path.extend(key.split('.').map(str::to_owned));
-                document.place(report, &path)
+                document.locate(report, &path)
             }
-            _ => document.place_table(report, &path),
+            _ => document.locate_table(report, &path),
         }
     }
 }

@@ -14,8 +14,8 @@ pub(crate) struct ByClient(Vec<(usize, f64)>);
 
 impl ByClient {
     /// Adds a client's value if it is finite.
-    fn add(&mut self, (place, value): (usize, f64)) {
-        self.0.extend(Some((place, value)).filter(|_| value.is_finite()));
+    fn add(&mut self, (client, value): (usize, f64)) {
+        self.0.extend(Some((client, value)).filter(|_| value.is_finite()));
     }
 
     /// The mean over the clients; `None` if there are none.
@@ -26,8 +26,8 @@ impl ByClient {
     /// The means of `self` and of `other` over the clients that both have; `None` if they have none in common.
     pub(crate) fn means_beside(&self, other: &Self) -> Option<(f64, f64)> {
         let of = |one: &Self, other: &Self| {
-            let known = |place: usize| other.0.iter().any(|(there, _)| *there == place);
-            mean(one.0.iter().filter(|(place, _)| known(*place)).map(|(_, value)| *value))
+            let known = |client: usize| other.0.iter().any(|(there, _)| *there == client);
+            mean(one.0.iter().filter(|(client, _)| known(*client)).map(|(_, value)| *value))
         };
         of(self, other).zip(of(other, self))
     }
@@ -44,13 +44,13 @@ impl FromIterator<(usize, f64)> for ByClient {
 /// The clients' scores, each the mean over the client's tasks. Tasks without data have a score of NaN and are ignored.
 pub(crate) fn scores(clients: &[Evaluated<'_>]) -> ByClient {
     let of = |tasks: &[Evaluation]| mean(tasks.iter().map(|e| e.score).filter(|score| score.is_finite()));
-    clients.iter().filter_map(|(place, tasks)| Some((*place, of(tasks)?))).collect()
+    clients.iter().filter_map(|(client, tasks)| Some((*client, of(tasks)?))).collect()
 }
 
 /// The scores of one task, for the clients that have it.
 pub(crate) fn scores_of(task: &str, clients: &[Evaluated<'_>]) -> ByClient {
-    let all = clients.iter().flat_map(|(place, tasks)| tasks.iter().map(|evaluation| (*place, evaluation)));
-    all.filter(|(_, evaluation)| evaluation.task == task).map(|(place, e)| (place, e.score)).collect()
+    let all = clients.iter().flat_map(|(client, tasks)| tasks.iter().map(|evaluation| (*client, evaluation)));
+    all.filter(|(_, evaluation)| evaluation.task == task).map(|(client, e)| (client, e.score)).collect()
 }
 
 /// One of the server's numbers of a round: a mean over clients.
@@ -72,13 +72,13 @@ impl Number {
     }
 }
 
-/// Computes the server's numbers from evaluations under one tag (`place`), in a run of several tasks or of one. Metrics
+/// Computes the server's numbers from evaluations under one tag (`suffix`), in a run of several tasks or of one. Metrics
 /// have the units of their tasks, so each of several tasks has its own means. Scores have no units, so there is also
 /// one mean over all tasks.
-pub(crate) fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
+pub(crate) fn numbers(suffix: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
     let mut all: Vec<Number> = Vec::new();
     let mut add = |name: &str, task: &str, goal: Goal, value: (usize, f64)| {
-        let tag = if several { format!("{name}/{place}_{task}") } else { format!("{name}/{place}") };
+        let tag = if several { format!("{name}/{suffix}_{task}") } else { format!("{name}/{suffix}") };
         let index = all.iter().position(|number| number.tag == tag).unwrap_or_else(|| {
             all.push(Number { tag, goal, by_client: ByClient::default() });
             all.len() - 1
@@ -93,7 +93,7 @@ pub(crate) fn numbers(place: &str, several: bool, clients: &[Evaluated<'_>]) -> 
             add(&metric.name, &evaluation.task, metric.goal, (client, metric.value));
         }
     }
-    let score = Number { tag: format!("Score/{place}"), goal: Goal::Higher, by_client: scores(clients) };
+    let score = Number { tag: format!("Score/{suffix}"), goal: Goal::Higher, by_client: scores(clients) };
     [score].into_iter().chain(all).collect()
 }
 
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn metrics_of_different_tasks_have_no_mean_and_scores_have_one() {
         let (a, b) = ([evaluation("kd", 1e-9, -0.5), evaluation("tm", 4.0, -0.9)], [evaluation("tm", 6.0, f64::NAN)]);
-        let told = |several, clients: &[&[Evaluation]]| {
+        let shown = |several, clients: &[&[Evaluation]]| {
             let clients: Vec<Evaluated<'_>> = clients.iter().copied().enumerate().collect();
             let numbers = numbers("global_test", several, &clients);
             numbers.iter().map(|number| (number.tag.clone(), number.value())).collect::<Vec<_>>()
@@ -149,8 +149,8 @@ mod tests {
             ("Score/global_test_tm", -0.9),
             ("RMSE/global_test_tm", 5.0),
         ];
-        assert_eq!(told(true, &[&a, &b]), wanted.map(|(tag, value)| (tag.to_owned(), value)));
+        assert_eq!(shown(true, &[&a, &b]), wanted.map(|(tag, value)| (tag.to_owned(), value)));
         let wanted = [("Score/global_test", -0.9), ("RMSE/global_test", 5.0)];
-        assert_eq!(told(false, &[&a[1..], &b]), wanted.map(|(tag, value)| (tag.to_owned(), value)));
+        assert_eq!(shown(false, &[&a[1..], &b]), wanted.map(|(tag, value)| (tag.to_owned(), value)));
     }
 }

@@ -22,14 +22,14 @@ impl Notes {
 
     /// Removes all notes under a key and returns their texts without duplicates, in the order of the components' names.
     pub fn take(&self, key: &str) -> Vec<String> {
-        let mut taken = Vec::new();
+        let mut texts = Vec::new();
         self.lock().retain(|[_, known, _], text| {
-            if known == key && !taken.contains(text) {
-                taken.push(text.clone());
+            if known == key && !texts.contains(text) {
+                texts.push(text.clone());
             }
             known != key
         });
-        taken
+        texts
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<[String; 3], String>> {

@@ -170,11 +170,11 @@ mod tests {
                     live.fetch_sub(1, Ordering::SeqCst);
                     call
                 };
-                let taken: Result<(), ()> = in_order(Limits::new(workers, 0), &mut clients, work, |_, call| {
+                let outcome: Result<(), ()> = in_order(Limits::new(workers, 0), &mut clients, work, |_, call| {
                     calls.push(call);
                     Ok(())
                 });
-                taken.unwrap();
+                outcome.unwrap();
             });
             assert_eq!(calls, (1..=30).map(|call| call as f32).collect::<Vec<_>>());
             assert!(most.into_inner() <= workers);
@@ -192,7 +192,7 @@ mod tests {
             };
             in_order(Limits::new(3, 0), &mut clients, work, |_, order| order.map(drop))
         });
-        let told = found.unwrap_err().to_string();
-        assert_eq!(told, "error: round 5, client `c30`, filter `counting`: enough");
+        let message = found.unwrap_err().to_string();
+        assert_eq!(message, "error: round 5, client `c30`, filter `counting`: enough");
     }
 }

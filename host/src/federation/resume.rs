@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::artefacts::tracking::Positions;
 use crate::error::{CliError, Diagnostic};
-use crate::federation::best_models::KeptRanking;
+use crate::federation::best_models::RankingEntry;
 use crate::federation::client::ClientState;
 use crate::federation::client_entry::{
     ClientEntry, get_client, get_states, not_restored, not_saved, put_client, put_filters,
@@ -30,7 +30,7 @@ pub(crate) struct CheckpointIndex {
     history: History,
     patience: Patience,
     notes: Vec<Note>,
-    best: KeptRanking,
+    best: RankingEntry,
     clients: Vec<ClientEntry>,
 }
 
@@ -38,6 +38,11 @@ impl CheckpointIndex {
     /// The least number of rounds of a run resumed from here: the finished ones, and one that was interrupted.
     pub(crate) fn least_rounds(&self) -> u64 {
         self.done + u64::from(self.clients.iter().any(|client| client.progress.is_some()))
+    }
+
+    /// After how many rounds each client at a site last trained.
+    pub(crate) fn trained_at_sites(&self) -> Vec<Option<u64>> {
+        self.clients.iter().map(|client| client.trained_at_site).collect()
     }
 
     /// The number of epochs that clients have finished in the interrupted round.
@@ -71,7 +76,7 @@ impl Federation<'_> {
         writer.finish(&CheckpointIndex {
             done: self.done,
             positions: self.positions.clone(),
-            totals: self.totals.keep(),
+            totals: self.totals.entry(),
             history: self.history.clone(),
             patience: self.patience.clone(),
             notes: self.services.notes.list(),

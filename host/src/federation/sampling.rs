@@ -25,15 +25,15 @@ pub(crate) fn select(clients: usize, fraction: f64, at_least: usize, seed: Seed,
     let share = (fraction * clients as f64).round() as usize;
     let count = share.max(at_least).clamp(1, clients.max(1)).min(clients);
     let seed = seed.of("participation").at(round);
-    let mut places: Vec<usize> = (0..clients).collect();
+    let mut indices: Vec<usize> = (0..clients).collect();
     // The first `count` steps of a Fisher-Yates shuffle. The remainder's bias is below clients / 2^64.
-    for place in 0..count {
-        let step = seed.at(place as u64).value() % (clients - place) as u64;
-        places.swap(place, place + step as usize);
+    for index in 0..count {
+        let step = seed.at(index as u64).value() % (clients - index) as u64;
+        indices.swap(index, index + step as usize);
     }
-    places.truncate(count);
-    places.sort_unstable();
-    places
+    indices.truncate(count);
+    indices.sort_unstable();
+    indices
 }
 
 /// A low estimate of the number of clients in a Poisson draw: three standard deviations below the mean, but at least
@@ -136,8 +136,8 @@ fn poisson(clients: usize, probability: f64) -> Result<Vec<usize>, CliError> {
     let below = (probability * 2_f64.powi(64)) as u64;
     let none =
         |e| CliError::run(Diagnostic::new("the operating system gives no randomness to draw clients by").cause(e));
-    let joins = |place: usize| match getrandom::u64().map_err(none) {
-        Ok(number) => (number < below).then_some(Ok(place)),
+    let joins = |index: usize| match getrandom::u64().map_err(none) {
+        Ok(number) => (number < below).then_some(Ok(index)),
         Err(failure) => Some(Err(failure)),
     };
     (0..clients).filter_map(joins).collect()
@@ -158,7 +158,7 @@ mod tests {
         for _ in 0..rounds {
             let drawn = poisson(clients, probability).unwrap();
             assert!(drawn.is_sorted());
-            drawn.iter().for_each(|&place| joined[place] += 1);
+            drawn.iter().for_each(|&index| joined[index] += 1);
             together += u32::from(drawn.contains(&0) && drawn.contains(&1));
             empty += u32::from(drawn.is_empty());
         }
@@ -223,10 +223,10 @@ mod tests {
     fn the_draw_is_fair_and_the_same_on_every_run() {
         let mut drawn = [0_u32; 10];
         for round in 0..10_000 {
-            let places = select(10, 0.3, 1, Seed::new(7), round);
-            assert!(places.is_sorted() && places.len() == 3);
-            assert_eq!(places, select(10, 0.3, 1, Seed::new(7), round));
-            places.iter().for_each(|&place| drawn[place] += 1);
+            let indices = select(10, 0.3, 1, Seed::new(7), round);
+            assert!(indices.is_sorted() && indices.len() == 3);
+            assert_eq!(indices, select(10, 0.3, 1, Seed::new(7), round));
+            indices.iter().for_each(|&index| drawn[index] += 1);
         }
         // The expected count is 3,000 for each, with a standard deviation of 46.
         assert!(drawn.iter().all(|&count| (2800..3200).contains(&count)), "{drawn:?}");

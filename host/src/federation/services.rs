@@ -180,7 +180,7 @@ impl Host for CallScope<'_> {
             return;
         }
         let client = self.client.map(|client| format!("client {}, ", client.name)).unwrap_or_default();
-        self.services.console.tell(level, &client, &format!("{}: {}", self.who, validate::line(line)));
+        self.services.console.log_from(level, &client, &format!("{}: {}", self.who, validate::line(line)));
     }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
         if self.is_confidential() && !tag.ends_with(EPSILON) {

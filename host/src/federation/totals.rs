@@ -58,7 +58,7 @@ impl Totals {
     }
 
     /// Returns the totals for a checkpoint.
-    pub(crate) fn keep(&self) -> TotalsEntry {
+    pub(crate) fn entry(&self) -> TotalsEntry {
         let round = self.round.map_or(0.0, |round| round.elapsed().as_secs_f64());
         TotalsEntry {
             seconds: self.seconds(),
@@ -97,10 +97,10 @@ mod tests {
         totals.computed(Spent { training: 1.0, evaluation: 1.0 });
         std::thread::sleep(std::time::Duration::from_millis(2));
         // The time of a round counts within the round as well as after it.
-        assert!(totals.keep().rounds > 90.0);
+        assert!(totals.entry().rounds > 90.0);
         let round = totals.round_ends();
         assert!(round > 0.0 && totals.seconds() > 100.0);
-        let kept = totals.keep();
+        let kept = totals.entry();
         assert_eq!((kept.rounds, kept.models.training, kept.models.evaluation), (90.0 + round, 6.0, 2.0));
         assert_eq!((kept.peak_memory, totals.time().workers), (Some(u64::MAX), 2));
     }

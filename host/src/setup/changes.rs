@@ -41,7 +41,7 @@ pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value
     let before = Document::parse("experiment.toml".to_owned(), experiment)?;
     let after = Document::parse("experiment.toml".to_owned(), &shared.experiment.resolved())?;
     let model = shared.plugins.model.as_ref();
-    let model = model.map(|model| Model { profile: model.component.profile(), config: &model.choice.config });
+    let model = model.map(|model| Model { profile: model.component.profile(), config: &model.plugin_ref.config });
     let mut found = keys(before.value(), after.value(), model);
     found.extend(data(&then["data"], &now["data"]));
     found.extend(plugins(then, now));
@@ -61,7 +61,7 @@ pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value
 fn keys(then: &Value, now: &Value, model: Option<Model<'_>>) -> Vec<String> {
     let mut found = Vec::new();
     differences("", Some(then), Some(now), &mut found);
-    let told = |(key, then, now): (String, Option<&Value>, Option<&Value>)| {
+    let described = |(key, then, now): (String, Option<&Value>, Option<&Value>)| {
         let change = format!("`{key}`: {} then, {} now", shown(then), shown(now));
         match &*key {
             ROUNDS => depends_on_rounds(model).map(|why| format!("{change}: {why}")),
@@ -69,7 +69,7 @@ fn keys(then: &Value, now: &Value, model: Option<Model<'_>>) -> Vec<String> {
             _ => Some(change),
         }
     };
-    some(found.into_iter().filter_map(told).collect(), "keys")
+    some(found.into_iter().filter_map(described).collect(), "keys")
 }
 
 type Difference<'v> = (String, Option<&'v Value>, Option<&'v Value>);
@@ -87,7 +87,7 @@ fn differences<'v>(key: &str, then: Option<&'v Value>, now: Option<&'v Value>, f
         }
         (Some(Value::Array(then)), Some(Value::Array(now))) if then.iter().chain(now).all(Value::is_object) => {
             (0..then.len().max(now.len()))
-                .for_each(|place| differences(&within(&place.to_string()), then.get(place), now.get(place), found));
+                .for_each(|index| differences(&within(&index.to_string()), then.get(index), now.get(index), found));
         }
         // 1 and 1.0 are the same number.
         (Some(Value::Number(a)), Some(Value::Number(b))) if a.as_f64() == b.as_f64() => {}

@@ -40,7 +40,7 @@ pub(super) struct Data {
 impl Data {
     fn open(plugin: &LoadedPlugin, services: &HostServices<'_>) -> plugin_api::Result<Self> {
         plugin.call(services, "cpu", |ctx: &Context<'_>| {
-            let mut dataset = plugin.component.new_dataset(&plugin.choice.config, ctx)?;
+            let mut dataset = plugin.component.new_dataset(&plugin.plugin_ref.config, ctx)?;
             let description = dataset.describe(ctx)?;
             description::check(&description)?;
             description::warn_of_untrained(&description, ctx);
@@ -102,7 +102,7 @@ impl ClientSide {
     /// The identity of a client.
     pub(crate) fn identity(&self, shared: &Shared, index: usize) -> Arc<Identity> {
         let name = shared.description.clients[index].name.clone();
-        let (device, plugin) = (self.placement.devices[index].clone(), self.model.choice.plugin.clone());
+        let (device, plugin) = (self.placement.devices[index].clone(), self.model.plugin_ref.plugin.clone());
         Arc::new(Identity { index, name, device, plugin })
     }
 
@@ -118,7 +118,7 @@ impl ClientSide {
     ) -> Result<Vec<Task>, ComponentError> {
         let (spec, plugin) = (&shared.description.clients[index], &self.dataset_plugin);
         let client = ClientRef { index, name: &spec.name };
-        let scope = CallScope::new(services, &plugin.choice.plugin, Some(client), None);
+        let scope = CallScope::new(services, &plugin.plugin_ref.plugin, Some(client), None);
         let scope = scope.on(&self.placement.devices[index]);
         let loaded = self.dataset.load(&spec.name, &scope.context()).and_then(|all| validate::loaded(spec, all));
         loaded.map_err(|error| plugin.fault(error))
@@ -166,7 +166,7 @@ impl ClientSide {
 
     /// The recipe for the models of all clients.
     pub(crate) fn model_factory(&self, shared: &Shared) -> Arc<ModelFactory> {
-        let (component, config) = (self.model.component.clone(), self.model.choice.config.clone());
+        let (component, config) = (self.model.component.clone(), self.model.plugin_ref.config.clone());
         Arc::new(ModelFactory { component, config, plan: shared.model_setup.clone() })
     }
 }

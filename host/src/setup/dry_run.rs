@@ -19,7 +19,7 @@
 //! on it continue.
 
 mod rounds;
-mod understudy;
+mod stand_in;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -82,7 +82,7 @@ fn check_watched(shared: &Shared, parts: &Parts, seed: Seed) -> Option<Diagnosti
         all.extend(of("local_test", (0..clients).collect()));
     }
     let key = ["federation", "early-stopping", "metric"].map(str::to_owned);
-    early_stopping::watched(rule, &all).err().map(|report| experiment.document.place(report, &key))
+    early_stopping::watched(rule, &all).err().map(|report| experiment.document.locate(report, &key))
 }
 
 /// An error and where it occurred.
@@ -155,7 +155,8 @@ fn lead(
     let scope = identity.scope(services, Some(0));
     let (ctx, global) = (scope.context(), Message::from(server.initial.clone()));
     let act = || {
-        let mut instance = model.component.new_model(&model.choice.config, &shared.model_setup.holding(held), &ctx)?;
+        let mut instance =
+            model.component.new_model(&model.plugin_ref.config, &shared.model_setup.holding(held), &ctx)?;
         instance.receive(&global, &ctx)?;
         let evaluations = validate::evaluations(&tasks, instance.evaluate(&tasks, &ctx)?)?;
         let sent = instance.send(&ctx)?;

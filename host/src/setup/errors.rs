@@ -31,21 +31,21 @@ impl<'e> Errors<'e> {
 
     /// Returns a filter, or adds the error of its table.
     pub(crate) fn take_filter<T>(&mut self, plugin: &LoadedPlugin, result: plugin_api::Result<T>) -> Option<T> {
-        let taken = self.take(plugin, result);
-        if taken.is_none() {
-            self.faulty_filters.insert(plugin.choice.table.clone());
+        let value = self.take(plugin, result);
+        if value.is_none() {
+            self.faulty_filters.insert(plugin.plugin_ref.table.clone());
         }
-        taken
+        value
     }
 
     /// Whether a filter's table has an error already.
     pub(crate) fn is_faulty(&self, plugin: &LoadedPlugin) -> bool {
-        self.faulty_filters.contains(&plugin.choice.table)
+        self.faulty_filters.contains(&plugin.plugin_ref.table)
     }
 
     /// Adds an error at a key of the table `federation`.
     pub(crate) fn add_at(&mut self, key: &str, report: Diagnostic) {
         let path = ["federation", key].map(str::to_owned);
-        self.reports.push(self.experiment.document.place(report, &path));
+        self.reports.push(self.experiment.document.locate(report, &path));
     }
 }

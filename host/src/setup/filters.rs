@@ -37,9 +37,9 @@ impl FilterPlugin {
             End::Server => (None, "cpu"),
             End::Client { client, device } => (Some(client), device),
         };
-        let choice = &self.plugin.choice;
-        let scope = CallScope::new(services, &choice.plugin, client, None).on(device).at(self.position);
-        self.plugin.component.new_filter(&choice.config, &scope.context())
+        let plugin_ref = &self.plugin.plugin_ref;
+        let scope = CallScope::new(services, &plugin_ref.plugin, client, None).on(device).at(self.position);
+        self.plugin.component.new_filter(&plugin_ref.config, &scope.context())
     }
 
     fn add(&self, filter: Box<dyn Filter>, filters: &mut Filters) {
@@ -47,7 +47,7 @@ impl FilterPlugin {
             FilterPosition::ServerInput | FilterPosition::ClientInput => &mut filters.input,
             FilterPosition::ServerOutput | FilterPosition::ClientOutput => &mut filters.output,
         };
-        chain.push(self.plugin.choice.plugin.clone(), self.plugin.choice.table.clone(), filter);
+        chain.push(self.plugin.plugin_ref.plugin.clone(), self.plugin.plugin_ref.table.clone(), filter);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::terminal::console::Console;
 #[derive(Clone, Debug)]
 pub(crate) struct LoadedPlugin {
     /// The plugin's entry in the experiment.
-    pub choice: PluginRef,
+    pub plugin_ref: PluginRef,
     /// Its library.
     pub library: Library,
     /// The component.
@@ -38,8 +38,8 @@ impl LoadedPlugin {
 
     /// Adds the plugin and its table to an error.
     pub(crate) fn fault(&self, error: plugin_api::Error) -> ComponentError {
-        let who = format!("{} `{}`", self.component.profile().kind, self.choice.plugin);
-        ComponentError::new(who, error).of_table(&self.choice.table)
+        let who = format!("{} `{}`", self.component.profile().kind, self.plugin_ref.plugin);
+        ComponentError::new(who, error).of_table(&self.plugin_ref.table)
     }
 
     /// Adds the plugin to an error, and its position in the file: the key of its table that the error names, or the
@@ -55,7 +55,7 @@ impl LoadedPlugin {
         device: &str,
         call: impl FnOnce(&Context<'_>) -> Result<R>,
     ) -> Result<R> {
-        call(&CallScope::new(services, &self.choice.plugin, None, None).on(device).context())
+        call(&CallScope::new(services, &self.plugin_ref.plugin, None, None).on(device).context())
     }
 
     /// Creates the plugin's aggregator.
@@ -63,8 +63,8 @@ impl LoadedPlugin {
     /// # Errors
     /// If the plugin fails.
     pub(crate) fn new_aggregator(&self, services: &HostServices<'_>) -> Result<NamedAggregator> {
-        let new = |ctx: &Context<'_>| self.component.new_aggregator(&self.choice.config, ctx);
-        let PluginRef { plugin, table, .. } = self.choice.clone();
+        let new = |ctx: &Context<'_>| self.component.new_aggregator(&self.plugin_ref.config, ctx);
+        let PluginRef { plugin, table, .. } = self.plugin_ref.clone();
         self.call(services, "cpu", new).map(|aggregator| NamedAggregator::new(plugin, table, aggregator))
     }
 }
@@ -169,18 +169,18 @@ pub(crate) fn find(
     experiment: &Experiment,
     finder: &Finder,
     kind: Kind,
-    choice: &PluginRef,
+    plugin_ref: &PluginRef,
 ) -> std::result::Result<LoadedPlugin, Vec<Diagnostic>> {
     let document = &experiment.document;
-    let (library, component) = finder.find(kind, &choice.plugin).map_err(|report| {
-        let path: Vec<String> = choice.table.iter().cloned().chain(["plugin".to_owned()]).collect();
-        vec![document.place(report, &path)]
+    let (library, component) = finder.find(kind, &plugin_ref.plugin).map_err(|report| {
+        let path: Vec<String> = plugin_ref.table.iter().cloned().chain(["plugin".to_owned()]).collect();
+        vec![document.locate(report, &path)]
     })?;
-    let used = LoadedPlugin { choice: choice.clone(), library, component };
-    let problems = used.component.check(&choice.config).map_err(|error| vec![used.located(experiment, error)])?;
+    let used = LoadedPlugin { plugin_ref: plugin_ref.clone(), library, component };
+    let problems = used.component.check(&plugin_ref.config).map_err(|error| vec![used.located(experiment, error)])?;
     if problems.is_empty() {
         return Ok(used);
     }
-    let table: Vec<&str> = choice.table.iter().map(String::as_str).collect();
+    let table: Vec<&str> = plugin_ref.table.iter().map(String::as_str).collect();
     Err(document.reports(&table, problems))
 }

@@ -44,7 +44,7 @@ impl ServerSide {
         let filters = try_filters(&plugins.filters, End::Server, services, errors);
         let created = plugins.model.as_ref().map(|model| {
             let initial = model.call(services, device, |ctx| {
-                model.component.new_model(&model.choice.config, model_setup, ctx)?.parameters(ctx)
+                model.component.new_model(&model.plugin_ref.config, model_setup, ctx)?.parameters(ctx)
             });
             errors.take(model, initial)
         });

@@ -1,8 +1,8 @@
 //! A site's desk: it does what the server asks, with a client in this process, and keeps what must survive.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use plugin_api::{ClientSpec, Level, Source};
 use serde_json::Value;
@@ -35,11 +35,12 @@ pub(crate) trait Rules {
     /// If the site does not allow one of them. The text names the rule.
     fn check_plugins(&self, plugins: &[&LoadedPlugin]) -> Result<(), String>;
 
-    /// Called before and after the site computes for a run, with the run's folder.
+    /// Counts the time that the site has computed for the experiment with this digest. Without any time it checks
+    /// whether the site may compute more.
     ///
     /// # Errors
-    /// If the site does not allow it to go on. The text names the rule.
-    fn computing(&self, run: &Path, seconds: f64) -> Result<(), String>;
+    /// If it may not. The text names the rule.
+    fn computing(&self, digest: &str, time: Duration) -> Result<(), String>;
 }
 
 /// A site's desk.
@@ -58,8 +59,8 @@ pub(crate) struct Desk<'a> {
     pub console: &'a Console,
     /// Whether the site should stop.
     pub stop: &'a AtomicBool,
-    /// The runs under way, by session.
-    pub runs: BTreeMap<String, SiteRun>,
+    /// The run at work, with its session. Others are on disk.
+    pub run: Option<(String, SiteRun)>,
 }
 
 impl Desk<'_> {
@@ -74,14 +75,14 @@ impl Desk<'_> {
             let reply = Reply { report: Report::default(), result: Ok(Response::Contribution(contribution)) };
             return reply.into_payload().map_err(|e| one_line(&e));
         }
-        if !self.runs.contains_key(session) {
+        if self.run.as_ref().is_none_or(|(known, _)| known != session) {
             self.reopen(session)?;
         }
-        let Some(run) = self.runs.get_mut(session) else { return Err("there is no such run here".to_owned()) };
+        let Some((_, run)) = &mut self.run else { return Err("there is no such run here".to_owned()) };
         let leaves = matches!(request, Request::Leave);
         let reply = run.handle(request, last_aggregated, committed, self.rules, self.console, self.stop);
         if leaves {
-            self.runs.remove(session);
+            self.run = None;
         }
         reply
     }
@@ -99,21 +100,20 @@ impl Desk<'_> {
             return Err("the experiment is not the one that its digest names".to_owned());
         }
         let folder = self.folder(session)?;
+        self.run = None;
         let setup = self.set_up(offer)?;
         let contribution = contribution(&setup).map_err(|failure| failure.into_report().line())?;
-        let known = self.runs.remove(session).filter(|run| run.offer.digest == offer.digest);
-        let run = match known {
-            Some(run) => run,
-            None => SiteRun::new(folder, offer.clone(), setup).map_err(|failure| failure.into_report().line())?,
-        };
+        let run = SiteRun::new(folder, offer.clone(), setup).map_err(|failure| failure.into_report().line())?;
         let name = &run.experiment_name;
-        self.console.log(Level::Info, &format!("offered `{name}` (SHA-256 {}), accepted", &offer.digest[..12]));
-        self.runs.insert(session.to_owned(), run);
+        self.console.log(Level::Info, &format!("takes part in `{name}` (SHA-256 {}…)", &offer.digest[..12]));
+        self.run = Some((session.to_owned(), run));
         Ok(contribution)
     }
 
     /// Returns to a run that an earlier process of this site took part in.
     fn reopen(&mut self, session: &str) -> Result<(), String> {
+        // Only one run is in memory.
+        self.run = None;
         let folder = self.folder(session)?;
         let Some(offer) = SiteRun::offer_in(&folder).map_err(|failure| failure.into_report().line())? else {
             return Err("this site knows nothing of the run; was its state removed?".to_owned());
@@ -122,7 +122,7 @@ impl Desk<'_> {
         let notes = Notes::default();
         let mut run = SiteRun::new(folder, offer, setup).map_err(|failure| failure.into_report().line())?;
         run.resume(self.console, &notes, self.stop).map_err(|failure| failure.into_report().line())?;
-        self.runs.insert(session.to_owned(), run);
+        self.run = Some((session.to_owned(), run));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use plugin_api::Message;
@@ -14,7 +15,7 @@ use crate::federation::component_error::ComponentError;
 use crate::federation::services::HostServices;
 use crate::plugins::validate;
 use crate::sites::protocol::{Call, Payload, Reply, Report, Request, Response};
-use crate::sites::transport::Transport;
+use crate::sites::transport::{Parcel, Transport};
 use crate::terminal::signals::Pause;
 
 /// Admits the replies of clients one after the other, in the order of aggregation, so that the server holds the tensors
@@ -56,12 +57,23 @@ pub(crate) struct RemoteClient {
     trained: u64,
     /// As `trained`, in the server's last checkpoint.
     committed: u64,
+    /// The number of calls since the site last trained.
+    calls: AtomicU64,
 }
 
 impl RemoteClient {
     /// Creates the client of a site.
     pub(crate) fn new(name: String, index: usize, transport: Arc<dyn Transport>, admission: Arc<Admission>) -> Self {
-        Self { name, index, transport, admission, last_aggregated: None, trained: 0, committed: 0 }
+        Self {
+            name,
+            index,
+            transport,
+            admission,
+            last_aggregated: None,
+            trained: 0,
+            committed: 0,
+            calls: AtomicU64::new(0),
+        }
     }
 
     /// Calls the site. `stops` ends the wait, as does the end of the run.
@@ -73,16 +85,23 @@ impl RemoteClient {
     ) -> Result<Response, ComponentError> {
         let (stop, what) = (services.stop, request.name());
         let call = Call { request, last_aggregated: self.last_aggregated, committed: self.committed };
-        let cancelled = || stop.load(std::sync::atomic::Ordering::Relaxed) || stops();
+        let cancelled = || stop.load(Ordering::Relaxed) || stops();
         let admit = || self.admission.wait(self.index);
         let called = call.into_payload().map_err(|e| self.fault(e)).and_then(|payload| {
-            self.transport.call(&self.name, payload, &cancelled, &admit).map_err(|e| self.fault(e.into_error()))
+            let parcel = Parcel { site: &self.name, what, key: self.key(what), payload };
+            self.transport.call(parcel, &cancelled, &admit).map_err(|e| self.fault(e.into_error()))
         });
         let Reply { report, result } = called.and_then(|payload: Payload| {
             Reply::read(payload).map_err(|e| self.fault(e.because_of(format!("in the reply to `{what}`"))))
         })?;
         self.pass_on(report, services);
         result
+    }
+
+    /// Tells a call from all others: it holds what the site has done before.
+    fn key(&self, what: &str) -> String {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        format!("{what}-{}-{calls}", self.trained)
     }
 
     /// Passes on what the site's components reported.
@@ -99,7 +118,7 @@ impl RemoteClient {
         }
         for line in report.warnings {
             let line = validate::line(&line);
-            services.console.tell(plugin_api::Level::Warn, &format!("site {}, ", self.name), &line);
+            services.console.log_from(plugin_api::Level::Warn, &format!("site {}, ", self.name), &line);
         }
     }
 
@@ -140,6 +159,7 @@ impl Client for RemoteClient {
         match replied {
             Ok(Response::Outcome(outcome)) => {
                 self.trained = order.round + 1;
+                self.calls.store(0, Ordering::Relaxed);
                 for _ in 0..order.epochs {
                     services.console.epoch_done(self.index);
                 }

@@ -87,7 +87,7 @@ pub(crate) fn check_plugins<'p>(
 ) -> Result<(), Refusal> {
     let mut broken = Vec::new();
     for plugin in plugins {
-        let (kind, name) = (plugin.component.profile().kind, &plugin.choice.plugin);
+        let (kind, name) = (plugin.component.profile().kind, &plugin.plugin_ref.plugin);
         let entries = site.allow.entries(kind, name).unwrap_or_default();
         let version = &plugin.library.plugin.about.version;
         match another_library(&entries, kind, name, &plugin.library.path) {

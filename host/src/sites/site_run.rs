@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plugin_api::{Message, Sampling};
 use serde::de::DeserializeOwned;
@@ -140,7 +140,7 @@ impl SiteRun {
         console: &Console,
         stop: &AtomicBool,
     ) -> Result<Payload, String> {
-        rules.computing(&self.folder, 0.0)?;
+        rules.computing(&self.offer.digest, Duration::ZERO)?;
         let begun = Instant::now();
         let (notes, reports) = (Notes::default(), Reports::new());
         let result = match request {
@@ -177,7 +177,7 @@ impl SiteRun {
                 reply.result = Err(refused(fault.into_report().line()));
             }
         }
-        rules.computing(&self.folder, begun.elapsed().as_secs_f64())?;
+        rules.computing(&self.offer.digest, begun.elapsed())?;
         reply.into_payload().map_err(|e| Diagnostic::from(e).line())
     }
 
@@ -193,7 +193,6 @@ impl SiteRun {
             return Err(CliError::run(Diagnostic::new("the run starts with another experiment than it offered")));
         }
         if matches!(self.stage, Stage::Started(_)) {
-            // The dataset was given away: open everything again.
             return Err(CliError::run(Diagnostic::new("the run has started here already")));
         }
         write_json(&self.folder.join(START), start)?;

@@ -4,6 +4,19 @@ use std::time::Duration;
 
 use crate::sites::protocol::Payload;
 
+/// A call on its way to a site.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel<'a> {
+    /// The site's name.
+    pub site: &'a str,
+    /// What the site is to do, such as `train`.
+    pub what: &'a str,
+    /// Tells this call from all others of the run, also in another process that resumes the run.
+    pub key: String,
+    /// The call.
+    pub payload: Payload,
+}
+
 /// Delivers calls to sites and brings back their replies, each exactly once.
 pub(crate) trait Transport: Send + Sync {
     /// Has a site do a call, and waits for the reply. `cancelled` ends the wait. `admit` is called once the site has
@@ -13,8 +26,7 @@ pub(crate) trait Transport: Send + Sync {
     /// If the site cannot be reached, or the wait was ended.
     fn call(
         &self,
-        site: &str,
-        payload: Payload,
+        parcel: Parcel<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
         admit: &dyn Fn(),
     ) -> Result<Payload, TransportError>;

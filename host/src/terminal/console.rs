@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plugin_api::Level;
 
-use crate::error::tell;
+use crate::error::write_stderr;
 
 /// The time between plain progress lines while no round ends.
 const QUIET_SPELL: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ impl Console {
             if last.elapsed() >= QUIET_SPELL {
                 *last = Instant::now();
                 let all = self.bar.length().unwrap_or(1).max(1);
-                tell(format_args!("{} % of all epochs done", position * 100 / all));
+                write_stderr(format_args!("{} % of all epochs done", position * 100 / all));
             }
         }
     }
@@ -110,7 +110,7 @@ impl Console {
     }
 
     /// Shows a component's line, prefixed with the client it is about.
-    pub fn tell(&self, level: Level, whom: &str, line: &str) {
+    pub fn log_from(&self, level: Level, whom: &str, line: &str) {
         if !self.enabled(level) {
             return;
         }
@@ -135,6 +135,6 @@ impl Console {
             Level::Trace => "trace: ",
             _ => "",
         };
-        self.bar.suspend(|| tell(format_args!("{start}{line}")));
+        self.bar.suspend(|| write_stderr(format_args!("{start}{line}")));
     }
 }

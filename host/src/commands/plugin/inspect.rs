@@ -39,8 +39,8 @@ pub(crate) fn inspect(name: &str, kind: Option<Kind>, folders: &[PathBuf], forma
     let components: Vec<&Profile> = library.plugin.components.iter().map(Component::profile).filter(wanted).collect();
     Ok(match format {
         Format::Json => {
-            let told = json!({ "library": library.path, "about": library.plugin.about, "components": components });
-            format!("{told:#}\n")
+            let value = json!({ "library": library.path, "about": library.plugin.about, "components": components });
+            format!("{value:#}\n")
         }
         Format::Text => text(&library, &components),
     })
@@ -83,7 +83,7 @@ fn text(library: &Library, components: &[&Profile]) -> String {
         if keys.is_empty() {
             text.push_str("\n  It has no keys of its own.\n");
         }
-        keys.iter().for_each(|key| tell(key, &mut text));
+        keys.iter().for_each(|key| describe(key, &mut text));
         if let Some(key) = &profile.schema_by {
             let _ = writeln!(text, "\n  Other keys depend on the value of `{key}`.");
         }
@@ -91,7 +91,7 @@ fn text(library: &Library, components: &[&Profile]) -> String {
     text
 }
 
-fn tell(key: &Key, text: &mut String) {
+fn describe(key: &Key, text: &mut String) {
     let default = match &key.default {
         Some(default) => format!(", default {default}"),
         None if key.required => ", required".to_owned(),

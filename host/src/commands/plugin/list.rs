@@ -101,12 +101,12 @@ fn look(finder: &Finder, folder: &plugins::Folder, seen: &mut Vec<PathBuf>) -> F
             return entry;
         }
     };
-    let place = folder.path.canonicalize().unwrap_or_default();
-    if seen.contains(&place) {
+    let path = folder.path.canonicalize().unwrap_or_default();
+    if seen.contains(&path) {
         entry.problem = Some("the same folder as one above".to_owned());
         return entry;
     }
-    seen.push(place);
+    seen.push(path);
     for file in files {
         match named_by(&file) {
             Some((kind, name)) => entry.libraries.push(library(finder, &folder.path, file, kind, name)),

@@ -64,16 +64,16 @@ impl OutputFolder {
     }
 
     /// Replaces the earlier data with the new files and writes a manifest; returns the files, starting with those in
-    /// `told`.
+    /// `reported`.
     pub(super) fn finish(
         self,
-        told: Vec<PathBuf>,
+        reported: Vec<PathBuf>,
         manifest: &dyn Fn(&[PathBuf]) -> Value,
     ) -> Result<Vec<PathBuf>, CliError> {
         let mut written = Vec::new();
         walk(&self.part, &mut written).map_err(|e| CliError::io(&self.part, "read the folder", &e))?;
         let within = |path: &Path| path.strip_prefix(&self.part).map(Path::to_owned).ok();
-        let mut files: Vec<PathBuf> = told.iter().filter_map(|path| within(path)).collect();
+        let mut files: Vec<PathBuf> = reported.iter().filter_map(|path| within(path)).collect();
         let known: BTreeSet<PathBuf> = files.iter().cloned().collect();
         files.extend(written.iter().filter_map(|path| within(path)).filter(|path| !known.contains(path)));
         files.iter().try_for_each(|file| self.is_free(file))?;
@@ -187,14 +187,14 @@ mod tests {
     }
 
     fn prepare(folder: &Path, files: &[&str], force: bool) -> Result<Vec<PathBuf>, CliError> {
-        let place = OutputFolder::open(folder, force)?;
+        let output = OutputFolder::open(folder, force)?;
         for file in files {
-            let path = place.part().join(file);
+            let path = output.part().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "new").unwrap();
         }
-        let told = files.iter().map(|file| place.part().join(file)).collect();
-        place.finish(told, &manifest)
+        let reported = files.iter().map(|file| output.part().join(file)).collect();
+        output.finish(reported, &manifest)
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -227,9 +227,9 @@ mod tests {
         drop(OutputFolder::open(&path, false).unwrap());
         assert!(!path.exists());
         prepare(&path, &["a.csv"], false).unwrap();
-        let place = OutputFolder::open(&path, true).unwrap();
-        std::fs::write(place.part().join("half.csv"), "").unwrap();
-        drop(place);
+        let output = OutputFolder::open(&path, true).unwrap();
+        std::fs::write(output.part().join("half.csv"), "").unwrap();
+        drop(output);
         assert_eq!(names(&path), ["a.csv", MANIFEST]);
         // After a kill, the next command cleans up.
         std::fs::create_dir_all(path.join(PART)).unwrap();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use plugin_api::{Level, Sampling, Seed};
 use serde_json::Value;
 
+use super::announcement::{first_line, warn_of_unevaluated};
 use super::checkpoint::{self, Checkpoint};
-use super::opening::{opening, warn_of_unevaluated};
 use super::results::{Extras, closing, save_clients, save_extras, save_globals, summary};
 use super::{Options, finder, rehearse, services};
 use crate::artefacts::journal::Journal;
@@ -60,8 +60,6 @@ pub(crate) struct Ready {
     pub shared: Shared,
     /// What only the server needs.
     pub server: ServerSide,
-    /// The parameters that clients keep private and that the global model therefore must not contain.
-    pub private: BTreeSet<String>,
     /// The device of each client.
     pub devices: Vec<String>,
     /// How many clients work at the same time.
@@ -80,6 +78,14 @@ impl Ready {
     }
 }
 
+/// The clients of a run.
+pub(crate) struct Joined {
+    /// The clients, in the order of aggregation.
+    pub clients: Vec<Box<dyn Client>>,
+    /// The parameters that they keep private and that the global model therefore must not contain.
+    pub private: BTreeSet<String>,
+}
+
 /// What a federation refers to.
 struct Surroundings<'a> {
     shared: &'a Shared,
@@ -96,10 +102,11 @@ impl Execution {
         let (setup, private) = self.prepare(draft, options)?;
         let Setup { shared, server, clients: mut side } = setup;
         let Placement { devices, workers } = side.placement.clone();
-        let ready = Ready { shared, server, private, devices, workers, sites: Value::Null };
+        let ready = Ready { shared, server, devices, workers, sites: Value::Null };
         self.conduct(run_dir, ready, |shared, store, services, _| {
             let clients = side.clients(shared, store, services)?;
-            Ok(clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect())
+            let clients = clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
+            Ok(Joined { clients, private })
         })
     }
 
@@ -108,15 +115,10 @@ impl Execution {
         mut self,
         run_dir: &mut RunDir,
         ready: Ready,
-        clients: impl FnOnce(
-            &Shared,
-            &Arc<Store>,
-            &HostServices<'_>,
-            Option<&CheckpointIndex>,
-        ) -> Result<Vec<Box<dyn Client>>, CliError>,
+        clients: impl FnOnce(&Shared, &Arc<Store>, &HostServices<'_>, Option<&CheckpointIndex>) -> Result<Joined, CliError>,
     ) -> Result<(), CliError> {
         let manifest = ready.manifest()?;
-        let Ready { shared, server, private, devices, workers, .. } = ready;
+        let Ready { shared, server, devices, workers, .. } = ready;
         let resumed = checkpoint::find(run_dir, &shared, &manifest, &self.console)?;
         run_dir.begin(&shared.experiment.resolved(), manifest)?;
         let run_dir = &*run_dir;
@@ -130,7 +132,7 @@ impl Execution {
         let services = HostServices { reporter: tracker.reporter(), journal: &journal, ..silent };
         let idle_memory = shared.experiment.federation.idle_memory;
         let store = Arc::new(Store::new(run_dir.path().join(IDLE), idle_memory)?);
-        let clients = clients(&shared, &store, &services, index)?;
+        let Joined { clients, private } = clients(&shared, &store, &services, index)?;
         let empty_rounds = server.aggregator_plugin.component.profile().empty_rounds;
         let around = Surroundings { shared: &shared, workers, tracker: &tracker, services: &services, store, run_dir };
         let mut federation = self.federation(server.start(&private), empty_rounds, clients, &around)?;
@@ -178,7 +180,7 @@ impl Execution {
         let drawn = select(clients, federation.fraction, federation.min_clients, Seed::new(0), 0).len();
         let per_round = drawn as u64 * federation.local_epochs;
         self.console.start(clients, federation.rounds * per_round, done * per_round + within);
-        self.console.log(Level::Info, &opening(shared, workers, resumed));
+        self.console.log(Level::Info, &first_line(shared, workers, resumed));
         warn_of_unevaluated(shared, &self.console);
     }
 

@@ -131,7 +131,7 @@ fn export_global(
     let Shared { plugins: Plugins { model: Some(model), .. }, model_setup, .. } = shared else { return Ok(()) };
     export(folder, |to| {
         let exported = model.call(services, device, |ctx| {
-            let mut instance = model.component.new_model(&model.choice.config, model_setup, ctx)?;
+            let mut instance = model.component.new_model(&model.plugin_ref.config, model_setup, ctx)?;
             instance.receive(global, ctx)?;
             instance.export(to, ctx)
         });

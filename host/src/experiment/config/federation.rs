@@ -127,8 +127,8 @@ impl Federation {
     /// Errors in combinations of keys.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
-        let mut wrong = |way: &[&str], message: String| {
-            let path = ["federation"].iter().chain(way).map(|&key| key.to_owned()).collect();
+        let mut wrong = |keys: &[&str], message: String| {
+            let path = ["federation"].iter().chain(keys).map(|&key| key.to_owned()).collect();
             found.push(Problem { path, message, known: Vec::new() });
         };
         if self.sampling == SamplingMethod::Poisson && self.min_clients > 1 {

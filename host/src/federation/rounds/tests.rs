@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use plugin_api::{
-    Aggregator, Cohort, Context, Error, Evaluation, Params, Result as PluginResult, State, Tensor, Update,
+    Aggregator, Cohort, Context, Error, Evaluation, Params, Query, Reply, Result as PluginResult, Stage, State, Tensor,
+    Update,
 };
 
 use super::*;
@@ -31,6 +32,8 @@ struct Adding {
     fails: Option<u64>,
     /// Whether its filters take its own parameter out.
     private: bool,
+    /// Whether it fails to answer queries.
+    silent: bool,
 }
 
 fn evaluation(params: &Params) -> Vec<Evaluation> {
@@ -74,6 +77,9 @@ impl Client for Adding {
     }
 
     fn answer(&mut self, question: &Message, _: u64, _: &HostServices<'_>) -> Result<Message, ComponentError> {
+        if self.silent {
+            return Err(ComponentError::new("filter `adding`".to_owned(), Error::data("it does not answer")));
+        }
         Ok(question.clone())
     }
 
@@ -113,12 +119,25 @@ impl Client for Adding {
 struct Last {
     params: Params,
     added: Arc<Mutex<Vec<String>>>,
+    /// The clients that it queries at each stage.
+    queried: Vec<String>,
+    /// The clients that replied, with the stage.
+    replied: Arc<Mutex<Vec<(Stage, String)>>>,
 }
 
 impl Aggregator for Last {
     fn begin(&mut self, _: &Message, _: &Cohort, _: &Context<'_>) -> PluginResult<()> {
         self.params = Params::new();
         Ok(())
+    }
+
+    fn ask(&mut self, stage: Stage, replies: Vec<Reply>, _: &Context<'_>) -> PluginResult<Vec<Query>> {
+        if replies.is_empty() {
+            let query = |client: &String| Query { client: client.clone(), message: Message::default() };
+            return Ok(self.queried.iter().map(query).collect());
+        }
+        self.replied.lock().unwrap().extend(replies.into_iter().map(|reply| (stage, reply.client)));
+        Ok(Vec::new())
     }
 
     fn add(&mut self, update: Update, _: &Context<'_>) -> PluginResult<()> {
@@ -140,7 +159,13 @@ impl Aggregator for Last {
 
 /// Clients `a`, `b`, `c` with a head each, and a parameter that they share.
 fn client(name: &str) -> Adding {
-    Adding { name: name.to_owned(), holds: vec!["shared".to_owned(), name.to_owned()], fails: None, private: false }
+    Adding {
+        name: name.to_owned(),
+        holds: vec!["shared".to_owned(), name.to_owned()],
+        fails: None,
+        private: false,
+        silent: false,
+    }
 }
 
 /// What came of a run: how it ended, the global model, and the clients in the order of aggregation.
@@ -148,10 +173,16 @@ struct Ran {
     outcome: Result<(), CliError>,
     global: BTreeMap<String, f32>,
     added: Vec<String>,
+    replied: Vec<(Stage, String)>,
 }
 
 /// Runs an experiment's rounds over these clients.
 fn run(clients: Vec<Adding>, plan: &str) -> Ran {
+    run_with_queries(clients, plan, &[])
+}
+
+/// Runs an experiment's rounds, in which the aggregator queries some of the clients.
+fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
     let folder = tempfile::tempdir().unwrap();
     let plan: config::Federation = toml::from_str(plan).unwrap();
     let names: Vec<String> = clients.iter().map(|client| client.name.clone()).collect();
@@ -175,7 +206,9 @@ fn run(clients: Vec<Adding>, plan: &str) -> Ran {
         .map(|name| (name.to_owned(), Tensor::from_slice(&[1], &[0.0_f32]).unwrap()))
         .collect();
     let added = Arc::new(Mutex::new(Vec::new()));
-    let aggregator = Last { added: added.clone(), ..Last::default() };
+    let replied = Arc::new(Mutex::new(Vec::new()));
+    let queried = queried.iter().map(|&name| name.to_owned()).collect();
+    let aggregator = Last { added: added.clone(), queried, replied: replied.clone(), ..Last::default() };
     let mut federation = Federation {
         evaluators: Evaluators::new((0..clients.len()).collect()),
         clients: Clients::new(
@@ -209,8 +242,8 @@ fn run(clients: Vec<Adding>, plan: &str) -> Ran {
     let outcome = federation.run();
     let params = federation.server.global.params.iter();
     let global = params.map(|(name, tensor)| (name.to_owned(), tensor.elements::<f32>().unwrap()[0])).collect();
-    let added = added.lock().unwrap().clone();
-    Ran { outcome, global, added }
+    let (added, replied) = (added.lock().unwrap().clone(), replied.lock().unwrap().clone());
+    Ran { outcome, global, added, replied }
 }
 
 fn of(values: &[(&str, f32)]) -> BTreeMap<String, f32> {
@@ -219,7 +252,7 @@ fn of(values: &[(&str, f32)]) -> BTreeMap<String, f32> {
 
 #[test]
 fn every_client_trains_the_last_global_model_and_updates_arrive_in_order() {
-    let Ran { outcome, global, added } = run(["a", "b", "c"].map(client).into(), "rounds = 3");
+    let Ran { outcome, global, added, .. } = run(["a", "b", "c"].map(client).into(), "rounds = 3");
     outcome.unwrap();
     assert_eq!(global, of(&[("shared", 3.0), ("a", 3.0), ("b", 3.0), ("c", 3.0)]));
     assert_eq!(added, ["a", "b", "c"].repeat(3));
@@ -231,7 +264,7 @@ fn a_client_that_fails_ends_the_run_or_is_left_out_as_the_file_says() {
     let Ran { outcome, global, .. } = run(clients(), "rounds = 3");
     assert_eq!(outcome.unwrap_err().to_string(), "error: round 2, client `b`, model `adding`: it failed");
     assert_eq!(global["shared"], 1.0, "the model of the last whole round");
-    let Ran { outcome, global, added } = run(clients(), "rounds = 3\non-client-failure = \"leave-out\"");
+    let Ran { outcome, global, added, .. } = run(clients(), "rounds = 3\non-client-failure = \"leave-out\"");
     outcome.unwrap();
     // The head of the client that was left out keeps its value in that round.
     assert_eq!(global, of(&[("shared", 3.0), ("a", 3.0), ("b", 2.0), ("c", 3.0)]));
@@ -257,7 +290,7 @@ fn private_parameters_leave_the_global_model_and_those_of_absent_clients_stay() 
     assert_eq!(global, of(&[("shared", 2.0)]));
     // One of four in each round: all heads stay, and have moved as often as their clients took part.
     let clients = ["a", "b", "c", "d"].map(client);
-    let Ran { outcome, global, added } = run(clients.into(), "rounds = 6\nfraction = 0.25");
+    let Ran { outcome, global, added, .. } = run(clients.into(), "rounds = 6\nfraction = 0.25");
     outcome.unwrap();
     assert_eq!(added.len(), 6);
     for name in ["a", "b", "c", "d"] {
@@ -274,4 +307,31 @@ fn the_score_of_the_last_judged_model_stops_the_run_early() {
     let Ran { outcome, added, .. } = run(vec![still], plan);
     outcome.unwrap();
     assert!((3..9).contains(&added.len()), "{added:?}");
+}
+
+#[test]
+fn queries_reach_their_clients_before_and_after_training() {
+    let ran = run_with_queries(["a", "b", "c"].map(client).into(), "rounds = 1", &["a", "c"]);
+    ran.outcome.unwrap();
+    let replied: Vec<(Stage, &str)> = ran.replied.iter().map(|(stage, client)| (*stage, client.as_str())).collect();
+    let wanted = [(Stage::Opening, "a"), (Stage::Opening, "c"), (Stage::Closing, "a"), (Stage::Closing, "c")];
+    assert_eq!(replied, wanted);
+    assert_eq!(ran.added, ["a", "b", "c"]);
+}
+
+#[test]
+fn a_client_that_does_not_reply_has_failed() {
+    let clients = vec![client("a"), Adding { silent: true, ..client("b") }, client("c")];
+    let ran = run_with_queries(clients, "rounds = 1", &["b"]);
+    assert_eq!(ran.outcome.unwrap_err().to_string(), "error: round 1, client `b`, filter `adding`: it does not answer");
+    assert!(ran.added.is_empty());
+}
+
+#[test]
+fn queries_out_of_order_or_to_strangers_are_the_aggregators_error() {
+    for (queried, client_name) in [(["c", "a"], "a"), (["a", "x"], "x")] {
+        let ran = run_with_queries(["a", "b", "c"].map(client).into(), "rounds = 1", &queried);
+        let why = format!("it asks client `{client_name}`, which is not there, or not in the clients' order");
+        assert_eq!(ran.outcome.unwrap_err().to_string(), format!("error: round 1, aggregator `last`: {why}"));
+    }
 }

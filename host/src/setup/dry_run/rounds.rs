@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plugin_api::{Cohort, Message, Params, Place, Sampling, Stage, Update};
 
-use super::understudy::{StandIn, cut};
+use super::stand_in::{StandIn, cut};
 use super::{Faults, LocatedFault, Parts};
 use crate::experiment::config::{FilterPosition, OnClientFailure};
 use crate::federation::client::Client;
@@ -137,8 +137,8 @@ impl DryRun<'_> {
         let last = |wanted| {
             self.setup.shared.plugins.filters.iter().rev().find(|filter: &&FilterPlugin| filter.position == wanted)
         };
-        let filter = positions.into_iter().find_map(last).map(|filter| &filter.plugin.choice.table);
-        filter.unwrap_or(&self.setup.clients.model.choice.table)
+        let filter = positions.into_iter().find_map(last).map(|filter| &filter.plugin.plugin_ref.table);
+        filter.unwrap_or(&self.setup.clients.model.plugin_ref.table)
     }
 
     /// The clients, each with new filters and a stand-in for its model.
@@ -176,7 +176,7 @@ impl DryRun<'_> {
 impl Rounds<'_> {
     /// Plays one round. Returns whether another one can follow.
     fn play(&mut self, round: u64, mut chosen: Vec<usize>) -> Result<bool, LocatedFault> {
-        let table = &self.dry_run.setup.server.aggregator_plugin.choice.table;
+        let table = &self.dry_run.setup.server.aggregator_plugin.plugin_ref.table;
         let failures = &DryRunFailures { round: format!("rehearsal of round {}", round + 1), table };
         chosen.iter().for_each(|&index| self.clients.get_mut(index).open(round, self.services));
         // If the aggregator failed, only independent errors are reported: those at a filter's own key.

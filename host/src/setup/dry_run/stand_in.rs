@@ -93,9 +93,9 @@ fn first_rows(tensor: &Tensor, most: usize) -> Result<Tensor> {
         return Ok(tensor.clone());
     }
     let mut shape = tensor.shape().to_vec();
-    for place in 0..shape.len() {
-        let row: usize = shape[place + 1..].iter().product();
-        shape[place] = shape[place].min((most / row).max(1));
+    for axis in 0..shape.len() {
+        let row: usize = shape[axis + 1..].iter().product();
+        shape[axis] = shape[axis].min((most / row).max(1));
     }
     fn first<T: Element>(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
         Tensor::from_slice(shape, &tensor.elements::<T>()?[..shape.iter().product()])

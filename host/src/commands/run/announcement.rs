@@ -23,7 +23,7 @@ pub(super) fn warn_of_unevaluated(shared: &Shared, console: &Console) {
 }
 
 /// The first line of a run.
-pub(super) fn opening(shared: &Shared, workers: usize, resumed: Option<&CheckpointIndex>) -> String {
+pub(super) fn first_line(shared: &Shared, workers: usize, resumed: Option<&CheckpointIndex>) -> String {
     let Shared { experiment, model_setup, description, .. } = shared;
     let clients = description.clients.len();
     let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });

@@ -1,0 +1,66 @@
+//! The host's own keys of an experiment.
+
+use std::path::PathBuf;
+
+use plugin_api::config::{self, Problem};
+use serde_json::Value;
+
+use super::{Federation, Raw, check_name, schemas};
+use crate::error::Diagnostic;
+use crate::experiment::document::Document;
+
+/// The host's own keys of a file, with their errors.
+pub(super) struct HostKeys {
+    pub(super) values: HostValues,
+    pub(super) problems: Vec<Problem>,
+    pub(super) reports: Vec<Diagnostic>,
+}
+
+/// The values of the host's own keys.
+pub(super) struct HostValues {
+    pub(super) name: String,
+    pub(super) seed: u32,
+    pub(super) plugin_path: Vec<PathBuf>,
+    pub(super) federation: Federation,
+}
+
+impl HostKeys {
+    /// Reads the keys; those with errors have their defaults.
+    pub(super) fn read(document: &Document) -> Self {
+        let (mut raw, mut reports) = (None, Vec::new());
+        let (schema, _) = schemas();
+        let own = |rest: &Value| {
+            Ok(config::read::<Raw>(rest).map_or_else(
+                |problems| problems,
+                |read| {
+                    let problems = [check_name(&read.name), read.federation.problems()].concat();
+                    raw = Some(read);
+                    problems
+                },
+            ))
+        };
+        let problems = config::check(&schema, document.value(), own).unwrap_or_else(|error| {
+            reports.push(Diagnostic::from(error));
+            Vec::new()
+        });
+        let values = match raw {
+            Some(Raw { name, seed, plugin_path, federation, .. }) => HostValues { name, seed, plugin_path, federation },
+            None => HostValues::readable(document),
+        };
+        Self { values, problems, reports }
+    }
+}
+
+impl HostValues {
+    /// Those values that can be read in spite of errors in others, and defaults in place of the rest.
+    fn readable(document: &Document) -> Self {
+        let plugin_path = document.value().get("plugin-path").and_then(|paths| config::read(paths).ok());
+        let federation = document.value().get("federation").and_then(|table| config::read(table).ok());
+        Self {
+            name: String::new(),
+            seed: 0,
+            plugin_path: plugin_path.unwrap_or_default(),
+            federation: federation.unwrap_or_else(Federation::of_one_round),
+        }
+    }
+}
