@@ -150,7 +150,7 @@ struct SiteRules<'s> {
 impl SiteRules<'_> {
     /// Whether a person has approved the experiment; asks if there is a terminal.
     fn is_approved(&self, text: &str, digest: &str) -> Result<bool, CliError> {
-        if !self.site.allow.confirm.unwrap_or(true) || self.approvals.contain(digest)? {
+        if !self.site.allow.confirm() || self.approvals.contain(digest)? {
             return Ok(true);
         }
         let path = self.approvals.show(text)?;

@@ -45,7 +45,9 @@ fn failed(error: fedplug_superlink::Error) -> CliError {
 fn create(path: &Path) -> Result<Identity, CliError> {
     if path.symlink_metadata().is_ok() {
         let report = Diagnostic::new(format!("{}: the file exists; a key is never overwritten", path.display()));
-        return Err(CliError::usage(report.hint("show its fingerprint with --show, or choose another file with --output")));
+        return Err(CliError::usage(
+            report.hint("show its fingerprint with --show, or choose another file with --output"),
+        ));
     }
     let identity = Identity::generate().map_err(failed)?;
     identity.save(path).map_err(failed)?;
@@ -58,7 +60,9 @@ fn text(name: &str, path: &Path, identity: &Identity) -> Result<String, CliError
     let openssh = openssh(identity.public_pem(), name)
         .ok_or_else(|| CliError::usage(Diagnostic::new(format!("{}: is no P-384 key", path.display()))))?;
     let mut text = String::new();
-    let mut line = |line: &str| drop(writeln!(text, "{line}"));
+    let mut line = |line: &str| {
+        let _ = writeln!(text, "{line}");
+    };
     line(&format!("private key: {} (stays at the site)", path.display()));
     line(&format!("fingerprint: {fingerprint}"));
     line("");

@@ -190,6 +190,7 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artefacts::run_dir::RunDir;
 
     fn predicted(task: &str, values: &[f32]) -> Predicted {
         let train = Table::new().with("y", Column::f32(&[0.5, -1.0])).unwrap();
@@ -205,7 +206,7 @@ mod tests {
         let run_dir =
             RunDir::claim(folder.path(), "x", crate::artefacts::run_dir::Existing::Refuse, &mut |_| {}).unwrap();
         let scales = BTreeMap::from([("tm".to_owned(), Scale { mean: 60.0, deviation: 4.0 })]);
-        let mut writer = Writer::new(&run_dir, &scales);
+        let mut writer = Writer::new(run_dir.path(), &scales);
         let two = |values: &[f32]| vec![predicted("tm", values), predicted("kd", values)];
         writer.add("c", two(&[0.25, 2.0]), two(&[-1.5, f32::NAN]));
         let files = || {
@@ -239,7 +240,7 @@ mod tests {
                 .unwrap(),
             ..predicted("kd", &[])
         };
-        let mut writer = Writer::new(&run_dir, &scales);
+        let mut writer = Writer::new(run_dir.path(), &scales);
         writer.add("a", vec![sure(&[0.25, 2.0], &[0.5, 1.0])], vec![sure(&[0.5, 1.0], &[0.25, 2.0])]);
         writer.add("b", vec![classes([0.5, 0.75], ["low", "high"])], vec![classes([0.25, 1.0], ["low", "high"])]);
         writer.finish().unwrap();

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use plugin_api::{ClientSpec, Level, Source};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Draft;
@@ -17,6 +16,7 @@ use crate::plugins::Finder;
 use crate::setup::manifest;
 use crate::setup::plugins::LoadedPlugin;
 use crate::setup::site::SiteSetup;
+use crate::sites::approvals;
 use crate::sites::protocol::{Call, Contribution, Offer, Payload, Reply, Report, Request, Response};
 use crate::sites::site_run::SiteRun;
 use crate::terminal::console::Console;
@@ -95,8 +95,7 @@ impl Desk<'_> {
 
     /// Considers an experiment: opens its plugins and the site's data.
     fn describe(&mut self, session: &str, offer: &Offer) -> Result<Contribution, String> {
-        let sum: String = Sha256::digest(&offer.experiment).iter().map(|byte| format!("{byte:02x}")).collect();
-        if sum != offer.digest {
+        if approvals::digest(&offer.experiment) != offer.digest {
             return Err("the experiment is not the one that its digest names".to_owned());
         }
         let folder = self.folder(session)?;

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::error::{CliError, Diagnostic};
-
 /// The most broken rules that a refusal lists, and the most characters of each: a stranger caused them.
 const MOST: (usize, usize) = (20, 1000);
 
@@ -53,11 +51,6 @@ impl Refusal {
     /// That refusal.
     pub(crate) fn unless_empty(site: &str, broken: Vec<Broken>) -> Result<(), Self> {
         if broken.is_empty() { Ok(()) } else { Err(Self::new(site, broken)) }
-    }
-
-    /// The refusal as an error of a command.
-    pub(crate) fn error(&self) -> CliError {
-        CliError::usage(self.lines().map(Diagnostic::new).collect::<Vec<_>>())
     }
 
     fn lines(&self) -> impl Iterator<Item = String> {
