@@ -33,6 +33,8 @@ pub use terminal::crash;
 /// What the benchmarks and the tests of the documentation reach into. Not an interface: it changes without notice.
 #[doc(hidden)]
 pub mod internals {
+    use std::path::Path;
+
     pub use crate::artefacts::journal::NONE;
     pub use crate::artefacts::safetensors;
     pub use crate::artefacts::tracking::{Reporter, Tracker};
@@ -41,4 +43,12 @@ pub mod internals {
     pub use crate::federation::notes::Notes;
     pub use crate::federation::services::{CallScope, ClientRef, HostServices};
     pub use crate::terminal::console::Console;
+
+    /// Reads a site's file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn check_site_file(text: &str) -> Result<(), crate::CliError> {
+        crate::sites::site_file::SiteFile::parse("site.toml", text, Path::new("/")).map(drop)
+    }
 }

@@ -8,6 +8,7 @@ pub(crate) mod agreement;
 pub(crate) mod approvals;
 pub(crate) mod computing;
 pub(crate) mod desk;
+mod limits;
 pub(crate) mod protocol;
 pub(crate) mod refusal;
 pub(crate) mod remote_client;

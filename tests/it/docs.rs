@@ -2,14 +2,14 @@
 //!
 //! A code block is `sh`, `toml`, `rust` or `text`, and nothing else. Each line of `sh` is an existing command, with
 //! arguments that its program accepts; in `text`, `$ ` starts such a line, and the rest is output. `toml` is a whole
-//! experiment, which `fedplug check` accepts. `rust` is built by `authoring`, or is a part of what `plugin new` writes.
+//! experiment, which `fedplug check` accepts, or, without a table `[federation]`, the file of a site. `rust` is built by `authoring`, or is a part of what `plugin new` writes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser as _};
 use fedplug::Cli;
-use fedplug::internals::Draft;
+use fedplug::internals::{Draft, check_site_file};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 use crate::support::{Bench, files, has_libtorch, root, skip};
@@ -20,7 +20,7 @@ fn pages() -> Vec<PathBuf> {
         .into_iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .map(|path| path.strip_prefix(root()).unwrap().to_owned())
-        .chain(["README.md".into(), "plugins/README.md".into()])
+        .chain(["README.md".into(), "SECURITY.md".into(), "plugins/README.md".into()])
         .collect();
     pages.sort();
     pages
@@ -193,9 +193,14 @@ fn at_home(name: &str) -> Vec<String> {
 
 #[test]
 fn every_experiment_of_a_page_passes_check() {
-    let mut names = Vec::new();
+    let (mut names, mut site_files) = (Vec::new(), 0);
     for page in pages() {
         for (_, code) in blocks(&text(&page)).into_iter().filter(|(language, _)| language == "toml") {
+            if !code.contains("[federation]") {
+                check_site_file(&code).unwrap_or_else(|failure| panic!("{}: {failure}", page.display()));
+                site_files += 1;
+                continue;
+            }
             let bench = Bench::new();
             let row =
                 |k: usize| format!("{},{},{k}.5,{}\n", "ACDEFGHIKL".repeat(k), "MNPQ".repeat(k), ["a", "b"][k % 2]);
@@ -215,7 +220,7 @@ fn every_experiment_of_a_page_passes_check() {
             names.push(experiment.name);
         }
     }
-    assert_eq!(names, ["mine", "fedavg_multitask"]);
+    assert_eq!((&names[..], site_files), (&["mine", "fedavg_multitask", "trial"].map(str::to_owned)[..], 2));
 }
 
 /// A heading as the end of a link.

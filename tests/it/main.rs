@@ -7,6 +7,8 @@
 //! - `control`: which clients take part, when a run stops, what is sent, and every model on every client's data.
 //! - `participation`: draws of clients, and the parameters of those that are absent.
 //! - `judges`: which clients are used to compare models, and runs without reports.
+//! - `keys`: keys of sites.
+//! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
 //! - `privacy`: messages that leave a client pass its filters, are counted, and are named if nothing protects them.
 //! - `central`: noise at the server, its account, and clients that are absent by chance.
@@ -40,10 +42,12 @@ mod central;
 mod containment;
 mod control;
 mod data;
+mod deploy;
 mod docs;
 mod faults;
 mod interfaces;
 mod judges;
+mod keys;
 mod participation;
 mod plots;
 mod predictions;

@@ -38,6 +38,11 @@ pub(crate) fn localise(site: &SiteFile, offered: &str) -> Result<Draft, Refusal>
         let reason = format!("it has {} bytes, and at most {MOST_BYTES} are read", offered.len());
         return Err(refuse(vec![Broken::new(VALID, reason)]));
     }
+    if let Some(hidden) = offered.chars().find(|c| is_hidden(*c)) {
+        let reason =
+            format!("it has the invisible character U+{:04X}, so that it may not say what it shows", hidden as u32);
+        return Err(refuse(vec![Broken::new(VALID, reason)]));
+    }
     let document = Document::parse(OFFERED.to_owned(), offered)
         .map_err(|error| refuse(error.reports().iter().map(|report| Broken::new(VALID, report.line())).collect()))?;
     let mut offer = Offer { site, document, broken: Vec::new() };
@@ -56,6 +61,14 @@ pub(crate) fn localise(site: &SiteFile, offered: &str) -> Result<Draft, Refusal>
         broken.extend(beyond_limits(site, &draft.experiment));
     }
     Refusal::unless_empty(&site.name, broken).map(|()| draft)
+}
+
+/// Whether a character changes how a text looks to the person who approves it, and is not seen itself: control characters
+/// of terminals, and those that turn the direction of writing or have no width (Boucher and Anderson, *Trojan Source*,
+/// 2021).
+fn is_hidden(c: char) -> bool {
+    let turns = matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}');
+    turns || (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
 }
 
 /// Checks the libraries of an experiment that [`localise`] returned, before any of them is opened, which would run its

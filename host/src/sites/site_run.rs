@@ -36,6 +36,7 @@ use crate::plugins::validate::Layout;
 use crate::setup::Shared;
 use crate::setup::site::SiteSetup;
 use crate::sites::desk::{Rules, refused};
+use crate::sites::limits;
 use crate::sites::protocol::{Offer, Payload, Ready, Reply, Report, Request, Response, Start};
 use crate::sites::report::Reports;
 use crate::terminal::console::Console;
@@ -270,6 +271,7 @@ struct Working<'w> {
 impl Working<'_> {
     fn do_request(&mut self, started: &mut Started, request: Request) -> Result<Response, ComponentError> {
         let services = self.services;
+        limits::check(&request, &started.shared.experiment.federation).map_err(refused)?;
         if let Some(round) = request.round() {
             started.open(round, self.committed, services)?;
         }

@@ -196,6 +196,8 @@ fn what_is_no_experiment_is_refused_without_a_panic() {
     for text in [
         String::new(),
         "\0".to_owned(),
+        OFFER.replace("seed = 7", "seed = 7 # \u{202E}7 = dees"),
+        OFFER.replace("seed = 7", "seed = 7 # \u{1b}[2J"),
         "=\n".repeat(100_000),
         "x".repeat(MOST_BYTES + 1),
         nested("[", "]", 60),
