@@ -55,6 +55,7 @@ mod runs;
 mod schema;
 mod search;
 mod secure;
+mod sites;
 mod splits;
 mod streams;
 mod support;

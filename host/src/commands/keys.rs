@@ -45,7 +45,9 @@ fn failed(error: fedplug_superlink::Error) -> CliError {
 fn create(path: &Path) -> Result<Identity, CliError> {
     if path.symlink_metadata().is_ok() {
         let report = Diagnostic::new(format!("{}: the file exists; a key is never overwritten", path.display()));
-        return Err(CliError::usage(report.hint("show its fingerprint with --show, or choose another file with --output")));
+        return Err(CliError::usage(
+            report.hint("show its fingerprint with --show, or choose another file with --output"),
+        ));
     }
     let identity = Identity::generate().map_err(failed)?;
     identity.save(path).map_err(failed)?;
