@@ -1,8 +1,9 @@
 # `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
-# Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, those of the
-# comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, mdBook to .mdbook.
+# Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, a SuperLink to
+# .flower, those of the comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, mdBook to .mdbook.
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
+#   make quickstart-sites  the same with each client at a site of its own: installs flwr, starts a SuperLink and six sites
 #   make test         install what the tests need, run all tests
 #   make compare      DATA=FLAb/data: the tables and figures of the documentation: heads, algorithms; about an hour on two cores
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
@@ -28,8 +29,17 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint msrv msrv-api doc docs deny audit soundness miri clean \
+.PHONY: quickstart quickstart-sites compare bench bench-build bench-gpu load-matrix test setup build lint msrv msrv-api doc docs deny audit soundness miri clean \
 	distclean python
+
+quickstart-sites: build .flower/stamp
+	PYTHON=$(PYTHON) FEDPLUG=$(FEDPLUG) configs/quickstart-sites.sh $(QUICKSTART_ARGS)
+
+.flower/stamp: tests/requirements.txt | python
+	rm -rf .flower
+	$(PYTHON) -m pip install --disable-pip-version-check --no-input --quiet --root-user-action=ignore \
+		--target .flower $$(grep '^flwr' tests/requirements.txt)
+	touch $@
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
@@ -166,4 +176,4 @@ clean:
 	$(CARGO) clean
 
 distclean: clean
-	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .tools .mdbook
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .flower .tools .mdbook

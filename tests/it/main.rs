@@ -61,6 +61,7 @@ mod runs;
 mod schema;
 mod search;
 mod secure;
+mod sites;
 mod splits;
 mod streams;
 mod support;
