@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use test_support::superlink::{Program, SuperLink, wait_for};
+use test_support::superlink::{Program, SuperLink};
 
 use crate::support::{Bench, files, root};
 
