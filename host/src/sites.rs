@@ -8,6 +8,7 @@ pub(crate) mod agreement;
 pub(crate) mod approvals;
 pub(crate) mod computing;
 pub(crate) mod desk;
+pub(crate) mod exposure;
 mod limits;
 pub(crate) mod protocol;
 pub(crate) mod refusal;

@@ -15,6 +15,7 @@ use crate::experiment::config::Draft;
 use crate::federation::client::Client;
 use crate::federation::notes::Notes;
 use crate::sites::agreement::Agreement;
+use crate::sites::exposure;
 use crate::sites::remote_client::{Admission, RemoteClient};
 use crate::sites::superlink::{Link, RunOptions, SuperLink};
 use crate::sites::transport::Transport;
@@ -73,6 +74,7 @@ fn serve_in(
 ) -> Result<(), CliError> {
     let (console, level) = (&Console::new(options.level), options.level);
     let link = Arc::new(open(run_dir, &draft, reach, level)?);
+    exposure::warn_if_public(&reach.link.url, console);
     let name = draft.experiment.name.clone();
     let state = run_dir.path().join(STATE);
     let outcome = wait_for_sites(&link, &draft, &execution).and_then(|()| {
