@@ -76,10 +76,7 @@ pub(crate) fn join(options: &Options) -> Result<(), CliError> {
         finder: &finder,
         console: &console,
     };
-    let events = Console::new(options.level);
-    let observer = Arc::new(move |event: &Event| events.log(level(event), &event.to_string()));
-    let connected = Site::open(SiteOptions::new(link.connection(), identity, site.state.join(STATE)), observer);
-    let connected = connected.map_err(|error| CliError::run(report(&error)))?;
+    let connected = connect(&site, &link, identity, options.level)?;
     console.log(Level::Info, &format!("site `{}` is ready", site.name));
     let mut desk = Desk {
         name: &site.name,
@@ -101,6 +98,14 @@ pub(crate) fn join(options: &Options) -> Result<(), CliError> {
     drop(desk);
     connected.leave().map_err(|error| CliError::run(report(&error)))?;
     Err(CliError::stopped(Diagnostic::new("stopped on request")))
+}
+
+/// Registers at the SuperLink.
+fn connect(site: &SiteFile, link: &Link, identity: Identity, shown: Level) -> Result<Site, CliError> {
+    let events = Console::new(shown);
+    let observer = Arc::new(move |event: &Event| events.log(level(event), &event.to_string()));
+    let connected = Site::open(SiteOptions::new(link.connection(), identity, site.state.join(STATE)), observer);
+    connected.map_err(|error| CliError::run(report(&error)))
 }
 
 fn link(site: &SiteFile, options: &Options) -> Result<Link, CliError> {

@@ -1,7 +1,7 @@
 //! `fedplug serve`: a run whose clients are at sites of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use plugin_api::{Level, Sampling};
 use crate::artefacts::run_dir::RunDir;
 use crate::commands::run::execution::{Execution, Joined, Ready};
 use crate::commands::run::{Options, finder, services};
-use crate::error::{CliError, Diagnostic};
+use crate::error::{CliError, Diagnostic, Exit};
 use crate::experiment::config::Draft;
 use crate::federation::client::Client;
 use crate::federation::notes::Notes;
+use crate::federation::resume::CheckpointIndex;
 use crate::sites::agreement::Agreement;
 use crate::sites::exposure;
 use crate::sites::remote_client::{Admission, RemoteClient};
@@ -72,46 +73,56 @@ fn serve_in(
     options: &Options,
     reach: &Reach,
 ) -> Result<(), CliError> {
-    let (console, level) = (&Console::new(options.level), options.level);
-    let link = Arc::new(open(run_dir, &draft, reach, level)?);
-    exposure::warn_if_public(&reach.link.url, console);
-    let name = draft.experiment.name.clone();
-    let state = run_dir.path().join(STATE);
-    let outcome = wait_for_sites(&link, &draft, &execution).and_then(|()| {
-        let finder = finder(&draft.experiment, options);
-        let names: Vec<String> = draft.experiment.federation.sites.keys().cloned().collect();
-        let admission = Arc::new(Admission::default());
-        let transport: Arc<dyn Transport> = link.clone();
-        let remote = |(index, name): (usize, &String)| {
-            RemoteClient::new(name.clone(), index, transport.clone(), admission.clone())
-        };
-        let clients: Vec<RemoteClient> = names.iter().enumerate().map(remote).collect();
-        let secret_draw = matches!(draft.experiment.federation.sampling(), Sampling::Poisson(p) if p < 1.0);
-        let (notes, cancel) = (Notes::default(), execution.stop.cancel.clone());
-        let silent = services(console, &notes, &cancel, &draft.experiment);
-        let agreement = Agreement::reach(draft, &finder, &clients, &silent)?;
-        let beginning = agreement.beginning();
-        let Agreement { shared, server, devices, sites, .. } = agreement;
-        let ready = Ready { shared, server, devices, workers: names.len(), sites };
-        let asked = execution.stop.clone();
-        execution.conduct(run_dir, ready, |_, _, services, resumed| {
-            let resume = resumed.map(|index| index.trained_at_sites()).unwrap_or_default();
-            let withheld = beginning.start(&clients, &resume, services)?;
-            if asked.asked() {
-                return Err(CliError::stopped(Diagnostic::new("stopped on request before the first round")));
-            }
-            let clients = clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
-            Ok(Joined { clients, private: if secret_draw { withheld } else { BTreeSet::new() } })
-        })
-    });
-    let Ok(link) = Arc::try_unwrap(link).map_err(drop) else { return outcome };
+    let link = Arc::new(open(run_dir, &draft, reach, options.level)?);
+    exposure::warn_if_public(&reach.link.url, &execution.console);
+    let (name, state) = (draft.experiment.name.clone(), run_dir.path().join(STATE));
+    let outcome = wait_for_sites(&link, &draft, &execution)
+        .and_then(|()| conduct(execution, run_dir, draft, options, link.clone()));
+    match Arc::try_unwrap(link) {
+        Ok(link) => end(link, &name, &state, outcome),
+        // Nobody else holds it any more; if so, the run ends with the process.
+        Err(_) => outcome,
+    }
+}
+
+/// Agrees with the sites, and runs all rounds.
+fn conduct(
+    execution: Execution,
+    run_dir: &mut RunDir,
+    draft: Draft,
+    options: &Options,
+    transport: Arc<dyn Transport>,
+) -> Result<(), CliError> {
+    let console = Console::new(options.level);
+    let (notes, stop) = (Notes::default(), execution.stop.clone());
+    let finder = finder(&draft.experiment, options);
+    let silent = services(&console, &notes, &stop.cancel, &draft.experiment);
+    let secret_draw = matches!(draft.experiment.federation.sampling(), Sampling::Poisson(p) if p < 1.0);
+    let admission = Arc::new(Admission::default());
+    let names = draft.experiment.federation.sites.keys().cloned().enumerate();
+    let remote = |(index, name)| RemoteClient::new(name, index, transport.clone(), admission.clone());
+    let clients: Vec<RemoteClient> = names.map(remote).collect();
+    let agreement = Agreement::reach(draft, &finder, &clients, &silent)?;
+    let beginning = agreement.beginning();
+    let Agreement { shared, server, devices, sites, .. } = agreement;
+    let ready = Ready { shared, server, devices, workers: clients.len(), sites };
+    execution.conduct(run_dir, ready, |_, _, services, resumed| {
+        let resume = resumed.map(CheckpointIndex::trained_at_sites).unwrap_or_default();
+        let withheld = beginning.start(&clients, &resume, &|| stop.asked(), services)?;
+        let clients = clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
+        Ok(Joined { clients, private: if secret_draw { withheld } else { BTreeSet::new() } })
+    })
+}
+
+/// Ends the run on the SuperLink as it ended here.
+fn end(link: SuperLink, name: &str, state: &Path, outcome: Result<(), CliError>) -> Result<(), CliError> {
     match &outcome {
         Ok(()) => {
             link.finish(true, "done")?;
             let _ = std::fs::remove_dir_all(state);
         }
         // The run stays open for a minute, for the process that resumes it.
-        Err(failure) if failure.exit() == crate::error::Exit::Stopped => drop(link),
+        Err(failure) if failure.exit() == Exit::Stopped => drop(link),
         Err(failure) => {
             let line = failure.reports().first().map(Diagnostic::line).unwrap_or_default();
             // The failure itself is what matters.

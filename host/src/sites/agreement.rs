@@ -49,12 +49,13 @@ fn offered(experiment: &Experiment) -> Result<String, CliError> {
 fn call_all(
     clients: &[RemoteClient],
     request: impl Fn(usize) -> Request + Sync,
+    stops: &(dyn Fn() -> bool + Sync),
     services: &HostServices<'_>,
 ) -> Result<Vec<Response>, CliError> {
     let replies: Vec<_> = std::thread::scope(|scope| {
         let call = |index: usize| {
             let request = &request;
-            scope.spawn(move || clients[index].call(request(index), &|| false, services))
+            scope.spawn(move || clients[index].call(request(index), stops, services))
         };
         let threads: Vec<_> = (0..clients.len()).map(call).collect();
         threads.into_iter().map(|thread| thread.join().expect("a call does not panic")).collect()
@@ -68,7 +69,7 @@ fn call_all(
     }
     if reports.is_empty() {
         Ok(responses)
-    } else if services.stop.load(Ordering::Relaxed) {
+    } else if services.stop.load(Ordering::Relaxed) || stops() {
         Err(CliError::stopped(Diagnostic::new("stopped on request before the run started")))
     } else {
         Err(CliError::usage(reports))
@@ -104,7 +105,7 @@ impl Agreement {
         let digest: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let offer = Offer { experiment: text, digest: digest.clone(), clients: names.clone(), version };
-        let responses = call_all(clients, |_| Request::Describe(offer.clone()), services)?;
+        let responses = call_all(clients, |_| Request::Describe(offer.clone()), &|| false, services)?;
         let contributions = responses.into_iter().zip(&names).map(|(response, name)| match response {
             Response::Contribution(contribution) if contribution.client.name == *name => Ok(contribution),
             _ => Err(CliError::run(Diagnostic::new(format!("site `{name}` does not describe its data")))),
@@ -151,6 +152,7 @@ impl Beginning {
         &self,
         clients: &[RemoteClient],
         resume: &[Option<u64>],
+        stops: &(dyn Fn() -> bool + Sync),
         services: &HostServices<'_>,
     ) -> Result<BTreeSet<String>, CliError> {
         let request = |index: usize| {
@@ -159,7 +161,7 @@ impl Beginning {
             Request::Start(Start { digest: digest.clone(), tasks: tasks.clone(), layout: layout.clone(), resume })
         };
         let mut withheld = BTreeSet::new();
-        for response in call_all(clients, request, services)? {
+        for response in call_all(clients, request, stops, services)? {
             if let Response::Ready(Ready { withheld: own }) = response {
                 withheld.extend(own);
             }
@@ -169,50 +171,113 @@ impl Beginning {
     }
 }
 
-/// Joins what the sites describe. Tasks keep the order that each site gives them, and otherwise that of the sites.
+/// Joins what the sites describe.
 fn join(names: &[String], contributions: &[Contribution]) -> Result<Description, CliError> {
-    let mut tasks: Vec<TaskSpec> = Vec::new();
-    let mut scales: BTreeMap<String, (usize, Scale)> = BTreeMap::new();
-    let mut sources = Vec::new();
-    for (site, contribution) in contributions.iter().enumerate() {
-        // A task that is new is put after the one that it follows at its site.
-        let mut after = None;
-        for task in &contribution.tasks {
-            let known = tasks.iter().position(|known| known.name == task.name);
-            match known {
-                Some(at) if tasks[at] != *task => {
-                    let what = format!("task `{}` differs between the sites: its inputs or its target", task.name);
-                    return Err(CliError::usage(Diagnostic::new(format!("site `{}`: {what}", names[site]))));
-                }
-                Some(at) => after = Some(at),
-                None => {
-                    let at = after.map_or(tasks.len(), |after: usize| after + 1);
-                    tasks.insert(at, task.clone());
-                    after = Some(at);
-                }
-            }
-        }
-        for (task, scale) in &contribution.scales {
-            match scales.get(task) {
-                Some((other, known)) if known != scale => {
-                    let what =
-                        format!("task `{task}` is standardised by other numbers than at site `{}`", names[*other]);
-                    let report = Diagnostic::new(format!("site `{}`: {what}", names[site]));
-                    let hint = "give the numbers in the experiment: `standardise = { mean = …, deviation = … }`";
-                    return Err(CliError::usage(report.hint(hint)));
-                }
-                Some(_) => {}
-                None => drop(scales.insert(task.clone(), (site, *scale))),
-            }
-        }
-        let of_site = |source: &Source| Source {
-            path: format!("{}/{}", names[site], source.path.display()).into(),
-            ..source.clone()
-        };
-        sources.extend(contribution.sources.iter().map(of_site));
+    let (mut tasks, mut scales, mut sources) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for (site, contribution) in names.iter().zip(contributions) {
+        let wrong = |what: String| CliError::usage(Diagnostic::new(format!("site `{site}`: {what}")));
+        add_tasks(&mut tasks, &contribution.tasks).map_err(wrong)?;
+        add_scales(&mut scales, site, &contribution.scales)?;
+        sources.extend(
+            contribution
+                .sources
+                .iter()
+                .map(|source| Source { path: format!("{site}/{}", source.path.display()).into(), ..source.clone() }),
+        );
     }
-    // Sites may describe tasks that nobody holds rows of; a model needs a head for each all the same.
     let clients = contributions.iter().map(|contribution| contribution.client.clone()).collect();
     let scales = scales.into_iter().map(|(task, (_, scale))| (task, scale));
     Ok(Description::new(tasks, clients, sources).with_scales(scales))
+}
+
+/// Adds a site's tasks. A new one is put after the one that it follows at its site, so tasks keep the order that each
+/// site gives them, and otherwise have that of the sites.
+fn add_tasks(tasks: &mut Vec<TaskSpec>, new: &[TaskSpec]) -> Result<(), String> {
+    let mut next = None;
+    for task in new {
+        let at = match tasks.iter().position(|known| known.name == task.name) {
+            Some(at) if tasks[at] != *task => {
+                return Err(format!("task `{}` has other inputs or another target than at an earlier site", task.name));
+            }
+            Some(at) => at,
+            None => {
+                let at = next.unwrap_or(tasks.len());
+                tasks.insert(at, task.clone());
+                at
+            }
+        };
+        next = Some(at + 1);
+    }
+    Ok(())
+}
+
+/// Adds the scales of a site's targets, each with the site's name.
+fn add_scales<'n>(
+    scales: &mut BTreeMap<String, (&'n str, Scale)>,
+    site: &'n str,
+    new: &BTreeMap<String, Scale>,
+) -> Result<(), CliError> {
+    for (task, scale) in new {
+        match scales.get(task) {
+            Some((other, known)) if known != scale => {
+                let what = format!("task `{task}` is standardised by other numbers than at site `{other}`");
+                let report = Diagnostic::new(format!("site `{site}`: {what}"));
+                let hint = "give the numbers in the experiment: `standardise = { mean = 60.0, deviation = 10.0 }`";
+                return Err(CliError::usage(report.hint(hint)));
+            }
+            Some(_) => {}
+            None => drop(scales.insert(task.clone(), (site, *scale))),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::{ClientSpec, ClientTask};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn contribution(site: &str, tasks: &[&str]) -> Contribution {
+        let held = tasks.iter().map(|name| ClientTask { name: (*name).to_owned(), train: 1, test: 1 }).collect();
+        Contribution {
+            tasks: tasks.iter().map(|name| TaskSpec::new(*name, ["x"], "y")).collect(),
+            client: ClientSpec { name: site.to_owned(), tasks: held },
+            scales: BTreeMap::new(),
+            sources: Vec::new(),
+            plugins: Value::Null,
+            device: "cpu".to_owned(),
+            score: None,
+        }
+    }
+
+    fn order(all: &[&[&str]]) -> Vec<String> {
+        let names: Vec<String> = (0..all.len()).map(|site| site.to_string()).collect();
+        let contributions: Vec<_> = names.iter().zip(all).map(|(name, tasks)| contribution(name, tasks)).collect();
+        join(&names, &contributions).unwrap().tasks.into_iter().map(|task| task.name).collect()
+    }
+
+    #[test]
+    fn tasks_keep_the_order_of_each_site() {
+        assert_eq!(order(&[&["a"], &["b"], &["c"]]), ["a", "b", "c"]);
+        assert_eq!(order(&[&["a", "c"], &["a", "b", "c"]]), ["a", "b", "c"]);
+        assert_eq!(order(&[&["b"], &["b", "c"], &["a"]]), ["b", "c", "a"]);
+    }
+
+    #[test]
+    fn sites_that_contradict_one_another_are_named() {
+        let names = ["p".to_owned(), "q".to_owned()];
+        let (p, mut q) = (contribution("p", &["a"]), contribution("q", &["a"]));
+        q.tasks[0].target = "z".to_owned();
+        let told = join(&names, &[p.clone(), q]).unwrap_err().to_string();
+        assert!(told.contains("site `q`: task `a` has other inputs or another target"), "{told}");
+        let scaled = |site: &str, mean: f64| {
+            let scales = [("a".to_owned(), Scale { mean, deviation: 1.0 })].into_iter().collect();
+            Contribution { scales, ..contribution(site, &["a"]) }
+        };
+        let told = join(&names, &[scaled("p", 1.0), scaled("q", 2.0)]).unwrap_err().to_string();
+        assert!(told.contains("site `q`: task `a` is standardised by other numbers than at site `p`"), "{told}");
+        assert!(join(&names, &[scaled("p", 1.0), scaled("q", 1.0)]).is_ok());
+    }
 }
