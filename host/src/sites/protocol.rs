@@ -277,3 +277,49 @@ pub(crate) struct Report {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::{Error, ErrorKind, Tensor};
+
+    use super::*;
+
+    fn message(values: &[f32]) -> Message {
+        let tensor = Tensor::from_slice(&[values.len()], values).unwrap();
+        let extra: Params = [("mask", tensor.clone())].into_iter().collect();
+        let values = [("scale".to_owned(), Value::from(0.1))].into_iter().collect();
+        Message { params: [("w", tensor)].into_iter().collect(), extra, values }
+    }
+
+    #[test]
+    fn a_call_comes_back_with_its_tensors() {
+        let order = Order { round: 7, epochs: 2, global: message(&[1.5, f32::NAN]) };
+        let call = Call { request: Request::Train(order), last_aggregated: Some(6) };
+        let payload = call.clone().into_payload().unwrap();
+        // Tensors travel beside the JSON.
+        assert!(!payload.body.to_string().contains("1.5"), "{}", payload.body);
+        let back = Call::read(payload).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{call:?}"));
+        assert_eq!(back.request.round(), Some(7));
+    }
+
+    #[test]
+    fn a_failure_at_a_site_keeps_its_kind_and_its_words() {
+        let error = Error::new(ErrorKind::Panic, "`train` panicked").because_of("at lib.rs:3");
+        let fault = ComponentError::new("model `x`".to_owned(), error);
+        let back = Reply::read(Reply::plain(Err(fault)).into_payload().unwrap()).unwrap();
+        let fault = back.result.unwrap_err();
+        assert!(fault.is_panic());
+        assert_eq!(fault.report("round 1").line(), "round 1, model `x`: `train` panicked: at lib.rs:3");
+    }
+
+    #[test]
+    fn what_is_no_call_or_has_tensors_too_many_is_an_error() {
+        let payload = Payload { body: serde_json::json!({"request": "shout"}), ..Payload::default() };
+        assert!(Call::read(payload).is_err());
+        let body = serde_json::json!({"request": "leave"});
+        assert!(Call::read(Payload { body: body.clone(), ..Payload::default() }).is_ok());
+        let params = message(&[1.0]).params;
+        assert!(Call::read(Payload { body, params, ..Payload::default() }).is_err());
+    }
+}

@@ -240,3 +240,32 @@ impl Client for RemoteClient {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn replies_are_admitted_in_the_order_of_clients() {
+        let admission = Admission::default();
+        let order = Mutex::new(Vec::new());
+        [0, 1, 2].into_iter().for_each(|index| admission.enter(index));
+        std::thread::scope(|scope| {
+            for index in [2, 1, 0] {
+                let (admission, order) = (&admission, &order);
+                scope.spawn(move || {
+                    // The later ones come first.
+                    std::thread::sleep(Duration::from_millis(20 * (2 - index as u64)));
+                    admission.wait(index);
+                    order.lock().unwrap().push(index);
+                    admission.leave(index);
+                });
+            }
+        });
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+        // Nobody waits for a client that has no reply to come.
+        admission.wait(5);
+    }
+}

@@ -232,3 +232,41 @@ impl Transport for SuperLink {
         unpack(answer.content).map_err(TransportError::Failed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_of_every_type_and_a_long_text_come_back() {
+        let long = "x".repeat(MOST_TEXT + 1);
+        for body in [serde_json::json!({"a": 1}), serde_json::json!({ "a": long })] {
+            let tensor = |dtype: DType| Tensor::new(dtype, &[2, 1], Buffer::copy_of(&vec![7_u8; 2 * dtype.size()]));
+            let params: Params = TYPES.iter().map(|(dtype, _)| (dtype.to_string(), tensor(*dtype).unwrap())).collect();
+            let scalar = Tensor::from_slice(&[], &[1.5_f32]).unwrap();
+            let extra: Params = [("scalar", scalar)].into_iter().collect();
+            let payload = Payload { body, params, extra };
+            let back = unpack(pack(&payload).unwrap()).unwrap();
+            assert_eq!(back.body, payload.body);
+            for (there, here) in [(&back.params, &payload.params), (&back.extra, &payload.extra)] {
+                assert_eq!(format!("{there:?}"), format!("{here:?}"));
+                for ((name, tensor), (_, other)) in there.iter().zip(here.iter()) {
+                    assert_eq!(tensor.buffer().as_slice(), other.buffer().as_slice(), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_call_is_an_error() {
+        assert!(unpack(Content::new()).is_err());
+        let body = |text: &str| {
+            let values = [("body".to_owned(), Value::Text(text.to_owned()))].into_iter().collect();
+            let mut content: Content = [(BODY.to_owned(), Record::Config(values))].into_iter().collect();
+            content.insert(PARAMS.to_owned(), Record::Metrics(IndexMap::new()));
+            content
+        };
+        assert!(unpack(body("{")).is_err());
+        assert!(unpack(body("{}")).is_err());
+    }
+}
