@@ -1,17 +1,19 @@
 # `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
-# Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, those of the
-# comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, mdBook to .mdbook.
+# Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, a SuperLink to
+# .flower, those of the comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, mdBook to .mdbook.
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
+#   make quickstart-sites  the same with each client at a site of its own: installs flwr, starts a SuperLink and six sites
 #   make test         install what the tests need, run all tests
-#   make compare      DATA=FLAb/data: the heads and the algorithms of the README's tables; about an hour on two cores
+#   make compare      DATA=FLAb/data: the tables and figures of the documentation: heads, algorithms; about an hour on two cores
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
 #   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
 #   make load-matrix  a plugin built in many ways in one host; minutes
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make lint         format and clippy, warnings as errors
-#   make msrv         check that all compiles with the oldest Rust that Cargo.toml names; needs rustup, minutes
+#   make msrv         check that all compiles with the oldest Rust that Cargo.toml names; needs rustup, minutes.
+#                     `make msrv-api`: only what authors of plugins build with, two minutes
 #   make doc          the documentation, warnings as errors
 #   make docs         the book of docs/src as target/book, and a check of its commands and links; builds mdBook once
 #   make deny         what we depend on: licences, sources, duplicates, what nothing uses; seconds
@@ -27,15 +29,25 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart compare bench bench-build bench-gpu load-matrix test setup build lint msrv doc docs deny audit soundness miri clean \
+.PHONY: quickstart quickstart-sites compare bench bench-build bench-gpu load-matrix test setup build lint msrv msrv-api doc docs deny audit soundness miri clean \
 	distclean python
+
+quickstart-sites: build .flower/stamp
+	PYTHON=$(PYTHON) FEDPLUG=$(FEDPLUG) configs/quickstart-sites.sh $(QUICKSTART_ARGS)
+
+.flower/stamp: tests/requirements.txt | python
+	rm -rf .flower
+	$(PYTHON) -m pip install --disable-pip-version-check --no-input --quiet --root-user-action=ignore \
+		--target .flower $$(grep '^flwr' tests/requirements.txt)
+	touch $@
 
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
 	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --window 5 --together --force --output runs/quickstart/figures/rmse
 	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --force --output runs/quickstart/figures/pearson
 
-# The README's two comparisons. A run that is done is not done again, so a broken comparison goes on where it broke.
+# The comparisons and figures of docs/src/experiments.md and docs/src/algorithms.md. A finished run is not repeated, so an
+# interrupted comparison continues.
 DATA ?= FLAb/data
 COMPARED = runs/compare
 SMALL = --output $(COMPARED) --set dataset.root=$(DATA) --set dataset.standardise=true --set dataset.max-samples=100
@@ -44,6 +56,7 @@ HEADS_ARGS = $(SMALL) --set 'federation.devices=["cpu"]' --set model.schedule=co
 	--set model.trunk-lr=1e-3 --set 'model.layer-sizes=[32]' \
 	--set 'model.pretrained={ hidden-size = 32, layers = 2, heads = 4, intermediate-size = 64 }'
 ALGORITHMS = fedavg fedprox fedadam scaffold ditto median dp-low dp-high int8 top-k
+SITES = site-1 site-2 site-3 site-4 site-5 site-6
 ROUNDS = 25
 
 compare: build
@@ -59,8 +72,8 @@ compare: build
 	$(FEDPLUG) compare $(HEADS:%=$(COMPARED)/%)
 	$(FEDPLUG) compare $(ALGORITHMS:%=$(COMPARED)/%)
 	$(FEDPLUG) plot $(HEADS:%=$(COMPARED)/%) --tag Pearson/local_test_immunogenicity --window 5 --together --force \
-		--output $(COMPARED)/figures/heads
-	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag Pearson/local_test --window 5 --force \
+		$(SITES:%=--client %) --output $(COMPARED)/figures/heads
+	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag Pearson/local_test_immunogenicity --window 5 --force \
 		--output $(COMPARED)/figures/algorithms
 
 # PyTorch's side has a Python of its own, since the tests' packages are others.
@@ -106,11 +119,12 @@ lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-# The toolchain of `rust-version`, in a target folder of its own.
-MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0
+# All crates, or those alone that the author of a plugin builds with, which takes no libtorch. See tests/msrv.sh.
 msrv: setup
-	rustup toolchain install $(MSRV) --profile minimal
-	CARGO_TARGET_DIR=target/msrv $(CARGO) +$(MSRV) check --workspace --all-targets --locked
+	tests/msrv.sh
+
+msrv-api:
+	tests/msrv.sh -p fedplug-abi -p fedplug-plugin-api -p fedplug-testkit
 
 doc: setup
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --exclude 'fixture-*' --exclude test-support
@@ -162,4 +176,4 @@ clean:
 	$(CARGO) clean
 
 distclean: clean
-	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .tools .mdbook
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .flower .tools .mdbook

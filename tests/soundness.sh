@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# plugin-api's unit tests under Miri, which finds undefined behaviour that happens to do no harm, and under
-# AddressSanitizer, which finds what does. What there is no toolchain for is skipped, and said so.
+# plugin-api's unit tests and those of model-amplify's encoder on the CPU under Miri, which finds undefined behaviour that
+# happens to do no harm, and plugin-api's under AddressSanitizer, which finds what does. What there is no toolchain for is
+# skipped, and said so.
 #
 #   tests/soundness.sh [miri|sanitizer]     both, if none is named
 #
@@ -15,8 +16,9 @@ miri() {
         if "$CARGO" "+$name" miri --version >/dev/null 2>&1; then echo "$name"; break; fi
     done)"
     if [ -n "$with_miri" ]; then
-        MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation -Zmiri-ignore-leaks}" CARGO_TARGET_DIR=target/miri \
-            "$CARGO" "+$with_miri" miri test -p fedplug-plugin-api --lib -- numeric:: buffer:: boundary::guard:: data:: params::
+        export MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation -Zmiri-ignore-leaks}" CARGO_TARGET_DIR=target/miri
+        "$CARGO" "+$with_miri" miri test -p fedplug-plugin-api --lib -- numeric:: buffer:: boundary::guard:: data:: params::
+        "$CARGO" "+$with_miri" miri test -p fixture-amplify-cpu --lib
     else
         echo "skipped: no installed toolchain has Miri (rustup toolchain install nightly --component miri)" >&2
     fi

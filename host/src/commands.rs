@@ -49,7 +49,7 @@ fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
         return outcome.map(drop).map_err(|failure| if output.closed { CliError::closed_pipe() } else { failure });
     };
     if path.exists() && !args.force {
-        let report = Diagnostic::new(format!("{}: the file exists", path.display()));
+        let report = Diagnostic::new(format!("{}: the file already exists", path.display()));
         return Err(CliError::usage(report.hint("choose another with --output, or replace it with --force")));
     }
     // Written to a temporary file, which replaces the output once it is complete.

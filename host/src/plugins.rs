@@ -134,7 +134,7 @@ impl Finder {
             .cause(format!("no library of this name in {}", self.looked()));
         Err(report.hint(match nearest(name, &known) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "`fedplug plugin list` shows what there is".to_owned(),
+            None => "`fedplug plugin list` shows all that are found".to_owned(),
         }))
     }
 
@@ -164,7 +164,7 @@ impl Finder {
         let near = nearest(name, &known).map(str::to_owned).or_else(|| self.near_namesake(kind, name));
         report.hint(match near {
             Some(near) => format!("did you mean `{near}`?"),
-            None if !known.is_empty() => format!("there are: {}", known.join(", ")),
+            None if !known.is_empty() => format!("available: {}", known.join(", ")),
             None => format!("name another folder with --plugin-dir, `plugin-path` or {PATH_VARIABLE}"),
         })
     }
@@ -200,7 +200,7 @@ impl Finder {
 
     fn open_named(&self, path: &str) -> Result<Library, Diagnostic> {
         if !Path::new(path).is_file() {
-            return Err(Diagnostic::new(format!("`{path}`: there is no such file")));
+            return Err(Diagnostic::new(format!("`{path}`: no such file")));
         }
         self.open(Path::new(path))
     }
@@ -240,13 +240,18 @@ fn offered(library: Library, kind: Kind, name: Option<&str>) -> Result<(Library,
     if let (None, [.., last]) = (name, &several[..]) {
         let names: Vec<_> = several.iter().map(|profile| format!("`{}`", profile.name)).collect();
         let link = file_name(kind, &last.name);
-        return Err(Diagnostic::new(format!("{shown}: offers more than one {kind}, so that its path names none"))
-            .cause(format!("it offers {}", names.join(", ")))
-            .hint(format!("name the {kind}; for `{}` put a link `{link}` to it into a folder of plugins", last.name)));
+        return Err(Diagnostic::new(format!(
+            "{shown}: contains more than one {kind}, so its path does not select one"
+        ))
+        .cause(format!("it contains {}", names.join(", ")))
+        .hint(format!(
+            "select the {kind} by name; for `{}`, put a link `{link}` to the library into a plugin folder",
+            last.name
+        )));
     }
     let offers: Vec<_> = components.iter().map(|c| format!("{c:?}")).collect();
-    Err(Diagnostic::new(format!("{shown}: offers no {kind} of this name"))
-        .hint(format!("it offers: {}", offers.join(", "))))
+    Err(Diagnostic::new(format!("{shown}: contains no {kind} of this name"))
+        .hint(format!("it contains: {}", offers.join(", "))))
 }
 
 /// The file name of the library of `<kind>-<name>`.

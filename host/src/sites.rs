@@ -15,6 +15,7 @@ pub(crate) mod refusal;
 pub(crate) mod remote_client;
 mod report;
 pub(crate) mod rules;
+mod site_client;
 pub(crate) mod site_file;
 mod site_run;
 pub(crate) mod superlink;

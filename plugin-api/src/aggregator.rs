@@ -42,9 +42,12 @@ impl Update {
         match self.message.extra.names().next() {
             None => Ok(()),
             Some(name) => {
-                let message = format!("client `{}` sends it besides its parameters, and it would be lost", self.client);
+                let message = format!(
+                    "client `{}` sends it besides its parameters, but this aggregator does not use it",
+                    self.client
+                );
                 let error = Error::tensor(name, message);
-                Err(error.help("the method that the model follows takes an aggregator of its own"))
+                Err(error.help("the model's method needs an aggregator that supports it"))
             }
         }
     }

@@ -140,7 +140,7 @@ impl Buffer {
     pub(crate) fn import(wire: WireBuffer) -> Result<Self, String> {
         let (device, _) = wire.device();
         if device != CPU {
-            return Err(format!("lies on a device of type {device}, and only CPU memory can be read"));
+            return Err(format!("is on a device of type {device}, but only CPU memory can be read"));
         }
         if wire.data().is_null() && wire.len() > 0 {
             return Err(format!("has {} bytes at no address", wire.len()));

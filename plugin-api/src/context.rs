@@ -193,7 +193,7 @@ impl<'a> Context<'a> {
     /// If the host knows the key but its value has another type.
     pub fn property<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.host.property(key) else { return Ok(None) };
-        let wrong = |e| Error::other(format!("the host's property `{key}` is of another type")).because(&e);
+        let wrong = |e| Error::other(format!("the host's property `{key}` has another type")).because(&e);
         serde_json::from_value(value).map(Some).map_err(wrong)
     }
 

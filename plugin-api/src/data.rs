@@ -57,7 +57,7 @@ impl Table {
         }
         if !self.columns.is_empty() && column.len() != self.rows() {
             return Err(Error::data(format!(
-                "column `{name}` has {} rows and the others have {}",
+                "column `{name}` has {} rows, but the others have {}",
                 column.len(),
                 self.rows()
             )));

@@ -220,7 +220,7 @@ pub trait Dataset: Send {
     /// If a file cannot be written; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
     fn prepare(&mut self, folder: &Path, ctx: &Context<'_>) -> Result<Vec<PathBuf>> {
         let _ = (folder, ctx);
-        Err(Error::unsupported("this dataset does not implement `prepare`, so it has nothing to prepare"))
+        Err(Error::unsupported("this dataset does not implement `prepare`, so there is nothing to prepare"))
     }
 
     /// Opens a file of rows without targets to predict. Its rows have the input columns of the tasks.
@@ -232,7 +232,7 @@ pub trait Dataset: Send {
     /// If the file cannot be read, or lacks a column; [`Unsupported`](crate::ErrorKind::Unsupported) by default.
     fn open_rows(&mut self, file: &Path, ctx: &Context<'_>) -> Result<()> {
         let _ = (file, ctx);
-        Err(Error::unsupported("this dataset does not implement `open_rows`, so it reads no rows to be predicted"))
+        Err(Error::unsupported("this dataset does not implement `open_rows`, so it cannot read rows to predict"))
     }
 
     /// The next rows of the most recently opened file, in its order. Returns `at_most` rows, fewer only at the end, and
@@ -243,7 +243,7 @@ pub trait Dataset: Send {
     /// If a row cannot be read. Rows are never skipped.
     fn next_rows(&mut self, at_most: u64, ctx: &Context<'_>) -> Result<Table> {
         let _ = (at_most, ctx);
-        Err(Error::unsupported("this dataset does not implement `open_rows`, so it reads no rows to be predicted"))
+        Err(Error::unsupported("this dataset does not implement `open_rows`, so it cannot read rows to predict"))
     }
 
     /// A call that this trait does not define: tensors and values in, tensors and values out. It lets later or custom

@@ -52,7 +52,7 @@ impl State {
         if self.is_empty() {
             Ok(())
         } else {
-            Err(Error::config("the checkpoint holds a state for a component that keeps none"))
+            Err(Error::config("the checkpoint has a state for a component that keeps none"))
         }
     }
 

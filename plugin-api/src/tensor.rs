@@ -131,7 +131,7 @@ impl Tensor {
         }
         let start = buffer.as_slice().as_ptr();
         if !start.addr().is_multiple_of(dtype.size()) {
-            let message = format!("begins at {start:?}, and its {dtype} elements need a multiple of {}", dtype.size());
+            let message = format!("starts at {start:?}, but its {dtype} elements need a multiple of {}", dtype.size());
             return Err(Error::new(crate::ErrorKind::Tensor, message));
         }
         Ok(Self { dtype, shape: shape.to_vec(), buffer })
@@ -201,7 +201,9 @@ impl Tensor {
             DType::F64 => Cow::Owned(self.elements::<f64>()?.iter().map(|&x| x as f32).collect()),
             DType::F16 => Cow::Owned(self.elements::<f16>()?.iter().map(|x| x.to_f32()).collect()),
             DType::BF16 => Cow::Owned(self.elements::<bf16>()?.iter().map(|x| x.to_f32()).collect()),
-            other => return Err(Error::new(crate::ErrorKind::Tensor, format!("holds {other}, not a floating type"))),
+            other => {
+                return Err(Error::new(crate::ErrorKind::Tensor, format!("holds {other}, not a floating-point type")));
+            }
         })
     }
 
@@ -215,7 +217,7 @@ impl Tensor {
             DType::F64 => Self::from_slice(shape, &elements.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()),
             DType::F16 => Self::from_slice(shape, &elements.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()),
             DType::BF16 => Self::from_slice(shape, &elements.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()),
-            other => Err(Error::new(crate::ErrorKind::Tensor, format!("{other} is no floating type"))),
+            other => Err(Error::new(crate::ErrorKind::Tensor, format!("{other} is not a floating-point type"))),
         }
     }
 

@@ -70,14 +70,14 @@ def pip(target, packages, deps):
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet",
                "--root-user-action=ignore", "--no-compile", "--target", target, *([] if deps else ["--no-deps"]), *packages]
     if subprocess.run(command).returncode:
-        fail(f"pip could not install {' '.join(packages)}; its own message stands above (is PyPI reachable, is the disk full?)")
+        fail(f"pip could not install {' '.join(packages)}; see its message above (is PyPI reachable, is the disk full?)")
 
 
 def find(root, name):
     for folder, _, files in os.walk(root):
         if name in files:
             return os.path.join(folder, name)
-    fail(f"the wheel of torch {TORCH} holds no `{name}`; this platform is not one that fedplug knows how to set up")
+    fail(f"the wheel of torch {TORCH} contains no `{name}`; this platform is not supported")
 
 
 def lay_out(site, scratch, cuda):
@@ -121,7 +121,7 @@ def main():
     p.add_argument("--check", action="store_true")
     a = p.parse_args()
     if a.cuda and not linux_x86():
-        fail("the CUDA build is to be had for Linux on x86-64 only; leave --cuda (FEDPLUG_CUDA) out")
+        fail("the CUDA build is available for Linux on x86-64 only; omit --cuda (FEDPLUG_CUDA)")
     with open(os.path.join(ROOT, ".libtorch.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second `make` waits for the first and then finds its work done
         stamp = installed()
@@ -129,7 +129,7 @@ def main():
         if stamp and all(stamp.get(k) == v or (k == "cuda" and stamp[k]) for k, v in wanted(a.cuda).items()):
             return
         if a.check:
-            fail("libtorch is not installed, or not whole; `make setup` installs it")
+            fail("libtorch is not installed, or incomplete; `make setup` installs it")
         check_python()
         size = "5.6 GB" if a.cuda else "0.5 GB to fetch"
         print(f"installing libtorch {TORCH} into .libtorch ({size}, once)", file=sys.stderr, flush=True)
@@ -149,6 +149,6 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        fail("interrupted; nothing is half installed, call again to go on")
+        fail("interrupted; nothing is half installed; run it again to continue")
     except OSError as e:
         fail(f"{e}; nothing is half installed, mend the cause and call again")

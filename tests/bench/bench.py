@@ -93,7 +93,7 @@ def measured(row, pairs):
 
 def main():
     options = arguments()
-    head = ["| | | fedplug | beside it | beside ÷ fedplug | least–most | memory | beside's | what stands beside it |",
+    head = ["| | | fedplug | compared | compared ÷ fedplug | least–most | memory | of the compared | compared with |",
             "|---|---|---|---|---|---|---|---|---|"]
     lines, missing = [], []
     with tempfile.TemporaryDirectory(prefix="fedplug-bench-") as folder:

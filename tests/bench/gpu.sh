@@ -56,7 +56,7 @@ if wanted parity; then
         part parity 50 "$cargo" test -p model-amplify --release --test parity -- --nocapture
         part parity-torch 30 "$python" tests/bench/torch_step.py --check "$FEDPLUG_SHARED/parity/amplify-swiglu"
     else
-        echo "| parity | left out: FEDPLUG_SHARED names no folder with parity/ | |"
+        echo "| parity | skipped: FEDPLUG_SHARED names no folder with parity/ | |"
     fi
 fi
 if wanted steps; then
@@ -135,7 +135,7 @@ if summary:
         print(f"| the GPU's memory, at most | {max(memory):.0f} MiB |")
         print(f"| share of time that the GPU works | {sum(work) / len(work):.0f} % |")
 else:
-    print("\nsix clients: no run that is done")
+    print("\nsix clients: not a finished run")
 TABLE
 echo
-echo "$((SECONDS - began)) s in all; what the parts said stands in $out"
+echo "$((SECONDS - began)) s in all; the output of the parts is in $out"

@@ -47,7 +47,7 @@ fn every_algorithm_runs() {
 }
 
 #[test]
-fn control_variates_bear_with_a_lost_client_and_go_to_every_site() {
+fn control_variates_survive_a_lost_client_and_reach_every_site() {
     if !has_libtorch() {
         return skip("libtorch is not installed");
     }
@@ -70,7 +70,7 @@ fn control_variates_bear_with_a_lost_client_and_go_to_every_site() {
 
 #[test]
 #[cfg(unix)]
-fn methods_with_a_memory_go_on_to_the_same_bits() {
+fn methods_with_state_resume_to_the_same_bits() {
     if !has_libtorch() {
         return skip("libtorch is not installed");
     }

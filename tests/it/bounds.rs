@@ -68,7 +68,7 @@ fn the_hosts_own_bounds_stand_in_its_schema() {
     insta::assert_snapshot!("the host's bounds", refused(&GOOD.replace("rounds = 2", keys), &[]));
     let told = refused(&GOOD.replace("rounds = 2", "rounds = \"two\"").replace("\"server-output\"", "3"), &[]);
     assert!(told.contains("must be a whole number, not the text `two`"), "{told}");
-    assert!(told.contains("`at` must name a place"), "{told}");
+    assert!(told.contains("`at` must be a position"), "{told}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn only_a_secret_draw_is_amplified_and_every_round_counts() {
     let told = bench.run(&[file]);
     let (fixed, rounds) = epsilons(&bench);
     assert_eq!(rounds, 12);
-    assert!(told.stderr.contains("who takes part can be foreseen"), "{}", told.stderr);
+    assert!(told.stderr.contains("the draw is predictable"), "{}", told.stderr);
     // Of twelve draws of one in six, one client has two at least: sigma 1 twice.
     assert!(fixed > 6.5, "{fixed}");
 

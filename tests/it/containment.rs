@@ -51,16 +51,16 @@ fn ends(component: &str, how: &str, sentence: &str) {
 }
 
 #[test]
-fn models() {
+fn a_model_that_misbehaves_is_named_in_the_error() {
     let at = |how: &str, sentence: &str| ends(MODEL, &format!("{how}\"\nclient = \"expression"), sentence);
     let told = |sentence: &str| format!("client `expression`, model `misbehaving`: {sentence}");
     at("panic-in-receive", &told("`receive` panicked: lost my way"));
     at("panic-twice-in-train", &told("`train` panicked: without a message"));
     at("panic-in-thread", &told("`train` panicked: a scoped thread panicked"));
-    at("absurd-steps", &told("`train` says that it took 18446744073709551615 steps on"));
-    at("duplicate-names", &told("`evaluate` gives the metric `Weight` of task `expression` twice"));
-    at("nan", "client `expression`, update: tensor `weight`: it holds a value that is not finite");
-    at("other-shapes", "client `expression`, update: tensor `weight`: is f32[2], and f32[1] in the model");
+    at("absurd-steps", &told("`train` reported 18446744073709551615 steps on"));
+    at("duplicate-names", &told("`evaluate` returned the metric `Weight` of task `expression` twice"));
+    at("nan", "client `expression`, update: tensor `weight`: it contains a value that is not finite");
+    at("other-shapes", "client `expression`, update: tensor `weight`: is f32[2], but f32[1] in the model");
 }
 
 #[test]
@@ -75,7 +75,10 @@ fn a_panic_tells_its_calls_where_they_are_asked_for() {
         String::from_utf8(told.stderr).unwrap()
     };
     let told = run("1");
-    assert!(told.contains("`receive` panicked: lost my way") && told.contains("its calls, the last first"), "{told}");
+    assert!(
+        told.contains("`receive` panicked: lost my way") && told.contains("its calls, most recent first"),
+        "{told}"
+    );
     // The plugin's own, and neither the machinery of panics before them nor the boundary behind them.
     assert!(told.contains("model_misbehaving::"), "{told}");
     assert!(!told.contains("std::panicking") && !told.contains("boundary::guard"), "{told}");
@@ -83,38 +86,38 @@ fn a_panic_tells_its_calls_where_they_are_asked_for() {
 }
 
 #[test]
-fn filters() {
+fn a_filter_that_misbehaves_is_named_in_the_error() {
     let at = |how: &str, sentence: &str| {
         let who = "client `expression`, filter `misbehaving`";
         ends("filter", &format!("{how}\"\nclient = \"expression"), &format!("{who}: {sentence}"));
     };
     at("panic-in-apply", "`apply` panicked: lost my way");
-    at("nothing", "nothing is left of the message");
+    at("nothing", "the message is empty");
     ends(
         "filter",
         "nan\"\nclient = \"expression",
-        "client `expression`, update: tensor `trunk.weight`: it holds a value that is not finite",
+        "client `expression`, update: tensor `trunk.weight`: it contains a value that is not finite",
     );
 }
 
 #[test]
-fn aggregators() {
+fn an_aggregator_that_misbehaves_is_named_in_the_error() {
     let at = |how: &str, sentence: &str| ends(AGGREGATOR, how, &format!("aggregator `misbehaving`: {sentence}"));
     at("panic-in-add", "`add` panicked: lost my way");
-    at("ask-strangers", "it asks client `nobody`, which is not there");
-    at("nan", "tensor `trunk.weight`: `finish` gives a value that is not finite");
-    at("nothing", "`finish` gives a global model without parameters");
-    at("other-shapes", "tensor `trunk.weight`: is f32[217], and f32[8, 27] in the model");
+    at("ask-strangers", "it queries client `nobody`, which is unknown or out of order");
+    at("nan", "tensor `trunk.weight`: `finish` returned a value that is not finite");
+    at("nothing", "`finish` returned a global model without parameters");
+    at("other-shapes", "tensor `trunk.weight`: is f32[217], but f32[8, 27] in the model");
 }
 
 #[test]
-fn datasets() {
+fn a_dataset_that_misbehaves_is_named_in_the_error() {
     let bench = Bench::new();
     // Both clients have the same task, and the first one's data is rehearsed.
     let told = run(&bench, DATASET, "\"other-shapes\"\nclient = \"two\"");
     assert_eq!(told.code, 1, "{}", told.stderr);
     let sentence =
-        "error: client `two`, dataset `misbehaving`: `load` gives `task` 3+2, and `describe` says `task` 4+2";
+        "error: client `two`, dataset `misbehaving`: `load` returned `task` 3+2, but `describe` reported `task` 4+2";
     assert!(told.stderr.contains(sentence), "{}", told.stderr);
     let told = run(&Bench::new(), DATASET, "\"panic-in-load\"");
     assert!(told.code == 2 && told.stderr.contains("`load` panicked: lost my way"), "{}", told.stderr);
@@ -123,19 +126,19 @@ fn datasets() {
 }
 
 #[test]
-fn what_is_said_too_much_is_cut() {
+fn long_lines_are_cut_and_odd_tags_are_cleaned() {
     let bench = Bench::new();
     let told = run(&bench, MODEL, "\"babble\"\nclient = \"tm\"");
     assert_eq!(told.code, 0, "{}", told.stderr);
     assert!(told.stderr.contains("client tm, misbehaving: bla bla"), "{}", &told.stderr[..500]);
-    assert!(told.stderr.contains("… (cut, 1038576 bytes more)") && told.stderr.len() < 50_000, "{}", told.stderr.len());
+    assert!(told.stderr.contains("… (1038576 more bytes)") && told.stderr.len() < 50_000, "{}", told.stderr.len());
     let bench = Bench::new();
     assert_eq!(run(&bench, MODEL, "\"odd-tag\"\nclient = \"tm\"").code, 0);
     assert_eq!(bench.metrics("run").iter().filter(|line| line.contains("\"tag\":\"a_b\"")).count(), 3);
 }
 
 #[test]
-fn what_harms_nobody_goes_on() {
+fn panics_on_drop_own_threads_and_many_scalars_end_no_run() {
     let told = run(&Bench::new(), MODEL, "\"own-thread\"\nclient = \"tm\"");
     assert_eq!(told.code, 0, "{}", told.stderr);
     assert!(told.stderr.contains("client tm, misbehaving: hello from a thread"), "{}", told.stderr);
@@ -154,7 +157,7 @@ fn what_harms_nobody_goes_on() {
 }
 
 #[test]
-fn predictions_that_are_none_are_not_written() {
+fn invalid_predictions_are_not_written() {
     for (how, code, sentence) in [
         ("few-predictions", 1, "model `misbehaving`: task `tm`: 1 predictions for 2 rows"),
         ("nan-predictions", 0, "model `misbehaving`: task `tm`: a prediction is NaN"),
@@ -177,7 +180,7 @@ fn predictions_that_are_none_are_not_written() {
 /// Stdout is for the answers of commands: what a plugin prints goes to stderr.
 #[test]
 #[cfg(unix)]
-fn what_a_plugin_prints_mixes_with_no_answer() {
+fn what_a_plugin_prints_goes_to_stderr() {
     let bench = Bench::new();
     let told = run(&bench, MODEL, "\"print\"");
     assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{}", told.stderr);
@@ -202,7 +205,7 @@ fn lines_of_log_and_tracing_arrive_under_the_plugins_name() {
 #[cfg(unix)]
 fn a_plugin_that_ends_the_process_is_named() {
     for (how, code, sentence) in [
-        ("exit", 1, "ended by a call of `exit`"),
+        ("exit", 1, "ended by a call to `exit`"),
         ("abort", -1, "killed by signal 6"),
         ("segfault", -1, "killed by signal 11"),
         ("overflow-stack", -1, "killed by signal"),

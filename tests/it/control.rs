@@ -172,7 +172,7 @@ fn a_model_is_told_which_of_its_updates_the_server_has() {
 }
 
 #[test]
-fn a_round_with_too_few_updates_ends_the_run() {
+fn impossible_numbers_of_clients_are_errors() {
     let bench = Bench::new();
     let told = bench.fedplug(&["check", LINEAR, "--set", "federation.min-clients=7"]);
     assert_eq!(told.code, 2);
@@ -184,7 +184,7 @@ fn a_round_with_too_few_updates_ends_the_run() {
 }
 
 #[test]
-fn runs_stand_side_by_side() {
+fn compare_shows_runs_side_by_side() {
     let bench = Bench::new();
     for (name, rounds) in [("short", "1"), ("long", "4")] {
         bench.run(&[LINEAR, "--name", name, "--set", &format!("federation.rounds={rounds}")]);
@@ -213,7 +213,7 @@ fn runs_stand_side_by_side() {
 
 /// A metric is not defined where all targets are equal, and is no zero then.
 #[test]
-fn what_is_not_defined_has_no_part_in_a_mean() {
+fn undefined_metrics_do_not_enter_a_mean() {
     let bench = Bench::new();
     // Six clients of one task.
     bench.run(&["configs/csv.toml", "--set", "federation.rounds=1"]);

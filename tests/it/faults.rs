@@ -48,7 +48,7 @@ macro_rules! check_snapshot {
 }
 
 #[test]
-fn the_file() {
+fn an_error_in_the_file_has_its_line() {
     let bench = Bench::new();
     let told = bench.fedplug(&["run", "no-such-file.toml"]);
     assert_eq!(told.code, 2);
@@ -70,7 +70,7 @@ fn the_file() {
 }
 
 #[test]
-fn all_at_once() {
+fn all_errors_are_reported_together() {
     let text = broken("rounds = 2", "rounds = \"two\"\nseed = 1")
         .replace("\"client-output\"", "7")
         .replace("plugin = \"linear\"", "");
@@ -85,7 +85,7 @@ fn all_at_once() {
 }
 
 #[test]
-fn plugins() {
+fn plugins_that_cannot_be_used_are_errors() {
     check_snapshot!("plugin not found", &broken("\"linear\"", "\"quadratic\""));
     check_snapshot!("no such library", &broken("\"linear\"", "\"./libnothing.so\""));
     check_snapshot!("not a plugin", &broken("\"linear\"", "\"foreign\""));
@@ -103,7 +103,7 @@ fn plugins() {
 }
 
 #[test]
-fn data() {
+fn data_without_usable_rows_is_an_error() {
     let bench = Bench::new();
     fs::create_dir_all(bench.path("data/tm")).unwrap();
     let said = |text: &str| {
@@ -132,7 +132,7 @@ fn misbehave(how: &str, extra: &[&str]) -> Told {
 }
 
 #[test]
-fn clients() {
+fn a_client_that_fails_ends_the_run_or_is_left_out() {
     for (how, name) in [
         ("panic-in-train", "a client panics"),
         ("fail-in-train", "a client fails"),
@@ -150,7 +150,7 @@ fn clients() {
 }
 
 #[test]
-fn an_update_that_is_none_is_left_out_with_every_aggregator() {
+fn an_invalid_update_is_left_out_with_every_aggregator() {
     let mask = "\n[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n";
     let robust = |keys: &str| format!("\"robust\"\n{keys}");
     for (aggregator, filters) in [
@@ -213,7 +213,7 @@ fn a_full_disk_ends_the_run_with_a_sentence() {
 }
 
 #[test]
-fn the_command_line() {
+fn invalid_arguments_are_errors_and_help_is_shown() {
     let bench = Bench::new();
     for arguments in
         [&["runn"][..], &["run"], &["run", "x.toml", "--threads", "many"], &["run", "x.toml", "--force", "--resume"]]

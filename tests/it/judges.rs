@@ -58,7 +58,7 @@ fn every_round_is_judged_by_the_same_clients() {
 
 /// Filters with a memory on the way to the clients, heads that stay with them, and models that wait on disk.
 #[test]
-fn who_evaluates_leaves_no_trace_in_what_is_trained() {
+fn evaluation_does_not_affect_training() {
     let bench = Bench::new();
     let filters = "\n[[filter]]\nplugin = \"misbehaving\"\nhow = \"behave\"\nat = [\"server-output\", \"client-input\"]\n\
                    \n[[filter]]\nplugin = \"exclude-params\"\nat = \"client-output\"\ncontaining = \"regressor\"\n";
@@ -88,7 +88,7 @@ fn a_lost_evaluator_is_told_once_and_chooses_nothing() {
 }
 
 #[test]
-fn tasks_that_nobody_judges_are_told() {
+fn tasks_that_nobody_evaluates_are_reported() {
     let bench = Bench::new();
     let told = run(&bench, HEADS, "few", &["federation.evaluation-fraction=0.34", "federation.rounds=2"]);
     let line = told.stderr.lines().find(|line| line.contains("no client that evaluates has it")).unwrap();

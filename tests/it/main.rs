@@ -2,7 +2,8 @@
 //!
 //! - `support`: builds the plugins once, creates folders, runs the binary.
 //! - `runs`: the files of a run, and that they are the same each time.
-//! - `resume`: interrupted runs continue with the same bits, and only unchanged; one process per directory.
+//! - `resume`: interrupted runs continue with the same bits.
+//! - `resume_refusals`: they continue only unchanged, with the same data and plugins; one process per directory.
 //! - `control`: which clients take part, when a run stops, what is sent, and every model on every client's data.
 //! - `participation`: draws of clients, and the parameters of those that are absent.
 //! - `judges`: which clients are used to compare models, and runs without reports.
@@ -55,10 +56,12 @@ mod promise;
 mod readers;
 mod rehearsal;
 mod resume;
+mod resume_refusals;
 mod runs;
 mod schema;
 mod search;
 mod secure;
+mod sites;
 mod splits;
 mod streams;
 mod support;

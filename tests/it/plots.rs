@@ -72,7 +72,7 @@ fn two_runs_stand_in_one_picture_a_client() {
     let names = plotted(&bench, &[runs.to_str().unwrap(), "--tag", "RMSE/local_test"]);
     insta::assert_snapshot!(names.join("\n"));
     let (texts, _) = read_svg(&bench.path("figures/tm.svg"));
-    for wanted in ["tm", "RMSE (units of fitness)", "optimiser steps", "local", "federated"] {
+    for wanted in ["tm", "RMSE", "optimiser steps", "local", "federated"] {
         assert!(texts.iter().any(|text| text == wanted), "no {wanted} in {texts:?}");
     }
     // The server has the means over all tasks of the score alone.
@@ -209,7 +209,7 @@ fn damage_is_told_with_its_place_and_the_rest_is_drawn() {
 }
 
 #[test]
-fn what_cannot_be_plotted() {
+fn what_cannot_be_plotted_is_an_error() {
     let bench = Bench::new();
     let fails = |arguments: &[&str]| {
         let told = plot(&bench, arguments);
@@ -262,7 +262,7 @@ fn prepared_data_come_with_pictures_of_the_clients_sizes() {
 }
 
 #[test]
-fn what_cannot_be_prepared() {
+fn what_cannot_be_prepared_is_an_error() {
     let bench = Bench::new();
     let fails = |arguments: &[&str]| {
         let told = bench.fedplug(&[&["prepare", LINEAR], arguments].concat());

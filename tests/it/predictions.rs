@@ -248,7 +248,7 @@ fn a_client_that_cannot_predict_is_treated_as_the_experiment_says() {
 }
 
 #[test]
-fn what_cannot_be_predicted_is_told() {
+fn what_cannot_be_predicted_is_an_error() {
     let bench = trained();
     let csv = bench.write("rows.csv", ROWS);
     let csv = csv.to_str().unwrap();

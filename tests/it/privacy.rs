@@ -84,11 +84,11 @@ fn no_private_head_crosses() {
     let bench = Bench::new();
     let told = bench.run(&[&["configs/csv.toml", "--set", "federation.rounds=2", "-vv"], &CROSS_SITE[..]].concat());
     let (_, after) = told.stderr.split_once("cross-site evaluation of model `").unwrap();
-    let received: Vec<&str> = after.lines().filter(|line| line.contains("had no use for")).collect();
+    let received: Vec<&str> = after.lines().filter(|line| line.contains("ignored [")).collect();
     // Six clients' models and the global one at six clients, and then the last evaluation of the global one.
     assert_eq!(received.len(), 7 * 6 + 6, "{after}");
     let heads = r#"did not get ["regressors.0.weight", "regressors.0.bias", "regressors.0.scale"]"#;
-    assert!(received.iter().all(|line| line.contains("had no use for []") && line.contains(heads)), "{received:#?}");
+    assert!(received.iter().all(|line| line.contains("ignored []") && line.contains(heads)), "{received:#?}");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn what_left_before_a_kill_counts_after_it() {
         let all = rounds(60 + lost);
         bench.run(&[file.to_str().unwrap(), "--set", &all, "--name", "longer", "--force"]);
         assert_eq!(epsilon(name), epsilon("longer"), "{name}, {lost} lost");
-        let why = "begun and ";
+        let why = "interrupted, after ";
         assert!(note(&bench, name, "privacy", "site-2").contains(why), "{}", note(&bench, name, "privacy", "site-2"));
         // A new run in its place begins to count anew.
         bench.run(&[file.to_str().unwrap(), "--name", name, "--force"]);

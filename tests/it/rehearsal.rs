@@ -76,14 +76,14 @@ macro_rules! refused_snapshot {
 }
 
 #[test]
-fn a_filter_that_matches_nothing() {
+fn a_filter_that_matches_nothing_or_everything_is_an_error() {
     assert_eq!(accepted(FILE), "");
     refused_snapshot!("a name that matches nothing", &with(&[("\"regressor\"", "\"regresor\"")]));
     refused_snapshot!("a name that matches everything", &with(&[("\"regressor\"", "\"r\"")]));
 }
 
 #[test]
-fn too_many_attackers() {
+fn too_many_byzantine_clients_are_an_error() {
     refused_snapshot!("too many attackers", &with(&[(FEDAVG, KRUM)]));
     // Each round has three clients.
     refused_snapshot!(
@@ -94,7 +94,7 @@ fn too_many_attackers() {
 }
 
 #[test]
-fn one_end_of_a_way() {
+fn compression_at_one_end_is_an_error() {
     refused_snapshot!("compressed and never restored", &(FILE.to_owned() + &compress("\"client-output\"")));
     refused_snapshot!("restored and never compressed", &(FILE.to_owned() + &compress("\"server-input\"")));
     refused_snapshot!("compressed for the clients alone", &(FILE.to_owned() + &compress("\"server-output\"")));
@@ -104,14 +104,14 @@ fn one_end_of_a_way() {
 }
 
 #[test]
-fn filters_that_do_not_go_together() {
+fn noise_after_compression_is_an_error() {
     let both = compress("[\"client-output\", \"server-input\"]") + NOISE;
     refused_snapshot!("noise on what is compressed", &(FILE.to_owned() + &both));
     accepted(&(FILE.to_owned() + NOISE + &compress("[\"client-output\", \"server-input\"]")));
 }
 
 #[test]
-fn half_of_a_method() {
+fn half_of_a_method_is_an_error() {
     refused_snapshot!("masks without the aggregator", &(FILE.to_owned() + MASK));
     refused_snapshot!("the aggregator without masks", &with(&[(FEDAVG, SECURE)]));
     refused_snapshot!(
@@ -130,7 +130,7 @@ fn half_of_a_method() {
 }
 
 #[test]
-fn private_heads() {
+fn heads_that_a_method_cannot_take_are_an_error() {
     refused_snapshot!("heads that are not for all", &shared("").replace(FEDAVG, &KRUM.replace("= 2", "= 1")));
     refused_snapshot!("heads that cannot be masked", &(shared("").replace(FEDAVG, SECURE) + MASK));
     // In the second round there are clients whose heads nobody sent in the first: they have their global values still.
@@ -139,7 +139,7 @@ fn private_heads() {
 }
 
 #[test]
-fn numbers_that_the_model_does_not_report() {
+fn an_unknown_metric_is_an_error() {
     let stopping = |metric: &str| {
         with(&[(
             "rounds = 3",
@@ -153,7 +153,7 @@ fn numbers_that_the_model_does_not_report() {
 }
 
 #[test]
-fn data_that_the_model_cannot_read() {
+fn data_that_the_model_cannot_read_is_an_error() {
     let data = "plugin = \"misbehaving\"\nhow = \"no-target\"";
     refused_snapshot!("no target", &with(&[("plugin = \"flab\"\nroot = \"configs/sample\"", data)]));
     let data = "plugin = \"misbehaving\"\nhow = \"other-shapes\"";
@@ -161,7 +161,7 @@ fn data_that_the_model_cannot_read() {
 }
 
 #[test]
-fn all_problems_at_once() {
+fn all_problems_are_reported_together() {
     let stopping = "rounds = 3\nearly-stopping = { patience = 2, metric = \"R2/local_test\" }";
     let file = with(&[("rounds = 3", stopping), (FEDAVG, KRUM), ("\"regressor\"", "\"regresor\"")]);
     refused_snapshot!("all problems of a rehearsal", &file);
@@ -195,6 +195,6 @@ fn a_warning_is_shown_once_and_no_trace_is_left() {
 
 /// Where no client's update passes, noise protects nothing, and an account of it would say that it does.
 #[test]
-fn noise_where_no_update_passes() {
+fn noise_where_no_update_passes_is_an_error() {
     refused_snapshot!("noise where no update passes", &shared(&NOISE.replace("client-output", "server-output")));
 }

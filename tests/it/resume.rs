@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Bench, Told, files};
 
-const LINEAR: &str = "configs/linear.toml";
+pub const LINEAR: &str = "configs/linear.toml";
 
 /// Starts `fedplug run ARGUMENTS`.
 pub fn start(bench: &Bench, arguments: &[&str]) -> Child {
@@ -154,7 +154,7 @@ fn a_round_of_many_epochs_goes_on_at_its_epoch() {
 /// on others, and what clients did is not lost.
 #[test]
 #[cfg(unix)]
-fn methods_that_ask_within_a_round_go_on_as_well() {
+fn methods_that_query_within_a_round_resume_as_well() {
     let bench = Bench::new();
     let filters = "[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n";
     let top_k = "[[filter]]\nplugin = \"compress\"\nmethod = \"top-k\"\nkeep = 0.1\nat = [\"client-output\", \"server-input\"]\n";
@@ -239,121 +239,6 @@ fn a_damaged_checkpoint_is_passed_over() {
     let told = bench.run(&[&all[..], &["--resume"]].concat());
     assert!(told.stderr.contains("damaged checkpoint: 2.safetensors: changed since it was written"), "{}", told.stderr);
     same(&bench, "cut", "whole");
-}
-
-#[test]
-#[cfg(unix)]
-fn resuming_asks_for_the_same_experiment_data_and_plugins() {
-    let bench = Bench::new();
-    let told = bench.fedplug(&["run", LINEAR, "--resume"]);
-    assert_eq!(told.code, 2);
-    insta::assert_snapshot!("nothing to resume", told.stderr);
-    bench.run(&[LINEAR, "--set", "federation.rounds=1"]);
-    let told = bench.fedplug(&["run", LINEAR, "--set", "federation.rounds=1", "--resume"]);
-    assert_eq!(told.code, 2);
-    insta::assert_snapshot!("finished", told.stderr);
-
-    // The data are a copy, so that they can change.
-    let sample = crate::support::root().join("configs/sample");
-    for file in files(&sample) {
-        bench.write(
-            &format!("data/{}", file.strip_prefix(&sample).unwrap().display()),
-            &std::fs::read_to_string(&file).unwrap(),
-        );
-    }
-    let root = format!("dataset.root={}", bench.path("data").display());
-    let arguments = [LINEAR, "--set", &root, "--set", "federation.checkpoint-every=2", "--name", "cut"];
-    interrupt(&bench, &[&arguments[..], &["--set", "federation.rounds=60"]].concat(), "cut", "-KILL");
-    let resume = |changes: &[&str]| {
-        let sets: Vec<&str> = changes.iter().flat_map(|change| ["--set", change]).collect();
-        bench.fedplug(&[&["run"], &arguments[..], &["--resume"], &sets[..]].concat())
-    };
-    let told = resume(&["federation.rounds=60", "seed=1", "federation.local-epochs=2", "model.learning-rate=0.5"]);
-    assert_eq!(told.code, 2);
-    insta::assert_snapshot!("another experiment", told.stderr);
-    // One measurement less, and its place is dealt to another row.
-    let changed =
-        files(&bench.path("data/tm")).into_iter().find(|file| file.extension().is_some_and(|e| e == "csv")).unwrap();
-    let text = std::fs::read_to_string(&changed).unwrap();
-    let shorter: Vec<&str> =
-        text.lines().enumerate().filter(|(number, _)| *number != 4).map(|(_, line)| line).collect();
-    std::fs::write(&changed, shorter.join("\n") + "\n").unwrap();
-    let told = resume(&["federation.rounds=60"]);
-    assert_eq!(told.code, 2);
-    assert!(
-        told.stderr.contains(
-            &format!("{}: has changed", changed.display()).replace(&bench.path("").display().to_string(), "BENCH/")
-        ),
-        "{}",
-        told.stderr
-    );
-    std::fs::write(&changed, text).unwrap();
-    // Another library under the same name.
-    let manifest = bench.path("runs/cut/manifest.json");
-    let written = std::fs::read_to_string(&manifest).unwrap();
-    let mut other: serde_json::Value = serde_json::from_str(&written).unwrap();
-    other["plugins"][1]["sha256"] = "0123456789abcdef".into();
-    std::fs::write(&manifest, other.to_string()).unwrap();
-    let told = resume(&["federation.rounds=60"]);
-    assert!(
-        told.stderr.contains("the library of model `linear`: version 0.1.0 (SHA-256 0123456789ab…) then"),
-        "{}",
-        told.stderr
-    );
-    std::fs::write(&manifest, written).unwrap();
-    // What changes nothing may change, and of a model that allows it the rounds.
-    let free = [
-        "federation.threads=2",
-        "federation.checkpoint-every=7",
-        "federation.idle-memory=\"1 kB\"",
-        "plugin-path=[\"nowhere\"]",
-    ];
-    let told = resume(&[&["federation.rounds=66"], &free[..]].concat());
-    assert_eq!(told.code, 0, "{}", told.stderr);
-    bench.run(&[&arguments[..5], &["--set", "federation.rounds=66", "--name", "whole"]].concat());
-    same(&bench, "cut", "whole");
-    let manifest: serde_json::Value = serde_json::from_str(&bench.text("cut", "manifest.json")).unwrap();
-    assert_eq!(manifest["resumed"].as_array().map(Vec::len), Some(1));
-    assert!(bench.text("cut", "experiment.toml").contains("rounds = 66"));
-}
-
-#[test]
-#[cfg(unix)]
-fn a_model_that_does_not_say_so_has_no_more_rounds() {
-    let bench = Bench::new();
-    let text = std::fs::read_to_string(crate::support::root().join(LINEAR)).unwrap();
-    let text = text.replace("plugin = \"linear\"", "plugin = \"misbehaving\"\nhow = \"behave\"");
-    let text = text.replace("rounds = 20", "rounds = 40\ncheckpoint-every = 2");
-    let file = bench.write("other.toml", text.split("[[filter]]").next().unwrap()).display().to_string();
-    interrupt(&bench, &[&file, "--name", "cut"], "cut", "-KILL");
-    let told = bench.fedplug(&["run", &file, "--name", "cut", "--resume", "--set", "federation.rounds=41"]);
-    assert_eq!(told.code, 2);
-    let text = "`federation.rounds`: 40 then, 41 now: model `misbehaving` does not say";
-    assert!(told.stderr.contains(text), "{}", told.stderr);
-}
-
-#[test]
-#[cfg(unix)]
-fn one_process_at_a_time_works_in_a_directory() {
-    let bench = Bench::new();
-    let arguments = [LINEAR, "--quiet", "--set", "federation.rounds=100000", "--set", "federation.checkpoint-every=5"];
-    let mut child = start(&bench, &arguments);
-    wait(&mut child, || checkpointed(&bench, "linear").is_some());
-    for more in [&[][..], &["--resume"], &["--force"]] {
-        let told = bench.fedplug(&[&["run"], &arguments[..], more].concat());
-        assert_eq!(told.code, 2);
-        let text = format!("BENCH/runs/linear: process {} is running this experiment", child.id());
-        assert!(told.stderr.contains(&text), "{}", told.stderr);
-    }
-    // The one that works is not disturbed, and the lock ends with it.
-    assert_eq!(signal(&bench, child, "-TERM").code, 130);
-    let rest = start(&bench, &[&arguments[..], &["--resume"]].concat());
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(signal(&bench, rest, "-KILL").code, -1);
-    assert!(bench.text("linear", "metrics.jsonl").lines().count() > 100);
-    for line in bench.text("linear", "metrics.jsonl").lines().rev().skip(1) {
-        serde_json::from_str::<serde_json::Value>(line).unwrap();
-    }
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn a_run_that_is_replaced_waits_until_the_new_one_is_done() {
         let events = bench.path("runs/linear/events/tm");
         crate::resume::wait(&mut child, || manifest() != earlier && events.is_dir());
         let told = crate::resume::signal(&bench, child, "-TERM");
-        let text = "the run that this one replaces is still there: BENCH/runs/linear.replaced~";
+        let text = "the replaced run was not removed: BENCH/runs/linear.replaced~";
         assert!(told.code == 130 && told.stderr.contains(text), "{}", told.stderr);
         assert_eq!(bench.results("linear.replaced~"), before);
     }

@@ -126,14 +126,14 @@ fn a_library_that_was_cut_short_is_told_and_kills_nothing() {
     // At the start of the code, in the middle, and where only what a debugger reads is lost.
     for len in [100, 5000, whole / 2, whole - 1] {
         fs::File::options().write(true).open(&cut).unwrap().set_len(len).unwrap();
-        let sentence = "the library's file is cut short";
+        let sentence = "the library is truncated";
         let told = bench.fedplug(&["plugin", "list", "--plugin-dir", &folder]);
         assert!(told.code == 0 && told.stdout.contains(sentence), "{len}: {told:?}");
         let path = cut.to_str().unwrap();
         for command in [["plugin", "inspect", path].as_slice(), &["check", file.to_str().unwrap()]] {
             let told = bench.fedplug(command);
             assert!(told.code == 2 && told.stderr.contains(sentence), "{len}: {told:?}");
-            let cause = format!("caused by: the file has {len} bytes, and its headers name what ends at byte ");
+            let cause = format!("caused by: the file has {len} bytes, but its headers refer to data up to byte ");
             assert!(told.stderr.contains(&cause), "{len}: {told:?}");
         }
         put(&bench, "cut", "aggregator-fedavg", "aggregator-fedavg");
@@ -193,7 +193,7 @@ fn a_misspelt_name_is_recognised_in_a_library_of_another_kind() {
     assert!(said("secur").contains("did you mean `secure`?"));
     // That of `fedavg` offers no filter.
     let told = said("fedavgg");
-    assert!(!told.contains("did you mean") && told.contains("there are: "), "{told}");
+    assert!(!told.contains("did you mean") && told.contains("available: "), "{told}");
 }
 
 #[test]

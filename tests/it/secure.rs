@@ -79,7 +79,7 @@ fn lost_clients_are_not_in_the_sum_until_too_many_are_lost() {
     let file = file.replace("threshold = 4", "threshold = 6");
     let told = bench.fedplug(&["run", bench.write("all.toml", &file).to_str().unwrap(), "--name", "all", "--quiet"]);
     assert_eq!(told.code, 1, "{}", told.stderr);
-    let text = "round 1, aggregator `secure`: only 5 of the round's 6 clients sent an update, and it takes 6";
+    let text = "round 1, aggregator `secure`: only 5 of the round's 6 clients sent an update, but 6 are needed";
     assert!(told.stderr.contains(text), "{}", told.stderr);
 }
 
@@ -95,11 +95,11 @@ fn each_half_says_what_it_is_without_the_other() {
     let alone = said(&with("\"secure\"\nthreshold = 4\nclip = 2.0", "\"fedavg\""), "filter");
     assert!(alone.contains("nobody asked this client to agree on masks"), "{alone}");
     let alone = said(FILE.split("\n[[filter]]\nplugin = \"secure\"").next().unwrap(), "aggregator");
-    assert!(alone.contains("no filter answers what the aggregator asks"), "{alone}");
+    assert!(alone.contains("no filter answers the aggregator's queries"), "{alone}");
     // A namesake of another kind is opened, and says what it offers instead.
     let other = said(&with("plugin = \"secure\"\nat", "plugin = \"fedavg\"\nat"), "namesake");
     assert!(
-        other.contains("offers no filter of this name") && other.contains("it offers: aggregator `fedavg`"),
+        other.contains("contains no filter of this name") && other.contains("it contains: aggregator `fedavg`"),
         "{other}"
     );
 }
@@ -165,7 +165,7 @@ fn a_sum_over_one_client_that_trained_is_refused_before_the_run() {
     for command in ["check", "run"] {
         let told = bench.fedplug(&[command, path.to_str().unwrap()]);
         assert_ne!(told.code, 0);
-        let text = "only 1 of the round's 3 clients trained and sent an update, and it takes 3";
+        let text = "only 1 of the round's 3 clients trained and sent an update, but 3 are needed";
         assert!(told.stderr.contains(text), "{command}: {}", told.stderr);
     }
     assert!(!bench.path("runs/floor/global").exists());

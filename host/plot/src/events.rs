@@ -69,11 +69,11 @@ pub fn read_files(files: &[PathBuf], warnings: &mut Vec<String>) -> Result<Curve
                         scalars.take(&event);
                         continue;
                     }
-                    Err(_) => "is no TensorBoard event and is left out",
+                    Err(_) => "is not a TensorBoard event; skipped",
                 },
-                Record::DamagedData => "is damaged and left out",
-                Record::TooLong => "is longer than any scalar and left out",
-                Record::DamagedLength => "is damaged, and what follows cannot be read",
+                Record::DamagedData => "is damaged; skipped",
+                Record::TooLong => "is longer than any scalar; skipped",
+                Record::DamagedLength => "is damaged, so the rest of the file cannot be read",
                 // The file may still be written to, so the last record may be incomplete.
                 Record::End => break,
             };

@@ -51,7 +51,7 @@ pub fn save(drawn: Result<Drawn, String>, stem: &Path) -> Result<[PathBuf; 2], E
     let [vector, pixels] = pair(stem);
     let drawn = drawn.map_err(|cause| Error::Draw { path: pixels.clone(), cause })?;
     if let Some(folder) = stem.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
     }
     for (path, bytes) in [(&vector, drawn.svg.as_bytes()), (&pixels, &drawn.png)] {
         // Write a temporary file and rename it, so that nothing is written through a link.

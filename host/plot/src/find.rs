@@ -67,7 +67,7 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
     }
     for (index, root) in roots.iter().enumerate() {
         if !found.keys().any(|run| run.root == index) {
-            warnings.push(format!("{}: no scalars with the tag `{tag}` here", root.display()));
+            warnings.push(format!("{}: no scalars with the tag `{tag}`", root.display()));
         }
     }
     let runs: Vec<Run> = found.into_values().collect();
@@ -202,7 +202,7 @@ fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Error> {
     for (index, root) in roots.iter().enumerate() {
         let shown = root.display();
         if !root.is_dir() {
-            let hint = "give run directories, or folders that hold some";
+            let hint = "give run directories, or folders that contain some";
             problems.push(Problem::new(format!("{shown}: there is no such folder")).hint(hint));
             continue;
         }
@@ -210,7 +210,7 @@ fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Error> {
         let mut found = Vec::new();
         walk(&full, &mut BTreeSet::new(), &mut found)?;
         if found.is_empty() {
-            let problem = Problem::new(format!("{shown}: no event files here, nor in the folders below"));
+            let problem = Problem::new(format!("{shown}: no event files here or in the folders below"));
             problems.push(problem.hint("TensorBoard's event files have `tfevents` in their names"));
         }
         folders.extend(found.into_iter().map(|(folder, files)| Folder {
@@ -275,13 +275,13 @@ fn no_such_tag(tag: &str, tags: BTreeSet<String>) -> Error {
     tags.sort_by_key(|other| strsim::damerau_levenshtein(tag, other));
     let problem = Problem::new(format!("no run has scalars with the tag `{tag}`"));
     if tags.is_empty() {
-        return problem.cause("the event files hold no scalars at all").into();
+        return problem.cause("the event files contain no scalars").into();
     }
     let mut list = tags.iter().take(LISTED).map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(", ");
     if tags.len() > LISTED {
         list += &format!(" and {} more", tags.len() - LISTED);
     }
-    problem.hint(format!("the tags there are, the nearest first: {list}")).into()
+    problem.hint(format!("available tags, nearest first: {list}")).into()
 }
 
 #[cfg(test)]

@@ -83,11 +83,11 @@ pub fn plot(options: &Options, warn: impl FnMut(String)) -> Result<Vec<PathBuf>,
     let pictures = pictures(options, &runs);
     let paths: Vec<PathBuf> = pictures.iter().flat_map(|(stem, _)| pair(&options.output.join(stem))).collect();
     if let Some(path) = paths.iter().find(|path| path.exists() && !options.force) {
-        let problem = Problem::new(format!("{}: there is a picture already", path.display()));
+        let problem = Problem::new(format!("{}: the picture already exists", path.display()));
         return Err(problem.hint("choose another folder with --output, or replace it with --force").into());
     }
     if let Some(path) = pictures.iter().find_map(|(stem, _)| foreign(&options.output.join(stem))) {
-        let problem = Problem::new(format!("{}: is not a picture that fedplug drew, so it stays", path.display()));
+        let problem = Problem::new(format!("{}: not drawn by fedplug, so not replaced", path.display()));
         return Err(problem.hint("choose another folder with --output").into());
     }
     let (stems, pictures): (Vec<String>, Vec<Svg>) = pictures.into_iter().unzip();
@@ -102,7 +102,7 @@ fn named(mut runs: Vec<Run>, labels: &[String]) -> Result<Vec<Run>, Error> {
     if !labels.is_empty() && labels.len() != runs.len() {
         let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
         let problem = Problem::new(format!("--label is given {} times for {} runs", labels.len(), runs.len()));
-        return Err(problem.hint(format!("once for each, in this order: {}", names.join(", "))).into());
+        return Err(problem.hint(format!("give one for each run, in this order: {}", names.join(", "))).into());
     }
     for (run, label) in runs.iter_mut().zip(labels) {
         run.name.clone_from(label);
@@ -221,10 +221,10 @@ fn duration(run: &Run) -> Option<f64> {
     times(run).map(|(begin, end)| end - begin)
 }
 
-/// The name of the y axis: what the tag measures, with its unit.
+/// The name of the y axis: what the tag measures.
 fn quantity(tag: &str) -> String {
     match tag.split('/').next().unwrap_or_default() {
-        "RMSE" => "RMSE (units of fitness)",
+        name @ "RMSE" => name,
         "Pearson" => "Pearson correlation",
         "Loss" => "MSE loss",
         "LR" => "learning rate",
@@ -238,8 +238,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes_have_units() {
-        assert_eq!(quantity("RMSE/local_test"), "RMSE (units of fitness)");
+    fn an_axis_is_named_after_its_tag() {
+        assert_eq!(quantity("RMSE/local_test"), "RMSE");
         assert_eq!(quantity("Pearson/local_test_expression"), "Pearson correlation");
         assert_eq!(quantity("Epoch"), "Epoch");
         assert_eq!([10.0, 600.0, 90_000.0].map(|seconds| Time::for_length(seconds).unit), ["s", "min", "h"]);

@@ -66,7 +66,7 @@ impl Writer {
     /// If its folder cannot be created.
     pub(crate) fn new(run: &Path) -> Result<Self, CliError> {
         let parent = run.join(names::CHECKPOINT);
-        let failed = |path: &Path, e: std::io::Error| CliError::io(path, "begin a checkpoint", &e);
+        let failed = |path: &Path, e: std::io::Error| CliError::io(path, "start a checkpoint", &e);
         let all = numbered(&parent).map_err(|e| failed(&parent, e))?;
         let last = all.iter().rfind(|(_, folder)| folder.join(SUMS).is_file());
         for (number, folder) in &all {
@@ -212,8 +212,10 @@ impl Reader {
     ) -> Result<Option<(Self, T)>, CliError> {
         let parent = run.join(names::CHECKPOINT);
         if parent.join(INDEX).is_file() {
-            let report =
-                Diagnostic::new(format!("{}: a checkpoint of an earlier version of fedplug", parent.display()));
+            let report = Diagnostic::new(format!(
+                "{}: the checkpoint was written by an earlier version of fedplug",
+                parent.display()
+            ));
             return Err(CliError::run(report.hint("start over with --force, or use the version that wrote it")));
         }
         let all = numbered(&parent).map_err(|e| CliError::io(&parent, "read the checkpoints", &e))?;
@@ -247,7 +249,7 @@ impl Reader {
 
     fn entry(&self, name: &str) -> Result<&Entry, CliError> {
         self.entries.get(name).ok_or_else(|| {
-            CliError::run(Diagnostic::new(format!("{}: holds nothing of `{name}`", self.folder.display())))
+            CliError::run(Diagnostic::new(format!("{}: has no entry for `{name}`", self.folder.display())))
         })
     }
 
@@ -278,7 +280,7 @@ impl Reader {
 fn set_aside(folder: &Path) -> Result<(), CliError> {
     let to = folder.with_extension("damaged");
     let _ = std::fs::remove_dir_all(&to);
-    std::fs::rename(folder, to).map_err(|e| CliError::io(folder, "set the damaged checkpoint aside", &e))
+    std::fs::rename(folder, to).map_err(|e| CliError::io(folder, "move the damaged checkpoint aside", &e))
 }
 
 /// Verifies all files of a checkpoint and returns its index.
@@ -286,7 +288,7 @@ fn whole(folder: &Path) -> Result<String, String> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).map_err(|e| format!("{name}: {e}"));
     let mut sums: BTreeMap<String, String> = BTreeMap::new();
     for line in read(SUMS)?.lines() {
-        let (sum, name) = line.split_once("  ").ok_or_else(|| format!("{SUMS} holds a line `{line}`"))?;
+        let (sum, name) = line.split_once("  ").ok_or_else(|| format!("{SUMS} has an invalid line, `{line}`"))?;
         sums.insert(name.to_owned(), sum.to_owned());
     }
     for (name, sum) in &sums {

@@ -63,7 +63,7 @@ impl Journal {
         for (number, line) in text[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let attempt: Attempt = serde_json::from_slice(line).map_err(|e| {
                 let report = Diagnostic::new(format!("{}: line {} is damaged", path.display(), number + 1)).cause(e);
-                CliError::run(report.hint("without it nobody knows what was sent before; start over with --force"))
+                CliError::run(report.hint("without it there is no record of what was sent; start over with --force"))
             })?;
             begun.add(&attempt.clients);
         }
@@ -91,7 +91,7 @@ impl Journal {
             file.write_all(&line)?;
             file.sync_data()
         };
-        write().map_err(|e| CliError::io(path, "note that a round begins", &e))?;
+        write().map_err(|e| CliError::io(path, "record the start of a round", &e))?;
         begun.add(clients);
         Ok(())
     }

@@ -29,7 +29,7 @@ impl Lock {
         let path = folder.join(names::LOCK);
         let failed = |e: std::io::Error| CliError::io(&path, "lock the run's directory", &e);
         if std::fs::symlink_metadata(&path).is_ok_and(|data| !data.is_file()) {
-            return Err(CliError::usage(Diagnostic::new(format!("{}: is not a file of fedplug's", path.display()))));
+            return Err(CliError::usage(Diagnostic::new(format!("{}: was not written by fedplug", path.display()))));
         }
         loop {
             let mut options = OpenOptions::new();

@@ -63,9 +63,10 @@ fn is_best(name: &str) -> bool {
 /// If something cannot be moved.
 pub(crate) fn set_aside(run: &Path) -> Result<(), CliError> {
     let aside = aside(run);
-    let failed = |path: &Path, e: std::io::Error| CliError::io(path, "put the earlier run aside", &e);
+    let failed = |path: &Path, e: std::io::Error| CliError::io(path, "move the earlier run aside", &e);
     if std::fs::symlink_metadata(&aside).is_ok_and(|data| !data.is_dir()) {
-        let report = Diagnostic::new(format!("{}: is in the way of the earlier run", aside.display()));
+        let report =
+            Diagnostic::new(format!("{}: already exists, so the earlier run cannot be moved there", aside.display()));
         return Err(CliError::usage(report));
     }
     if manifest(&aside).is_some() {

@@ -86,10 +86,10 @@ impl RunDir {
         }
         let made: Vec<PathBuf> =
             [path.as_path(), parent].iter().filter(|p| !p.exists()).map(|p| p.to_path_buf()).collect();
-        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "make the run's directory", &e))?;
+        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "create the run's directory", &e))?;
         let lock = Lock::take(&path)?;
         if let Some(why) = &lock.missing {
-            let what = "the file system has no locks, so a second process would not be stopped";
+            let what = "the file system does not support locks, so a second process would not be stopped";
             warn(&format!("{}: {what}: {why}", path.display()));
         }
         let mut claimed = Self { path, existing, manifest: None, made, lock: Some(lock) };
@@ -118,7 +118,7 @@ impl RunDir {
     /// If it cannot be created.
     pub(crate) fn folder(&self, name: impl AsRef<Path>) -> Result<PathBuf, CliError> {
         let path = self.path.join(name);
-        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "make the folder", &e))?;
+        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "create the folder", &e))?;
         Ok(path)
     }
 
@@ -220,19 +220,19 @@ fn may_begin(path: &Path, found: &Found, existing: Existing) -> Result<(), CliEr
         (Found::Run(_), Existing::Resume) | (Found::Leftovers, _) => return Ok(()),
         (Found::Nothing, Existing::Refuse | Existing::Replace) => return Ok(()),
         (Found::Run(_), Existing::Replace) if path.is_symlink() => {
-            ("is a link, which --force does not follow", "give the directory itself with --output and --name")
+            ("is a link, which --force does not follow", "name the directory itself with --output and --name")
         }
         (Found::Run(_), Existing::Replace) => return Ok(()),
         (Found::Run(_), Existing::Refuse) => (
-            "there is a run in this directory already",
+            "this directory already contains a run",
             "give this one another name with --name, resume the old one with --resume, or replace it with --force",
         ),
         (Found::Nothing | Found::Others, Existing::Resume) => {
             ("there is no run to resume", "start it without --resume")
         }
         (Found::Others, Existing::Refuse | Existing::Replace) => (
-            "holds files that are not of a run of fedplug, so nothing is written there",
-            "choose another place with --output or another name with --name",
+            "contains files that are not part of a run, so nothing was written",
+            "choose another folder with --output or another name with --name",
         ),
     };
     Err(CliError::usage(Diagnostic::new(format!("{shown}: {message}")).hint(hint)))

@@ -69,7 +69,7 @@ pub fn write(path: &Path, params: &Params, metadata: &[(&str, String)]) -> Resul
 pub fn read(path: &Path) -> Result<Params, CliError> {
     let mut file = File::open(path).map_err(|e| CliError::io(path, "read the parameters", &e))?;
     parse(&mut file).map_err(|what| {
-        CliError::run(Diagnostic::new(format!("{}: not a whole safetensors file", path.display())).cause(what))
+        CliError::run(Diagnostic::new(format!("{}: not a complete safetensors file", path.display())).cause(what))
     })
 }
 
@@ -92,7 +92,7 @@ fn parse(file: &mut File) -> Result<Params, String> {
     let header: Metadata = serde_json::from_slice(&head[8..]).map_err(|e| e.to_string())?;
     let data = head.len() as u64;
     if data + header.data_len() as u64 != all {
-        return Err(format!("it has {all} bytes, and its header speaks of {}", data + header.data_len() as u64));
+        return Err(format!("it has {all} bytes, but its header describes {}", data + header.data_len() as u64));
     }
     let ours = header.metadata().as_ref().and_then(|entries| entries.get("fedplug"));
     let ours: Option<serde_json::Value> = ours.and_then(|text| serde_json::from_str(text).ok());
@@ -165,6 +165,6 @@ mod tests {
             assert_eq!((tensor.shape(), tensor.buffer().as_slice()), (other.shape(), other.buffer().as_slice()));
         }
         std::fs::write(&paths[1], b"junk").unwrap();
-        assert!(read(&paths[1]).unwrap_err().to_string().contains("not a whole safetensors file"));
+        assert!(read(&paths[1]).unwrap_err().to_string().contains("not a complete safetensors file"));
     }
 }

@@ -138,7 +138,7 @@ impl Tracker {
         let (answer, answered) = channel();
         let sent = self.sender.as_ref().is_some_and(|sender| sender.send(Entry::Sync(answer)).is_ok());
         self.wake();
-        let lost = || CliError::run(Diagnostic::new("the tracking thread has ended early"));
+        let lost = || CliError::run(Diagnostic::new("the tracking thread ended early"));
         if sent { answered.recv().map_err(|_| lost())? } else { Err(lost()) }
     }
 

@@ -12,8 +12,8 @@ use crate::experiment::config::MOST_THREADS;
 #[command(
     version,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command or the file is wrong, 130 stopped on request, 141 whoever read \
-                  stdout closed it"
+    after_help = "Exit codes: 0 success, 1 failure, 2 an error in the command line or the experiment, 130 stopped on \
+                  request, 141 stdout was closed by its reader"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -37,8 +37,8 @@ pub(super) enum Command {
     /// stops it at once. A killed process loses the work since its last checkpoint. In both cases --resume continues
     /// the run, with the same results.
     ///
-    /// Exit codes: 0 done, 1 the run failed, 2 the command or the file is wrong, 130 stopped on request and can be
-    /// resumed.
+    /// Exit codes: 0 success, 1 the run failed, 2 an error in the command line or the experiment, 130 stopped on request
+    /// and can be resumed.
     Run(RunArgs),
     /// Run an experiment whose clients are at sites of their own, over Flower's SuperLink
     ///
@@ -205,8 +205,7 @@ pub(super) struct PredictArgs {
 /// Parses `heavy=VH`.
 fn column(text: &str) -> Result<(String, String), String> {
     let sides = text.split_once('=').filter(|(ours, theirs)| !ours.is_empty() && !theirs.is_empty());
-    let (ours, theirs) =
-        sides.ok_or("the column's usual name and the one that it has in the file, with a `=` between them")?;
+    let (ours, theirs) = sides.ok_or("must be the column's usual name, `=` and its name in the file")?;
     Ok((ours.to_owned(), theirs.to_owned()))
 }
 

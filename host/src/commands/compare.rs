@@ -126,7 +126,7 @@ fn no_such_task(task: &str, tasks: BTreeSet<&str>) -> CliError {
     let known: Vec<&str> = tasks.into_iter().collect();
     let report = Diagnostic::new(format!("no run has a task `{task}`"));
     let near = nearest(task, &known).map(|near| format!("did you mean `{near}`?"));
-    CliError::usage(report.hint(near.unwrap_or_else(|| format!("there are: {}", known.join(", ")))))
+    CliError::usage(report.hint(near.unwrap_or_else(|| format!("available: {}", known.join(", ")))))
 }
 
 fn csv(header: Vec<String>, rows: Vec<Vec<String>>) -> String {

@@ -120,7 +120,7 @@ fn work(desk: &mut Desk<'_>, mut order: Order, stop: &Stop, console: &Console) -
     let failed = |error: fedplug_superlink::Error| CliError::run(report(&error));
     let Some(session) = order.session.clone() else {
         console.log(Level::Warn, "an order of a plain Flower server is refused");
-        return order.refuse("this site takes orders of `fedplug serve` only").map_err(failed);
+        return order.refuse("this site takes orders of `fedplug serve` only").map(drop).map_err(failed);
     };
     console.log(Level::Debug, &format!("order {}: {}", order.number.unwrap_or_default(), order.kind));
     let content = std::mem::take(&mut order.content);
@@ -130,10 +130,10 @@ fn work(desk: &mut Desk<'_>, mut order: Order, stop: &Stop, console: &Console) -
         return Ok(());
     }
     match replied.and_then(|payload| pack(&payload)) {
-        Ok(content) => order.answer(content).map_err(failed),
+        Ok(content) => order.answer(content).map(drop).map_err(failed),
         Err(reason) => {
             console.log(Level::Warn, &format!("refused: {reason}"));
-            order.refuse(&reason).map_err(failed)
+            order.refuse(&reason).map(drop).map_err(failed)
         }
     }
 }

@@ -60,7 +60,7 @@ enum XAxis {
 fn size(text: &str) -> Result<Size, String> {
     let side = |text: &str| text.parse().ok().filter(|side| (200..=10_000).contains(side));
     let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
-    let (width, height) = sides.ok_or("two numbers from 200 to 10000 with an `x` between them")?;
+    let (width, height) = sides.ok_or("must be two numbers from 200 to 10000 with an `x` between them")?;
     Ok(Size { width, height })
 }
 

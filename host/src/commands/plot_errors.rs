@@ -12,7 +12,7 @@ pub(crate) fn failure(error: Error) -> CliError {
         Error::Request(problems) => CliError::usage(problems.into_iter().map(of_problem).collect::<Vec<_>>()),
         Error::NoSuchClient { name, known } => CliError::usage(report.hint(match nearest(&name, &known) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("there are: {}", known.join(", ")),
+            None => format!("available: {}", known.join(", ")),
         })),
         Error::Io { source, .. } => CliError::run(report.cause(source)),
         Error::Draw { cause, .. } => CliError::run(report.cause(cause)),

@@ -71,7 +71,7 @@ struct Client {
 pub(crate) fn predict(options: &Options, console: &Console, output: &mut dyn Write) -> Result<u64, CliError> {
     let file = options.run.join("experiment.toml");
     let experiment = Experiment::read(&file, &renamed(&options.columns)).map_err(|failure| {
-        let report = Diagnostic::new(format!("{}: not the directory of a run", options.run.display()));
+        let report = Diagnostic::new(format!("{}: not a run's directory", options.run.display()));
         CliError::usage(failure.reports().iter().fold(report, |report, inner| report.cause(inner.message())))
     })?;
     let manifest = manifest(&options.run)?;
@@ -117,7 +117,8 @@ fn require_whole(received: &Received, file: &Path, manifest: &Manifest) -> Resul
     let Some(first) = received.missing.first() else { return Ok(()) };
     let clients: Vec<_> = manifest.clients.iter().map(|client| client.name.as_str()).collect();
     let count = received.missing.len();
-    let what = format!("{count} tensors, such as `{first}`, were kept by each client and are not in this model");
+    let what =
+        format!("{count} tensors, such as `{first}`, were kept private by the clients and are not in this model");
     let report = Diagnostic::new(format!("{}: {what}", file.display()));
     Err(CliError::usage(report.hint(format!("choose a client's own model with --client: {}", clients.join(", ")))))
 }
@@ -220,9 +221,10 @@ fn column_names(tasks: &[String], predictions: &[Table]) -> Vec<String> {
 fn header<'h>(cells: &Cells<'h>, predicted: &'h [String]) -> Result<Vec<&'h str>, CliError> {
     let mut header: Vec<&str> = cells.iter().map(|(name, _)| *name).collect();
     if let Some(twice) = predicted.iter().find(|name| header.contains(&name.as_str())) {
-        let report =
-            Diagnostic::new(format!("the input has a column `{twice}` already, and predictions would be in another"));
-        return Err(CliError::usage(report.hint("give it another name, or choose other tasks with --task")));
+        let report = Diagnostic::new(format!(
+            "the input already has a column `{twice}`, which is the name of a column of predictions"
+        ));
+        return Err(CliError::usage(report.hint("rename it, or choose other tasks with --task")));
     }
     header.extend(predicted.iter().map(String::as_str));
     Ok(header)
@@ -231,7 +233,7 @@ fn header<'h>(cells: &Cells<'h>, predicted: &'h [String]) -> Result<Vec<&'h str>
 /// The error if a model predicts other columns than for earlier rows.
 fn changed(before: &[String], now: &[String]) -> CliError {
     let (now, before) = (now.join(", "), before.join(", "));
-    CliError::run(Diagnostic::new(format!("the model predicts {now}, and predicted {before} for earlier rows")))
+    CliError::run(Diagnostic::new(format!("the model predicts {now}, but predicted {before} for earlier rows")))
 }
 
 /// Columns with their names in the file.
@@ -245,7 +247,7 @@ fn apart(table: &Table) -> Result<(Table, Cells<'_>), CliError> {
         inputs = inputs.with(name, column.clone()).map_err(CliError::run)?;
     }
     if let Some((name, column)) = table.columns().find(|(_, column)| !validate::is_written(column)) {
-        let what = format!("column `{name}` holds {}, which a file of text cannot hold", column.kind());
+        let what = format!("column `{name}` holds {}, which cannot be written as text", column.kind());
         return Err(CliError::run(Diagnostic::new(what)));
     }
     let cells: Cells<'_> = table.columns().filter_map(|(name, column)| Some((cell_name(name)?, column))).collect();
@@ -267,7 +269,7 @@ fn chosen(options: &Options, manifest: &Manifest, reports: bool) -> Result<(Path
         match &options.best_of {
             Some(_) if !reports => {
                 let report = Diagnostic::new("the run has no best models: its clients reported no scores");
-                return Err(CliError::usage(report.hint("without --best-of the last global model predicts")));
+                return Err(CliError::usage(report.hint("without --best-of, the last global model is used")));
             }
             Some(task) if !tasks.contains(task) => return Err(unknown("task", task, &tasks)),
             // With a single task, the best model overall is also the best for that task.

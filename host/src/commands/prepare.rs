@@ -88,7 +88,7 @@ fn write(
 fn located(experiment: &Experiment, used: &LoadedPlugin, error: plugin_api::Error) -> CliError {
     let unsupported = *error.kind() == ErrorKind::Unsupported;
     let report = used.located(experiment, error);
-    let hint = "runs read its data as they are; `fedplug check` tells how many rows each client has";
+    let hint = "runs read its data directly; `fedplug check` shows how many rows each client has";
     CliError::usage(if unsupported { report.hint(hint) } else { report })
 }
 
@@ -181,6 +181,6 @@ mod tests {
         let text = located(&experiment, &used, error).to_string();
         assert!(text.starts_with("error: x.toml:8: "), "{text}");
         assert!(text.contains("dataset `bare`: this dataset does not implement `prepare`"), "{text}");
-        assert!(text.contains("hint: runs read its data as they are"), "{text}");
+        assert!(text.contains("hint: runs read its data directly"), "{text}");
     }
 }

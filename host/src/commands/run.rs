@@ -54,7 +54,7 @@ pub(crate) fn run(draft: Draft, options: &Options) -> Result<(), CliError> {
     let mut run_dir = RunDir::claim(&options.output, &draft.experiment.name, options.existing, &mut warn)?;
     let outcome = Execution { begun, stop, console, notes: Notes::default() }.run(&mut run_dir, draft, options);
     outcome.map_err(|failure| match run_dir.replaces() {
-        Some(aside) => failure.hint(&format!("the run that this one replaces is still there: {}", aside.display())),
+        Some(aside) => failure.hint(&format!("the replaced run was not removed: {}", aside.display())),
         None => failure,
     })
 }

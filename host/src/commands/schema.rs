@@ -37,7 +37,7 @@ pub(crate) fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, C
     }
     let place = tables.define("Place", place);
     let at = json!({ "at": {
-        "description": "Where the filter stands: a place, or a list of places.",
+        "description": "Where the filter processes messages: a position, or a list of positions.",
         "anyOf": [place, { "type": "array", "items": place, "minItems": 1, "uniqueItems": true }],
     } });
     let named = document.value().get("filter").and_then(Value::as_array).map_or(0, Vec::len);

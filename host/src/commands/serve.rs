@@ -60,7 +60,7 @@ pub(crate) fn serve(mut draft: Draft, options: &Options, reach: &Reach) -> Resul
     let execution = Execution { begun, stop, console, notes: Notes::default() };
     let outcome = serve_in(execution, &mut run_dir, draft, options, reach);
     outcome.map_err(|failure| match run_dir.replaces() {
-        Some(aside) => failure.hint(&format!("the run that this one replaces is still there: {}", aside.display())),
+        Some(aside) => failure.hint(&format!("the replaced run was not removed: {}", aside.display())),
         None => failure,
     })
 }

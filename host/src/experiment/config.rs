@@ -236,23 +236,23 @@ fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<P
         Some(Value::Array(names)) if !names.is_empty() => names,
         Some(name @ Value::String(_)) => std::slice::from_ref(name),
         Some(_) => {
-            complain("`at` must name a place, or a list of places".to_owned());
+            complain("`at` must be a position or a list of positions".to_owned());
             return Vec::new();
         }
         None => {
-            complain("`at` is missing: where the filter stands".to_owned());
+            complain("`at` is missing: where the filter processes messages".to_owned());
             return Vec::new();
         }
     };
     let mut positions = Vec::new();
     for value in named {
         match config::read::<FilterPosition>(value) {
-            Ok(position) if positions.contains(&position) => complain("`at` names a place twice".to_owned()),
+            Ok(position) if positions.contains(&position) => complain("`at` contains a position twice".to_owned()),
             Ok(position) => positions.push(position),
             Err(found) if value.is_string() => {
                 complain(found.into_iter().next().map(|p| p.message).unwrap_or_default());
             }
-            Err(_) => complain("`at` must name a place, or a list of places".to_owned()),
+            Err(_) => complain("`at` must be a position or a list of positions".to_owned()),
         }
     }
     let at = |position, plugin: &PluginRef| FilterRef { position, plugin: plugin.clone() };

@@ -36,7 +36,7 @@ pub(crate) fn note(notes: &Notes, revealed: Revealed) {
     let Revealed { metrics, best, predictions } = revealed;
     let host = [
         (metrics, "each client's losses, metrics and scores"),
-        (best, "with them the choice of the best model"),
+        (best, "through them the choice of the best model"),
         (true, "numbers of rows, steps and examples"),
         (true, "what the dataset reports of its files"),
         (true, "how long clients took and which failed"),
@@ -50,8 +50,8 @@ pub(crate) fn note(notes: &Notes, revealed: Revealed) {
     let kept =
         if predictions { "each client's own model and predictions of its rows" } else { "each client's own model" };
     let text = format!(
-        "released without noise, and not covered by the account: {}; the run's directory also has {kept}, which clients on \
-         machines of their own would keep",
+        "released without noise and not covered by the account: {}; the run's directory also contains {kept}, which \
+         clients on their own machines would keep",
         all.join("; ")
     );
     notes.set(SERVER, HOST, CLEAR, &text);

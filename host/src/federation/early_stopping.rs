@@ -23,8 +23,8 @@ pub(crate) fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result
         let more = tags.len().saturating_sub(SHOWN);
         tags.truncate(SHOWN);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        let report = Diagnostic::new(format!("the run has no number `{}`", rule.metric));
-        report.hint(near.unwrap_or_else(|| format!("there are: {}{more}", tags.join(", "))))
+        let report = Diagnostic::new(format!("the run has no metric `{}`", rule.metric));
+        report.hint(near.unwrap_or_else(|| format!("available: {}{more}", tags.join(", "))))
     })
 }
 

@@ -48,7 +48,7 @@ impl Evaluators {
             return None;
         }
         Some(format!(
-            "the global model after {rounds} rounds was evaluated by {evaluated} of {all} clients; from here on, models are \
+            "the global model after {rounds} rounds was evaluated by {evaluated} of {all} clients; from now on, models are \
              compared over the clients that evaluated both"
         ))
     }

@@ -48,7 +48,7 @@ impl Clients<'_> {
                 self.address(queries, present).map_err(|error| failures.of_aggregator(aggregator.fault(error)))?;
             replies = self.replies(&addressed, present, round, failures)?;
         }
-        let error = Error::other(format!("it still asks after {MOST_EXCHANGES} answers"));
+        let error = Error::other(format!("it still sends queries after {MOST_EXCHANGES} exchanges"));
         Err(failures.of_aggregator(aggregator.fault(error)))
     }
 
@@ -59,7 +59,7 @@ impl Clients<'_> {
         let mut others = present.iter().copied();
         for Query { client, message } in queries {
             let Some(index) = others.find(|&index| self.name(index) == client) else {
-                let error = format!("it asks client `{client}`, which is not there, or not in the clients' order");
+                let error = format!("it queries client `{client}`, which is unknown or out of order");
                 return Err(Error::other(error));
             };
             addressed.clients.push(index);

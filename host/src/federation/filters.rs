@@ -95,8 +95,10 @@ impl FilterChain {
                 return Ok(answer);
             }
         }
-        let error = plugin_api::Error::config("no filter answers what the aggregator asks the clients")
-            .help("an aggregator that asks comes with a filter: a `[[filter]]` table with its name and `at = \"client-output\"`");
+        let error = plugin_api::Error::config("no filter answers the aggregator's queries to the clients").help(
+            "such an aggregator needs a filter at the clients: a `[[filter]]` table with its name \
+             and `at = \"client-output\"`",
+        );
         Err(ComponentError::new("filters".to_owned(), error))
     }
 

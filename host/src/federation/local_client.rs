@@ -86,7 +86,7 @@ impl LocalClient {
         match &self.failed {
             Some(failed) if failed.permanent && (round.is_none() || failed.round != round) => {
                 let (who, error) = failed.fault.parts();
-                let message = format!("it is not called any more, since {error}");
+                let message = format!("it is no longer called, since {error}");
                 Err(ComponentError::new(who.to_owned(), plugin_api::Error::new(error.kind().clone(), message)))
             }
             _ => Ok(()),
@@ -260,7 +260,7 @@ impl Client for LocalClient {
         let params = self.parameters(services)?;
         let export = folder.join("export");
         std::fs::create_dir_all(&export)
-            .map_err(|e| CliError::io(&export, "make the folder", &e))
+            .map_err(|e| CliError::io(&export, "create the folder", &e))
             .and_then(|()| {
                 safetensors::write(&folder.join("model.safetensors"), &params, &[("client", me.name.clone())])
             })

@@ -48,7 +48,7 @@ impl Store {
     pub(crate) fn new(folder: PathBuf, limit: Option<ByteSize>) -> Result<Self, CliError> {
         match std::fs::remove_dir_all(&folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(CliError::io(&folder, "remove what an earlier run left", &e))
+                Err(CliError::io(&folder, "remove what an earlier run left behind", &e))
             }
             _ => Ok(Self { folder, limit, reserved: Mutex::new(0) }),
         }
@@ -81,7 +81,7 @@ impl Store {
     /// If the file cannot be written.
     pub(super) fn write(&self, file: &Path, params: &Params) -> Result<(), CliError> {
         let folder = file.parent().unwrap_or(&self.folder);
-        std::fs::create_dir_all(folder).map_err(|e| CliError::io(folder, "make the folder", &e))?;
+        std::fs::create_dir_all(folder).map_err(|e| CliError::io(folder, "create the folder", &e))?;
         safetensors::write(file, params, &[])
     }
 }

@@ -101,7 +101,7 @@ impl Federation<'_> {
     /// If the checkpoint does not fit the experiment, or cannot be read.
     pub(crate) fn restore(&mut self, reader: &Reader, saved: CheckpointIndex) -> Result<(), CliError> {
         if saved.clients.iter().map(|client| &client.name).ne(&self.clients.names()) {
-            let report = Diagnostic::new("the checkpoint is of a run with other clients");
+            let report = Diagnostic::new("the checkpoint was written by a run with other clients");
             return Err(CliError::usage(report.hint("has the data changed since? start over with --force")));
         }
         self.server.global = reader.message("global")?;

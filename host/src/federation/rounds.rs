@@ -107,13 +107,15 @@ impl Federation<'_> {
         if let Sampling::Poisson(probability) = self.plan.sampling()
             && probability < 1.0
         {
-            let how = format!("each client joined each round with probability {probability}, by secret randomness");
-            note("sampling", &format!("{how}: another run of this experiment gives other results"));
+            let how =
+                format!("each client joined each round with probability {probability}, drawn with secret randomness");
+            note("sampling", &format!("{how}: another run of this experiment will give different results"));
         }
         if !self.plan.reports() {
             note(
                 "report",
-                "metrics, scores, predictions, norms and bytes of clients were not reported; the last model is the result",
+                "metrics, scores, predictions, norms and bytes of clients were not reported; the last model is the \
+                 result",
             );
         }
     }
@@ -164,7 +166,7 @@ impl Federation<'_> {
         self.pause.restart();
         let drawn = self.draws.round(round, self.clients.len(), self.plan, self.services.seed)?;
         let (outcomes, next) = if drawn.is_empty() && !self.empty_rounds {
-            let line = format!("round {}: no client was drawn, and the global model stays as it is", round + 1);
+            let line = format!("round {}: no client was drawn; the global model is unchanged", round + 1);
             self.services.console.log(Level::Info, &line);
             (Outcomes::new(), None)
         } else {

@@ -115,7 +115,8 @@ impl Draws {
             return Ok(known.clone());
         }
         let drawn = poisson(clients, probability)?;
-        self.keep(&Draw { round, clients: drawn.clone() }).map_err(|e| CliError::io(&self.path, "keep a draw", &e))?;
+        self.keep(&Draw { round, clients: drawn.clone() })
+            .map_err(|e| CliError::io(&self.path, "save the draw of clients", &e))?;
         self.known.insert(round, drawn.clone());
         Ok(drawn)
     }
@@ -135,7 +136,7 @@ fn poisson(clients: usize, probability: f64) -> Result<Vec<usize>, CliError> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of 2^64, below it")]
     let below = (probability * 2_f64.powi(64)) as u64;
     let none =
-        |e| CliError::run(Diagnostic::new("the operating system gives no randomness to draw clients by").cause(e));
+        |e| CliError::run(Diagnostic::new("the operating system provides no randomness for drawing clients").cause(e));
     let joins = |index: usize| match getrandom::u64().map_err(none) {
         Ok(number) => (number < below).then_some(Ok(index)),
         Err(failure) => Some(Err(failure)),

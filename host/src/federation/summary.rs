@@ -82,8 +82,8 @@ impl Summary {
     pub(crate) fn read(run: &Path) -> Result<Self, CliError> {
         let path = run.join(names::SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(|error| {
-            let report = Diagnostic::new(format!("{}: no run that is done", run.display())).cause(error);
-            CliError::usage(report.hint(format!("a run writes `{}` at its end", names::SUMMARY)))
+            let report = Diagnostic::new(format!("{}: not a finished run", run.display())).cause(error);
+            CliError::usage(report.hint(format!("a run writes `{}` when it finishes", names::SUMMARY)))
         })?;
         serde_json::from_str(&text).map_err(|error| {
             CliError::usage(Diagnostic::new(format!("{}: cannot be read", path.display())).cause(error))

@@ -21,10 +21,10 @@ pub(super) fn check(path: &Path) -> Result<(), Diagnostic> {
     let data = ReadCache::new(file);
     let end = match end(&data, len) {
         Ok(end) if end <= len => return Ok(()),
-        Ok(end) => format!("the file has {len} bytes, and its headers name what ends at byte {end}"),
+        Ok(end) => format!("the file has {len} bytes, but its headers refer to data up to byte {end}"),
         Err(error) => format!("its headers cannot be read: {error}"),
     };
-    Err(Diagnostic::new("the library's file is cut short").cause(end).hint("build it or copy it again"))
+    Err(Diagnostic::new("the library is truncated").cause(end).hint("build it or copy it again"))
 }
 
 /// The end of the last range that the headers name, in bytes. `len` is the length of the file.
@@ -111,7 +111,7 @@ mod tests {
             judged(&whole).unwrap();
             for len in 5..300 {
                 let report = judged(&whole[..len]).unwrap_err();
-                assert_eq!(report.message(), "the library's file is cut short", "{bits} {little} {len}");
+                assert_eq!(report.message(), "the library is truncated", "{bits} {little} {len}");
             }
             assert!(judged(&whole[..299]).unwrap_err().line().ends_with("byte 300; build it or copy it again"));
         }

@@ -34,7 +34,7 @@ impl Library {
                 LoadError::NotAPlugin => report.hint("a plugin's crate calls `plugin_api::export_plugin!` once"),
                 LoadError::Interface => {
                     let built = stamp.map_or_else(
-                        || "the plugin does not say with which version it was built".to_owned(),
+                        || "the plugin does not say which version it was built with".to_owned(),
                         |version| format!("the plugin was built with plugin-api {version}"),
                     );
                     report.cause(built).hint(format!(
@@ -60,7 +60,10 @@ impl Library {
 fn mismatches(path: &Path) -> Vec<String> {
     let line = |mismatch: super::sonames::Mismatch| {
         let (loaded, wanted) = (mismatch.loaded.display(), mismatch.wanted.display());
-        format!("it was linked for {wanted} and gets {loaded}: of two libraries with one name the first is taken")
+        format!(
+            "it was linked against {wanted} but gets {loaded}: of two libraries with the same name, the first one \
+             loaded is used"
+        )
     };
     super::sonames::mismatches(path).into_iter().map(line).collect()
 }

@@ -31,8 +31,8 @@ pub(crate) fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>>
         if all.is_empty() { "nothing".to_owned() } else { all.iter().map(one).collect::<Vec<_>>().join(", ") }
     };
     let (described, came): (Vec<_>, Vec<_>) = (described.collect(), came.collect());
-    Err(Error::data(format!("`load` gives {}, and `describe` says {}", shown(&came), shown(&described)))
-        .help("did the files change in between?"))
+    Err(Error::data(format!("`load` returned {}, but `describe` reported {}", shown(&came), shown(&described)))
+        .help("have the files changed in the meantime?"))
 }
 
 /// Checks that there is one evaluation per task, in order, without duplicate metrics.
@@ -42,12 +42,17 @@ pub(crate) fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>>
 pub(crate) fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluation>> {
     let tasks: Vec<_> = tasks.iter().map(|task| &task.spec.name).collect();
     if !found.iter().map(|evaluation| &evaluation.task).eq(tasks.iter().copied()) {
-        return Err(Error::other(format!("`evaluate` did not answer for each of the tasks {tasks:?} once")));
+        return Err(Error::other(format!(
+            "`evaluate` did not return exactly one evaluation for each of the tasks {tasks:?}"
+        )));
     }
     for Evaluation { task, metrics, .. } in &found {
         let twice = metrics.iter().enumerate().find(|(k, metric)| metrics[..*k].iter().any(|m| m.name == metric.name));
         if let Some((_, metric)) = twice {
-            return Err(Error::other(format!("`evaluate` gives the metric `{}` of task `{task}` twice", metric.name)));
+            return Err(Error::other(format!(
+                "`evaluate` returned the metric `{}` of task `{task}` twice",
+                metric.name
+            )));
         }
     }
     Ok(found)
@@ -60,7 +65,7 @@ pub(crate) fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<
 pub(crate) fn predictions(task: &str, rows: &Table, found: Table) -> Result<Table> {
     let wrong = |what: String| Err(Error::other(format!("task `{task}`: {what}")));
     if found.columns().len() == 0 {
-        return wrong("`predict` gives no column".to_owned());
+        return wrong("`predict` returned no column".to_owned());
     }
     if found.rows() != rows.rows() {
         return wrong(format!("{} predictions for {} rows", found.rows(), rows.rows()));
@@ -86,13 +91,13 @@ pub(crate) fn is_written(column: &Column) -> bool {
 /// If the sum is impossibly large, or there are steps without examples.
 pub(crate) fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
     if more.steps > 0 && more.examples == 0 {
-        return Err(Error::other(format!("`train` says that it took {} steps on no example", more.steps)));
+        return Err(Error::other(format!("`train` reported {} steps on no examples", more.steps)));
     }
     let sum = |a: u64, b: u64| a.checked_add(b).filter(|sum| *sum <= MOST);
     match (sum(so_far.steps, more.steps), sum(so_far.examples, more.examples)) {
         (Some(steps), Some(examples)) => Ok(Trained { steps, examples }),
         _ => {
-            let what = format!("`train` says that it took {} steps on {} examples", more.steps, more.examples);
+            let what = format!("`train` reported {} steps on {} examples", more.steps, more.examples);
             Err(Error::other(what))
         }
     }
@@ -104,8 +109,8 @@ pub(crate) fn trained(so_far: Trained, more: Trained) -> Result<Trained> {
 /// If the message was not empty before the filter and is empty now.
 pub(crate) fn filtered(was_empty: bool, message: Message) -> Result<Message> {
     if !was_empty && is_empty(&message) {
-        let error = Error::other("nothing is left of the message");
-        return Err(error.help("a filter that means to stop a message returns an error that says why"));
+        let error = Error::other("the message is empty");
+        return Err(error.help("to stop a message, a filter returns an error that says why"));
     }
     Ok(message)
 }
@@ -183,7 +188,7 @@ fn fits(name: &str, tensor: &Tensor, (dtype, shape): (DType, &[usize]), any_type
     if tensor.shape() == shape && (any_type || tensor.dtype() == dtype) {
         return Ok(());
     }
-    Err(Error::tensor(name, format!("is {tensor:?}, and {dtype}{shape:?} in the model")))
+    Err(Error::tensor(name, format!("is {tensor:?}, but {dtype}{shape:?} in the model")))
 }
 
 /// Checks a client's update after all filters, before the aggregator receives it. If `encoded`, the aggregator's own
@@ -194,12 +199,10 @@ fn fits(name: &str, tensor: &Tensor, (dtype, shape): (DType, &[usize]), any_type
 /// does not match the global model, or a value that is not finite.
 pub(crate) fn update(layout: &Layout, global: &Message, message: &Message, encoded: bool) -> Result<()> {
     if message.params.is_empty() {
-        return Err(Error::other("it has no parameter"));
+        return Err(Error::other("it has no parameters"));
     }
     let known = message.params.iter().try_for_each(|(name, tensor)| layout.check(name, tensor, encoded));
-    known.map_err(|e| {
-        e.help("a filter that encodes must stand at both ends of the way: at `client-output` and at `server-input`")
-    })?;
+    known.map_err(|e| e.help("a filter that encodes is needed at both ends: `client-output` and `server-input`"))?;
     for (name, tensor) in message.extra.iter() {
         if let Some(before) = global.extra.get(name) {
             fits(name, tensor, (before.dtype(), before.shape()), encoded)?;
@@ -209,8 +212,8 @@ pub(crate) fn update(layout: &Layout, global: &Message, message: &Message, encod
     match message.params.not_finite(threads).or_else(|| message.extra.not_finite(threads)) {
         None => Ok(()),
         Some(name) => {
-            let error = Error::tensor(name, "it holds a value that is not finite");
-            Err(error.help("the training may have diverged: a lower learning rate may help"))
+            let error = Error::tensor(name, "it contains a value that is not finite");
+            Err(error.help("training may have diverged; try a lower learning rate"))
         }
     }
 }
@@ -222,14 +225,14 @@ pub(crate) fn update(layout: &Layout, global: &Message, message: &Message, encod
 /// finite.
 pub(crate) fn aggregated(layout: &Layout, next: Message) -> Result<Message> {
     if next.params.is_empty() && !layout.0.is_empty() {
-        return Err(Error::other("`finish` gives a global model without parameters"));
+        return Err(Error::other("`finish` returned a global model without parameters"));
     }
     let known = next.params.iter().try_for_each(|(name, tensor)| layout.check(name, tensor, false));
-    known.map_err(|e| e.because_of("`finish` gives a global model that does not fit the model"))?;
+    known.map_err(|e| e.because_of("`finish` returned a global model that does not fit the model"))?;
     let threads = threads();
     match next.params.not_finite(threads).or_else(|| next.extra.not_finite(threads)) {
         None => Ok(next),
-        Some(name) => Err(Error::tensor(name, "`finish` gives a value that is not finite")),
+        Some(name) => Err(Error::tensor(name, "`finish` returned a value that is not finite")),
     }
 }
 
@@ -241,7 +244,7 @@ fn threads() -> usize {
 
 /// A line for display, truncated if it is too long.
 pub(crate) fn line(line: &str) -> Cow<'_, str> {
-    cut(line, LONGEST_LINE, |rest| format!("… (cut, {rest} bytes more)"))
+    cut(line, LONGEST_LINE, |rest| format!("… ({rest} more bytes)"))
 }
 
 /// A tag for writing: not empty, not too long, and without control characters.
@@ -270,7 +273,7 @@ mod tests {
         assert!(matches!(line("short"), Cow::Borrowed("short")));
         let long = "ä".repeat(6000);
         let shown = line(&long);
-        assert!(shown.starts_with("ää") && shown.ends_with("ä… (cut, 2000 bytes more)"), "{}", &shown[9990..]);
+        assert!(shown.starts_with("ää") && shown.ends_with("ä… (2000 more bytes)"), "{}", &shown[9990..]);
         assert_eq!(tag("Loss/train"), "Loss/train");
         assert_eq!((tag(""), tag("a\nb\u{1b}c")), ("untagged".into(), "a_b_c".into()));
         assert_eq!(tag(&"x".repeat(300)).chars().count(), 201);
@@ -281,7 +284,7 @@ mod tests {
         let count = |steps, examples| Trained { steps, examples };
         assert_eq!(trained(count(1, 10), count(2, 20)), Ok(count(3, 30)));
         for more in [count(u64::MAX, 1), count(1, u64::MAX), count(MOST, 1), count(1, 0)] {
-            assert!(trained(count(1, 10), more).unwrap_err().message().starts_with("`train` says that it took"));
+            assert!(trained(count(1, 10), more).unwrap_err().message().starts_with("`train` reported"));
         }
     }
 
@@ -304,17 +307,20 @@ mod tests {
         let masked = Tensor::from_slice(&[2], &[1_i32, 2]).unwrap();
         assert_eq!(told(&params(&[("w", masked.clone())]).into(), true), "");
         for (bad, text) in [
-            (params(&[("w", masked)]).into(), "tensor `w`: is i32[2], and f32[2] in the model"),
-            (params(&[("w", f32s(&[1.0]))]).into(), "tensor `w`: is f32[1], and f32[2] in the model"),
-            (params(&[("head", f32s(&[1.0, 2.0]))]).into(), "tensor `head`: is f32[2], and f32[1] in the model"),
+            (params(&[("w", masked)]).into(), "tensor `w`: is i32[2], but f32[2] in the model"),
+            (params(&[("w", f32s(&[1.0]))]).into(), "tensor `w`: is f32[1], but f32[2] in the model"),
+            (params(&[("head", f32s(&[1.0, 2.0]))]).into(), "tensor `head`: is f32[2], but f32[1] in the model"),
             (params(&[("v", f32s(&[1.0]))]).into(), "tensor `v`: the model has no such parameter"),
-            (params(&[("w", f32s(&[0.0, f32::NAN]))]).into(), "tensor `w`: it holds a value that is not finite"),
-            (Message::default(), "it has no parameter"),
+            (params(&[("w", f32s(&[0.0, f32::NAN]))]).into(), "tensor `w`: it contains a value that is not finite"),
+            (Message::default(), "it has no parameters"),
             (
                 sent(whole.clone(), params(&[("c", f32s(&[1.0, 2.0]))])),
-                "tensor `c`: is f32[2], and f32[1] in the model",
+                "tensor `c`: is f32[2], but f32[1] in the model",
             ),
-            (sent(whole, params(&[("d", f32s(&[f32::INFINITY]))])), "tensor `d`: it holds a value that is not finite"),
+            (
+                sent(whole, params(&[("d", f32s(&[f32::INFINITY]))])),
+                "tensor `d`: it contains a value that is not finite",
+            ),
         ] {
             assert_eq!(told(&bad, false), text);
         }

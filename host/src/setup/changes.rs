@@ -52,9 +52,9 @@ pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value
     if found.is_empty() {
         return Ok(());
     }
-    let report = Diagnostic::new("this is not what the run was begun with, so its results would be neither's");
+    let report = Diagnostic::new("the run was started with something else, so its results would be a mixture");
     let report = found.into_iter().fold(report, Diagnostic::cause);
-    Err(CliError::usage(report.hint("resume it with what it was begun with, or start over with --force")))
+    Err(CliError::usage(report.hint("undo the changes to resume it, or start over with --force")))
 }
 
 /// The keys of the experiments whose values differ and affect results.
@@ -112,7 +112,9 @@ fn depends_on_rounds(model: Option<Model<'_>>) -> Option<String> {
     };
     let name = &model.name;
     let Some(conditions) = &model.extendable else {
-        return Some(format!("model `{name}` does not say that its results are free of the number of rounds"));
+        return Some(format!(
+            "model `{name}` does not declare that its results are independent of the number of rounds"
+        ));
     };
     let given = |key: &str| {
         config.get(key).or_else(|| model.schema.get("properties")?.get(key)?.get("default")).unwrap_or(&Value::Null)
@@ -135,8 +137,8 @@ fn data(then: &Value, now: &Value) -> Vec<String> {
     let change = |path: &String| match (then.get(path), now.get(path)) {
         (Some(a), Some(b)) if a == b => None,
         (Some(_), Some(_)) => Some(format!("{path}: has changed")),
-        (Some(_), None) => Some(format!("{path}: is not among the data any more")),
-        _ => Some(format!("{path}: was not among the data")),
+        (Some(_), None) => Some(format!("{path}: is no longer part of the data")),
+        _ => Some(format!("{path}: was not part of the data")),
     };
     let paths = then.keys().chain(now.keys().filter(|path| !then.contains_key(*path)));
     some(paths.filter_map(change).collect(), "files")
@@ -188,7 +190,7 @@ fn clients(then: &Value, now: &Value) -> Vec<String> {
                 kind(now)
             ));
         }
-        (then["tasks"] != now["tasks"]).then(|| format!("client `{name}` has other rows"))
+        (then["tasks"] != now["tasks"]).then(|| format!("client `{name}` has different rows"))
     };
     some(then.iter().zip(&now).filter_map(change).collect(), "clients")
 }
@@ -254,10 +256,16 @@ mod tests {
         let found = |model: &Profile, config: Value| {
             keys(&then, &now, Some(Model { profile: model, config: &config })).pop().unwrap_or_default()
         };
-        assert!(found(&model(None), json!({})).contains("model `m` does not say"));
+        assert!(found(&model(None), json!({})).contains("model `m` does not declare"));
         let on_condition = model(Some(json!({"schedule": "constant"})));
         let text = found(&on_condition, json!({}));
-        assert!(text.ends_with("with `model.schedule` = \"linear\", model `m` depends on the number of rounds; with \"constant\" it would not"), "{text}");
+        assert!(
+            text.ends_with(
+                "with `model.schedule` = \"linear\", model `m` depends on the number of rounds; with \
+                 \"constant\" it would not"
+            ),
+            "{text}"
+        );
         assert_eq!(found(&on_condition, json!({"schedule": "constant"})), "");
         assert_eq!(found(&model(Some(json!({}))), json!({})), "");
     }
@@ -269,7 +277,7 @@ mod tests {
             &json!([source("a", "1"), source("b", "2"), source("c", "3")]),
             &json!([source("a", "9"), source("c", "3"), source("d", "4")]),
         );
-        assert_eq!(found, ["a: has changed", "b: is not among the data any more", "d: was not among the data"]);
+        assert_eq!(found, ["a: has changed", "b: is no longer part of the data", "d: was not part of the data"]);
         let plugin = |sum: Value| json!({"fedplug": "1", "plugins": [{"kind": "model", "name": "m", "about": {"version": "2"}, "sha256": sum}]});
         assert!(plugins(&plugin("0123456789abcdef".into()), &plugin("0123456789abcdef".into())).is_empty());
         let text = plugins(&plugin(Value::Null), &plugin("0123456789abcdef".into())).concat();

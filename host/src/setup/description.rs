@@ -14,20 +14,20 @@ pub(crate) fn check(description: &Description) -> plugin_api::Result<()> {
     let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
     // If there are several tasks, each has a folder for its best model.
     if let Some(task) = description.tasks.iter().find(|task| description.tasks.len() > 1 && !plain(&task.name)) {
-        return wrong(format!("a task is named `{}`, which cannot name its folder", task.name));
+        return wrong(format!("task `{}`: the name cannot be that of a folder", task.name));
     }
     let mut seen = std::collections::BTreeSet::new();
     for client in &description.clients {
         let name = &client.name;
         if !plain(name) || name == crate::artefacts::tracking::SERVER {
-            return wrong(format!("a client is named `{name}`, which cannot name its folder"));
+            return wrong(format!("client `{name}`: the name cannot be that of a folder"));
         }
         if !seen.insert(name) {
             return wrong(format!("two clients are named `{name}`"));
         }
         let known = |task: &str| description.tasks.iter().any(|spec| spec.name == task);
         if let Some(task) = client.tasks.iter().find(|task| !known(&task.name)) {
-            return wrong(format!("client `{name}` has a task `{}`, which is none of the dataset's", task.name));
+            return wrong(format!("client `{name}` has a task `{}`, which the dataset does not have", task.name));
         }
     }
     Ok(())
@@ -46,7 +46,7 @@ pub(super) fn warn_of_untrained(description: &Description, ctx: &plugin_api::Con
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    ctx.warn(format_args!("clients without training rows, which never train: {}{more}", names.join(", ")));
+    ctx.warn(format_args!("clients without training rows never train: {}{more}", names.join(", ")));
 }
 
 /// Warns of tasks without test rows at some clients or at all of them, because their scores would be missing silently.
@@ -66,6 +66,6 @@ pub(super) fn warn_of_untested(description: &Description, ctx: &plugin_api::Cont
             (false, 0) => format!("at {names}"),
             (false, more) => format!("at {names} and {more} more clients"),
         };
-        ctx.warn(format_args!("task `{name}` has no row to test on {clients}"));
+        ctx.warn(format_args!("task `{name}` has no test rows {clients}"));
     }
 }

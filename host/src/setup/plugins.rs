@@ -93,7 +93,7 @@ impl Role {
     fn opens(self, kind: Kind) -> bool {
         match self {
             Self::Both => true,
-            Self::Server { model } => kind == Kind::Aggregator || (kind == Kind::Model && model),
+            Self::Server { model } => matches!(kind, Kind::Aggregator | Kind::Filter) || (kind == Kind::Model && model),
             Self::Client => kind != Kind::Aggregator,
         }
     }

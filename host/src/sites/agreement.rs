@@ -69,7 +69,7 @@ fn call_all(
     if reports.is_empty() {
         Ok(responses)
     } else if services.stop.load(Ordering::Relaxed) {
-        Err(CliError::stopped(Diagnostic::new("stopped on request before the run began")))
+        Err(CliError::stopped(Diagnostic::new("stopped on request before the run started")))
     } else {
         Err(CliError::usage(reports))
     }

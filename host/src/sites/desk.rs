@@ -17,8 +17,8 @@ use crate::setup::manifest;
 use crate::setup::plugins::LoadedPlugin;
 use crate::setup::site::SiteSetup;
 use crate::sites::approvals;
-use crate::sites::protocol::{Call, Contribution, Offer, Payload, Reply, Report, Request, Response};
-use crate::sites::site_run::SiteRun;
+use crate::sites::protocol::{Call, Contribution, Offer, Payload, Reply, Request, Response};
+use crate::sites::site_run::{Around, SiteRun};
 use crate::terminal::console::Console;
 
 /// What a site decides about experiments.
@@ -63,28 +63,32 @@ pub(crate) struct Desk<'a> {
     pub run: Option<(String, SiteRun)>,
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
     /// Does what a call asks, and returns the reply.
     ///
     /// # Errors
     /// If the site refuses; the text says why.
     pub(crate) fn handle(&mut self, session: &str, payload: Payload) -> Result<Payload, String> {
-        let Call { request, last_aggregated, committed } = Call::read(payload).map_err(|e| one_line(&e))?;
+        let Call { request, last_aggregated } = Call::read(payload).map_err(|e| one_line(&e))?;
         if let Request::Describe(offer) = &request {
             let contribution = self.describe(session, offer)?;
-            let reply = Reply { report: Report::default(), result: Ok(Response::Contribution(contribution)) };
-            return reply.into_payload().map_err(|e| one_line(&e));
+            return Reply::plain(Ok(Response::Contribution(contribution))).into_payload().map_err(|e| one_line(&e));
         }
         if self.run.as_ref().is_none_or(|(known, _)| known != session) {
             self.reopen(session)?;
         }
+        let around = self.around();
         let Some((_, run)) = &mut self.run else { return Err("there is no such run here".to_owned()) };
         let leaves = matches!(request, Request::Leave);
-        let reply = run.handle(request, last_aggregated, committed, self.rules, self.console, self.stop);
+        let reply = run.handle(request, last_aggregated, around);
         if leaves {
             self.run = None;
         }
         reply
+    }
+
+    fn around(&self) -> Around<'a> {
+        Around { rules: self.rules, console: self.console, stop: self.stop }
     }
 
     /// The folder of a run. `session` comes from the network.
@@ -118,9 +122,8 @@ impl Desk<'_> {
             return Err("this site knows nothing of the run; was its state removed?".to_owned());
         };
         let setup = self.set_up(&offer)?;
-        let notes = Notes::default();
         let mut run = SiteRun::new(folder, offer, setup).map_err(|failure| failure.into_report().line())?;
-        run.resume(self.console, &notes, self.stop).map_err(|failure| failure.into_report().line())?;
+        run.resume(self.around()).map_err(|failure| failure.into_report().line())?;
         self.run = Some((session.to_owned(), run));
         Ok(())
     }

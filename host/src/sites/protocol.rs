@@ -52,9 +52,6 @@ pub(crate) struct Call {
     /// The last round in which the site's update was aggregated into the global model.
     #[serde(default)]
     pub last_aggregated: Option<u64>,
-    /// The number of the site's rounds that the server's last checkpoint includes: the site may forget older states.
-    #[serde(default)]
-    pub committed: u64,
 }
 
 /// What a site is to do.
@@ -234,6 +231,11 @@ pub(crate) enum Response {
 }
 
 impl Reply {
+    /// A reply without a report.
+    pub(crate) fn plain(result: Result<Response, ComponentError>) -> Self {
+        Self { report: Report::default(), result }
+    }
+
     fn message(&mut self) -> Option<&mut Message> {
         match &mut self.result {
             Ok(Response::Outcome(outcome)) => Some(&mut outcome.message),

@@ -55,8 +55,6 @@ pub(crate) struct RemoteClient {
     last_aggregated: Option<u64>,
     /// The number of rounds after which the site has its state: the last one that it trained, plus one.
     trained: u64,
-    /// As `trained`, in the server's last checkpoint.
-    committed: u64,
     /// The number of calls since the site last trained.
     calls: AtomicU64,
 }
@@ -64,16 +62,7 @@ pub(crate) struct RemoteClient {
 impl RemoteClient {
     /// Creates the client of a site.
     pub(crate) fn new(name: String, index: usize, transport: Arc<dyn Transport>, admission: Arc<Admission>) -> Self {
-        Self {
-            name,
-            index,
-            transport,
-            admission,
-            last_aggregated: None,
-            trained: 0,
-            committed: 0,
-            calls: AtomicU64::new(0),
-        }
+        Self { name, index, transport, admission, last_aggregated: None, trained: 0, calls: AtomicU64::new(0) }
     }
 
     /// Calls the site. `stops` ends the wait, as does the end of the run.
@@ -84,7 +73,7 @@ impl RemoteClient {
         services: &HostServices<'_>,
     ) -> Result<Response, ComponentError> {
         let (stop, what) = (services.stop, request.name());
-        let call = Call { request, last_aggregated: self.last_aggregated, committed: self.committed };
+        let call = Call { request, last_aggregated: self.last_aggregated };
         let cancelled = || stop.load(Ordering::Relaxed) || stops();
         let admit = || self.admission.wait(self.index);
         let called = call.into_payload().map_err(|e| self.fault(e)).and_then(|payload| {
@@ -236,7 +225,6 @@ impl Client for RemoteClient {
     }
 
     fn save(&mut self, _: &HostServices<'_>) -> Result<ClientState, ComponentError> {
-        self.committed = self.trained;
         let last_aggregated = self.last_aggregated;
         Ok(ClientState { trained_at_site: Some(self.trained), last_aggregated, ..ClientState::default() })
     }
@@ -245,7 +233,6 @@ impl Client for RemoteClient {
         // The site itself was asked to return to this state when the run started.
         self.last_aggregated = saved.last_aggregated;
         self.trained = saved.trained_at_site.unwrap_or_default();
-        self.committed = self.trained;
         Ok(())
     }
 

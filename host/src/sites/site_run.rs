@@ -14,38 +14,28 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use plugin_api::{Message, Sampling};
+use plugin_api::Sampling;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::artefacts::checkpoint::{Reader, Writer};
 use crate::artefacts::journal::Journal;
 use crate::artefacts::names::{CHECKPOINT, IDLE};
 use crate::artefacts::safetensors;
 use crate::error::{CliError, Diagnostic};
-use crate::federation::client::{BothModels, Client as _, LastEvaluation};
-use crate::federation::client_entry::{ClientEntry, get_client, not_restored, not_saved, put_client};
 use crate::federation::component_error::ComponentError;
-use crate::federation::local_client::LocalClient;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
-use crate::federation::predictions;
 use crate::federation::services::HostServices;
 use crate::plugins::validate::Layout;
-use crate::setup::Shared;
 use crate::setup::site::SiteSetup;
 use crate::sites::desk::{Rules, refused};
-use crate::sites::limits;
 use crate::sites::protocol::{Offer, Payload, Ready, Reply, Report, Request, Response, Start};
 use crate::sites::report::Reports;
+use crate::sites::site_client::{ANSWERS, Return, SiteClient};
 use crate::terminal::console::Console;
-use crate::terminal::signals::Pause;
 
 const OFFER: &str = "offer.json";
 const START: &str = "start.json";
-const ANSWERS: &str = "answers";
-const MODEL: &str = "model";
 
 /// A run as one site sees it.
 pub(crate) struct SiteRun {
@@ -62,40 +52,20 @@ enum Stage {
     /// The site has described its data.
     Described(Box<SiteSetup>),
     /// All sites have agreed.
-    Started(Box<Started>),
-    /// Starting failed.
-    Failed,
+    Started(Box<SiteClient>),
+    /// The run is over, or starting failed.
+    Over,
 }
 
-/// A client that takes part.
-struct Started {
-    shared: Shared,
-    client: LocalClient,
-    threads: usize,
-    /// After how many rounds the client last trained.
-    trained: u64,
-    /// The round that the client has started, if it has not closed it.
-    open: Option<u64>,
-    /// The reply to the last training order, if it was read back from disk: it may be asked for again.
-    reply: Option<Payload>,
-}
-
-/// The index of a checkpoint.
-#[derive(Serialize, Deserialize)]
-struct SiteIndex {
-    /// After how many rounds the client trained.
-    trained: u64,
-    client: ClientEntry,
-    /// The JSON part of the reply to the training order.
-    reply: Value,
-}
-
-/// The index of filters' states.
-#[derive(Serialize, Deserialize)]
-struct AnswersIndex {
-    trained: u64,
-    round: u64,
-    client: ClientEntry,
+/// What surrounds a run at a site.
+#[derive(Clone, Copy)]
+pub(crate) struct Around<'a> {
+    /// What the site decides.
+    pub rules: &'a dyn Rules,
+    /// Shows log lines.
+    pub console: &'a Console,
+    /// Whether the site should stop.
+    pub stop: &'a AtomicBool,
 }
 
 impl SiteRun {
@@ -104,7 +74,7 @@ impl SiteRun {
     /// # Errors
     /// If a file cannot be read or written.
     pub(crate) fn new(folder: PathBuf, offer: Offer, setup: SiteSetup) -> Result<Self, CliError> {
-        std::fs::create_dir_all(&folder).map_err(|e| CliError::io(&folder, "make the run's folder", &e))?;
+        std::fs::create_dir_all(&folder).map_err(|e| CliError::io(&folder, "create the run's folder", &e))?;
         write_json(&folder.join(OFFER), &offer)?;
         let journal = Journal::open(&folder)?;
         let experiment_name = setup.experiment.name.clone();
@@ -123,9 +93,9 @@ impl SiteRun {
     ///
     /// # Errors
     /// If a file cannot be read, or the state does not fit.
-    pub(crate) fn resume(&mut self, console: &Console, notes: &Notes, stop: &AtomicBool) -> Result<(), CliError> {
+    pub(crate) fn resume(&mut self, around: Around<'_>) -> Result<(), CliError> {
         let Some(start) = read_json::<Start>(&self.folder.join(START))? else { return Ok(()) };
-        self.start(&start, Return::Last, console, notes, stop).map(drop)
+        self.start(&start, Return::Last, around).map(drop)
     }
 
     /// Does what a request asks, and returns the reply.
@@ -136,86 +106,69 @@ impl SiteRun {
         &mut self,
         request: Request,
         last_aggregated: Option<u64>,
-        committed: u64,
-        rules: &dyn Rules,
-        console: &Console,
-        stop: &AtomicBool,
+        around: Around<'_>,
     ) -> Result<Payload, String> {
-        rules.computing(&self.offer.digest, Duration::ZERO)?;
+        around.rules.computing(&self.offer.digest, Duration::ZERO)?;
         let begun = Instant::now();
-        let (notes, reports) = (Notes::default(), Reports::new());
-        let result = match request {
-            Request::Start(start) => self
-                .accept(&start, console, &notes, stop)
-                .map(Response::Ready)
-                .map_err(|failure| refused(failure.into_report().line())),
-            Request::Leave => self.leave().map(|()| Response::Done).map_err(|f| refused(f.into_report().line())),
-            request => match &mut self.stage {
-                Stage::Started(started) => {
-                    if let Some(reply) = started.known_reply(&request) {
-                        return Ok(reply);
-                    }
-                    let mut services =
-                        HostServices::new(console, &notes, stop, &started.shared.experiment, started.threads);
-                    (services.reporter, services.journal) = (reports.reporter(), &self.journal);
-                    if let Some(round) = last_aggregated {
-                        started.client.update_aggregated(round);
-                    }
-                    let mut working = Working { folder: &self.folder, committed, services: &services };
-                    let result = working.do_request(started, request);
-                    drop(services);
-                    result
-                }
-                _ => Err(refused("the run has not started here".to_owned())),
-            },
+        let failed = |failure: CliError| refused(failure.into_report().line());
+        let reply = match request {
+            Request::Start(start) => Ok(Reply::plain(self.accept(&start, around).map(Response::Ready).map_err(failed))),
+            Request::Leave => Ok(Reply::plain(self.leave().map(|()| Response::Done).map_err(failed))),
+            request => self.work(request, last_aggregated, around),
         };
-        let report = Report { notes: notes.list(), ..reports.collect() };
-        let mut reply = Reply { report, result };
-        if let (Stage::Started(started), Ok(Response::Outcome(outcome))) = (&mut self.stage, &reply.result) {
+        around.rules.computing(&self.offer.digest, begun.elapsed())?;
+        reply.and_then(Reply::into_payload).map_err(|e| Diagnostic::from(e).line())
+    }
+
+    /// Has the client do its part.
+    fn work(
+        &mut self,
+        request: Request,
+        last_aggregated: Option<u64>,
+        around: Around<'_>,
+    ) -> plugin_api::Result<Reply> {
+        let Stage::Started(client) = &mut self.stage else {
+            return Ok(Reply::plain(Err(refused("the run has not started here".to_owned()))));
+        };
+        if let Some(reply) = client.known_reply(&request) {
+            return Reply::read(reply);
+        }
+        let (notes, reports) = (Notes::default(), Reports::new());
+        let experiment = client.experiment().clone();
+        let mut services = HostServices::new(around.console, &notes, around.stop, &experiment, client.threads());
+        (services.reporter, services.journal) = (reports.reporter(), &self.journal);
+        client.last_aggregated(last_aggregated);
+        let trains = matches!(request, Request::Train(_));
+        let result = client.work(request, &self.folder, &services);
+        drop(services);
+        let mut reply = Reply { report: Report { notes: notes.list(), ..reports.collect() }, result };
+        if trains && !around.stop.load(std::sync::atomic::Ordering::Relaxed) {
             // Nothing leaves before it is on disk.
-            let saved = started.save(&self.folder, &reply, &outcome.message, console, stop);
-            if let Err(fault) = saved {
-                reply.result = Err(refused(fault.into_report().line()));
+            let services = HostServices::new(around.console, &notes, around.stop, &experiment, client.threads());
+            if let Err(failure) = client.save(&self.folder, &reply, &services) {
+                reply.result = Err(refused(failure.into_report().line()));
             }
         }
-        rules.computing(&self.offer.digest, begun.elapsed())?;
-        reply.into_payload().map_err(|e| Diagnostic::from(e).line())
+        Ok(reply)
     }
 
     /// Gets ready for the first round, or returns to the state from which the server resumes.
-    fn accept(
-        &mut self,
-        start: &Start,
-        console: &Console,
-        notes: &Notes,
-        stop: &AtomicBool,
-    ) -> Result<Ready, CliError> {
+    fn accept(&mut self, start: &Start, around: Around<'_>) -> Result<Ready, CliError> {
         if start.digest != self.offer.digest {
             return Err(CliError::run(Diagnostic::new("the run starts with another experiment than it offered")));
         }
-        if matches!(self.stage, Stage::Started(_)) {
-            return Err(CliError::run(Diagnostic::new("the run has started here already")));
-        }
         write_json(&self.folder.join(START), start)?;
-        let back = start.resume.map_or(Return::Nothing, Return::To);
-        self.start(start, back, console, notes, stop)
+        self.start(start, start.resume.map_or(Return::Nothing, Return::To), around)
     }
 
-    fn start(
-        &mut self,
-        start: &Start,
-        back: Return,
-        console: &Console,
-        notes: &Notes,
-        stop: &AtomicBool,
-    ) -> Result<Ready, CliError> {
-        let Stage::Described(setup) = std::mem::replace(&mut self.stage, Stage::Failed) else {
-            return Err(CliError::run(Diagnostic::new("the run has failed to start here")));
+    fn start(&mut self, start: &Start, back: Return, around: Around<'_>) -> Result<Ready, CliError> {
+        let Stage::Described(setup) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return Err(CliError::run(Diagnostic::new("the run has started here already, or could not")));
         };
-        let name = setup.client.name.clone();
         let threads = setup.experiment.federation.threads_per_client.max(1);
         let (shared, mut side, index) = setup.join(&self.offer.clients, start.tasks.clone())?;
-        let mut services = HostServices::new(console, notes, stop, &shared.experiment, threads);
+        let notes = Notes::default();
+        let mut services = HostServices::new(around.console, &notes, around.stop, &shared.experiment, threads);
         services.journal = &self.journal;
         let store = Arc::new(Store::new(self.folder.join(IDLE), shared.experiment.federation.idle_memory)?);
         let failed = |fault: ComponentError| CliError::run(fault.report(""));
@@ -226,17 +179,16 @@ impl SiteRun {
         // Only a secret draw must hide which parameters a client keeps private.
         let secret_draw = matches!(shared.experiment.federation.sampling(), Sampling::Poisson(p) if p < 1.0);
         let withheld = if secret_draw { client.withheld(&services).map_err(failed)? } else { Vec::new() };
-        let mut started = Started { shared, client, threads, trained: 0, open: None, reply: None };
-        started.go_back(&self.folder, &name, back, &services)?;
-        started.client.release(&services).map_err(failed)?;
         drop(services);
-        self.stage = Stage::Started(Box::new(started));
+        let mut client = SiteClient::new(shared, client);
+        client.go_back(&self.folder, back, around, &self.journal)?;
+        self.stage = Stage::Started(Box::new(client));
         Ok(Ready { withheld })
     }
 
     /// Keeps the results and removes what only the run itself needed.
     fn leave(&mut self) -> Result<(), CliError> {
-        self.stage = Stage::Failed;
+        self.stage = Stage::Over;
         for name in [CHECKPOINT, ANSWERS, IDLE] {
             let path = self.folder.join(name);
             match std::fs::remove_dir_all(&path) {
@@ -245,213 +197,6 @@ impl SiteRun {
                 }
                 _ => {}
             }
-        }
-        Ok(())
-    }
-}
-
-/// To which state a site returns.
-#[derive(Clone, Copy, Debug)]
-enum Return {
-    /// To none: the run begins.
-    Nothing,
-    /// To the last one.
-    Last,
-    /// To the one after this many rounds.
-    To(u64),
-}
-
-/// What the client does for one request.
-struct Working<'w> {
-    folder: &'w Path,
-    committed: u64,
-    services: &'w HostServices<'w>,
-}
-
-impl Working<'_> {
-    fn do_request(&mut self, started: &mut Started, request: Request) -> Result<Response, ComponentError> {
-        let services = self.services;
-        limits::check(&request, &started.shared.experiment.federation).map_err(refused)?;
-        if let Some(round) = request.round() {
-            started.open(round, self.committed, services)?;
-        }
-        match request {
-            Request::Train(order) => {
-                let outcome = started.client.round(&order, &Pause::never(), services)?;
-                let outcome = outcome.ok_or_else(|| refused("the site is stopping".to_owned()))?;
-                started.trained = order.round + 1;
-                Ok(Response::Outcome(outcome))
-            }
-            Request::Answer { round, question } => {
-                let message = started.client.answer(&question, round, services)?;
-                started.save_answers(self.folder, round, services).map_err(|f| refused(f.into_report().line()))?;
-                Ok(Response::Message(message))
-            }
-            Request::EvaluateIdle(order) => started.client.evaluate_idle(&order, services).map(Response::Evaluated),
-            Request::Publish(order) => {
-                let name = [started.client.name().to_owned()];
-                services.journal.begin(order.round, &name).map_err(|f| refused(f.into_report().line()))?;
-                started.client.publish(&order, services).map(Response::Message)
-            }
-            Request::EvaluateOther(order) => {
-                let found = started.client.evaluate_other(&order, services);
-                let released = started.client.release(services);
-                found.and_then(|found| released.map(|()| Response::CrossEvaluated(found)))
-            }
-            Request::SaveModel => {
-                started.client.save_model(&self.folder.join(MODEL), services).map(|()| Response::Done)
-            }
-            Request::Finish(order) => {
-                let LastEvaluation { evaluations, predictions } = started.client.finish(&order, services)?;
-                self.write_predictions(started, predictions)?;
-                Ok(Response::Finished(evaluations))
-            }
-            Request::Describe(_) | Request::Start(_) | Request::Leave => {
-                Err(refused("this is no request to a client".to_owned()))
-            }
-        }
-    }
-
-    /// Writes the predictions to the site's own folder. They are optional.
-    fn write_predictions(
-        &self,
-        started: &Started,
-        predictions: Option<Result<BothModels, ComponentError>>,
-    ) -> Result<(), ComponentError> {
-        match predictions {
-            None => Ok(()),
-            Some(Ok(BothModels { own, global })) => {
-                let mut writer = predictions::Writer::new(self.folder, &started.shared.description.scales);
-                writer.add(started.client.name(), own, global);
-                writer.finish().map_err(|failure| refused(failure.into_report().line()))
-            }
-            Some(Err(fault)) => {
-                self.services.console.log(plugin_api::Level::Warn, fault.report("predictions").message());
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Started {
-    /// Starts a round, unless it is open. On disk it is noted that the round starts, before anything leaves.
-    fn open(&mut self, round: u64, _committed: u64, services: &HostServices<'_>) -> Result<(), ComponentError> {
-        if self.open == Some(round) {
-            return Ok(());
-        }
-        self.client.close();
-        let name = [self.client.name().to_owned()];
-        services.journal.begin(round, &name).map_err(|failure| refused(failure.into_report().line()))?;
-        self.client.open(round, services);
-        self.open = Some(round);
-        self.reply = None;
-        Ok(())
-    }
-
-    /// The stored reply to a training order that was answered before this process started.
-    fn known_reply(&mut self, request: &Request) -> Option<Payload> {
-        match request {
-            Request::Train(order) if order.round + 1 == self.trained => self.reply.clone(),
-            _ => None,
-        }
-    }
-
-    /// Saves the client's state after a round, with the reply.
-    fn save(
-        &mut self,
-        folder: &Path,
-        reply: &Reply,
-        message: &Message,
-        console: &Console,
-        stop: &AtomicBool,
-    ) -> Result<(), CliError> {
-        let notes = Notes::default();
-        let services = HostServices::new(console, &notes, stop, &self.shared.experiment, self.threads);
-        // The states as they are now: another process continues with them where this one would have.
-        self.client.close();
-        let saved = self.client.save(&services).map_err(not_saved)?;
-        let mut writer = Writer::new(folder)?;
-        put_client(&mut writer, 0, &saved)?;
-        let tensors = Message { params: message.params.clone(), extra: message.extra.clone(), ..Message::default() };
-        writer.message("reply", &tensors)?;
-        let reply = serde_json::to_value(reply).map_err(|e| CliError::run(Diagnostic::new("cannot save").cause(e)))?;
-        let client = ClientEntry::new(self.client.name().to_owned(), saved);
-        writer.finish(&SiteIndex { trained: self.trained, client, reply })?;
-        self.client.release(&services).map_err(not_saved)
-    }
-
-    /// Saves the filters' states after an answer, in a folder for the round.
-    fn save_answers(&mut self, folder: &Path, round: u64, services: &HostServices<'_>) -> Result<(), CliError> {
-        let filters = self.client.filter_states(services).map_err(not_saved)?;
-        let saved = crate::federation::client::ClientState { filters, ..Default::default() };
-        let answers = folder.join(ANSWERS);
-        let own = answers.join(round.to_string());
-        std::fs::create_dir_all(&own).map_err(|e| CliError::io(&own, "make the folder", &e))?;
-        let mut writer = Writer::new(&own)?;
-        put_client(&mut writer, 0, &saved)?;
-        let client = ClientEntry::new(self.client.name().to_owned(), saved);
-        writer.finish(&AnswersIndex { trained: self.trained, round, client })?;
-        // A run resumes from the end of the previous round at the earliest.
-        for entry in std::fs::read_dir(&answers).map_err(|e| CliError::io(&answers, "read the folder", &e))?.flatten() {
-            let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-            if number.is_some_and(|number| number + 1 < round) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns to a saved state.
-    fn go_back(
-        &mut self,
-        folder: &Path,
-        name: &str,
-        back: Return,
-        services: &HostServices<'_>,
-    ) -> Result<(), CliError> {
-        let wanted = match back {
-            Return::Nothing | Return::To(0) => {
-                for part in [CHECKPOINT, ANSWERS] {
-                    let _ = std::fs::remove_dir_all(folder.join(part));
-                }
-                return Ok(());
-            }
-            Return::Last => None,
-            Return::To(rounds) => Some(rounds),
-        };
-        let mut warn = |line: &str| services.console.log(plugin_api::Level::Warn, line);
-        let accept = |index: &SiteIndex| wanted.is_none_or(|wanted| index.trained <= wanted);
-        let found = Reader::open_if::<SiteIndex>(folder, accept, &mut warn)?;
-        let trained = found.as_ref().map_or(0, |(_, index)| index.trained);
-        if wanted.is_some_and(|wanted| wanted != trained) {
-            let report = Diagnostic::new(format!(
-                "site `{name}` has no state after round {}, from which the server resumes",
-                wanted.unwrap_or_default()
-            ));
-            return Err(CliError::run(report.hint("start over with --force")));
-        }
-        if let Some((reader, SiteIndex { client, reply, .. })) = found {
-            let state = get_client(&reader, 0, client)?;
-            self.client.restore(state, services).map_err(not_restored)?;
-            let Message { params, extra, .. } = reader.message("reply")?;
-            self.reply = wanted.is_none().then_some(Payload { body: reply, params, extra });
-        }
-        self.trained = trained;
-        // Answers after that state: those that ended its round, and in the same process's run those of the next one.
-        let rounds = [trained.checked_sub(1), wanted.is_none().then_some(trained)];
-        for round in rounds.into_iter().flatten() {
-            let own = folder.join(ANSWERS).join(round.to_string());
-            let found = Reader::open::<AnswersIndex>(&own, &mut warn)?;
-            if let Some((reader, index)) = found.filter(|(_, index)| index.trained == trained) {
-                let state = get_client(&reader, 0, index.client)?;
-                self.client.restore_filters(&state.filters, services).map_err(not_restored)?;
-                if round == trained {
-                    self.open = Some(round);
-                }
-            }
-        }
-        if wanted.is_some() {
-            let _ = std::fs::remove_dir_all(folder.join(ANSWERS).join(trained.to_string()));
         }
         Ok(())
     }

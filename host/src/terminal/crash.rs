@@ -54,7 +54,7 @@ pub fn watch() -> Result<CrashHandler, CliError> {
     // SAFETY: the function is `extern "C"`, lives as long as the process, and does not unwind.
     unsafe { libc::atexit(at_exit) };
     CrashHandler::attach(event)
-        .map_err(|error| CliError::run(Diagnostic::new("cannot watch for crashes of plugins").cause(error)))
+        .map_err(|error| CliError::run(Diagnostic::new("cannot watch for plugin crashes").cause(error)))
 }
 
 /// `main` is about to return, so that the process may end.
@@ -64,7 +64,7 @@ pub fn finished() {
 
 extern "C" fn at_exit() {
     if !FINISHED.load(Ordering::SeqCst) {
-        last_words(format_args!("ended by a call of `exit`"));
+        last_words(format_args!("ended by a call to `exit`"));
         // SAFETY: ends the process.
         unsafe { libc::_exit(Exit::Failure as i32) };
     }
@@ -80,7 +80,7 @@ fn last_words(what: std::fmt::Arguments<'_>) {
         std::str::from_utf8(&call[..valid]).unwrap_or_default()
     });
     let _ = match call {
-        "" => writeln!(left, "error: the process was {what}, outside of a plugin's call on this thread"),
+        "" => writeln!(left, "error: the process was {what}, outside any plugin call on this thread"),
         call => writeln!(left, "error: the process was {what}; the last component called on this thread: {call}"),
     };
     let length = 2 * LONGEST - left.len();

@@ -19,7 +19,7 @@ pub(crate) fn reserve() -> std::io::Result<()> {
     let ours = rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3)?;
     rustix::stdio::dup2_stdout(std::io::stderr())?;
     // A second call would find stderr in the place of stdout.
-    OURS.set(File::from(ours)).map_err(|_| std::io::Error::other("stdout is reserved already"))
+    OURS.set(File::from(ours)).map_err(|_| std::io::Error::other("stdout is already reserved"))
 }
 
 /// On other systems plugins share stdout with the host.

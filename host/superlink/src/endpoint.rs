@@ -13,6 +13,7 @@ use crate::identity::Identity;
 use crate::object::{Object, ObjectId};
 use crate::pack::Pack;
 use crate::parallel::{self, Abort, lock};
+use crate::record;
 use crate::unpack::Pulled;
 use crate::wire::{Node, ObjectName, ObjectPulled, ObjectStored, PushObject};
 
@@ -93,6 +94,10 @@ impl Endpoint {
         let call = format!("{}/{name}", self.prefix());
         let answer = self.http.post(&call, body, &|now| self.headers(now), limit, scope.abort)?;
         scope.counter.add(answer.traffic);
+        // A message of two bytes may take hundreds in memory.
+        if record::count(&answer.body).is_none_or(|fields| fields > self.http.limits.objects + 16) {
+            return Err(Error::protocol(call, "the answer is no protobuf message, or has too many fields"));
+        }
         let repeated = answer.repeated;
         Ok((answer.decode(&call)?, repeated))
     }

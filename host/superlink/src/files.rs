@@ -56,3 +56,17 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+/// Reserves a folder for this process, for as long as the file lives.
+pub(crate) fn reserve(folder: &Path) -> Result<File, Error> {
+    self::folder(folder)?;
+    let path = folder.join("lock");
+    let file = File::options().create(true).append(true).open(&path).map_err(|source| Error::file(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Error::Content { path: folder.to_owned(), reason: "another process is using it".into() })
+        }
+        Err(std::fs::TryLockError::Error(source)) => Err(Error::file(&path, source)),
+    }
+}

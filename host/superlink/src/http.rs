@@ -1,7 +1,6 @@
 //! POSTs one protobuf message and gets one; repeats what was lost on the way; keeps the SuperLink's time.
 
 use std::io::{Cursor, Read};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,48 +10,15 @@ use prost::Message;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
 
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::events::{Event, Observer};
 use crate::limits::Limits;
 use crate::parallel::{self, Abort};
 
 const PROTOBUF: &str = "application/protobuf";
-
-/// How to reach a SuperLink.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    /// Its address, such as `https://superlink.example:8000`, or that of a proxy before it.
-    pub url: String,
-    /// A PEM file with the certificate authority to trust instead of the public ones.
-    pub ca: Option<PathBuf>,
-    /// Allow `http` to a host other than this one: everybody on the way can read and answer.
-    pub insecure: bool,
-    /// How long one exchange is repeated if the SuperLink cannot be reached; `None`: for ever.
-    pub patience: Option<Duration>,
-    /// How long to wait for the next bytes before a connection counts as lost.
-    pub timeout: Duration,
-    /// Transfers at a time.
-    pub transfers: usize,
-    /// Bounds on what is received.
-    pub limits: Limits,
-}
-
-impl Connection {
-    /// A connection with the usual settings.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            ca: None,
-            insecure: false,
-            patience: Some(Duration::from_secs(900)),
-            timeout: Duration::from_secs(60),
-            transfers: 4,
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// Bytes on the wire: bodies of requests and answers, without heads and encryption.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,7 +80,7 @@ pub(crate) type Headers<'a> = &'a (dyn Fn(SystemTime) -> Result<Vec<(&'static st
 impl Http {
     pub(crate) fn new(connection: &Connection, observer: Observer) -> Result<Arc<Self>, Error> {
         let base = connection.url.trim_end_matches('/').to_owned();
-        let local = check_url(&base, connection.insecure)?;
+        let local = connection.check()?;
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -127,20 +93,7 @@ impl Http {
         if local {
             config = config.proxy(None);
         }
-        if let Some(path) = &connection.ca {
-            let pem = std::fs::read(path).map_err(|source| Error::file(path, source))?;
-            let mut certificates = Vec::new();
-            for item in parse_pem(&pem) {
-                match item {
-                    Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-                    Ok(_) => {}
-                    Err(error) => return Err(Error::Content { path: path.clone(), reason: error.to_string() }),
-                }
-            }
-            if certificates.is_empty() {
-                return Err(Error::Content { path: path.clone(), reason: "no certificate".into() });
-            }
-            let roots = RootCerts::Specific(Arc::new(certificates));
+        if let Some(roots) = connection.roots()? {
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
         Ok(Arc::new(Self {
@@ -167,13 +120,7 @@ impl Http {
         (if skew < 0 { now.checked_sub(by) } else { now.checked_add(by) }).unwrap_or(now)
     }
 
-    /// Moves our idea of the SuperLink's clock, for tests.
-    #[cfg(test)]
-    pub(crate) fn set_skew(&self, milliseconds: i64) {
-        self.skew.store(milliseconds, Ordering::Relaxed);
-    }
-
-    /// Whether the skew had to be corrected.
+    /// Takes the SuperLink's time after it has refused ours. Whether that changes anything.
     fn learn(&self, date: &str) -> bool {
         let Ok(date) = OffsetDateTime::parse(date, &Rfc2822) else { return false };
         let now = OffsetDateTime::from(SystemTime::now());
@@ -247,9 +194,10 @@ impl Http {
             reader = Box::new(Cursor::new(*part).chain(reader));
         }
         let mut answer = request.send(ureq::SendBody::from_reader(&mut reader)).map_err(Failure::from)?;
-        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
-        let corrected = date.is_some_and(|date| self.learn(date));
         let status = answer.status().as_u16();
+        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        // Only then, since answers may be old when they come.
+        let corrected = status == 401 && date.is_some_and(|date| self.learn(date));
         let limit = if status == 200 { limit } else { 1 << 16 };
         let body = answer.body_mut().with_config().limit(limit).read_to_vec();
         match body {
@@ -315,32 +263,5 @@ impl From<ureq::Error> for Failure {
             E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl => Self::Final(Error::protocol("address", text)),
             _ => Self::Lost(text),
         }
-    }
-}
-
-/// Checks an address; says whether it is this machine.
-fn check_url(url: &str, insecure: bool) -> Result<bool, Error> {
-    let wrong = |reason| Error::Url { url: url.to_owned(), reason };
-    let (scheme, rest) =
-        url.split_once("://").ok_or_else(|| wrong("it does not begin with `https://` or `http://`"))?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
-        return Err(wrong("names and passwords in addresses are not supported"));
-    }
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    if host.is_empty() {
-        return Err(wrong("no host"));
-    }
-    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    match scheme {
-        "https" => Ok(local),
-        "http" if local || insecure => Ok(local),
-        "http" => Err(wrong(
-            "it is not encrypted, and the host is another machine\nhint: use `https`, or allow insecure connections",
-        )),
-        _ => Err(wrong("it does not begin with `https://` or `http://`")),
     }
 }

@@ -72,8 +72,8 @@ pub(crate) fn decode(body: &Bytes, metrics: bool, limits: &Limits) -> Result<Ind
     Ok(values)
 }
 
-/// How many fields a message has, counted before memory is taken for them.
-fn count(body: &Bytes) -> Option<usize> {
+/// How many fields a message has, counted before memory is taken for them. `None`: it is no message.
+pub(crate) fn count(body: &Bytes) -> Option<usize> {
     let (mut rest, mut count) = (body.clone(), 0);
     while !rest.is_empty() {
         let (tag, kind) = decode_key(&mut rest).ok()?;

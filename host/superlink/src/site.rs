@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 
 pub use self::order::Order;
 use self::store::Store;
+use crate::connection::Connection;
 use crate::content::Array;
 use crate::endpoint::{Caller, Endpoint, Scope};
 use crate::envelope::Place;
 use crate::error::Error;
 use crate::events::{Event, Observer};
-use crate::http::{Connection, Counter, Http, Traffic};
+use crate::http::{Counter, Http, Traffic};
 use crate::identity::Identity;
 use crate::object::ObjectId;
 use crate::parallel::lock;
@@ -127,6 +128,11 @@ impl Site {
             options,
             observer,
         });
+        // Until the push goes on, it counts as going on.
+        if let Some(push) = shared.store.push()? {
+            let place = Place { session: push.place_session, number: push.place_number };
+            lock(&shared.table).pushing = Some(place);
+        }
         shared.join()?;
         let mut site = Self { shared, threads: Vec::new() };
         let bodies = [("heartbeat", node::beat as fn(&Shared)), ("pull", pump::run), ("answer", deliver::run)];
@@ -168,6 +174,20 @@ impl Site {
                 return Ok(Some(order));
             }
         }
+    }
+
+    /// Deletes what is stored of a session that is over.
+    ///
+    /// # Errors
+    /// If the file cannot be deleted.
+    pub fn forget(&self, session: &str) -> Result<(), Error> {
+        let _one = lock(&self.shared.delivering);
+        let mut kept = lock(&self.shared.kept);
+        if kept.0 == session {
+            *kept = Default::default();
+        }
+        drop(kept);
+        self.shared.store.forget(session)
     }
 
     /// Traffic so far.

@@ -112,10 +112,9 @@ pub(crate) struct FleetPull {
 
 #[derive(Clone, PartialEq, Derive)]
 pub(crate) struct FleetPulled {
+    /// The trees of their objects come too, and are not read: the objects say themselves what they consist of.
     #[prost(message, repeated, tag = "2")]
     pub(crate) messages: Vec<Message>,
-    #[prost(message, repeated, tag = "3")]
-    pub(crate) trees: Vec<ObjectTree>,
 }
 
 #[derive(Clone, PartialEq, Derive)]
@@ -303,10 +302,9 @@ pub(crate) struct RuntimePull {
 
 #[derive(Clone, PartialEq, Derive)]
 pub(crate) struct RuntimePulled {
+    /// As in [`FleetPulled`].
     #[prost(message, repeated, tag = "1")]
     pub(crate) messages: Vec<Message>,
-    #[prost(message, repeated, tag = "2")]
-    pub(crate) trees: Vec<ObjectTree>,
 }
 
 #[derive(Clone, PartialEq, Derive)]

@@ -170,7 +170,7 @@ mod tests {
                 assert_eq!(ctx.property("sampling").unwrap(), Some(Sampling::Poisson(0.1)));
                 assert_eq!(ctx.property::<u64>("something else").unwrap(), None);
                 let error = ctx.property::<u64>("sampling").unwrap_err();
-                assert_eq!(error.to_string(), "the host's property `sampling` is of another type");
+                assert_eq!(error.to_string(), "the host's property `sampling` has another type");
             });
         });
         lend(&Context::new(&Silent), |wire| {

@@ -95,7 +95,7 @@ fn calls(backtrace: &Backtrace) -> Option<String> {
     let end = lines.iter().position(guard).unwrap_or(lines.len());
     let after = lines[..end].iter().rposition(machinery).map_or(0, |last| last + 1);
     let first = lines[after..end].iter().position(|line| is_call(line)).map_or(after, |further| after + further);
-    Some(format!("its calls, the last first:\n{}", lines[first..end].join("\n")))
+    Some(format!("its calls, most recent first:\n{}", lines[first..end].join("\n")))
 }
 
 /// Drops a panic's payload. If its destructor panics too, this catches that panic and leaks its payload.
@@ -201,7 +201,7 @@ mod tests {
             Ok(calls(&Backtrace::force_capture()).unwrap())
         }
         let told = run("train", inner_call).unwrap();
-        assert!(told.starts_with("its calls, the last first:\n") && told.contains("inner_call"), "{told}");
+        assert!(told.starts_with("its calls, most recent first:\n") && told.contains("inner_call"), "{told}");
         assert!(!told.contains("guard::run"), "{told}");
         assert_eq!(calls(&Backtrace::disabled()), None);
     }

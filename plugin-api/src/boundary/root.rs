@@ -145,7 +145,7 @@ pub enum LoadError {
     #[error("it is a library, but not a fedplug plugin")]
     NotAPlugin,
     /// It was built against an interface that this host does not know.
-    #[error("it was built against another interface than that of plugin-api {INTERFACE}, which this host speaks")]
+    #[error("it was built for another interface than plugin-api {INTERFACE}, which this host uses")]
     Interface,
     /// It could not be opened.
     #[error("it cannot be opened")]
@@ -231,7 +231,7 @@ fn component(root: PluginV1_Ref, profile: Profile) -> Component {
             let values = asked.into_iter().map(|(key, value): (_, Value)| (key.to_owned(), value)).collect();
             let input = export_message(&Message { values, ..Message::default() });
             let mut told = import_message(root.extension()(SCHEMA.into(), input).into_result()?)?.values;
-            told.remove(SCHEMA).ok_or_else(|| Error::other("the plugin tells no schema"))
+            told.remove(SCHEMA).ok_or_else(|| Error::other("the plugin provides no schema"))
         })
     });
     let check = move |config: &Value| {

@@ -115,7 +115,7 @@ impl Validator<'_> {
             0 => {}
             1 => return,
             _ if !only_one => return,
-            _ => return self.tell_vaguely("has several of its forms at once"),
+            _ => return self.tell_vaguely("has several of the allowed forms at once"),
         }
         let resolved: Vec<Map<String, Value>> = forms.iter().map(|form| self.resolved(form)).collect();
         let known: Vec<Value> = resolved.iter().flat_map(words).collect();
@@ -144,7 +144,7 @@ impl Validator<'_> {
             ([one], _) => self.at(forms[*one], value, depth),
             ([], Value::String(_)) if known.iter().any(Value::is_string) => self.unknown_word(&known, value),
             ([], _) => self.tell(format!("must be {}, not {}", kinds.join(" or "), shown(value))),
-            _ => self.tell_vaguely(format!("has none of its forms: {}", kinds.join(" or "))),
+            _ => self.tell_vaguely(format!("has none of the allowed forms: {}", kinds.join(" or "))),
         }
     }
 

@@ -58,7 +58,7 @@ pub(super) fn kind(schema: &Map<String, Value>) -> String {
 /// A serde message about types, reworded for someone who writes TOML. Other messages are unchanged.
 pub(super) fn plain(message: &str) -> String {
     if message.starts_with("data did not match any variant of untagged enum") {
-        return "has none of the forms that it may have".to_owned();
+        return "has none of the allowed forms".to_owned();
     }
     let rest =
         ["invalid type: ", "invalid value: ", "invalid length "].iter().find_map(|start| message.strip_prefix(start));
@@ -66,7 +66,7 @@ pub(super) fn plain(message: &str) -> String {
         return message.to_owned();
     };
     if message.starts_with("invalid length") {
-        return format!("has {came} items, and must be {}", wanted(expected));
+        return format!("has {came} items, but must be {}", wanted(expected));
     }
     format!("must be {}, not {}", wanted(expected), given(came))
 }

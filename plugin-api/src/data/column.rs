@@ -92,11 +92,11 @@ impl Column {
     /// If the number of bytes is not the number of rows, or the column already has rows without a value.
     pub fn with_nulls(self, present: Buffer) -> Result<Self> {
         if matches!(self, Self::Nullable(_)) {
-            return Err(Error::data("the column says already which rows have a value"));
+            return Err(Error::data("the column already says which rows have a value"));
         }
         if present.len() != self.len() {
             let (told, rows) = (present.len(), self.len());
-            return Err(Error::data(format!("whether a value is there is told for {told} of {rows} rows")));
+            return Err(Error::data(format!("the presence of a value is given for {told} of {rows} rows")));
         }
         Ok(Self::Nullable(NullableColumn { present, values: Box::new(self) }))
     }

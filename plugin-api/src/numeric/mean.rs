@@ -133,9 +133,9 @@ impl Mean {
     fn check(mean: Option<&Self>, name: &str, tensor: &Tensor, client: &str) -> Result<()> {
         if let Some(Self { so_far, dtype, shape, first_client: first, .. }) = mean {
             if (*dtype, shape.as_slice()) != (tensor.dtype(), tensor.shape()) {
-                let message = format!("client `{client}` sends {tensor:?}, and client `{first}` sent {dtype}{shape:?}");
+                let message = format!("client `{client}` sends {tensor:?}, but client `{first}` sent {dtype}{shape:?}");
                 return Err(
-                    Error::tensor(name, message).help("what differs from client to client must be kept private")
+                    Error::tensor(name, message).help("parameters that differ between clients must be kept private")
                 );
             }
             if let Accumulator::One(before) = so_far
@@ -144,7 +144,7 @@ impl Mean {
             {
                 let message = format!("client `{client}` sends other {dtype} values than client `{first}`");
                 return Err(
-                    Error::tensor(name, message).help("integers have no mean: they must be equal or kept private")
+                    Error::tensor(name, message).help("integers are not averaged: they must be equal or kept private")
                 );
             }
         }

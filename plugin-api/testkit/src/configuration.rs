@@ -10,37 +10,36 @@ const UNKNOWN: &str = "no-such-key";
 
 /// Runs the checks common to all kinds. Schema and struct are checked together, as a host does.
 pub(crate) fn check(subject: &Subject, verdict: &mut Verdict) {
-    verdict
-        .run("profile", "an experiment finds a component by its name, and a person by its line", || profile(subject));
-    verdict.run("config-sample", "what the checks are made with must be a configuration", || {
+    verdict.run("profile", "an experiment finds a component by its name, and a user by its line", || profile(subject));
+    verdict.run("config-sample", "the checks use this configuration, so it must be valid", || {
         accepted(subject, &subject.config, "the sample configuration")
     });
-    let why = "a mistyped key would be ignored, and the run would not be what its file says";
+    let why = "a mistyped key would be ignored, and the run would not match its file";
     verdict.run("config-unknown-key", why, || {
         let problems = subject.component.check(&subject.with(UNKNOWN, json!(1)))?;
         match problems.is_empty() {
             true => fail(
                 "an unknown key to be refused: `#[serde(deny_unknown_fields)]`",
-                format!("`{UNKNOWN} = 1` was taken"),
+                format!("`{UNKNOWN} = 1` was accepted"),
             ),
             false => Ok(()),
         }
     });
-    let why = "editors and `fedplug check` tell a person which keys must be there";
+    let why = "editors and `fedplug check` tell users which keys are required";
     verdict.run("config-required", why, || required(subject));
-    let why = "a person copies the default from the schema into the file, and changes it from there";
+    let why = "users copy the default from the schema into the file, and change it there";
     verdict.run("config-defaults", why, || defaults(subject));
-    verdict.run("config-described", "the schema is the manual that a person reads", || described(subject));
+    verdict.run("config-described", "the schema is the manual that users read", || described(subject));
 }
 
 fn profile(subject: &Subject) -> Found {
     let profile = subject.component.profile();
     let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if profile.name.is_empty() || !plain(&profile.name) {
-        return fail("a name of small letters, digits and `-`", format!("the name is {:?}", profile.name));
+        return fail("a name of lowercase letters, digits and `-`", format!("the name is {:?}", profile.name));
     }
     if profile.about.trim().is_empty() || profile.about.contains('\n') {
-        return fail("one line on what it is", format!("it is {:?}", profile.about));
+        return fail("a description of one line", format!("it is {:?}", profile.about));
     }
     match profile.schema.get("type").and_then(Value::as_str) {
         Some("object") => Ok(()),
@@ -53,7 +52,7 @@ fn accepted(subject: &Subject, config: &Value, what: &str) -> Found {
     match problems.first() {
         None => Ok(()),
         Some(first) => {
-            fail(format!("{what} to be taken"), format!("of `{}` it says: {}", first.path.join("."), first.message))
+            fail(format!("{what} to be accepted"), format!("of `{}` it says: {}", first.path.join("."), first.message))
         }
     }
 }
@@ -78,10 +77,14 @@ fn required(subject: &Subject) -> Found {
         let taken = subject.component.check(&rest.into())?.is_empty();
         let needed = required.contains(&key.as_str());
         if taken && needed {
-            return fail(format!("a configuration without `{key}` to be refused, as the schema says"), "it was taken");
+            return fail(
+                format!("a configuration without `{key}` to be refused, as the schema says"),
+                "it was accepted",
+            );
         }
         if !taken && !needed {
-            let expected = format!("a configuration without `{key}` to be taken, since the schema does not require it");
+            let expected =
+                format!("a configuration without `{key}` to be accepted, since the schema does not require it");
             return fail(expected, "it was refused");
         }
     }

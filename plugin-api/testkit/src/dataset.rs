@@ -46,27 +46,27 @@ impl DatasetCheck {
         let made = "the host makes one instance";
         let works = verdict.run("new", made, || Ok(self.make(SEED).map(drop)?))
             && verdict
-                .run("describe", "names become folders and tags, counts stand in the manifest", || self.describe())
+                .run("describe", "names become folders and tags, and counts go into the manifest", || self.describe())
             && verdict.run("load", "a client would train on other data than the manifest says", || self.load());
         if works {
             self.rest(&mut verdict);
         } else {
             verdict.skip(&NAMES, "the calls before it have to work");
         }
-        let why = "the process goes on after an instance is gone, and nobody hears of the panic";
+        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
         verdict.run("drop", why, || self.subject.drops_well());
         verdict
     }
 
     fn rest(&self, verdict: &mut Verdict) {
         let mut run = |name, why, check: &dyn Fn(&Self) -> Found| verdict.run(name, why, || check(self));
-        run("tables", "a model finds no column, or learns from NaN", &Self::tables);
-        run("same-seed", "an experiment could not be repeated", &|this| this.repeated(SEED));
+        run("tables", "a model would miss a column, or learn from NaN", &Self::tables);
+        run("same-seed", "an experiment could not be reproduced", &|this| this.repeated(SEED));
         run("another-seed", "the seed is the user's to choose", &|this| this.repeated(OTHER_SEED));
-        run("unknown-client", "a mistyped client must be told, not end the process", &Self::unknown_client);
+        run("unknown-client", "a mistyped client must be reported, not end the process", &Self::unknown_client);
         run("prepare", "other programs read the files that it names", &Self::prepare);
-        run("rows", "each row of a user's file has its prediction", &Self::predicted_rows);
-        run("cancellation", "a person who stops a run would wait until all is read", &Self::cancellation);
+        run("rows", "each row of a user's file gets its prediction", &Self::predicted_rows);
+        run("cancellation", "a user who stops a run would wait until all is read", &Self::cancellation);
         run("logging", "the lines would bury all others", &Self::logging);
         verdict.watch(|| self.memory());
     }
@@ -178,7 +178,7 @@ impl DatasetCheck {
                 }
                 let numbers = table.column(target).map(Column::numbers).unwrap_or_default();
                 if let Some(row) = numbers.iter().position(|x| !x.is_finite()) {
-                    let expected = format!("{place}: finite targets; rows without are to be left out and counted");
+                    let expected = format!("{place}: finite targets; rows without one are to be skipped and counted");
                     return fail(expected, format!("{} in row {row}", numbers[row]));
                 }
             }
@@ -202,7 +202,7 @@ impl DatasetCheck {
         let watcher = Watcher::new();
         let (mut dataset, ctx) = (self.make(SEED)?, context(&watcher, SEED));
         dataset.describe(&ctx)?;
-        refused("an error for a client that is not there", dataset.load("no such client", &ctx)).map(drop)
+        refused("an error for an unknown client", dataset.load("no such client", &ctx)).map(drop)
     }
 
     fn prepare(&self) -> Found {
@@ -265,7 +265,7 @@ impl DatasetCheck {
         let watcher = Watcher::new();
         self.make(SEED)?.describe(&context(&watcher, SEED))?;
         if watcher.asked() == 0 {
-            return skip("`describe` never asks whether to stop, which is right if it is quick");
+            return skip("`describe` never asks whether to stop, which is fine if it is quick");
         }
         let watcher = Watcher::stopping_after(0);
         watcher.was_obeyed("describe", self.make(SEED)?.describe(&context(&watcher, SEED)))

@@ -6,7 +6,7 @@ use plugin_api::{Error, ErrorKind, Place, Result};
 
 /// The results of one component's checks. [`Display`](fmt::Display) prints everything needed to fix it.
 #[derive(Clone, Debug)]
-#[must_use = "a verdict that nobody looks at passes every test: call `assert`"]
+#[must_use = "an unused verdict passes every test: call `assert`"]
 pub struct Verdict {
     subject: String,
     checks: Vec<Check>,
@@ -78,7 +78,8 @@ impl Verdict {
             }
             _ => {
                 let came = format!("`{name}` does not fail, and is excused: {reason}");
-                let (expected, why) = ("an excuse for a check that fails".to_owned(), "it would hide a later failure");
+                let (expected, why) =
+                    ("an excuse only for a check that fails".to_owned(), "it would hide a later failure");
                 self.checks.push(Check { name, outcome: Outcome::Failed(Finding { expected, came, why }) });
             }
         }
@@ -109,9 +110,9 @@ impl Verdict {
     /// Watches the memory of a thousand calls, unless each of them logs too much. This is the last and longest check.
     pub(crate) fn watch(&mut self, check: impl FnOnce() -> Found) {
         if self.failed().any(|name| name == "logging") {
-            return self.skip(&["memory"], "what is logged too much comes before it");
+            return self.skip(&["memory"], "too many log lines precede it");
         }
-        self.run("memory", "a run of many rounds would end for want of memory", check);
+        self.run("memory", "a run of many rounds would run out of memory", check);
     }
 
     /// Records checks as not run.
@@ -131,7 +132,7 @@ impl fmt::Display for Verdict {
         for Check { name, outcome } in failed {
             if let Outcome::Failed(Finding { expected, came, why }) = outcome {
                 let came = came.replace('\n', "\n            ");
-                write!(f, "\n\n  `{name}` failed\n  expected: {expected}\n  came:     {came}\n  why:      {why}")?;
+                write!(f, "\n\n  `{name}` failed\n  expected: {expected}\n  found:    {came}\n  why:      {why}")?;
             }
         }
         if s > 0 {
@@ -181,7 +182,7 @@ pub(crate) fn same(expected: impl Into<String>, difference: Option<String>) -> F
 /// The error of a call that must be refused.
 pub(crate) fn refused<T>(expected: &str, outcome: Result<T>) -> Found<Error> {
     match outcome {
-        Ok(_) => fail(expected, "it was taken without an error"),
+        Ok(_) => fail(expected, "it was accepted without an error"),
         Err(error) if *error.kind() == ErrorKind::Panic => fail(expected, told(&error)),
         Err(error) => Ok(error),
     }

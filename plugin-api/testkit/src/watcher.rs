@@ -75,7 +75,7 @@ impl Watcher {
                 fail(expected, format!("it asked {after} times more before it stopped"))
             }
             Err(error) => fail(expected, super::verdict::told(&error)),
-            Ok(_) => fail(expected, format!("it asked {after} times more, and ended as if nothing had been said")),
+            Ok(_) => fail(expected, format!("it asked {after} times more, and ended as if it had not been told")),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Host for Watcher {
         account.bytes += line.len();
         if line.len() > LONGEST_LINE {
             let start: String = line.chars().take(40).collect();
-            let came = || format!("a line has {} bytes: `{start}…`", line.len());
+            let came = || format!("one line has {} bytes: `{start}…`", line.len());
             account.note(|| format!("lines of at most {LONGEST_LINE} bytes"), came);
         }
         if account.bytes > LINES_OF_A_CALL {
@@ -120,7 +120,7 @@ impl Host for Watcher {
         if account.scalars > SCALARS_OF_A_CALL {
             account.note(
                 || format!("at most {SCALARS_OF_A_CALL} scalars in one call"),
-                || format!("the scalar `{tag}` is one more"),
+                || format!("the scalar `{tag}` exceeds that"),
             );
         }
         if tag.is_empty() || tag.len() > LONGEST_TAG || tag.chars().any(char::is_control) {
@@ -133,10 +133,8 @@ impl Host for Watcher {
 
     fn progress(&self, done: u64, total: u64) {
         if done > total {
-            self.account().note(
-                || "progress that says at most that all is done".to_owned(),
-                || format!("progress says that {done} of {total} is done"),
-            );
+            self.account()
+                .note(|| "progress of at most the total".to_owned(), || format!("progress of {done} of {total}"));
         }
     }
 

@@ -61,7 +61,7 @@ impl Aggregator for FedAvg {
         self.updates += 1;
         let weight = update.weight(self.weight_by);
         if weight == 0.0 {
-            ctx.debug(format_args!("client `{}` did not train in this round and counts nothing", update.client));
+            ctx.debug(format_args!("client `{}` did not train in this round and is not counted", update.client));
         }
         self.mean.add(&update.message.params, weight, &update.client)
     }
@@ -72,7 +72,7 @@ impl Aggregator for FedAvg {
             return Err(Error::other("no client sent an update"));
         }
         if self.mean.is_empty() {
-            ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
+            ctx.warn(format_args!("no client trained in this round: the global model is unchanged"));
             return Ok(global);
         }
         Ok(std::mem::take(&mut self.mean).finish()?.into())

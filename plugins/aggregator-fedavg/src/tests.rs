@@ -135,11 +135,11 @@ fn mismatches_name_tensor_and_client() {
     let two = tensor(&[1.0_f32, 2.0]);
     assert_eq!(
         refused(two.clone(), tensor(&[1.0_f32])),
-        "tensor `w`: client `b` sends f32[1], and client `a` sent f32[2]"
+        "tensor `w`: client `b` sends f32[1], but client `a` sent f32[2]"
     );
     assert_eq!(
         refused(two.clone(), tensor(&[1.0_f64, 2.0])),
-        "tensor `w`: client `b` sends f64[2], and client `a` sent f32[2]"
+        "tensor `w`: client `b` sends f64[2], but client `a` sent f32[2]"
     );
     let message = refused(tensor(&[1_i64]), tensor(&[2_i64]));
     assert_eq!(message, "tensor `w`: client `b` sends other i64 values than client `a`");
@@ -150,7 +150,7 @@ fn tensors_besides_parameters_are_refused() {
     let mut sent = update("a", 1, vec![("w", tensor(&[1.0_f32]))]);
     sent.message.extra.insert("scaffold.w", tensor(&[1.0_f32]));
     let error = averaged(vec![sent]).unwrap_err();
-    let text = "tensor `scaffold.w`: client `a` sends it besides its parameters, and it would be lost";
+    let text = "tensor `scaffold.w`: client `a` sends it besides its parameters, but this aggregator does not use it";
     assert_eq!(error.to_string(), text);
 }
 

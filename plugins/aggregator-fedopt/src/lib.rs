@@ -131,7 +131,7 @@ impl Aggregator for FedOpt {
         self.updates += 1;
         let weight = update.weight(self.weight_by);
         if weight == 0.0 {
-            ctx.debug(format_args!("client `{}` did not train in this round and counts nothing", update.client));
+            ctx.debug(format_args!("client `{}` did not train in this round and is not counted", update.client));
         }
         self.mean.add(&update.message.params, weight, &update.client)
     }
@@ -142,7 +142,7 @@ impl Aggregator for FedOpt {
             return Err(Error::other("no client sent an update"));
         }
         if self.mean.is_empty() {
-            ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
+            ctx.warn(format_args!("no client trained in this round: the global model is unchanged"));
             return Ok(global);
         }
         let mean = std::mem::take(&mut self.mean).finish()?;
@@ -180,12 +180,12 @@ impl Aggregator for FedOpt {
         let optimizer: String = state.value("optimizer")?;
         if optimizer != self.optimizer.name() {
             let message =
-                format!("the checkpoint was made with `{optimizer}`, and this is `{}`", self.optimizer.name());
+                format!("the checkpoint was made with `{optimizer}`, but this is `{}`", self.optimizer.name());
             return Err(Error::config(message).at_key("optimizer"));
         }
         let get = |name: String| {
             let tensor = state.tensors.get(&name);
-            tensor.cloned().ok_or_else(|| Error::tensor(name, "is missing in the checkpoint"))
+            tensor.cloned().ok_or_else(|| Error::tensor(name, "is missing from the checkpoint"))
         };
         let mut moments = BTreeMap::new();
         for (name, rounds) in state.value::<BTreeMap<String, u64>>("rounds")? {

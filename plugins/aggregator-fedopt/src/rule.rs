@@ -36,7 +36,7 @@ impl Rule {
             DType::F64 => self.step_of::<f64, f64>(old, mean, before),
             DType::F16 => self.step_of::<f16, f32>(old, mean, before),
             DType::BF16 => self.step_of::<bf16, f32>(old, mean, before),
-            other => Err(Error::new(ErrorKind::Tensor, format!("holds {other}, not a floating type"))),
+            other => Err(Error::new(ErrorKind::Tensor, format!("holds {other}, not a floating-point type"))),
         }
     }
 
@@ -55,7 +55,7 @@ impl Rule {
             Some(before) => {
                 let fits = |moment: &Tensor| moment.shape() == shape && moment.dtype() == M::DTYPE;
                 if !(fits(&before.first) && before.second.as_ref().is_none_or(fits)) {
-                    let message = format!("its moments are {:?}, and it is {old:?}", before.first);
+                    let message = format!("its moments are {:?}, but it is {old:?}", before.first);
                     return Err(Error::new(ErrorKind::Tensor, message));
                 }
                 let second = before.second.as_ref().map(Tensor::elements::<M>).transpose()?;
@@ -88,7 +88,7 @@ impl Rule {
         if !(next.is_finite() && first.is_finite() && second.as_ref().is_none_or(Tensor::is_finite)) {
             let message = "the server's step is not finite";
             return Err(Error::new(ErrorKind::Tensor, message)
-                .help("the clients' mean is too far away: a lower learning rate may help, theirs or the server's"));
+                .help("the clients' mean is too far away; try a lower learning rate, theirs or the server's"));
         }
         Ok((next, Moments { first, second, rounds }))
     }

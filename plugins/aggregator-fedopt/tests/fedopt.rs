@@ -103,16 +103,16 @@ fn a_state_that_does_not_fit_is_refused_and_leaves_no_trace() {
     lacking.tensors.remove("second.w");
     assert_eq!(
         yogi.restore(&lacking, &ctx).unwrap_err().to_string(),
-        "tensor `second.w`: is missing in the checkpoint"
+        "tensor `second.w`: is missing from the checkpoint"
     );
     assert_eq!(
         adam().restore(&before, &ctx).unwrap_err().to_string(),
-        "`optimizer`: the checkpoint was made with `yogi`, and this is `adam`"
+        "`optimizer`: the checkpoint was made with `yogi`, but this is `adam`"
     );
     assert!(adam().restore(&plugin_api::State::default(), &ctx).unwrap_err().to_string().contains("`optimizer`"));
     assert_eq!(bits(&yogi.state(&ctx).unwrap().tensors), bits(&before.tensors));
     let error = round(&mut yogi, &other, vec![(1, other.clone())]).unwrap_err();
-    assert_eq!(error.to_string(), "tensor `w`: its moments are f32[1], and it is f32[2]");
+    assert_eq!(error.to_string(), "tensor `w`: its moments are f32[1], but it is f32[2]");
 }
 
 #[test]
@@ -269,5 +269,8 @@ fn what_would_be_lost_is_refused() {
     server.begin(&w.clone().into(), &Cohort::default(), &ctx).unwrap();
     let message = Message { params: w.clone(), extra: w, ..Message::default() };
     let error = server.add(Update { client: "a".into(), message, steps: 1, examples: 1 }, &ctx).unwrap_err();
-    assert_eq!(error.to_string(), "tensor `w`: client `a` sends it besides its parameters, and it would be lost");
+    assert_eq!(
+        error.to_string(),
+        "tensor `w`: client `a` sends it besides its parameters, but this aggregator does not use it"
+    );
 }

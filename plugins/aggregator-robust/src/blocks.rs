@@ -94,7 +94,7 @@ fn widen<T: Float>(tensor: &Tensor, start: usize, row: &mut [f64]) -> Result<()>
 }
 
 fn no_float(dtype: DType) -> Error {
-    Error::new(ErrorKind::Tensor, format!("holds {dtype}, not a floating type"))
+    Error::new(ErrorKind::Tensor, format!("holds {dtype}, not a floating-point type"))
 }
 
 #[cfg(test)]

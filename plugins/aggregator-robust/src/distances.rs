@@ -77,7 +77,7 @@ pub(crate) fn weiszfeld(
         let inverse: Vec<f64> = squares.iter().map(|square| 1.0 / square.sqrt().max(smoothing)).collect();
         let sum: f64 = inverse.iter().sum();
         if !(sum.is_finite() && sum > 0.0) {
-            return Err(Error::other("the distances between the updates are out of the range of f64"));
+            return Err(Error::other("the distances between the updates exceed the range of f64"));
         }
         weights = Some(inverse.into_iter().map(|inverse| inverse / sum).collect());
     }

@@ -135,7 +135,7 @@ impl Robust {
                 let whom = received.held.iter().filter(|held| held.params.get(&name).is_some());
                 let whom: Vec<_> = whom.map(|held| format!("`{}`", held.client)).collect();
                 ctx.warn(format_args!(
-                    "`{name}` is left out: it has no global value, and only {} sent it",
+                    "`{name}` is skipped: it has no global value, and only {} sent it",
                     whom.join(", ")
                 ));
                 continue;
@@ -143,7 +143,7 @@ impl Robust {
             // Missing clients would have sent the parameters that everyone has.
             let bound = self.method.bound(sent, if is_global { missing } else { 0 }).map_err(|e| {
                 e.because_of(format!("`{name}` came from {sent} of {clients} clients"))
-                    .help("what belongs to single clients must be kept private, by a filter such as `exclude-params`")
+                    .help("parameters of single clients must be kept private, by a filter such as `exclude-params`")
             })?;
             let tensor = match self.method {
                 _ if !column[0].is_float() => vote(&name, &column, bound.n)?,
@@ -165,7 +165,10 @@ impl Robust {
             Method::GeometricMedian { iterations, smoothing } => {
                 let weights = distances::weiszfeld(&columns, clients, iterations, smoothing, ctx)?;
                 for (held, weight) in held.iter().zip(&weights) {
-                    ctx.debug(format_args!("client `{}` counts {weight:.3e} in the geometric median", held.client));
+                    ctx.debug(format_args!(
+                        "client `{}` has the weight {weight:.3e} in the geometric median",
+                        held.client
+                    ));
                 }
                 ((0..clients).collect(), weights)
             }
@@ -207,7 +210,7 @@ impl Aggregator for Robust {
         update.expect_only_parameters()?;
         self.updates += 1;
         if update.weight(WeightBy::Uniform) == 0.0 {
-            ctx.debug(format_args!("client `{}` did not train in this round and counts nothing", update.client));
+            ctx.debug(format_args!("client `{}` did not train in this round and is not counted", update.client));
         } else {
             self.received.held.push(Held { client: update.client, params: update.message.params });
         }
@@ -221,7 +224,7 @@ impl Aggregator for Robust {
         }
         let clients = received.clients();
         if clients == 0 {
-            ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
+            ctx.warn(format_args!("no client trained in this round: the global model is unchanged"));
             return Ok(global);
         }
         let bound = self.method.bound(clients, self.cohort.saturating_sub(self.updates))?;
@@ -247,7 +250,7 @@ fn vote(name: &str, tensors: &[&Tensor], clients: usize) -> Result<Tensor> {
     let elected = tensors.iter().find(|tensor| 2 * votes(tensor) > clients);
     elected.map(|&tensor| tensor.clone()).ok_or_else(|| {
         Error::tensor(name, "no value was sent by more than half of the clients")
-            .help("integers have no mean: they must be equal or kept private")
+            .help("integers are not averaged: they must be equal or kept private")
     })
 }
 

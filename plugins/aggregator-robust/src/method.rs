@@ -79,14 +79,14 @@ impl Method {
         match self {
             Self::Median | Self::GeometricMedian { .. } => match clients {
                 0..3 => too_few(
-                    format!("the {} of {clients} bears with no byzantine client", self.name()),
-                    "it takes at least 3 clients".to_owned(),
+                    format!("the {} of {clients} clients tolerates no byzantine client", self.name()),
+                    "at least 3 clients are needed".to_owned(),
                 ),
                 _ => Ok((clients - 1) / 2),
             },
             Self::TrimmedMean { trim } => match trimmed(trim, clients) {
                 0 => too_few(
-                    format!("{trim} of {clients} clients is none: it would be the plain mean"),
+                    format!("{trim} of {clients} clients rounds to none, which would be the plain mean"),
                     format!("take at least {} clients, or a larger fraction", (1.0 / trim).ceil()),
                 ),
                 trimmed => Ok(trimmed),
@@ -96,7 +96,7 @@ impl Method {
                 if clients < least {
                     return too_few(
                         format!("{} with {byzantine} byzantine of {clients} clients guarantees nothing", self.name()),
-                        format!("it takes at least {least} clients"),
+                        format!("at least {least} clients are needed"),
                     );
                 }
                 let most = clients - byzantine - 2;
@@ -149,14 +149,14 @@ mod tests {
         assert_eq!(
             told(Method::Median, 2),
             (
-                "`method`: the median of 2 bears with no byzantine client".into(),
-                Some("it takes at least 3 clients".into())
+                "`method`: the median of 2 clients tolerates no byzantine client".into(),
+                Some("at least 3 clients are needed".into())
             )
         );
         assert_eq!(
             told(Method::TrimmedMean { trim: 0.1 }, 9),
             (
-                "`trim`: 0.1 of 9 clients is none: it would be the plain mean".into(),
+                "`trim`: 0.1 of 9 clients rounds to none, which would be the plain mean".into(),
                 Some("take at least 10 clients, or a larger fraction".into())
             )
         );
@@ -164,7 +164,7 @@ mod tests {
             told(Method::Krum { byzantine: 2, keep: 1 }, 6),
             (
                 "`byzantine`: Krum with 2 byzantine of 6 clients guarantees nothing".into(),
-                Some("it takes at least 7 clients".into())
+                Some("at least 7 clients are needed".into())
             )
         );
         assert_eq!(

@@ -52,9 +52,10 @@ impl Received {
             && self.clients() - alike(usual) > tolerated
         {
             let senders = self.column(name).len();
-            let message = format!("{senders} of {} clients send it, and {method} needs the same from all", sets.len());
+            let message =
+                format!("{senders} of {} clients send it, but {method} needs the same parameters from all", sets.len());
             return Err(Error::tensor(name, message).help(
-                "what differs from client to client must be kept private, by a filter such as `exclude-params`",
+                "parameters that differ between clients must be kept private, by a filter such as `exclude-params`",
             ));
         }
         let faults = sets.iter().map(|set| {
@@ -68,7 +69,7 @@ impl Received {
             match why {
                 None => self.held.push(held),
                 Some(why) => {
-                    ctx.warn(format_args!("client `{}` is left out of this round: {why}", held.client));
+                    ctx.warn(format_args!("client `{}` is excluded from this round: {why}", held.client));
                     self.left_out += 1;
                 }
             }

@@ -172,13 +172,13 @@ fn a_parameter_is_aggregated_over_those_that_sent_it() {
     // Two are too few for a median.
     let clients = || vec![both(1.0, 10.0), w(&[2.0]), both(3.0, 30.0), w(&[4.0]), w(&[5.0])];
     let error = told(json!({ "method": "median" }), &global, clients()).0.unwrap_err();
-    assert_eq!(error.to_string(), "`method`: the median of 2 bears with no byzantine client");
+    assert_eq!(error.to_string(), "`method`: the median of 2 clients tolerates no byzantine client");
     assert_eq!(error.causes(), ["`head` came from 2 of 5 clients"]);
     assert!(error.hint().unwrap().contains("kept private"));
     // Without a global value it may be what two byzantine clients made up.
     let (next, lines) = told(json!({ "method": "median" }), &w(&[0.0]), clients());
     assert_eq!(next.unwrap().names().collect::<Vec<_>>(), ["w"]);
-    assert_eq!(lines[0], "`head` is left out: it has no global value, and only `c0`, `c2` sent it");
+    assert_eq!(lines[0], "`head` is skipped: it has no global value, and only `c0`, `c2` sent it");
     // What nobody sends has no global value any more.
     let next = told(json!({ "method": "median" }), &global, vec![w(&[1.0]); 3]).0.unwrap();
     assert_eq!(next.names().collect::<Vec<_>>(), ["w"]);
@@ -197,13 +197,13 @@ fn krum_and_the_geometric_median_need_the_same_from_all() {
             let clients = [vec![odd], usual.to_vec()].concat();
             let (next, lines) = told(config.clone(), &Params::new(), clients);
             assert!((1.0..=3.0).contains(&next.unwrap().elements::<f32>("w", &[1]).unwrap()[0]));
-            assert_eq!(lines[0], format!("client `c0` is left out of this round: {why}"));
+            assert_eq!(lines[0], format!("client `c0` is excluded from this round: {why}"));
         }
         let heads =
             ["a", "b", "c", "d", "e"].map(|name| params(vec![("w", tensor(&[1.0_f32])), (name, tensor(&[1.0_f32]))]));
         let error = aggregated(config, heads.into()).unwrap_err();
-        assert!(error.to_string().starts_with("tensor `b`: 1 of 5 clients send it, and"), "{error}");
-        assert!(error.to_string().ends_with("needs the same from all"), "{error}");
+        assert!(error.to_string().starts_with("tensor `b`: 1 of 5 clients send it, but"), "{error}");
+        assert!(error.to_string().ends_with("needs the same parameters from all"), "{error}");
     }
 }
 

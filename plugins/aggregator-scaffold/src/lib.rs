@@ -104,18 +104,18 @@ impl Aggregator for Scaffold {
         let Update { client, message, .. } = &update;
         let weight = update.weight(WeightBy::Uniform);
         if weight == 0.0 {
-            ctx.debug(format_args!("client `{client}` did not train in this round and counts nothing"));
+            ctx.debug(format_args!("client `{client}` did not train in this round and is not counted"));
             self.updates += 1;
             return Ok(());
         }
         if message.extra.is_empty() {
             let error = Error::other(format!("client `{client}` sends no control variates"));
             return Err(
-                error.help("the model has to take part: `scaffold = true` in `[model]`, where it knows the key")
+                error.help("the model must support SCAFFOLD: set `scaffold = true` in `[model]`, if it has the key")
             );
         }
         if let Some(name) = message.extra.names().find(|name| !name.starts_with(CONTROL)) {
-            return Err(Error::tensor(name, format!("client `{client}` sends it, and SCAFFOLD does not know it")));
+            return Err(Error::tensor(name, format!("client `{client}` sends it, but SCAFFOLD does not use it")));
         }
         let widened = if self.learning_rate == 1.0 { None } else { Some(step::widened(&message.params)?) };
         let params = widened.as_ref().unwrap_or(&message.params);
@@ -140,7 +140,7 @@ impl Aggregator for Scaffold {
             return Err(Error::other("no client sent an update"));
         }
         if self.mean.is_empty() {
-            ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
+            ctx.warn(format_args!("no client trained in this round: the global model is unchanged"));
             return Ok(global);
         }
         let mean = std::mem::take(&mut self.mean).finish()?;

@@ -49,6 +49,6 @@ fn narrow(dtype: DType, shape: &[usize], values: impl Iterator<Item = f64>) -> R
         DType::F16 => Ok(to::<f16>(shape, values)),
         DType::BF16 => Ok(to::<bf16>(shape, values)),
         DType::F64 => Ok(to::<f64>(shape, values)),
-        other => Err(plugin_api::Error::other(format!("{other} has no mean"))),
+        other => Err(plugin_api::Error::other(format!("{other} cannot be averaged"))),
     }
 }

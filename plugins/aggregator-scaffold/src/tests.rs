@@ -100,7 +100,7 @@ fn a_model_that_takes_no_part_is_an_error() {
     let mut foreign = message(&[1.0], &[]);
     foreign.extra.insert("mask", tensor(&[1.0_f32]));
     let error = round(&mut scaffold(1.0), &message(&[1.0], &[]), 1, vec![update("a", 1, foreign)]).unwrap_err();
-    assert_eq!(error.to_string(), "tensor `mask`: client `a` sends it, and SCAFFOLD does not know it");
+    assert_eq!(error.to_string(), "tensor `mask`: client `a` sends it, but SCAFFOLD does not use it");
 }
 
 #[test]

@@ -48,8 +48,8 @@ impl Secure {
         let terms = Terms { threshold, minimum, clip, bits, noise };
         terms.check(count).map_err(|e| e.at_key("threshold"))?;
         if minimum > count {
-            let message = format!("{minimum} of {count} clients cannot have trained");
-            return Err(Error::config(message).at_key("minimum").help(format!("from 2 to {count} are possible")));
+            let message = format!("the round has only {count} clients, fewer than {minimum}");
+            return Err(Error::config(message).at_key("minimum").help(format!("must be from 2 to {count}")));
         }
         if let Some(plan) = terms.plan(count)? {
             return plan.fits(count, values).map(|()| terms);
@@ -70,9 +70,8 @@ impl Aggregator for Secure {
         (self.at, self.round) = (At::Rest, Round::default());
         let count = cohort.clients.len();
         if !(3..=255).contains(&count) {
-            return Err(Error::config(format!("a round of {count} clients: it takes from 3 to 255")).help(
-                "of a sum of two each client knows the other's part; 255 are as many as the shares have numbers",
-            ));
+            return Err(Error::config(format!("a round has {count} clients, but needs from 3 to 255"))
+                .help("in a sum of two, each client knows the other's part; shares are numbered up to 255"));
         }
         self.round = Round {
             global: global.clone(),
@@ -97,7 +96,7 @@ impl Aggregator for Secure {
             (Stage::Closing, At::Updates) => self.close(ctx)?,
             (Stage::Closing, At::Agree) => self.take_agreements(&answers)?,
             (Stage::Closing, At::Unmask) => self.unmask(&answers, ctx)?,
-            (stage, at) => return Err(Error::other(format!("asked at {stage:?} after {at:?}"))),
+            (stage, at) => return Err(Error::other(format!("was called at {stage:?} after {at:?}"))),
         };
         self.at = next;
         Ok(questions)
@@ -123,7 +122,7 @@ impl Aggregator for Secure {
         self.round.arrived.push(place);
         self.round.arrived.sort_unstable();
         if update.steps == 0 {
-            ctx.debug(format_args!("client `{}` did not train in this round and counts nothing", update.client));
+            ctx.debug(format_args!("client `{}` did not train in this round and is not counted", update.client));
         }
         self.round.trained += usize::from(update.steps > 0);
         Ok(())
@@ -135,7 +134,7 @@ impl Aggregator for Secure {
             return Err(Error::other("the masks were not taken off"));
         }
         if round.trained == 0 {
-            ctx.warn(format_args!("no client trained in this round: the global model stays as it was"));
+            ctx.warn(format_args!("no client trained in this round: the global model is unchanged"));
             return Ok(round.global);
         }
         let grid = round.terms.grid();

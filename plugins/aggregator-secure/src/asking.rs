@@ -23,7 +23,7 @@ impl Secure {
             Ok((reply.client.clone(), [rows[0], rows[1]]))
         };
         self.round.members = answers.iter().map(member).collect::<Result<_>>()?;
-        self.round.enough(self.round.members.len(), "told their keys")?;
+        self.round.enough(self.round.members.len(), "sent their keys")?;
         let any = |mark: Mark| answers.iter().any(|answer| mark.is_on(&answer.message));
         let told = Told { reproducible: any(Mark::Reproducible), signed: any(Mark::Signed) };
         self.round.signed = told.signed;
@@ -119,7 +119,7 @@ impl Secure {
 
     pub(crate) fn unmask(&mut self, answers: &[Reply], ctx: &Context<'_>) -> Result<(Vec<Query>, At)> {
         let round = &mut self.round;
-        round.enough(answers.len(), "told what it takes to unmask")?;
+        round.enough(answers.len(), "sent what is needed to unmask")?;
         let given = |reply: &Reply| {
             let rows = rows::<32>(reply, round.senders.len())?;
             let secrets: Vec<Secret> = rows.iter().map(|row| Secret::new(*row)).collect();
@@ -140,7 +140,7 @@ impl Secure {
         let largest = round.largest_sum()?;
         let beyond = |sum: &[u32]| sum.iter().any(|number| number.cast_signed().unsigned_abs() > largest);
         match round.sum.iter().find(|(_, _, sum)| beyond(sum)) {
-            Some((name, _, _)) => Err(Error::tensor(name, "the masks do not cancel: what some client sent is wrong")),
+            Some((name, _, _)) => Err(Error::tensor(name, "the masks do not cancel: some client sent a wrong message")),
             None => Ok((Vec::new(), At::Unmasked)),
         }
     }

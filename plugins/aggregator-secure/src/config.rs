@@ -126,7 +126,7 @@ impl AggregatorConfig {
             };
         };
         if self.clip.is_some() {
-            let error = Error::config("has no place beside `clip-norm`").at_key("clip");
+            let error = Error::config("cannot be used with `clip-norm`").at_key("clip");
             return Err(error.help("with noise a client's whole update is clipped to `clip-norm`"));
         }
         let noise = Noise { multiplier, delta, colluding: self.colluding.unwrap_or(1) };

@@ -80,7 +80,7 @@ impl Keys {
         let public: Vec<[Public; 2]> = public.collect();
         let own = self.public();
         let me = members.iter().position(|name| ctx.client() == Some(name)).filter(|&me| public[me] == own);
-        let me = me.ok_or_else(|| Error::other("this client's keys are not among those that the aggregator gives"))?;
+        let me = me.ok_or_else(|| Error::other("this client's keys are not among those that the aggregator sent"))?;
         let transcript = Transcript::of(ctx.round().unwrap_or_default(), terms, &members, &public);
         Ok(Shown { me, members, public, terms, transcript })
     }
@@ -113,7 +113,7 @@ impl Keys {
         let sealed = letters::rows::<SEALED>(question, senders.len())?;
         let known = senders.is_sorted_by(|a, b| a < b) && senders.last().is_some_and(|&last| last < shown.public.len());
         if !known || senders.len() < shown.terms.threshold || !senders.contains(&me) {
-            return Err(Error::other("the shares are not of enough clients, this one among them"));
+            return Err(Error::other("the shares are not from enough clients, including this one"));
         }
         if let Some(&stranger) = senders.iter().find(|&&sender| !dealt.signed[sender]) {
             return Err(Error::other(format!("client `{}` has not signed its keys", shown.members[stranger])));
@@ -150,9 +150,9 @@ impl Shown {
         let count = signed.iter().filter(|signed| **signed).count();
         let least = self.terms.threshold.max(self.terms.minimum);
         match (signed[self.me], count >= least) {
-            (false, _) => Err(Error::other("this client's own signature is not among those that the aggregator gives")),
+            (false, _) => Err(Error::other("this client's own signature is not among those that the aggregator sent")),
             (_, false) => {
-                Err(Error::other(format!("only {count} of the members signed their keys, and it takes {least}")))
+                Err(Error::other(format!("only {count} of the members signed their keys, but {least} are needed")))
             }
             _ => Ok(signed),
         }
@@ -164,7 +164,10 @@ impl Dealt {
     pub(crate) fn accept(&self, held: &Held, arrived: &[usize], bounds: Bounds) -> Result<()> {
         let known = arrived.iter().all(|place| held.iter().any(|(sender, _)| sender == place));
         if !known || !arrived.is_sorted_by(|a, b| a < b) || !arrived.contains(&self.shown.me) {
-            return Err(Error::other("those whose updates arrived are not some of those who dealt shares"));
+            return Err(Error::other(
+                "the list of updates that arrived is out of order, lacks this client or names clients that dealt no \
+                 shares",
+            ));
         }
         let least = self.shown.terms.threshold.max(bounds.minimum);
         if arrived.len() < least {
@@ -191,8 +194,8 @@ impl Dealt {
             (trained, terms.minimum.max(bounds.minimum), "signed that they trained"),
         ] {
             if count < least {
-                return Err(Error::other(format!("only {count} of the members {did}, and it takes {least}"))
-                    .help("this client keeps its shares back: the sum stays masked"));
+                return Err(Error::other(format!("only {count} of the members {did}, but {least} are needed"))
+                    .help("this client withholds its shares, so the sum stays masked"));
             }
         }
         Ok(())

@@ -82,8 +82,8 @@ impl Mask {
         match (asked, at, &self.identity) {
             (Question::Keys, _, _) => self.tell_keys(ctx),
             (Question::Sign { .. }, At::Told(..), None) => {
-                Err(Error::config("other clients sign their keys, and this one has no `identities`")
-                    .help("all clients of a round sign, or none: see `identities` and `key-file`"))
+                Err(Error::config("other clients sign their keys, but this one has no `identities`")
+                    .help("either all clients of a round sign, or none: see `identities` and `key-file`"))
             }
             (Question::Sign { members, terms }, At::Told(keys, source), Some(identity)) => {
                 let shown = keys.look(members, terms, question, own, ctx)?;
@@ -93,7 +93,7 @@ impl Mask {
             }
             (Question::Shares { .. }, At::Told(..), Some(_)) => {
                 Err(Error::other("the aggregator asks for shares before the members signed their keys")
-                    .help("all clients of a round sign, or none: see `identities` and `key-file`"))
+                    .help("either all clients of a round sign, or none: see `identities` and `key-file`"))
             }
             (Question::Shares { members, terms }, At::Told(keys, mut source), None) => {
                 let shown = keys.look(members, terms, question, own, ctx)?;
@@ -105,7 +105,7 @@ impl Mask {
             (Question::Shares { members, terms }, At::Signed(keys, mut source, transcript), _) => {
                 let shown = keys.look(members, terms, question, own, ctx)?;
                 if shown.transcript != transcript {
-                    return Err(Error::other("the members, keys or terms are not those that this client signed"));
+                    return Err(Error::other("the members, keys or terms differ from those that this client signed"));
                 }
                 let signed = shown.who_signed(own.1, question)?;
                 let (dealt, answer) = keys.deal(&mut source, shown, signed)?;
@@ -130,12 +130,14 @@ impl Mask {
             }
             (Question::Unmask { arrived }, At::Agreed(dealt, held, sent, signed), Some(identity)) => {
                 if arrived != signed {
-                    return Err(Error::other("those whose updates arrived are not those that this client signed"));
+                    return Err(Error::other(
+                        "the list of updates that arrived differs from the one that this client signed",
+                    ));
                 }
                 dealt.agreed(identity, (&arrived, sent.global), question, self.bounds)?;
                 dealt.give(&held, &arrived)
             }
-            _ => Err(Error::other("the aggregator asks what is not due in this round")),
+            _ => Err(Error::other("the aggregator sent a query that is not due in this round")),
         }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn narrow(dtype: DType, shape: &[usize], elements: &[f64]) -> Result<
         DType::F64 => Tensor::from_slice(shape, elements),
         DType::F16 => Tensor::from_slice(shape, &elements.iter().map(|&x| f16::from_f64(x)).collect::<Vec<_>>()),
         DType::BF16 => Tensor::from_slice(shape, &elements.iter().map(|&x| bf16::from_f64(x)).collect::<Vec<_>>()),
-        other => Err(Error::other(format!("{other} is no floating type"))),
+        other => Err(Error::other(format!("{other} is not a floating-point type"))),
     }
 }
 

@@ -105,11 +105,11 @@ impl Identity {
             let at = |error: Error| error.at_key(format!("identities.{name}"));
             let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", line.trim());
             let key = VerifyingKey::from_public_key_pem(&pem).map_err(|e| {
-                at(Error::config("is no ed25519 public key").because(&e))
+                at(Error::config("is not an ed25519 public key").because(&e))
                     .help("`openssl pkey -in KEY -pubout` writes it between `BEGIN` and `END`")
             })?;
             if let Some((other, _)) = members.iter().find(|(_, other)| **other == key) {
-                return Err(at(Error::config(format!("is the key of `{other}` as well"))));
+                return Err(at(Error::config(format!("is also the key of `{other}`"))));
             }
             members.insert(name.clone(), key);
         }
@@ -172,7 +172,7 @@ impl Identity {
                 Error::other(format!(
                     "client `{name}` did not sign the members, keys and terms that this client was shown"
                 ))
-                .help("what a server shows must be the same for all clients, and of this round")
+                .help("a server must show the same to all clients, and it must belong to this round")
             })
         };
         members.iter().zip(rows).map(signed).collect()

@@ -17,7 +17,7 @@ const SIGNATURES: &str = "signatures";
 
 /// What both sides report if masks come from the seed.
 pub(crate) const NO_PROTECTION: &str =
-    "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
+    "no protection: the masks come from the experiment's seed (`reproducible = true`)";
 
 /// A flag in an answer that describes a client's keys.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,8 @@ impl Question {
     /// The message to send.
     pub(crate) fn message(&self) -> Result<Message> {
         let mut message = Message::default();
-        let value = serde_json::to_value(self).map_err(|e| Error::other("a question cannot be written").because(&e))?;
+        let value =
+            serde_json::to_value(self).map_err(|e| Error::other("the query cannot be serialised").because(&e))?;
         message.values.insert(KEY.to_owned(), value);
         Ok(message)
     }
@@ -72,7 +73,7 @@ impl Question {
             .get(KEY)
             .map(read)
             .transpose()
-            .map_err(|e| Error::other("the question is not one of this version of secure aggregation").because(&e))
+            .map_err(|e| Error::other("the query is not known to this version of secure aggregation").because(&e))
     }
 }
 

@@ -22,7 +22,8 @@ pub(crate) fn note(round: &Round, told: Told, ctx: &Context<'_>) {
     let noise = match round.terms.noise {
         None => String::new(),
         Some(Noise { multiplier, colluding, .. }) => format!(
-            ", with noise of {multiplier} times `clip-norm` on every value even if {colluding} of these clients tell theirs"
+            ", with noise of {multiplier} times `clip-norm` on every value even if {colluding} of these clients \
+             reveal theirs"
         ),
     };
     let (threshold, minimum, cohort) = (round.terms.threshold, round.terms.minimum, round.cohort.len());
@@ -41,12 +42,12 @@ pub(crate) fn note(round: &Round, told: Told, ctx: &Context<'_>) {
         None => ("", " and of clamped values"),
         Some(_) => (", but for that one's own noise", ""),
     };
-    let trained = if told.signed { ", for the clients too who trained" } else { "" };
+    let trained = if told.signed { ", also to the clients, who trained" } else { "" };
     ctx.note(
         "limits",
         format_args!(
             "all other clients together learn the last one's update from any sum{with_noise}, and {threshold} clients that \
-             pool their shares with the server learn any; the global models tell what the sums tell; metrics, steps and \
+             pool their shares with the server learn any; the global models reveal what the sums reveal; metrics, steps and \
              numbers of examples{clamped} are in clear{trained}; here all run in one process, whose owner can see everything"
         ),
     );

@@ -57,14 +57,16 @@ impl Plan {
         let Noise { multiplier, delta, .. } = noise;
         // The aggregator's values are untrusted.
         if !(multiplier.is_finite() && multiplier > 0.0 && delta > 0.0 && delta < 1.0) {
-            return Err(Error::config(format!("noise of {multiplier} times `clip-norm` at delta {delta} is none")));
+            return Err(Error::config(format!(
+                "noise of {multiplier} times `clip-norm` protects nothing at delta {delta}"
+            )));
         }
         if 2 * threshold <= members.saturating_add(noise.colluding) {
             let most = (2 * threshold).saturating_sub(members + 1);
             let message = format!("{} of {members} clients on the server's side are too many", noise.colluding);
             return Err(Error::config(message)
                 .at_key("colluding")
-                .help(format!("a `threshold` of {threshold} stands at most {most}: raise it, or lower `colluding`")));
+                .help(format!("a `threshold` of {threshold} allows at most {most}: raise it, or lower `colluding`")));
         }
         let honest = threshold - noise.colluding;
         let variance = |bits: u32| {
@@ -154,7 +156,9 @@ impl Plan {
             return Err(Error::data("the norm of the update overflows"));
         }
         if values == 0 {
-            return Err(Error::config("the message holds no floating parameter, so there is nothing to protect"));
+            return Err(Error::config(
+                "the message contains no floating-point parameter, so there is nothing to protect",
+            ));
         }
         let scale = if norm > self.grid.clip { self.grid.clip / norm } else { 1.0 } / self.grid.step();
         let mut tensors = self.rounded(params, base, (scale, values), rng, ctx)?;

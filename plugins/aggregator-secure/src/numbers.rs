@@ -20,24 +20,25 @@ pub(crate) struct Count {
 /// If the global model has no such parameter, or the change is not finite.
 pub(crate) fn change(name: &str, tensor: &Tensor, base: &Message) -> Result<Option<Vec<f64>>> {
     let Some(before) = base.params.get(name) else {
-        return Err(Error::tensor(name, "is not of the global model").help(
-            "what is private to a client must be taken out by a filter before this one, such as `exclude-params`",
+        return Err(Error::tensor(name, "is not a parameter of the global model").help(
+            "parameters that are private to a client must be removed by a filter before this one, such as \
+             `exclude-params`",
         ));
     };
     if (before.dtype(), before.shape()) != (tensor.dtype(), tensor.shape()) {
-        return Err(Error::tensor(name, format!("is {tensor:?}, and {before:?} in the global model")));
+        return Err(Error::tensor(name, format!("is {tensor:?}, but {before:?} in the global model")));
     }
     let (Some(mut change), Some(earlier)) = (wide(tensor)?, wide(before)?) else {
         return match before.buffer().as_slice() == tensor.buffer().as_slice() {
             true => Ok(None),
             false => Err(Error::tensor(name, format!("has other {} values than the global model", tensor.dtype()))
-                .help("integers have no mean: they must stay as they are or be kept private")),
+                .help("integers are not averaged: they must be unchanged or kept private")),
         };
     };
     change.iter_mut().zip(&earlier).for_each(|(after, earlier)| *after -= earlier);
     if change.iter().any(|x| !x.is_finite()) {
-        return Err(Error::tensor(name, "its update holds a value that is not finite")
-            .help("its training may have diverged: a lower learning rate may help"));
+        return Err(Error::tensor(name, "its update contains a value that is not finite")
+            .help("its training may have diverged; try a lower learning rate"));
     }
     Ok(Some(change))
 }

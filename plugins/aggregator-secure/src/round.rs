@@ -33,7 +33,7 @@ impl Round {
             return Ok(());
         }
         let (cohort, threshold) = (self.cohort.len(), self.terms.threshold);
-        Err(Error::other(format!("only {count} of the round's {cohort} clients {did}, and it takes {threshold}"))
+        Err(Error::other(format!("only {count} of the round's {cohort} clients {did}, but {threshold} are needed"))
             .help("`threshold` says how many clients have to stay; see why the others failed"))
     }
 
@@ -44,7 +44,7 @@ impl Round {
             return Ok(());
         }
         Err(Error::other(format!(
-            "only {trained} of the round's {cohort} clients trained and sent an update, and it takes {minimum}"
+            "only {trained} of the round's {cohort} clients trained and sent an update, but {minimum} are needed"
         ))
         .help("the sum stays masked; `minimum` of the aggregator and of the filters says how many are enough"))
     }
@@ -62,7 +62,7 @@ impl Round {
 
     pub(crate) fn place(&self, client: &str) -> Result<usize> {
         let place = self.members.iter().position(|(name, _)| name == client);
-        place.ok_or_else(|| Error::other(format!("client `{client}` has not told its keys in this round")))
+        place.ok_or_else(|| Error::other(format!("client `{client}` has not sent its keys in this round")))
     }
 
     /// The masks in the sum that a client that dealt shares still accounts for, and how to remove them: if its update
@@ -108,7 +108,7 @@ impl Round {
         }
         let (a, b) = (&self.members[self.arrived[0]].0, client);
         Err(Error::config(format!("client `{b}` sends other parameters than client `{a}`"))
-            .help("all must send the same: `exclude-params` before the filter `secure` keeps private ones back"))
+            .help("all must send the same: `exclude-params` before the filter `secure` withholds private ones"))
     }
 }
 

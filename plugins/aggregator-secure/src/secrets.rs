@@ -40,7 +40,7 @@ impl Source {
         let mut secret = Secret::default();
         match self {
             Self::System => getrandom::fill(&mut *secret)
-                .map_err(|e| Error::other("the operating system gives no random numbers").because(&e))?,
+                .map_err(|e| Error::other("the operating system provides no random numbers").because(&e))?,
             Self::Seed(stream) => stream.fill(&mut *secret),
         }
         Ok(secret)
@@ -69,7 +69,7 @@ impl Pair {
     fn derive(&self, theirs: &Public, label: &[u8], [first, second]: [&Public; 2]) -> Result<Secret> {
         let shared = self.secret.diffie_hellman(&PublicKey::from(*theirs));
         if !shared.was_contributory() {
-            return Err(Error::other("a public key is one of those that agree with every secret"));
+            return Err(Error::other("a public key is weak: the secret that it shares with any key is known"));
         }
         let mut derived = Secret::default();
         Hkdf::<Sha256>::new(None, shared.as_bytes())
@@ -101,8 +101,7 @@ impl Pair {
     pub(crate) fn open(&self, sender: &Public, sealed: &[u8]) -> Result<[Secret; 2]> {
         let key = self.derive(sender, b"fedplug secure shares", [sender, &self.public])?;
         let plain = ChaCha20Poly1305::new((&*key).into()).decrypt(&Nonce::default(), sealed);
-        let plain =
-            zeroize::Zeroizing::new(plain.map_err(|_| Error::other("sealed shares were changed on their way"))?);
+        let plain = zeroize::Zeroizing::new(plain.map_err(|_| Error::other("sealed shares were changed in transit"))?);
         let [mut b, mut s] = [Secret::default(), Secret::default()];
         if plain.len() != 64 {
             return Err(Error::other("sealed shares have another length"));
@@ -139,7 +138,7 @@ mod tests {
             let mut changed = sealed;
             changed[at] ^= 1;
             let error = b.open(&a.public, &changed).unwrap_err();
-            assert_eq!(error.to_string(), "sealed shares were changed on their way");
+            assert_eq!(error.to_string(), "sealed shares were changed in transit");
         }
         for error in [c.open(&a.public, &sealed), b.open(&c.public, &sealed), a.open(&b.public, &sealed)] {
             assert!(error.is_err(), "another than the receiver opened them, or they passed for another sender's");
@@ -147,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_agrees_with_every_secret_is_refused() {
-        assert!(pair(1).mask_key(&[0; 32]).unwrap_err().message().contains("agree with every secret"));
+    fn a_weak_public_key_is_refused() {
+        assert!(pair(1).mask_key(&[0; 32]).unwrap_err().message().contains("a public key is weak"));
     }
 
     #[test]

@@ -42,8 +42,8 @@ impl Terms {
     pub(crate) fn check(self, members: usize) -> Result<u8> {
         let least = members / 2 + 1;
         if !(least..=members).contains(&self.threshold) {
-            let message = format!("{} of {members} clients cannot be the least that unmask", self.threshold);
-            return Err(Error::config(message).help(format!("from {least} to {members} are possible")));
+            let message = format!("{} of {members} clients is not a valid minimum for unmasking", self.threshold);
+            return Err(Error::config(message).help(format!("must be from {least} to {members}")));
         }
         u8::try_from(members).map_err(|_| Error::config(format!("{members} clients are more than 255")))
     }
@@ -79,9 +79,10 @@ impl Bounds {
             ("minimum", terms.minimum, self.minimum),
         ] {
             if theirs < ours {
-                let message = format!("the aggregator's `{key}` is {theirs}, and this client's lowest is {ours}");
+                let message = format!("the aggregator's `{key}` is {theirs}, but this client requires at least {ours}");
                 return Err(Error::config(message).at_key(key).help(format!(
-                    "raise `{key}` in the table `aggregator`, or lower it in this filter's if {theirs} clients are enough for you"
+                    "raise `{key}` in the table `aggregator`, or lower it in this filter's if {theirs} clients are \
+                     enough for you"
                 )));
             }
         }
@@ -92,18 +93,21 @@ impl Bounds {
     fn accept_noise(self, noise: Option<Noise>) -> Result<()> {
         let Some(least) = self.noise_multiplier else { return Ok(()) };
         let Some(noise) = noise else {
-            return Err(Error::config(format!("the aggregator asks for no noise, and this client's least is {least}"))
-                .at_key("noise-multiplier")
-                .help("`clip-norm`, `noise-multiplier` and `delta` in the table `aggregator` ask for noise"));
+            return Err(Error::config(format!(
+                "the aggregator asks for no noise, but this client requires at least {least}"
+            ))
+            .at_key("noise-multiplier")
+            .help("`clip-norm`, `noise-multiplier` and `delta` in the table `aggregator` ask for noise"));
         };
         // The comparison also rejects NaN.
         if !(noise.multiplier >= least && noise.multiplier.is_finite()) {
-            let message = format!("the aggregator's is {}, and this client's least is {least}", noise.multiplier);
+            let message =
+                format!("the aggregator's is {}, but this client requires at least {least}", noise.multiplier);
             return Err(Error::config(message).at_key("noise-multiplier"));
         }
         if noise.colluding < self.colluding {
             let message =
-                format!("the aggregator reckons with {}, and this client with {}", noise.colluding, self.colluding);
+                format!("the aggregator assumes {}, but this client assumes {}", noise.colluding, self.colluding);
             return Err(Error::config(message).at_key("colluding"));
         }
         Ok(())

@@ -142,9 +142,9 @@ impl Config {
         let (name, keys) = (self.mechanism.name(), self.mechanism.keys());
         if let Some((key, _)) = given.iter().find(|(key, given)| *given && !keys.contains(key)) {
             let known = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-            return Err(Error::config(format!("is no key of the mechanism `{name}`"))
+            return Err(Error::config(format!("is not a key of the mechanism `{name}`"))
                 .at_key(*key)
-                .help(format!("`{name}` takes {known}")));
+                .help(format!("`{name}` uses {known}")));
         }
         let needed = |key: &str, value: Option<f64>| {
             value.ok_or_else(|| Error::config(format!("`{name}` needs the key `{key}`")).at_key("mechanism"))

@@ -62,8 +62,8 @@ impl Count {
     pub(crate) fn explained(self) -> String {
         match self.unknown {
             0 => String::new(),
-            1 => "; one of the rounds was begun and its message may have left before an interruption".to_owned(),
-            n => format!("; {n} of the rounds were begun and their messages may have left before an interruption"),
+            1 => "; one of the rounds was interrupted, after its message may have been sent".to_owned(),
+            n => format!("; {n} of the rounds were interrupted, after their messages may have been sent"),
         }
     }
 }

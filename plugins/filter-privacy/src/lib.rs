@@ -230,129 +230,17 @@ mod gaussian;
 mod lattice;
 mod noise;
 mod percentile;
+mod privacy;
 mod sparse_vector;
 mod update;
 
-use plugin_api::{Component, Context, Error, Filter, Message, Result, State};
+use plugin_api::Component;
 
 pub use crate::budget::Budget;
-use crate::budget::Limit;
 pub use crate::central::{AdaptiveClip, Central, CentralConfig, Clip};
-use crate::config::Plan;
 pub use crate::config::{Config, Mechanism};
-use crate::counts::Counts;
 pub use crate::lattice::NoiseKind;
-use crate::noise::Noise;
-use crate::update::Update;
-
-/// Protects a client's update by the configured mechanism.
-pub struct Privacy {
-    plan: Plan,
-    /// The limit of the mechanism `gaussian`, if there is one.
-    limit: Option<Limit>,
-    noise: Noise,
-    counts: Counts,
-}
-
-impl Privacy {
-    /// Creates a filter before the first round.
-    ///
-    /// # Errors
-    /// If the keys do not fit the mechanism, the filter is at a position where no client's update passes, or the
-    /// operating system has no entropy.
-    pub fn new(config: Config, ctx: &Context<'_>) -> Result<Self> {
-        let position: Option<String> = ctx.property("filter.position")?;
-        if let Some(position) = position.filter(|at| !["client-output", "server-input"].contains(&at.as_str())) {
-            let error = Error::config(format!("protects nothing at `{position}`, where no client's update passes"));
-            return Err(error
-                .at_key("at")
-                .help("place it at `client-output`, or at `server-input` of a trusted server"));
-        }
-        let noise = Noise::new(config.reproducible.unwrap_or(false))?;
-        let plan = config.plan()?;
-        let limit = match (&plan, &config.budget) {
-            (Plan::Gaussian(gaussian), Some(budget)) => Some(Limit::new(budget, gaussian, noise.reproducible())?),
-            _ => None,
-        };
-        Ok(Self { plan, limit, noise, counts: Counts::default() })
-    }
-
-    /// Adds a note to the summary, which also says if the noise is reproducible and so gives no protection.
-    fn note(&self, text: &str, ctx: &Context<'_>) {
-        if self.noise.reproducible() {
-            ctx.note("privacy", format_args!("no protection, since the noise is reproducible; else {text}"));
-        } else {
-            ctx.note("privacy", format_args!("{text}"));
-        }
-    }
-}
-
-impl Filter for Privacy {
-    fn apply(&mut self, message: Message, base: &Message, ctx: &Context<'_>) -> Result<Message> {
-        let (Some(client), Some(round)) = (ctx.client(), ctx.round()) else {
-            return Err(Error::unsupported("protects the update of a client in a round, and there is none"));
-        };
-        let update = Update::of(&message, base)?;
-        let share = |shared: usize| {
-            let count = update.len();
-            ctx.debug(format_args!("round {}: {shared} of {count} updates are shared", round + 1));
-            #[expect(clippy::cast_precision_loss, reason = "a number of elements that lie in memory")]
-            ctx.scalar("Privacy/shared", round, shared as f64);
-            count
-        };
-        let params = match &self.plan {
-            Plan::Gaussian(gaussian) => {
-                let (params, norm) = gaussian.apply(&update, self.noise.generator(ctx), ctx)?;
-                if let Some(limit) = &self.limit {
-                    limit.spend(gaussian, self.counts.next(client, ctx)?, ctx)?;
-                }
-                let clipped = gaussian.clips(norm);
-                let count = self.counts.add(client, ctx)?;
-                let epsilon = gaussian.epsilon(count.rounds);
-                ctx.scalar("Privacy/norm", round, norm);
-                ctx.scalar("Privacy/clipped", round, f64::from(u8::from(clipped)));
-                if epsilon.is_finite() {
-                    ctx.scalar("Privacy/epsilon", round, epsilon);
-                }
-                let text = gaussian.guarantee(count.rounds) + &count.explained();
-                let was = if clipped { "clipped" } else { "not clipped" };
-                ctx.debug(format_args!("round {}: the update's norm of {norm:.4e} was {was}; {text}", round + 1));
-                self.note(&text, ctx);
-                ctx.note("privacy.clear", format_args!("norms of updates before noise, and whether they were clipped"));
-                params
-            }
-            Plan::SparseVector(sparse_vector) => {
-                let (params, shared) = sparse_vector.apply(&update, self.noise.generator(ctx), ctx)?;
-                let count = self.counts.add(client, ctx)?;
-                let epsilon = sparse_vector.textbook_epsilon(share(shared));
-                let (rounds, plural) = (count.rounds, if count.rounds == 1 { "" } else { "s" });
-                let text = format!(
-                    "no proven guarantee after {rounds} round{plural}; a textbook sparse vector with this noise would have \
-                     epsilon {epsilon:.4} in each{}",
-                    count.explained()
-                );
-                self.note(&text, ctx);
-                params
-            }
-            Plan::Percentile(percentile) => {
-                let (params, shared) = percentile.apply(&update, ctx)?;
-                share(shared);
-                self.note("the largest updates are sent without noise: no differential privacy", ctx);
-                params
-            }
-        };
-        Ok(Message { params, ..message })
-    }
-
-    fn state(&mut self, _: &Context<'_>) -> Result<State> {
-        self.counts.state()
-    }
-
-    fn restore(&mut self, state: &State, _: &Context<'_>) -> Result<()> {
-        self.counts = Counts::of(state)?;
-        Ok(())
-    }
-}
+pub use crate::privacy::Privacy;
 
 /// The server side, for clients that trust it.
 pub fn aggregator() -> Component {

@@ -52,7 +52,7 @@ impl Noise {
     /// Creates a generator with 256 bits of the operating system's entropy.
     pub(crate) fn new(reproducible: bool) -> Result<Self> {
         let generator = ChaCha20Rng::try_from_rng(&mut SysRng)
-            .map_err(|e| Error::other("the operating system gives no entropy for the noise").because(&e))?;
+            .map_err(|e| Error::other("the operating system provides no entropy for the noise").because(&e))?;
         Ok(Self { generator, reproducible, told: false })
     }
 

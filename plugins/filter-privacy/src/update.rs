@@ -46,7 +46,7 @@ impl<'m> Update<'m> {
     /// finite, or there is no element.
     pub(crate) fn of(message: &'m Message, base: &'m Message) -> Result<Self> {
         if let Some(name) = message.extra.names().next() {
-            return Err(Error::tensor(name, "is no parameter and would be sent unprotected").help(
+            return Err(Error::tensor(name, "is not a parameter and would be sent unprotected").help(
                 "only parameters are protected: use a method that sends no other tensors, or filter them out first",
             ));
         }
@@ -57,7 +57,9 @@ impl<'m> Update<'m> {
         let pairs = message.params.iter().map(|(name, sent)| Pair::new(name, sent, &base.params));
         let update = Self(pairs.collect::<Result<_>>()?);
         if update.len() == 0 {
-            return Err(Error::config("the message holds no floating parameter, so there is nothing to protect"));
+            return Err(Error::config(
+                "the message contains no floating-point parameter, so there is nothing to protect",
+            ));
         }
         Ok(update)
     }
@@ -119,17 +121,17 @@ impl<'m> Pair<'m> {
                 .help("keep a private parameter from being sent: a filter `exclude-params` before this one")
         })?;
         if (sent.dtype(), sent.shape()) != (base.dtype(), base.shape()) {
-            return Err(Error::tensor(name, format!("is {sent:?}, and its global value {base:?}"))
-                .help("filters that change shapes or types stand after this one"));
+            return Err(Error::tensor(name, format!("is {sent:?}, but its global value is {base:?}"))
+                .help("put filters that change shapes or types after this one"));
         }
         if !sent.is_float() && sent.buffer().as_slice() != base.buffer().as_slice() {
             return Err(Error::tensor(name, format!("holds {} values that the client has changed", sent.dtype()))
-                .help("only floating parameters can be protected: keep this one from being sent"));
+                .help("only floating-point parameters can be protected: keep this one from being sent"));
         }
         for (tensor, whose) in [(sent, "value"), (base, "global value")] {
             if !tensor.is_finite() {
                 return Err(Error::tensor(name, format!("holds a {whose} that is not finite"))
-                    .help("the training may have diverged: a lower learning rate may help"));
+                    .help("training may have diverged; try a lower learning rate"));
             }
         }
         Ok(Self { name, sent, base })
@@ -170,7 +172,7 @@ impl<'m> Pair<'m> {
         if tensor.is_finite() {
             Ok(tensor)
         } else {
-            Err(Error::tensor(self.name, format!("does not fit {} any more once it is changed", tensor.dtype()))
+            Err(Error::tensor(self.name, format!("no longer fits {} after the change", tensor.dtype()))
                 .help("less noise, or parameters of a wider type"))
         }
     }

@@ -133,7 +133,7 @@ impl Model for Linear {
         let steps = state.value("steps")?;
         let received = self.receive(&state.tensors.clone().into(), ctx)?;
         self.steps = steps;
-        received.missing.first().map_or(Ok(()), |name| Err(Error::tensor(name, "is missing in the checkpoint")))
+        received.missing.first().map_or(Ok(()), |name| Err(Error::tensor(name, "is missing from the checkpoint")))
     }
 }
 

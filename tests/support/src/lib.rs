@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod recorder;
+pub mod superlink;
 
 use std::fmt::Display;
 use std::io::Write as _;

@@ -83,7 +83,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn messages_within_messages_cost_no_stack() {
-    let refused = "the record at byte 0 is no TensorBoard event and is left out".to_owned();
+    let refused = "the record at byte 0 is not a TensorBoard event; skipped".to_owned();
     // A hundred thousand starts of a group with an unknown field number, with and without the matching ends.
     let open = vec![15 << 3 | 3; 100_000];
     let closed = [open.clone(), vec![15 << 3 | 4; 100_000]].concat();
@@ -127,7 +127,7 @@ fn a_record_that_is_longer_than_any_scalar_is_passed_over_unread() {
     file.as_file().set_len(end).unwrap();
     file.seek(std::io::SeekFrom::Start(end)).unwrap();
     file.write_all(&scalar(2)).unwrap();
-    let told = format!("the record at byte {} is longer than any scalar and left out", scalar(1).len());
+    let told = format!("the record at byte {} is longer than any scalar; skipped", scalar(1).len());
     assert_eq!(read_file(file.path()), (vec![1, 2], vec![told]));
 }
 
@@ -137,13 +137,13 @@ fn damage_is_told_and_what_can_be_read_is_read() {
     let len = scalar(1).len();
     let mut data = scalar(2);
     data[12] ^= 1;
-    assert_eq!(read(&[scalar(1), data, scalar(3)]), (vec![1, 3], at(len, "is damaged and left out")));
+    assert_eq!(read(&[scalar(1), data, scalar(3)]), (vec![1, 3], at(len, "is damaged; skipped")));
     let mut sum = scalar(2);
     sum[len - 1] ^= 1;
-    assert_eq!(read(&[scalar(1), sum, scalar(3)]), (vec![1, 3], at(len, "is damaged and left out")));
+    assert_eq!(read(&[scalar(1), sum, scalar(3)]), (vec![1, 3], at(len, "is damaged; skipped")));
     let mut length = scalar(2);
     length[0] ^= 1;
-    let told = at(len, "is damaged, and what follows cannot be read");
+    let told = at(len, "is damaged, so the rest of the file cannot be read");
     assert_eq!(read(&[scalar(1), length, scalar(3)]), (vec![1], told));
     // Truncated anywhere in the last record: it is still being written.
     for cut in 0..len {

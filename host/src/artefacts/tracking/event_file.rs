@@ -16,7 +16,7 @@ const PIECE: usize = 1 << 16;
 
 /// Removes the event files that a run wrote after the checkpoint it resumes from. `kept` lists the files to keep.
 pub(super) fn remove_others(run: &Path, kept: &BTreeMap<PathBuf, u64>) -> Result<(), CliError> {
-    let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove events that come again", &e);
+    let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove the events after the checkpoint", &e);
     let events = run.join("events");
     let list = |path: &Path| match std::fs::read_dir(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

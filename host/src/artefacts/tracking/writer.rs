@@ -26,7 +26,7 @@ fn open(path: &Path, len: u64) -> std::io::Result<File> {
     if len > 0 {
         let found = file.metadata()?.len();
         if found < len {
-            let what = format!("it has {found} bytes, and had {len} at the checkpoint");
+            let what = format!("it has {found} bytes, but had {len} at the checkpoint");
             return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
         }
         file.set_len(len)?;
@@ -69,7 +69,7 @@ impl Writer {
         let file = open(&metrics, positions.metrics).map_err(|e| CliError::io(&metrics, "write the metrics", &e))?;
         for (path, len) in &positions.events {
             let path = run.join(path);
-            open(&path, *len).map_err(|e| CliError::io(&path, "go on with the events", &e))?;
+            open(&path, *len).map_err(|e| CliError::io(&path, "append to the events", &e))?;
         }
         event_file::remove_others(run, &positions.events)?;
         Ok(Self {

@@ -53,7 +53,7 @@ fn one(name: &str, mut libraries: Vec<Library>) -> Result<Library, Diagnostic> {
         let report = Diagnostic::new(format!("{} plugins are named `{name}`", libraries.len()))
             .cause(known.collect::<Vec<_>>().join(", "));
         let kind = last.plugin.components.first().map_or(Kind::Model, |component| component.profile().kind);
-        return Err(report.hint(format!("say which with --kind, such as --kind {kind}, or give the library's path")));
+        return Err(report.hint(format!("choose one with --kind, such as --kind {kind}, or give the library's path")));
     }
     libraries.pop().ok_or_else(|| Diagnostic::new(format!("there is no plugin `{name}`")))
 }
@@ -61,7 +61,7 @@ fn one(name: &str, mut libraries: Vec<Library>) -> Result<Library, Diagnostic> {
 fn text(library: &Library, components: &[&Profile]) -> String {
     let about = &library.plugin.about;
     let interface = if about.interface == root::INTERFACE {
-        format!("plugin-api {}, as this host", about.interface)
+        format!("plugin-api {}, like this host", about.interface)
     } else {
         format!("plugin-api {}; this host has {}", about.interface, root::INTERFACE)
     };

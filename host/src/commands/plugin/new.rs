@@ -44,24 +44,24 @@ pub(crate) fn new(options: &Options) -> Result<String, CliError> {
     for (file, text) in files(*kind, name, dependencies) {
         let path = folder.join(file);
         let parent = path.parent().unwrap_or(&folder);
-        std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "make the folder", &e))?;
+        std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "create the folder", &e))?;
         write_text(&path, &text)?;
         message.push_str(&format!(" {file}"));
     }
     let commands = "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release";
-    Ok(format!("{message}\n\nIt is a whole plugin. To try it:\n\n  cd {}\n  {commands}\n", folder.display()))
+    Ok(format!("{message}\n\nIt is a complete plugin. To try it:\n\n  cd {}\n  {commands}\n", folder.display()))
 }
 
 /// Creates a folder that does not exist yet.
 fn create_folder(parent: &Path, name: &str) -> Result<PathBuf, CliError> {
     let folder = parent.join(name);
-    std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "make the folder", &e))?;
+    std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "create the folder", &e))?;
     std::fs::create_dir(&folder).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => CliError::usage(
-            Diagnostic::new(format!("{}: is there already, and stays as it is", folder.display()))
+            Diagnostic::new(format!("{}: already exists; not overwritten", folder.display()))
                 .hint("choose another name, or another folder with --output"),
         ),
-        _ => CliError::io(&folder, "make the folder", &error),
+        _ => CliError::io(&folder, "create the folder", &error),
     })?;
     Ok(folder)
 }
@@ -105,11 +105,11 @@ fn put(text: &str, word: &str, with: &str) -> String {
 fn check_name(kind: Kind, name: &str) -> Result<(), Diagnostic> {
     let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.split('-').all(part) {
-        return Err(Diagnostic::new(format!("`{name}`: cannot name a plugin"))
+        return Err(Diagnostic::new(format!("`{name}`: not a valid plugin name"))
             .hint("use lowercase letters, digits and single hyphens, a letter first: my-median"));
     }
     match name.strip_prefix(&format!("{kind}-")) {
-        Some(rest) => Err(Diagnostic::new(format!("`{name}`: the kind comes before the name by itself"))
+        Some(rest) => Err(Diagnostic::new(format!("`{name}`: the kind is put before the name automatically"))
             .hint(format!("fedplug plugin new {kind} {rest}"))),
         None => Ok(()),
     }
@@ -129,12 +129,12 @@ fn dependencies(folder: Option<&Path>) -> Result<Dependencies, Diagnostic> {
     let folder = match folder {
         Some(folder) => folder.to_owned(),
         None => checkout().ok_or_else(|| {
-            Diagnostic::new("there is no folder of plugin-api to build with")
-                .cause("this program does not lie in the checkout that it was built in")
+            Diagnostic::new("the folder `plugin-api` was not found")
+                .cause("this program is not in the checkout that it was built in")
                 .hint("name the folder `plugin-api` of a checkout with --plugin-api")
         })?,
     };
-    let not = || Diagnostic::new(format!("{}: is not the folder of plugin-api", folder.display()));
+    let not = || Diagnostic::new(format!("{}: not the folder of plugin-api", folder.display()));
     let folder = folder.canonicalize().map_err(|e| not().cause(e))?;
     is_plugin_api(&folder).map_err(|cause| not().cause(cause))?;
     let path = |folder: PathBuf| folder.to_str().map(|path| format!("path = {}", Value::from(path))).ok_or_else(not);
@@ -147,8 +147,8 @@ fn is_plugin_api(folder: &Path) -> Result<(), String> {
     let manifest: Value = toml::from_str(&manifest).map_err(|e| e.message().to_owned())?;
     match manifest["package"]["name"].as_str() {
         Some(PACKAGE) => Ok(()),
-        Some(other) => Err(format!("its package is `{other}`, and not `{PACKAGE}`")),
-        None => Err("its Cargo.toml names no package".to_owned()),
+        Some(other) => Err(format!("its package is `{other}`, not `{PACKAGE}`")),
+        None => Err("its Cargo.toml has no package name".to_owned()),
     }
 }
 

@@ -38,23 +38,23 @@ impl OutputFolder {
         let empty = names.iter().all(|name| name == PART);
         let earlier = earlier(folder);
         if !empty && earlier.is_none() {
-            let report = Diagnostic::new(format!("{shown}: holds other files, so nothing is written there"));
+            let report = Diagnostic::new(format!("{shown}: contains other files, so nothing was written"));
             return Err(CliError::usage(report.hint("choose another folder with --output")));
         }
         if !empty && !force {
-            let report = Diagnostic::new(format!("{shown}: holds prepared data already"));
+            let report = Diagnostic::new(format!("{shown}: already contains prepared data"));
             let hint = "choose another folder with --output, or replace them with --force";
             return Err(CliError::usage(report.hint(hint)));
         }
         if !empty && folder.is_symlink() {
             let report = Diagnostic::new(format!("{shown}: is a link, which --force does not follow"));
-            return Err(CliError::usage(report.hint("give the folder itself with --output")));
+            return Err(CliError::usage(report.hint("name the folder itself with --output")));
         }
         let part = folder.join(PART);
         let made = !folder.exists();
         // Remains of an interrupted command.
         clear(&part)?;
-        std::fs::create_dir_all(&part).map_err(|e| CliError::io(&part, "make the folder", &e))?;
+        std::fs::create_dir_all(&part).map_err(|e| CliError::io(&part, "create the folder", &e))?;
         Ok(Self { folder: folder.to_owned(), part, earlier: earlier.unwrap_or_default(), made })
     }
 
@@ -85,7 +85,7 @@ impl OutputFolder {
         for file in &self.earlier {
             let path = self.folder.join(file);
             if is_file(&path) && self.linked(file).is_none() {
-                std::fs::remove_file(&path).map_err(|e| CliError::io(&path, "remove what was prepared before", &e))?;
+                std::fs::remove_file(&path).map_err(|e| CliError::io(&path, "remove the earlier prepared data", &e))?;
                 // Removes empty folders only.
                 let above = file.ancestors().skip(1).filter(|above| *above != Path::new(""));
                 let _ = above.map(|above| std::fs::remove_dir(self.folder.join(above))).find(Result::is_err);
@@ -96,7 +96,7 @@ impl OutputFolder {
             let above = path.parent().unwrap_or(&self.folder);
             std::fs::create_dir_all(above)
                 .and_then(|()| std::fs::rename(self.part.join(file), &path))
-                .map_err(|e| CliError::io(&path, "put the file in its place", &e))?;
+                .map_err(|e| CliError::io(&path, "move the file into place", &e))?;
         }
         self.write(manifest(&files))?;
         files.push(MANIFEST.into());
@@ -106,13 +106,12 @@ impl OutputFolder {
     /// Refuses to overwrite files that fedplug did not prepare.
     fn is_free(&self, file: &Path) -> Result<(), CliError> {
         if let Some(link) = self.linked(file) {
-            let report = Diagnostic::new(format!("{}: is a link, so nothing is written through it", link.display()));
+            let report = Diagnostic::new(format!("{}: is a link, so nothing was written", link.display()));
             return Err(CliError::usage(report.hint("choose another folder with --output")));
         }
         let path = self.folder.join(file);
         if path.symlink_metadata().is_ok() && (!self.earlier.contains(file) || !is_file(&path)) {
-            let report =
-                Diagnostic::new(format!("{}: was not prepared by fedplug, so it is not replaced", path.display()));
+            let report = Diagnostic::new(format!("{}: not written by fedplug, so not replaced", path.display()));
             return Err(CliError::usage(report.hint("choose another folder with --output")));
         }
         Ok(())
@@ -210,12 +209,12 @@ mod tests {
         let files = prepare(&path, &["tm/train.csv", "old/x.csv"], false).unwrap();
         assert_eq!(files, ["tm/train.csv", "old/x.csv", MANIFEST].map(|file| path.join(file)));
         std::fs::write(path.join("tm/notes.txt"), "mine").unwrap();
-        assert!(prepare(&path, &["tm/train.csv"], false).unwrap_err().to_string().contains("holds prepared data"));
+        assert!(prepare(&path, &["tm/train.csv"], false).unwrap_err().to_string().contains("contains prepared data"));
         prepare(&path, &["tm/train.csv"], true).unwrap();
         assert_eq!(names(&path), [MANIFEST, "tm/notes.txt", "tm/train.csv"]);
         // Files that fedplug did not prepare are not overwritten.
         let failure = prepare(&path, &["tm/notes.txt"], true).unwrap_err();
-        assert!(failure.to_string().contains("was not prepared by fedplug"), "{failure}");
+        assert!(failure.to_string().contains("not written by fedplug"), "{failure}");
         assert_eq!(std::fs::read_to_string(path.join("tm/notes.txt")).unwrap(), "mine");
         assert_eq!(names(&path), [MANIFEST, "tm/notes.txt", "tm/train.csv"]);
     }
@@ -246,7 +245,7 @@ mod tests {
         std::fs::create_dir_all(&path).unwrap();
         std::fs::create_dir_all(&outside).unwrap();
         std::fs::write(path.join(MANIFEST), r#"{"files": []}"#).unwrap();
-        assert!(OutputFolder::open(&path, true).unwrap_err().to_string().contains("holds other files"));
+        assert!(OutputFolder::open(&path, true).unwrap_err().to_string().contains("contains other files"));
         std::fs::write(path.join(MANIFEST), manifest(&["../outside/x".into(), "tm/x".into()]).to_string()).unwrap();
         std::fs::write(outside.join("x"), "precious").unwrap();
         std::os::unix::fs::symlink(&outside, path.join("tm")).unwrap();

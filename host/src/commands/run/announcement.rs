@@ -17,7 +17,7 @@ pub(super) fn warn_of_unevaluated(shared: &Shared, console: &Console) {
     let without = description.tasks.iter().filter(|task| !evaluated(&task.name)).map(|task| format!("`{}`", task.name));
     let without: Vec<String> = without.collect();
     if experiment.federation.reports() && !without.is_empty() {
-        let what = "no client that evaluates has it, so it has no best model and no part in the score";
+        let what = "no client that evaluates has it, so it has no best model and does not count towards the score";
         console.log(Level::Warn, &format!("task {}: {what}", without.join(", ")));
     }
 }
@@ -38,10 +38,10 @@ pub(super) fn first_line(shared: &Shared, workers: usize, resumed: Option<&Check
     let federation = &experiment.federation;
     match federation.sampling() {
         _ if federation.fraction >= 1.0 => {}
-        Sampling::Poisson(probability) => text += &format!(", each in a round with probability {probability}"),
+        Sampling::Poisson(probability) => text += &format!(", each joining a round with probability {probability}"),
         Sampling::Fixed => {
             let drawn = select(clients, federation.fraction, federation.min_clients, Seed::new(0), 0).len();
-            text += &format!(", {drawn} in a round");
+            text += &format!(", {drawn} per round");
         }
     }
     match (federation.reports(), sampling::evaluators(clients, federation, Seed::new(0)).len()) {

@@ -29,7 +29,7 @@ pub(super) fn find(
     let Some(then) = run_dir.to_resume() else { return Ok(None) };
     if run_dir.path().join(names::SUMMARY).is_file() {
         let report = Diagnostic::new(format!("{}: the run is finished; nothing to resume", run_dir.path().display()));
-        let hint = "a finished run keeps no checkpoint: for more rounds, start one with another name";
+        let hint = "a finished run keeps no checkpoint: for more rounds, start a run with another name";
         return Err(CliError::usage(report.hint(hint)));
     }
     if let Some(experiment) = run_dir.experiment()? {
@@ -41,7 +41,10 @@ pub(super) fn find(
     match &found {
         None => console.log(Level::Warn, "no checkpoint yet; starting over"),
         Some(found) if found.index.least_rounds() > rounds => {
-            let report = Diagnostic::new(format!("`{}`: {rounds}, and more are done or begun", "federation.rounds"));
+            let report = Diagnostic::new(format!(
+                "`{}`: {rounds}, but more have already been done or started",
+                "federation.rounds"
+            ));
             return Err(CliError::usage(report.hint(format!("at least {}", found.index.least_rounds()))));
         }
         Some(_) => {}

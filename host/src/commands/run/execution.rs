@@ -148,7 +148,7 @@ impl Execution {
         self.finish(&federation, &shared, &extras, run_dir)?;
         drop(federation);
         warn_of_drop_panics(&shared.plugins, &self.console);
-        extras.failure.map_or(Ok(()), |failure| Err(failure.hint("everything else of the run is done and saved")))
+        extras.failure.map_or(Ok(()), |failure| Err(failure.hint("the rest of the run is complete and saved")))
     }
 
     /// Sets up the experiment and rehearses it. Also returns the parameters that clients keep private and that the
@@ -163,7 +163,7 @@ impl Execution {
             Ok((setup, withheld))
         });
         let (setup, withheld) = prepared.map_err(|failure| match self.stop.asked() {
-            true => CliError::stopped(Diagnostic::new("stopped on request before the run began")),
+            true => CliError::stopped(Diagnostic::new("stopped on request before the run started")),
             false => failure,
         })?;
         // With Poisson sampling, a private parameter would disappear from the global model once a client that holds it

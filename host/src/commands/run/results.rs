@@ -142,7 +142,7 @@ fn export_global(
 /// Lets a model write its domain's formats to `folder/export`. The folder is removed if the model writes none.
 fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, CliError>) -> Result<(), CliError> {
     let to = folder.join("export");
-    std::fs::create_dir_all(&to).map_err(|e| CliError::io(&to, "make the folder", &e))?;
+    std::fs::create_dir_all(&to).map_err(|e| CliError::io(&to, "create the folder", &e))?;
     if write(&to)?.is_empty() {
         let _ = std::fs::remove_dir(&to);
     }
@@ -186,9 +186,9 @@ pub(super) fn closing(
     }
     text += &best_models(federation);
     if reports {
-        let name = score_name.unwrap_or("what the model says");
+        let name = score_name.unwrap_or("defined by the model");
         let over = if federation.several_tasks { "clients and tasks" } else { "clients" };
-        text += &format!("score: {name}; higher is better, and a mean over {over}\n");
+        text += &format!("score: {name}, averaged over {over}; higher is better\n");
     }
     text += &files(federation, run_dir);
     let traffic = federation.history.all_traffic();
@@ -209,7 +209,7 @@ fn best_models(federation: &Federation<'_>) -> String {
     if let Some(best) = overall {
         let last = federation.score.map_or_else(|| "none".to_owned(), short);
         let (score, rounds) = (short(best.score), best.rounds);
-        text += &format!("global model: score {score} after round {rounds}, the best; {last} after the last\n");
+        text += &format!("global model: best score {score} after round {rounds}; {last} after the last round\n");
     }
     if tasks.len() > 1 {
         let one = |(task, best): (&String, &Best)| format!("{task} {} after {}", short(best.score), best.rounds);

@@ -137,7 +137,7 @@ impl Federation {
         }
         if !self.reports() {
             let mut nothing = |key: &str, what: &str| {
-                wrong(&[key], format!("{what}, and with `report = \"none\"` no client reports any"));
+                wrong(&[key], format!("{what}, but with `report = \"none\"` no client reports any"));
             };
             if self.early_stopping.is_some() {
                 nothing("early-stopping", "watches a metric");
@@ -153,8 +153,8 @@ impl Federation {
             && self.fraction < 1.0
             && is_local(metric)
         {
-            let why = "is a mean over the clients that train in a round, and with `fraction` below 1 these change";
-            let instead = format!("watch a number of the global model, such as `{SCORE}`");
+            let why = "is a mean over the clients that train in a round, which change if `fraction` is below 1";
+            let instead = format!("watch a metric of the global model, such as `{SCORE}`");
             wrong(&["early-stopping", "metric"], format!("`{metric}` {why}: {instead}"));
         }
         found

@@ -31,7 +31,7 @@ impl Document {
         if dots > 10 * DEEPEST {
             return Err(deep(dots));
         }
-        let key_path = key_path(key).ok_or_else(|| wrong("names no key"))?;
+        let key_path = key_path(key).ok_or_else(|| wrong("has no key"))?;
         if key_path.len() > DEEPEST {
             return Err(deep(key_path.len() - 1));
         }
@@ -71,7 +71,7 @@ fn target<'v>(value: &'v mut Value, path: &[String]) -> Result<&'v mut Value, St
                 let (count, list_at) = (list.len(), path[..depth].join("."));
                 let index = step.parse::<usize>().ok().filter(|&i| i < count);
                 let items = if count == 1 { "1 item" } else { &format!("{count} items") };
-                let error = || format!("`{list_at}` has {items}, numbered from 0, and no `{step}`");
+                let error = || format!("`{list_at}` has {items}, numbered from 0; there is no `{step}`");
                 &mut list[index.ok_or_else(error)?]
             }
             _ => return Err(format!("`{}` is not a table", path[..depth].join("."))),

@@ -170,5 +170,5 @@ impl LocalClient {
 
 /// Logs which tensors of a message the model ignored and which were missing.
 fn log_received(received: &Received, ctx: &Context<'_>) {
-    ctx.debug(format_args!("had no use for {:?} and did not get {:?}", received.unexpected, received.missing));
+    ctx.debug(format_args!("ignored {:?} and did not get {:?}", received.unexpected, received.missing));
 }

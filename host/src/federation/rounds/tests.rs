@@ -331,7 +331,7 @@ fn a_client_that_does_not_reply_has_failed() {
 fn queries_out_of_order_or_to_strangers_are_the_aggregators_error() {
     for (queried, client_name) in [(["c", "a"], "a"), (["a", "x"], "x")] {
         let ran = run_with_queries(["a", "b", "c"].map(client).into(), "rounds = 1", &queried);
-        let why = format!("it asks client `{client_name}`, which is not there, or not in the clients' order");
+        let why = format!("it queries client `{client_name}`, which is unknown or out of order");
         assert_eq!(ran.outcome.unwrap_err().to_string(), format!("error: round 1, aggregator `last`: {why}"));
     }
 }

@@ -37,9 +37,9 @@ impl Model for StandIn {
         let arrived = global.params.iter().filter(|(name, _)| own(name).is_some());
         let params: Params = arrived.map(|(name, tensor)| (name, tensor.clone())).collect();
         if params.is_empty() && !global.params.is_empty() {
-            return Err(Error::other("of what arrives, nothing is a parameter of the model"));
+            return Err(Error::other("none of the tensors that arrive is a parameter of the model"));
         }
-        let help = "a filter that encodes must stand at both ends of the way: at `server-output` and at `client-input`";
+        let help = "a filter that encodes is needed at both ends: `server-output` and `client-input`";
         for (name, tensor) in params.iter() {
             if own(name).is_some_and(|own| (own.dtype(), own.shape()) != (tensor.dtype(), tensor.shape())) {
                 let message = format!("arrives as {tensor:?}, which does not fit the model");

@@ -54,6 +54,8 @@ pub(super) struct Call {
     pub(super) not_before: Instant,
     /// Messages that may be answered.
     pub(super) messages: Vec<String>,
+    /// The site says that it has answered. If the next look at the SuperLink shows no answer, it was lost.
+    pub(super) done: bool,
     /// A status query that may be answered.
     pub(super) query: Option<String>,
     /// When something was last heard of the order, or it was sent or asked for.
@@ -95,6 +97,7 @@ impl Call {
             since: now,
             not_before: now,
             messages: Vec::new(),
+            done: false,
             query: None,
             heard: now,
             sends: 0,
@@ -209,7 +212,7 @@ impl Shared {
         let Some(call) = table.calls.get_mut(site) else { return };
         let time = if matches!(delay, Delay::None) { Duration::ZERO } else { call.backoff() };
         call.again(time);
-        call.query = None;
+        (call.query, call.done) = (None, false);
         let number = call.number;
         if let (Delay::UntilSeen, Some(entry)) = (delay, table.sites.get_mut(site)) {
             // The next look shows whether it is back.

@@ -50,12 +50,14 @@ pub(super) fn run(shared: &Shared) {
 
 impl Shared {
     fn poll(&self) -> Result<(), Error> {
-        let (ids, look) = {
+        let (ids, done, look) = {
             let table = lock(&self.table);
+            let done = table.calls.iter().filter(|(_, call)| call.done).map(|(site, call)| (site.clone(), call.number));
+            let done: Vec<(String, u64)> = done.collect();
             let calls = table.calls.values();
             let ids: Vec<String> = calls.flat_map(|call| call.messages.iter().chain(&call.query).cloned()).collect();
             let due = table.refreshed.is_none_or(|refreshed| refreshed.elapsed() > LOOK);
-            (ids, due && !table.calls.is_empty())
+            (ids, done, due && !table.calls.is_empty())
         };
         if look {
             self.refresh_sites()?;
@@ -66,6 +68,15 @@ impl Shared {
             let pulled: RuntimePulled = self.runtime.call("pull-messages", &RuntimePull { message_ids: ids }, scope)?;
             for message in pulled.messages {
                 self.arrived(message);
+            }
+        }
+        for (site, number) in done {
+            let lost = lock(&self.table)
+                .calls
+                .get(&site)
+                .is_some_and(|call| call.done && call.number == number && matches!(call.phase, Phase::Sent));
+            if lost {
+                self.send_again(&site, "the site has answered, and its answer is not there", Delay::None);
             }
         }
         self.ask_the_silent()
@@ -212,15 +223,16 @@ impl Shared {
         debug_assert!(!matches!(received.content.get(RECORD), Some(Record::Config(_))));
         let (name, number) = (site.to_owned(), place.number);
         self.tell(Event::Status { site: name, number, status: status.name().to_owned() });
-        let waiting = match lock(&self.table).calls.get_mut(site) {
+        let unknown = match lock(&self.table).calls.get_mut(site) {
             Some(call) if call.number == place.number => {
                 call.heard = Instant::now();
-                matches!(call.phase, Phase::Sent)
+                call.done = status == Status::Done;
+                status == Status::Unknown && matches!(call.phase, Phase::Sent)
             }
             _ => false,
         };
-        if waiting && matches!(status, Status::Unknown | Status::Done) {
-            self.send_again(site, &format!("the site says `{}`", status.name()), Delay::None);
+        if unknown {
+            self.send_again(site, "the site does not know it", Delay::None);
         }
     }
 }

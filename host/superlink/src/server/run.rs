@@ -79,7 +79,6 @@ impl Shared {
                 Err(error) if error.is_unauthorised() => {}
                 Err(error) => return Err(error),
             }
-            self.set_token(0, "");
         }
         self.make()
     }
@@ -92,7 +91,6 @@ impl Shared {
         };
         let hash = hex::encode(&Sha256::digest(&bundle));
         let fab = Some(Fab { hash: hash.clone(), content: bundle.into() });
-        self.set_token(0, "");
         let (started, repeated): (RunStarted, bool) =
             self.control.exchange("start-run", &StartRun { fab }, self.scope())?;
         let Some(started) = started.run_id else {

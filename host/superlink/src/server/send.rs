@@ -251,6 +251,7 @@ impl Shared {
             let taken = accepted.get(index).is_some_and(|id| *id == packed.id);
             let Some(call) = table.calls.get_mut(&outgoing.site) else { continue };
             if taken {
+                call.sends += 1;
                 call.messages.push(packed.id.clone());
             } else {
                 // Its node was unregistered since it was last seen.
@@ -275,7 +276,6 @@ impl Shared {
                 call.heard = Instant::now();
             }
             if call.messages.contains(&packed.id) {
-                call.sends += 1;
                 sent.insert(&outgoing.site, &packed.id);
             }
         }

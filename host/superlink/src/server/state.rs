@@ -1,6 +1,7 @@
 //! What outlives the server's process: one file, replaced as a whole.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -33,20 +34,21 @@ pub(super) struct State {
 }
 
 pub(super) struct StateFile {
+    _lock: File,
     path: PathBuf,
     state: Mutex<State>,
 }
 
 impl StateFile {
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
-        files::folder(folder)?;
+        let lock = files::reserve(folder)?;
         let path = folder.join("server.json");
         let state = match files::read(&path)? {
             Some(text) => serde_json::from_slice(&text)
                 .map_err(|error| Error::Content { path: path.clone(), reason: error.to_string() })?,
             None => State { session: hex::random()?, run: None, number: 0, sites: BTreeMap::new() },
         };
-        let file = Self { path, state: Mutex::new(state) };
+        let file = Self { _lock: lock, path, state: Mutex::new(state) };
         file.change(|_| ())?;
         Ok(file)
     }

@@ -10,6 +10,7 @@ use crate::endpoint::{Push, Scope};
 use crate::envelope::{Place, RECORD, Status, answer_record};
 use crate::error::Error;
 use crate::events::Event;
+use crate::http::Counter;
 use crate::pack::Pack;
 use crate::parallel::lock;
 use crate::wire::{self, FleetPush, FleetPushed, Metadata, Node, ObjectTree, SUPERLINK};
@@ -18,6 +19,15 @@ use crate::wire::{self, FleetPush, FleetPushed, Metadata, Node, ObjectTree, SUPE
 const APP_RAISED: i64 = 2;
 /// How often a push is taken up again.
 const ATTEMPTS: usize = 5;
+
+/// What is answered.
+pub(super) struct Reply<'a> {
+    pub(super) status: Status,
+    pub(super) text: &'a str,
+    pub(super) content: &'a Content,
+    /// How long the work took.
+    pub(super) time: Duration,
+}
 
 /// A message that is ready to go.
 struct Packed {
@@ -34,6 +44,7 @@ pub(super) fn run(shared: &Shared) {
     if let Err(error) = shared.resume() {
         shared.trouble("resume the push of an answer", &error);
     }
+    lock(&shared.table).pushing = None;
     loop {
         let (place, metadata) = {
             let mut table = lock(&shared.table);
@@ -62,22 +73,17 @@ impl Shared {
         self.confirm(metadata);
         let _one = lock(&self.delivering);
         let Some(StoredAnswer { status, text, content, .. }) = self.store.load(&place.session)? else { return Ok(()) };
-        self.deliver_stored(metadata, place, &content, status, &text, Duration::ZERO)
+        let reply = Reply { status, text: &text, content: &content, time: Duration::ZERO };
+        let packed = self.pack(metadata, self.now(), Some(place), &reply)?;
+        self.push(&packed, Some(place), None, Duration::ZERO, &self.other)
     }
 
     /// Stores an order's answer and pushes it.
-    pub(super) fn finish(
-        &self,
-        ticket: u64,
-        status: Status,
-        text: &str,
-        content: Content,
-        time: Duration,
-    ) -> Result<(), Error> {
+    pub(super) fn finish(&self, ticket: u64, reply: &Reply<'_>, counter: &Counter) -> Result<(), Error> {
         let place = lock(&self.table).working.get(&ticket).and_then(|working| working.place.clone());
         let _one = lock(&self.delivering);
         if let Some(place) = &place {
-            self.store.save(place, status, text, &content)?;
+            self.store.save(place, reply.status, reply.text, reply.content)?;
         }
         // The newest message, as of now: later ones are answered from the store.
         let metadata = {
@@ -86,10 +92,8 @@ impl Shared {
             table.pushing.clone_from(&place);
             working.newest
         };
-        let result = match &place {
-            Some(place) => self.deliver_stored(&metadata, place, &content, status, text, time),
-            None => self.deliver(&metadata, None, &content, status, text, time),
-        };
+        let packed = self.pack(&metadata, self.now(), place.as_ref(), reply);
+        let result = packed.and_then(|packed| self.push(&packed, place.as_ref(), None, reply.time, counter));
         lock(&self.table).pushing = None;
         match result {
             Err(error @ Error::File { .. }) => Err(error),
@@ -102,32 +106,17 @@ impl Shared {
         }
     }
 
-    /// Pushes an answer of the store; notes how far it has come, so that it can be resumed.
-    fn deliver_stored(
-        &self,
-        order: &Metadata,
-        place: &Place,
-        content: &Content,
-        status: Status,
-        text: &str,
-        time: Duration,
-    ) -> Result<(), Error> {
-        let packed = self.pack(order, self.now(), Some(place), content, status, text)?;
-        self.push(&packed, Some(place), None, time)
-    }
-
-    /// Pushes an answer.
+    /// Pushes an answer that is not stored.
     pub(super) fn deliver(
         &self,
         order: &Metadata,
         place: Option<&Place>,
-        content: &Content,
         status: Status,
         text: &str,
-        time: Duration,
     ) -> Result<(), Error> {
-        let packed = self.pack(order, self.now(), place, content, status, text)?;
-        self.push(&packed, None, None, time)
+        let reply = Reply { status, text, content: &Content::new(), time: Duration::ZERO };
+        let packed = self.pack(order, self.now(), place, &reply)?;
+        self.push(&packed, None, None, Duration::ZERO, &self.other)
     }
 
     fn now(&self) -> f64 {
@@ -145,12 +134,10 @@ impl Shared {
         if stored.number != push.place_number || push.node != self.node() {
             return self.store.end_push();
         }
-        let packed = self.pack(order, push.created_at, Some(&place), &stored.content, stored.status, &stored.text)?;
+        let reply = Reply { status: stored.status, text: &stored.text, content: &stored.content, time: Duration::ZERO };
+        let packed = self.pack(order, push.created_at, Some(&place), &reply)?;
         self.tell(Event::PushResumed { number: place.number });
-        lock(&self.table).pushing = Some(place.clone());
-        let result = self.push(&packed, Some(&place), Some(&push), Duration::ZERO);
-        lock(&self.table).pushing = None;
-        result
+        self.push(&packed, Some(&place), Some(&push), Duration::ZERO, &self.other)
     }
 
     /// Makes the message of an answer. The same order, time and content give the same message.
@@ -159,10 +146,9 @@ impl Shared {
         order: &Metadata,
         created_at: f64,
         place: Option<&Place>,
-        content: &Content,
-        status: Status,
-        text: &str,
+        reply: &Reply<'_>,
     ) -> Result<Packed, Error> {
+        let Reply { status, text, content, .. } = *reply;
         let mut pack = Pack::default();
         let mut metadata = Metadata {
             run_id: order.run_id,
@@ -209,8 +195,9 @@ impl Shared {
         place: Option<&Place>,
         begun: Option<&StoredPush>,
         time: Duration,
+        counter: &Counter,
     ) -> Result<(), Error> {
-        let result = self.push_all(packed, place, begun, time);
+        let result = self.push_all(packed, place, begun, time, counter);
         let over = match &result {
             // The run is over, or the SuperLink has forgotten it: the answer is not wanted.
             Err(Error::Refused { .. }) => true,
@@ -241,10 +228,11 @@ impl Shared {
         place: Option<&Place>,
         begun: Option<&StoredPush>,
         time: Duration,
+        counter: &Counter,
     ) -> Result<bool, Error> {
         let Packed { pack, message, tree, metadata, order } = packed;
         let abort = || self.stopped();
-        let scope = Scope { abort: &abort, counter: &self.other };
+        let scope = Scope { abort: &abort, counter };
         let node = metadata.src_node_id;
         let request = FleetPush {
             node: Some(Node { node_id: node }),

@@ -1,7 +1,6 @@
 //! Fetches an order, in the caller's thread.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::Shared;
 use crate::content::Content;
@@ -109,7 +108,7 @@ impl Shared {
 
     /// An answer without content.
     fn reply(&self, metadata: &Metadata, place: Option<&Place>, status: Status, text: &str) {
-        if let Err(error) = self.deliver(metadata, place, &Content::new(), status, text, Duration::ZERO) {
+        if let Err(error) = self.deliver(metadata, place, status, text) {
             self.trouble("answer", &error);
         }
     }

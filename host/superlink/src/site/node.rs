@@ -50,11 +50,7 @@ impl Shared {
         if let Some(node) = self.store.node()? {
             // It marks the node online, whatever it was.
             match self.heartbeat(node) {
-                Ok(true) => {
-                    self.node.store(node, Ordering::Relaxed);
-                    self.tell(Event::Registered { node });
-                    return Ok(());
-                }
+                Ok(true) => return self.joined(node),
                 Ok(false) => {}
                 Err(error) if error.is_unauthorised() => {}
                 Err(error) => return Err(error),
@@ -65,21 +61,21 @@ impl Shared {
         let public_key = public_key(&self.options.identity);
         let registered =
             self.fleet.call::<NodeId>("register-node", &RegisterNode { public_key: public_key.clone() }, scope);
-        match registered {
-            Ok(_) => {}
-            Err(error) if error.has_code(KNOWN) || error.has_code(BY_OPERATOR) => {}
+        let registered = match registered {
+            Ok(NodeId { node_id }) => Some(node_id),
+            Err(error) if error.has_code(KNOWN) || error.has_code(BY_OPERATOR) => None,
             Err(error) => return Err(error),
-        }
+        };
         let until = Instant::now() + self.options.heartbeat * 3;
         loop {
             let heartbeat_interval = self.options.heartbeat.as_secs_f64();
             let request = ActivateNode { public_key: public_key.clone(), heartbeat_interval };
             match self.fleet.call::<NodeId>("activate-node", &request, scope) {
-                Ok(NodeId { node_id }) => {
-                    self.store.set_node(node_id)?;
-                    self.node.store(node_id, Ordering::Relaxed);
-                    self.tell(Event::Registered { node: node_id });
-                    return Ok(());
+                Ok(NodeId { node_id }) => return self.joined(node_id),
+                // Activated already: the first answer was lost.
+                Err(error) if error.has_code(CANNOT_ACTIVATE) && registered.is_some() => {
+                    let node = registered.unwrap_or_default();
+                    return if self.heartbeat(node)? { self.joined(node) } else { Err(error) };
                 }
                 // The same code says that the key is unknown, and that the node is online by an earlier life, which is over
                 // when two heartbeats are missed.
@@ -90,6 +86,13 @@ impl Shared {
             }
             parallel::pause(Duration::from_secs(2), &abort);
         }
+    }
+
+    fn joined(&self, node: u64) -> Result<(), Error> {
+        self.store.set_node(node)?;
+        self.node.store(node, Ordering::Relaxed);
+        self.tell(Event::Registered { node });
+        Ok(())
     }
 
     /// Joins again after the SuperLink has refused `lost`.

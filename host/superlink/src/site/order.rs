@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::deliver::Reply;
 use super::fetch::Fetched;
 use crate::content::Content;
 use crate::envelope::{Place, Status};
@@ -55,17 +56,23 @@ impl Order {
         }))
     }
 
-    /// What went over the wire for the order.
+    /// What has gone over the wire for the order so far.
     pub fn traffic(&self) -> Traffic {
         self.counter.get()
     }
 
+    /// Whether the server has sent a later order: nobody waits for this one any more.
+    pub fn is_superseded(&self) -> bool {
+        let later = |place: Place| Some(&place.session) == self.session.as_ref() && Some(place.number) > self.number;
+        lock(&self.shared.table).pending.iter().filter_map(Place::of).any(later)
+    }
+
     /// The work is done. Returns when the SuperLink has the answer, or does not want it; then the server asks again, and gets
-    /// it from the store. Frees `content` of the order first.
+    /// it from the store. Frees the order's content first. Returns what went over the wire for order and answer.
     ///
     /// # Errors
     /// If the answer cannot be stored.
-    pub fn answer(self, content: Content) -> Result<(), Error> {
+    pub fn answer(self, content: Content) -> Result<Traffic, Error> {
         self.finish(Status::Answer, "", content)
     }
 
@@ -73,7 +80,7 @@ impl Order {
     ///
     /// # Errors
     /// If the answer cannot be stored.
-    pub fn refuse(self, reason: &str) -> Result<(), Error> {
+    pub fn refuse(self, reason: &str) -> Result<Traffic, Error> {
         self.finish(Status::Refused, reason, Content::new())
     }
 
@@ -81,13 +88,15 @@ impl Order {
     ///
     /// # Errors
     /// If the answer cannot be stored.
-    pub fn fail(self, reason: &str) -> Result<(), Error> {
+    pub fn fail(self, reason: &str) -> Result<Traffic, Error> {
         self.finish(Status::Failed, reason, Content::new())
     }
 
-    fn finish(mut self, status: Status, text: &str, content: Content) -> Result<(), Error> {
+    fn finish(mut self, status: Status, text: &str, content: Content) -> Result<Traffic, Error> {
         self.content = Content::new();
-        self.shared.finish(self.ticket, status, text, content, self.begun.elapsed())
+        let reply = Reply { status, text, content: &content, time: self.begun.elapsed() };
+        self.shared.finish(self.ticket, &reply, &self.counter)?;
+        Ok(self.counter.get())
     }
 }
 

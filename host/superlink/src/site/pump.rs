@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::content::Content;
 use crate::endpoint::Scope;
 use crate::envelope::{Place, STATUS, Status};
 use crate::error::Error;
@@ -91,6 +90,8 @@ impl Shared {
             drop(table);
             self.confirm(&old);
         } else if answered == Some(place.number) {
+            // An older message with the same order has expired, or its answer was lost.
+            table.wanted.retain(|(wanted, _)| *wanted != place);
             table.wanted.push_back((place, metadata));
             drop(table);
             self.changed.notify_all();
@@ -119,7 +120,7 @@ impl Shared {
     fn answer_status(&self, metadata: &Metadata) {
         let Some(place) = Place::of(metadata) else { return self.drop_message(metadata, "a query without an order") };
         let status = self.status(&place);
-        if let Err(error) = self.deliver(metadata, Some(&place), &Content::new(), status, "", Duration::ZERO) {
+        if let Err(error) = self.deliver(metadata, Some(&place), status, "") {
             self.trouble("answer a status query", &error);
         }
         self.confirm(metadata);

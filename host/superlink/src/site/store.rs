@@ -19,7 +19,7 @@ use crate::wire::{Metadata, NodeId};
 use crate::{files, record};
 
 /// How many sessions' answers are kept; the oldest go first.
-const SESSIONS: usize = 8;
+const SESSIONS: usize = 4;
 const MAGIC: &[u8; 16] = b"fedplug answer 1";
 /// Magic, number, length of the head.
 const START: usize = MAGIC.len() + 8 + 8;
@@ -88,6 +88,7 @@ struct HeadArray {
 }
 
 pub(super) struct Store {
+    _lock: File,
     folder: PathBuf,
     /// The number of the last answer of each session.
     last: Mutex<BTreeMap<String, u64>>,
@@ -95,7 +96,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
-        let store = Self { folder: folder.to_owned(), last: Mutex::default() };
+        let store = Self { _lock: files::reserve(folder)?, folder: folder.to_owned(), last: Mutex::default() };
         files::folder(&store.answers())?;
         let mut last = BTreeMap::new();
         for session in store.sessions()? {
@@ -198,6 +199,15 @@ impl Store {
         for old in sessions.iter().take(sessions.len().saturating_sub(SESSIONS)).filter(|old| **old != place.session) {
             files::remove(&self.answers().join(old))?;
             lock(&self.last).remove(old);
+        }
+        Ok(())
+    }
+
+    /// Deletes a session's answer.
+    pub(super) fn forget(&self, session: &str) -> Result<(), Error> {
+        lock(&self.last).remove(session);
+        if crate::hex::decode::<16>(session).is_some() {
+            files::remove(&self.answers().join(session))?;
         }
         Ok(())
     }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use fedplug_superlink::{Array, CallError, Content, DType, Event, Policy, Record, Request, Value};
 
-use crate::support::{Bench, SuperLink, content, floats, never, plus_one, request};
+use crate::process::start_site;
+use crate::superlink::SuperLink;
+use crate::support::{Bench, content, floats, never, plus_one, request};
 
 #[test]
 fn every_kind_of_content_goes_there_and_back() {
@@ -211,5 +213,35 @@ fn calls_to_one_site_wait_for_each_other() {
     });
     assert_eq!(bench.worked("a").len(), 6);
     assert!(bench.worked("a").values().all(|count| *count == 1));
+    server.finish(true, "").unwrap();
+}
+
+/// The most memory that a process has had, in MB.
+fn most_memory(pid: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1000
+}
+
+#[test]
+#[ignore = "prints figures of 472 MB; takes a minute"]
+fn a_large_model() {
+    let Some(link) = SuperLink::start(&["--insecure", "--isolation", "process"]) else { return };
+    let bench = Bench::new(&["a"]);
+    let site = start_site(&bench, "a", link.port, Duration::ZERO);
+    let server = bench.server(link.port);
+    while !server.sites().unwrap()[0].online {}
+    let arrays: Vec<_> = (0..118).map(|i| (format!("layer{i}"), floats(1_000_000, i as f32))).collect();
+    let arrays: Vec<_> = arrays.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
+    let model = content(&arrays);
+    for round in ["1", "2"] {
+        let before = most_memory("self");
+        let start = Instant::now();
+        let answer = server.call("a", request(round, &model), &never).unwrap();
+        let time = start.elapsed().as_secs_f64();
+        assert_eq!(answer.content, plus_one(&model));
+        let (server, node) = (most_memory("self"), most_memory(&site.pid.to_string()));
+        eprintln!("round {round}: {time:.1} s, {:?}; server {before} to {server} MB, site {node} MB", answer.traffic);
+    }
     server.finish(true, "").unwrap();
 }

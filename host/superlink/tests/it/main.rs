@@ -7,6 +7,10 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod calls;
+mod interop;
+mod losses;
 mod process;
 mod proxy;
+mod security;
+mod superlink;
 mod support;

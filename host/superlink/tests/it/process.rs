@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use fedplug_superlink::{Identity, Site, SiteOptions};
+use fedplug_superlink::{Identity, Peer, Server, ServerOptions, Site, SiteOptions};
 
-use crate::support::{Bench, Program, connection, work};
+use crate::superlink::Program;
+use crate::support::{Bench, connection, content, floats, never, plus_one, request, work};
 
 /// A site in a process.
 pub fn start_site(bench: &Bench, name: &str, port: u16, sleep: Duration) -> Program {
@@ -45,4 +46,46 @@ fn site() {
             work(order, &folder.join(format!("{name}.log")), sleep);
         }
     }
+}
+
+/// A server in a process. It calls all sites of the bench with each key, one key after the other, and prints a line for
+/// each answer: site, key, how often it was sent, a number of the answer.
+pub fn start_server(bench: &Bench, port: u16, keys: &str) -> Program {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--ignored", "--nocapture", "process::server"]);
+    command.env("SERVER_PORT", port.to_string()).env("SERVER_FOLDER", bench.path("")).env("SERVER_KEYS", keys);
+    command.env("SERVER_SITES", bench.identities.keys().cloned().collect::<Vec<_>>().join(" "));
+    Program::start(&command, &bench.path("server.out"))
+}
+
+#[test]
+#[ignore = "a process of other tests"]
+fn server() {
+    let folder = PathBuf::from(variable("SERVER_FOLDER"));
+    let names: Vec<String> = variable("SERVER_SITES").split(' ').map(str::to_owned).collect();
+    let sites = names.iter().map(|name| {
+        let identity = Identity::load(&folder.join(format!("{name}.pem"))).unwrap();
+        (name.clone(), Peer::Fedplug(identity.fingerprint()))
+    });
+    let connection = connection(variable("SERVER_PORT").parse().unwrap());
+    let mut options = ServerOptions::new(connection, "Test Run", folder.join("server"), sites.collect());
+    options.policy.silence = Duration::from_secs(2);
+    options.policy.poll = Duration::from_millis(100);
+    let observer = std::sync::Arc::new(|event: &fedplug_superlink::Event| eprintln!("{event}"));
+    let server = Server::open(options, observer).unwrap();
+    for key in variable("SERVER_KEYS").split(' ') {
+        let model = content(&[("w", floats(100, key.parse().unwrap()))]);
+        std::thread::scope(|scope| {
+            for name in &names {
+                let (server, model) = (&server, &model);
+                scope.spawn(move || {
+                    let answer = server.call(name, request(key, model), &never).unwrap();
+                    assert_eq!(answer.content, plus_one(model));
+                    eprintln!("answer {name} {key} {} {}", answer.sends, server.run());
+                });
+            }
+        });
+    }
+    server.finish(true, "").unwrap();
+    eprintln!("finished");
 }

@@ -1,12 +1,11 @@
 //! Starts SuperLinks and sites.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,13 +27,14 @@ pub fn python() -> Option<Command> {
         skip("flwr is not in .python; `make test` installs it");
         return None;
     }
+    // Flower's programs start each other by name.
+    let mut path = packages.join("bin").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
     let mut command = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
+    command.env("PATH", path);
     command.env("PYTHONPATH", packages).env("FLWR_TELEMETRY_ENABLED", "0").env("FLWR_DISABLE_UPDATE_CHECK", "1");
     Some(command)
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Waits until `done` gives something.
@@ -49,118 +49,6 @@ pub fn wait_for<T>(what: &str, most: Duration, mut done: impl FnMut() -> Option<
     }
 }
 
-/// A program that ends with this process, however that ends.
-pub struct Program {
-    wrapper: Child,
-    pub pid: u32,
-}
-
-impl Program {
-    pub fn start(command: &Command, log: &Path) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let mut wrapper = Command::new("sh");
-        // Standard input is a pipe that closes when this process ends.
-        wrapper.args(["-c", "\"$@\" >&2 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null; wait", "sh"]);
-        wrapper.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => wrapper.env(name, value),
-                None => wrapper.env_remove(name),
-            };
-        }
-        if let Some(folder) = command.get_current_dir() {
-            wrapper.current_dir(folder);
-        }
-        let mut wrapper = wrapper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(wrapper.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        Self { wrapper, pid: line.trim().parse().unwrap() }
-    }
-
-    /// SIGKILL.
-    pub fn kill(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        drop(self.wrapper.stdin.take());
-        let _ = self.wrapper.wait();
-    }
-
-    /// Waits for the program to end by itself.
-    pub fn wait(&mut self, most: Duration) {
-        let pid = self.pid.to_string();
-        wait_for("the program's end", most, || (!Path::new("/proc").join(&pid).join("fd").exists()).then_some(()));
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// A SuperLink.
-pub struct SuperLink {
-    pub port: u16,
-    folder: tempfile::TempDir,
-    arguments: Vec<String>,
-    program: Option<Program>,
-}
-
-impl SuperLink {
-    pub fn start(arguments: &[&str]) -> Option<Self> {
-        python()?;
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut link = Self { port: free_port(), folder: tempfile::tempdir().unwrap(), arguments, program: None };
-        link.restart();
-        Some(link)
-    }
-
-    /// One that several tests share.
-    pub fn shared() -> Option<u16> {
-        static LINK: LazyLock<Option<SuperLink>> =
-            LazyLock::new(|| SuperLink::start(&["--insecure", "--isolation", "process"]));
-        LINK.as_ref().map(|link| link.port)
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder().join("superlink.log")).unwrap()
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.program.take().unwrap().kill();
-    }
-
-    pub fn restart(&mut self) {
-        let mut command = python().unwrap();
-        command
-            .arg(root().join(".python/bin/flower-superlink"))
-            .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(&self.arguments)
-            .env("FLWR_HOME", self.folder().join("home"))
-            .current_dir(self.folder());
-        self.program = Some(Program::start(&command, &self.folder().join("superlink.log")));
-        let tls = self.arguments.iter().any(|argument| argument.starts_with("--ssl"));
-        wait_for("the SuperLink's start", Duration::from_secs(60), || {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-            if tls {
-                return Some(());
-            }
-            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").ok()?;
-            let mut answer = [0; 12];
-            stream.read_exact(&mut answer).ok()?;
-            answer.ends_with(b"200").then_some(())
-        });
-    }
-}
-
 /// Events of one end.
 #[derive(Clone, Default)]
 pub struct Events(Arc<Mutex<Vec<Event>>>);
@@ -169,7 +57,7 @@ impl Events {
     pub fn observer(&self, name: &str) -> Observer {
         let (events, name, start) = (Arc::clone(&self.0), name.to_owned(), Instant::now());
         Arc::new(move |event| {
-            println!("{name} {:.2}: {event}", start.elapsed().as_secs_f64());
+            eprintln!("{name} {:.2}: {event}", start.elapsed().as_secs_f64());
             events.lock().unwrap().push(event.clone());
         })
     }
@@ -257,32 +145,22 @@ impl Bench {
 
 /// A site in a thread that adds one to whatever comes.
 pub struct Worker {
-    pub site: Arc<Site>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     pub fn start(site: Site, log: PathBuf, sleep: Duration) -> Self {
-        let (site, stop) = (Arc::new(site), Arc::new(AtomicBool::new(false)));
-        let (at_work, stopped) = (Arc::clone(&site), Arc::clone(&stop));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                if let Some(order) = at_work.next(Duration::from_millis(200)).unwrap() {
+                if let Some(order) = site.next(Duration::from_millis(200)).unwrap() {
                     work(order, &log, sleep);
                 }
             }
         });
-        Self { site, stop, thread: Some(thread) }
-    }
-
-    /// Ends the thread and gives the site back.
-    pub fn stop(mut self) -> Site {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-        let site = Arc::clone(&self.site);
-        drop(self);
-        Arc::into_inner(site).unwrap()
+        Self { stop, thread: Some(thread) }
     }
 }
 
@@ -305,13 +183,15 @@ pub fn work(order: Order, log: &Path, sleep: Duration) {
     note("begin");
     std::thread::sleep(sleep);
     match &*order.kind {
-        "query.refuse" => return order.refuse("not here").unwrap(),
-        "query.fail" => return order.fail("out of memory").unwrap(),
-        _ => {}
+        "query.refuse" => order.refuse("not here"),
+        "query.fail" => order.fail("out of memory"),
+        _ => {
+            let content = plus_one(&order.content);
+            note("done");
+            order.answer(content)
+        }
     }
-    let content = plus_one(&order.content);
-    note("done");
-    order.answer(content).unwrap();
+    .unwrap();
 }
 
 /// What [`work`] answers.

@@ -77,6 +77,6 @@ fn tensors_may_begin_anywhere() {
     // SAFETY: the bytes belong to the buffer, which the owner keeps alive.
     let odd = unsafe { crate::Buffer::from_owner(memory.as_slice()[1..].as_ptr(), 8, memory.clone()) };
     let error = Tensor::new(DType::F32, &[2], odd.clone()).unwrap_err();
-    assert!(error.message().ends_with("and its f32 elements need a multiple of 4"), "{error}");
+    assert!(error.message().ends_with("but its f32 elements need a multiple of 4"), "{error}");
     assert!(Tensor::new(DType::U8, &[8], odd).is_ok());
 }

@@ -49,14 +49,14 @@ impl AggregatorCheck {
             first.and_then(|mut table| self.play(&mut table, &Plan::default(), &Watcher::new()).map(|_| table));
         let broken = played.as_ref().err().map(|broken| (broken.call, told(&broken.error)));
         if let Some(("a question", _)) = &broken {
-            verdict.skip(&CALLS, "it asks the clients, and no filter was given to answer: `with_filter`");
+            verdict.skip(&CALLS, "it queries the clients, and no filter was given to answer: `with_filter`");
             return false;
         }
         let place = broken.as_ref().map(|(call, _)| CALLS.iter().position(|name| name == call).unwrap_or(1));
         for (k, name) in CALLS[..4].iter().enumerate() {
             match (&broken, place) {
                 (Some((call, error)), Some(place)) if place == k => {
-                    verdict.run(name, why, || fail("a round to come to its end", format!("from `{call}`, {error}")));
+                    verdict.run(name, why, || fail("a round to complete", format!("from `{call}`, {error}")));
                 }
                 (_, Some(place)) if place < k => verdict.skip(&[name], "the calls before it have to work"),
                 _ => {
@@ -71,32 +71,32 @@ impl AggregatorCheck {
         let watcher = Watcher::new();
         let ctx = context(&watcher, SEED);
         let mut state = State::default();
-        let saved = verdict.run("state", "a checkpoint is made of it", || {
+        let saved = verdict.run("state", "a checkpoint contains it", || {
             state = table.aggregator.state(&ctx)?;
             let again = table.aggregator.state(&ctx)?;
             same("the same when it is asked twice", compare::states(&state, &again))
         });
         saved
-            && verdict.run("restore", "a run that was interrupted goes on from it", || {
+            && verdict.run("restore", "an interrupted run resumes from it", || {
                 Ok(self.make(OTHER_SEED)?.restore(&state, &ctx)?)
             })
     }
 
     pub(super) fn behaviour(&self, verdict: &mut Verdict) {
         let mut run = |name, why, check: &dyn Fn(&Self) -> Found| verdict.run(name, why, || check(self));
-        run("result-kept", "what the next global model lacks would not be trained", &Self::result_kept);
+        run("result-kept", "a parameter that the next global model lacks would not be trained", &Self::result_kept);
         run("result-finite", "one NaN in the global model ends all training", &Self::result_finite);
-        run("same-seed", "an experiment could not be repeated", &Self::same_seed);
-        let why = "a run that was interrupted would end with another model than one that was not";
+        run("same-seed", "an experiment could not be reproduced", &Self::same_seed);
+        let why = "an interrupted run would end with another model than an uninterrupted one";
         run("state-mid-way", why, &Self::state_mid_way);
-        run("state-misfit", "a damaged checkpoint would go on as if nothing were wrong", &Self::state_misfit);
-        run("begins-again", "updates of a round that failed would count in the next one", &Self::begins_again);
-        run("refusal", "the round goes on without a client whose update was refused", &Self::refusal);
+        run("state-misfit", "a damaged checkpoint would be used as if nothing were wrong", &Self::state_misfit);
+        run("begins-again", "updates of a failed round would count in the next one", &Self::begins_again);
+        run("refusal", "the round continues without a client whose update was rejected", &Self::refusal);
         run("nobody", "every client may fail", &|this| this.odd(&Plan { nobody: true, ..Plan::default() }));
         run("nobody-trained", "clients may have no data", &Self::nobody_trained);
         run("one-update", "all others may fail", &Self::one_update);
-        run("no-tensors", "a filter may take everything out", &Self::no_tensors);
-        run("cancellation", "a person who stops a run would wait for the end of the round", &Self::cancellation);
+        run("no-tensors", "a filter may remove everything", &Self::no_tensors);
+        run("cancellation", "a user who stops a run would wait for the end of the round", &Self::cancellation);
         run("logging", "the lines would bury all others", &Self::logging);
         verdict.watch(|| self.memory());
     }
@@ -156,11 +156,11 @@ impl AggregatorCheck {
         let state = straight.aggregator.state(&ctx)?;
         let mut resumed = self.table(OTHER_SEED)?;
         resumed.aggregator.restore(&state, &ctx)?;
-        let expected = "a restored instance to have the state that it got, bit for bit";
+        let expected = "a restored instance to have the state that it was given, bit for bit";
         same(expected, compare::states(&state, &resumed.aggregator.state(&ctx)?))?;
         let [a, b] = [self.rounds(&mut straight, 2..4)?, self.rounds(&mut resumed, 2..4)?];
         let difference = a.iter().zip(&b).find_map(|(a, b)| compare::messages(a, b));
-        same("a restored instance to go on as the one whose state it got, bit for bit", difference)
+        same("a restored instance to continue like the one whose state it was given, bit for bit", difference)
     }
 
     fn state_misfit(&self) -> Found {
@@ -170,10 +170,10 @@ impl AggregatorCheck {
         self.rounds(&mut table, 0..1)?;
         let state = table.aggregator.state(&ctx)?;
         refused(
-            "a state of another component to be refused with an error",
+            "a state of another component to be rejected with an error",
             table.aggregator.restore(&states::foreign()?, &ctx),
         )?;
-        same("what was refused to change nothing", compare::states(&state, &table.aggregator.state(&ctx)?))
+        same("rejected input to change nothing", compare::states(&state, &table.aggregator.state(&ctx)?))
     }
 
     fn begins_again(&self) -> Found {
@@ -186,7 +186,7 @@ impl AggregatorCheck {
         let _ = self.play(&mut table, &broken, &Watcher::new());
         let again = self.play(&mut table, &Plan::default(), &Watcher::new())?;
         same(
-            "a round after a broken one to be as without it",
+            "a round after a failed one to be as if that had not happened",
             compare::messages(&self.result(&Plan::default())?, &again),
         )
     }
@@ -204,12 +204,12 @@ impl AggregatorCheck {
         match self.play(&mut self.table(SEED)?, &plan(false), &Watcher::new()) {
             Ok(result) => {
                 let difference = compare::messages(&self.result(&Plan::default())?, &result);
-                same("what the aggregator has no use for to change nothing", difference)
+                same("messages that the aggregator ignores to change nothing", difference)
             }
             Err(Broken { call: "add", error }) if tells_of(&error, FOREIGN) => {
                 let without = self.result(&Plan { absent: Some(BAD), goes_on: true, ..Plan::default() })?;
                 let after = self.result(&plan(true))?;
-                same("an update that was refused to change nothing", compare::messages(&without, &after))
+                same("a rejected update to change nothing", compare::messages(&without, &after))
             }
             Err(Broken { call, error }) => {
                 fail(format!("an error of `add` that names `{FOREIGN}`"), format!("from `{call}`, {}", told(&error)))
@@ -249,7 +249,7 @@ impl AggregatorCheck {
         let watcher = Watcher::new();
         self.play(&mut self.table(SEED)?, &Plan::default(), &watcher)?;
         if watcher.asked() == 0 {
-            return skip("it never asks whether to stop, which is right if a round is quick");
+            return skip("it never asks whether to stop, which is fine if a round is quick");
         }
         for noes in [0, watcher.asked() / 2] {
             let watcher = Watcher::stopping_after(noes);

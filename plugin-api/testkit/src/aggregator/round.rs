@@ -111,20 +111,20 @@ impl AggregatorCheck {
                     .find(|&k| self.clients[k] == client)
                     .filter(|&k| last.is_none_or(|l| l < k));
                 let Some(k) = place else {
-                    return Err(wrong(format!(
-                        "it asks client `{client}`, which is not there, or not in the clients' order"
-                    )));
+                    return Err(wrong(format!("it queries client `{client}`, which is unknown or out of order")));
                 };
                 last = Some(k);
                 let Some(filters) = filters.as_mut() else {
-                    return Err(at("a question")(Error::unsupported("it asks, and there is no filter to answer")));
+                    return Err(at("a question")(Error::unsupported(
+                        "it sends a query, and there is no filter to answer",
+                    )));
                 };
                 let quiet = Watcher::new();
                 let ctx = context(&quiet, SEED).with_round(plan.round).with_client(&client);
                 match filters[k].answer(&message, &ctx) {
                     Ok(Some(message)) => answers.push(Reply { client, message }),
                     Ok(None) => {
-                        return Err(wrong(format!("the filter of client `{client}` does not answer its question")));
+                        return Err(wrong(format!("the filter of client `{client}` does not answer its query")));
                     }
                     Err(_) if plan.goes_on => present.retain(|&other| other != k),
                     Err(error) => return Err(at("the filter's answer")(error)),
@@ -132,6 +132,6 @@ impl AggregatorCheck {
             }
             questions = aggregator.ask(stage, answers, &ctx).map_err(at("ask"))?;
         }
-        Err(wrong(format!("it still asks after {DIALOGUE} answers")))
+        Err(wrong(format!("it still sends queries after {DIALOGUE} exchanges")))
     }
 }

@@ -34,28 +34,25 @@ impl FilterCheck {
             }),
             verdict.run(
                 answer,
-                "the first filter that answers a question is heard, so that its own filter is not",
+                "the first filter that answers a query is used, so the aggregator's own filter is not",
                 || {
                     let watcher = Watcher::new();
                     let mut question = Message::default();
                     question.values.insert("no such question".to_owned(), 1.into());
                     match self.make()?.answer(&question, &Self::ctx(&watcher, 0))? {
                         None => Ok(()),
-                        Some(message) => fail(
-                            "no answer to a question of an aggregator that it does not know",
-                            format!("{message:?}"),
-                        ),
+                        Some(message) => fail("no answer to a query of an unknown aggregator", format!("{message:?}")),
                     }
                 },
             ),
-            verdict.run(state, "a checkpoint is made of it", || {
+            verdict.run(state, "a checkpoint contains it", || {
                 let watcher = Watcher::new();
                 let (mut filter, ctx) = (self.make()?, Self::ctx(&watcher, 0));
                 self.sent(&mut *filter, 0)?;
                 let first = filter.state(&ctx)?;
                 same("the same when it is asked twice", compare::states(&first, &filter.state(&ctx)?))
             }),
-            verdict.run(restore, "a run that was interrupted goes on from it", || {
+            verdict.run(restore, "an interrupted run resumes from it", || {
                 let watcher = Watcher::new();
                 let (mut filter, ctx) = (self.make()?, Self::ctx(&watcher, 0));
                 self.sent(&mut *filter, 0)?;
@@ -68,20 +65,21 @@ impl FilterCheck {
 
     pub(super) fn behaviour(&self, verdict: &mut Verdict) {
         let mut run = |name, why, check: &dyn Fn(&Self) -> Found| verdict.run(name, why, || check(self));
-        run("result-kept", "an empty message reads as a client that has nothing to say", &Self::result_kept);
+        run("result-kept", "an empty message looks like a client with nothing to send", &Self::result_kept);
         run("result-finite", "one NaN in an update ends all training", &Self::result_finite);
-        run("restores", "the server would aggregate other numbers than the clients sent", &Self::restores);
-        run("same-seed", "an experiment could not be repeated", &Self::same_seed);
-        let why = "a run that was interrupted would end with another model than one that was not";
+        run("restores", "the server would aggregate other values than the clients sent", &Self::restores);
+        run("same-seed", "an experiment could not be reproduced", &Self::same_seed);
+        let why = "an interrupted run would end with another model than an uninterrupted one";
         run("state-mid-way", why, &Self::state_mid_way);
-        run("state-misfit", "a damaged checkpoint would go on as if nothing were wrong", &Self::state_misfit);
-        let why = "a message that does not fit its base must be told by name, and leave the filter as it was";
+        run("state-misfit", "a damaged checkpoint would be used as if nothing were wrong", &Self::state_misfit);
+        let why =
+            "an error for a message that does not fit its base must name the tensor and leave the filter unchanged";
         run("wrong-shape", why, &|this| this.misfit(reshaped));
         run("wrong-dtype", why, &|this| this.misfit(retyped));
         run("non-finite", "training may diverge at one client", &Self::non_finite);
-        run("odd-messages", "models and other filters send what nobody thought of", &Self::odd_messages);
-        run("cancellation", "a person who stops a run would wait for the filter", &Self::cancellation);
-        run("logging", "the lines of one client would bury those of the others", &Self::logging);
+        run("odd-messages", "models and other filters send unforeseen messages", &Self::odd_messages);
+        run("cancellation", "a user who stops a run would wait for the filter", &Self::cancellation);
+        run("logging", "one client's lines would bury those of the others", &Self::logging);
         verdict.watch(|| self.memory());
     }
 
@@ -104,14 +102,14 @@ impl FilterCheck {
     fn result_kept(&self) -> Found {
         let sent = self.sent(&mut *self.make()?, 0)?;
         if sent.params.is_empty() && sent.extra.is_empty() && !self.message.params.is_empty() {
-            return fail("at least one tensor of the message, or an error", "nothing is left of it");
+            return fail("at least one tensor of the message, or an error", "the message is empty");
         }
         Ok(())
     }
 
     fn result_finite(&self) -> Found {
         if self.restored.is_some() {
-            return skip("what it sends is encoded, and looked at after it is restored");
+            return skip("its output is encoded, and checked after it is restored");
         }
         let sent = self.sent(&mut *self.make()?, 0)?;
         compare::not_finite(&sent).map_or(Ok(()), |name| {
@@ -121,7 +119,7 @@ impl FilterCheck {
 
     fn restores(&self) -> Found {
         let Some((other, tolerance)) = &self.restored else {
-            return skip("it is not said that another filter restores");
+            return skip("it is not said that another filter restores it");
         };
         let (mut filter, mut other) = (self.make()?, self.make_other(other)?);
         let sent = self.sent(&mut *filter, 0)?;
@@ -145,7 +143,7 @@ impl FilterCheck {
             }
             Ok(None)
         };
-        let expected = format!("the message again, each element at most {tolerance} from what it was");
+        let expected = format!("the same message, each element within {tolerance} of its original value");
         same(&expected, far(&self.message.params, &back.params)?)?;
         same(&expected, far(&self.message.extra, &back.extra)?)?;
         let values = (self.message.values != back.values).then(|| format!("the values are {:?}", back.values));
@@ -170,11 +168,11 @@ impl FilterCheck {
         let state = straight.state(&ctx)?;
         let mut resumed = self.make()?;
         resumed.restore(&state, &ctx)?;
-        let expected = "a restored instance to have the state that it got, bit for bit";
+        let expected = "a restored instance to have the state that it was given, bit for bit";
         same(expected, compare::states(&state, &resumed.state(&ctx)?))?;
         let [a, b] = [self.rounds(&mut *straight, 2..4)?, self.rounds(&mut *resumed, 2..4)?];
         let difference = a.iter().zip(&b).find_map(|(a, b)| compare::messages(a, b));
-        same("a restored instance to go on as the one whose state it got, bit for bit", difference)
+        same("a restored instance to continue like the one whose state it was given, bit for bit", difference)
     }
 
     fn state_misfit(&self) -> Found {
@@ -182,8 +180,11 @@ impl FilterCheck {
         let (mut filter, ctx) = (self.make()?, Self::ctx(&watcher, 0));
         self.sent(&mut *filter, 0)?;
         let state = filter.state(&ctx)?;
-        refused("a state of another component to be refused with an error", filter.restore(&states::foreign()?, &ctx))?;
-        same("what was refused to change nothing", compare::states(&state, &filter.state(&ctx)?))
+        refused(
+            "a state of another component to be rejected with an error",
+            filter.restore(&states::foreign()?, &ctx),
+        )?;
+        same("rejected input to change nothing", compare::states(&state, &filter.state(&ctx)?))
     }
 
     /// A message with one tensor that does not match its base. The filter must either return an error that names the
@@ -203,7 +204,7 @@ impl FilterCheck {
                     return fail(expected, told(&error));
                 }
                 Err(_) => {
-                    let expected = "what was refused to change nothing";
+                    let expected = "rejected input to change nothing";
                     same(expected, compare::states(&before, &filter.state(&ctx)?))?;
                     let [after, usual] = [self.sent(&mut *filter, 2)?, {
                         let mut usual = self.make()?;
@@ -258,7 +259,7 @@ impl FilterCheck {
         let watcher = Watcher::new();
         self.make()?.apply(self.message.clone(), &self.base, &Self::ctx(&watcher, 0))?;
         if watcher.asked() == 0 {
-            return skip("it never asks whether to stop, which is right if it is quick");
+            return skip("it never asks whether to stop, which is fine if it is quick");
         }
         let watcher = Watcher::stopping_after(0);
         let outcome = self.make()?.apply(self.message.clone(), &self.base, &Self::ctx(&watcher, 0));

@@ -64,7 +64,7 @@ impl FilterCheck {
         } else {
             verdict.skip(&behaviour::NAMES, "the calls before it have to work");
         }
-        let why = "the process goes on after an instance is gone, and nobody hears of the panic";
+        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
         verdict.run("drop", why, || self.subject.drops_well());
         verdict
     }

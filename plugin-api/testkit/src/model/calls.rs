@@ -28,11 +28,10 @@ impl ModelCheck {
             verdict.run(train, "steps and examples are what aggregators weigh a client by", || self.train()),
             verdict.run(evaluate, "curves, tables and the choice of the best model come from it", || self.evaluate()),
             verdict.run(send, "a client's update with a NaN spoils the global model of all", || self.send()),
-            verdict
-                .run(predict, "a prediction for another row, or none, would stand in a user's file", || self.predict()),
-            verdict.run(export, "the run tells a person that these files are there", || self.export()),
-            verdict.run(state, "a checkpoint is made of it", || self.state()),
-            verdict.run(restore, "a run that was interrupted goes on from it", || self.restore()),
+            verdict.run(predict, "a user's file would have a wrong prediction, or none, for a row", || self.predict()),
+            verdict.run(export, "the run reports these files to the user", || self.export()),
+            verdict.run(state, "a checkpoint contains it", || self.state()),
+            verdict.run(restore, "an interrupted run resumes from it", || self.restore()),
         ];
         all.into_iter().all(|fine| fine)
     }

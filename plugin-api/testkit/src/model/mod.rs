@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod calls;
+mod inputs;
 
 use serde_json::Value;
 
@@ -51,7 +52,7 @@ impl ModelCheck {
         } else {
             self.behaviour(&mut verdict);
         }
-        let why = "the process goes on after an instance is gone, and nobody hears of the panic";
+        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
         verdict.run("drop", why, || self.subject.drops_well());
         verdict
     }

@@ -116,7 +116,8 @@ fn rounds_count_over_interruptions_and_the_note_says_what_holds() {
         towards a server that follows the protocol and any one other client";
     assert!(format!("{:.4}", epsilons[0]) == "4.3772" && told.has(note), "{:?}", told.0.lock().unwrap());
     for line in [
-        "of which at least 5 trained, with noise of 1 times `clip-norm` on every value even if 1 of these clients tell theirs",
+        "of which at least 5 trained, with noise of 1 times `clip-norm` on every value even if 1 of these clients \
+         reveal theirs",
         "from any sum, but for that one's own noise, and 5 clients",
         "Secure/epsilon 0 4.37",
     ] {

@@ -55,16 +55,16 @@ fn clients_may_fail_at_several_steps_of_a_round() {
 fn below_the_threshold_the_round_fails_and_says_so_and_the_next_goes_on() {
     let (global, updates) = model(20, 0);
     for (step, did) in [
-        (Step::Keys, "told their keys"),
+        (Step::Keys, "sent their keys"),
         (Step::Shares, "dealt shares"),
         (Step::Keep, "got their shares"),
         (Step::Update, "sent an update"),
-        (Step::Unmask, "told what it takes to unmask"),
+        (Step::Unmask, "sent what is needed to unmask"),
     ] {
         let mut bench = five(3);
         let fails = |at: Step, k: usize| at == step && [0, 2, 3].contains(&k);
         let error = bench.play(&global, &updates, &fails, &mut |_, _, _| {}, &Silent).err().unwrap();
-        assert_eq!(error.to_string(), format!("only 2 of the round's 5 clients {did}, and it takes 3"));
+        assert_eq!(error.to_string(), format!("only 2 of the round's 5 clients {did}, but 3 are needed"));
         assert!(error.hint().unwrap().contains("`threshold`"));
         let (next, _) = bench.round(&global, &updates).unwrap();
         assert_eq!(values(&next.params, "w"), expected(&global, &updates, &[0, 1, 2, 3, 4]));

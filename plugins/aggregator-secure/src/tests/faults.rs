@@ -33,16 +33,16 @@ fn a_table_is_checked_as_it_is_read() {
 #[test]
 fn a_round_of_the_wrong_size_is_refused() {
     for (clients, config, text) in [
-        (2, json!({}), "a round of 2 clients: it takes from 3 to 255"),
-        (256, json!({}), "a round of 256 clients: it takes from 3 to 255"),
-        (5, json!({ "threshold": 6 }), "`threshold`: 6 of 5 clients cannot be the least that unmask"),
-        (6, json!({ "threshold": 3 }), "`threshold`: 3 of 6 clients cannot be the least that unmask"),
+        (2, json!({}), "a round has 2 clients, but needs from 3 to 255"),
+        (256, json!({}), "a round has 256 clients, but needs from 3 to 255"),
+        (5, json!({ "threshold": 6 }), "`threshold`: 6 of 5 clients is not a valid minimum for unmasking"),
+        (6, json!({ "threshold": 3 }), "`threshold`: 3 of 6 clients is not a valid minimum for unmasking"),
         (4, json!({ "bits": 30 }), "`bits`: the sum of 4 numbers of 30 bits does not fit in 32"),
     ] {
         assert_eq!(begun(clients, config).unwrap_err().to_string(), text);
     }
     assert_eq!(begun(4, json!({ "bits": 30 })).unwrap_err().hint(), Some("at most 29 fit"));
-    assert_eq!(begun(6, json!({ "threshold": 3 })).unwrap_err().hint(), Some("from 4 to 6 are possible"));
+    assert_eq!(begun(6, json!({ "threshold": 3 })).unwrap_err().hint(), Some("must be from 4 to 6"));
     for (clients, config) in [(3, json!({ "bits": 30 })), (255, json!({})), (6, json!({ "threshold": 4 }))] {
         begun(clients, config).unwrap();
     }
@@ -71,21 +71,21 @@ fn what_is_changed_on_the_way_is_found() {
                 flip(m, at)
             }
         });
-        assert_eq!(error, "sealed shares were changed on their way");
+        assert_eq!(error, "sealed shares were changed in transit");
     }
     let error = changed(|step, client, m| {
         if (step, client) == (Step::Shares, "b") {
             flip(m, 64)
         }
     });
-    assert_eq!(error, "this client's keys are not among those that the aggregator gives");
+    assert_eq!(error, "this client's keys are not among those that the aggregator sent");
     // Another key in place of client `e`'s, shown to client `a` alone: `e` cannot open what `a` sealed.
     let error = changed(|step, client, m| {
         if (step, client) == (Step::Shares, "a") {
             flip(m, 4 * 64)
         }
     });
-    assert_eq!(error, "sealed shares were changed on their way");
+    assert_eq!(error, "sealed shares were changed in transit");
     // Another key for masks: the masks of `a` and `e` do not cancel.
     let error = changed(|step, client, m| {
         if (step, client) == (Step::Shares, "a") {
@@ -129,9 +129,18 @@ fn a_client_gives_its_shares_once_and_never_both_kinds() {
     let arrived = |places: &[usize]| Question::Unmask { arrived: places.to_vec() }.message().unwrap();
     for (places, text) in [
         (&[0, 1][..], "the updates of 2 clients arrived, fewer than 3"),
-        (&[1, 2, 3], "those whose updates arrived are not some of those who dealt shares"),
-        (&[0, 1, 2, 7], "those whose updates arrived are not some of those who dealt shares"),
-        (&[0, 2, 1], "those whose updates arrived are not some of those who dealt shares"),
+        (
+            &[1, 2, 3],
+            "the list of updates that arrived is out of order, lacks this client or names clients that dealt no shares",
+        ),
+        (
+            &[0, 1, 2, 7],
+            "the list of updates that arrived is out of order, lacks this client or names clients that dealt no shares",
+        ),
+        (
+            &[0, 2, 1],
+            "the list of updates that arrived is out of order, lacks this client or names clients that dealt no shares",
+        ),
     ] {
         let error = changed(|step, client, message| {
             if (step, client) == (Step::Unmask, "a") {
@@ -143,14 +152,14 @@ fn a_client_gives_its_shares_once_and_never_both_kinds() {
     let mut bench = five(3);
     bench.round(&global, &updates).unwrap();
     let error = bench.clients[0].answer(&arrived(&[0, 1, 2]), &ctx).unwrap_err();
-    assert_eq!(error.to_string(), "the aggregator asks what is not due in this round");
+    assert_eq!(error.to_string(), "the aggregator sent a query that is not due in this round");
 }
 
 #[test]
 fn terms_that_would_not_protect_are_refused_by_the_client() {
     for (threshold, bits, text) in [
-        (2, 24, "2 of 5 clients cannot be the least that unmask"),
-        (6, 24, "6 of 5 clients cannot be the least that unmask"),
+        (2, 24, "2 of 5 clients is not a valid minimum for unmasking"),
+        (6, 24, "6 of 5 clients is not a valid minimum for unmasking"),
         (3, 30, "numbers of 30 bits do not suit 5 clients"),
         (3, 40, "numbers of 40 bits do not suit 5 clients"),
     ] {
@@ -173,16 +182,16 @@ fn only_parameters_that_all_share_can_be_sent() {
     };
     let vector = |values: &[f32]| Tensor::from_slice(&[values.len()], values).unwrap();
     let error = round(&|_, params| drop(params.insert("head", vector(&[1.0]))));
-    assert_eq!(error.to_string(), "tensor `head`: is not of the global model");
+    assert_eq!(error.to_string(), "tensor `head`: is not a parameter of the global model");
     assert!(error.hint().unwrap().contains("exclude-params"));
     let error = round(&|k, params| drop((k == 2).then(|| params.remove("b"))));
     assert_eq!(error.to_string(), "client `c` sends other parameters than client `a`");
     let error = round(&|_, params| drop(params.insert("w", vector(&[1.0; 4]))));
-    assert_eq!(error.to_string(), "tensor `w`: is f32[4], and f32[5] in the global model");
+    assert_eq!(error.to_string(), "tensor `w`: is f32[4], but f32[5] in the global model");
     for value in [f32::NAN, f32::INFINITY] {
         let error =
             round(&|k, params| drop((k == 1).then(|| params.insert("w", vector(&[0.0, 0.0, 0.0, 0.0, value])))));
-        assert_eq!(error.to_string(), "tensor `w`: its update holds a value that is not finite");
+        assert_eq!(error.to_string(), "tensor `w`: its update contains a value that is not finite");
     }
 }
 

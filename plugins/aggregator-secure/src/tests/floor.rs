@@ -19,7 +19,7 @@ fn a_sum_over_too_few_that_trained_stays_masked() {
     let mut note = |step: Step, _: &str, _: &mut Message| asked.push(step);
     let mut bench = Bench::new(3, json!({}), false);
     let error = bench.play(&global, &updates, &|_, _| false, &mut note, &Silent).err().unwrap();
-    assert_eq!(error.to_string(), "only 1 of the round's 3 clients trained and sent an update, and it takes 3");
+    assert_eq!(error.to_string(), "only 1 of the round's 3 clients trained and sent an update, but 3 are needed");
     assert!(error.hint().unwrap().contains("`minimum`"), "{error}");
     assert!(!asked.contains(&Step::Unmask), "clients were asked for shares of a sum over one client");
     // In the next round all trained.
@@ -54,17 +54,17 @@ fn a_client_holds_the_aggregator_to_its_own_bounds() {
         (
             json!({ "threshold": 4, "minimum": 2 }),
             json!({}),
-            "`minimum`: the aggregator's `minimum` is 2, and this client's lowest is 3",
+            "`minimum`: the aggregator's `minimum` is 2, but this client requires at least 3",
         ),
         (
             json!({ "threshold": 4 }),
             json!({ "minimum": 5 }),
-            "`minimum`: the aggregator's `minimum` is 4, and this client's lowest is 5",
+            "`minimum`: the aggregator's `minimum` is 4, but this client requires at least 5",
         ),
         (
             json!({ "threshold": 3 }),
             json!({ "threshold": 4 }),
-            "`threshold`: the aggregator's `threshold` is 3, and this client's lowest is 4",
+            "`threshold`: the aggregator's `threshold` is 3, but this client requires at least 4",
         ),
     ] {
         let error = Bench::with(5, server, &|_| filter.clone()).round(&global, &updates).err().unwrap();
@@ -96,6 +96,6 @@ fn the_minimum_must_be_possible() {
     let mut bench = Bench::new(5, json!({ "minimum": 6 }), false);
     let cohort = Cohort::new(NAMES[..5].iter().map(ToString::to_string).collect(), 6);
     let error = bench.server.begin(&Message::default(), &cohort, &ctx).unwrap_err();
-    assert_eq!(error.to_string(), "`minimum`: 6 of 5 clients cannot have trained");
-    assert_eq!(error.hint(), Some("from 2 to 5 are possible"));
+    assert_eq!(error.to_string(), "`minimum`: the round has only 5 clients, fewer than 6");
+    assert_eq!(error.hint(), Some("must be from 2 to 5"));
 }

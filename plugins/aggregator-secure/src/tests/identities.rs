@@ -65,9 +65,9 @@ fn wrong_long_term_keys_are_named() {
     let text = error(&|table| table["identities"] = json!({}));
     assert_eq!(text, "`key-file`: goes with `identities`, which is missing");
     let text = error(&|table| table["identities"]["b"] = "MCow".into());
-    assert!(text.starts_with("`identities.b`: is no ed25519 public key"), "{text}");
+    assert!(text.starts_with("`identities.b`: is not an ed25519 public key"), "{text}");
     let text = error(&|table| table["identities"]["b"] = table["identities"]["a"].clone());
-    assert_eq!(text, "`identities.b`: is the key of `a` as well");
+    assert_eq!(text, "`identities.b`: is also the key of `a`");
     let text = error(&|table| table["key-file"] = ring.path("b.pem").into());
     assert!(text.contains("is not that of `a` here"), "{text}");
     let text = error(&|table| drop(table["identities"].as_object_mut().unwrap().remove("a")));

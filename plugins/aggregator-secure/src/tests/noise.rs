@@ -176,11 +176,11 @@ fn what_does_not_fit_is_refused_before_the_round() {
         (
             json!({ "colluding": 8 }),
             "`colluding`: 8 of 20 clients on the server's side are too many",
-            "a `threshold` of 14 stands at most 7: raise it, or lower `colluding`",
+            "a `threshold` of 14 allows at most 7: raise it, or lower `colluding`",
         ),
         (
             json!({ "clip": 1.0 }),
-            "`clip`: has no place beside `clip-norm`",
+            "`clip`: cannot be used with `clip-norm`",
             "with noise a client's whole update is clipped to `clip-norm`",
         ),
     ] {
@@ -211,17 +211,17 @@ fn a_client_takes_part_only_with_the_noise_that_it_asks_for() {
         (
             json!({}),
             json!({ "noise-multiplier": 0.5 }),
-            "`noise-multiplier`: the aggregator asks for no noise, and this client's least is 0.5",
+            "`noise-multiplier`: the aggregator asks for no noise, but this client requires at least 0.5",
         ),
         (
             noise.clone(),
             json!({ "noise-multiplier": 1.1 }),
-            "`noise-multiplier`: the aggregator's is 1, and this client's least is 1.1",
+            "`noise-multiplier`: the aggregator's is 1, but this client requires at least 1.1",
         ),
         (
             noise.clone(),
             json!({ "noise-multiplier": 1.0, "colluding": 2 }),
-            "`colluding`: the aggregator reckons with 1, and this client with 2",
+            "`colluding`: the aggregator assumes 1, but this client assumes 2",
         ),
     ] {
         let error = Bench::with(5, server, &|_| filter.clone()).round(&global, &updates).err().unwrap();
@@ -229,8 +229,8 @@ fn a_client_takes_part_only_with_the_noise_that_it_asks_for() {
     }
     // Terms that no aggregator of this library sends.
     for (key, value, text) in [
-        ("multiplier", json!(-1.0), "noise of -1 times `clip-norm` at delta 0.00001 is none"),
-        ("delta", json!(1.0), "noise of 1 times `clip-norm` at delta 1 is none"),
+        ("multiplier", json!(-1.0), "noise of -1 times `clip-norm` protects nothing at delta 0.00001"),
+        ("delta", json!(1.0), "noise of 1 times `clip-norm` protects nothing at delta 1"),
         (
             "colluding",
             json!(u64::MAX),

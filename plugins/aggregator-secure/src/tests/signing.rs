@@ -62,7 +62,7 @@ fn a_substituted_key_is_refused() {
                 swap(m)
             }
         });
-        assert_eq!(error, "the members, keys or terms are not those that this client signed");
+        assert_eq!(error, "the members, keys or terms differ from those that this client signed");
         let error = cheated(|step, client, m| {
             if matches!(step, Step::Sign | Step::Shares) && client == "a" {
                 swap(m)
@@ -74,13 +74,13 @@ fn a_substituted_key_is_refused() {
                 swap(m)
             }
         });
-        assert_eq!(error, "the members, keys or terms are not those that this client signed");
+        assert_eq!(error, "the members, keys or terms differ from those that this client signed");
         let error = cheated(|step, _, m| {
             if step == Step::Sign {
                 swap(m)
             }
         });
-        assert_eq!(error, "this client's keys are not among those that the aggregator gives");
+        assert_eq!(error, "this client's keys are not among those that the aggregator sent");
     }
 }
 
@@ -96,9 +96,9 @@ fn a_missing_or_forged_signature_is_refused() {
         })
     };
     // Without enough signatures there is no round; without one signature there is no round with that client.
-    assert_eq!(without(&[1, 2, 3]), "only 2 of the members signed their keys, and it takes 3");
+    assert_eq!(without(&[1, 2, 3]), "only 2 of the members signed their keys, but 3 are needed");
     assert_eq!(without(&[1]), "client `b` has not signed its keys");
-    assert_eq!(without(&[0]), "this client's own signature is not among those that the aggregator gives");
+    assert_eq!(without(&[0]), "this client's own signature is not among those that the aggregator sent");
     let error = cheated(|step, client, m| {
         if (step, client) == (Step::Shares, "a") {
             let mut rows = bytes(m, "signatures");
@@ -164,7 +164,7 @@ fn different_sets_for_different_clients_are_refused() {
             m.values["secure"]["arrived"] = set_of(&[0, 1, 2]);
         }
     });
-    assert_eq!(error, "those whose updates arrived are not those that this client signed");
+    assert_eq!(error, "the list of updates that arrived differs from the one that this client signed");
     let split = |step: Step, client: &str, m: &mut Message| {
         if matches!(step, Step::Agree | Step::Unmask) && client == "a" {
             m.values["secure"]["arrived"] = set_of(&[0, 1, 2]);
@@ -184,14 +184,14 @@ fn different_sets_for_different_clients_are_refused() {
             set(m, "signatures", &rows);
         }
     });
-    assert_eq!(error, "only 1 of the members signed the same list of updates, and it takes 3");
+    assert_eq!(error, "only 1 of the members signed the same list of updates, but 3 are needed");
     // No client is asked to sign whose updates arrived.
     let error = cheated(|step, client, m| {
         if (step, client) == (Step::Agree, "a") {
             m.values["secure"]["step"] = "unmask".into();
         }
     });
-    assert_eq!(error, "the aggregator asks what is not due in this round");
+    assert_eq!(error, "the aggregator sent a query that is not due in this round");
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn who_trained_is_signed() {
     };
     play(json!({ "threshold": 3, "minimum": 3 }), &mut |_, _, _| {}).unwrap();
     let error = play(json!({ "threshold": 4 }), &mut |_, _, _| {}).err().unwrap();
-    assert_eq!(error.to_string(), "only 3 of the members signed that they trained, and it takes 4");
+    assert_eq!(error.to_string(), "only 3 of the members signed that they trained, but 4 are needed");
     assert!(error.hint().unwrap().contains("stays masked"));
     let error = play(json!({ "threshold": 4 }), &mut |step, client, m| {
         if (step, client) == (Step::Unmask, "a") {
@@ -261,7 +261,7 @@ fn other_terms_and_second_questions_are_refused() {
             lower(m)
         }
     });
-    assert_eq!(error, "`threshold`: the aggregator's `threshold` is 3, and this client's lowest is 4");
+    assert_eq!(error, "`threshold`: the aggregator's `threshold` is 3, but this client requires at least 4");
     // A client listed twice, the second time with the server's keys.
     let error = cheat(&mut bench(), 0, |step, _, m| {
         if step == Step::Sign {
@@ -282,7 +282,7 @@ fn other_terms_and_second_questions_are_refused() {
         };
         bench.play(&global, &updates, &|_, _| false, &mut listen, &Silent).unwrap();
         let error = bench.clients[0].answer(&asked.unwrap(), &ctx).unwrap_err();
-        assert_eq!(error.to_string(), "the aggregator asks what is not due in this round");
+        assert_eq!(error.to_string(), "the aggregator sent a query that is not due in this round");
     }
 }
 
@@ -293,7 +293,7 @@ fn all_sign_or_none_and_only_those_that_are_known() {
     let mut table = ring.table();
     let mut bench = Bench::with(5, json!({}), &|k| if k == 2 { json!({}) } else { ring.table() });
     let error = bench.round(&global, &updates).err().unwrap();
-    assert_eq!(error.to_string(), "other clients sign their keys, and this one has no `identities`");
+    assert_eq!(error.to_string(), "other clients sign their keys, but this one has no `identities`");
     table["identities"].as_object_mut().unwrap().remove("d");
     let mut bench = Bench::with(5, json!({}), &|k| if k == 2 { table.clone() } else { ring.table() });
     let error = bench.round(&global, &updates).err().unwrap();

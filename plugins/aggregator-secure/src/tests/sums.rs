@@ -140,7 +140,7 @@ fn what_is_promised_depends_on_where_the_masks_come_from() {
         the protocol";
     let limits =
         "all other clients together learn the last one's update from any sum, and 4 clients that pool their shares";
-    let warning = "the masks come from the experiment's seed (`reproducible = true`): they are no protection";
+    let warning = "no protection: the masks come from the experiment's seed (`reproducible = true`)";
     for reproducible in [false, true] {
         let told = Told::default();
         let mut bench = Bench::new(5, json!({}), reproducible);

@@ -80,8 +80,8 @@ impl Account {
     pub(crate) fn explained(&self) -> String {
         match self.lost {
             0 => String::new(),
-            1 => "; one more round was begun and may have been released before an interruption, and counts".to_owned(),
-            n => format!("; {n} more rounds were begun and may have been released before an interruption, and count"),
+            1 => "; one more round was interrupted, may have been released, and counts".to_owned(),
+            n => format!("; {n} more rounds were interrupted, may have been released, and count"),
         }
     }
 }

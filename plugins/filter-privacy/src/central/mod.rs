@@ -96,15 +96,12 @@ impl Central {
         let how = match sampling {
             Sampling::Poisson(rate) => format!("each client took part in each with probability {rate}, in secret"),
             Sampling::Fixed => {
-                format!(
-                    "who takes part can be foreseen, and no client was in more than {}",
-                    counted(self.account.most())
-                )
+                format!("the draw is predictable, and no client was in more than {}", counted(self.account.most()))
             }
         };
         note(&format!(
             "epsilon {epsilon:.4} at delta {delta:e} for the global models of {rounds}, for all of a client's updates against \
-             none; {how}{}. The server is trusted: it gets each update as it is",
+             none; {how}{}. The server is trusted: it receives unprotected updates",
             self.account.explained()
         ));
         if self.config.noise == NoiseKind::Gaussian {
@@ -126,7 +123,7 @@ impl Central {
         if !sent.is_empty() && !std::mem::replace(&mut self.told, true) {
             let more = unsent().count() - 1;
             ctx.warn(format_args!(
-                "no client of this round sent `{first}`, nor {more} other parameters, and they get noise all the same; if \
+                "no client of this round sent `{first}`, nor {more} other parameters, which get noise nevertheless; if \
                  clients keep them to themselves, `exclude-params` must also be at `server-output`"
             ));
         }
@@ -203,7 +200,9 @@ impl Aggregator for Central {
     }
 
     fn finish(&mut self, ctx: &Context<'_>) -> Result<Message> {
-        let Some(sampling) = self.round.sampling else { return Err(Error::other("finished before it began")) };
+        let Some(sampling) = self.round.sampling else {
+            return Err(Error::other("`finish` was called before `begin`"));
+        };
         let params = self.release(ctx)?;
         self.report(sampling, ctx);
         self.round = Round::default();

@@ -149,5 +149,5 @@ fn a_budget_without_a_guarantee_is_refused() {
     let error = privacy(config).err().unwrap();
     assert_eq!(error.to_string(), "`budget`: cannot be kept: with `reproducible = true` nothing is protected");
     let config = json!({ "mechanism": "percentile", "percentile": 90, "gamma": 1.0, "budget": { "epsilon": 1 } });
-    assert_eq!(privacy(config).err().unwrap().to_string(), "`budget`: is no key of the mechanism `percentile`");
+    assert_eq!(privacy(config).err().unwrap().to_string(), "`budget`: is not a key of the mechanism `percentile`");
 }

@@ -41,10 +41,10 @@ fn a_missing_key_and_one_of_another_mechanism_are_told() {
         "`mechanism`: `gaussian` needs the key `noise-multiplier`"
     );
     let error = told(json!({ "mechanism": "percentile", "percentile": 90, "gamma": 1.0, "clip": 1.0 }));
-    assert_eq!(error.to_string(), "`clip`: is no key of the mechanism `percentile`");
-    assert_eq!(error.hint(), Some("`percentile` takes `percentile`, `gamma`"));
+    assert_eq!(error.to_string(), "`clip`: is not a key of the mechanism `percentile`");
+    assert_eq!(error.hint(), Some("`percentile` uses `percentile`, `gamma`"));
     let error = told(json!({ "mechanism": "percentile", "percentile": 90, "gamma": 1.0, "reproducible": true }));
-    assert_eq!(error.to_string(), "`reproducible`: is no key of the mechanism `percentile`");
+    assert_eq!(error.to_string(), "`reproducible`: is not a key of the mechanism `percentile`");
     for (mechanism, first) in [("gaussian", "clip"), ("sparse-vector", "fraction"), ("percentile", "percentile")] {
         let told = told(json!({ "mechanism": mechanism })).to_string();
         assert_eq!(told, format!("`mechanism`: `{mechanism}` needs the key `{first}`"));

@@ -40,7 +40,7 @@ fn a_round_that_was_begun_and_lost_counts() {
     begun(6);
     let note = send(&mut filter, &host, "tm", 3);
     assert!(note.contains(&epsilon(6)), "{note}");
-    let why = "; 2 of the rounds were begun and their messages may have left before an interruption";
+    let why = "; 2 of the rounds were interrupted, after their messages may have been sent";
     assert!(note.contains("in 6 rounds") && note.ends_with(why), "{note}");
     begun(7);
     let note = send(&mut filter, &host, "tm", 4);

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use plugin_api::context::Host;
-use plugin_api::{Element, Level, Params, Seed, Tensor};
+use plugin_api::{Context, Element, Filter, Level, Message, Params, Result, Seed, State, Tensor};
 use serde_json::{Value, json};
 
 use super::*;

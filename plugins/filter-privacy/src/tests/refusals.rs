@@ -32,7 +32,10 @@ fn what_would_pass_unprotected_is_refused() {
     let base = message([("w", tensor(&[1.0_f32, 2.0])), ("ids", tensor(&[1_i64, 2]))]);
     let mut extra = base.clone();
     extra.extra.insert("control.w", tensor(&[1.0_f32]));
-    assert_eq!(refused(&extra, &base).to_string(), "tensor `control.w`: is no parameter and would be sent unprotected");
+    assert_eq!(
+        refused(&extra, &base).to_string(),
+        "tensor `control.w`: is not a parameter and would be sent unprotected"
+    );
     let mut values = base.clone();
     values.values.insert("loss".to_owned(), json!(0.3));
     assert_eq!(refused(&values, &base).to_string(), "the message's value `loss` would be sent unprotected");
@@ -59,8 +62,8 @@ fn a_parameter_without_its_global_value_is_refused() {
         Some("keep a private parameter from being sent: a filter `exclude-params` before this one")
     );
     let told = |tensor: Tensor| refused(&message([("w", tensor)]), &base).to_string();
-    assert_eq!(told(tensor(&[1.0_f32])), "tensor `w`: is f32[1], and its global value f32[2]");
-    assert_eq!(told(tensor(&[1.0_f64, 2.0])), "tensor `w`: is f64[2], and its global value f32[2]");
+    assert_eq!(told(tensor(&[1.0_f32])), "tensor `w`: is f32[1], but its global value is f32[2]");
+    assert_eq!(told(tensor(&[1.0_f64, 2.0])), "tensor `w`: is f64[2], but its global value is f32[2]");
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn numbers_that_are_none_are_refused_on_both_sides() {
 #[test]
 fn an_empty_message_is_refused() {
     let error = refused(&Message::default(), &Message::default());
-    assert_eq!(error.to_string(), "the message holds no floating parameter, so there is nothing to protect");
+    assert_eq!(error.to_string(), "the message contains no floating-point parameter, so there is nothing to protect");
     let integers = message([("ids", tensor(&[1_i64]))]);
     assert_eq!(refused(&integers, &integers), error);
     let nothing = message([("w", tensor::<f32>(&[]))]);
@@ -88,7 +91,7 @@ fn an_overflow_is_told_and_does_not_count() {
     let host = Recorder::default();
     let (base, mut filter) = (message([("w", tensor(&[f16::ZERO; 4]))]), gaussian(1e6, 1.0));
     let error = filter.apply(base.clone(), &base, &host.ctx("tm", 0)).unwrap_err();
-    assert_eq!(error.to_string(), "tensor `w`: does not fit f16 any more once it is changed");
+    assert_eq!(error.to_string(), "tensor `w`: no longer fits f16 after the change");
     assert!(host.is_untouched() && filter.state(&host.ctx("tm", 0)).unwrap().is_empty());
     let far = |x: f64| message([("w", tensor(&[x]))]);
     let error = applied(&mut gaussian(1.0, 1.0), &far(1e300), &far(-1e300)).unwrap_err();
@@ -113,7 +116,7 @@ fn without_client_or_round_there_is_no_update() {
     for ctx in [Context::new(&host).with_round(1), Context::new(&host).with_client("tm")] {
         for mut filter in filters() {
             let error = filter.apply(base.clone(), &base, &ctx).unwrap_err();
-            assert_eq!(error.to_string(), "protects the update of a client in a round, and there is none");
+            assert_eq!(error.to_string(), "protects the update of a client in a round, but there is none");
         }
     }
 }

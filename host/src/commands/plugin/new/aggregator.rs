@@ -50,7 +50,7 @@ impl Aggregator for Mean {
     fn finish(&mut self, ctx: &Context<'_>) -> Result<Message> {
         if self.mean.is_empty() {
             ctx.warn(format_args!(
-                "no client trained in this round: the model stays as it was"
+                "no client trained in this round: the model is unchanged"
             ));
             return Ok(self.global.clone());
         }

@@ -98,7 +98,7 @@ impl Dataset for Letters {
 pub fn component() -> Component {
     Component::dataset(
         "{{name}}",
-        "random texts, and the share of the letter A in them",
+        "random texts and their share of the letter A",
         Letters::new,
     )
 }

@@ -32,7 +32,7 @@ impl Filter for Clamp {
         let mut clamped = Params::new();
         for (name, tensor) in message.params.iter() {
             if !tensor.is_finite() {
-                return Err(Error::tensor(name, "holds a number that is not finite"));
+                return Err(Error::tensor(name, "contains a value that is not finite"));
             }
             let numbers = message.params.elements::<f32>(name, tensor.shape())?;
             let within = |number: &f32| number.clamp(-self.limit, self.limit);
@@ -53,7 +53,7 @@ impl Filter for Clamp {
 pub fn component() -> Component {
     Component::filter(
         "{{name}}",
-        "limits every number of a message's parameters",
+        "clips every value of a message's parameters",
         Clamp::new,
     )
 }

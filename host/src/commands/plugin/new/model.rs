@@ -121,7 +121,7 @@ impl Model for Mean {
             .missing
             .first()
         {
-            Some(name) => Err(Error::tensor(name, "is missing in the checkpoint")),
+            Some(name) => Err(Error::tensor(name, "is missing from the checkpoint")),
             None => Ok(()),
         }
     }

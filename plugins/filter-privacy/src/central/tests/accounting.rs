@@ -23,8 +23,9 @@ fn where_the_draw_can_be_foreseen_the_client_that_was_there_most_counts_in_full(
     // `b` was selected three times; its failure still counts.
     assert!((last(&server) / cost(1.0, 1.0, 3) - 1.0).abs() < 1e-9, "{}", last(&server));
     let told = format!(
-        "epsilon {:.4} at delta 1e-5 for the global models of 4 rounds, for all of a client's updates against none; who \
-         takes part can be foreseen, and no client was in more than 3 rounds. The server is trusted: it gets each update as it is",
+        "epsilon {:.4} at delta 1e-5 for the global models of 4 rounds, for all of a client's updates against none; \
+         the draw is predictable, and no client was in more than 3 rounds. The server is trusted: it receives \
+         unprotected updates",
         cost(1.0, 1.0, 3)
     );
     assert_eq!(server.last_note(), told);
@@ -85,8 +86,7 @@ fn rounds_that_are_lost_count() {
             round(&mut aggregator, &server, number, &[0.0], &[("a", None)]);
         }
         assert!((last(&server) / told - 1.0).abs() < 1e-9, "{sampling:?}: {}, not {told}", last(&server));
-        let part =
-            "; 2 more rounds were begun and may have been released before an interruption, and count. The server";
+        let part = "; 2 more rounds were interrupted, may have been released, and count. The server";
         assert!(server.last_note().contains(part), "{}", server.last_note());
     }
 }

@@ -113,7 +113,7 @@ fn what_holders_do_not_send_is_zero_and_gets_noise_too() {
     assert!((noise - 1.0).abs() < 0.3, "{noise}");
     assert_eq!(
         server.warnings.lock().unwrap()[1],
-        "no client of this round sent `own`, nor 0 other parameters, and they get noise all the same; if clients keep them \
+        "no client of this round sent `own`, nor 0 other parameters, which get noise nevertheless; if clients keep them \
          to themselves, `exclude-params` must also be at `server-output`"
     );
     // If every client takes part, the parameter is known to be private and is dropped.

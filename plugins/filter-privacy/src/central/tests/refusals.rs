@@ -28,7 +28,7 @@ fn what_cannot_be_protected_is_refused() {
     let w = || message([("w", tensor(&[3.0, 4.0]))]);
     let mut extra = w();
     extra.extra.insert("scaffold.w", tensor(&[1.0]));
-    assert_eq!(refused(sent("a", extra)), "tensor `scaffold.w`: is no parameter and would be sent unprotected");
+    assert_eq!(refused(sent("a", extra)), "tensor `scaffold.w`: is not a parameter and would be sent unprotected");
     let mut values = w();
     values.values.insert("loss".to_owned(), json!(0.3));
     assert_eq!(refused(sent("a", values)), "the message's value `loss` would be sent unprotected");
@@ -59,10 +59,13 @@ fn a_global_model_that_cannot_be_protected_is_refused() {
         let cohort = Cohort::new(vec!["a".to_owned()], population);
         central(json!({})).unwrap().begin(global, &cohort, &server.ctx(0)).unwrap_err().to_string()
     };
-    assert_eq!(refused(&message([]), 1), "the message holds no floating parameter, so there is nothing to protect");
+    assert_eq!(
+        refused(&message([]), 1),
+        "the message contains no floating-point parameter, so there is nothing to protect"
+    );
     let mut extra = message([("w", tensor(&[0.0]))]);
     extra.extra.insert("x", tensor(&[0.0]));
-    assert_eq!(refused(&extra, 1), "tensor `x`: is no parameter and would be sent unprotected");
+    assert_eq!(refused(&extra, 1), "tensor `x`: is not a parameter and would be sent unprotected");
     let poisson = Server::poisson(0.5);
     let many = Cohort::new(Vec::new(), usize::MAX);
     let error =

@@ -1,4 +1,5 @@
 //! The encoder as a whole.
 
 mod derivative;
+#[cfg(not(miri))]
 mod libtorch;

@@ -1,0 +1,160 @@
+//! SuperLinks, and other programs.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use crate::support::{python, root, wait_for};
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A program that ends with this process, however that ends.
+pub struct Program {
+    wrapper: Child,
+    pub pid: u32,
+}
+
+impl Program {
+    pub fn start(command: &Command, log: &Path) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let mut wrapper = Command::new("sh");
+        // Standard input is a pipe that closes when this process ends.
+        wrapper.args(["-c", "\"$@\" >&2 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null; wait", "sh"]);
+        wrapper.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapper.env(name, value),
+                None => wrapper.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            wrapper.current_dir(folder);
+        }
+        let mut wrapper = wrapper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(wrapper.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Self { wrapper, pid: line.trim().parse().unwrap() }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.wrapper.stdin.take());
+        let _ = self.wrapper.wait();
+    }
+
+    /// Waits for the program to end by itself.
+    pub fn wait(&mut self, most: Duration) {
+        let pid = self.pid.to_string();
+        wait_for("the program's end", most, || (!Path::new("/proc").join(&pid).join("fd").exists()).then_some(()));
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A SuperLink.
+pub struct SuperLink {
+    pub port: u16,
+    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+    program: Option<Program>,
+}
+
+impl SuperLink {
+    pub fn start(arguments: &[&str]) -> Option<Self> {
+        Self::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// With TLS. In its folder are the authority's `ca.pem`, and `other.pem` of another.
+    pub fn start_tls() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        certificates(folder.path());
+        let files = ["--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key", "--ssl-ca-certfile", "ca.pem"];
+        Self::start_in(folder, &[&["--isolation", "process"], &files[..]].concat())
+    }
+
+    fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Option<Self> {
+        python()?;
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut link = Self { port: free_port(), folder, arguments, program: None };
+        link.restart();
+        Some(link)
+    }
+
+    /// One that several tests share.
+    pub fn shared() -> Option<u16> {
+        static LINK: LazyLock<Option<SuperLink>> =
+            LazyLock::new(|| SuperLink::start(&["--insecure", "--isolation", "process"]));
+        LINK.as_ref().map(|link| link.port)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.program.take().unwrap().kill();
+    }
+
+    pub fn restart(&mut self) {
+        let mut command = python().unwrap();
+        command
+            .arg(root().join(".python/bin/flower-superlink"))
+            .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(&self.arguments)
+            .env("FLWR_HOME", self.folder().join("home"))
+            .current_dir(self.folder());
+        self.program = Some(Program::start(&command, &self.folder().join("superlink.log")));
+        let tls = self.arguments.iter().any(|argument| argument.starts_with("--ssl"));
+        wait_for("the SuperLink's start", Duration::from_secs(60), || {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+            if tls {
+                return Some(());
+            }
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").ok()?;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).ok()?;
+            answer.ends_with(b"200").then_some(())
+        });
+    }
+}
+
+/// A call of nobody in particular.
+pub fn post(port: u16, path: &str, body: &[u8]) -> Vec<u8> {
+    let request = ureq::post(format!("http://127.0.0.1:{port}/v1/{path}"));
+    let request = request.header("content-type", "application/protobuf").header("accept", "application/protobuf");
+    request.send(body).unwrap().body_mut().read_to_vec().unwrap()
+}
+
+/// Writes a certificate authority and a certificate of this machine by it, and another authority.
+fn certificates(folder: &Path) {
+    let openssl = |arguments: &str| {
+        let status =
+            std::process::Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    };
+    for name in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name}"
+        ));
+    }
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.csr -subj /CN=superlink",
+    );
+    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
+    openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names");
+}

@@ -1,0 +1,69 @@
+//! The same results as in one process.
+
+use super::{Sites, TASKS, linear, nothing};
+
+/// Splits the sample data over this many sites, so that all have all tasks.
+fn mixed(name: &str, federation: &str, rest: &str) -> String {
+    format!(
+        "name = \"{name}\"\nseed = 5\n[federation]\nrounds = 3\n{federation}\n[dataset]\nplugin = \"flab\"\nroot = \
+         \"configs/sample\"\nclients = {{ count = 3, alpha = 1.0 }}\n{rest}"
+    )
+}
+
+const LINEAR: &str = "[model]\nplugin = \"linear\"\n";
+const MIXED: [&str; 3] = ["site-1", "site-2", "site-3"];
+
+fn assert_same_through_sites(names: &[&str], name: &str, experiment: &str) {
+    let Some(mut sites) = Sites::new(names, experiment, nothing) else { return };
+    sites.join_all();
+    sites.run_locally(name);
+    sites.serve(&[]);
+    sites.assert_same(name);
+}
+
+#[test]
+fn private_heads_and_cross_site_evaluation_are_the_same_through_sites() {
+    let experiment = linear("heads", 3, "cross-site = true");
+    let Some(mut sites) = Sites::new(&TASKS, &experiment, nothing) else { return };
+    sites.join_all();
+    sites.run_locally("heads");
+    let told = sites.serve(&[]);
+    sites.assert_same("heads");
+    let table = |run: &str| sites.bench.text(run, "cross_site.csv");
+    assert_eq!(table("heads"), table("heads-local"));
+    // Predictions stay at the sites, where they are the same lines.
+    let all = sites.bench.text("heads-local", "predictions.csv");
+    for site in TASKS {
+        let own = std::fs::read_to_string(sites.at_site(site, "predictions.csv")).unwrap();
+        assert!(own.lines().skip(1).all(|line| all.contains(line)), "{own}");
+        assert_eq!(own.lines().count() - 1, all.lines().filter(|line| line.starts_with(&format!("{site},"))).count());
+    }
+    assert!(!sites.bench.path("runs/heads/predictions.csv").exists());
+    assert!(told.contains("6 clients, 3 rounds"), "{told}");
+}
+
+#[test]
+fn scaffold_is_the_same_through_sites_with_other_numbers_of_threads() {
+    let rest = "[model]\nplugin = \"amplify\"\npretrained = { hidden-size = 16, layers = 1, heads = 2, intermediate-size \
+                = 32 }\nlayer-sizes = [8]\nschedule = \"constant\"\nscaffold = true\n[aggregator]\nplugin = \"scaffold\"\n";
+    if crate::support::has_libtorch() {
+        assert_same_through_sites(&MIXED, "scaffold", &mixed("scaffold", "", rest));
+    }
+}
+
+#[test]
+fn a_filter_with_a_memory_and_a_fraction_of_clients_are_the_same_through_sites() {
+    let rest = format!(
+        "{LINEAR}[aggregator]\nplugin = \"fedavg\"\n[[filter]]\nplugin = \"compress\"\nat = [\"client-output\", \
+         \"server-input\"]\nmethod = \"top-k\"\nkeep = 0.1\n"
+    );
+    assert_same_through_sites(&MIXED, "top-k", &mixed("top-k", "fraction = 0.7", &rest));
+}
+
+#[test]
+fn secure_aggregation_is_the_same_through_sites() {
+    let rest = format!(
+        "{LINEAR}[aggregator]\nplugin = \"secure\"\nthreshold = 2\n[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n"
+    );
+    assert_same_through_sites(&MIXED, "secure", &mixed("secure", "", &rest));
+}
