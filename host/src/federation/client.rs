@@ -241,6 +241,8 @@ pub(crate) trait Client: Send {
     /// # Errors
     /// If its model or one of its filters fails to evaluate.
     fn finish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<LastEvaluation, ComponentError>;
+    /// The run is over: the client is not called again.
+    fn leave(&mut self, services: &HostServices<'_>);
     /// Returns the state that a resumed run needs.
     ///
     /// # Errors

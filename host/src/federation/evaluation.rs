@@ -192,6 +192,13 @@ impl Federation<'_> {
         self.note_score(self.done, &all)?;
         self.tracker.sync().map(|_| late)
     }
+
+    /// Tells all clients that the run is over.
+    pub(crate) fn leave(&mut self) {
+        let (services, clients) = (self.services, self.clients.indices());
+        let leave = |_: usize, client: &mut dyn Client| client.leave(services);
+        let Ok(()) = self.clients.in_order(&clients, 0, leave, |_, ()| Ok::<_, std::convert::Infallible>(()));
+    }
 }
 
 /// A number in the line for a round.

@@ -291,10 +291,14 @@ impl Client for LocalClient {
             (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
             (_, Err(fault)) => Err(fault),
         };
+        self.leave(services);
+        found
+    }
+
+    fn leave(&mut self, services: &HostServices<'_>) {
         let me = self.identity.clone();
         self.base = None;
         self.model.retire(&me.scope(services, None));
-        found
     }
 
     fn save(&mut self, services: &HostServices<'_>) -> Result<ClientState, ComponentError> {

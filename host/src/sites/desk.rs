@@ -128,12 +128,21 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
+    /// What the server may hear of an error: not what a dataset says, which may name files and quote their rows.
+    fn withhold_data(&self, line: &str) -> String {
+        if !line.contains("dataset `") {
+            return line.to_owned();
+        }
+        self.console.log(Level::Error, line);
+        "it cannot read its data, and its log says why".to_owned()
+    }
+
     fn set_up(&self, offer: &Offer) -> Result<SiteSetup, String> {
         let draft = self.rules.localise(&offer.experiment, &offer.digest)?;
         let notes = Notes::default();
         let services = HostServices::new(self.console, &notes, self.stop, &draft.experiment, self.threads);
         let setup = SiteSetup::new(draft, self.name, self.finder, &services);
-        let setup = setup.map_err(|failure| failure.into_report().line())?;
+        let setup = setup.map_err(|failure| self.withhold_data(&failure.into_report().line()))?;
         self.rules.check_plugins(&setup.plugins.iter().collect::<Vec<_>>())?;
         Ok(setup)
     }

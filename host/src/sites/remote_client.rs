@@ -215,12 +215,17 @@ impl Client for RemoteClient {
     }
 
     fn finish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<LastEvaluation, ComponentError> {
-        let replied = self.call(Request::Finish(order.clone()), &never, services);
-        // The result stands whether or not the site hears that the run is over.
-        let _ = self.call(Request::Leave, &never, services);
-        match replied? {
+        match self.call(Request::Finish(order.clone()), &never, services)? {
             Response::Finished(evaluations) => Ok(LastEvaluation { evaluations, predictions: None }),
             _ => Err(self.unexpected()),
+        }
+    }
+
+    fn leave(&mut self, services: &HostServices<'_>) {
+        // The results stand whether or not the site hears that the run is over.
+        if let Err(fault) = self.call(Request::Leave, &never, services) {
+            let line = fault.report("end of the run").line();
+            services.console.log(plugin_api::Level::Warn, &line);
         }
     }
 

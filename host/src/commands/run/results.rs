@@ -80,6 +80,7 @@ pub(super) fn save_extras(
             Some(failure) => extras.failure = extras.failure.or(Some(failure)),
         }
     }
+    federation.leave();
     Ok(extras)
 }
 

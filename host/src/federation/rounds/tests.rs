@@ -101,6 +101,8 @@ impl Client for Adding {
         Ok(LastEvaluation { evaluations: evaluation(&order.global.params), predictions: None })
     }
 
+    fn leave(&mut self, _: &HostServices<'_>) {}
+
     fn save(&mut self, _: &HostServices<'_>) -> Result<ClientState, ComponentError> {
         Ok(ClientState::default())
     }
