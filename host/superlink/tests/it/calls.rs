@@ -1,10 +1,13 @@
 //! Calls without faults.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fedplug_superlink::{Array, CallError, Content, DType, Event, Policy, Record, Request, Value};
 
 use crate::process::start_site;
+use crate::proxy::{Fate, Proxy};
 use crate::superlink::SuperLink;
 use crate::support::{Bench, content, floats, never, plus_one, request};
 
@@ -94,9 +97,19 @@ fn every_kind_of_content_goes_there_and_back() {
 #[test]
 fn what_sites_share_goes_out_once() {
     let Some(port) = SuperLink::shared() else { return };
-    let bench = Bench::new(&["a", "b", "c"]);
+    let mut bench = Bench::new(&["a", "b", "c"]);
+    bench.policy.silence = Duration::from_secs(60);
+    bench.policy.window = Duration::from_secs(1);
     let _sites = ["a", "b", "c"].map(|name| bench.site(name, port));
-    let server = bench.server(port);
+    let pushes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&pushes);
+    let proxy = Proxy::start(port, move |passing| {
+        if passing.path == "runtime/push-messages" && passing.answer.is_none() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Fate::Pass
+    });
+    let server = bench.server(proxy.port);
     while server.sites().unwrap().iter().any(|site| !site.online) {}
     let model = content(&[("w", floats(2_000_000, 0.0))]);
     let answers: Vec<_> = std::thread::scope(|scope| {
@@ -110,6 +123,7 @@ fn what_sites_share_goes_out_once() {
     }
     let sent: u64 = answers.iter().map(|answer| answer.traffic.sent).sum();
     assert!((8_000_000..8_100_000).contains(&sent), "{sent}");
+    assert_eq!(pushes.load(Ordering::Relaxed), 1);
     server.finish(true, "").unwrap();
 }
 
