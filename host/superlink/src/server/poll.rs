@@ -139,7 +139,7 @@ impl Shared {
                 match entry.peer {
                     Peer::Fedplug(_) if call.heard.elapsed() > policy.silence => {
                         call.heard = Instant::now();
-                        silent.push((site.clone(), node, call.number));
+                        silent.push((site.clone(), node, self.place(call.number, &call.digest)));
                     }
                     Peer::Flower(_) if policy.repeat.is_some_and(|repeat| call.heard.elapsed() > repeat) => {
                         repeat.push(site.clone());
@@ -151,8 +151,9 @@ impl Shared {
         for site in repeat {
             self.send_again(&site, "the node says nothing", Delay::Grows);
         }
-        for (site, node, number) in silent {
-            let query = self.ask(node, number)?;
+        for (site, node, place) in silent {
+            let number = place.number;
+            let query = self.ask(node, &place)?;
             if let Some(call) = lock(&self.table).calls.get_mut(&site) {
                 call.query = Some(query);
             }
@@ -162,7 +163,7 @@ impl Shared {
     }
 
     /// Sends a status query; returns its id.
-    fn ask(&self, node: u64, number: u64) -> Result<String, Error> {
+    fn ask(&self, node: u64, place: &Place) -> Result<String, Error> {
         let run = self.run.load(Ordering::Relaxed);
         let mut pack = Pack::default();
         let content = Content::from([(RECORD.to_owned(), OrderNote::default().to_record()?)]);
@@ -171,7 +172,7 @@ impl Shared {
             run_id: run,
             src_node_id: SUPERLINK,
             dst_node_id: node,
-            group_id: Place { session: self.state.session(), number }.group(),
+            group_id: place.group(),
             ttl: 600.0,
             message_type: STATUS.to_owned(),
             created_at: self.runtime.http.now(),
@@ -196,7 +197,7 @@ impl Shared {
         let (place, pem) = {
             let table = lock(&self.table);
             let (Some(call), Some(entry)) = (table.calls.get(site), table.sites.get(site)) else { return };
-            (Place { session: self.state.session(), number: call.number }, entry.public_pem.clone())
+            (self.place(call.number, &call.digest), entry.public_pem.clone())
         };
         if message.error.is_some() {
             return; // Asked again after a while.

@@ -1,7 +1,7 @@
 //! Calls without faults.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fedplug_superlink::{Array, CallError, Content, DType, Event, Policy, Record, Request, Value};
@@ -257,5 +257,60 @@ fn a_large_model() {
         let (server, node) = (most_memory("self"), most_memory(&site.pid.to_string()));
         eprintln!("round {round}: {time:.1} s, {:?}; server {before} to {server} MB, site {node} MB", answer.traffic);
     }
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn a_call_after_one_that_was_cancelled_while_it_was_sent() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site("a", port);
+    let (held, pushes) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (holds, count) = (Arc::clone(&held), Arc::clone(&pushes));
+    // The first order hangs in its push.
+    let proxy = Proxy::start(port, move |passing| {
+        if passing.path != "runtime/push-messages" || passing.answer.is_some() || !holds.load(Ordering::Relaxed) {
+            return Fate::Pass;
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        Fate::Status(503)
+    });
+    let server = bench.server(proxy.port);
+    let first = content(&[("w", floats(5, 0.0))]);
+    let hangs = || pushes.load(Ordering::Relaxed) > 0;
+    let cancelled = server.call("a", request("1", &first), &hangs).unwrap_err();
+    assert!(matches!(cancelled, CallError::Cancelled), "{cancelled}");
+    std::thread::scope(|scope| {
+        let second = content(&[("w", floats(7, 100.0))]);
+        let call = scope.spawn({
+            let (server, second) = (&server, second.clone());
+            move || server.call("a", request("2", &second), &never).unwrap()
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        held.store(false, Ordering::Relaxed);
+        assert_eq!(call.join().unwrap().content, plus_one(&second));
+    });
+    assert!(!bench.server_events.any(|event| matches!(event, Event::Forged { .. })));
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn orders_that_no_superlink_would_take_are_refused_at_once() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let server = bench.server(port);
+    let refused = |kind: &str, record: (&str, Record)| {
+        let content = Content::from([(record.0.to_owned(), record.1)]);
+        let request = Request { kind: kind.into(), key: "1".into(), content, keep: false };
+        server.call("a", request, &never).unwrap_err().to_string()
+    };
+    let none = || ("c", Record::Config(indexmap::IndexMap::new()));
+    for kind in ["", "order", "train.", "train.a b", "train.1", "train.a.b", "trains", "query.fedplug_status"] {
+        assert_eq!(refused(kind, none()), format!("site `a`: `{kind}` is no message type for orders"));
+    }
+    let text = [("name".to_owned(), Value::from("text"))].into();
+    assert_eq!(refused("train", ("m", Record::Metrics(text))), "site `a`: record `m`: the metric `name` is no number");
+    let (_, config) = none();
+    assert!(refused("train", ("fedplug.superlink", config)).contains("is reserved"));
     server.finish(true, "").unwrap();
 }

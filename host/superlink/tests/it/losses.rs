@@ -370,6 +370,29 @@ fn a_server_killed_and_back_too_late_for_its_run() {
 }
 
 #[test]
+fn an_old_copy_of_a_servers_folder() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site("a", port);
+    let server = bench.server(port);
+    call_once(&bench, &server, "1", 10);
+    let file = bench.path("server/server.json");
+    let copy = std::fs::read(&file).unwrap();
+    call_once(&bench, &server, "2", 10);
+    call_once(&bench, &server, "3", 10);
+    server.finish(true, "").unwrap();
+    std::fs::write(file, copy).unwrap();
+    let server = bench.server(port);
+    // The numbers 2 and 3 belong to other orders at the site, whose answers must not be taken for these.
+    for key in ["4", "5"] {
+        let error = server.call("a", request(key, &content(&[])), &never).unwrap_err();
+        assert!(error.to_string().contains("old copy"), "{error}");
+    }
+    call_once(&bench, &server, "6", 10);
+    server.finish(true, "").unwrap();
+}
+
+#[test]
 fn a_run_stopped_by_the_operator() {
     let Some(port) = SuperLink::shared() else { return };
     let bench = Bench::new(&["a"]);
