@@ -16,6 +16,9 @@ use crate::object::ObjectId;
 use crate::parallel::lock;
 use crate::wire;
 
+/// How many messages without a call are remembered.
+const ORPHANS: usize = 64;
+
 /// All calls and sites.
 #[derive(Default)]
 pub(super) struct Table {
@@ -24,6 +27,8 @@ pub(super) struct Table {
     pub(super) calls: BTreeMap<String, Call>,
     /// The calls so far.
     pub(super) count: u64,
+    /// Messages of calls that are over, which may still be answered. The answers would stay on the SuperLink.
+    pub(super) orphans: Vec<String>,
     /// When it was last asked who is online.
     pub(super) refreshed: Option<Instant>,
     /// The run was ended by others, so no call can succeed.
@@ -171,7 +176,13 @@ impl Shared {
                 }
             }
         };
-        lock(&self.table).calls.remove(site);
+        let mut table = lock(&self.table);
+        if let Some(call) = table.calls.remove(site) {
+            table.orphans.extend(call.messages.into_iter().chain(call.query));
+            let old = table.orphans.len().saturating_sub(ORPHANS);
+            table.orphans.drain(..old);
+        }
+        drop(table);
         self.changed.notify_all();
         result
     }

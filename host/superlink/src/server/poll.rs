@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::calls::Delay;
+use super::receive::UNAVAILABLE;
 use super::{Peer, Phase, Shared};
 use crate::content::{Content, Record};
 use crate::endpoint::{Push, Scope};
@@ -55,7 +56,8 @@ impl Shared {
             let done = table.calls.iter().filter(|(_, call)| call.done).map(|(site, call)| (site.clone(), call.number));
             let done: Vec<(String, u64)> = done.collect();
             let calls = table.calls.values();
-            let ids: Vec<String> = calls.flat_map(|call| call.messages.iter().chain(&call.query).cloned()).collect();
+            let ids = calls.flat_map(|call| call.messages.iter().chain(&call.query)).chain(&table.orphans);
+            let ids: Vec<String> = ids.cloned().collect();
             let due = table.refreshed.is_none_or(|refreshed| refreshed.elapsed() > LOOK);
             (ids, done, due && !table.calls.is_empty())
         };
@@ -87,6 +89,7 @@ impl Shared {
         let Some(metadata) = message.metadata.clone() else { return };
         let mut table = lock(&self.table);
         let reply_to = &metadata.reply_to_message_id;
+        table.orphans.retain(|id| id != reply_to);
         let mut calls = table.calls.iter_mut();
         let found = calls.find(|(_, call)| call.query.as_ref() == Some(reply_to) || call.messages.contains(reply_to));
         let Some((site, call)) = found else {
@@ -103,7 +106,13 @@ impl Shared {
         }
         // The SuperLink hands out each answer once, and then forgets the order.
         call.messages.retain(|id| id != reply_to);
+        let lost = message.error.as_ref().is_some_and(|error| UNAVAILABLE.contains(&error.code));
         match call.phase {
+            // The order was sent again since, so that one may still be answered.
+            _ if lost && !call.messages.is_empty() => {
+                drop(table);
+                self.forget(&metadata);
+            }
             Phase::Queued | Phase::Sending | Phase::Sent => {
                 call.phase = Phase::Answered(Box::new(message));
                 drop(table);

@@ -12,8 +12,8 @@ use crate::parallel::{Abort, lock};
 use crate::unpack::{FetchError, Fetcher};
 use crate::wire::{Message, Metadata, SUPERLINK};
 
-/// Codes in a message's error.
-const MESSAGE_UNAVAILABLE: i64 = 3;
+/// Codes in a message's error: the message is unavailable, its answer is, the node is.
+pub(super) const UNAVAILABLE: std::ops::RangeInclusive<i64> = 3..=5;
 const NODE_UNAVAILABLE: i64 = 5;
 
 /// How many answers to an order may be unreadable.
@@ -144,7 +144,7 @@ impl Shared {
         reason: &str,
     ) -> Option<Result<Answer, CallError>> {
         self.forget(metadata);
-        if (MESSAGE_UNAVAILABLE..=NODE_UNAVAILABLE).contains(&code) {
+        if UNAVAILABLE.contains(&code) {
             let delay = if code == NODE_UNAVAILABLE { Delay::UntilSeen } else { Delay::Grows };
             self.send_again(site, &format!("the SuperLink says: {reason}"), delay);
             return None;

@@ -134,12 +134,8 @@ impl Shared {
         }
         let abort = || self.stopped();
         let scope = |counter| Scope { abort: &abort, counter };
-        let request = RuntimePush {
-            messages: messages.iter().map(|packed| packed.message.clone()).collect(),
-            trees: messages.iter().map(|packed| packed.tree.clone()).collect(),
-        };
         let first = scope(&*batch[0].outgoing.counter);
-        let mut pushed: RuntimePushed = self.runtime.call("push-messages", &request, first)?;
+        let mut pushed: RuntimePushed = self.runtime.call("push-messages", &push_request(messages.iter()), first)?;
         self.register(&batch, &messages, &pushed.message_ids);
         for attempt in 0.. {
             let mut wanted: BTreeSet<String> = std::mem::take(&mut pushed.wanted).into_iter().collect();
@@ -151,16 +147,25 @@ impl Shared {
                 refused += self.runtime.push_objects(&to, &pack, &ids, scope(&*outgoing.counter))?.len();
             }
             // Refused are objects that are there already, since an answer was lost, and those of a session that is over.
-            // The same messages again tell which are missing.
-            if refused == 0 {
+            // The same messages again tell which are missing; not those that have been answered meanwhile, which the
+            // SuperLink would hand out once more.
+            let open: Vec<&Packed> =
+                batch.iter().zip(&messages).filter(|(n, m)| self.is_open(n, m)).map(|pair| pair.1).collect();
+            if refused == 0 || open.is_empty() {
                 break;
             }
             if attempt == 4 {
                 return Err(Error::protocol("push-object", "the SuperLink does not take the order's objects"));
             }
-            pushed = self.runtime.call("push-messages", &request, first)?;
+            pushed = self.runtime.call("push-messages", &push_request(open.into_iter()), first)?;
         }
         self.sent(&batch, &messages)
+    }
+
+    /// Whether a message may still be answered.
+    fn is_open(&self, numbered: &Numbered<'_>, packed: &Packed) -> bool {
+        let Outgoing { site, call, .. } = numbered.outgoing;
+        lock(&self.table).call(site, *call).is_some_and(|call| call.messages.contains(&packed.id))
     }
 
     /// Makes the message of an order.
@@ -252,6 +257,11 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+fn push_request<'a>(messages: impl Iterator<Item = &'a Packed>) -> RuntimePush {
+    let (messages, trees) = messages.map(|packed| (packed.message.clone(), packed.tree.clone())).unzip();
+    RuntimePush { messages, trees }
 }
 
 /// Moves the ids of a tree that are wanted from `wanted` to `ids`, children first.

@@ -70,12 +70,14 @@ pub(super) fn run(shared: &Shared) {
 
 impl Shared {
     fn answer_again(&self, place: &Place, metadata: &Metadata) -> Result<(), Error> {
-        self.confirm(metadata);
         let _one = lock(&self.delivering);
         let Some(StoredAnswer { status, text, content, .. }) = self.store.load(&place.session)? else { return Ok(()) };
         let reply = Reply { status, text: &text, content: &content, time: Duration::ZERO };
         let packed = self.pack(metadata, self.now(), Some(place), &reply)?;
-        self.push(&packed, Some(place), None, Duration::ZERO, &self.other)
+        let result = self.push(&packed, Some(place), None, Duration::ZERO, &self.other);
+        // Not before: the server may still be pushing the order.
+        self.confirm(metadata);
+        result
     }
 
     /// Stores an order's answer and pushes it.
