@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use indexmap::IndexMap;
 
+use crate::envelope::RECORD;
 use crate::error::Error;
 
 /// The records of a message, by name and in order.
@@ -17,6 +18,21 @@ pub enum Record {
     Metrics(IndexMap<String, Value>),
     /// Values by name: Flower's `ConfigRecord`.
     Config(IndexMap<String, Value>),
+}
+
+/// Whether content can be sent.
+pub(crate) fn check(content: &Content) -> Result<(), String> {
+    for (name, record) in content {
+        if name == RECORD {
+            return Err(format!("record `{name}`: the name is reserved"));
+        }
+        if let Record::Metrics(values) = record
+            && let Some((key, _)) = values.iter().find(|(_, value)| !value.is_metric())
+        {
+            return Err(format!("record `{name}`: the metric `{key}` is no number"));
+        }
+    }
+    Ok(())
 }
 
 /// A value of a record. In [`Record::Metrics`] only numbers and lists of numbers are allowed.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Answer, CallError, KeptIds, Peer, Request, Shared};
-use crate::content::Record;
-use crate::envelope::{RECORD, STATUS};
+use crate::content;
+use crate::envelope::STATUS;
 use crate::error::Error;
 use crate::events::Event;
 use crate::http::Counter;
@@ -282,17 +282,7 @@ fn check(request: &Request) -> Result<(), String> {
     if !["train", "evaluate", "query"].contains(&base) || !identifier || kind == STATUS {
         return Err(format!("`{kind}` is no message type for orders"));
     }
-    for (name, record) in &request.content {
-        if name == RECORD {
-            return Err(format!("record `{name}`: the name is reserved"));
-        }
-        if let Record::Metrics(values) = record
-            && let Some((key, _)) = values.iter().find(|(_, value)| !value.is_metric())
-        {
-            return Err(format!("record `{name}`: the metric `{key}` is no number"));
-        }
-    }
-    Ok(())
+    content::check(&request.content)
 }
 
 /// When to send an order again.

@@ -71,6 +71,9 @@ pub(super) fn run(shared: &Shared) {
 impl Shared {
     fn answer_again(&self, place: &Place, metadata: &Metadata) -> Result<(), Error> {
         let _one = lock(&self.delivering);
+        if self.store.last(&place.session).as_ref() != Some(place) {
+            return Ok(()); // A later order has been answered meanwhile.
+        }
         let Some(StoredAnswer { status, text, content, .. }) = self.store.load(&place.session)? else { return Ok(()) };
         let reply = Reply { status, text: &text, content: &content, time: Duration::ZERO };
         let packed = self.pack(metadata, self.now(), Some(place), &reply)?;

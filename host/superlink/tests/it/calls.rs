@@ -171,8 +171,10 @@ fn a_site_can_refuse_and_fail_and_be_asked_again() {
         let failed = ask("query.fail").unwrap_err();
         assert_eq!(failed.to_string(), "site `a`: out of memory");
     }
+    let wrong = ask("query.wrong").unwrap_err().to_string();
+    assert_eq!(wrong, "site `a`: the answer cannot be sent: record `m`: the metric `name` is no number");
     // A failure is no answer that the same call would get again.
-    assert_eq!(bench.worked("a")["begin 1"], 3);
+    assert_eq!(bench.worked("a")["begin 1"], 4);
     let missing = server.call("z", request("1", &Content::new()), &never).unwrap_err();
     assert_eq!(missing.to_string(), "site `z`: there is no site of this name");
     server.finish(false, "as planned").unwrap();

@@ -190,6 +190,12 @@ pub fn work(order: Order, log: &Path, sleep: Duration) {
     match &*order.kind {
         "query.refuse" => order.refuse("not here"),
         "query.fail" => order.fail("out of memory"),
+        "query.wrong" => {
+            let metrics = [("name".to_owned(), Value::from("text"))].into();
+            let error = order.answer([("m".to_owned(), Record::Metrics(metrics))].into()).unwrap_err();
+            assert!(error.to_string().contains("the metric `name` is no number"), "{error}");
+            return;
+        }
         _ => {
             let content = plus_one(&order.content);
             note("done");
