@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use indexmap::IndexMap;
 
+use crate::envelope::RECORD;
 use crate::error::Error;
 
 /// The records of a message, by name and in order.
@@ -19,21 +20,47 @@ pub enum Record {
     Config(IndexMap<String, Value>),
 }
 
+/// Whether content can be sent.
+pub(crate) fn check(content: &Content) -> Result<(), String> {
+    for (name, record) in content {
+        if name == RECORD {
+            return Err(format!("record `{name}`: the name is reserved"));
+        }
+        if let Record::Metrics(values) = record
+            && let Some((key, _)) = values.iter().find(|(_, value)| !value.is_metric())
+        {
+            return Err(format!("record `{name}`: the metric `{key}` is no number"));
+        }
+    }
+    Ok(())
+}
+
 /// A value of a record. In [`Record::Metrics`] only numbers and lists of numbers are allowed.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
 pub enum Value {
+    /// A double.
     Float(f64),
+    /// An integer, as Python sends them.
     Int(i64),
+    /// An integer without a sign.
     Uint(u64),
+    /// Yes or no.
     Bool(bool),
+    /// A text.
     Text(String),
+    /// Bytes.
     Bytes(Bytes),
+    /// Doubles.
     Floats(Vec<f64>),
+    /// Integers.
     Ints(Vec<i64>),
+    /// Integers without a sign.
     Uints(Vec<u64>),
+    /// Several of yes and no.
     Bools(Vec<bool>),
+    /// Texts.
     Texts(Vec<String>),
+    /// Several byte strings.
     ByteStrings(Vec<Bytes>),
 }
 
@@ -151,19 +178,30 @@ pub(crate) fn size(dtype: DType, shape: &[u64]) -> Option<u64> {
 
 /// The type of an array's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub enum DType {
+    /// Boolean, one byte.
     Bool,
+    /// Signed 8-bit.
     I8,
+    /// Signed 16-bit.
     I16,
+    /// Signed 32-bit.
     I32,
+    /// Signed 64-bit.
     I64,
+    /// Unsigned 8-bit.
     U8,
+    /// Unsigned 16-bit.
     U16,
+    /// Unsigned 32-bit.
     U32,
+    /// Unsigned 64-bit.
     U64,
+    /// IEEE 754 binary16.
     F16,
+    /// IEEE 754 binary32.
     F32,
+    /// IEEE 754 binary64.
     F64,
     /// bfloat16, which numpy does not have: only between ends of this crate.
     BF16,

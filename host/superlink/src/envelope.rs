@@ -1,6 +1,6 @@
 //! What orders and answers carry besides their content, between two ends of this crate.
 //!
-//! An order's session and number stand in its group id, so that a site can tell which order it is before it fetches
+//! An order's session, number and digest stand in its group id, so that a site can tell which order it is before it fetches
 //! anything. The rest is a record of its own. An answer's record holds its status and a signature by the site's key.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,18 +27,23 @@ const GROUP: &str = "fedplug.";
 pub(crate) struct Place {
     pub(crate) session: String,
     pub(crate) number: u64,
+    /// Of key, kind and content, so that a server with an old state folder does not get the answer to another order.
+    pub(crate) digest: String,
 }
 
 impl Place {
     pub(crate) fn group(&self) -> String {
-        format!("{GROUP}{}.{}", self.session, self.number)
+        format!("{GROUP}{}.{}.{}", self.session, self.number, self.digest)
     }
 
     /// The place of a message, if it is one of this crate's.
     pub(crate) fn of(metadata: &wire::Metadata) -> Option<Self> {
-        let (session, number) = metadata.group_id.strip_prefix(GROUP)?.split_once('.')?;
+        let (session, rest) = metadata.group_id.strip_prefix(GROUP)?.split_once('.')?;
+        let (number, digest) = rest.split_once('.')?;
         hex::decode::<16>(session)?;
-        Some(Self { session: session.to_owned(), number: number.parse().ok().filter(|number| *number > 0)? })
+        hex::decode::<16>(digest)?;
+        let number = number.parse().ok().filter(|number| *number > 0)?;
+        Some(Self { session: session.to_owned(), number, digest: digest.to_owned() })
     }
 }
 
@@ -231,7 +236,7 @@ pub(crate) fn open_answer(
 
 /// What is signed: everything that the answer says, and what it answers. The message's id stands for its nonce too.
 fn signed(place: &Place, reply_to: &str, status: Status, text: &str, digest: &[u8; 32]) -> Vec<u8> {
-    let Place { session, number } = place;
+    let (order, status) = (place.group(), status.name());
     let (text, digest) = (hex::encode(&Sha256::digest(text)), hex::encode(digest));
-    format!("fedplug-superlink 1\n{reply_to}\n{session}\n{number}\n{}\n{text}\n{digest}", status.name()).into_bytes()
+    format!("fedplug-superlink 1\n{reply_to}\n{order}\n{status}\n{text}\n{digest}").into_bytes()
 }

@@ -1,6 +1,7 @@
 //! The server's side.
 
 mod calls;
+mod number;
 mod options;
 mod poll;
 mod receive;
@@ -18,6 +19,7 @@ use self::calls::{Call, Phase, SiteEntry, Table};
 pub use self::options::{Answer, CallError, Peer, Policy, Request, ServerOptions};
 use self::state::StateFile;
 use crate::endpoint::{Caller, Endpoint, Scope};
+use crate::envelope::Place;
 use crate::error::Error;
 use crate::events::{Event, Observer};
 use crate::http::{Counter, Http, Traffic};
@@ -189,6 +191,10 @@ impl Shared {
 
     fn trouble(&self, subject: &str, error: &Error) {
         self.tell(Event::Trouble { subject: subject.to_owned(), reason: error.to_string() });
+    }
+
+    fn place(&self, number: u64, digest: &str) -> Place {
+        Place { session: self.state.session(), number, digest: digest.to_owned() }
     }
 
     /// Asks who is online.

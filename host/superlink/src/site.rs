@@ -130,8 +130,7 @@ impl Site {
         });
         // Until the push goes on, it counts as going on.
         if let Some(push) = shared.store.push()? {
-            let place = Place { session: push.place_session, number: push.place_number };
-            lock(&shared.table).pushing = Some(place);
+            lock(&shared.table).pushing = push.order.as_ref().and_then(Place::of);
         }
         shared.join()?;
         let mut site = Self { shared, threads: Vec::new() };

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Answer, CallError, KeptIds, Peer, Request, Shared};
+use crate::content;
+use crate::envelope::STATUS;
 use crate::error::Error;
 use crate::events::Event;
 use crate::http::Counter;
@@ -14,12 +16,19 @@ use crate::object::ObjectId;
 use crate::parallel::lock;
 use crate::wire;
 
+/// How many messages without a call are remembered.
+const ORPHANS: usize = 64;
+
 /// All calls and sites.
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) sites: BTreeMap<String, SiteEntry>,
     /// By site: each has one at most.
     pub(super) calls: BTreeMap<String, Call>,
+    /// The calls so far.
+    pub(super) count: u64,
+    /// Messages of calls that are over, which may still be answered. The answers would stay on the SuperLink.
+    pub(super) orphans: Vec<String>,
     /// When it was last asked who is online.
     pub(super) refreshed: Option<Instant>,
     /// The run was ended by others, so no call can succeed.
@@ -36,6 +45,13 @@ pub(super) struct SiteEntry {
     pub(super) kept: KeptIds,
 }
 
+impl Table {
+    /// A site's call, if it is still this one.
+    pub(super) fn call(&mut self, site: &str, id: u64) -> Option<&mut Call> {
+        self.calls.get_mut(site).filter(|call| call.id == id)
+    }
+}
+
 impl SiteEntry {
     pub(super) fn new(peer: Peer, now: Instant) -> Self {
         Self { peer, node: None, public_pem: Bytes::new(), away_since: now, kept: KeptIds::new() }
@@ -44,9 +60,13 @@ impl SiteEntry {
 
 /// A call, from its begin until it returns.
 pub(super) struct Call {
+    /// Which call it is: the sending thread may still have an earlier one of the same site, which was cancelled.
+    pub(super) id: u64,
     pub(super) request: Arc<Request>,
     /// 0 until it is first sent.
     pub(super) number: u64,
+    /// Of key, kind and content; empty until it is first sent.
+    pub(super) digest: String,
     pub(super) phase: Phase,
     /// When it was begun.
     pub(super) since: Instant,
@@ -88,11 +108,13 @@ pub(super) enum Phase {
 }
 
 impl Call {
-    fn new(request: Request) -> Self {
+    fn new(id: u64, request: Request) -> Self {
         let now = Instant::now();
         Self {
+            id,
             request: Arc::new(request),
             number: 0,
+            digest: String::new(),
             phase: Phase::Queued,
             since: now,
             not_before: now,
@@ -138,6 +160,9 @@ impl Shared {
         cancel: &(dyn Fn() -> bool + Sync),
         admit: &dyn Fn(),
     ) -> Result<Answer, CallError> {
+        if let Err(reason) = check(&request) {
+            return Err(CallError::Protocol { site: site.to_owned(), reason });
+        }
         self.enter(site, request, cancel)?;
         let result = loop {
             match self.step(site, cancel) {
@@ -151,7 +176,13 @@ impl Shared {
                 }
             }
         };
-        lock(&self.table).calls.remove(site);
+        let mut table = lock(&self.table);
+        if let Some(call) = table.calls.remove(site) {
+            table.orphans.extend(call.messages.into_iter().chain(call.query));
+            let old = table.orphans.len().saturating_sub(ORPHANS);
+            table.orphans.drain(..old);
+        }
+        drop(table);
         self.changed.notify_all();
         result
     }
@@ -168,7 +199,9 @@ impl Shared {
                 return Err(CallError::Cancelled);
             }
             if !table.calls.contains_key(site) {
-                table.calls.insert(site.to_owned(), Call::new(request));
+                table.count += 1;
+                let call = Call::new(table.count, request);
+                table.calls.insert(site.to_owned(), call);
                 drop(table);
                 self.changed.notify_all();
                 return Ok(());
@@ -238,6 +271,18 @@ impl Shared {
         drop(table);
         self.changed.notify_all();
     }
+}
+
+/// Whether an order can be sent at all. One that cannot would hold up those that go with it.
+fn check(request: &Request) -> Result<(), String> {
+    let kind = &request.kind;
+    let (base, action) = kind.split_once('.').unwrap_or((kind, "any"));
+    let letters = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let identifier = action.chars().all(letters) && action.starts_with(|c: char| letters(c) && !c.is_ascii_digit());
+    if !["train", "evaluate", "query"].contains(&base) || !identifier || kind == STATUS {
+        return Err(format!("`{kind}` is no message type for orders"));
+    }
+    content::check(&request.content)
 }
 
 /// When to send an order again.

@@ -59,7 +59,7 @@ impl Default for Policy {
     }
 }
 
-/// What [`Server::open`] needs.
+/// What [`Server::open`](crate::Server::open) needs.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// How to reach the SuperLink.

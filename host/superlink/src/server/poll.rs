@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::calls::Delay;
+use super::receive::UNAVAILABLE;
 use super::{Peer, Phase, Shared};
 use crate::content::{Content, Record};
 use crate::endpoint::{Push, Scope};
@@ -55,7 +56,8 @@ impl Shared {
             let done = table.calls.iter().filter(|(_, call)| call.done).map(|(site, call)| (site.clone(), call.number));
             let done: Vec<(String, u64)> = done.collect();
             let calls = table.calls.values();
-            let ids: Vec<String> = calls.flat_map(|call| call.messages.iter().chain(&call.query).cloned()).collect();
+            let ids = calls.flat_map(|call| call.messages.iter().chain(&call.query)).chain(&table.orphans);
+            let ids: Vec<String> = ids.cloned().collect();
             let due = table.refreshed.is_none_or(|refreshed| refreshed.elapsed() > LOOK);
             (ids, done, due && !table.calls.is_empty())
         };
@@ -87,6 +89,7 @@ impl Shared {
         let Some(metadata) = message.metadata.clone() else { return };
         let mut table = lock(&self.table);
         let reply_to = &metadata.reply_to_message_id;
+        table.orphans.retain(|id| id != reply_to);
         let mut calls = table.calls.iter_mut();
         let found = calls.find(|(_, call)| call.query.as_ref() == Some(reply_to) || call.messages.contains(reply_to));
         let Some((site, call)) = found else {
@@ -103,7 +106,13 @@ impl Shared {
         }
         // The SuperLink hands out each answer once, and then forgets the order.
         call.messages.retain(|id| id != reply_to);
+        let lost = message.error.as_ref().is_some_and(|error| UNAVAILABLE.contains(&error.code));
         match call.phase {
+            // The order was sent again since, so that one may still be answered.
+            _ if lost && !call.messages.is_empty() => {
+                drop(table);
+                self.forget(&metadata);
+            }
             Phase::Queued | Phase::Sending | Phase::Sent => {
                 call.phase = Phase::Answered(Box::new(message));
                 drop(table);
@@ -139,7 +148,7 @@ impl Shared {
                 match entry.peer {
                     Peer::Fedplug(_) if call.heard.elapsed() > policy.silence => {
                         call.heard = Instant::now();
-                        silent.push((site.clone(), node, call.number));
+                        silent.push((site.clone(), node, self.place(call.number, &call.digest)));
                     }
                     Peer::Flower(_) if policy.repeat.is_some_and(|repeat| call.heard.elapsed() > repeat) => {
                         repeat.push(site.clone());
@@ -151,8 +160,9 @@ impl Shared {
         for site in repeat {
             self.send_again(&site, "the node says nothing", Delay::Grows);
         }
-        for (site, node, number) in silent {
-            let query = self.ask(node, number)?;
+        for (site, node, place) in silent {
+            let number = place.number;
+            let query = self.ask(node, &place)?;
             if let Some(call) = lock(&self.table).calls.get_mut(&site) {
                 call.query = Some(query);
             }
@@ -162,7 +172,7 @@ impl Shared {
     }
 
     /// Sends a status query; returns its id.
-    fn ask(&self, node: u64, number: u64) -> Result<String, Error> {
+    fn ask(&self, node: u64, place: &Place) -> Result<String, Error> {
         let run = self.run.load(Ordering::Relaxed);
         let mut pack = Pack::default();
         let content = Content::from([(RECORD.to_owned(), OrderNote::default().to_record()?)]);
@@ -171,7 +181,7 @@ impl Shared {
             run_id: run,
             src_node_id: SUPERLINK,
             dst_node_id: node,
-            group_id: Place { session: self.state.session(), number }.group(),
+            group_id: place.group(),
             ttl: 600.0,
             message_type: STATUS.to_owned(),
             created_at: self.runtime.http.now(),
@@ -196,7 +206,7 @@ impl Shared {
         let (place, pem) = {
             let table = lock(&self.table);
             let (Some(call), Some(entry)) = (table.calls.get(site), table.sites.get(site)) else { return };
-            (Place { session: self.state.session(), number: call.number }, entry.public_pem.clone())
+            (self.place(call.number, &call.digest), entry.public_pem.clone())
         };
         if message.error.is_some() {
             return; // Asked again after a while.

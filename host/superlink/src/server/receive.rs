@@ -12,8 +12,8 @@ use crate::parallel::{Abort, lock};
 use crate::unpack::{FetchError, Fetcher};
 use crate::wire::{Message, Metadata, SUPERLINK};
 
-/// Codes in a message's error.
-const MESSAGE_UNAVAILABLE: i64 = 3;
+/// Codes in a message's error: the message is unavailable, its answer is, the node is.
+pub(super) const UNAVAILABLE: std::ops::RangeInclusive<i64> = 3..=5;
 const NODE_UNAVAILABLE: i64 = 5;
 
 /// How many answers to an order may be unreadable.
@@ -28,11 +28,17 @@ impl Shared {
         cancel: &(dyn Fn() -> bool + Sync),
     ) -> Option<Result<Answer, CallError>> {
         let metadata = message.metadata.as_ref()?;
-        let (peer, pem, number, counter) = {
+        let (peer, pem, place, counter) = {
             let table = lock(&self.table);
             let (call, entry) = (table.calls.get(site)?, table.sites.get(site)?);
-            (entry.peer.clone(), entry.public_pem.clone(), call.number, std::sync::Arc::clone(&call.counter))
+            (
+                entry.peer.clone(),
+                entry.public_pem.clone(),
+                self.place(call.number, &call.digest),
+                std::sync::Arc::clone(&call.counter),
+            )
         };
+        let number = place.number;
         if let Some(error) = &message.error {
             return self.receive_error(site, &peer, number, metadata, error.code, &error.reason);
         }
@@ -62,7 +68,6 @@ impl Shared {
             }
         };
         if let Peer::Fedplug(_) = peer {
-            let place = Place { session: self.state.session(), number };
             if Place::of(metadata).as_ref() != Some(&place) {
                 return self.forged(site, number, metadata, "it answers another order");
             }
@@ -139,7 +144,7 @@ impl Shared {
         reason: &str,
     ) -> Option<Result<Answer, CallError>> {
         self.forget(metadata);
-        if (MESSAGE_UNAVAILABLE..=NODE_UNAVAILABLE).contains(&code) {
+        if UNAVAILABLE.contains(&code) {
             let delay = if code == NODE_UNAVAILABLE { Delay::UntilSeen } else { Delay::Grows };
             self.send_again(site, &format!("the SuperLink says: {reason}"), delay);
             return None;

@@ -220,6 +220,7 @@ impl Shared {
                 call.again(Duration::ZERO);
             }
         }
+        table.orphans.clear();
         table.refreshed = None;
         drop(table);
         self.changed.notify_all();

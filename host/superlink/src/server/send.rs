@@ -5,14 +5,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use indexmap::IndexMap;
-use sha2::{Digest as _, Sha256};
-
-use super::state::LastOrder;
+use super::number::Numbered;
 use super::{KeptIds, Peer, Phase, Request, Shared};
 use crate::content::{Content, Record, Value};
 use crate::endpoint::{Push, Scope};
-use crate::envelope::{OrderNote, Place, RECORD};
+use crate::envelope::{OrderNote, RECORD};
 use crate::error::Error;
 use crate::events::Event;
 use crate::hex;
@@ -21,16 +18,21 @@ use crate::object::ObjectId;
 use crate::pack::Pack;
 use crate::parallel::{self, lock};
 use crate::wire::{Message, Metadata, ObjectTree, RuntimePush, RuntimePushed, SUPERLINK};
+use indexmap::IndexMap;
 
 /// An order on its way out.
-struct Outgoing {
-    site: String,
-    peer: Peer,
-    node: u64,
-    request: Arc<Request>,
-    number: u64,
-    known: KeptIds,
-    counter: Arc<Counter>,
+pub(super) struct Outgoing {
+    pub(super) site: String,
+    /// The call's id.
+    pub(super) call: u64,
+    pub(super) peer: Peer,
+    pub(super) node: u64,
+    pub(super) request: Arc<Request>,
+    /// 0 if it was never sent.
+    pub(super) number: u64,
+    /// Arrays that the site has.
+    pub(super) known: KeptIds,
+    pub(super) counter: Arc<Counter>,
 }
 
 /// A message that is ready to go.
@@ -96,6 +98,7 @@ impl Shared {
             call.phase = Phase::Sending;
             batch.push(Outgoing {
                 site: site.clone(),
+                call: call.id,
                 peer: entry.peer.clone(),
                 node,
                 request: Arc::clone(&call.request),
@@ -110,7 +113,7 @@ impl Shared {
     fn requeue(&self, batch: &[Outgoing]) {
         let mut table = lock(&self.table);
         for outgoing in batch {
-            if let Some(call) = table.calls.get_mut(&outgoing.site)
+            if let Some(call) = table.call(&outgoing.site, outgoing.call)
                 && matches!(call.phase, Phase::Sending)
             {
                 let delay = call.backoff();
@@ -123,93 +126,53 @@ impl Shared {
         let mut pack = Pack::default();
         let batch = self.number(batch, &mut pack)?;
         let mut messages = Vec::with_capacity(batch.len());
-        for (outgoing, number) in &batch {
-            messages.push(self.pack(run, outgoing, *number, &mut pack)?);
+        for numbered in &batch {
+            messages.push(self.pack(run, numbered, &mut pack)?);
         }
         if messages.is_empty() {
             return Ok(());
         }
         let abort = || self.stopped();
         let scope = |counter| Scope { abort: &abort, counter };
-        let request = RuntimePush {
-            messages: messages.iter().map(|packed| packed.message.clone()).collect(),
-            trees: messages.iter().map(|packed| packed.tree.clone()).collect(),
-        };
-        let first = scope(&*batch[0].0.counter);
-        let mut pushed: RuntimePushed = self.runtime.call("push-messages", &request, first)?;
+        let first = scope(&*batch[0].outgoing.counter);
+        let mut pushed: RuntimePushed = self.runtime.call("push-messages", &push_request(messages.iter()), first)?;
         self.register(&batch, &messages, &pushed.message_ids);
         for attempt in 0.. {
             let mut wanted: BTreeSet<String> = std::mem::take(&mut pushed.wanted).into_iter().collect();
             let to = Push { node: SUPERLINK, run, session: &pushed.session };
             let mut refused = 0;
-            for ((outgoing, _), packed) in batch.iter().zip(&messages) {
+            for (Numbered { outgoing, .. }, packed) in batch.iter().zip(&messages) {
                 let mut ids = Vec::new();
                 take_wanted(&packed.tree, &mut wanted, &mut ids);
                 refused += self.runtime.push_objects(&to, &pack, &ids, scope(&*outgoing.counter))?.len();
             }
             // Refused are objects that are there already, since an answer was lost, and those of a session that is over.
-            // The same messages again tell which are missing.
-            if refused == 0 {
+            // The same messages again tell which are missing; not those that have been answered meanwhile, which the
+            // SuperLink would hand out once more.
+            let open: Vec<&Packed> =
+                batch.iter().zip(&messages).filter(|(n, m)| self.is_open(n, m)).map(|pair| pair.1).collect();
+            if refused == 0 || open.is_empty() {
                 break;
             }
             if attempt == 4 {
                 return Err(Error::protocol("push-object", "the SuperLink does not take the order's objects"));
             }
-            pushed = self.runtime.call("push-messages", &request, first)?;
+            pushed = self.runtime.call("push-messages", &push_request(open.into_iter()), first)?;
         }
         self.sent(&batch, &messages)
     }
 
-    /// Gives each order its number, on disk before anything is sent. Leaves out orders that were sent by an earlier
-    /// process of this server and may be answered.
-    fn number<'a>(&self, batch: &'a [Outgoing], pack: &mut Pack) -> Result<Vec<(&'a Outgoing, u64)>, Error> {
-        let mut digests = Vec::with_capacity(batch.len());
-        for outgoing in batch {
-            let request = &outgoing.request;
-            let content = pack.content(&request.content)?.digest("");
-            let digest = Sha256::new().chain_update(content).chain_update(&request.kind).finalize();
-            digests.push(hex::encode(&digest));
-        }
-        let orders = self.state.change(|state| {
-            let orders = batch.iter().zip(digests).map(|(outgoing, digest)| {
-                let key = &outgoing.request.key;
-                let last = state.sites.get(&outgoing.site);
-                let same = last.filter(|last| last.key == *key && last.digest == digest && outgoing.number == 0);
-                if outgoing.number > 0 {
-                    return (outgoing.number, Vec::new());
-                }
-                if let Some(last) = same {
-                    return (last.number, last.messages.clone());
-                }
-                state.number += 1;
-                let order = LastOrder { key: key.clone(), digest, number: state.number, messages: Vec::new() };
-                state.sites.insert(outgoing.site.clone(), order);
-                (state.number, Vec::new())
-            });
-            orders.collect::<Vec<_>>()
-        })?;
-        let mut table = lock(&self.table);
-        let mut left = Vec::with_capacity(batch.len());
-        for (outgoing, (number, messages)) in batch.iter().zip(orders) {
-            let Some(call) = table.calls.get_mut(&outgoing.site) else { continue };
-            call.number = number;
-            if messages.is_empty() {
-                left.push((outgoing, number));
-            } else {
-                call.messages = messages;
-                call.phase = Phase::Sent;
-                call.heard = Instant::now();
-            }
-        }
-        drop(table);
-        self.changed.notify_all();
-        Ok(left)
+    /// Whether a message may still be answered.
+    fn is_open(&self, numbered: &Numbered<'_>, packed: &Packed) -> bool {
+        let Outgoing { site, call, .. } = numbered.outgoing;
+        lock(&self.table).call(site, *call).is_some_and(|call| call.messages.contains(&packed.id))
     }
 
     /// Makes the message of an order.
-    fn pack(&self, run: u64, outgoing: &Outgoing, number: u64, pack: &mut Pack) -> Result<Packed, Error> {
+    fn pack(&self, run: u64, numbered: &Numbered<'_>, pack: &mut Pack) -> Result<Packed, Error> {
+        let Numbered { outgoing, place } = numbered;
         let request = &outgoing.request;
-        let (mut content, group) = match &outgoing.peer {
+        let (content, group) = match &outgoing.peer {
             Peer::Flower(_) => {
                 let nonce = IndexMap::from([("nonce".to_owned(), Value::Text(hex::random()?))]);
                 let mut content = request.content.clone();
@@ -217,7 +180,6 @@ impl Shared {
                 (content, request.key.clone())
             }
             Peer::Fedplug(_) => {
-                let place = Place { session: self.state.session(), number };
                 let mut note = OrderNote { key: request.key.clone(), keep: request.keep, kept: Vec::new() };
                 let mut content = note.leave_out(&request.content, &outgoing.known, pack);
                 content.insert(RECORD.to_owned(), note.to_record()?);
@@ -225,11 +187,10 @@ impl Shared {
             }
         };
         let arrays = array_ids(&request.content, pack);
-        if let Some(call) = lock(&self.table).calls.get_mut(&outgoing.site) {
+        if let Some(call) = lock(&self.table).call(&outgoing.site, outgoing.call) {
             call.arrays = arrays;
         }
         let packed = pack.content(&content)?;
-        content.clear();
         let mut metadata = Metadata {
             run_id: run,
             src_node_id: SUPERLINK,
@@ -245,11 +206,11 @@ impl Shared {
     }
 
     /// After push-messages: from now on there may be answers.
-    fn register(&self, batch: &[(&Outgoing, u64)], messages: &[Packed], accepted: &[String]) {
+    fn register(&self, batch: &[Numbered<'_>], messages: &[Packed], accepted: &[String]) {
         let mut table = lock(&self.table);
-        for (index, ((outgoing, _), packed)) in batch.iter().zip(messages).enumerate() {
+        for (index, (Numbered { outgoing, .. }, packed)) in batch.iter().zip(messages).enumerate() {
             let taken = accepted.get(index).is_some_and(|id| *id == packed.id);
-            let Some(call) = table.calls.get_mut(&outgoing.site) else { continue };
+            let Some(call) = table.call(&outgoing.site, outgoing.call) else { continue };
             if taken {
                 call.sends += 1;
                 call.messages.push(packed.id.clone());
@@ -266,33 +227,41 @@ impl Shared {
     }
 
     /// After all objects are pushed.
-    fn sent(&self, batch: &[(&Outgoing, u64)], messages: &[Packed]) -> Result<(), Error> {
+    fn sent(&self, batch: &[Numbered<'_>], messages: &[Packed]) -> Result<(), Error> {
         let mut table = lock(&self.table);
-        let mut sent: BTreeMap<&String, &String> = BTreeMap::new();
-        for ((outgoing, _), packed) in batch.iter().zip(messages) {
-            let Some(call) = table.calls.get_mut(&outgoing.site) else { continue };
+        let mut sent: BTreeMap<&String, (u64, &String)> = BTreeMap::new();
+        for (Numbered { outgoing, place }, packed) in batch.iter().zip(messages) {
+            let Some(call) = table.call(&outgoing.site, outgoing.call) else { continue };
             if matches!(call.phase, Phase::Sending) {
                 call.phase = Phase::Sent;
                 call.heard = Instant::now();
             }
             if call.messages.contains(&packed.id) {
-                sent.insert(&outgoing.site, &packed.id);
+                sent.insert(&outgoing.site, (place.number, &packed.id));
             }
         }
         drop(table);
         self.changed.notify_all();
         self.state.change(|state| {
-            for (site, id) in &sent {
-                if let Some(order) = state.sites.get_mut(*site) {
+            for (site, (number, id)) in &sent {
+                if let Some(order) = state.sites.get_mut(*site).filter(|order| order.number == *number) {
                     order.messages.push((*id).clone());
+                    // One of the last is answered, if any.
+                    let old = order.messages.len().saturating_sub(8);
+                    order.messages.drain(..old);
                 }
             }
         })?;
-        for (outgoing, number) in batch.iter().filter(|(outgoing, _)| sent.contains_key(&outgoing.site)) {
-            self.tell(Event::Sent { site: outgoing.site.clone(), number: *number });
+        for Numbered { outgoing, place } in batch.iter().filter(|numbered| sent.contains_key(&numbered.outgoing.site)) {
+            self.tell(Event::Sent { site: outgoing.site.clone(), number: place.number });
         }
         Ok(())
     }
+}
+
+fn push_request<'a>(messages: impl Iterator<Item = &'a Packed>) -> RuntimePush {
+    let (messages, trees) = messages.map(|packed| (packed.message.clone(), packed.tree.clone())).unzip();
+    RuntimePush { messages, trees }
 }
 
 /// Moves the ids of a tree that are wanted from `wanted` to `ids`, children first.

@@ -15,8 +15,7 @@ use crate::{files, hex};
 /// The last order to a site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LastOrder {
-    pub(super) key: String,
-    /// Of kind and content.
+    /// Of key, kind and content.
     pub(super) digest: String,
     pub(super) number: u64,
     /// Messages that were sent and not answered.

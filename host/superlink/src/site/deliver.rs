@@ -70,12 +70,17 @@ pub(super) fn run(shared: &Shared) {
 
 impl Shared {
     fn answer_again(&self, place: &Place, metadata: &Metadata) -> Result<(), Error> {
-        self.confirm(metadata);
         let _one = lock(&self.delivering);
+        if self.store.last(&place.session).as_ref() != Some(place) {
+            return Ok(()); // A later order has been answered meanwhile.
+        }
         let Some(StoredAnswer { status, text, content, .. }) = self.store.load(&place.session)? else { return Ok(()) };
         let reply = Reply { status, text: &text, content: &content, time: Duration::ZERO };
         let packed = self.pack(metadata, self.now(), Some(place), &reply)?;
-        self.push(&packed, Some(place), None, Duration::ZERO, &self.other)
+        let result = self.push(&packed, Some(place), None, Duration::ZERO, &self.other);
+        // Not before: the server may still be pushing the order.
+        self.confirm(metadata);
+        result
     }
 
     /// Stores an order's answer and pushes it.
@@ -127,13 +132,13 @@ impl Shared {
     fn resume(&self) -> Result<(), Error> {
         let _one = lock(&self.delivering);
         let Some(push) = self.store.push()? else { return Ok(()) };
-        let (Some(order), Some(stored)) = (&push.order, self.store.load(&push.place_session)?) else {
+        let Some((order, place)) = push.order.as_ref().and_then(|order| Some((order, Place::of(order)?))) else {
             return self.store.end_push();
         };
-        let place = Place { session: push.place_session.clone(), number: push.place_number };
-        if stored.number != push.place_number || push.node != self.node() {
+        if self.store.last(&place.session).as_ref() != Some(&place) || push.node != self.node() {
             return self.store.end_push();
         }
+        let Some(stored) = self.store.load(&place.session)? else { return self.store.end_push() };
         let reply = Reply { status: stored.status, text: &stored.text, content: &stored.content, time: Duration::ZERO };
         let packed = self.pack(order, push.created_at, Some(&place), &reply)?;
         self.tell(Event::PushResumed { number: place.number });
@@ -252,13 +257,11 @@ impl Shared {
             }
         };
         for _ in 0..ATTEMPTS {
-            if let Some(place) = place {
+            if place.is_some() {
                 self.store.begin_push(&StoredPush {
                     order: Some(order.clone()),
                     created_at: metadata.created_at,
                     node,
-                    place_session: place.session.clone(),
-                    place_number: place.number,
                     push_session: pushed.session.clone(),
                     wanted: pushed.wanted.clone(),
                 })?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Shared;
 use super::deliver::Reply;
 use super::fetch::Fetched;
-use crate::content::Content;
+use crate::content::{self, Content};
 use crate::envelope::{Place, Status};
 use crate::error::Error;
 use crate::http::{Counter, Traffic};
@@ -71,7 +71,8 @@ impl Order {
     /// it from the store. Frees the order's content first. Returns what went over the wire for order and answer.
     ///
     /// # Errors
-    /// If the answer cannot be stored.
+    /// If the answer cannot be stored; or if it cannot be sent, since a metric is no number or a record has a reserved name, in
+    /// which case the order has failed.
     pub fn answer(self, content: Content) -> Result<Traffic, Error> {
         self.finish(Status::Answer, "", content)
     }
@@ -94,6 +95,12 @@ impl Order {
 
     fn finish(mut self, status: Status, text: &str, content: Content) -> Result<Traffic, Error> {
         self.content = Content::new();
+        if let Err(reason) = content::check(&content) {
+            let (text, none) = (format!("the answer cannot be sent: {reason}"), Content::new());
+            let reply = Reply { status: Status::Failed, text: &text, content: &none, time: self.begun.elapsed() };
+            self.shared.finish(self.ticket, &reply, &self.counter)?;
+            return Err(Error::protocol("answer", reason));
+        }
         let reply = Reply { status, text, content: &content, time: self.begun.elapsed() };
         self.shared.finish(self.ticket, &reply, &self.counter)?;
         Ok(self.counter.get())

@@ -89,14 +89,18 @@ impl Shared {
             let old = std::mem::replace(waiting, metadata);
             drop(table);
             self.confirm(&old);
-        } else if answered == Some(place.number) {
+        } else if answered.as_ref() == Some(&place) {
             // An older message with the same order has expired, or its answer was lost.
             table.wanted.retain(|(wanted, _)| *wanted != place);
             table.wanted.push_back((place, metadata));
             drop(table);
             self.changed.notify_all();
-        } else if answered.is_some_and(|answered| answered > place.number) {
+        } else if answered.is_some_and(|answered| answered.number >= place.number) {
             drop(table);
+            let reason = "the site has answered another order of this number or a later one: is the server's state folder an old copy?";
+            if let Err(error) = self.deliver(&metadata, Some(&place), Status::Failed, reason) {
+                self.trouble("answer an old order", &error);
+            }
             self.drop_message(&metadata, "a later order has been answered");
         } else {
             drop(table);
@@ -135,7 +139,7 @@ impl Shared {
             Status::Working
         } else if is(table.pushing.as_ref()) || table.wanted.iter().any(|(wanted, _)| is(Some(wanted))) {
             Status::Pushing
-        } else if self.store.last(&place.session) == Some(place.number) {
+        } else if self.store.last(&place.session).as_ref() == Some(place) {
             Status::Done
         } else {
             Status::Unknown

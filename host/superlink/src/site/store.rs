@@ -21,13 +21,12 @@ use crate::{files, record};
 /// How many sessions' answers are kept; the oldest go first.
 const SESSIONS: usize = 4;
 const MAGIC: &[u8; 16] = b"fedplug answer 1";
-/// Magic, number, length of the head.
-const START: usize = MAGIC.len() + 8 + 8;
+/// Magic, the order's number and digest, length of the head.
+const START: usize = MAGIC.len() + 8 + 16 + 8;
 const ALIGNMENT: usize = 64;
 
 /// An answer of the store.
 pub(super) struct StoredAnswer {
-    pub(super) number: u64,
     pub(super) status: Status,
     pub(super) text: String,
     pub(super) content: Content,
@@ -43,10 +42,6 @@ pub(super) struct StoredPush {
     pub(super) created_at: f64,
     #[prost(uint64, tag = "3")]
     pub(super) node: u64,
-    #[prost(string, tag = "4")]
-    pub(super) place_session: String,
-    #[prost(uint64, tag = "5")]
-    pub(super) place_number: u64,
     #[prost(string, tag = "6")]
     pub(super) push_session: String,
     #[prost(string, repeated, tag = "7")]
@@ -90,8 +85,8 @@ struct HeadArray {
 pub(super) struct Store {
     _lock: File,
     folder: PathBuf,
-    /// The number of the last answer of each session.
-    last: Mutex<BTreeMap<String, u64>>,
+    /// The order of each session's last answer.
+    last: Mutex<BTreeMap<String, Place>>,
 }
 
 impl Store {
@@ -100,14 +95,14 @@ impl Store {
         files::folder(&store.answers())?;
         let mut last = BTreeMap::new();
         for session in store.sessions()? {
-            last.insert(session.clone(), store.number(&session)?);
+            last.insert(session.clone(), store.place(&session)?);
         }
         *lock(&store.last) = last;
         Ok(store)
     }
 
-    /// The number of a session's answer.
-    fn number(&self, session: &str) -> Result<u64, Error> {
+    /// The order of a session's answer.
+    fn place(&self, session: &str) -> Result<Place, Error> {
         let path = self.answers().join(session);
         let read = || {
             let mut start = [0; START];
@@ -115,10 +110,10 @@ impl Store {
             Ok(start)
         };
         let start = read().map_err(|source| Error::file(&path, source))?;
-        match start.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk()) {
-            Some(number) => Ok(u64::from_le_bytes(*number)),
-            None => Err(damaged(path)),
-        }
+        let parts = start.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<8>());
+        let Some((number, digest)) = parts else { return Err(damaged(path)) };
+        let digest = crate::hex::encode(&digest[..16]);
+        Ok(Place { session: session.to_owned(), number: u64::from_le_bytes(*number), digest })
     }
 
     fn answers(&self) -> PathBuf {
@@ -155,9 +150,9 @@ impl Store {
         files::replace(&self.folder.join("node"), |file| file.write_all(&content))
     }
 
-    /// The number of the last answer of a session.
-    pub(super) fn last(&self, session: &str) -> Option<u64> {
-        lock(&self.last).get(session).copied()
+    /// The order of a session's last answer.
+    pub(super) fn last(&self, session: &str) -> Option<Place> {
+        lock(&self.last).get(session).cloned()
     }
 
     /// Stores an answer in place of the session's last.
@@ -180,9 +175,11 @@ impl Store {
         });
         let head = Head { records: records.collect(), status: status.name().to_owned(), text: text.to_owned() };
         let head = head.encode_to_vec();
+        let digest: [u8; 16] = crate::hex::decode(&place.digest).unwrap_or_default();
         files::replace(&self.answers().join(&place.session), |file| {
             file.write_all(MAGIC)?;
             file.write_all(&place.number.to_le_bytes())?;
+            file.write_all(&digest)?;
             file.write_all(&(head.len() as u64).to_le_bytes())?;
             file.write_all(&head)?;
             let mut at = START + head.len();
@@ -194,7 +191,7 @@ impl Store {
             }
             Ok(())
         })?;
-        lock(&self.last).insert(place.session.clone(), place.number);
+        lock(&self.last).insert(place.session.clone(), place.clone());
         let sessions = self.sessions()?;
         for old in sessions.iter().take(sessions.len().saturating_sub(SESSIONS)).filter(|old| **old != place.session) {
             files::remove(&self.answers().join(old))?;
@@ -241,8 +238,8 @@ fn damaged(path: PathBuf) -> Error {
 }
 
 fn decode(file: Bytes) -> Option<StoredAnswer> {
-    let (number, rest) = file.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
-    let length = usize::try_from(u64::from_le_bytes(*rest.first_chunk()?)).ok()?;
+    let length = file.strip_prefix(MAGIC)?.get(8 + 16..)?.first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
     let mut at = START.checked_add(length)?;
     let head = Head::decode(file.get(START..at)?).ok()?;
     // The file is ours; bounds are its length.
@@ -268,10 +265,5 @@ fn decode(file: Bytes) -> Option<StoredAnswer> {
         };
         content.insert(name, record);
     }
-    Some(StoredAnswer {
-        number: u64::from_le_bytes(*number),
-        status: Status::from_name(&head.status)?,
-        text: head.text,
-        content,
-    })
+    Some(StoredAnswer { status: Status::from_name(&head.status)?, text: head.text, content })
 }

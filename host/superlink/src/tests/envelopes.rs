@@ -12,7 +12,7 @@ use crate::pack::Pack;
 use crate::wire::Metadata;
 
 fn place() -> Place {
-    Place { session: "0123456789abcdef0123456789abcdef".into(), number: 17 }
+    Place { session: "0123456789abcdef0123456789abcdef".into(), number: 17, digest: "ab".repeat(16) }
 }
 
 #[test]
@@ -20,18 +20,22 @@ fn a_place_stands_in_the_group() {
     let of = |group: &str| Place::of(&Metadata { group_id: group.into(), ..Metadata::default() });
     assert_eq!(of(&place().group()), Some(place()));
     let session = place().session;
+    let digest = place().digest;
     for group in [
         "".to_owned(),
         "1".into(),
         session.clone(),
         format!("fedplug.{session}"),
         format!("fedplug.{session}."),
-        format!("fedplug.{session}.0"),
-        format!("fedplug.{session}.-1"),
-        format!("fedplug.{session}.99999999999999999999"),
-        format!("fedplug.{}.1", session.to_uppercase()),
-        "fedplug.../../etc/passwd.1".into(),
-        format!("fedplug.{}.1", &session[1..]),
+        format!("fedplug.{session}.1"),
+        format!("fedplug.{session}.1."),
+        format!("fedplug.{session}.1.{digest}0"),
+        format!("fedplug.{session}.0.{digest}"),
+        format!("fedplug.{session}.-1.{digest}"),
+        format!("fedplug.{session}.99999999999999999999.{digest}"),
+        format!("fedplug.{}.1.{digest}", session.to_uppercase()),
+        format!("fedplug.../../etc/passwd.1.{digest}"),
+        format!("fedplug.{}.1.{digest}", &session[1..]),
     ] {
         assert_eq!(of(&group), None, "{group}");
     }
@@ -52,6 +56,7 @@ fn an_answer_is_good_for_one_order_one_message_and_one_content() {
     assert_eq!(open(pem, &place, "m", &[6; 32]), wrong);
     assert_eq!(open(pem, &Place { number: 18, ..place.clone() }, "m", &digest), wrong);
     assert_eq!(open(pem, &Place { session: "f".repeat(32), ..place.clone() }, "m", &digest), wrong);
+    assert_eq!(open(pem, &Place { digest: "f".repeat(32), ..place.clone() }, "m", &digest), wrong);
     let change = |key: &str, value: Value| {
         let mut content = content();
         let Some(Record::Config(values)) = content.get_mut(RECORD) else { panic!() };

@@ -1,10 +1,13 @@
 //! Calls without faults.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fedplug_superlink::{Array, CallError, Content, DType, Event, Policy, Record, Request, Value};
 
 use crate::process::start_site;
+use crate::proxy::{Fate, Proxy};
 use crate::superlink::SuperLink;
 use crate::support::{Bench, content, floats, never, plus_one, request};
 
@@ -94,9 +97,19 @@ fn every_kind_of_content_goes_there_and_back() {
 #[test]
 fn what_sites_share_goes_out_once() {
     let Some(port) = SuperLink::shared() else { return };
-    let bench = Bench::new(&["a", "b", "c"]);
+    let mut bench = Bench::new(&["a", "b", "c"]);
+    bench.policy.silence = Duration::from_secs(60);
+    bench.policy.window = Duration::from_secs(1);
     let _sites = ["a", "b", "c"].map(|name| bench.site(name, port));
-    let server = bench.server(port);
+    let pushes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&pushes);
+    let proxy = Proxy::start(port, move |passing| {
+        if passing.path == "runtime/push-messages" && passing.answer.is_none() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Fate::Pass
+    });
+    let server = bench.server(proxy.port);
     while server.sites().unwrap().iter().any(|site| !site.online) {}
     let model = content(&[("w", floats(2_000_000, 0.0))]);
     let answers: Vec<_> = std::thread::scope(|scope| {
@@ -110,6 +123,7 @@ fn what_sites_share_goes_out_once() {
     }
     let sent: u64 = answers.iter().map(|answer| answer.traffic.sent).sum();
     assert!((8_000_000..8_100_000).contains(&sent), "{sent}");
+    assert_eq!(pushes.load(Ordering::Relaxed), 1);
     server.finish(true, "").unwrap();
 }
 
@@ -157,8 +171,10 @@ fn a_site_can_refuse_and_fail_and_be_asked_again() {
         let failed = ask("query.fail").unwrap_err();
         assert_eq!(failed.to_string(), "site `a`: out of memory");
     }
+    let wrong = ask("query.wrong").unwrap_err().to_string();
+    assert_eq!(wrong, "site `a`: the answer cannot be sent: record `m`: the metric `name` is no number");
     // A failure is no answer that the same call would get again.
-    assert_eq!(bench.worked("a")["begin 1"], 3);
+    assert_eq!(bench.worked("a")["begin 1"], 4);
     let missing = server.call("z", request("1", &Content::new()), &never).unwrap_err();
     assert_eq!(missing.to_string(), "site `z`: there is no site of this name");
     server.finish(false, "as planned").unwrap();
@@ -243,5 +259,60 @@ fn a_large_model() {
         let (server, node) = (most_memory("self"), most_memory(&site.pid.to_string()));
         eprintln!("round {round}: {time:.1} s, {:?}; server {before} to {server} MB, site {node} MB", answer.traffic);
     }
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn a_call_after_one_that_was_cancelled_while_it_was_sent() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site("a", port);
+    let (held, pushes) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (holds, count) = (Arc::clone(&held), Arc::clone(&pushes));
+    // The first order hangs in its push.
+    let proxy = Proxy::start(port, move |passing| {
+        if passing.path != "runtime/push-messages" || passing.answer.is_some() || !holds.load(Ordering::Relaxed) {
+            return Fate::Pass;
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        Fate::Status(503)
+    });
+    let server = bench.server(proxy.port);
+    let first = content(&[("w", floats(5, 0.0))]);
+    let hangs = || pushes.load(Ordering::Relaxed) > 0;
+    let cancelled = server.call("a", request("1", &first), &hangs).unwrap_err();
+    assert!(matches!(cancelled, CallError::Cancelled), "{cancelled}");
+    std::thread::scope(|scope| {
+        let second = content(&[("w", floats(7, 100.0))]);
+        let call = scope.spawn({
+            let (server, second) = (&server, second.clone());
+            move || server.call("a", request("2", &second), &never).unwrap()
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        held.store(false, Ordering::Relaxed);
+        assert_eq!(call.join().unwrap().content, plus_one(&second));
+    });
+    assert!(!bench.server_events.any(|event| matches!(event, Event::Forged { .. })));
+    server.finish(true, "").unwrap();
+}
+
+#[test]
+fn orders_that_no_superlink_would_take_are_refused_at_once() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let server = bench.server(port);
+    let refused = |kind: &str, record: (&str, Record)| {
+        let content = Content::from([(record.0.to_owned(), record.1)]);
+        let request = Request { kind: kind.into(), key: "1".into(), content, keep: false };
+        server.call("a", request, &never).unwrap_err().to_string()
+    };
+    let none = || ("c", Record::Config(indexmap::IndexMap::new()));
+    for kind in ["", "order", "train.", "train.a b", "train.1", "train.a.b", "trains", "query.fedplug_status"] {
+        assert_eq!(refused(kind, none()), format!("site `a`: `{kind}` is no message type for orders"));
+    }
+    let text = [("name".to_owned(), Value::from("text"))].into();
+    assert_eq!(refused("train", ("m", Record::Metrics(text))), "site `a`: record `m`: the metric `name` is no number");
+    let (_, config) = none();
+    assert!(refused("train", ("fedplug.superlink", config)).contains("is reserved"));
     server.finish(true, "").unwrap();
 }

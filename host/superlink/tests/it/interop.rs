@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::superlink::{Program, SuperLink, free_port, post};
-use crate::support::{Bench, floats, never, plus_one, python, root, wait_for};
+use crate::support::{Bench, floats, never, packages, plus_one, python, root, wait_for};
 
 /// A site that takes part in the run of a Python server until `stop`.
 fn take_part(site: Site, name: &str, stop: &AtomicBool) -> Vec<String> {
@@ -147,7 +147,7 @@ fn python_clients() {
     let site = SiteOptions { connection: connection.clone(), ..bench.site_options("a", 0) };
     Site::open(site, bench.site_events.observer("a")).unwrap().leave().unwrap();
     let mut node = python().unwrap();
-    node.arg(root().join(".python/bin/flower-supernode"))
+    node.arg(packages().join("bin/flower-supernode"))
         .args(["--superlink", &format!("127.0.0.1:{}", link.port), "--port", &free_port().to_string()])
         .arg("--root-certificates")
         .arg(link.folder().join("ca.pem"))

@@ -29,7 +29,7 @@ while done < 3:
         signature = other.sign(b"anything", ec.ECDSA(hashes.SHA256()))
         records["fedplug.superlink"] = f.Config(status="answer", text="", signature=signature)
     if done == 2:
-        meta = meta | {"group_id": meta["group_id"][:-1] + "7"}
+        meta = meta | {"group_id": ".".join(meta["group_id"].split(".")[:2] + ["77"] + meta["group_id"].split(".")[3:])}
     print(node.push(meta, records), flush=True)
     done += 1
 node.stop.set()

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::support::{python, root, wait_for};
+use crate::support::{packages, python, wait_for};
 
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -112,7 +112,7 @@ impl SuperLink {
     pub fn restart(&mut self) {
         let mut command = python().unwrap();
         command
-            .arg(root().join(".python/bin/flower-superlink"))
+            .arg(packages().join("bin/flower-superlink"))
             .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
             .args(&self.arguments)
             .env("FLWR_HOME", self.folder().join("home"))

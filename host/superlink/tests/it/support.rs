@@ -20,9 +20,14 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
 }
 
-/// Python with the packages of `tests/requirements.txt`, as installed by `make test`.
+/// The folder with flwr: that of `make test`, or `FEDPLUG_FLOWER`, to test with another version.
+pub fn packages() -> PathBuf {
+    std::env::var_os("FEDPLUG_FLOWER").map_or_else(|| root().join(".python"), PathBuf::from)
+}
+
+/// Python with flwr.
 pub fn python() -> Option<Command> {
-    let packages = root().join(".python");
+    let packages = packages();
     if !packages.join("flwr").is_dir() {
         skip("flwr is not in .python; `make test` installs it");
         return None;
@@ -185,6 +190,12 @@ pub fn work(order: Order, log: &Path, sleep: Duration) {
     match &*order.kind {
         "query.refuse" => order.refuse("not here"),
         "query.fail" => order.fail("out of memory"),
+        "query.wrong" => {
+            let metrics = [("name".to_owned(), Value::from("text"))].into();
+            let error = order.answer([("m".to_owned(), Record::Metrics(metrics))].into()).unwrap_err();
+            assert!(error.to_string().contains("the metric `name` is no number"), "{error}");
+            return;
+        }
         _ => {
             let content = plus_one(&order.content);
             note("done");
