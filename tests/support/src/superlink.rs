@@ -1,8 +1,10 @@
 //! Flower's SuperLink and other programs that tests start, and that end with the test.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -14,21 +16,26 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
 }
 
-/// Python with flwr, as installed by `make test`.
+/// The folder with flwr: that of `make test`, or `FEDPLUG_FLOWER`, to test with another version.
+pub fn packages() -> PathBuf {
+    std::env::var_os("FEDPLUG_FLOWER").map_or_else(|| root().join(".python"), PathBuf::from)
+}
+
+/// Python with flwr.
 pub fn python() -> Option<Command> {
-    let packages = root().join(".python");
+    let packages = packages();
     if !packages.join("flwr").is_dir() {
         skip("flwr is not in .python; `make test` installs it");
         return None;
     }
+    // Flower's programs start each other by name.
+    let mut path = packages.join("bin").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
     let mut command = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
+    command.env("PATH", path);
     command.env("PYTHONPATH", packages).env("FLWR_TELEMETRY_ENABLED", "0").env("FLWR_DISABLE_UPDATE_CHECK", "1");
     Some(command)
-}
-
-/// A port that nobody listens on.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Waits until `done` gives something.
@@ -41,6 +48,11 @@ pub fn wait_for<T>(what: &str, most: Duration, mut done: impl FnMut() -> Option<
         assert!(Instant::now() < until, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A program that ends with this process, however that ends.
@@ -154,7 +166,7 @@ impl SuperLink {
     pub fn restart(&mut self) {
         let mut command = python().unwrap();
         command
-            .arg(root().join(".python/bin/flower-superlink"))
+            .arg(packages().join("bin/flower-superlink"))
             .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
             .args(&self.arguments)
             .env("FLWR_HOME", self.folder().join("home"))

@@ -13,45 +13,11 @@ use fedplug_superlink::{
     Array, Connection, Content, DType, Event, Identity, Observer, Order, Peer, Policy, Record, Request, Server,
     ServerOptions, Site, SiteOptions, Value,
 };
-use test_support::skip;
+pub use test_support::superlink::{packages, python, wait_for};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
-}
-
-/// The folder with flwr: that of `make test`, or `FEDPLUG_FLOWER`, to test with another version.
-pub fn packages() -> PathBuf {
-    std::env::var_os("FEDPLUG_FLOWER").map_or_else(|| root().join(".python"), PathBuf::from)
-}
-
-/// Python with flwr.
-pub fn python() -> Option<Command> {
-    let packages = packages();
-    if !packages.join("flwr").is_dir() {
-        skip("flwr is not in .python; `make test` installs it");
-        return None;
-    }
-    // Flower's programs start each other by name.
-    let mut path = packages.join("bin").into_os_string();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap());
-    let mut command = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
-    command.env("PATH", path);
-    command.env("PYTHONPATH", packages).env("FLWR_TELEMETRY_ENABLED", "0").env("FLWR_DISABLE_UPDATE_CHECK", "1");
-    Some(command)
-}
-
-/// Waits until `done` gives something.
-pub fn wait_for<T>(what: &str, most: Duration, mut done: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + most;
-    loop {
-        if let Some(value) = done() {
-            return value;
-        }
-        assert!(Instant::now() < until, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Events of one end.
