@@ -81,6 +81,13 @@ impl Sites {
         self.programs[index].take().unwrap().kill();
     }
 
+    /// SIGTERM, on which a site tells the SuperLink that it goes. Of a killed one the SuperLink notices after two minutes.
+    fn stop(&mut self, index: usize) {
+        let mut program = self.programs[index].take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &program.pid.to_string()]).status().unwrap().success());
+        program.wait(LONG);
+    }
+
     fn serve_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bench.command(&["-v", "serve"]);
         command.arg(&self.experiment).args(["--superlink", &format!("http://127.0.0.1:{}", self.link.port)]);
@@ -157,7 +164,7 @@ impl Sites {
         assert_eq!(self.bench.metrics(&format!("{name}-local")), self.bench.metrics(name));
         let table = |name: &str| {
             let mut summary = self.bench.summary(name);
-            for key in ["name", "seconds", "time", "peak_memory_bytes"] {
+            for key in ["name", "seconds", "time", "peak-memory-bytes"] {
                 summary.as_object_mut().unwrap().remove(key);
             }
             summary

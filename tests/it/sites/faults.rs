@@ -63,7 +63,7 @@ fn a_site_that_stays_away_is_left_out_or_ends_the_run() {
     sites.join_all();
     let server = sites.start_server(&[]);
     sites.wait_for_line("server", "round 1/4");
-    sites.kill(0);
+    sites.stop(0);
     sites.wait(server);
     sites.wait_for_line("server", "left out");
     sites.wait_for_line("server", "round 4/4");
@@ -73,7 +73,7 @@ fn a_site_that_stays_away_is_left_out_or_ends_the_run() {
     sites.join_all();
     let server = sites.start_server(&[]);
     sites.wait_for_line("server", "round 1/4");
-    sites.kill(1);
+    sites.stop(1);
     sites.wait(server);
     let text = std::fs::read_to_string(sites.log("server")).unwrap();
     assert!(text.contains("error: round 2, client `tm`, site `tm`: it has been away for"), "{text}");

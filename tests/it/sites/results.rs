@@ -63,7 +63,7 @@ fn a_filter_with_a_memory_and_a_fraction_of_clients_are_the_same_through_sites()
 #[test]
 fn secure_aggregation_is_the_same_through_sites() {
     let rest = format!(
-        "{LINEAR}[aggregator]\nplugin = \"secure\"\nthreshold = 2\n[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\n"
+        "{LINEAR}[aggregator]\nplugin = \"secure\"\nthreshold = 2\n[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\nminimum = 2\n"
     );
     assert_same_through_sites(&MIXED, "secure", &mixed("secure", "", &rest));
 }
