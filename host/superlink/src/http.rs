@@ -1,8 +1,8 @@
 //! POSTs one protobuf message and gets one; repeats what was lost on the way; keeps the SuperLink's time.
 
 use std::io::{Cursor, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::events::{Event, Observer};
 use crate::limits::Limits;
-use crate::parallel::{self, Abort};
+use crate::parallel::{self, Abort, lock};
 
 const PROTOBUF: &str = "application/protobuf";
 
@@ -68,6 +68,8 @@ pub(crate) struct Http {
     patience: Option<Duration>,
     /// The SuperLink's clock minus ours, in milliseconds.
     skew: AtomicI64,
+    /// Since when the SuperLink cannot be reached, and when that was last reported.
+    outage: Mutex<Option<(Instant, Instant)>>,
     pub(crate) traffic: Counter,
     observer: Observer,
     pub(crate) limits: Limits,
@@ -101,6 +103,7 @@ impl Http {
             base,
             patience: connection.patience,
             skew: AtomicI64::new(0),
+            outage: Mutex::new(None),
             traffic: Counter::default(),
             observer,
             limits: connection.limits,
@@ -153,8 +156,8 @@ impl Http {
                     let sent = body.iter().map(|part| part.len() as u64).sum();
                     let traffic = Traffic { sent, received: answer.len() as u64 };
                     self.traffic.add(traffic);
-                    if wait > Duration::from_secs(1) {
-                        (self.observer)(&Event::Reconnected { after: start.elapsed() });
+                    if let Some((since, _)) = lock(&self.outage).take() {
+                        (self.observer)(&Event::Reconnected { after: since.elapsed() });
                     }
                     return Ok(Answer { body: answer, traffic, repeated });
                 }
@@ -171,10 +174,23 @@ impl Http {
                 return Err(Error::Unreachable { url: self.base.clone(), reason: failure, after });
             }
             if wait > Duration::from_millis(800) {
-                (self.observer)(&Event::Unreachable { call: call.to_owned(), reason: failure, after });
+                self.report(start, call, failure);
             }
             parallel::pause(wait, abort);
             wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Reports an outage: once for all threads, and again each minute.
+    fn report(&self, start: Instant, call: &str, reason: String) {
+        let mut outage = lock(&self.outage);
+        let now = Instant::now();
+        let (since, told) = outage.unwrap_or((start, now));
+        let again = now.duration_since(told) > Duration::from_secs(60);
+        if outage.is_none() || again {
+            *outage = Some((since, now));
+            drop(outage);
+            (self.observer)(&Event::Unreachable { call: call.to_owned(), reason, after: since.elapsed() });
         }
     }
 

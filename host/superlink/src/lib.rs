@@ -118,8 +118,9 @@
 //!
 //! `tests/it` runs against a SuperLink that `make test` installs: each kind of loss, SIGKILL of every process, forged answers,
 //! TLS, and Flower's own client and server. Those that wait for the SuperLink's clocks are ignored by default, together
-//! four minutes: `a_site_killed_in_its_push_and_back_after_the_session` (180 s without an object end a push),
-//! `a_server_killed_and_back_too_late_for_its_run` (60 s without a heartbeat end a run), `the_claim_of_a_run_lost` (30 s).
+//! six minutes: `a_site_killed_in_its_push_and_back_after_the_session` (180 s without an object end a push),
+//! `a_server_killed_and_back_too_late_for_its_run` and `a_cut_of_more_than_a_minute` (60 s without a heartbeat end a run),
+//! `the_claim_of_a_run_lost` (30 s), and `a_large_model`, which prints figures of 472 MB.
 //! Run them with `cargo test -p fedplug-superlink --test it -- --ignored --skip process`.
 
 #![warn(missing_docs)]

@@ -2,7 +2,7 @@
 //! is the right one.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -251,4 +251,60 @@ fn a_run_stopped_by_the_operator() {
 
 pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn a_line_that_loses_one_call_or_answer_in_ten() {
+    let Some(port) = SuperLink::shared() else { return };
+    let count = AtomicUsize::new(0);
+    let proxy = Proxy::start(port, move |passing| {
+        // Scattered, and the same in each run as far as the calls are.
+        let number = count.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9) >> 8;
+        let spared = ["acquire-task", "register-node", "activate-node"];
+        let is_spared = spared.iter().any(|name| passing.path.ends_with(name));
+        if !is_spared && number.is_multiple_of(10) { Fate::Lose } else { Fate::Pass }
+    });
+    let names = ["a", "b"];
+    let bench = Bench::new(&names);
+    let _sites = names.map(|name| bench.site(name, proxy.port));
+    let server = bench.server(proxy.port);
+    for round in 1..=3 {
+        let key = round.to_string();
+        let model = content(&[("w", floats(20_000, round as f32)), ("v", floats(7, 0.0))]);
+        std::thread::scope(|scope| {
+            let calls = names.map(|name| scope.spawn(|| server.call(name, request(&key, &model), &never).unwrap()));
+            for call in calls {
+                assert_eq!(call.join().unwrap().content, plus_one(&model));
+            }
+        });
+    }
+    server.finish(true, "").unwrap();
+    for name in names {
+        assert!(bench.worked(name).values().all(|count| *count == 1), "{:?}", bench.worked(name));
+    }
+}
+
+#[test]
+#[ignore = "takes 90 s"]
+fn a_cut_of_more_than_a_minute() {
+    let Some(port) = SuperLink::shared() else { return };
+    let cut = Arc::new(AtomicBool::new(false));
+    let is_cut = Arc::clone(&cut);
+    let proxy = Proxy::start(port, move |_| if is_cut.load(Ordering::Relaxed) { Fate::Lose } else { Fate::Pass });
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site_with("a", proxy.port, Duration::from_secs(2));
+    let server = bench.server(proxy.port);
+    let run = server.run();
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| call_once(&bench, &server, "1", 500_000));
+        wait_for("the work", Duration::from_secs(20), || bench.worked("a").get("begin 1").copied());
+        cut.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_secs(75));
+        cut.store(false, Ordering::Relaxed);
+        call.join().unwrap();
+    });
+    // The SuperLink has ended the run for lack of heartbeats, and another has taken its place.
+    assert_ne!(server.run(), run);
+    assert_eq!(bench.worked("a")["begin 1"], 1);
+    server.finish(true, "").unwrap();
 }
