@@ -60,7 +60,7 @@ pub struct Federation {
     #[schemars(with = "std::collections::BTreeMap<String, String>")]
     pub sites: Map<String, Value>,
     /// How many seconds to wait for a site that is away, before it counts as a client that failed; 0 waits for ever.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub site_timeout: u64,
     /// The minimum number of clients that train in a round. A round with fewer updates ends the run. Must be 1 with
     /// `sampling = "poisson"`.
@@ -165,6 +165,11 @@ impl Federation {
 fn is_local(tag: &str) -> bool {
     let of = |place: &str| tag.rfind(place);
     of("/local_test") > of("/global_test")
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn one() -> u64 {
