@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# plugin-api's unit tests and those of model-amplify's encoder on the CPU under Miri, which finds undefined behaviour that
-# happens to do no harm, and plugin-api's under AddressSanitizer, which finds what does. What there is no toolchain for is
-# skipped, and said so.
+# plugin-api's unit tests under Miri, which finds undefined behaviour that happens to do no harm, and under
+# AddressSanitizer, which finds what does. What there is no toolchain for is skipped, and said so.
 #
-#   tests/soundness.sh [miri|sanitizer]     both, if none is named
+#   tests/soundness.sh [miri|encoder|sanitizer]     miri and sanitizer, if none is named
+#
+# `encoder` runs model-amplify's encoder on the CPU under Miri, which takes long.
 #
 # Miri knows no foreign functions to speak of, so it gets the tests of what handles memory, in smaller pieces. Leaks are not
 # looked for: what a panic carries is leaked on purpose if it panics in turn.
@@ -11,17 +12,24 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 CARGO="${CARGO:-cargo}"
 
-miri() {
+under_miri() {
     with_miri="$(rustup toolchain list 2>/dev/null | awk '{ print $1 }' | while read -r name; do
         if "$CARGO" "+$name" miri --version >/dev/null 2>&1; then echo "$name"; break; fi
     done)"
     if [ -n "$with_miri" ]; then
-        export MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation -Zmiri-ignore-leaks}" CARGO_TARGET_DIR=target/miri
-        "$CARGO" "+$with_miri" miri test -p fedplug-plugin-api --lib -- numeric:: buffer:: boundary::guard:: data:: params::
-        "$CARGO" "+$with_miri" miri test -p fixture-amplify-cpu --lib
+        MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation -Zmiri-ignore-leaks}" CARGO_TARGET_DIR=target/miri \
+            "$CARGO" "+$with_miri" miri test "$@"
     else
         echo "skipped: no installed toolchain has Miri (rustup toolchain install nightly --component miri)" >&2
     fi
+}
+
+miri() {
+    under_miri -p fedplug-plugin-api --lib -- numeric:: buffer:: boundary::guard:: data:: params::
+}
+
+encoder() {
+    under_miri -p fixture-amplify-cpu --lib
 }
 
 sanitizer() {
