@@ -81,11 +81,11 @@ impl Console {
         let position = self.position.fetch_add(change, Ordering::Relaxed).wrapping_add(change);
         self.bar.set_position(position);
         if self.plain && self.level >= Level::Info {
+            let Some(percent) = percent(position, self.bar.length()) else { return };
             let Ok(mut last) = self.last_line.try_lock() else { return };
             if last.elapsed() >= QUIET_SPELL {
                 *last = Instant::now();
-                let all = self.bar.length().unwrap_or(1).max(1);
-                write_stderr(format_args!("{} % of all epochs done", position * 100 / all));
+                write_stderr(format_args!("{percent} % of all epochs done"));
             }
         }
     }
@@ -136,5 +136,22 @@ impl Console {
             _ => "",
         };
         self.bar.suspend(|| write_stderr(format_args!("{start}{line}")));
+    }
+}
+
+/// How much of the run is done; `None` where no number of epochs is known, as at a site, which stays for many runs.
+fn percent(position: u64, all: Option<u64>) -> Option<u64> {
+    all.filter(|all| *all > 0).map(|all| position.saturating_mul(100) / all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_without_a_run_has_no_percentage() {
+        assert_eq!(percent(5 * EPOCH, Console::new(Level::Info).bar.length()), None);
+        assert_eq!(percent(5 * EPOCH, Some(10 * EPOCH)), Some(50));
+        assert_eq!(percent(5, Some(0)), None);
     }
 }
