@@ -35,6 +35,9 @@ extern "C" fn release(owner: *const ()) {
     guard::quietly(|| drop(unsafe { Arc::<Owner>::from_raw(owner.cast()) }));
 }
 
+/// [`release`] at one address. A function may have several, and `into_owner` knows the buffers of this library by it.
+static RELEASE: extern "C" fn(*const ()) = release;
+
 impl Buffer {
     /// Shares memory that `owner` keeps alive, without copying it: for example a plugin's own tensor or a mapped file.
     ///
@@ -49,7 +52,7 @@ impl Buffer {
         let owner: Owner = Box::new(owner);
         let owner = Arc::into_raw(Arc::new(owner)).cast();
         // SAFETY: the caller promises the memory; `retain` and `release` match this kind of owner.
-        Self { wire: unsafe { WireBuffer::new((data, len), (CPU, 0), owner, retain, release) } }
+        Self { wire: unsafe { WireBuffer::new((data, len), (CPU, 0), owner, retain, RELEASE) } }
     }
 
     /// Allocates zeroed memory for `count` elements, and lets `fill` write it.
@@ -72,7 +75,7 @@ impl Buffer {
     pub(crate) fn into_owner<O: Any + Send + Sync>(self) -> Result<(*const u8, O), Self> {
         let (owner, theirs) = self.wire.owner();
         // This library may only take apart its own owners.
-        if !std::ptr::fn_addr_eq(theirs, release as extern "C" fn(*const ())) {
+        if !std::ptr::fn_addr_eq(theirs, RELEASE) {
             return Err(self);
         }
         let wire = std::mem::ManuallyDrop::new(self.wire);
@@ -81,7 +84,7 @@ impl Buffer {
             Ok(owner) => owner.downcast().map(|owner| (wire.data(), *owner)).map_err(|owner| {
                 let owner = Arc::into_raw(Arc::<Owner>::new(owner)).cast();
                 // SAFETY: the same memory and owner as before.
-                Self { wire: unsafe { WireBuffer::new((wire.data(), wire.len()), (CPU, 0), owner, retain, release) } }
+                Self { wire: unsafe { WireBuffer::new((wire.data(), wire.len()), (CPU, 0), owner, retain, RELEASE) } }
             }),
             Err(shared) => {
                 // `wire` keeps the reference.
