@@ -213,48 +213,15 @@ impl Raw {
     /// Problems that the schema does not see.
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.allow.problems();
-        let mut wrong = |way: &[&str], message: String| {
-            let path = way.iter().map(|&step| step.to_owned()).collect();
-            problems.push(Problem { path, message, known: Vec::new() });
-        };
         if let Some(SuperLink { url, insecure: false, .. }) = &self.superlink
             && !is_private(url)
         {
             let message = "would cross the network in the clear: use `https`, or set `insecure = true`";
-            wrong(&["superlink", "url"], message.to_owned());
+            problems.push(problem(&["superlink", "url"], message));
         }
-        for (table, keys) in [("dataset", &self.replace.dataset), ("model", &self.replace.model)] {
-            if keys.contains_key("plugin") {
-                wrong(
-                    &["replace", table, "plugin"],
-                    "is the experiment's choice; `allow.plugins` limits it".to_owned(),
-                );
-            }
-        }
-        for (name, keys) in &self.replace.filter {
-            match keys.as_object() {
-                None => wrong(&["replace", "filter", name], "must be a table of the filter's keys".to_owned()),
-                Some(keys) => {
-                    for key in ["plugin", "at"].into_iter().filter(|key| keys.contains_key(*key)) {
-                        wrong(&["replace", "filter", name, key], "is the experiment's choice".to_owned());
-                    }
-                }
-            }
-        }
+        problems.extend(self.problems_of_replacements());
         for (index, filter) in self.filter.iter().enumerate() {
-            let index = index.to_string();
-            match filter.get("plugin") {
-                Some(Value::String(plugin)) if !plugin.is_empty() => {}
-                Some(_) => wrong(&["filter", &index, "plugin"], "`plugin` must be a name or a path".to_owned()),
-                None => wrong(&["filter", &index], "`plugin` is missing: the name of a filter".to_owned()),
-            }
-            if filter.contains_key("at") {
-                let message = "`at` is always `client-output` for a site's own filters: remove the key";
-                wrong(&["filter", &index, "at"], message.to_owned());
-            }
-            if self.privacy.is_some() && is_accountant(filter) && filter.contains_key("budget") {
-                wrong(&["filter", &index, "budget"], "is set by the table `[privacy]`".to_owned());
-            }
+            problems.extend(self.problems_of_filter(&index.to_string(), filter));
         }
         if self.privacy.is_some() {
             match self.filter.iter().filter(|filter| is_accountant(filter)).count() {
@@ -262,10 +229,50 @@ impl Raw {
                 0 => {
                     let message = "has no effect without a filter of the site's own that adds noise and counts it: a \
                                    `[[filter]]` with `plugin = \"privacy\"` and `mechanism = \"gaussian\"`";
-                    wrong(&["privacy"], message.to_owned());
+                    problems.push(problem(&["privacy"], message));
                 }
-                _ => wrong(&["privacy"], "must be kept by one filter `privacy`, and there are several".to_owned()),
+                _ => {
+                    problems.push(problem(&["privacy"], "must be kept by one filter `privacy`, and there are several"))
+                }
             }
+        }
+        problems
+    }
+
+    /// A site replaces keys of the experiment's components, never the components.
+    fn problems_of_replacements(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (table, keys) in [("dataset", &self.replace.dataset), ("model", &self.replace.model)] {
+            if keys.contains_key("plugin") {
+                let message = "is the experiment's choice; `allow.plugins` limits it";
+                problems.push(problem(&["replace", table, "plugin"], message));
+            }
+        }
+        for (name, keys) in &self.replace.filter {
+            let Some(keys) = keys.as_object() else {
+                problems.push(problem(&["replace", "filter", name], "must be a table of the filter's keys"));
+                continue;
+            };
+            for key in ["plugin", "at"].into_iter().filter(|key| keys.contains_key(*key)) {
+                problems.push(problem(&["replace", "filter", name, key], "is the experiment's choice"));
+            }
+        }
+        problems
+    }
+
+    fn problems_of_filter(&self, index: &str, filter: &Map<String, Value>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        match filter.get("plugin") {
+            Some(Value::String(plugin)) if !plugin.is_empty() => {}
+            Some(_) => problems.push(problem(&["filter", index, "plugin"], "`plugin` must be a name or a path")),
+            None => problems.push(problem(&["filter", index], "`plugin` is missing: the name of a filter")),
+        }
+        if filter.contains_key("at") {
+            let message = "`at` is always `client-output` for a site's own filters: remove the key";
+            problems.push(problem(&["filter", index, "at"], message));
+        }
+        if self.privacy.is_some() && is_accountant(filter) && filter.contains_key("budget") {
+            problems.push(problem(&["filter", index, "budget"], "is set by the table `[privacy]`"));
         }
         problems
     }
@@ -302,6 +309,11 @@ impl Raw {
             filters,
         })
     }
+}
+
+fn problem(path: &[&str], message: &str) -> Problem {
+    let path = path.iter().map(|&step| step.to_owned()).collect();
+    Problem { path, message: message.to_owned(), known: Vec::new() }
 }
 
 /// Whether a filter keeps an account that a budget can limit.

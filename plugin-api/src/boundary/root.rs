@@ -14,7 +14,7 @@ use super::context::{borrow, lend};
 use super::wire::*;
 use super::{aggregator, dataset, filter, guard, logger, model};
 use crate::component::{About, Maker, Profile, SchemaFor};
-use crate::{Component, Error, Kind, Message, ModelSetup, Plugin, Result};
+use crate::{Component, Context, Error, Kind, Message, ModelSetup, Plugin, Result};
 
 /// The result of [`describe`].
 #[derive(Serialize, Deserialize)]
@@ -183,64 +183,59 @@ pub unsafe fn load(path: &Path) -> Result<Plugin, LoadError> {
     Ok(Plugin { about, components: components.into_iter().map(|profile| component(root, profile)).collect() })
 }
 
+/// A component of a library, as the host calls it.
 fn component(root: PluginV1_Ref, profile: Profile) -> Component {
     let name: Arc<str> = profile.name.as_str().into();
+    let schema_for = profile.schema_by.is_some().then(|| schema_for(root, profile.kind, name.clone()));
+    let maker = maker(root, profile.kind, name.clone());
     let kind = profile.kind.to_string();
-    let maker = match profile.kind {
-        Kind::Model => {
-            let named = name.clone();
-            Maker::Model(
-                Arc::new(move |config, setup, ctx| {
-                    let (config, setup) = (to_json(config), to_json(setup));
-                    let made =
-                        lend(ctx, |ctx| root.model()(named.as_ref().into(), config.as_rstr(), setup.as_rstr(), ctx));
-                    Ok(model::import(made.into_result()?))
-                }),
-                {
-                    let name = name.clone();
-                    Arc::new(move || Ok(import_strings(root.devices()(name.as_ref().into()).into_result()?)))
-                },
-            )
-        }
-        Kind::Dataset => {
-            let name = name.clone();
-            Maker::Dataset(Arc::new(move |config, ctx| {
-                let made = lend(ctx, |ctx| root.dataset()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
-                Ok(dataset::import(made.into_result()?))
-            }))
-        }
-        Kind::Aggregator => {
-            let name = name.clone();
-            Maker::Aggregator(Arc::new(move |config, ctx| {
-                let made = lend(ctx, |ctx| root.aggregator()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
-                Ok(aggregator::import(made.into_result()?))
-            }))
-        }
-        Kind::Filter => {
-            let name = name.clone();
-            Maker::Filter(Arc::new(move |config, ctx| {
-                let made = lend(ctx, |ctx| root.filter()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
-                Ok(filter::import(made.into_result()?))
-            }))
-        }
-    };
-    let schema_for = profile.schema_by.is_some().then(|| -> Arc<SchemaFor> {
-        let (kind, name) = (kind.clone(), name.clone());
-        Arc::new(move |config: &Value| {
-            let asked = [("kind", kind.as_str().into()), ("name", name.as_ref().into()), ("config", config.clone())];
-            let values = asked.into_iter().map(|(key, value): (_, Value)| (key.to_owned(), value)).collect();
-            let input = export_message(&Message { values, ..Message::default() });
-            let mut told = import_message(root.extension()(SCHEMA.into(), input).into_result()?)?.values;
-            told.remove(SCHEMA).ok_or_else(|| Error::other("the plugin provides no schema"))
-        })
-    });
     let check = move |config: &Value| {
         let problems = root.check()(kind.as_str().into(), name.as_ref().into(), to_json(config).as_rstr());
         from_json(&problems.into_result()?)
     };
     let mishaps = move || -> Vec<String> {
-        let told = root.describe()().into_result().map_err(Error::from);
-        told.and_then(|told| from_json::<Described>(&told)).map(|told| told.mishaps).unwrap_or_default()
+        let described = root.describe()().into_result().map_err(Error::from);
+        described.and_then(|json| from_json::<Described>(&json)).map(|now| now.mishaps).unwrap_or_default()
     };
     Component { profile, schema_for, check: Arc::new(check), maker, library: Some(Arc::new(mishaps)) }
+}
+
+fn maker(root: PluginV1_Ref, kind: Kind, name: Arc<str>) -> Maker {
+    match kind {
+        Kind::Model => {
+            let devices = {
+                let name = name.clone();
+                move || Ok(import_strings(root.devices()(name.as_ref().into()).into_result()?))
+            };
+            let new = move |config: &Value, setup: &ModelSetup, ctx: &Context<'_>| {
+                let (config, setup) = (to_json(config), to_json(setup));
+                let made = lend(ctx, |ctx| root.model()(name.as_ref().into(), config.as_rstr(), setup.as_rstr(), ctx));
+                Ok(model::import(made.into_result()?))
+            };
+            Maker::Model(Arc::new(new), Arc::new(devices))
+        }
+        Kind::Dataset => Maker::Dataset(Arc::new(move |config, ctx| {
+            let made = lend(ctx, |ctx| root.dataset()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
+            Ok(dataset::import(made.into_result()?))
+        })),
+        Kind::Aggregator => Maker::Aggregator(Arc::new(move |config, ctx| {
+            let made = lend(ctx, |ctx| root.aggregator()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
+            Ok(aggregator::import(made.into_result()?))
+        })),
+        Kind::Filter => Maker::Filter(Arc::new(move |config, ctx| {
+            let made = lend(ctx, |ctx| root.filter()(name.as_ref().into(), to_json(config).as_rstr(), ctx));
+            Ok(filter::import(made.into_result()?))
+        })),
+    }
+}
+
+/// Asks the library for the schema of one configuration.
+fn schema_for(root: PluginV1_Ref, kind: Kind, name: Arc<str>) -> Arc<SchemaFor> {
+    Arc::new(move |config: &Value| {
+        let question = [("kind", kind.to_string().into()), ("name", name.as_ref().into()), ("config", config.clone())];
+        let values = question.into_iter().map(|(key, value): (_, Value)| (key.to_owned(), value)).collect();
+        let input = export_message(&Message { values, ..Message::default() });
+        let mut answer = import_message(root.extension()(SCHEMA.into(), input).into_result()?)?.values;
+        answer.remove(SCHEMA).ok_or_else(|| Error::other("the plugin provides no schema"))
+    })
 }

@@ -4,7 +4,7 @@ use plugin_api::{Context, Error, Filter, Message, Params, Result, State, Tensor}
 
 use crate::account::Account;
 use crate::config::FilterConfig;
-use crate::dealing::{Dealt, Held, Keys};
+use crate::dealing::{Dealt, Held, Keys, Shown};
 use crate::identities::{Identity, Sent, Transcript, digest};
 use crate::letters::{self, Mark, NO_PROTECTION, Question};
 use crate::limits;
@@ -75,6 +75,13 @@ impl Mask {
         Ok(answer)
     }
 
+    /// Deals shares of the client's secrets to the members that signed.
+    fn deal(&mut self, keys: Keys, mut source: Source, shown: Shown, signed: Vec<bool>) -> Result<Message> {
+        let (dealt, answer) = keys.deal(&mut source, shown, signed)?;
+        self.at = At::Dealt(keys, dealt);
+        Ok(answer)
+    }
+
     /// Answers the query, if it is the one due at this step.
     fn respond(&mut self, asked: Question, at: At, question: &Message, ctx: &Context<'_>) -> Result<Message> {
         let own = (self.bounds, self.identity.as_ref());
@@ -95,22 +102,18 @@ impl Mask {
                 Err(Error::other("the aggregator asks for shares before the members signed their keys")
                     .help("either all clients of a round sign, or none: see `identities` and `key-file`"))
             }
-            (Question::Shares { members, terms }, At::Told(keys, mut source), None) => {
+            (Question::Shares { members, terms }, At::Told(keys, source), None) => {
                 let shown = keys.look(members, terms, question, own, ctx)?;
                 let signed = shown.who_signed(None, question)?;
-                let (dealt, answer) = keys.deal(&mut source, shown, signed)?;
-                self.at = At::Dealt(keys, dealt);
-                Ok(answer)
+                self.deal(keys, source, shown, signed)
             }
-            (Question::Shares { members, terms }, At::Signed(keys, mut source, transcript), _) => {
+            (Question::Shares { members, terms }, At::Signed(keys, source, transcript), _) => {
                 let shown = keys.look(members, terms, question, own, ctx)?;
                 if shown.transcript != transcript {
                     return Err(Error::other("the members, keys or terms differ from those that this client signed"));
                 }
                 let signed = shown.who_signed(own.1, question)?;
-                let (dealt, answer) = keys.deal(&mut source, shown, signed)?;
-                self.at = At::Dealt(keys, dealt);
-                Ok(answer)
+                self.deal(keys, source, shown, signed)
             }
             (Question::Keep { senders }, At::Dealt(keys, dealt), _) => {
                 let held = keys.keep(&dealt, &senders, question)?;
@@ -128,12 +131,10 @@ impl Mask {
                 dealt.accept(&held, &arrived, self.bounds)?;
                 dealt.give(&held, &arrived)
             }
-            (Question::Unmask { arrived }, At::Agreed(dealt, held, sent, signed), Some(identity)) => {
-                if arrived != signed {
-                    return Err(Error::other(
-                        "the list of updates that arrived differs from the one that this client signed",
-                    ));
-                }
+            (Question::Unmask { arrived }, At::Agreed(_, _, _, signed), Some(_)) if arrived != signed => {
+                Err(Error::other("the list of updates that arrived differs from the one that this client signed"))
+            }
+            (Question::Unmask { arrived }, At::Agreed(dealt, held, sent, _), Some(identity)) => {
                 dealt.agreed(identity, (&arrived, sent.global), question, self.bounds)?;
                 dealt.give(&held, &arrived)
             }

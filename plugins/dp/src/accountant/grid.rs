@@ -45,12 +45,6 @@ impl Part {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "points of a grid of 2^17"
-)]
 fn one_way(rounds: &[Rounds], removed: bool, delta: f64) -> Option<f64> {
     let cut = delta * CUT;
     let times: f64 = rounds.iter().map(Rounds::times).sum();
@@ -60,59 +54,88 @@ fn one_way(rounds: &[Rounds], removed: bool, delta: f64) -> Option<f64> {
         Some(Part { loss, times: part.times(), exponent: i32::try_from(part.count).ok()?, low, high })
     };
     let parts = rounds.iter().map(part).collect::<Option<Vec<Part>>>()?;
-    let (from, to) = range_of_sum(&parts, cut);
-    let step = (to - from) / (POINTS - 2) as f64;
-    if !(step.is_finite() && step > 0.0) {
-        return None;
+    let sum = Sum::of(&parts, range_of_sum(&parts, cut))?;
+    let lost = sum.outside + 2.0 * cut + sum.rounding(times);
+    (lost <= 0.01 * delta).then(|| sum.epsilon(lost, delta))
+}
+
+/// The distribution of the loss of all rounds.
+struct Sum {
+    /// The probability of each point of the grid.
+    masses: Vec<f64>,
+    /// The loss at the first point.
+    first: f64,
+    /// The distance of two points.
+    step: f64,
+    /// The probability that a round's loss is beyond the grid.
+    outside: f64,
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "points of a grid of 2^17"
+)]
+impl Sum {
+    /// `None` if the range has no width that numbers can express.
+    fn of(parts: &[Part], (from, to): (f64, f64)) -> Option<Self> {
+        let step = (to - from) / (POINTS - 2) as f64;
+        if !(step.is_finite() && step > 0.0) {
+            return None;
+        }
+        let mut planner = FftPlanner::new();
+        let mut product = vec![Complex::new(1.0, 0.0); POINTS];
+        // Index k of the product represents the loss (offset + k) · step.
+        let (mut offset, mut inside) = (0.0, 1.0);
+        for part in parts {
+            // The grid of one round starts at a multiple of the step, so that the sums do too.
+            let first = (part.low / step).floor();
+            let count = (((part.high - part.low) / step).ceil() as usize + 2).min(POINTS);
+            let mut values = vec![Complex::new(0.0, 0.0); POINTS];
+            let masses = part.loss.masses(first * step, step, count);
+            masses.iter().zip(&mut values).for_each(|(&mass, value)| value.re = mass);
+            planner.plan_fft_forward(POINTS).process(&mut values);
+            product.iter_mut().zip(values).for_each(|(product, value)| *product *= value.powi(part.exponent));
+            let outside = 1.0 - part.loss.cdf((first + count as f64) * step);
+            inside *= (1.0 - outside.max(0.0)).powf(part.times);
+            offset += part.times * (first + 1.0);
+        }
+        planner.plan_fft_inverse(POINTS).process(&mut product);
+
+        // Sums beyond the grid wrap around to its start, so the window from `from` on is read in order.
+        let start = (from / step).ceil() - offset;
+        let index = |k: usize| (start + k as f64).rem_euclid(POINTS as f64) as usize;
+        let scale = 1.0 / POINTS as f64;
+        let masses = (0..POINTS).map(|k| (product[index(k)].re * scale).max(0.0)).collect();
+        Some(Self { masses, first: start + offset, step, outside: 1.0 - inside })
     }
 
-    let mut planner = FftPlanner::new();
-    let mut product = vec![Complex::new(1.0, 0.0); POINTS];
-    // Index k of the sum represents the loss (offset + k) · step.
-    let (mut offset, mut inside) = (0.0, 1.0);
-    for part in &parts {
-        // The grid of one round starts at a multiple of the step, so that the sums do too.
-        let first = (part.low / step).floor();
-        let count = (((part.high - part.low) / step).ceil() as usize + 2).min(POINTS);
-        let mut values = vec![Complex::new(0.0, 0.0); POINTS];
-        let masses = part.loss.masses(first * step, step, count);
-        masses.iter().zip(&mut values).for_each(|(&mass, value)| value.re = mass);
-        planner.plan_fft_forward(POINTS).process(&mut values);
-        product.iter_mut().zip(values).for_each(|(product, value)| *product *= value.powi(part.exponent));
-        let outside = 1.0 - part.loss.cdf((first + count as f64) * step);
-        inside *= (1.0 - outside.max(0.0)).powf(part.times);
-        offset += part.times * (first + 1.0);
+    /// A bound of what the transforms' rounding moves.
+    fn rounding(&self, times: f64) -> f64 {
+        let norm = self.masses.iter().map(|p| p * p).sum::<f64>().sqrt();
+        (times + 64.0) * f64::EPSILON * (POINTS as f64).sqrt() * norm
     }
-    planner.plan_fft_inverse(POINTS).process(&mut product);
 
-    // Sums beyond the grid wrap around to its start, so the window from `from` on is read in order.
-    let start = (from / step).ceil() - offset;
-    let place = |k: usize| (start + k as f64).rem_euclid(POINTS as f64) as usize;
-    let scale = 1.0 / POINTS as f64;
-    let sum: Vec<f64> = (0..POINTS).map(|k| (product[place(k)].re * scale).max(0.0)).collect();
-    let norm = sum.iter().map(|p| p * p).sum::<f64>().sqrt();
-    let rounding = (times + 64.0) * f64::EPSILON * (POINTS as f64).sqrt() * norm;
-    let lost = 1.0 - inside + 2.0 * cut + rounding;
-    if lost > 0.01 * delta {
-        return None;
-    }
-    let loss = |k: usize| (start + k as f64 + offset) * step;
-    // Σ pₖ (1 − e^(ε − lossₖ)) over the losses above ε grows as ε falls: the search stops at the first value that is
-    // too large.
-    let (mut mass, mut weighted) = (0.0, 0.0);
-    for k in (0..POINTS).rev() {
-        // Weights are relative to the current loss, so that none overflows.
-        weighted *= (-step).exp();
-        if lost + mass - weighted > delta {
-            return Some(loss(k + 1).max(0.0));
+    /// The least epsilon at which `lost` and `Σ pₖ (1 − e^(ε − lossₖ))` over the losses above it stay within `delta`.
+    fn epsilon(&self, lost: f64, delta: f64) -> f64 {
+        let loss = |k: usize| (self.first + k as f64) * self.step;
+        // The sum grows as ε falls: the search stops at the first value that is too large.
+        let (mut mass, mut weighted) = (0.0, 0.0);
+        for k in (0..POINTS).rev() {
+            // Weights are relative to the current loss, so that none overflows.
+            weighted *= (-self.step).exp();
+            if lost + mass - weighted > delta {
+                return loss(k + 1).max(0.0);
+            }
+            mass += self.masses[k];
+            weighted += self.masses[k];
+            if loss(k) < 0.0 {
+                break;
+            }
         }
-        mass += sum[k];
-        weighted += sum[k];
-        if loss(k) < 0.0 {
-            break;
-        }
+        0.0
     }
-    Some(0.0)
 }
 
 /// A range that contains all but `cut` of the sum on each side, by Chernoff's bound on a coarse grid.
