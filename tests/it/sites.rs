@@ -4,16 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use test_support::superlink::{Program, SuperLink};
+use test_support::superlink::{LONG, Program, SuperLink};
 
 use crate::support::{Bench, files, root};
 
 mod faults;
 mod results;
 mod secrecy;
-
-/// How long anything may take.
-const LONG: Duration = Duration::from_secs(100);
 
 /// The sites of the sample data, by task.
 const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogenicity", "polyreactivity", "tm"];

@@ -38,6 +38,9 @@ pub fn python() -> Option<Command> {
     Some(command)
 }
 
+/// How long anything may take on a busy machine.
+pub const LONG: Duration = Duration::from_secs(240);
+
 /// Waits until `done` gives something.
 pub fn wait_for<T>(what: &str, most: Duration, mut done: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + most;
@@ -173,7 +176,7 @@ impl SuperLink {
             .current_dir(self.folder());
         self.program = Some(Program::start(&command, &self.folder().join("superlink.log")));
         let tls = self.arguments.iter().any(|argument| argument.starts_with("--ssl"));
-        wait_for("the SuperLink's start", Duration::from_secs(60), || {
+        wait_for("the SuperLink's start", LONG, || {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
             if tls {
                 return Some(());

@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::superlink::{Program, SuperLink, free_port, post};
-use crate::support::{Bench, floats, never, packages, plus_one, python, root, wait_for};
+use crate::support::{Bench, LONG, floats, never, packages, plus_one, python, root, wait_for};
 
 /// A site that takes part in the run of a Python server until `stop`.
 fn take_part(site: Site, name: &str, stop: &AtomicBool) -> Vec<String> {
@@ -80,7 +80,7 @@ fn the_probes() {
         });
         server_probe.args([&url, "--nodes", "2", "--rounds", "3", "--evaluate"]);
         let mut server = Program::start(&server_probe, &bench.path("server.out"));
-        server.wait(Duration::from_secs(60));
+        server.wait(LONG);
         stop.store(true, Ordering::Relaxed);
         for site in sites {
             assert_eq!(site.join().unwrap(), ["query", "train", "train", "train", "evaluate"]);
@@ -231,7 +231,7 @@ fn a_python_server() {
         encode_varint(fab.len() as u64, &mut start);
         start.extend(fab);
         post(link.port, "control/start-run", &start);
-        wait_for("the end of the run", Duration::from_secs(120), || {
+        wait_for("the end of the run", LONG, || {
             let runs = post(link.port, "control/list-runs", &[]);
             String::from_utf8_lossy(&runs).contains("finished").then_some(())
         });

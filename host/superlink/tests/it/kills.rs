@@ -10,7 +10,7 @@ use crate::losses::{call_once, contains};
 use crate::process::{output, start_server, start_site};
 use crate::proxy::{Fate, Proxy};
 use crate::superlink::{Program, SuperLink};
-use crate::support::{Bench, wait_for};
+use crate::support::{Bench, LONG, wait_for};
 
 #[test]
 fn a_site_killed_at_work() {
@@ -20,7 +20,7 @@ fn a_site_killed_at_work() {
     let site = start_site(&bench, "a", port, Duration::from_secs(2));
     std::thread::scope(|scope| {
         let call = scope.spawn(|| call_once(&bench, &server, "1", 10));
-        wait_for("the work", Duration::from_secs(20), || bench.worked("a").get("begin 1").copied());
+        wait_for("the work", LONG, || bench.worked("a").get("begin 1").copied());
         site.kill();
         let _site = start_site(&bench, "a", port, Duration::ZERO);
         assert_eq!(call.join().unwrap(), 2);
@@ -45,7 +45,7 @@ fn a_site_killed_between_its_work_and_its_push() {
     let server = bench.server(port);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| call_once(&bench, &server, "1", 1000));
-        wait_for("the cut", Duration::from_secs(30), || cut.load(Ordering::Relaxed).then_some(()));
+        wait_for("the cut", LONG, || cut.load(Ordering::Relaxed).then_some(()));
         site.kill();
         // It comes back by another way.
         let _site = start_site(&bench, "a", port, Duration::ZERO);
@@ -78,7 +78,7 @@ fn a_site_killed_in_its_push() {
     let server = bench.server(port);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| call_once(&bench, &server, "1", 3_200_000));
-        wait_for("the cut", Duration::from_secs(30), || cut.load(Ordering::Relaxed).then_some(()));
+        wait_for("the cut", LONG, || cut.load(Ordering::Relaxed).then_some(()));
         site.kill();
         cut.store(false, Ordering::Relaxed);
         let _site = start_site(&bench, "a", proxy.port, Duration::ZERO);
@@ -100,7 +100,7 @@ fn a_site_killed_in_its_push_and_back_after_the_session() {
     let server = bench.server(port);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| call_once(&bench, &server, "1", 3_200_000));
-        wait_for("the cut", Duration::from_secs(30), || cut.load(Ordering::Relaxed).then_some(()));
+        wait_for("the cut", LONG, || cut.load(Ordering::Relaxed).then_some(()));
         site.kill();
         std::thread::sleep(Duration::from_secs(190));
         cut.store(false, Ordering::Relaxed);
@@ -131,7 +131,7 @@ fn a_superlink_with_a_database_killed_in_a_transfer() {
         let call = scope.spawn(|| call_once(&bench, &server, "1", 4_000_000));
         // In the middle of the order, and in the middle of the answer.
         for large in [2, 6] {
-            wait_for("the transfer", Duration::from_secs(60), || (seen.load(Ordering::Relaxed) >= large).then_some(()));
+            wait_for("the transfer", LONG, || (seen.load(Ordering::Relaxed) >= large).then_some(()));
             link.kill();
             link.restart();
         }
@@ -152,7 +152,7 @@ fn a_superlink_without_a_database_killed() {
     call_once(&bench, &server, "1", 10);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| call_once(&bench, &server, "2", 10));
-        wait_for("the work", Duration::from_secs(20), || bench.worked("a").get("begin 2").copied());
+        wait_for("the work", LONG, || bench.worked("a").get("begin 2").copied());
         link.kill();
         link.restart();
         call.join().unwrap();
@@ -170,10 +170,10 @@ fn a_server_killed_and_back() {
     let bench = Bench::new(&["a"]);
     let _site = bench.site_with("a", port, Duration::from_secs(2));
     let server = start_server(&bench, port, "1");
-    wait_for("the work", Duration::from_secs(20), || bench.worked("a").get("begin 1").copied());
+    wait_for("the work", LONG, || bench.worked("a").get("begin 1").copied());
     server.kill();
     let mut server = start_server(&bench, port, "1 2");
-    server.wait(Duration::from_secs(60));
+    server.wait(LONG);
     let printed = std::fs::read_to_string(bench.path("server.out")).unwrap();
     assert!(printed.contains("finished") && printed.contains("resumed run"), "{printed}");
     assert_eq!(bench.worked("a").values().copied().collect::<Vec<_>>(), [1, 1, 1, 1]);
@@ -186,11 +186,11 @@ fn a_server_killed_and_back_too_late_for_its_run() {
     let bench = Bench::new(&["a"]);
     let _site = bench.site_with("a", port, Duration::from_secs(2));
     let server = start_server(&bench, port, "1");
-    wait_for("the work", Duration::from_secs(20), || bench.worked("a").get("begin 1").copied());
+    wait_for("the work", LONG, || bench.worked("a").get("begin 1").copied());
     server.kill();
     std::thread::sleep(Duration::from_secs(70));
     let mut server = start_server(&bench, port, "1 2");
-    server.wait(Duration::from_secs(60));
+    server.wait(LONG);
     let printed = std::fs::read_to_string(bench.path("server.out")).unwrap();
     assert!(printed.contains("finished") && !printed.contains("resumed run"), "{printed}");
     assert_eq!(printed.matches("started run").count(), 2, "{printed}");

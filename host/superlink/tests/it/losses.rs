@@ -10,7 +10,7 @@ use fedplug_superlink::{CallError, Event, Server, Site};
 
 use crate::proxy::{Fate, Passing, Proxy};
 use crate::superlink::{Program, SuperLink, post};
-use crate::support::{Bench, content, floats, never, plus_one, python, request, wait_for, work};
+use crate::support::{Bench, LONG, content, floats, never, plus_one, python, request, wait_for, work};
 
 /// An answer to pull-messages that brings a message.
 fn brings_a_message(passing: &Passing, path: &str) -> bool {
@@ -152,12 +152,12 @@ fn a_site_offline_when_the_server_asks() {
     let server = bench.server(proxy.port);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| call_once(&bench, &server, "1", 10));
-        let order = wait_for("the order", Duration::from_secs(20), || site.next(Duration::from_secs(1)).unwrap());
+        let order = wait_for("the order", LONG, || site.next(Duration::from_secs(1)).unwrap());
         hold.store(true, Ordering::Relaxed);
         work(order, &bench.path("a.log"), Duration::ZERO);
         site.leave().unwrap();
         hold.store(false, Ordering::Relaxed);
-        wait_for("error 5", Duration::from_secs(20), || bench.server_events.any(sent_again).then_some(()));
+        wait_for("error 5", LONG, || bench.server_events.any(sent_again).then_some(()));
         let _site = bench.site("a", port);
         assert_eq!(call.join().unwrap(), 2);
     });
@@ -197,8 +197,7 @@ fn a_node_that_is_unregistered() {
         .arg(format!("http://127.0.0.1:{port}"))
         .arg(bench.path("home"));
     let _node = Program::start(&command, &bench.path("node.out"));
-    let appears =
-        |name: &str| wait_for(name, Duration::from_secs(20), || bench.path("home").join(name).exists().then_some(()));
+    let appears = |name: &str| wait_for(name, LONG, || bench.path("home").join(name).exists().then_some(()));
     appears("up");
     let server = bench.server(port);
     assert!(server.sites().unwrap()[0].online);
@@ -240,7 +239,7 @@ fn a_run_stopped_by_the_operator() {
     let server = bench.server(port);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| server.call("a", request("1", &content(&[])), &never));
-        wait_for("the work", Duration::from_secs(20), || bench.worked("a").get("begin 1").copied());
+        wait_for("the work", LONG, || bench.worked("a").get("begin 1").copied());
         let mut body = vec![8];
         prost::encoding::encode_varint(server.run(), &mut body);
         post(port, "control/stop-run", &body);
@@ -297,7 +296,7 @@ fn a_cut_of_more_than_a_minute() {
     let run = server.run();
     std::thread::scope(|scope| {
         let call = scope.spawn(|| call_once(&bench, &server, "1", 500_000));
-        wait_for("the work", Duration::from_secs(20), || bench.worked("a").get("begin 1").copied());
+        wait_for("the work", LONG, || bench.worked("a").get("begin 1").copied());
         cut.store(true, Ordering::Relaxed);
         std::thread::sleep(Duration::from_secs(75));
         cut.store(false, Ordering::Relaxed);

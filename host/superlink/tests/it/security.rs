@@ -5,7 +5,7 @@ use std::time::Duration;
 use fedplug_superlink::{Connection, Error, Event, Server, Site, SiteOptions};
 
 use crate::superlink::{Program, SuperLink};
-use crate::support::{Bench, connection, content, floats, never, plus_one, python, request, wait_for};
+use crate::support::{Bench, LONG, connection, content, floats, never, plus_one, python, request, wait_for};
 
 /// A node with the site's key that answers an order first without a signature, then with that of another key, and then as
 /// if it were the answer to another order; and ends.
@@ -50,7 +50,7 @@ fn forged_answers_are_ignored() {
     let model = content(&[("w", floats(5, 0.0))]);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| server.call("a", request("1", &model), &never).unwrap());
-        forger.wait(Duration::from_secs(60));
+        forger.wait(LONG);
         // The site takes its node over.
         let node = std::fs::read_to_string(home.join("node.json")).unwrap();
         let node: u64 = node.trim_end_matches('}').rsplit(' ').next().unwrap().parse().unwrap();
@@ -131,7 +131,7 @@ fn tls_by_an_authority_of_ones_own() {
             assert_eq!(answer.content, model);
             server.finish(true, "").unwrap();
         });
-        let order = wait_for("the order", Duration::from_secs(30), || site.next(Duration::from_secs(1)).unwrap());
+        let order = wait_for("the order", LONG, || site.next(Duration::from_secs(1)).unwrap());
         let content = order.content.clone();
         order.answer(content).unwrap();
         call.join().unwrap();

@@ -12,7 +12,7 @@ use fedplug_superlink::{
     Array, Connection, Content, DType, Event, Identity, Observer, Order, Peer, Policy, Record, Request, Server,
     ServerOptions, Site, SiteOptions, Value,
 };
-pub use test_support::superlink::{packages, python, wait_for};
+pub use test_support::superlink::{LONG, packages, python, wait_for};
 
 /// The repository's root.
 pub fn root() -> &'static Path {

@@ -70,7 +70,8 @@ fn compare(padded: bool) {
         Ok(())
     };
     encoder.backward(&mut store, &batch, &mut resources, &d_pooled, on_gradient).unwrap();
-    let (step, stride) = (1e-2, if cfg!(miri) { 31 } else { 3 });
+    // Miri looks at memory, not at numbers, and is slow: one element of each parameter will do.
+    let (step, stride) = (1e-2, if cfg!(miri) { usize::MAX } else { 3 });
     for (index, gradient) in gradients.iter().enumerate() {
         // The padding token's embedding, the first row, gets no gradient.
         let first = if index == encoder.embedding.index { SIZE } else { 0 };
@@ -82,7 +83,7 @@ fn compare(padded: bool) {
                 loss(&encoder, &store, &batch, &d_pooled)
             };
             let expected = (at(original + step) - at(original - step)) / f64::from(2.0 * step);
-            at(original);
+            store.0[index][element] = original;
             let found = f64::from(gradient[element]);
             assert!(
                 (found - expected).abs() < 1e-3 + 1e-2 * expected.abs(),
