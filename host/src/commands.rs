@@ -104,8 +104,8 @@ fn options(args: &ExperimentArgs, level: Level) -> Options {
 }
 
 fn serve(args: ServeArgs, level: Level) -> Result<(), CliError> {
-    let ServeArgs { run, superlink, ca, insecure, secret_file } = args;
-    let reach = serve::Reach { link: Link { url: superlink, ca, insecure }, secret: secret_file };
+    let ServeArgs { run, superlink, ca, insecure, secret_file, bundle } = args;
+    let reach = serve::Reach { link: Link { url: superlink, ca, insecure }, secret: secret_file, bundle };
     let (draft, options) = run_options(run, level)?;
     serve::serve(draft, &options, &reach)
 }

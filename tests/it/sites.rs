@@ -9,6 +9,7 @@ use test_support::superlink::{LONG, Program, SuperLink};
 use crate::support::{Bench, files, root};
 
 mod faults;
+mod flower;
 mod results;
 mod secrecy;
 
@@ -80,9 +81,7 @@ impl Sites {
 
     /// SIGTERM, on which a site tells the SuperLink that it goes. Of a killed one the SuperLink notices after two minutes.
     fn stop(&mut self, index: usize) {
-        let mut program = self.programs[index].take().unwrap();
-        assert!(Command::new("kill").args(["-TERM", &program.pid.to_string()]).status().unwrap().success());
-        program.wait(LONG);
+        terminate(self.programs[index].take().unwrap());
     }
 
     fn serve_command(&self, arguments: &[&str]) -> Command {
@@ -185,6 +184,12 @@ fn linear(name: &str, rounds: u64, more: &str) -> String {
          \"configs/sample\"\nclients = \"by-task\"\n[model]\nplugin = \"linear\"\n[aggregator]\nplugin = \
          \"fedavg\"\n[[filter]]\nplugin = \"exclude-params\"\nat = \"client-output\"\ncontaining = \"regressor\"\n"
     )
+}
+
+/// SIGTERM, and waits for the end.
+fn terminate(mut program: Program) {
+    assert!(Command::new("kill").args(["-TERM", &program.pid.to_string()]).status().unwrap().success());
+    program.wait(LONG);
 }
 
 /// No lines of a site's own.

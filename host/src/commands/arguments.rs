@@ -143,6 +143,9 @@ pub(super) struct ServeArgs {
     /// The file that flower-superlink got as --superexec-auth-secret-file
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,
+    /// The app that plain Flower clients run, as `flwr build` packs it: a .fab file
+    #[arg(long, value_name = "FILE")]
+    pub(super) bundle: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ use crate::setup::plugins::LoadedPlugin;
 use crate::sites::approvals::Approvals;
 use crate::sites::computing::ComputingTime;
 use crate::sites::desk::{Desk, Rules};
+use crate::sites::flower_site::{FlowerSite, read_experiment};
 use crate::sites::rules;
 use crate::sites::site_file::SiteFile;
 use crate::sites::superlink::{Link, level, pack, report, unpack};
@@ -68,6 +69,7 @@ pub(crate) fn join(options: &Options) -> Result<(), CliError> {
     let identity = Identity::load(&site.key)
         .map_err(|error| CliError::usage(report(&error).hint(format!("`fedplug keys {}` makes a key", site.name))))?;
     let finder = Finder::new(&[], &site.plugin_path);
+    let experiment = site.flower.as_ref().map(|path| read_experiment(&site, path)).transpose()?;
     site.enter_data()?;
     let rules = SiteRules {
         approvals: Approvals::new(&site.state),
@@ -88,9 +90,18 @@ pub(crate) fn join(options: &Options) -> Result<(), CliError> {
         stop: &stop.cancel,
         run: None,
     };
+    let mut flower = experiment.map(|experiment| FlowerSite {
+        site: &site,
+        finder: &finder,
+        rules: &rules,
+        console: &console,
+        stop: &stop.cancel,
+        experiment,
+        run: None,
+    });
     while !stop.asked() {
         match connected.next(LOOK_EVERY) {
-            Ok(Some(order)) => work(&mut desk, order, &stop, &console)?,
+            Ok(Some(order)) => work(&mut desk, flower.as_mut(), order, &stop, &console)?,
             Ok(None) => {}
             Err(error) => return Err(CliError::run(report(&error))),
         }
@@ -121,20 +132,31 @@ fn link(site: &SiteFile, options: &Options) -> Result<Link, CliError> {
 }
 
 /// Does what an order asks, and answers it.
-fn work(desk: &mut Desk<'_>, mut order: Order, stop: &Stop, console: &Console) -> Result<(), CliError> {
+fn work(
+    desk: &mut Desk<'_>,
+    flower: Option<&mut FlowerSite<'_>>,
+    mut order: Order,
+    stop: &Stop,
+    console: &Console,
+) -> Result<(), CliError> {
     let failed = |error: fedplug_superlink::Error| CliError::run(report(&error));
-    let Some(session) = order.session.clone() else {
-        console.log(Level::Warn, "an order of a plain Flower server is refused");
-        return order.refuse("this site takes orders of `fedplug serve` only").map(drop).map_err(failed);
-    };
-    console.log(Level::Debug, &format!("order {}: {}", order.number.unwrap_or_default(), order.kind));
     let content = std::mem::take(&mut order.content);
-    let replied = unpack(content).and_then(|payload| desk.handle(&session, payload));
+    let replied = match (&order.session, flower) {
+        (Some(session), _) => {
+            console.log(Level::Debug, &format!("order {}: {}", order.number.unwrap_or_default(), order.kind));
+            unpack(content).and_then(|payload| desk.handle(session, payload)).and_then(|payload| pack(&payload))
+        }
+        (None, Some(flower)) => {
+            console.log(Level::Debug, &format!("order of a Python server: {}", order.kind));
+            flower.handle(order.run, &order.kind, content)
+        }
+        (None, None) => Err("this site takes orders of `fedplug serve` only".to_owned()),
+    };
     if stop.asked() {
-        // Unanswered, the order comes again once the site is back.
+        // Unanswered, an order of `fedplug serve` comes again once the site is back.
         return Ok(());
     }
-    match replied.and_then(|payload| pack(&payload)) {
+    match replied {
         Ok(content) => order.answer(content).map(drop).map_err(failed),
         Err(reason) => {
             console.log(Level::Warn, &format!("refused: {reason}"));

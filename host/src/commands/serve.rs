@@ -1,25 +1,27 @@
 //! `fedplug serve`: a run whose clients are at sites of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fedplug_superlink::Peer;
 use plugin_api::{Level, Sampling};
 
 use crate::artefacts::run_dir::RunDir;
 use crate::commands::run::execution::{Execution, Joined, Ready};
 use crate::commands::run::{Options, finder, services};
 use crate::error::{CliError, Diagnostic, Exit};
-use crate::experiment::config::Draft;
+use crate::experiment::config::{Draft, FlowerApp, Site};
 use crate::federation::client::Client;
 use crate::federation::notes::Notes;
 use crate::federation::resume::CheckpointIndex;
 use crate::sites::agreement::Agreement;
 use crate::sites::exposure;
+use crate::sites::flower::FlowerModel;
+use crate::sites::flower_client::{self, FlowerClient, FlowerClients};
 use crate::sites::remote_client::{Admission, RemoteClient};
 use crate::sites::superlink::{Link, RunOptions, SuperLink};
-use crate::sites::transport::Transport;
 use crate::terminal::console::Console;
 use crate::terminal::signals::Stop;
 
@@ -39,6 +41,8 @@ pub(crate) struct Reach {
     pub link: Link,
     /// A file with the SuperLink's secret.
     pub secret: Option<PathBuf>,
+    /// The bundle with the app of plain Flower clients.
+    pub bundle: Option<PathBuf>,
 }
 
 /// Runs an experiment with the clients at their sites.
@@ -49,13 +53,9 @@ pub(crate) fn serve(mut draft: Draft, options: &Options, reach: &Reach) -> Resul
     let begun = Instant::now();
     let stop = Stop::on_signals()?;
     let console = Console::new(options.level);
-    let federation = &mut draft.experiment.federation;
-    if draft.reports.is_empty() && federation.sites.is_empty() {
-        let report = Diagnostic::new("the experiment names no sites: the table `federation.sites` is missing");
-        return Err(CliError::usage(report.hint("`fedplug keys` makes a site's key and shows its line")));
-    }
+    check_sites(&draft, reach)?;
     // A site keeps its state after each round, and no more than two of them.
-    federation.checkpoint_every = 1;
+    draft.experiment.federation.checkpoint_every = 1;
     let mut warn = |line: &str| console.log(Level::Warn, line);
     let mut run_dir = RunDir::claim(&options.output, &draft.experiment.name, options.existing, &mut warn)?;
     let execution = Execution { begun, stop, console, notes: Notes::default() };
@@ -91,7 +91,7 @@ fn conduct(
     run_dir: &mut RunDir,
     draft: Draft,
     options: &Options,
-    transport: Arc<dyn Transport>,
+    link: Arc<SuperLink>,
 ) -> Result<(), CliError> {
     let console = Console::new(options.level);
     let (notes, stop) = (Notes::default(), execution.stop.clone());
@@ -99,17 +99,35 @@ fn conduct(
     let silent = services(&console, &notes, &stop.cancel, &draft.experiment);
     let secret_draw = matches!(draft.experiment.federation.sampling(), Sampling::Poisson(p) if p < 1.0);
     let admission = Arc::new(Admission::default());
-    let names = draft.experiment.federation.sites.keys().cloned().enumerate();
-    let remote = |(index, name)| RemoteClient::new(name, index, transport.clone(), admission.clone());
-    let clients: Vec<RemoteClient> = names.map(remote).collect();
+    let sites = draft.experiment.federation.site_list();
+    let remote =
+        |(index, site): (usize, &Site)| RemoteClient::new(site.name.clone(), index, link.clone(), admission.clone());
+    let own = |(_, site): &(usize, &Site)| site.flower.is_none();
+    let clients: Vec<RemoteClient> = sites.iter().enumerate().filter(own).map(remote).collect();
     let agreement = Agreement::reach(draft, &finder, &clients, &silent)?;
     let beginning = agreement.beginning();
-    let Agreement { shared, server, devices, sites, .. } = agreement;
-    let ready = Ready { shared, server, devices, workers: clients.len(), sites };
+    let Agreement { shared, server, devices, sites: used, .. } = agreement;
+    let task = match shared.description.tasks.as_slice() {
+        [task] => Some(task.name.clone()),
+        _ => None,
+    };
+    let model = FlowerModel::of(&server.initial);
+    if sites.iter().any(|site| site.flower == Some(FlowerApp::Numpy)) {
+        console.log(Level::Debug, &model.order());
+    }
+    let common = Arc::new(FlowerClients { transport: link, admission, model, task });
+    let ready = Ready { shared, server, devices, workers: sites.len(), sites: used };
     execution.conduct(run_dir, ready, |_, _, services, resumed| {
         let resume = resumed.map(CheckpointIndex::trained_at_sites).unwrap_or_default();
         let withheld = beginning.start(&clients, &resume, &|| stop.asked(), services)?;
-        let clients = clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
+        let mut remote = clients.into_iter();
+        let client = |(index, site): (usize, Site)| -> Option<Box<dyn Client>> {
+            match site.flower {
+                Some(app) => Some(Box::new(FlowerClient::new(site.name, index, app.into(), common.clone()))),
+                None => remote.next().map(|client| Box::new(client) as _),
+            }
+        };
+        let clients = sites.into_iter().enumerate().filter_map(client).collect();
         Ok(Joined { clients, private: if secret_draw { withheld } else { BTreeSet::new() } })
     })
 }
@@ -137,16 +155,49 @@ fn open(run_dir: &RunDir, draft: &Draft, reach: &Reach, level: Level) -> Result<
         None => None,
         Some(path) => Some(std::fs::read(path).map_err(|e| CliError::io(path, "read the secret", &e))?),
     };
-    let federation = &draft.experiment.federation;
-    let fingerprint = |(name, value): (&String, &serde_json::Value)| {
-        let text = value.as_str().unwrap_or_default();
-        (name.clone(), text.strip_prefix("sha256:").unwrap_or(text).to_owned())
+    let bundle = match &reach.bundle {
+        None => None,
+        Some(path) => Some(std::fs::read(path).map_err(|e| CliError::io(path, "read the bundle", &e))?),
     };
-    let sites: BTreeMap<String, String> = federation.sites.iter().map(fingerprint).collect();
+    let federation = &draft.experiment.federation;
+    let peer = |Site { name, fingerprint, flower }| match flower {
+        None => (name, Peer::Fedplug(fingerprint)),
+        Some(_) => (name, Peer::Flower(fingerprint)),
+    };
+    let sites = federation.site_list().into_iter().map(peer).collect();
     let away = (federation.site_timeout > 0).then(|| Duration::from_secs(federation.site_timeout));
     let (link, title, state) = (reach.link.clone(), draft.experiment.name.clone(), run_dir.path().join(STATE));
     let console = Console::new(level);
-    SuperLink::open(RunOptions { link, title, state, sites, away, secret }, move |level, line| console.log(level, line))
+    let options = RunOptions { link, title, state, sites, bundle, away, secret };
+    SuperLink::open(options, move |level, line| console.log(level, line))
+}
+
+/// Checks what the experiment says of the sites, before any of them is waited for.
+fn check_sites(draft: &Draft, reach: &Reach) -> Result<(), CliError> {
+    let federation = &draft.experiment.federation;
+    if draft.is_whole() && federation.sites.is_empty() {
+        let report = Diagnostic::new("the experiment names no sites: the table `federation.sites` is missing");
+        return Err(CliError::usage(report.hint("`fedplug keys` makes a site's key and shows its line")));
+    }
+    let plain = federation.site_list().into_iter().find(|site| site.flower.is_some());
+    let mut reports = draft.reports.clone();
+    reports.extend(flower_client::problems(&draft.experiment));
+    match (plain, &reach.bundle) {
+        (Some(site), None) => {
+            let report =
+                Diagnostic::new(format!("site `{}` is a plain Flower client, and there is no bundle", site.name));
+            reports.push(report.hint("`flwr build` makes a bundle of its app; name it with --bundle"));
+        }
+        (None, Some(path)) if draft.is_whole() => {
+            let what = "the experiment names no plain Flower client that would run it";
+            let report = Diagnostic::new(format!("{}: {what}", path.display()));
+            reports.push(report.hint(
+                "such a client is a table in `federation.sites`: `{ key = \"sha256:…\", flower = \"message\" }`",
+            ));
+        }
+        _ => {}
+    }
+    if reports.is_empty() { Ok(()) } else { Err(CliError::usage(reports)) }
 }
 
 /// Waits until all sites are online.

@@ -12,9 +12,11 @@ use crate::experiment::document::Document;
 pub use federation::Terms;
 pub(crate) use federation::{EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure};
 use host_keys::{HostKeys, HostValues};
+pub(crate) use sites::{FlowerApp, Site};
 
 mod federation;
 mod host_keys;
+mod sites;
 
 /// The host's own keys, as they appear in the file. The tables of the plugins remain values until the plugins read
 /// them.

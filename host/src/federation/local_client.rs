@@ -161,7 +161,10 @@ impl LocalClient {
     }
 
     /// A complete copy of the client's own model.
-    fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub(crate) fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {
         self.guarded(None, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, None);

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use plugin_api::{Description, Level, ModelSetup, Scale, Source, TaskSpec};
-use serde_json::Value;
+use plugin_api::{ClientSpec, ClientTask, Description, Level, ModelSetup, Scale, Source, TaskSpec};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::config::{Draft, Experiment};
+use crate::experiment::config::{Draft, Experiment, Site};
+use crate::federation::client::Client as _;
 use crate::federation::services::HostServices;
 use crate::plugins::Finder;
 use crate::plugins::validate::Layout;
@@ -45,7 +46,8 @@ fn offered(experiment: &Experiment) -> Result<String, CliError> {
     toml::to_string_pretty(&table).map_err(|e| failed(e.to_string()))
 }
 
-/// Calls all sites at the same time, and returns their responses in order, or all errors.
+/// Calls all sites of fedplug at the same time, and returns their responses in order, or all errors. `request` gets the
+/// index of a site's client.
 fn call_all(
     clients: &[RemoteClient],
     request: impl Fn(usize) -> Request + Sync,
@@ -53,11 +55,11 @@ fn call_all(
     services: &HostServices<'_>,
 ) -> Result<Vec<Response>, CliError> {
     let replies: Vec<_> = std::thread::scope(|scope| {
-        let call = |index: usize| {
+        let call = |client| {
             let request = &request;
-            scope.spawn(move || clients[index].call(request(index), stops, services))
+            scope.spawn(move || RemoteClient::call(client, request(client.index()), stops, services))
         };
-        let threads: Vec<_> = (0..clients.len()).map(call).collect();
+        let threads: Vec<_> = clients.iter().map(call).collect();
         threads.into_iter().map(|thread| thread.join().expect("a call does not panic")).collect()
     });
     let (mut responses, mut reports) = (Vec::new(), Vec::new());
@@ -77,7 +79,7 @@ fn call_all(
 }
 
 impl Agreement {
-    /// Offers the experiment to all sites, and joins what they describe.
+    /// Offers the experiment to all sites of fedplug, whose clients these are, and joins what they describe.
     ///
     /// # Errors
     /// If a plugin of the server fails, a site refuses or cannot be reached, or the sites contradict one another.
@@ -100,18 +102,19 @@ impl Agreement {
         if !errors.reports.is_empty() {
             return Err(CliError::usage(errors.reports));
         }
-        let names: Vec<String> = federation.sites.keys().cloned().collect();
+        let sites = federation.site_list();
+        let names = sites.iter().map(|site| site.name.clone()).collect();
         let text = offered(&experiment)?;
         let digest: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let offer = Offer { experiment: text, digest: digest.clone(), clients: names.clone(), version };
+        let offer = Offer { experiment: text, digest: digest.clone(), clients: names, version };
         let responses = call_all(clients, |_| Request::Describe(offer.clone()), &|| false, services)?;
-        let contributions = responses.into_iter().zip(&names).map(|(response, name)| match response {
-            Response::Contribution(contribution) if contribution.client.name == *name => Ok(contribution),
-            _ => Err(CliError::run(Diagnostic::new(format!("site `{name}` does not describe its data")))),
+        let contributions = responses.into_iter().zip(clients).map(|(response, client)| match response {
+            Response::Contribution(contribution) if contribution.client.name == client.name() => Ok(contribution),
+            _ => Err(CliError::run(Diagnostic::new(format!("site `{}` does not describe its data", client.name())))),
         });
         let contributions = contributions.collect::<Result<Vec<_>, _>>()?;
-        let description = join(&names, &contributions)?;
+        let description = join(&sites, &contributions)?;
         let checked = description::check(&description);
         checked.map_err(|e| CliError::usage(Diagnostic::from(e).within("what the sites describe")))?;
         let model_setup =
@@ -120,10 +123,15 @@ impl Agreement {
         let reports = errors.reports;
         let Some(server) = server.filter(|_| reports.is_empty()) else { return Err(CliError::usage(reports)) };
         let score_name = contributions.iter().find_map(|contribution| contribution.score.clone());
-        let devices = contributions.iter().map(|contribution| contribution.device.clone()).collect();
-        let sites = names.iter().cloned().zip(contributions.into_iter().map(|c| c.plugins)).collect();
+        let (mut devices, mut used) = (Vec::new(), Map::new());
+        for Site { name, flower, .. } in sites {
+            let contribution = contributions.iter().find(|contribution| contribution.client.name == name);
+            devices.push(contribution.map_or_else(|| "cpu".to_owned(), |contribution| contribution.device.clone()));
+            let app = flower.map(|app| json!({ "flower": app.name() }));
+            used.insert(name, contribution.map(|contribution| contribution.plugins.clone()).or(app).into());
+        }
         let shared = Shared { experiment, plugins, description, model_setup, score_name };
-        Ok(Self { shared, server, devices, sites: Value::Object(sites), digest })
+        Ok(Self { shared, server, devices, sites: Value::Object(used), digest })
     }
 }
 
@@ -171,10 +179,11 @@ impl Beginning {
     }
 }
 
-/// Joins what the sites describe.
-fn join(names: &[String], contributions: &[Contribution]) -> Result<Description, CliError> {
+/// Joins what the sites describe. A plain Flower client describes nothing, so it has all tasks, without rows.
+fn join(sites: &[Site], contributions: &[Contribution]) -> Result<Description, CliError> {
     let (mut tasks, mut scales, mut sources) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for (site, contribution) in names.iter().zip(contributions) {
+    for contribution in contributions {
+        let site = &contribution.client.name;
         let wrong = |what: String| CliError::usage(Diagnostic::new(format!("site `{site}`: {what}")));
         add_tasks(&mut tasks, &contribution.tasks).map_err(wrong)?;
         add_scales(&mut scales, site, &contribution.scales)?;
@@ -185,7 +194,14 @@ fn join(names: &[String], contributions: &[Contribution]) -> Result<Description,
                 .map(|source| Source { path: format!("{site}/{}", source.path.display()).into(), ..source.clone() }),
         );
     }
-    let clients = contributions.iter().map(|contribution| contribution.client.clone()).collect();
+    let without_rows = |task: &TaskSpec| ClientTask { name: task.name.clone(), ..ClientTask::default() };
+    let client = |Site { name, .. }: &Site| {
+        let described =
+            contributions.iter().map(|contribution| &contribution.client).find(|client| client.name == *name);
+        let plain = || ClientSpec { name: name.clone(), tasks: tasks.iter().map(without_rows).collect() };
+        described.cloned().unwrap_or_else(plain)
+    };
+    let clients = sites.iter().map(client).collect();
     let scales = scales.into_iter().map(|(task, (_, scale))| (task, scale));
     Ok(Description::new(tasks, clients, sources).with_scales(scales))
 }
@@ -234,10 +250,8 @@ fn add_scales<'n>(
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::{ClientSpec, ClientTask};
-    use serde_json::Value;
-
     use super::*;
+    use crate::experiment::config::FlowerApp;
 
     fn contribution(site: &str, tasks: &[&str]) -> Contribution {
         let held = tasks.iter().map(|name| ClientTask { name: (*name).to_owned(), train: 1, test: 1 }).collect();
@@ -252,10 +266,17 @@ mod tests {
         }
     }
 
+    /// Sites of fedplug.
+    fn sites(names: &[&str]) -> Vec<Site> {
+        let site = |name: &&str| Site { name: (*name).to_owned(), fingerprint: String::new(), flower: None };
+        names.iter().map(site).collect()
+    }
+
     fn order(all: &[&[&str]]) -> Vec<String> {
         let names: Vec<String> = (0..all.len()).map(|site| site.to_string()).collect();
         let contributions: Vec<_> = names.iter().zip(all).map(|(name, tasks)| contribution(name, tasks)).collect();
-        join(&names, &contributions).unwrap().tasks.into_iter().map(|task| task.name).collect()
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        join(&sites(&names), &contributions).unwrap().tasks.into_iter().map(|task| task.name).collect()
     }
 
     #[test]
@@ -267,7 +288,7 @@ mod tests {
 
     #[test]
     fn sites_that_contradict_one_another_are_named() {
-        let names = ["p".to_owned(), "q".to_owned()];
+        let names = sites(&["p", "q"]);
         let (p, mut q) = (contribution("p", &["a"]), contribution("q", &["a"]));
         q.tasks[0].target = "z".to_owned();
         let told = join(&names, &[p.clone(), q]).unwrap_err().to_string();
@@ -279,5 +300,20 @@ mod tests {
         let told = join(&names, &[scaled("p", 1.0), scaled("q", 2.0)]).unwrap_err().to_string();
         assert!(told.contains("site `q`: task `a` is standardised by other numbers than at site `p`"), "{told}");
         assert!(join(&names, &[scaled("p", 1.0), scaled("q", 1.0)]).is_ok());
+    }
+
+    #[test]
+    fn a_plain_flower_client_has_all_tasks_without_rows() {
+        let mut all = sites(&["p", "q", "r"]);
+        all[1].flower = Some(FlowerApp::Message);
+        let described = join(&all, &[contribution("p", &["a"]), contribution("r", &["b"])]).unwrap();
+        let told = |client: &ClientSpec| {
+            let tasks = client.tasks.iter().map(|task| (task.name.clone(), task.train + task.test)).collect::<Vec<_>>();
+            (client.name.clone(), tasks)
+        };
+        let clients: Vec<(String, Vec<(String, usize)>)> = described.clients.iter().map(told).collect();
+        let [a, b] = ["a", "b"].map(str::to_owned);
+        let wanted = [("p", vec![(a.clone(), 2)]), ("q", vec![(a, 0), (b.clone(), 0)]), ("r", vec![(b, 2)])];
+        assert_eq!(clients, wanted.map(|(name, tasks)| (name.to_owned(), tasks)));
     }
 }

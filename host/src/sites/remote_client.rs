@@ -28,17 +28,17 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    fn enter(&self, index: usize) {
+    pub(super) fn enter(&self, index: usize) {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
     }
 
-    fn leave(&self, index: usize) {
+    pub(super) fn leave(&self, index: usize) {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
         self.changed.notify_all();
     }
 
     /// Waits until all earlier clients have left.
-    fn wait(&self, index: usize) {
+    pub(super) fn wait(&self, index: usize) {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = |pending: &mut BTreeSet<usize>| pending.first().is_some_and(|first| *first < index);
         drop(self.changed.wait_while(pending, earlier).unwrap_or_else(PoisonError::into_inner));
@@ -63,6 +63,11 @@ impl RemoteClient {
     /// Creates the client of a site.
     pub(crate) fn new(name: String, index: usize, transport: Arc<dyn Transport>, admission: Arc<Admission>) -> Self {
         Self { name, index, transport, admission, last_aggregated: None, trained: 0, calls: AtomicU64::new(0) }
+    }
+
+    /// Its index in the order of aggregation.
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     /// Calls the site. `stops` ends the wait, as does the end of the run.

@@ -59,6 +59,17 @@ struct Raw {
     /// A privacy budget for the site's whole life. Needs a filter `privacy` with the mechanism `gaussian` among the
     /// site's own, which refuses to send once the budget would be exceeded.
     privacy: Option<Budget>,
+    /// Lets the site take part in the runs of Python servers. Without it, only orders of `fedplug serve` are taken.
+    flower: Option<Flower>,
+}
+
+/// The table `[flower]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Flower {
+    /// The site's own experiment, since a Python server sends none: a TOML file as for `fedplug run`. The site's rules apply
+    /// to it, and nobody has to approve it. `federation.rounds` is the most rounds in one run.
+    pub(crate) experiment: PathBuf,
 }
 
 /// The table `[superlink]`.
@@ -138,6 +149,8 @@ pub(crate) struct SiteFile {
     /// The tables of its own filters, each with `plugin` and without `at`; the one that keeps the budget also has
     /// `budget`.
     pub(crate) filters: Vec<Map<String, Value>>,
+    /// The experiment for runs of Python servers.
+    pub(crate) flower: Option<PathBuf>,
     /// The file's path, as it was given.
     pub(crate) path: String,
 }
@@ -299,6 +312,7 @@ impl Raw {
             plugin_path: plugin_path.into_iter().map(|path| folder.join(path)).collect(),
             superlink: superlink.map(|link| SuperLink { ca: link.ca.map(|ca| folder.join(ca)), ..link }),
             data: Data { folder: folder.join(data.folder) },
+            flower: self.flower.map(|flower| folder.join(flower.experiment)),
             path: path.to_owned(),
             name,
             state,

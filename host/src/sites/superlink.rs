@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 use plugin_api::{Buffer, DType, Level, Params, Tensor};
 
 use crate::error::{CliError, Diagnostic};
+use crate::sites::flower_client::{FlowerTransport, PlainOrder};
 use crate::sites::protocol::Payload;
 use crate::sites::transport::{Parcel, Transport, TransportError};
 
@@ -68,7 +69,11 @@ pub(crate) fn pack(payload: &Payload) -> Result<Content, String> {
     Ok(content)
 }
 
-fn arrays(params: &Params) -> Result<IndexMap<String, Array>, String> {
+/// Parameters as arrays.
+///
+/// # Errors
+/// If a tensor has a type that cannot travel.
+pub(super) fn arrays(params: &Params) -> Result<IndexMap<String, Array>, String> {
     let array = |(name, tensor): (&str, &Tensor)| {
         let wire = TYPES.iter().find(|(dtype, _)| *dtype == tensor.dtype()).map(|(_, wire)| *wire);
         let wire = wire.ok_or_else(|| format!("tensor `{name}`: {} cannot travel", tensor.dtype()))?;
@@ -99,7 +104,11 @@ pub(crate) fn unpack(mut content: Content) -> Result<Payload, String> {
     Ok(Payload { body, params: tensors(PARAMS)?, extra: tensors(EXTRA)? })
 }
 
-fn tensor(name: String, array: Array) -> Result<(String, Tensor), String> {
+/// An array as a tensor, without a copy.
+///
+/// # Errors
+/// If no tensor has its type or shape.
+pub(super) fn tensor(name: String, array: Array) -> Result<(String, Tensor), String> {
     let (wire, shape, data) = array.into_parts();
     let dtype = TYPES.iter().find(|(_, known)| *known == wire).map(|(dtype, _)| *dtype);
     let dtype = dtype.ok_or_else(|| format!("tensor `{name}`: {} is no type of a tensor", wire.name()))?;
@@ -161,8 +170,10 @@ pub(crate) struct RunOptions {
     pub title: String,
     /// A folder for what must survive this process.
     pub state: PathBuf,
-    /// The fingerprint of each site's key.
-    pub sites: BTreeMap<String, String>,
+    /// What runs at each site, with the fingerprint of its key.
+    pub sites: BTreeMap<String, Peer>,
+    /// The bundle with the app of plain Flower clients.
+    pub bundle: Option<Vec<u8>>,
     /// How long to wait for a site that is away.
     pub away: Option<Duration>,
     /// The secret of the SuperLink, if it has one.
@@ -178,11 +189,11 @@ impl SuperLink {
         options: RunOptions,
         log: impl Fn(Level, &str) + Send + Sync + 'static,
     ) -> Result<Self, CliError> {
-        let RunOptions { link, title, state, sites, away, secret } = options;
-        let sites = sites.into_iter().map(|(name, fingerprint)| (name, Peer::Fedplug(fingerprint))).collect();
+        let RunOptions { link, title, state, sites, bundle, away, secret } = options;
         let mut options = ServerOptions::new(link.connection(), title, state, sites);
         options.policy = Policy { away, ..Policy::default() };
         options.secret = secret;
+        options.bundle = bundle;
         let observer = Arc::new(move |event: &Event| log(level(event), &event.to_string()));
         let server = Server::open(options, observer).map_err(|error| CliError::run(report(&error)))?;
         Ok(Self { server })
@@ -222,14 +233,33 @@ impl Transport for SuperLink {
             _ => format!("query.fedplug_{what}"),
         };
         let request = Request { kind, key, content, keep: what == "train" };
-        let answer = self.server.call_with(site, request, cancelled, admit).map_err(|error| match error {
-            CallError::Cancelled => TransportError::Cancelled,
-            CallError::Away { time, .. } => TransportError::Away(time),
-            CallError::Refused { reason, .. } => TransportError::Refused(reason),
-            CallError::Failed { reason, .. } | CallError::Protocol { reason, .. } => TransportError::Failed(reason),
-            other => TransportError::Failed(other.to_string()),
-        })?;
+        let answer = self.server.call_with(site, request, cancelled, admit)?;
         unpack(answer.content).map_err(TransportError::Failed)
+    }
+}
+
+impl FlowerTransport for SuperLink {
+    fn order(
+        &self,
+        order: PlainOrder<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+        admit: &dyn Fn(),
+    ) -> Result<Content, TransportError> {
+        let PlainOrder { site, kind, group, content } = order;
+        let request = Request { kind: kind.to_owned(), key: group, content, keep: false };
+        Ok(self.server.call_with(site, request, cancelled, admit)?.content)
+    }
+}
+
+impl From<CallError> for TransportError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Cancelled => Self::Cancelled,
+            CallError::Away { time, .. } => Self::Away(time),
+            CallError::Refused { reason, .. } => Self::Refused(reason),
+            CallError::Failed { reason, .. } | CallError::Protocol { reason, .. } => Self::Failed(reason),
+            other => Self::Failed(other.to_string()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::sites::{self, Site};
 use crate::experiment::byte_size::ByteSize;
 
 /// More rounds, or epochs per round, are certainly a typo.
@@ -54,10 +55,10 @@ pub struct Federation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<PathBuf>,
     /// The sites at which the clients are, if they are elsewhere: `fedplug serve` waits for them. Each key is the name of
-    /// a client, and its value the fingerprint of the site's key, which `fedplug keys` shows. Clients are aggregated in
-    /// this order.
+    /// a client, and its value the fingerprint of the site's key, which `fedplug keys` shows, or a table for a plain
+    /// Flower client. Clients are aggregated in this order.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
-    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    #[schemars(with = "std::collections::BTreeMap<String, super::sites::Entry>")]
     pub sites: Map<String, Value>,
     /// How many seconds to wait for a site that is away, before it counts as a client that failed; 0 waits for ever.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -124,6 +125,11 @@ impl Federation {
         self.report == Reporting::Full
     }
 
+    /// The sites, in the order of aggregation. Those that [`problems`](Self::problems) complains of are missing.
+    pub(crate) fn site_list(&self) -> Vec<Site> {
+        self.sites.iter().filter_map(|(name, value)| Site::read(name, value).ok()).collect()
+    }
+
     /// Errors in combinations of keys.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
@@ -157,6 +163,7 @@ impl Federation {
             let instead = format!("watch a metric of the global model, such as `{SCORE}`");
             wrong(&["early-stopping", "metric"], format!("`{metric}` {why}: {instead}"));
         }
+        found.extend(sites::problems(&self.sites));
         found
     }
 }

@@ -83,7 +83,11 @@ app = ClientApp(client_fn=lambda context: Client().to_client())
 
 def bundle(kind, result, output):
     client = {"numpy": NUMPY, "message": MESSAGE, "server": MESSAGE}[kind]
-    server = f"RESULT = {result!r}\n" + SERVER
+    pack(client, f"RESULT = {result!r}\n" + SERVER, output)
+
+
+def pack(client, server, output):
+    """Writes a bundle of these two modules."""
     files = {"pyproject.toml": PROJECT, "app/__init__.py": "", "app/client.py": client, "app/server.py": server}
     lines = [f"{path},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text.encode())}" for path, text in files.items()]
     with zipfile.ZipFile(output, "w") as archive:
