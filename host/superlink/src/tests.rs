@@ -1,5 +1,6 @@
 //! Tests of several modules together, and of the codecs against what Python writes.
 
+mod bundles;
 mod clock;
 mod codecs;
 mod envelopes;

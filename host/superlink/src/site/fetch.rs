@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::Shared;
+use crate::bundle::unfold;
 use crate::content::Content;
 use crate::endpoint::Scope;
 use crate::envelope::{OrderNote, Place, Status};
 use crate::error::Error;
 use crate::http::Counter;
+use crate::pack::Pack;
 use crate::parallel::{Abort, lock};
 use crate::unpack::{FetchError, Fetcher, Received};
 use crate::wire::Metadata;
@@ -78,7 +80,9 @@ impl Shared {
     fn open(&self, metadata: Metadata, place: Option<Place>, received: Received) -> Option<Fetched> {
         let Received { mut content, arrays, .. } = received;
         let Some(place) = place else { return Some(Fetched { metadata, content, note: None }) };
-        let opened = OrderNote::take(&mut content).and_then(|note| {
+        let unfolded = unfold(&mut content, &self.fleet.http.limits);
+        let opened = unfolded.and_then(|unfolded| {
+            let note = OrderNote::take(&mut content)?;
             let mut kept = lock(&self.kept);
             let none = BTreeMap::new();
             let have = if kept.0 == place.session { &kept.1 } else { &none };
@@ -88,6 +92,8 @@ impl Shared {
             if note.keep {
                 let ids = note.kept_ids()?;
                 let mut next: BTreeMap<_, _> = arrays.into_iter().collect();
+                let mut pack = Pack::default();
+                next.extend(unfolded.into_iter().map(|array| (pack.array(&array), array)));
                 next.extend(ids.into_iter().filter_map(|id| Some((id, have.get(&id)?.clone()))));
                 *kept = (place.session.clone(), next);
             }
