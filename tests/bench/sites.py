@@ -219,8 +219,11 @@ class SitesRow:
     of: dict
     rounds: int = 3
     group: str = "sites"
-    beside: str = ""
     full: bool = False
+
+    @property
+    def beside(self):
+        return f"{self.which}, {self.sites} site{'s' if self.sites > 1 else ''}"
 
     HEAD = ["| | sites | | a round | on the wire a round | server | a site | SuperLink |", "|---|---|---|---|---|---|---|---|"]
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use indexmap::IndexMap;
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 use test_support::cases;
 
 use super::codecs::{arrays, pack};
