@@ -40,7 +40,7 @@ fn come_back(content: &Content) -> Result<(), TestCaseError> {
     let small = unfold(&mut received.content, &Limits::default()).unwrap();
     prop_assert_eq!(names(&received.content), names(content));
     prop_assert_eq!(&received.content, content);
-    prop_assert!(small.iter().all(|array| array.data().len() <= SMALL && array.data().as_ptr() as usize % 64 == 0));
+    prop_assert!(small.iter().all(|array| array.data().len() <= SMALL && array.data().as_ptr().align_offset(64) == 0));
     Ok(())
 }
 
