@@ -35,13 +35,16 @@ class Watch:
 
     def __init__(self, starts, limit):
         self.groups, self.most, self.starts, self.marks = {}, {}, starts, []
-        self.until = time.monotonic() + limit
+        self.next, self.until = 0.0, time.monotonic() + limit
 
     def look(self):
         """Looks once; an error if the measurement must end."""
         lines = self.starts.read_text().count("\n") if self.starts.exists() else 0
         while len(self.marks) < lines:
             self.marks.append((time.perf_counter(), loopback()))
+        if time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + 0.25  # To look at all processes costs some milliseconds.
         processes = table()
         for group, find in self.groups.items():
             self.most[group] = max(self.most.get(group, 0), max(map(sum, find(processes)), default=0))
