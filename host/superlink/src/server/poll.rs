@@ -225,7 +225,7 @@ impl Shared {
         let pull = |id: &_, abort: crate::parallel::Abort<'_>| {
             self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &self.other })
         };
-        let fetcher = Fetcher { pull: &pull, threads: 1, limits: &self.runtime.http.limits };
+        let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: 1, limits: &self.runtime.http.limits };
         let Ok(mut received) = fetcher.content(&metadata.message_id, &abort) else { return };
         self.forget(metadata);
         let digest = received.packed.digest(RECORD);

@@ -48,7 +48,7 @@ impl Shared {
         let pull =
             |id: &_, abort: Abort<'_>| self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &counter });
         let http = &self.runtime.http;
-        let fetcher = Fetcher { pull: &pull, threads: http.transfers, limits: &http.limits };
+        let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: http.transfers, limits: &http.limits };
         let mut received = match fetcher.content(&metadata.message_id, &abort) {
             Ok(received) => received,
             Err(FetchError::Gone) => {

@@ -1,12 +1,12 @@
 //! Fetches an order, in the caller's thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Shared;
 use crate::bundle::unfold;
 use crate::content::Content;
 use crate::endpoint::Scope;
-use crate::envelope::{OrderNote, Place, Status};
+use crate::envelope::{OrderNote, Place, RECORD, Status};
 use crate::error::Error;
 use crate::http::Counter;
 use crate::pack::Pack;
@@ -39,7 +39,8 @@ impl Shared {
                 self.fleet.pull_object(self.node(), metadata.run_id, id, Scope { abort, counter })
             };
             let http = &self.fleet.http;
-            let fetcher = Fetcher { pull: &pull, threads: http.transfers, limits: &http.limits };
+            let prepare = |values: &Content| self.release_kept(place.as_ref(), values);
+            let fetcher = Fetcher { pull: &pull, prepare: &prepare, threads: http.transfers, limits: &http.limits };
             let result = fetcher.content(&metadata.message_id, &abort);
             if self.stopped() {
                 return None;
@@ -73,6 +74,20 @@ impl Shared {
                     return None;
                 }
             }
+        }
+    }
+
+    /// Before an order that replaces the kept arrays is fetched, frees those that it does not need: else the last global
+    /// model would lie beside the next one.
+    fn release_kept(&self, place: Option<&Place>, values: &Content) {
+        let record = values.get(RECORD).map(|record| (RECORD.to_owned(), record.clone()));
+        let note = OrderNote::take(&mut record.into_iter().collect());
+        let (Some(place), Ok(note)) = (place, note) else { return };
+        let Ok(ids) = note.kept_ids() else { return };
+        let mut kept = lock(&self.kept);
+        if note.keep {
+            let (same, ids) = (kept.0 == place.session, BTreeSet::from_iter(ids));
+            kept.1.retain(|id, _| same && ids.contains(id));
         }
     }
 
