@@ -83,11 +83,13 @@ BENCH_ARGS ?=
 BENCH_PYTHON = $(if $(FEDPLUG_TORCH_PYTHON),,.bench-python/stamp)
 BENCH_ENV = $(if $(FEDPLUG_TORCH_PYTHON),,PYTHONPATH=.bench-python FEDPLUG_TORCH_PYTHON=$(PYTHON))
 
-bench: bench-build $(BENCH_PYTHON)
+# PyTorch is for all rows but those of sites, which take flwr.
+bench: bench-build $(if $(filter-out sites,$(or $(ROWS),all)),$(BENCH_PYTHON)) $(if $(findstring sites,$(or $(ROWS),sites)),.flower/stamp)
 	$(BENCH_ENV) $(PYTHON) tests/bench/bench.py --rows '$(ROWS)' $(if $(FULL),--full) --output target/bench.md $(BENCH_ARGS)
 
 bench-build: build
 	$(CARGO) build --release -p model-amplify --example step
+	$(CARGO) build --release -p fixture-bulk
 
 bench-gpu: bench-build
 	$(CARGO) test --release -p model-amplify --no-run

@@ -15,7 +15,8 @@ import sys
 import tempfile
 
 from measure import Unavailable
-from rows import Bench, rows
+import sites
+from rows import HEADS, Bench, amplify, rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -31,6 +32,7 @@ def arguments():
     parser.add_argument("--data", default=ROOT / "configs" / "sample", help="a folder in FLAb's layout with six tasks")
     parser.add_argument("--fedplug", default=ROOT / "target" / "release" / "fedplug")
     parser.add_argument("--step", default=ROOT / "target" / "release" / "examples" / "step")
+    parser.add_argument("--flower", default=ROOT / ".flower", help="a folder with the Python packages of flwr")
     parser.add_argument("--torch-python", default=os.environ.get("FEDPLUG_TORCH_PYTHON"), help="a Python with PyTorch and pandas")
     parser.add_argument("--output", type=pathlib.Path, help="also write the table into this file")
     options = parser.parse_args()
@@ -95,9 +97,10 @@ def main():
     options = arguments()
     head = ["| | | fedplug | compared | compared ÷ fedplug | least–most | memory | of the compared | compared with |",
             "|---|---|---|---|---|---|---|---|---|"]
-    lines, missing = [], []
+    lines, site_lines, missing = [], [], []
     with tempfile.TemporaryDirectory(prefix="fedplug-bench-") as folder:
-        all_rows = list(rows(Bench(options, pathlib.Path(folder))))
+        bench = Bench(options, pathlib.Path(folder))
+        all_rows = [*rows(bench), *sites.rows(bench, (amplify("tiny"), HEADS))]
         groups = list(dict.fromkeys(row.group for row in all_rows))
         wanted = [group for group in options.rows.split(",") if group] or groups
         unknown = [group for group in wanted if group not in groups]
@@ -112,13 +115,18 @@ def main():
                 continue
             print(name, file=sys.stderr, flush=True)
             try:
+                if isinstance(row, sites.SitesRow):
+                    site_lines.append(row.line())
+                    continue
                 line, failed = measured(row, options.pairs)
                 lines.append(line)
                 if failed:
                     missing.append(f"{name}: no PyTorch side: {failed}")
             except Unavailable as why:
                 missing.append(f"{name}: {why}")
-    parts = [machine(options), "", *head, *lines]
+    parts = [machine(options)]
+    for table_head, table in ((head, lines), (sites.SitesRow.HEAD, site_lines)):
+        parts += ["", *table_head, *table] if table else []
     if missing:
         parts += ["", "Not measured:", "", *(f"- {line}" for line in missing)]
     text = "\n".join(parts) + "\n"

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use indexmap::IndexMap;
 
+use crate::bundle::BUNDLE;
 use crate::envelope::RECORD;
 use crate::error::Error;
 
@@ -23,7 +24,7 @@ pub enum Record {
 /// Whether content can be sent.
 pub(crate) fn check(content: &Content) -> Result<(), String> {
     for (name, record) in content {
-        if name == RECORD {
+        if name == RECORD || name.starts_with(BUNDLE) {
             return Err(format!("record `{name}`: the name is reserved"));
         }
         if let Record::Metrics(values) = record

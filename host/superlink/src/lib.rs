@@ -128,6 +128,7 @@
 
 mod arrays;
 mod assemble;
+mod bundle;
 mod connection;
 mod content;
 mod dialect;

@@ -1,5 +1,6 @@
 //! Tests of several modules together, and of the codecs against what Python writes.
 
+mod bundles;
 mod clock;
 mod codecs;
 mod envelopes;
@@ -33,7 +34,7 @@ type Objects = HashMap<ObjectId, Bytes>;
 /// Fetches a message from memory.
 fn fetch(objects: &Objects, message: &str, limits: &Limits) -> Result<Received, Error> {
     let pull = |id: &ObjectId, _: Abort<'_>| Ok(objects.get(id).cloned().map_or(Pulled::Gone, Pulled::Object));
-    let fetcher = Fetcher { pull: &pull, threads: 3, limits };
+    let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: 3, limits };
     fetcher.content(message, &|| false).map_err(|error| match error {
         FetchError::Gone => Error::Stopped,
         FetchError::Failed(error) => error,

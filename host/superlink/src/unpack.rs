@@ -48,6 +48,8 @@ pub(crate) struct Received {
 pub(crate) struct Fetcher<'a> {
     /// Asks for an object.
     pub(crate) pull: &'a (dyn Fn(&ObjectId, Abort<'_>) -> Result<Pulled, Error> + Sync),
+    /// Called with the message's values before memory is taken for its arrays.
+    pub(crate) prepare: &'a (dyn Fn(&Content) + Sync),
     pub(crate) threads: usize,
     pub(crate) limits: &'a Limits,
 }
@@ -92,6 +94,11 @@ impl Fetch<'_> {
         let records = self.ids(&dict, "message")?;
         let ids = records.iter().map(|(_, id)| *id);
         let fetched = self.all(&distinct(ids), abort, |id, abort| self.record(id, abort))?;
+        let values = records.iter().filter_map(|(name, id)| match fetched.get(id) {
+            Some(Fetched::Values(record)) => Some((name.clone(), record.clone())),
+            _ => None,
+        });
+        (self.fetcher.prepare)(&values.collect());
         let named = fetched.values().filter_map(|record| match record {
             Fetched::Arrays(arrays) => Some(arrays.iter().map(|(_, id)| *id)),
             Fetched::Values(_) => None,

@@ -40,7 +40,7 @@ pub struct Policy {
     pub repeat: Option<Duration>,
     /// Orders that come within this time go out together, so that what they share is sent once.
     pub window: Duration,
-    /// How often to ask for answers.
+    /// How often to ask for answers; for the first seconds after an order was sent at least each 100 ms.
     pub poll: Duration,
     /// How long the SuperLink keeps an order.
     pub ttl: Duration,

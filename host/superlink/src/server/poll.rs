@@ -19,6 +19,8 @@ use crate::wire::{Message, Metadata, RuntimePull, RuntimePulled, RuntimePush, Ru
 
 /// How often to look who is online while there are calls.
 const LOOK: Duration = Duration::from_secs(2);
+/// After an order the answer may come soon.
+const BUSY: Duration = Duration::from_secs(5);
 /// How long to wait for the objects of a status. They are small.
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,7 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn run(shared: &Shared) {
     while !shared.stopped() {
         let run = shared.run.load(Ordering::Relaxed);
-        let mut pause = shared.options.policy.poll;
+        let mut pause = shared.pace();
         match shared.poll() {
             Ok(()) | Err(Error::Stopped) => {}
             Err(error) if error.is_unauthorised() => shared.renew_or_fail(run),
@@ -50,6 +52,12 @@ pub(super) fn run(shared: &Shared) {
 }
 
 impl Shared {
+    fn pace(&self) -> Duration {
+        let poll = self.options.policy.poll;
+        let busy = lock(&self.table).calls.values().any(|call| call.heard.elapsed() < BUSY);
+        if busy { poll.min(Duration::from_millis(100)) } else { poll }
+    }
+
     fn poll(&self) -> Result<(), Error> {
         let (ids, done, look) = {
             let table = lock(&self.table);
@@ -217,7 +225,7 @@ impl Shared {
         let pull = |id: &_, abort: crate::parallel::Abort<'_>| {
             self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &self.other })
         };
-        let fetcher = Fetcher { pull: &pull, threads: 1, limits: &self.runtime.http.limits };
+        let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: 1, limits: &self.runtime.http.limits };
         let Ok(mut received) = fetcher.content(&metadata.message_id, &abort) else { return };
         self.forget(metadata);
         let digest = received.packed.digest(RECORD);

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::calls::Delay;
 use super::{Answer, CallError, Peer, Shared};
+use crate::bundle::unfold;
 use crate::endpoint::Scope;
 use crate::envelope::{Place, RECORD, Status, open_answer};
 use crate::error::Error;
@@ -47,7 +48,7 @@ impl Shared {
         let pull =
             |id: &_, abort: Abort<'_>| self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &counter });
         let http = &self.runtime.http;
-        let fetcher = Fetcher { pull: &pull, threads: http.transfers, limits: &http.limits };
+        let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: http.transfers, limits: &http.limits };
         let mut received = match fetcher.content(&metadata.message_id, &abort) {
             Ok(received) => received,
             Err(FetchError::Gone) => {
@@ -77,6 +78,9 @@ impl Shared {
                 Ok(opened) => opened,
                 Err(reason) => return self.forged(site, number, metadata, reason),
             };
+            if let Err(error) = unfold(&mut received.content, &http.limits) {
+                return self.unreadable(site, &peer, number, metadata, &error.to_string());
+            }
             self.forget(metadata);
             let (site, reason) = (site.to_owned(), text);
             match status {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::number::Numbered;
 use super::{KeptIds, Peer, Phase, Request, Shared};
+use crate::bundle::fold;
 use crate::content::{Content, Record, Value};
 use crate::endpoint::{Push, Scope};
 use crate::envelope::{OrderNote, RECORD};
@@ -183,7 +184,7 @@ impl Shared {
                 let mut note = OrderNote { key: request.key.clone(), keep: request.keep, kept: Vec::new() };
                 let mut content = note.leave_out(&request.content, &outgoing.known, pack);
                 content.insert(RECORD.to_owned(), note.to_record()?);
-                (content, place.group())
+                (fold(&content), place.group())
             }
         };
         let arrays = array_ids(&request.content, pack);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::store::{StoredAnswer, StoredPush};
+use crate::bundle::fold;
 use crate::content::Content;
 use crate::endpoint::{Push, Scope};
 use crate::envelope::{Place, RECORD, Status, answer_record};
@@ -168,7 +169,7 @@ impl Shared {
         };
         let (message, tree) = match place {
             Some(place) => {
-                let mut packed = pack.content(content)?;
+                let mut packed = pack.content(&fold(content))?;
                 let digest = packed.digest(RECORD);
                 let identity = &self.options.identity;
                 let record = answer_record(identity, place, &order.message_id, status, text, &digest)?;

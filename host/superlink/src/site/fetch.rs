@@ -1,13 +1,15 @@
 //! Fetches an order, in the caller's thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Shared;
+use crate::bundle::unfold;
 use crate::content::Content;
 use crate::endpoint::Scope;
-use crate::envelope::{OrderNote, Place, Status};
+use crate::envelope::{OrderNote, Place, RECORD, Status};
 use crate::error::Error;
 use crate::http::Counter;
+use crate::pack::Pack;
 use crate::parallel::{Abort, lock};
 use crate::unpack::{FetchError, Fetcher, Received};
 use crate::wire::Metadata;
@@ -37,7 +39,8 @@ impl Shared {
                 self.fleet.pull_object(self.node(), metadata.run_id, id, Scope { abort, counter })
             };
             let http = &self.fleet.http;
-            let fetcher = Fetcher { pull: &pull, threads: http.transfers, limits: &http.limits };
+            let prepare = |values: &Content| self.release_kept(place.as_ref(), values);
+            let fetcher = Fetcher { pull: &pull, prepare: &prepare, threads: http.transfers, limits: &http.limits };
             let result = fetcher.content(&metadata.message_id, &abort);
             if self.stopped() {
                 return None;
@@ -74,11 +77,27 @@ impl Shared {
         }
     }
 
+    /// Before an order that replaces the kept arrays is fetched, frees those that it does not need: else the last global
+    /// model would lie beside the next one.
+    fn release_kept(&self, place: Option<&Place>, values: &Content) {
+        let record = values.get(RECORD).map(|record| (RECORD.to_owned(), record.clone()));
+        let note = OrderNote::take(&mut record.into_iter().collect());
+        let (Some(place), Ok(note)) = (place, note) else { return };
+        let Ok(ids) = note.kept_ids() else { return };
+        let mut kept = lock(&self.kept);
+        if note.keep {
+            let (same, ids) = (kept.0 == place.session, BTreeSet::from_iter(ids));
+            kept.1.retain(|id, _| same && ids.contains(id));
+        }
+    }
+
     /// Reads what the order says of itself and fills in what was left out.
     fn open(&self, metadata: Metadata, place: Option<Place>, received: Received) -> Option<Fetched> {
         let Received { mut content, arrays, .. } = received;
         let Some(place) = place else { return Some(Fetched { metadata, content, note: None }) };
-        let opened = OrderNote::take(&mut content).and_then(|note| {
+        let unfolded = unfold(&mut content, &self.fleet.http.limits);
+        let opened = unfolded.and_then(|unfolded| {
+            let note = OrderNote::take(&mut content)?;
             let mut kept = lock(&self.kept);
             let none = BTreeMap::new();
             let have = if kept.0 == place.session { &kept.1 } else { &none };
@@ -88,6 +107,8 @@ impl Shared {
             if note.keep {
                 let ids = note.kept_ids()?;
                 let mut next: BTreeMap<_, _> = arrays.into_iter().collect();
+                let mut pack = Pack::default();
+                next.extend(unfolded.into_iter().map(|array| (pack.array(&array), array)));
                 next.extend(ids.into_iter().filter_map(|id| Some((id, have.get(&id)?.clone()))));
                 *kept = (place.session.clone(), next);
             }

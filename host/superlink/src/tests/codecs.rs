@@ -15,7 +15,7 @@ use crate::pack::{CHUNK, Pack};
 use crate::wire::{Metadata, ObjectTree};
 
 /// Packs a message. Returns its id and all its objects, which the tree names.
-fn pack(content: &Content) -> (String, Objects) {
+pub(super) fn pack(content: &Content) -> (String, Objects) {
     let mut pack = Pack::default();
     let packed = pack.content(content).unwrap();
     let mut metadata = Metadata { run_id: 3, group_id: "g".into(), ..Metadata::default() };
@@ -163,7 +163,7 @@ fn values(metrics: bool) -> impl Strategy<Value = IndexMap<String, Value>> {
     proptest::collection::vec((".{0,9}", value), 0..6).prop_map(IndexMap::from_iter)
 }
 
-fn arrays() -> impl Strategy<Value = IndexMap<String, Array>> {
+pub(super) fn arrays() -> impl Strategy<Value = IndexMap<String, Array>> {
     let dtypes = proptest::sample::select(vec![DType::F32, DType::BF16, DType::U8, DType::Bool, DType::I64]);
     let array = (dtypes, proptest::collection::vec(0u64..4, 0..4), any::<u8>()).prop_map(|(dtype, shape, byte)| {
         let size = crate::content::size(dtype, &shape).unwrap() as usize;

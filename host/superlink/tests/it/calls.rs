@@ -297,6 +297,33 @@ fn a_call_after_one_that_was_cancelled_while_it_was_sent() {
 }
 
 #[test]
+fn many_small_arrays_take_few_requests() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site("a", port);
+    let pulls = Arc::new(AtomicUsize::new(0));
+    let pushes = Arc::new(AtomicUsize::new(0));
+    let (pulled, pushed) = (Arc::clone(&pulls), Arc::clone(&pushes));
+    let proxy = Proxy::start(port, move |passing| {
+        if passing.answer.is_none() {
+            pulled.fetch_add(usize::from(passing.path == "runtime/pull-object"), Ordering::Relaxed);
+            pushed.fetch_add(usize::from(passing.path == "runtime/push-object"), Ordering::Relaxed);
+        }
+        Fate::Pass
+    });
+    let server = bench.server(proxy.port);
+    let arrays: Vec<_> = (0..40).map(|i| (format!("w{i}"), floats(i, i as f32))).collect();
+    let arrays: Vec<_> = arrays.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
+    let content = content(&arrays);
+    let answer = server.call("a", request("1", &content), &never).unwrap();
+    assert_eq!(answer.content, plus_one(&content));
+    // Message, dictionary, the caller's values, ours, one bundle of arrays. What another test has sent is there already.
+    let (pushes, pulls) = (pushes.load(Ordering::Relaxed), pulls.load(Ordering::Relaxed));
+    assert!((3..=5).contains(&pushes) && pulls == 5, "{pushes} pushed, {pulls} pulled");
+    server.finish(true, "").unwrap();
+}
+
+#[test]
 fn orders_that_no_superlink_would_take_are_refused_at_once() {
     let Some(port) = SuperLink::shared() else { return };
     let bench = Bench::new(&["a"]);
