@@ -232,7 +232,9 @@ impl Transport for SuperLink {
             "evaluate" | "evaluate_other" | "finish" => format!("evaluate.fedplug_{what}"),
             _ => format!("query.fedplug_{what}"),
         };
-        let request = Request { kind, key, content, keep: what == "train" };
+        // What a site keeps of these is freed before the next one is fetched.
+        let keep = matches!(what, "train" | "evaluate" | "finish");
+        let request = Request { kind, key, content, keep };
         let answer = self.server.call_with(site, request, cancelled, admit)?;
         unpack(answer.content).map_err(TransportError::Failed)
     }

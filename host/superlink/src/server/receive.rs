@@ -51,22 +51,7 @@ impl Shared {
         let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: http.transfers, limits: &http.limits };
         let mut received = match fetcher.content(&metadata.message_id, &abort) {
             Ok(received) => received,
-            Err(FetchError::Gone) => {
-                self.send_again(site, "its answer was not pushed to the end", Delay::Grows);
-                return None;
-            }
-            Err(FetchError::Failed(Error::Stopped)) => return Some(Err(CallError::Cancelled)),
-            Err(FetchError::Failed(error @ Error::Unreachable { .. })) => {
-                return Some(Err(CallError::Lost(std::sync::Arc::new(error))));
-            }
-            Err(FetchError::Failed(error)) if error.is_unauthorised() => {
-                self.renew_or_fail(run);
-                self.send_again(site, "the run was lost", Delay::Grows);
-                return None;
-            }
-            Err(FetchError::Failed(error)) => {
-                return self.unreadable(site, &peer, number, metadata, &error.to_string());
-            }
+            Err(failure) => return self.not_fetched(site, &peer, number, metadata, run, failure),
         };
         if let Peer::Fedplug(_) = peer {
             if Place::of(metadata).as_ref() != Some(&place) {
@@ -82,24 +67,8 @@ impl Shared {
                 return self.unreadable(site, &peer, number, metadata, &error.to_string());
             }
             self.forget(metadata);
-            let (site, reason) = (site.to_owned(), text);
-            match status {
-                Status::Answer => {}
-                Status::Refused => {
-                    return self.answered(&site, false).or(Some(Err(CallError::Refused { site, reason })));
-                }
-                Status::Failed => return self.answered(&site, false).or(Some(Err(CallError::Failed { site, reason }))),
-                Status::Lacks => {
-                    if let Some(call) = lock(&self.table).calls.get_mut(&site) {
-                        call.whole = true;
-                    }
-                    self.send_again(&site, "the site has not kept what was left out", Delay::None);
-                    return None;
-                }
-                _ => {
-                    self.send_again(&site, "its answer is none", Delay::Grows);
-                    return None;
-                }
+            if !matches!(status, Status::Answer) {
+                return self.no_answer(site, status, text);
             }
         } else {
             received.content.shift_remove(RECORD);
@@ -110,6 +79,51 @@ impl Shared {
         }
         let sends = lock(&self.table).calls.get(site).map_or(1, |call| call.sends.max(1));
         Some(Ok(Answer { content: received.content, traffic: counter.get(), sends }))
+    }
+
+    /// What becomes of an answer that could not be fetched.
+    fn not_fetched(
+        &self,
+        site: &str,
+        peer: &Peer,
+        number: u64,
+        metadata: &Metadata,
+        run: u64,
+        failure: FetchError,
+    ) -> Option<Result<Answer, CallError>> {
+        match failure {
+            FetchError::Gone => self.send_again(site, "its answer was not pushed to the end", Delay::Grows),
+            FetchError::Failed(Error::Stopped) => return Some(Err(CallError::Cancelled)),
+            FetchError::Failed(error @ Error::Unreachable { .. }) => {
+                return Some(Err(CallError::Lost(std::sync::Arc::new(error))));
+            }
+            FetchError::Failed(error) if error.is_unauthorised() => {
+                self.renew_or_fail(run);
+                self.send_again(site, "the run was lost", Delay::Grows);
+            }
+            FetchError::Failed(error) => return self.unreadable(site, peer, number, metadata, &error.to_string()),
+        }
+        None
+    }
+
+    /// What becomes of a signed message of the site that is no answer.
+    fn no_answer(&self, site: &str, status: Status, reason: String) -> Option<Result<Answer, CallError>> {
+        let name = site.to_owned();
+        match status {
+            Status::Refused => self.answered(site, false).or(Some(Err(CallError::Refused { site: name, reason }))),
+            Status::Failed => self.answered(site, false).or(Some(Err(CallError::Failed { site: name, reason }))),
+            Status::Lacks => {
+                if let Some(call) = lock(&self.table).calls.get_mut(site) {
+                    call.whole = true;
+                }
+                self.send_again(site, "the site has not kept what was left out", Delay::None);
+                None
+            }
+            _ => {
+                self.send_again(site, "its answer is none", Delay::Grows);
+                None
+            }
+        }
     }
 
     /// Notes that an order is over. After a success, the same call again would be the same order.
