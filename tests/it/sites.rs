@@ -20,6 +20,8 @@ const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogenicit
 struct Sites {
     bench: Bench,
     link: SuperLink,
+    /// Where the SuperLink is reached, by way of a proxy if there is one.
+    port: u16,
     names: Vec<String>,
     programs: Vec<Option<Program>>,
     experiment: PathBuf,
@@ -30,6 +32,12 @@ impl Sites {
     /// given its index.
     fn new(names: &[&str], experiment: &str, own: impl Fn(usize) -> String) -> Option<Self> {
         let link = SuperLink::start(&["--insecure", "--isolation", "process"])?;
+        let port = link.port;
+        Some(Self::at(link, port, names, experiment, own))
+    }
+
+    /// The same, with a SuperLink that is reached at this port.
+    fn at(link: SuperLink, port: u16, names: &[&str], experiment: &str, own: impl Fn(usize) -> String) -> Self {
         let bench = Bench::new();
         let mut lines = String::new();
         for (index, name) in names.iter().enumerate() {
@@ -38,7 +46,7 @@ impl Sites {
             assert_eq!(made.code, 0, "{}", made.stderr);
             let print = made.stdout.split("sha256:").nth(1).unwrap().chars().take(64).collect::<String>();
             lines += &format!("{name} = \"sha256:{print}\"\n");
-            let (url, data) = (format!("http://127.0.0.1:{}", link.port), root().display());
+            let (url, data) = (format!("http://127.0.0.1:{port}"), root().display());
             bench.write(
                 &format!("{name}.toml"),
                 &format!(
@@ -53,7 +61,7 @@ impl Sites {
         let experiment = bench.write("experiment.toml", &text);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let programs = names.iter().map(|_| None).collect();
-        Some(Self { bench, link, names, programs, experiment })
+        Self { bench, link, port, names, programs, experiment }
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -86,7 +94,7 @@ impl Sites {
 
     fn serve_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bench.command(&["-v", "serve"]);
-        command.arg(&self.experiment).args(["--superlink", &format!("http://127.0.0.1:{}", self.link.port)]);
+        command.arg(&self.experiment).args(["--superlink", &format!("http://127.0.0.1:{}", self.port)]);
         command.arg("--output").arg(self.bench.path("runs")).args(arguments);
         command
     }

@@ -11,7 +11,8 @@ mod interop;
 mod kills;
 mod losses;
 mod process;
-mod proxy;
 mod security;
 mod superlink;
 mod support;
+
+use test_support::proxy;

@@ -1,4 +1,6 @@
-//! A proxy that loses, delays and counts.
+//! A proxy that loses, delays, counts and records.
+
+#![allow(clippy::unwrap_used, reason = "a test's helper may panic")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
