@@ -221,12 +221,12 @@ fn undefined_metrics_do_not_enter_a_mean() {
     let mut summary = bench.summary("csv");
     let mut defined = Vec::new();
     for (place, tasks) in summary["clients"].as_object_mut().unwrap().values_mut().enumerate() {
-        let pearson = &mut tasks[0]["local_test"][1];
-        assert_eq!(pearson["name"], "Pearson");
+        let spearman = &mut tasks[0]["local_test"][1];
+        assert_eq!(spearman["name"], "Spearman");
         if place < 2 {
-            pearson["last"] = serde_json::Value::Null;
+            spearman["last"] = serde_json::Value::Null;
         } else {
-            defined.push(pearson["last"].as_f64().unwrap());
+            defined.push(spearman["last"].as_f64().unwrap());
         }
     }
     std::fs::write(run.join("summary.json"), summary.to_string()).unwrap();

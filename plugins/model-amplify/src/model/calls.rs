@@ -92,7 +92,7 @@ impl Model for Amplify {
             self.must_hold(&task.spec.name)?;
             let rows = self.rows(&task.spec, &task.test, ctx)?;
             let predictions = self.predictions(&task.spec.name, &rows, ctx)?;
-            evaluations.push(metrics::regression(task, &predictions)?);
+            evaluations.push(metrics::evaluate(task, &Table::predicted(&predictions))?);
         }
         Ok(evaluations)
     }
