@@ -70,10 +70,13 @@ impl TaskSpec {
     /// The number of values from which a model's prediction of a row is made: one logit for each class, or one number.
     ///
     /// # Errors
-    /// If the target is several numbers, of which no prediction is made here.
+    /// If there are fewer than two classes, or the target is several numbers, of which no prediction is made here.
     pub fn outputs(&self) -> Result<usize> {
         match &self.target_kind {
             TargetKind::Number => Ok(1),
+            TargetKind::Class(classes) if classes.len() < 2 => {
+                Err(Error::data(format!("task `{}` has fewer than two classes", self.name)))
+            }
             TargetKind::Class(classes) => Ok(classes.len()),
             TargetKind::Numbers(_) => {
                 let what = format!("the target of task `{}` is several numbers, which no model here learns", self.name);
