@@ -90,8 +90,8 @@ fn every_model_meets_every_clients_data() {
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("model,client,task,examples,metric,value,note"));
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
-    // Three clients' models and the global one, at three clients, six tasks, loss and two metrics.
-    assert_eq!(rows.len(), 4 * 3 * 6 * 3);
+    // Three clients' models and the global one, at three clients, six tasks, loss and seven metrics.
+    assert_eq!(rows.len(), 4 * 3 * 6 * 8);
     let value = |model: &str, client: &str, metric: &str| -> f64 {
         let row = rows.iter().find(|r| r[0] == model && r[1] == client && r[2] == "tm" && r[4] == metric).unwrap();
         row[5].parse().unwrap()

@@ -8,6 +8,7 @@
 //! - `participation`: draws of clients, and the parameters of those that are absent.
 //! - `judges`: which clients are used to compare models, and runs without reports.
 //! - `scores`: the metrics of a model, and which of them is the score.
+//! - `classes`: classes as targets, from CSV files to probabilities.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -40,6 +41,7 @@ mod authoring;
 mod best;
 mod bounds;
 mod central;
+mod classes;
 mod containment;
 mod control;
 mod data;

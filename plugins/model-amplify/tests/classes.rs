@@ -46,9 +46,8 @@ fn classes_are_learnt_beside_numbers_and_predicted_as_probabilities() {
         json!({ "class-weights": { "few": 3.0 }, "frozen-trunk": true, "dropout": 0.0 }),
     ] {
         let (mut model, tasks) = (amplify(changes.clone()), tasks());
-        let shape = |model: &mut Amplify, name: &str| {
-            model.parameters(&ctx()).unwrap().get(name).unwrap().shape().to_vec()
-        };
+        let shape =
+            |model: &mut Amplify, name: &str| model.parameters(&ctx()).unwrap().get(name).unwrap().shape().to_vec();
         assert_eq!(shape(&mut model, "regressors.0.4.weight"), [1, 32]);
         assert_eq!(shape(&mut model, "regressors.1.4.weight"), [3, 32]);
         let before = model.evaluate(&tasks, &ctx()).unwrap();

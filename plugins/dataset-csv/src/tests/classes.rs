@@ -46,7 +46,10 @@ fn an_unknown_class_is_an_error_with_file_and_line() {
     let root = folder(&[("1.csv", &rows(&["no", "yes", "no"])), ("2.csv", &rows(&["yes", "no", "si"]))]);
     let error = csv(&root, keys(json!(["no", "yes"]))).describe(&ctx()).unwrap_err();
     let told = error.to_string();
-    assert!(told.contains("2.csv") && told.contains('4') && told.contains("`si` in `y` is none of the classes"), "{told}");
+    assert!(
+        told.contains("2.csv") && told.contains('4') && told.contains("`si` in `y` is none of the classes"),
+        "{told}"
+    );
     let root = folder(&[("1.csv", &rows(&["no", "no", "no", "no"]))]);
     let error = csv(&root, keys(json!(true))).describe(&ctx()).unwrap_err();
     assert!(error.to_string().contains("all rows of task `y` are of the class `no`"), "{error}");
