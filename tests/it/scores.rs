@@ -53,7 +53,8 @@ fn a_metric_that_is_chosen_decides() {
     let bench = Bench::new();
     let with = |name: &str, score: &str| {
         let score = format!("federation.score={score}");
-        let sets = ["--set", "model.learning-rate=1.9", "--set", "federation.rounds=12", "--set", &score, "--name", name];
+        let sets =
+            ["--set", "model.learning-rate=1.9", "--set", "federation.rounds=12", "--set", &score, "--name", name];
         bench.run(&[&["configs/csv.toml"], &sets[..]].concat())
     };
     let mut best = Vec::new();
@@ -83,7 +84,15 @@ fn a_metric_that_is_chosen_decides() {
         best.push(rounds);
     }
     // The model's own score chooses another model.
-    bench.run(&["configs/csv.toml", "--set", "model.learning-rate=1.9", "--set", "federation.rounds=12", "--name", "own"]);
+    bench.run(&[
+        "configs/csv.toml",
+        "--set",
+        "model.learning-rate=1.9",
+        "--set",
+        "federation.rounds=12",
+        "--name",
+        "own",
+    ]);
     let own = bench.summary("own")["best"]["rounds"].as_u64().unwrap();
     assert!(best.iter().any(|rounds| *rounds != own), "{best:?} {own}");
 
