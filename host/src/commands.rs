@@ -29,7 +29,7 @@ mod plot;
 mod plugin;
 
 pub use arguments::Cli;
-use arguments::{Command, ExperimentArgs, JoinArgs, PredictArgs, RunArgs, ServeArgs};
+use arguments::{Command, CompareArgs, ExperimentArgs, JoinArgs, PredictArgs, RunArgs, ServeArgs};
 
 fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
     let options = predict::Options {
@@ -92,7 +92,9 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
         Command::Keys(args) => print(&args.execute()?),
-        Command::Compare(args) => print(&compare::compare(&args.runs, args.task.as_deref(), args.format)?),
+        Command::Compare(CompareArgs { runs, task, metrics, sort, format }) => {
+            print(&compare::compare(&compare::Options { runs, task, metrics, sort, format })?)
+        }
         Command::Plot(args) => print(&lines(&args.execute(&Console::new(level))?)),
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod placement;
 pub(crate) mod plugins;
 pub(crate) mod server_side;
 pub(crate) mod site;
+pub(crate) mod targets;
 
 use plugin_api::{Description, ModelSetup};
 
@@ -74,11 +75,12 @@ impl Setup {
         let model_setup = ModelSetup::new(tasks, federation.rounds.max(1), federation.local_epochs.max(1));
         let device = placement.as_ref().and_then(|placement| placement.devices.first()).map_or("cpu", String::as_str);
         let server = ServerSide::new(&experiment, &plugins, &model_setup, device, services, &mut errors);
+        errors.reports.extend(targets::check_score(&experiment, &model_setup.tasks));
         let reports = errors.reports;
         let clients = ClientSide::complete(&plugins, data, placement);
         match (clients, server) {
             (Some((clients, description)), Some(server)) if reports.is_empty() => {
-                let score_name = clients.model.component.profile().score.clone();
+                let score_name = targets::score_name(clients.model.component.profile(), &description.tasks);
                 let shared = Shared { experiment, plugins, description, model_setup, score_name };
                 Ok(Self { shared, server, clients })
             }

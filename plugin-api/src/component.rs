@@ -47,8 +47,17 @@ impl Component {
     fn of<C: DeserializeOwned + JsonSchema>(kind: Kind, name: &str, about: &str, maker: Maker) -> Self {
         let schema = schemars::schema_for!(C).to_value();
         let (name, about) = (name.to_owned(), about.to_owned());
-        let profile =
-            Profile { kind, name, about, schema, schema_by: None, score: None, extendable: None, empty_rounds: false };
+        let profile = Profile {
+            kind,
+            name,
+            about,
+            schema,
+            schema_by: None,
+            score: None,
+            class_score: None,
+            extendable: None,
+            empty_rounds: false,
+        };
         let check = Arc::new(|value: &Value| Ok(config::read::<C>(value).err().unwrap_or_default()));
         Self { profile, schema_for: None, check, maker, library: None }
     }
@@ -116,6 +125,15 @@ impl Component {
     #[must_use]
     pub fn scored_by(mut self, score: &str) -> Self {
         self.profile.score = Some(score.to_owned());
+        self
+    }
+
+    /// For a model: declares that it learns [classes](crate::TargetKind::Class), and names what the score of their
+    /// evaluations measures: [`metrics::CLASS_SCORE`](crate::metrics::CLASS_SCORE). Without it, the host refuses
+    /// experiments with such tasks before they start.
+    #[must_use]
+    pub fn classes_scored_by(mut self, score: &str) -> Self {
+        self.profile.class_score = Some(score.to_owned());
         self
     }
 

@@ -1,9 +1,13 @@
 //! Datasets: the clients of an experiment, and each client's data.
 
+mod target;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use target::TargetKind;
 
 use crate::{Context, Error, Message, Result, Table};
 
@@ -48,21 +52,6 @@ impl TaskSpec {
         let inputs = inputs.into_iter().map(Into::into).collect();
         Self { name: name.into(), inputs, target: target.into(), target_kind: TargetKind::Number }
     }
-}
-
-/// The type of a task's target column. A later interface may add variants.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum TargetKind {
-    /// One number per row.
-    #[default]
-    Number,
-    /// One of these classes per row: its index in this list if the column holds integers, or its name if the column
-    /// holds text.
-    Class(Vec<String>),
-    /// This many numbers per row, in a column of lists.
-    Numbers(usize),
 }
 
 /// A task at a client: its training table and its test table. Either may be empty.

@@ -129,6 +129,7 @@ pub mod aggregator;
 #[doc(hidden)]
 pub mod boundary;
 pub mod buffer;
+pub mod class_weights;
 pub mod component;
 pub mod config;
 pub mod context;
@@ -148,6 +149,7 @@ pub mod tensor;
 
 pub use aggregator::{Aggregator, Cohort, Query, Reply, Stage, Update, WeightBy};
 pub use buffer::Buffer;
+pub use class_weights::ClassWeights;
 pub use component::{Component, Kind, Plugin};
 pub use context::{Context, Level, Sampling};
 pub use data::{BytesColumn, Column, DEVIATION, ListColumn, NullableColumn, PREDICTED, Table, TextColumn};

@@ -1,22 +1,48 @@
-//! Metrics for predicted numbers, shared by all models, exact over the samples and computed in f64.
+//! Metrics of predictions, shared by all models, exact over the samples and computed in f64.
 //!
+//! A model's `evaluate` needs one of them only: [`evaluate`], which chooses by the task's targets.
+//!
+//! # Numbers
 //! With predictions `p`, targets `t` and `n` rows:
 //!
-//! | | formula | not defined (NaN) |
-//! |---|---|---|
-//! | [`mse`] | `Σ (p − t)² / n` | without rows |
-//! | [`rmse`] | `√mse` | without rows |
-//! | [`mae`] | `Σ abs(p − t) / n` | without rows |
-//! | [`r_squared`] | `1 − Σ (p − t)² / Σ (t − mean t)²` | with fewer than two rows, and where all `t` are equal |
-//! | [`standard_deviation`], SD | `√(Σ (t − mean t)² / n)`, of the population | without values |
-//! | [`pearson`] | `Σ (p − mean p)(t − mean t) / (n · SD p · SD t)` | with fewer than two rows, and where all `p` or all `t` are equal |
-//! | [`spearman`] | Pearson's correlation of the ranks | as Pearson's |
-//! | [`auroc`] | the share of pairs in which the positive row has the higher score | without a row of either kind |
-//! | [`score`] | `−rmse / SD` of the *training* targets | where no SD is above 0 |
+//! | name | | formula | not defined (NaN) |
+//! |---|---|---|---|
+//! | | [`mse`], the loss | `Σ (p − t)² / n` | without rows |
+//! | `RMSE` | [`rmse`] | `√mse` | without rows |
+//! | `Spearman` | [`spearman`] | Pearson's correlation of the ranks | as Pearson's |
+//! | `Pearson` | [`pearson`] | `Σ (p − mean p)(t − mean t) / (n · SD p · SD t)` | with fewer than two rows, and where all `p` or all `t` are equal |
+//! | `R2` | [`r_squared`] | `1 − Σ (p − t)² / Σ (t − mean t)²` | with fewer than two rows, and where all `t` are equal |
+//! | `MAE` | [`mae`] | `Σ abs(p − t) / n` | without rows |
+//! | `NRMSE` | | `rmse / SD` of the *training* targets | where no SD is above 0 |
+//! | `NMAE` | | `mae / SD` of the *training* targets | where no SD is above 0 |
+//! | | [`score`] | `−NRMSE` | as `NRMSE` |
+//!
+//! [`standard_deviation`], SD, is `√(Σ (t − mean t)² / n)`, of the population. The training targets are those of the
+//! client. If they have no spread, SD is that of the test targets.
 //!
 //! Sums take two passes; the first computes the means. Predictions count as equal if they differ by no more than a
 //! model's rounding in f32, that is, if their SD is at most `2⁻²³` of the magnitude of their mean. A correlation of
-//! such predictions would be noise. If predictions or targets contain a NaN, every metric that reads it is NaN.
+//! such predictions would be noise.
+//!
+//! # Classes
+//! With the probability of each class for each row:
+//!
+//! | name | | two classes | several classes | not defined (NaN) |
+//! |---|---|---|---|---|
+//! | `AUROC` | [`auroc`](Probabilities::auroc) | the share of pairs in which the row of the second class has the higher probability of it | the mean over the classes, each against all others | where no class has rows inside and outside |
+//! | `AP` | [`average_precision`](Probabilities::average_precision) | the mean precision at the rows of the second class | the mean over the classes, each against all others | as `AUROC` |
+//! | `Balanced_accuracy` | [`balanced_accuracy`](Probabilities::balanced_accuracy) | the mean of both classes' recall | the mean of all classes' recall | without rows |
+//! | `Log_loss` | [`log_loss`](Probabilities::log_loss), the loss | mean `−ln p` of the rows' classes | the same | without rows |
+//! | `MCC` | [`mcc`](Probabilities::mcc) | Matthews' correlation | Gorodkin's generalisation of it | where all rows are of one class |
+//! | | [`class_score`] | `−log loss / H`, the entropy of the *training* classes | the same | where no `H` is above 0 |
+//!
+//! Means over classes leave out the classes without rows, and for `AUROC` and `AP` a class that all rows have. The class
+//! predicted is the most probable one; of several, the first. scikit-learn gives the same numbers wherever both are
+//! defined (`roc_auc_score` and `average_precision_score` with `average="macro"`, one against the rest;
+//! `balanced_accuracy_score`, `log_loss`, `matthews_corrcoef`). Where a class is absent or constant it gives 0, 1, an
+//! error or NaN, by metric and version.
+//!
+//! If predictions or targets contain a NaN, every metric that reads it is NaN.
 //!
 //! ```
 //! use plugin_api::metrics;
@@ -30,39 +56,23 @@
 //! assert_eq!(score, metrics::score(&predicted.map(|p| 8.0 * p), &measured.map(|t| 8.0 * t), &[0.0, 32.0]));
 //! ```
 
+mod classes;
+mod evaluate;
 mod rank;
 
+pub use classes::{Probabilities, average_precision, class_score, entropy};
+pub use evaluate::{classification, evaluate, regression};
 pub use rank::{auroc, spearman};
-
-use crate::{Error, Evaluation, Goal, Metric, Result, Task};
 
 /// The name of [`regression`]'s score, for [`Component::scored_by`](crate::Component::scored_by).
 pub const SCORE: &str = "-RMSE/SD";
 
-/// Evaluates a task from the predictions for its test table, in row order: MSE as the loss, RMSE and Pearson's
-/// correlation as the metrics, and [`score`].
-///
-/// # Errors
-/// If the number of predictions is not the number of test rows, or a table lacks the target.
-pub fn regression(task: &Task, predictions: &[f32]) -> Result<Evaluation> {
-    let spec = &task.spec;
-    let (training, targets) = (task.train.f32(&spec.target)?, task.test.f32(&spec.target)?);
-    if predictions.len() != targets.len() {
-        let (made, rows) = (predictions.len(), targets.len());
-        return Err(Error::other(format!("{made} predictions of task `{}` for {rows} rows", spec.name)));
-    }
-    let metric = |name: &str, value, goal| Metric { name: name.to_owned(), value, goal };
-    Ok(Evaluation {
-        task: spec.name.clone(),
-        examples: targets.len() as u64,
-        loss: mse(predictions, targets),
-        score: score(predictions, targets, training),
-        metrics: vec![
-            metric("RMSE", rmse(predictions, targets), Goal::Lower),
-            metric("Pearson", pearson(predictions, targets), Goal::Higher),
-        ],
-    })
-}
+/// The name of [`classification`]'s score, for
+/// [`Component::classes_scored_by`](crate::Component::classes_scored_by).
+pub const CLASS_SCORE: &str = "-log loss/entropy";
+
+/// The names of metrics in the target's unit. They have no mean over several tasks.
+pub const WITH_UNIT: [&str; 2] = ["RMSE", "MAE"];
 
 /// The mean squared error. NaN if the lengths differ.
 pub fn mse(predictions: &[f32], targets: &[f32]) -> f64 {
@@ -128,8 +138,13 @@ pub fn standard_deviation(values: &[f32]) -> f64 {
 /// scores of different rounds are comparable. With fewer than two training targets, or if all are equal, `σ` is that of
 /// the test targets. If that does not work either, the score is NaN, which means undefined.
 pub fn score(predictions: &[f32], targets: &[f32], training: &[f32]) -> f64 {
+    -rmse(predictions, targets) / scale(targets, training)
+}
+
+/// The standard deviation of the training targets, or of the test targets if there is none; NaN if there is none either.
+fn scale(targets: &[f32], training: &[f32]) -> f64 {
     let scale = [training, targets].map(Moments::of).into_iter().find(|moments| !moments.is_constant(0.0));
-    scale.map_or(f64::NAN, |scale| -rmse(predictions, targets) / scale.deviation)
+    scale.map_or(f64::NAN, |scale| scale.deviation)
 }
 
 /// Mean and standard deviation.
@@ -157,25 +172,6 @@ impl Moments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Column, Table, TaskSpec};
-
-    fn task(training: &[f32], targets: &[f32]) -> Task {
-        let table = |targets| Table::new().with("y", Column::f32(targets)).unwrap();
-        let spec = TaskSpec { name: "t".into(), target: "y".into(), ..TaskSpec::default() };
-        Task { spec, train: table(training), test: table(targets) }
-    }
-
-    #[test]
-    fn plain_numbers_are_exact() {
-        let found = regression(&task(&[0.0, 4.0], &[1.0, 3.0, 2.0]), &[1.0, 2.0, 4.0]).unwrap();
-        let rmse = (5.0_f64 / 3.0).sqrt();
-        assert_eq!((found.task.as_str(), found.examples, found.loss, found.score), ("t", 3, 5.0 / 3.0, -rmse / 2.0));
-        let named = found.metrics.iter().map(|metric| (metric.name.as_str(), metric.goal));
-        assert_eq!(named.collect::<Vec<_>>(), [("RMSE", Goal::Lower), ("Pearson", Goal::Higher)]);
-        assert_eq!(found.metrics[0].value, rmse);
-        // By hand: deviations (-4, -1, 5)/3 and (-1, 1, 0): covariance 1, variances 14/3 and 2.
-        assert!((found.metrics[1].value - 1.0 / (28.0_f64 / 3.0).sqrt()).abs() < 1e-12);
-    }
 
     #[test]
     fn other_errors_are_exact() {
@@ -214,9 +210,6 @@ mod tests {
         let nan = [f32::NAN, 1.0, 2.0];
         assert!(mse(&nan, &some).is_nan() && pearson(&some, &nan).is_nan() && score(&nan, &some, &some).is_nan());
         assert!(score(&some, &some, &nan).is_nan());
-        let empty = regression(&task(&some, &[]), &[]).unwrap();
-        assert!(empty.examples == 0 && empty.loss.is_nan() && empty.score.is_nan());
-        assert!(empty.metrics.iter().all(|metric| metric.value.is_nan()));
     }
 
     #[test]
@@ -234,12 +227,5 @@ mod tests {
             assert_eq!(found, -rmse(&predicted, &measured) / standard_deviation(&measured));
             assert!(score(&predicted, &[2.0; 3], training).is_nan() && score(&[1.0], &[2.0], training).is_nan());
         }
-    }
-
-    #[test]
-    fn other_numbers_of_predictions_than_rows_are_refused() {
-        let error = regression(&task(&[1.0], &[1.0, 2.0]), &[1.0]).unwrap_err();
-        assert_eq!(error.to_string(), "1 predictions of task `t` for 2 rows");
-        assert!(regression(&Task { test: Table::new(), ..task(&[1.0], &[]) }, &[]).is_err());
     }
 }

@@ -105,7 +105,7 @@ pub struct Evaluation {
     /// it must not depend on the target's unit; [`metrics::score`](crate::metrics::score) does not. NaN means undefined
     /// on this data, and is ignored.
     pub score: f64,
-    /// The metrics, in the order in which tables show them.
+    /// The metrics, the most important ones first: a terminal shows the first two, files have all.
     pub metrics: Vec<Metric>,
 }
 
@@ -142,7 +142,7 @@ pub struct Evaluation {
 ///         Ok(Trained { steps: 1, examples: all.len() as u64 })
 ///     }
 ///     fn evaluate(&mut self, tasks: &[Task], _: &Context<'_>) -> Result<Vec<Evaluation>> {
-///         let one = |task: &Task| metrics::regression(task, &vec![self.0; task.test.rows()]);
+///         let one = |task: &Task| metrics::evaluate(task, &Table::predicted(&vec![self.0; task.test.rows()]));
 ///         tasks.iter().map(one).collect()
 ///     }
 ///     fn predict(&mut self, _: &str, rows: &Table, _: &Context<'_>) -> Result<Table> {

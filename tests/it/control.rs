@@ -90,8 +90,8 @@ fn every_model_meets_every_clients_data() {
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("model,client,task,examples,metric,value,note"));
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
-    // Three clients' models and the global one, at three clients, six tasks, loss and two metrics.
-    assert_eq!(rows.len(), 4 * 3 * 6 * 3);
+    // Three clients' models and the global one, at three clients, six tasks, loss and seven metrics.
+    assert_eq!(rows.len(), 4 * 3 * 6 * 8);
     let value = |model: &str, client: &str, metric: &str| -> f64 {
         let row = rows.iter().find(|r| r[0] == model && r[1] == client && r[2] == "tm" && r[4] == metric).unwrap();
         row[5].parse().unwrap()
@@ -221,12 +221,12 @@ fn undefined_metrics_do_not_enter_a_mean() {
     let mut summary = bench.summary("csv");
     let mut defined = Vec::new();
     for (place, tasks) in summary["clients"].as_object_mut().unwrap().values_mut().enumerate() {
-        let pearson = &mut tasks[0]["local_test"][1];
-        assert_eq!(pearson["name"], "Pearson");
+        let spearman = &mut tasks[0]["local_test"][1];
+        assert_eq!(spearman["name"], "Spearman");
         if place < 2 {
-            pearson["last"] = serde_json::Value::Null;
+            spearman["last"] = serde_json::Value::Null;
         } else {
-            defined.push(pearson["last"].as_f64().unwrap());
+            defined.push(spearman["last"].as_f64().unwrap());
         }
     }
     std::fs::write(run.join("summary.json"), summary.to_string()).unwrap();

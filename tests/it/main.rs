@@ -7,6 +7,8 @@
 //! - `control`: which clients take part, when a run stops, what is sent, and every model on every client's data.
 //! - `participation`: draws of clients, and the parameters of those that are absent.
 //! - `judges`: which clients are used to compare models, and runs without reports.
+//! - `scores`: the metrics of a model, and which of them is the score.
+//! - `classes`: classes as targets, from CSV files to probabilities.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -39,6 +41,7 @@ mod authoring;
 mod best;
 mod bounds;
 mod central;
+mod classes;
 mod containment;
 mod control;
 mod data;
@@ -59,6 +62,7 @@ mod resume;
 mod resume_refusals;
 mod runs;
 mod schema;
+mod scores;
 mod search;
 mod secure;
 mod sites;

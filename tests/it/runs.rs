@@ -9,7 +9,7 @@ fn a_run_leaves_what_the_readme_names() {
     let bench = Bench::new();
     let told = bench.run(&[LINEAR, "--set", "federation.rounds=3"]);
     assert_eq!(told.stdout, "", "stdout is for data");
-    for wanted in ["round 3/3", "RMSE", "Pearson", "mean", "tensorboard --logdir"] {
+    for wanted in ["round 3/3", "RMSE", "Spearman", "mean", "tensorboard --logdir"] {
         assert!(told.stderr.contains(wanted), "no {wanted} in {}", told.stderr);
     }
     let run = bench.path("runs/linear");

@@ -224,9 +224,15 @@ fn duration(run: &Run) -> Option<f64> {
 /// The name of the y axis: what the tag measures.
 fn quantity(tag: &str) -> String {
     match tag.split('/').next().unwrap_or_default() {
-        name @ "RMSE" => name,
+        name @ ("RMSE" | "MAE" | "NRMSE" | "NMAE" | "AUROC") => name,
         "Pearson" => "Pearson correlation",
-        "Loss" => "MSE loss",
+        "Spearman" => "Spearman correlation",
+        "R2" => "R²",
+        "AP" => "average precision",
+        "Balanced_accuracy" => "balanced accuracy",
+        "Log_loss" => "log loss",
+        "MCC" => "Matthews correlation",
+        "Loss" => "loss",
         "LR" => "learning rate",
         _ => tag,
     }

@@ -232,6 +232,13 @@ pub(super) struct CompareArgs {
     /// Show the metrics of this task
     #[arg(long, value_name = "NAME")]
     pub(super) task: Option<String>,
+    /// Show these metrics, such as Spearman,R2; by default the first two that the model reports, and all with --format
+    /// csv
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) metrics: Vec<String>,
+    /// Sort the runs by this metric of the last global model, or by `score`, the best first
+    #[arg(long, value_name = "METRIC")]
+    pub(super) sort: Option<String>,
     /// The output format
     #[arg(long, value_enum, default_value = "table")]
     pub(super) format: compare::Format,

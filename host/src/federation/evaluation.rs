@@ -13,7 +13,7 @@ use crate::experiment::config::{LOCAL_SCORE, OnClientFailure};
 use crate::federation::client::{BothModels, Client, EvaluationOutcome, Order};
 use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping;
-use crate::federation::history::short;
+use crate::federation::history::{SHOWN_METRICS, short};
 use crate::federation::means::{Evaluated, Number, numbers, scores};
 use crate::federation::orders::Orders;
 use crate::federation::predictions;
@@ -126,7 +126,7 @@ impl Federation<'_> {
             let local = numbers("local_test", self.several_tasks, &last.collect::<Vec<_>>());
             self.report(round, &local);
             // With several tasks, show only the score: their metrics would not fit on the line and have no common mean.
-            let shown = if self.several_tasks { 1 } else { local.len() };
+            let shown = if self.several_tasks { 1 } else { 1 + SHOWN_METRICS };
             line.extend(local.iter().take(shown).map(shown_number));
             all.extend(local);
         }

@@ -10,6 +10,8 @@ use crate::federation::usage::Traffic;
 
 mod table;
 
+pub(crate) use table::SHOWN_METRICS;
+
 /// The first, best and last value of a metric over the rounds. A value is `None` if it was undefined, as Pearson's
 /// correlation is on a constant target. The best value ignores undefined ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,6 +113,16 @@ impl History {
             tasks.len() - 1
         });
         &mut tasks[index]
+    }
+
+    /// How the score is computed from a metric: `Spearman`, or `-MAE` if lower is better.
+    pub(crate) fn score_name(&self, metric: &str) -> String {
+        let tasks = self.clients.values().flatten();
+        let mut all = tasks.flat_map(|task| task.global_test.all().iter().chain(task.local_test.all()));
+        match all.find(|history| history.name == metric) {
+            Some(history) if !history.higher_is_better => format!("-{metric}"),
+            _ => metric.to_owned(),
+        }
     }
 
     /// Adds a client's traffic in a round.

@@ -4,8 +4,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use plugin_api::{ClientSpec, Column, DType, Error, Evaluation, Message, Params, Result, Table, Task, Tensor, Trained};
+use plugin_api::{
+    ClientSpec, Column, DType, Error, Evaluation, Goal, Message, Params, Result, Table, Task, Tensor, Trained,
+};
 use serde_json::Value;
+
+use crate::experiment::document::nearest;
 
 /// The maximum length of a line or note that is shown, in bytes.
 const LONGEST_LINE: usize = 10_000;
@@ -35,11 +39,12 @@ pub(crate) fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>>
         .help("have the files changed in the meantime?"))
 }
 
-/// Checks that there is one evaluation per task, in order, without duplicate metrics.
+/// Checks that there is one evaluation per task, in order, without duplicate metrics. If `score` names a metric, it
+/// replaces the score.
 ///
 /// # Errors
-/// If the evaluations do not match the tasks, or a metric appears twice.
-pub(crate) fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<Evaluation>> {
+/// If the evaluations do not match the tasks, a metric appears twice, or there is no metric for the score.
+pub(crate) fn evaluations(tasks: &[Task], mut found: Vec<Evaluation>, score: Option<&str>) -> Result<Vec<Evaluation>> {
     let tasks: Vec<_> = tasks.iter().map(|task| &task.spec.name).collect();
     if !found.iter().map(|evaluation| &evaluation.task).eq(tasks.iter().copied()) {
         return Err(Error::other(format!(
@@ -55,7 +60,31 @@ pub(crate) fn evaluations(tasks: &[Task], found: Vec<Evaluation>) -> Result<Vec<
             )));
         }
     }
+    if let Some(name) = score {
+        found.iter_mut().try_for_each(|evaluation| score_by(name, evaluation))?;
+    }
     Ok(found)
+}
+
+/// Makes a metric the score of an evaluation.
+///
+/// # Errors
+/// If there is no such metric.
+pub(crate) fn score_by(name: &str, evaluation: &mut Evaluation) -> Result<()> {
+    let Evaluation { task, metrics, score, .. } = evaluation;
+    let Some(metric) = metrics.iter().find(|metric| metric.name == name) else {
+        let known: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
+        let hint = match nearest(name, &known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("available: {}", known.join(", ")),
+        };
+        return Err(Error::config(format!("the model reports no metric `{name}` for task `{task}`")).help(hint));
+    };
+    *score = match metric.goal {
+        Goal::Higher => metric.value,
+        Goal::Lower => -metric.value,
+    };
+    Ok(())
 }
 
 /// Checks that there is one prediction per row, in columns that can be written as text.

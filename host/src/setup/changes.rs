@@ -221,6 +221,7 @@ mod tests {
             schema,
             schema_by: None,
             score: None,
+            class_score: None,
             extendable,
             empty_rounds: false,
         }

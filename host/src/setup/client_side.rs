@@ -13,11 +13,11 @@ use crate::federation::model_store::{ModelFactory, Store};
 use crate::federation::services::{CallScope, ClientRef, HostServices};
 use crate::plugins::validate;
 use crate::setup::Shared;
-use crate::setup::description;
 use crate::setup::errors::Errors;
 use crate::setup::filters::{End, new_filters, try_filters};
 use crate::setup::placement::Placement;
 use crate::setup::plugins::{LoadedPlugin, Plugins};
+use crate::setup::{description, targets};
 
 /// What the clients of an experiment need.
 pub(crate) struct ClientSide {
@@ -70,6 +70,9 @@ impl ClientParts {
         let name = clients.map_or("client", |clients| clients[0].name.as_str());
         let first = End::Client { client: ClientRef { index: 0, name }, device: "cpu" };
         try_filters(&plugins.filters, first, services, errors);
+        if let (Some(model), Some(data)) = (&plugins.model, &data) {
+            errors.take(model, targets::check_model(model.component.profile(), &data.description.tasks));
+        }
         let devices = plugins.model.as_ref().and_then(|model| errors.take(model, model.component.devices()));
         if let Some(clients) = clients.map(<[_]>::len)
             && errors.host_keys_are_valid

@@ -57,7 +57,8 @@ pub(crate) fn rehearse(setup: &mut Setup, services: &HostServices<'_>) -> Result
         return Err(CliError::run(Diagnostic::new("stopped on request")));
     }
     let document = &setup.shared.experiment.document;
-    let mut reports: Vec<Diagnostic> = check_watched(&setup.shared, &parts, services.seed).into_iter().collect();
+    let mut reports: Vec<Diagnostic> = check_score(&setup.shared, &parts).into_iter().collect();
+    reports.extend(check_watched(&setup.shared, &parts, services.seed));
     let all = faults.0.iter().chain(&result.faults.0);
     reports.extend(all.map(|LocatedFault { at, fault }| fault.located(at, document)));
     if reports.is_empty() { Ok(result.withheld) } else { Err(CliError::usage(reports)) }
@@ -83,6 +84,14 @@ fn check_watched(shared: &Shared, parts: &Parts, seed: Seed) -> Option<Diagnosti
     }
     let key = ["federation", "early-stopping", "metric"].map(str::to_owned);
     early_stopping::watched(rule, &all).err().map(|report| experiment.document.locate(report, &key))
+}
+
+/// Checks that the metric that is the score is one that the models report.
+fn check_score(shared: &Shared, parts: &Parts) -> Option<Diagnostic> {
+    let name = shared.experiment.federation.score.as_deref()?;
+    let mut all = parts.evaluations.iter().flatten().flatten().cloned();
+    let error = all.find_map(|mut evaluation| validate::score_by(name, &mut evaluation).err())?;
+    Some(shared.experiment.document.locate(Diagnostic::from(error), &["federation", "score"].map(str::to_owned)))
 }
 
 /// An error and where it occurred.
@@ -158,7 +167,7 @@ fn lead(
         let mut instance =
             model.component.new_model(&model.plugin_ref.config, &shared.model_setup.holding(held), &ctx)?;
         instance.receive(&global, &ctx)?;
-        let evaluations = validate::evaluations(&tasks, instance.evaluate(&tasks, &ctx)?)?;
+        let evaluations = validate::evaluations(&tasks, instance.evaluate(&tasks, &ctx)?, None)?;
         let sent = instance.send(&ctx)?;
         validate::update(&Layout::of(&server.initial), &global, &sent, false)?;
         Ok((sent, evaluations))

@@ -16,7 +16,7 @@ use crate::plugins::validate::Layout;
 use crate::setup::errors::Errors;
 use crate::setup::plugins::{Plugins, Role};
 use crate::setup::server_side::ServerSide;
-use crate::setup::{Shared, description};
+use crate::setup::{Shared, description, targets};
 use crate::sites::protocol::{Contribution, Offer, Ready, Request, Response, Start};
 use crate::sites::remote_client::RemoteClient;
 
@@ -120,9 +120,12 @@ impl Agreement {
         let model_setup =
             ModelSetup::new(description.tasks.clone(), federation.rounds.max(1), federation.local_epochs.max(1));
         let server = ServerSide::new(&experiment, &plugins, &model_setup, "cpu", services, &mut errors);
+        errors.reports.extend(targets::check_score(&experiment, &description.tasks));
         let reports = errors.reports;
         let Some(server) = server.filter(|_| reports.is_empty()) else { return Err(CliError::usage(reports)) };
-        let score_name = contributions.iter().find_map(|contribution| contribution.score.clone());
+        let scores = contributions.iter().filter_map(|contribution| contribution.score.as_deref());
+        let scores: BTreeSet<&str> = scores.flat_map(|name| name.split(" or ")).collect();
+        let score_name = scores.into_iter().map(str::to_owned).reduce(|a, b| format!("{a} or {b}"));
         let (mut devices, mut used) = (Vec::new(), Map::new());
         for Site { name, flower, .. } in sites {
             let contribution = contributions.iter().find(|contribution| contribution.client.name == name);
@@ -213,6 +216,12 @@ fn add_tasks(tasks: &mut Vec<TaskSpec>, new: &[TaskSpec]) -> Result<(), String> 
     for task in new {
         let at = match tasks.iter().position(|known| known.name == task.name) {
             Some(at) if tasks[at] != *task => {
+                if let [Some(there), Some(here)] = [&tasks[at], task].map(|task| task.target_kind.classes())
+                    && there != here
+                {
+                    let (name, here, there) = (&task.name, here.join(", "), there.join(", "));
+                    return Err(format!("task `{name}` has the classes {here}, but {there} at an earlier site"));
+                }
                 return Err(format!("task `{}` has other inputs or another target than at an earlier site", task.name));
             }
             Some(at) => at,

@@ -65,6 +65,9 @@ pub struct Profile {
     /// For a model: what the [score](crate::Evaluation::score) of its evaluations measures, as tables and logs name it.
     #[serde(default)]
     pub score: Option<String>,
+    /// For a model that learns classes: what the score of their evaluations measures. Absent if it cannot learn them.
+    #[serde(default)]
+    pub class_score: Option<String>,
     /// For a model: the keys and values of its table under which what it has learnt after a round does not depend on
     /// the number of [rounds](crate::ModelSetup::rounds) in the run. Then an interrupted run may be resumed with more rounds.
     /// Empty if this always holds; `None` if it never does.

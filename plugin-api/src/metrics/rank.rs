@@ -1,12 +1,16 @@
 //! Rank metrics, which depend on the order of values and not on their differences.
 
-use super::pearson_of;
+use super::{Moments, pearson_of};
 
 /// Spearman's correlation, from -1 to 1: Pearson's correlation of the ranks. Equal values share the mean of their
-/// ranks. NaN if the lengths differ, if there are fewer than two rows, if all predictions or all targets are equal, or
-/// if any value is NaN.
+/// ranks. NaN if the lengths differ, if there are fewer than two rows, if all predictions (except for rounding) or all
+/// targets are equal, or if any value is NaN.
 pub fn spearman(predictions: &[f32], targets: &[f32]) -> f64 {
-    if predictions.len() != targets.len() || predictions.iter().chain(targets).any(|x| x.is_nan()) {
+    let undefined = |x: &f32| x.is_nan();
+    if predictions.len() != targets.len()
+        || predictions.iter().chain(targets).any(undefined)
+        || Moments::of(predictions).is_constant(f32::EPSILON)
+    {
         return f64::NAN;
     }
     pearson_of(&ranks(predictions), &ranks(targets))
@@ -68,6 +72,8 @@ mod tests {
         assert!(auroc(&[0.1, 0.2], &[true, true]).is_nan() && auroc(&[], &[]).is_nan());
         assert!(auroc(&[0.1], &[true, false]).is_nan() && auroc(&[f32::NAN, 1.0], &[true, false]).is_nan());
         assert!(spearman(&[1.0], &[1.0]).is_nan() && spearman(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
+        // Equal except for rounding.
+        assert!(spearman(&[0.3, 0.3 + f32::EPSILON / 4.0, 0.3], &[1.0, 2.0, 3.0]).is_nan());
         assert!(spearman(&[f32::NAN, 1.0], &[1.0, 2.0]).is_nan() && spearman(&[1.0, 2.0], &[1.0]).is_nan());
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use fedplug_tables::{
-    Audit, AuditedTask, GroupBy, Sites, Split, scale_of, shuffle, standardised, warn_identical_files,
+    Audit, AuditedTask, GroupBy, Sites, Split, Standardise, scale_of, shuffle, standardised, warn_identical_files,
 };
-use plugin_api::{Context, Error, Result, Scale, Seed, Source, Table, Task, TaskSpec};
+use plugin_api::{Context, Error, Result, Scale, Seed, Source, Table, TargetKind, Task, TaskSpec};
 
 use crate::config::{Clients, Config};
 use crate::read::{check_client, read};
@@ -74,7 +74,8 @@ impl Data {
         audited: &mut Audit,
         ctx: &Context<'_>,
     ) -> Result<()> {
-        let spec = TaskSpec { name, ..plan.spec() };
+        let spec = TaskSpec { name, target_kind: rows.kind(), ..plan.spec() };
+        let are_classes = spec.target_kind != TargetKind::Number;
         if self.specs.iter().any(|other| other.name == spec.name) {
             return Err(Error::config(format!("two tasks are named `{}`", spec.name)).at_key(&plan.files_key));
         }
@@ -87,7 +88,8 @@ impl Data {
             return Err(Error::data(format!("task `{}` has no training rows", spec.name)));
         }
         audit(audited, &spec.name, number, &shares, rows, plan, config, ctx);
-        let scale = config.standardise.scale(&spec.name, || {
+        let standardise = if are_classes { &Standardise::No } else { &config.standardise };
+        let scale = standardise.scale(&spec.name, || {
             let targets = |share: &ClientRows| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
             let targets: Vec<Vec<f32>> = shares.iter().map(targets).collect();
             Ok(scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>()))
@@ -218,6 +220,7 @@ fn audit(
     ctx: &Context<'_>,
 ) {
     let value = |row: usize| if rows.task(row) == number { rows.target(row) } else { f32::NAN };
+    let one_file = vec![0; rows.len()];
     let of_all = matches!(config.clients, Clients::Sites(_));
     let test: Vec<usize> =
         shares.iter().take(if of_all { 1 } else { shares.len() }).flat_map(|s| &s.test).copied().collect();
@@ -232,7 +235,8 @@ fn audit(
         name: task,
         sequence: &|row| rows.text(row),
         values: &(0..rows.len()).map(value).collect::<Vec<f32>>(),
-        files: rows.files(),
+        // Classes have no unit in which files could differ.
+        files: if rows.kind() == TargetKind::Number { rows.files() } else { &one_file },
         origin: &|row| rows.origin(row),
         advice,
     };

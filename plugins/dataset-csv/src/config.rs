@@ -13,6 +13,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::classes::Classes;
 use crate::pattern::{Pattern, Patterns};
 
 /// The keys of the dataset's table.
@@ -38,8 +39,14 @@ pub struct Config {
     /// The number columns that a model reads, after the text columns.
     #[serde(default)]
     pub number_inputs: Vec<String>,
-    /// The number column to predict.
+    /// The column to predict: numbers, or classes with `classes`.
     pub target: Option<String>,
+    /// Whether the target is a class and not a number. A list, such as `["no", "yes"]`: these classes, in this order; another
+    /// one in a file is an error. `true`: the texts that occur in the task's files, sorted. Of two classes, the second is the
+    /// positive one. Clients at sites of their own must have the same classes, so list them there.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub classes: Classes,
     /// The name of the only task; by default that of the target.
     pub name: Option<String>,
     /// Several tasks, in this order. The keys above are their defaults.
@@ -108,8 +115,10 @@ pub struct TaskTable {
     pub inputs: Option<Vec<String>>,
     /// The number columns that a model reads for it.
     pub number_inputs: Option<Vec<String>>,
-    /// The number column to predict.
+    /// The column to predict.
     pub target: Option<String>,
+    /// Whether the target is a class.
+    pub classes: Option<Classes>,
 }
 
 /// How text is read.

@@ -6,7 +6,7 @@
 //! files = "data/*.csv"                     # or a list of paths and patterns with `*` and `?`
 //! inputs = ["heavy", "light"]              # text columns that the model reads
 //! number-inputs = ["age"]                  # number columns that it reads, if it can
-//! target = "fitness"                       # the number column to predict
+//! target = "fitness"                       # the number column to predict, or with `classes` the class
 //! clients = { column = "hospital" }        # the clients
 //! ```
 //!
@@ -36,6 +36,24 @@
 //!
 //! Or each file is a task: `task-per = "file"` names tasks after files, so that `north/kd.csv` and `south/kd.csv` are two
 //! clients' rows of the task `kd`.
+//!
+//! # Classes
+//!
+//! With `classes` the target is one of several classes, and the field's text is the class:
+//!
+//! ```toml
+//! [dataset]
+//! plugin = "csv"
+//! files = "data/*.csv"
+//! inputs = ["heavy", "light"]
+//! target = "immunogenic"
+//! classes = ["no", "yes"]                   # or true: the texts that occur, sorted
+//! clients = { column = "hospital" }
+//! ```
+//!
+//! A class that the list lacks is an error with file and line. Of two classes the second is the positive one. A missing value
+//! (`NA`, `-`, `none`) is no class. Classes are not standardised. Sites that hold their own data must agree on the classes
+//! before the first round; the list says them.
 //!
 //! # The split
 //!
@@ -106,6 +124,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod classes;
 mod clients;
 mod config;
 mod pattern;
@@ -118,6 +137,7 @@ mod task_rows;
 
 use std::path::{Path, PathBuf};
 
+pub use classes::Classes;
 use clients::Data;
 pub use config::{Clients, Config, TaskTable, Text};
 use fedplug_tables::unknown_client;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fedplug_tables::{CsvFile, LetterCounts, RowError, RowPolicy, is_folder_name, require_usable_rows};
 use plugin_api::{Context, Error, Result, Source};
 
+use crate::classes::Classes;
 use crate::config::{Clients, Config, Text};
 use crate::pattern::Pattern;
 use crate::row::{RequiredColumns, Row};
@@ -36,9 +37,15 @@ pub(crate) fn read(plan: &TaskPlan, config: &Config, ctx: &Context<'_>) -> Resul
     let sources = all.map(read).collect::<Result<Vec<_>>>()?;
     require_usable_rows(&plan.name, &sources).map_err(|error| {
         let texts = plan.texts.iter().map(|name| format!("a text in `{name}`"));
-        let numbers = plan.numbers.iter().chain([&plan.target]).map(|name| format!("a finite number in `{name}`"));
+        let number = |name: &String| format!("a finite number in `{name}`");
+        let target = match plan.classes {
+            Classes::No => number(&plan.target),
+            _ => format!("a class in `{}`", plan.target),
+        };
+        let numbers = plan.numbers.iter().map(number).chain([target]);
         error.help(format!("a row needs {}", texts.chain(numbers).collect::<Vec<_>>().join(", ")))
     })?;
+    rows.sort_classes(plan)?;
     Ok((rows, sources))
 }
 
@@ -101,7 +108,7 @@ fn file(
             check_client(client).map_err(|e| e.in_file(path, record.position().map(csv::Position::line)))?;
         }
         let line = record.position().map_or(0, csv::Position::line);
-        rows.push(&row, line, client, for_testing);
+        rows.push(&row, line, client, for_testing, &plan.target).map_err(|e| e.in_file(path, Some(line)))?;
         if config.text == Text::Sequence {
             letters.add(columns[..required.texts].iter().filter_map(|&column| record.get(column)));
         }

@@ -6,6 +6,7 @@ use csv::StringRecord;
 use fedplug_tables::text::{is_missing, strip_invisible, trim_invisible};
 use fedplug_tables::{DecimalMark, NumberError, parse_number};
 
+use crate::classes::Classes;
 use crate::config::{Clients, Config, Text};
 use crate::task_plan::{TaskPlan, TestRows};
 
@@ -15,6 +16,8 @@ pub(crate) struct RequiredColumns<'a> {
     pub(crate) names: Vec<&'a str>,
     pub(crate) texts: usize,
     numbers: usize,
+    /// Whether the target is a class.
+    class: bool,
     client: bool,
     testing: bool,
     /// The reasons for skipping a row: each column is missing; each number is invalid in one of three ways; the column of the
@@ -28,16 +31,28 @@ impl<'a> RequiredColumns<'a> {
     pub(crate) fn new(plan: &'a TaskPlan, config: &'a Config) -> Self {
         let client = if let Clients::Column(name) = &config.clients { Some(name) } else { None };
         let testing = if let TestRows::Column(name) = &plan.testing { Some(name) } else { None };
-        let numbers = || plan.numbers.iter().chain([&plan.target]);
+        let class = plan.classes != Classes::No;
+        let numbers = || plan.numbers.iter().chain((!class).then_some(&plan.target));
+        let target = class.then_some(&plan.target);
         let names: Vec<&str> =
-            plan.texts.iter().chain(numbers()).chain(client).chain(testing).map(String::as_str).collect();
+            plan.texts.iter().chain(numbers()).chain(target).chain(client).chain(testing).map(String::as_str).collect();
         let missing = names.iter().map(|name| format!("no `{name}`"));
         let invalid = numbers().flat_map(|name| INVALID.map(|error| error.reason(name, config.decimal)));
         let neither = testing.map(|name| format!("`{name}` is neither `train` nor `test`"));
         let reasons = missing.chain(invalid).chain(neither).collect();
-        let (texts, numbers) = (plan.texts.len(), plan.numbers.len() + 1);
+        let (texts, numbers) = (plan.texts.len(), numbers().count());
         let (text, decimal) = (config.text, config.decimal);
-        Self { names, texts, numbers, client: client.is_some(), testing: testing.is_some(), reasons, text, decimal }
+        Self {
+            names,
+            texts,
+            numbers,
+            class,
+            client: client.is_some(),
+            testing: testing.is_some(),
+            reasons,
+            text,
+            decimal,
+        }
     }
 }
 
@@ -47,8 +62,10 @@ const INVALID: [NumberError; 3] = [NumberError::Censored, NumberError::WrongDeci
 /// The values of one row.
 pub(crate) struct Row<'a> {
     pub(crate) texts: Vec<Cow<'a, str>>,
-    /// The number inputs and the target.
+    /// The number inputs, and the target if it is a number.
     pub(crate) numbers: Vec<f32>,
+    /// The target, if it is a class.
+    pub(crate) class: Option<&'a str>,
     /// The client, if a column says it.
     pub(crate) client: Option<&'a str>,
     /// Whether the row is for testing, if a column says it.
@@ -76,12 +93,14 @@ impl<'a> Row<'a> {
             let reason = |error| columns.len() + i * INVALID.len() + kind(error);
             numbers.push(parse_number(value, required.decimal).map_err(reason)?);
         }
+        let (class, rest) = rest.split_at(usize::from(required.class));
+        let class = class.first().map(|class| trim_invisible(class));
         let client = required.client.then(|| trim_invisible(rest[0]));
         let for_testing = match rest.last().filter(|_| required.testing) {
             Some(word) => Some(is_for_testing(word).ok_or(columns.len() + values.len() * INVALID.len())?),
             None => None,
         };
-        Ok(Self { texts: texts.into_iter().flatten().collect(), numbers, client, for_testing })
+        Ok(Self { texts: texts.into_iter().flatten().collect(), numbers, class, client, for_testing })
     }
 }
 

@@ -1,8 +1,9 @@
 //! Plans of tasks: the keys of the table resolved for each task.
 
-use fedplug_tables::{GroupBy, TEST_FRACTION, is_folder_name};
+use fedplug_tables::{GroupBy, Standardise, TEST_FRACTION, is_folder_name};
 use plugin_api::{Error, Result, TaskSpec};
 
+use crate::classes::Classes;
 use crate::config::{Clients, Config, TaskTable};
 use crate::pattern::Pattern;
 
@@ -14,6 +15,7 @@ pub(crate) struct TaskPlan {
     pub(crate) texts: Vec<String>,
     pub(crate) numbers: Vec<String>,
     pub(crate) target: String,
+    pub(crate) classes: Classes,
     pub(crate) testing: TestRows,
     /// The key that names its files.
     pub(crate) files_key: String,
@@ -64,6 +66,9 @@ pub(crate) fn plans(config: &Config) -> Result<Vec<TaskPlan>> {
             return Err(error.help("remove it, or the key that gives the split"));
         }
     }
+    if config.standardise != Standardise::No && plans.iter().all(|plan| plan.classes != Classes::No) {
+        return Err(Error::config("has no effect, since all targets are classes").at_key("standardise"));
+    }
     if let (GroupBy::Identity(_), Some(plan)) = (config.group_by(), plans.iter().find(|plan| plan.texts.is_empty())) {
         let error = Error::config(format!("task `{}` has no text inputs to compare", plan.name));
         return Err(error.at_key("group-by").help("`\"sequence\"` keeps rows with the same numbers together"));
@@ -78,7 +83,7 @@ fn plan(config: &Config, task: Option<&TaskTable>, key_prefix: String) -> Result
         Err(if task.is_some() { error.at_key(key_prefix.trim_end_matches('.')) } else { error })
     };
     let Some(target) = task.and_then(|task| task.target.as_ref()).or(config.target.as_ref()) else {
-        return missing("target", "it is the number column to predict");
+        return missing("target", "it is the column to predict");
     };
     let texts = task.and_then(|task| task.inputs.as_ref()).unwrap_or(&config.inputs);
     let numbers = task.and_then(|task| task.number_inputs.as_ref()).unwrap_or(&config.number_inputs);
@@ -108,7 +113,8 @@ fn plan(config: &Config, task: Option<&TaskTable>, key_prefix: String) -> Result
     let key = |own: bool, key: &str| if own { format!("{key_prefix}{key}") } else { key.to_owned() };
     let files_key = key(task.is_some_and(|task| task.files.is_some()), "files");
     let test_files_key = key(task.is_some_and(|task| task.test_files.is_some()), "test-files");
-    Ok(TaskPlan { name, files, texts, numbers, target, testing, files_key, test_files_key, key_prefix })
+    let classes = task.and_then(|task| task.classes.as_ref()).unwrap_or(&config.classes).clone();
+    Ok(TaskPlan { name, files, texts, numbers, target, classes, testing, files_key, test_files_key, key_prefix })
 }
 
 impl TaskPlan {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use fedplug_tables::text::TextBuffer;
 use fedplug_tables::{TaskPer, file_stem, task_names};
-use plugin_api::{Column, ORIGIN, Result, Table};
+use plugin_api::{Column, Error, ORIGIN, Result, Table, TargetKind};
 
+use crate::classes::{ClassNames, Classes};
 use crate::config::Config;
 use crate::row::Row;
 use crate::task_plan::TaskPlan;
@@ -16,7 +17,9 @@ use crate::task_plan::TaskPlan;
 pub(crate) struct TaskRows {
     texts: Vec<TextBuffer>,
     numbers: Vec<Vec<f32>>,
+    /// The targets; of classes, their numbers.
     target: Vec<f32>,
+    classes: ClassNames,
     /// The number of each row's client; empty if neither rows nor paths say it.
     owners: Vec<usize>,
     /// The numbers of the clients by their names.
@@ -35,7 +38,8 @@ impl TaskRows {
     /// Rows of these columns, without any.
     pub(crate) fn new(plan: &TaskPlan) -> Self {
         let texts = plan.texts.iter().map(|_| TextBuffer::default()).collect();
-        Self { texts, numbers: vec![Vec::new(); plan.numbers.len()], ..Self::default() }
+        let classes = ClassNames::new(&plan.classes);
+        Self { texts, numbers: vec![Vec::new(); plan.numbers.len()], classes, ..Self::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -107,10 +111,15 @@ impl TaskRows {
         for (name, texts) in plan.texts.iter().zip(&self.texts) {
             table = table.with(name, Column::text(rows.iter().map(|&row| texts.get(row))))?;
         }
-        let numbers = plan.numbers.iter().zip(&self.numbers);
-        for (name, numbers) in numbers.chain([(&plan.target, &self.target)]) {
-            table = table.with(name, Column::f32(&rows.iter().map(|&row| numbers[row]).collect::<Vec<_>>()))?;
+        let of = |numbers: &[f32]| rows.iter().map(|&row| numbers[row]).collect::<Vec<f32>>();
+        for (name, numbers) in plan.numbers.iter().zip(&self.numbers) {
+            table = table.with(name, Column::f32(&of(numbers)))?;
         }
+        let target = match self.kind() {
+            TargetKind::Class(names) => Column::text(of(&self.target).into_iter().map(|class| &names[class as usize])),
+            _ => Column::f32(&of(&self.target)),
+        };
+        table = table.with(&plan.target, target)?;
         table.with(ORIGIN, Column::text(rows.iter().map(|&row| self.origin(row))))
     }
 
@@ -119,13 +128,51 @@ impl TaskRows {
         self.paths.push((path, 0));
     }
 
+    /// The type of the targets.
+    pub(crate) fn kind(&self) -> TargetKind {
+        match self.classes.names() {
+            [] => TargetKind::Number,
+            names => TargetKind::Class(names.to_vec()),
+        }
+    }
+
+    /// Sorts the classes, once all rows are read.
+    ///
+    /// # Errors
+    /// If there is only one.
+    pub(crate) fn sort_classes(&mut self, plan: &TaskPlan) -> Result<()> {
+        if plan.classes == Classes::No {
+            return Ok(());
+        }
+        let sorted = self.classes.sort();
+        self.target.iter_mut().for_each(|class| *class = sorted[*class as usize] as f32);
+        match self.classes.names() {
+            [one] => {
+                let error = Error::data(format!("all rows of task `{}` are of the class `{one}`", plan.name));
+                Err(error.at_key("classes").help("list all classes there"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Adds a row of the current file. What the row says takes precedence over `client` and `for_testing`, which the file says.
-    pub(crate) fn push(&mut self, row: &Row<'_>, line: u64, client: Option<&str>, for_testing: Option<bool>) {
+    ///
+    /// # Errors
+    /// If its class is none of those that are listed.
+    pub(crate) fn push(
+        &mut self,
+        row: &Row<'_>,
+        line: u64,
+        client: Option<&str>,
+        for_testing: Option<bool>,
+        target: &str,
+    ) -> Result<()> {
+        let class = row.class.map(|class| self.classes.number(target, class)).transpose()?;
+        self.target.extend(class.map(|class| class as f32).or(row.numbers.get(self.numbers.len()).copied()));
         self.files.push(self.paths.len() - 1);
         self.lines.push(line);
         self.texts.iter_mut().zip(&row.texts).for_each(|(column, field)| column.push(&[field]));
-        let columns = self.numbers.iter_mut().chain([&mut self.target]);
-        columns.zip(&row.numbers).for_each(|(column, number)| column.push(*number));
+        self.numbers.iter_mut().zip(&row.numbers).for_each(|(column, number)| column.push(*number));
         if let Some(name) = row.client.or(client) {
             let next = self.clients.len();
             let number = self.clients.get(name).copied().unwrap_or(next);
@@ -135,5 +182,6 @@ impl TaskRows {
             self.owners.push(number);
         }
         self.for_testing.extend(row.for_testing.or(for_testing));
+        Ok(())
     }
 }

@@ -239,6 +239,7 @@ fn a_given_split_needs_training_rows() {
     assert_eq!(counts(&mut csv), [one("y", "y", 1, 0)]);
 }
 
+mod classes;
 mod files;
 mod groups;
 mod keys;

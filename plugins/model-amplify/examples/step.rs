@@ -16,6 +16,7 @@ use model_amplify::Amplify;
 use model_amplify::batch::Batch;
 use model_amplify::network::Resources;
 use model_amplify::random::DropoutRng;
+use model_amplify::targets::Targets;
 use model_amplify::trainer::{SchedulePoint, TrainBatch};
 use plugin_api::context::Silent;
 use plugin_api::{Context, ModelSetup, Seed, TaskSpec};
@@ -108,7 +109,7 @@ fn main() -> Outcome<()> {
     let tokens: usize = rows.iter().map(Vec::len).sum();
     let batch = model.batch(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     let mut rng = ChaCha8Rng::seed_from_u64(2);
-    let targets: Vec<f32> = rows.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
+    let targets = Targets::Numbers(rows.iter().map(|_| rng.random_range(-1.0..1.0)).collect());
     let mut resources = Resources::new(options.threads)?;
     // The plugin's calls use one thread of libtorch.
     tch::set_num_threads(if options.libtorch { options.threads as i32 } else { 1 });
@@ -139,7 +140,7 @@ fn one(
     model: &mut Amplify,
     options: &Options,
     batch: &Batch,
-    targets: &[f32],
+    targets: &Targets,
     step: usize,
     resources: &mut Resources,
 ) -> Outcome<f64> {

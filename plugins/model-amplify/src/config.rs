@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use plugin_api::JsonSchema;
+use plugin_api::{ClassWeights, JsonSchema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -63,6 +63,10 @@ pub struct Config {
     /// The number format of the trunk's matrix products.
     #[serde(default)]
     pub(crate) precision: Precision,
+    /// How much the sequences of each class count in training, for tasks of classes: `"balanced"`, so that each class counts
+    /// as much as every other one at the client, or a table such as `{ yes = 5.0 }`. By default all count the same.
+    #[serde(default)]
+    pub(crate) class_weights: Option<ClassWeights>,
     /// Sequences per training batch.
     #[serde(default = "default::batch_size")]
     #[schemars(range(min = 1))]

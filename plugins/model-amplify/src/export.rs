@@ -108,7 +108,12 @@ impl<'a> ExportFolder<'a> {
         let held = setup.tasks.iter().enumerate().filter(|(number, _)| heads.contains(*number));
         let tasks: Vec<Value> = held
             .map(|(number, task)| {
-                json!({ "regressor": number, "name": task.name, "inputs": task.inputs, "target": task.target })
+                let mut entry =
+                    json!({ "regressor": number, "name": task.name, "inputs": task.inputs, "target": task.target });
+                if let Some(classes) = task.target_kind.classes() {
+                    entry["classes"] = json!(classes);
+                }
+                entry
             })
             .collect();
         self.json(HEADS, &json!({ "layer-sizes": config.layer_sizes, "pooling": config.pooling, "tasks": tasks }))

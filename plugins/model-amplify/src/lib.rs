@@ -1,8 +1,8 @@
-//! AMPLIFY, a protein language model, with a regression head for each task: the model plugin `amplify`.
+//! AMPLIFY, a protein language model, with a head for each task: the model plugin `amplify`.
 //!
 //! The trunk is the encoder of Fournier et al., *Protein Language Models: Is Scaling Necessary?* (bioRxiv 2024). Its files are
 //! read and written in the published format, with the published names. A small perceptron for each task, its head, predicts
-//! one number per sequence from the last block's output. Heads, and trunks on GPUs, run on libtorch; the published trunk runs
+//! one number per sequence from the last block's output, or a logit for each class. Heads, and trunks on GPUs, run on libtorch; the published trunk runs
 //! on the CPU in Rust, with fewer passes over memory (`cpu`).
 //!
 //! ```toml
@@ -17,6 +17,11 @@
 //! ```
 //!
 //! [`config::Config`] documents every key.
+//!
+//! # Classes
+//! The head of a task of classes has one output for each, two for two classes. It is trained by the cross entropy of the
+//! outputs' softmax, which `class-weights` weighs as PyTorch does; the scalar `Loss/train` is that of the step's batch.
+//! Predictions are one column of probabilities for each class.
 //!
 //! # The hub
 //! A `pretrained` that is not a local folder names a model on the Hugging Face hub: `owner/name`, or `owner/name@revision` with
@@ -136,6 +141,8 @@ pub mod random;
 #[doc(hidden)]
 pub mod regressor;
 #[doc(hidden)]
+pub mod targets;
+#[doc(hidden)]
 pub mod tokenize;
 #[doc(hidden)]
 pub mod trainer;
@@ -150,10 +157,10 @@ pub use model::Amplify;
 
 /// The plugin's component.
 pub fn component() -> Component {
-    let about = "the AMPLIFY protein language model with a regression head for each task";
+    let about = "the AMPLIFY protein language model with a head for each task";
     let component = Component::model("amplify", about, Amplify::new).on_devices(device::devices);
     // The linear schedule depends on the number of rounds, so a resumed run cannot have more.
-    component.scored_by(metrics::SCORE).extendable([("schedule", "constant")])
+    component.scored_by(metrics::SCORE).classes_scored_by(metrics::CLASS_SCORE).extendable([("schedule", "constant")])
 }
 
 plugin_api::export_plugin!(component());

@@ -87,7 +87,7 @@ impl Network {
     /// Its parameters have no values yet.
     ///
     /// # Errors
-    /// If libtorch fails.
+    /// If a task has several numbers as its target, or libtorch fails.
     pub fn new(
         architecture: &Architecture,
         config: &Config,
@@ -101,7 +101,8 @@ impl Network {
             let mut root = parameters.root();
             let mut regressors = root.at("regressors");
             let (inputs, sizes) = (architecture.hidden_size, &config.layer_sizes);
-            let regressor = Regressor::new(regressors.at(number), inputs, sizes, config.dropout)?;
+            let regressor =
+                Regressor::new(regressors.at(number), inputs, sizes, task.outputs()? as i64, config.dropout)?;
             heads.push(Head { task: task.name.clone(), regressor });
         }
         let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder()).flatten();
@@ -137,7 +138,7 @@ impl Network {
         self.layers.pooled(&self.parameters, batch, pooling, &mut resources.for_pass())
     }
 
-    /// A prediction for each sequence, (batch).
+    /// A prediction for each sequence, (batch), or its logits, (batch, classes).
     ///
     /// # Errors
     /// If there is no head for the task, a parameter has no values, or libtorch fails.

@@ -38,12 +38,13 @@ pub fn pool(hidden: &Tensor, batch: &Batch, pooling: Pooling) -> Result<Tensor> 
     pool().map_err(bridge::torch_error)
 }
 
-/// A perceptron: Linear, GroupNorm, GELU, Dropout for each hidden size; then Linear to one number.
+/// A perceptron: Linear, GroupNorm, GELU, Dropout for each hidden size; then Linear to the outputs: one number, or a logit for each class.
 #[derive(Debug)]
 pub struct Regressor {
     hidden: Vec<Hidden>,
     last: Linear,
     dropout: f64,
+    outputs: i64,
 }
 
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Regressor {
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn new(mut at: Scope<'_>, inputs: i64, sizes: &[i64], dropout: f64) -> Result<Self> {
+    pub fn new(mut at: Scope<'_>, inputs: i64, sizes: &[i64], outputs: i64, dropout: f64) -> Result<Self> {
         // PyTorch's default: weight and bias uniform within 1/√inputs.
         let linear = |at: Scope<'_>, inputs: i64, outputs| {
             let init = Init::Uniform(1.0 / (inputs as f64).sqrt());
@@ -74,10 +75,10 @@ impl Regressor {
             });
             width = size;
         }
-        Ok(Self { hidden, last: linear(at.at(4 * sizes.len()), width, 1)?, dropout })
+        Ok(Self { hidden, last: linear(at.at(4 * sizes.len()), width, outputs)?, dropout, outputs })
     }
 
-    /// A prediction for each row of `pooled`, (batch, size). Gives (batch).
+    /// A prediction for each row of `pooled`, (batch, size). Gives (batch), or (batch, outputs) if there are several.
     ///
     /// # Errors
     /// If libtorch fails.
@@ -88,6 +89,7 @@ impl Regressor {
             x = x.f_group_norm(GROUPS, Some(&**weight), Some(&**bias), NORM_EPS, true)?.f_gelu("none")?;
             x = dropout.dropout(x, self.dropout)?;
         }
-        self.last.forward(&x)?.f_squeeze_dim(-1)
+        let x = self.last.forward(&x)?;
+        if self.outputs == 1 { x.f_squeeze_dim(-1) } else { Ok(x) }
     }
 }

@@ -13,6 +13,7 @@ use crate::drift::GradientCorrection;
 use crate::network::{Network, Resources};
 use crate::optimizer::{AdamW, LearningRates};
 use crate::random::DropoutRng;
+use crate::targets::Targets;
 use step::{Step, Update};
 
 /// A network with its optimiser. It lives as long as the client.
@@ -37,7 +38,7 @@ pub struct TrainBatch<'a> {
     /// The sequences.
     pub batch: &'a Batch,
     /// A target for each sequence.
-    pub targets: &'a [f32],
+    pub targets: &'a Targets,
 }
 
 /// What the learning rate of a step depends on.
@@ -52,7 +53,7 @@ pub struct SchedulePoint {
 /// What a step reports.
 #[derive(Clone, Copy, Debug)]
 pub struct StepStats {
-    /// The mean squared error before the step.
+    /// The loss before the step.
     pub loss: f64,
     /// The learning rates of the step.
     pub rates: LearningRates,

@@ -22,6 +22,7 @@ use model_amplify::config::{Config, Pooling};
 use model_amplify::network::Resources;
 use model_amplify::optimizer::LearningRates;
 use model_amplify::random::DropoutRng;
+use model_amplify::targets::Targets;
 use model_amplify::trainer::{SchedulePoint, TrainBatch};
 use plugin_api::context::Silent;
 use plugin_api::{Context, Model, ModelSetup, TaskSpec};
@@ -182,7 +183,8 @@ impl Training {
                 model.restore(&state, &ctx).unwrap();
             }
             let batch = batch(&model, &step.sequences);
-            let batch = TrainBatch { task: &head(step.task), batch: &batch, targets: &step.labels };
+            let targets = Targets::Numbers(step.labels.clone());
+            let batch = TrainBatch { task: &head(step.task), batch: &batch, targets: &targets };
             let decay_steps = wrong.decay.unwrap_or(expected.lr_decay_total_steps);
             let point = SchedulePoint { round: step.round, decay_steps };
             let trainer = model.trainer().unwrap();

@@ -1,20 +1,26 @@
-//! Linear regression on residue composition, or on k-mers: the example to copy.
+//! Linear and logistic regression on residue composition, or on k-mers: the example to copy.
 //!
-//! This file and `config.rs`, which holds the keys, are what a model plugin needs; `features.rs` and `regression.rs`
-//! implement the method.
+//! This file and `config.rs`, which holds the keys, are what a model plugin needs; `features.rs`, `regression.rs` and
+//! `classification.rs` implement the method.
+//!
+//! A task of numbers is learnt by its squared error. A task of classes is learnt by the cross entropy of their
+//! probabilities, with a logit for each class, two for two classes. There is no penalty on the weights. So where enough
+//! values are hidden, the result of full batches is that of logistic regression without a penalty.
 
+mod classification;
 mod config;
 mod features;
 mod regression;
 
+use classification::Row;
 pub use config::Config;
 use features::Features;
+use plugin_api::{ClassWeights, State, Table, Task, TaskSpec, Tensor, Trained, metrics};
 use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result};
-use plugin_api::{PREDICTED, State, Table, Task, Tensor, Trained, metrics};
-use regression::Regression;
+use regression::Weights;
 
 /// The model. Its parameters are `trunk.weight`, and `regressors.T.{weight,bias,scale}` for each held task, where T is
-/// the task's number.
+/// the task's number. A task of classes has a row of `weight` and a `bias` for each class, and no `scale`.
 #[derive(Debug)]
 pub struct Linear {
     config: Config,
@@ -29,31 +35,40 @@ impl Linear {
     /// Creates a model that predicts 0, with a random trunk that is the same at all clients.
     ///
     /// # Errors
-    /// If a held task is not part of the experiment.
+    /// If a held task is not part of the experiment or has several numbers as its target, or a class with a weight does
+    /// not exist.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
-        let start = Regression::new(&config, ctx.experiment_seed().of("trunk.weight"));
+        if let Some(weights) = &config.class_weights {
+            weights.check(&setup.tasks).map_err(|error| error.at_key("class-weights"))?;
+        }
         let mut model = Self { config, setup: setup.clone(), params: Params::new(), received: Params::new(), steps: 0 };
         for task in &setup.held {
-            model.put(task, start.clone())?;
+            let outputs = setup.tasks[setup.number(task)?].outputs()?;
+            let start = Weights::new(&model.config, outputs, ctx.experiment_seed().of("trunk.weight"));
+            model.put(task, start)?;
         }
         Ok(model)
     }
 
     /// Names and shapes of the tensors that predict a task.
-    fn tensors(&self, task: &str) -> Result<[(String, Vec<usize>); 4]> {
+    fn tensors(&self, task: &str) -> Result<Vec<(String, Vec<usize>)>> {
         let (number, hidden) = (self.setup.number(task)?, self.config.hidden_size.get());
-        let head = |name, size| (format!("regressors.{number}.{name}"), vec![size]);
+        let head = |name, shape| (format!("regressors.{number}.{name}"), shape);
         let trunk = ("trunk.weight".to_owned(), vec![hidden, Features::number(self.config.kmer)]);
-        Ok([trunk, head("weight", hidden), head("bias", 1), head("scale", 2)])
+        Ok(match self.setup.tasks[number].target_kind.classes().map(<[_]>::len) {
+            None => vec![trunk, head("weight", vec![hidden]), head("bias", vec![1]), head("scale", vec![2])],
+            Some(classes) => vec![trunk, head("weight", vec![classes, hidden]), head("bias", vec![classes])],
+        })
     }
 
-    fn get(&self, task: &str) -> Result<Regression> {
+    fn get(&self, task: &str) -> Result<Weights> {
         let read = |(name, shape): (String, Vec<usize>)| self.params.elements(&name, &shape).map(Vec::from);
-        let [trunk, weight, bias, scale] = self.tensors(task)?.map(read);
-        Ok(Regression { trunk: trunk?, weight: weight?, bias: bias?, scale: scale? })
+        let mut values = self.tensors(task)?.into_iter().map(read);
+        let mut next = || values.next().unwrap_or_else(|| Ok(Vec::new()));
+        Ok(Weights { trunk: next()?, weight: next()?, bias: next()?, scale: next()? })
     }
 
-    fn put(&mut self, task: &str, Regression { trunk, weight, bias, scale }: Regression) -> Result<()> {
+    fn put(&mut self, task: &str, Weights { trunk, weight, bias, scale }: Weights) -> Result<()> {
         for ((name, shape), values) in self.tensors(task)?.into_iter().zip([trunk, weight, bias, scale]) {
             self.params.insert(name, Tensor::from_slice(&shape, &values)?);
         }
@@ -84,16 +99,29 @@ impl Model for Linear {
     fn train(&mut self, tasks: &[Task], Epoch { round, epoch }: Epoch, ctx: &Context<'_>) -> Result<Trained> {
         let mut trained = Trained::default();
         for Task { spec, train, .. } in tasks.iter().filter(|task| task.train.rows() > 0) {
-            let (x, y) = (Features::of(spec, train, self.config.kmer)?, train.f32(&spec.target)?);
+            let x = Features::of(spec, train, self.config.kmer)?;
             let mut model = self.get(&spec.name)?;
-            model.scale_to(y);
+            let targets = Targets::of(spec, train, self.config.class_weights.as_ref())?;
+            if let Targets::Numbers(y) = targets {
+                model.scale_to(y);
+            }
             let names = self.tensors(&spec.name)?;
             let seed = ctx.seed().of(&spec.name).at(round).at(epoch);
-            let mut order: Vec<usize> = (0..y.len()).collect();
+            let mut order: Vec<usize> = (0..x.len()).collect();
             order.sort_by_key(|&row| seed.at(row as u64).value());
             for batch in order.chunks(self.config.batch_size.get()) {
                 ctx.check()?;
-                let (loss, rate) = model.step(batch.iter().map(|&row| (&x[row], y[row])), self.config.learning_rate);
+                let rate = self.config.learning_rate;
+                let (loss, rate) = match &targets {
+                    Targets::Numbers(y) => model.step(batch.iter().map(|&row| (&x[row], y[row])), rate),
+                    Targets::Classes(classes, weights) => {
+                        let row = |&row: &usize| {
+                            let class = classes[row];
+                            Row { features: &x[row], class, weight: weights[class] }
+                        };
+                        model.class_step(&batch.iter().map(row).collect::<Vec<_>>(), rate)
+                    }
+                };
                 for ((name, shape), values) in names.iter().zip([&mut model.trunk, &mut model.weight, &mut model.bias])
                 {
                     let held = self.config.proximal_mu > 0.0 && self.received.get(name).is_some();
@@ -106,22 +134,25 @@ impl Model for Linear {
                 self.steps += 1;
                 trained.steps += 1;
             }
-            trained.examples += y.len() as u64;
+            trained.examples += x.len() as u64;
             self.put(&spec.name, model)?;
         }
         Ok(trained)
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        let one =
-            |task: &Task| metrics::regression(task, self.predict(&task.spec.name, &task.test, ctx)?.f32(PREDICTED)?);
+        let one = |task: &Task| metrics::evaluate(task, &self.predict(&task.spec.name, &task.test, ctx)?);
         tasks.iter().map(one).collect()
     }
 
     fn predict(&mut self, task: &str, rows: &Table, _: &Context<'_>) -> Result<Table> {
         let (model, spec) = (self.get(task)?, &self.setup.tasks[self.setup.number(task)?]);
         let features = Features::of(spec, rows, self.config.kmer)?;
-        Ok(Table::predicted(&features.iter().map(|x| model.predict(x)).collect::<Vec<_>>()))
+        let outputs = |x: &Features| match spec.target_kind.classes() {
+            None => vec![model.predict(x)],
+            Some(_) => model.logits(&model.project(x)),
+        };
+        spec.predictions(&features.iter().flat_map(outputs).collect::<Vec<_>>())
     }
 
     fn state(&mut self, _: &Context<'_>) -> Result<State> {
@@ -137,10 +168,27 @@ impl Model for Linear {
     }
 }
 
+/// The targets of a training table.
+enum Targets<'a> {
+    Numbers(&'a [f32]),
+    /// The class of each row, and the weight of each class.
+    Classes(Vec<usize>, Vec<f32>),
+}
+
+impl<'a> Targets<'a> {
+    fn of(spec: &TaskSpec, train: &'a Table, weights: Option<&ClassWeights>) -> Result<Self> {
+        let Some(classes) = spec.target_kind.classes() else { return Ok(Self::Numbers(train.f32(&spec.target)?)) };
+        let rows = spec.class_indices(train)?;
+        let weights = weights.map_or_else(|| vec![1.0; classes.len()], |weights| weights.of(spec, &rows));
+        Ok(Self::Classes(rows, weights))
+    }
+}
+
 /// The components of this plugin.
 pub fn component() -> Component {
-    let component = Component::model("linear", "linear regression on letter or k-mer counts", Linear::new);
-    component.scored_by(metrics::SCORE).extendable::<bool>([])
+    let about = "linear or logistic regression on letter or k-mer counts";
+    let component = Component::model("linear", about, Linear::new);
+    component.scored_by(metrics::SCORE).classes_scored_by(metrics::CLASS_SCORE).extendable::<bool>([])
 }
 
 plugin_api::export_plugin!(component());

@@ -1,31 +1,32 @@
-//! The method: how the features give a prediction, and how it is learnt.
+//! The method: how the features give a prediction, and how numbers are learnt.
 
 use plugin_api::{Seed, metrics};
 
 use crate::Config;
 use crate::features::Features;
 
-/// Predicts `mean + sd (w · W x + b)`. Mean and standard deviation are those of the client's own training targets, so
-/// that targets of any scale train alike.
+/// What predicts a task. A number is `mean + sd (w · W x + b)`; mean and standard deviation are those of the client's own
+/// training targets, so that targets of any scale train alike. Classes have logits, `w · W x + b` with a row of `w` for each.
 #[derive(Clone, Debug)]
-pub(crate) struct Regression {
+pub(crate) struct Weights {
     /// `W`, row-major.
     pub(crate) trunk: Vec<f32>,
     /// `w`.
     pub(crate) weight: Vec<f32>,
     /// `b`.
     pub(crate) bias: Vec<f32>,
-    /// The mean and the standard deviation.
+    /// The mean and the standard deviation of numbers; empty for classes.
     pub(crate) scale: Vec<f32>,
 }
 
-impl Regression {
-    /// Creates a regression that predicts 0: `W` is uniform in ±1/√features, `w` and `b` are 0.
-    pub(crate) fn new(config: &Config, seed: Seed) -> Self {
+impl Weights {
+    /// Creates weights that predict 0, or the same probability for each of `outputs` classes: `W` is uniform in ±1/√features,
+    /// `w` and `b` are 0.
+    pub(crate) fn new(config: &Config, outputs: usize, seed: Seed) -> Self {
         let (hidden, features) = (config.hidden_size.get(), Features::number(config.kmer));
         let uniform = |i| (seed.at(i as u64).value() as f64 / u64::MAX as f64 * 2.0 - 1.0) as f32;
         let trunk = (0..hidden * features).map(|i| uniform(i) / (features as f32).sqrt()).collect();
-        Self { trunk, weight: vec![0.0; hidden], bias: vec![0.0], scale: vec![0.0, 1.0] }
+        Self { trunk, weight: vec![0.0; outputs * hidden], bias: vec![0.0; outputs], scale: vec![0.0, 1.0] }
     }
 
     /// Sets the scale to the targets' mean and standard deviation. If all targets are equal, the deviation is set to 1.
@@ -67,11 +68,15 @@ impl Regression {
         self.scale[0] + self.scale[1] * self.output(&self.project(x))
     }
 
-    fn features(&self) -> usize {
-        self.trunk.len() / self.weight.len()
+    pub(crate) fn hidden(&self) -> usize {
+        self.weight.len() / self.bias.len()
     }
 
-    fn project(&self, x: &Features) -> Vec<f32> {
+    pub(crate) fn features(&self) -> usize {
+        self.trunk.len() / self.hidden()
+    }
+
+    pub(crate) fn project(&self, x: &Features) -> Vec<f32> {
         self.trunk.chunks(self.features()).map(|row| x.dot(row)).collect()
     }
 
@@ -89,11 +94,11 @@ pub(crate) fn pull(values: &mut [f32], global: &[f32], by: f32) {
     values.iter_mut().zip(global).for_each(|(v, g)| *v += share * (g - *v));
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// `a -= s b`.
-fn subtract(a: &mut [f32], s: f32, b: &[f32]) {
+pub(crate) fn subtract(a: &mut [f32], s: f32, b: &[f32]) {
     a.iter_mut().zip(b).for_each(|(a, b)| *a -= s * b);
 }

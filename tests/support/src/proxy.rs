@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Passing {
     /// Without `/v1/`.
     pub path: String,
+    /// The call's body.
     pub body: Vec<u8>,
     /// The answer's body, once it is here.
     pub answer: Option<Vec<u8>>,
@@ -19,6 +20,7 @@ pub struct Passing {
 /// What becomes of a call or its answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
+    /// It is passed on.
     Pass,
     /// The connection breaks.
     Lose,
@@ -28,11 +30,13 @@ pub enum Fate {
 
 /// Forwards calls to a SuperLink. `fate` is asked before a call is forwarded, and once more with its answer.
 pub struct Proxy {
+    /// Where it listens.
     pub port: u16,
     stop: Arc<AtomicBool>,
 }
 
 impl Proxy {
+    /// Forwards to this port of this machine.
     pub fn start(upstream: u16, fate: impl Fn(&Passing) -> Fate + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, stop, fate) =

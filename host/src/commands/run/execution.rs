@@ -233,7 +233,8 @@ impl Execution {
         let predictions = run_dir.path().join(names::PREDICTIONS).is_file();
         clear::note(&self.notes, Revealed { metrics: federation.plan.reports(), best, predictions });
         let seconds = federation.totals.seconds();
-        let score_name = shared.score_name.as_deref();
+        let chosen = shared.experiment.federation.score.as_deref().map(|name| federation.history.score_name(name));
+        let score_name = chosen.as_deref().or(shared.score_name.as_deref());
         let summary = summary(federation, &shared.experiment.name, score_name, seconds);
         run_dir.write_json(names::SUMMARY, &summary)?;
         run_dir.finish(&mut |line| self.console.log(Level::Warn, line))?;

@@ -77,6 +77,12 @@ pub struct Federation {
     /// Whether metrics leave the clients.
     #[serde(default)]
     pub report: Reporting,
+    /// The metric that chooses the best global model, and is the score of early stopping and of `compare`: `Spearman`,
+    /// `MAE`, `AUROC` or any other that the model reports for all tasks. If lower values are better, the score is the
+    /// metric times -1. By default the model defines the score. With several tasks, the metric must not have the
+    /// target's unit, since scores are averaged over tasks: `NRMSE`, not `RMSE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<String>,
     /// When to stop before the last round; never if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
@@ -109,7 +115,7 @@ impl Federation {
 
     /// The settings that calls to components depend on.
     pub fn terms(&self) -> Terms {
-        Terms { sampling: self.sampling(), reports: self.reports() }
+        Terms { sampling: self.sampling(), reports: self.reports(), score: self.score.clone() }
     }
 
     /// How the clients of a round are drawn, in the form that components receive.
@@ -147,6 +153,9 @@ impl Federation {
             };
             if self.early_stopping.is_some() {
                 nothing("early-stopping", "watches a metric");
+            }
+            if self.score.is_some() {
+                nothing("score", "names a metric");
             }
             if self.cross_site {
                 nothing("cross-site", "makes a table of metrics");
@@ -212,7 +221,7 @@ pub struct EarlyStopping {
     pub patience: u64,
     /// The tag of the server metric to watch. `Score/global_test`, the default, and `Score/local_test` are the scores
     /// of the global model and of the clients' own models, averaged over clients and tasks. The score has no unit,
-    /// higher is better, and each model defines it. Metrics have units, so they are averaged over the clients of a
+    /// higher is better, and each model defines it, unless `score` names a metric. Metrics have units, so they are averaged over the clients of a
     /// single task: `RMSE/local_test` in a run with one task, `RMSE/local_test_TASK` in a run with several. With
     /// `fraction` below 1, only metrics of the global model can be watched, because other clients train in every round.
     #[serde(default = "score")]
@@ -271,16 +280,18 @@ pub enum OnClientFailure {
 }
 
 /// The parts of an experiment's sampling and reporting settings that calls to components depend on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Terms {
     /// How the clients of a round are drawn.
     pub sampling: Sampling,
     /// Whether clients report metrics.
     pub reports: bool,
+    /// The metric that is the score, unless the model defines it.
+    pub score: Option<String>,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { sampling: Sampling::Fixed, reports: true }
+        Self { sampling: Sampling::Fixed, reports: true, score: None }
     }
 }

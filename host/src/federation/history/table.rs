@@ -10,6 +10,9 @@ use crate::federation::means::mean;
 const MOST_ROWS: usize = 100;
 const SHOWN_ROWS: usize = 20;
 
+/// The number of metrics shown, of each task the first ones: those that the model puts first. `summary.json` has all.
+pub(crate) const SHOWN_METRICS: usize = 2;
+
 /// The column of scores, after those of the metrics.
 const SCORE: &str = "score";
 
@@ -74,7 +77,8 @@ impl<'h> Contents<'h> {
                 tasks.map(move |history| Row { client, history })
             })
             .collect();
-        let metrics = rows.iter().flat_map(|row| row.history.local_test.all()).map(|metric| metric.name.as_str());
+        let metrics = rows.iter().flat_map(|row| row.history.local_test.all().iter().take(SHOWN_METRICS));
+        let metrics = metrics.map(|metric| metric.name.as_str());
         let mut columns = distinct(metrics);
         columns.push(SCORE);
         let tasks = distinct(rows.iter().map(|row| row.history.task.as_str()));

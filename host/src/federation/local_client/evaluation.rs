@@ -24,12 +24,17 @@ impl LocalClient {
     }
 
     /// Evaluates the model as it is.
-    pub(super) fn evaluation(&mut self, ctx: &Context<'_>) -> Result<Vec<Evaluation>, ComponentError> {
+    pub(super) fn evaluation(
+        &mut self,
+        ctx: &Context<'_>,
+        services: &HostServices<'_>,
+    ) -> Result<Vec<Evaluation>, ComponentError> {
         let model = self.model.get(ctx).map_err(|e| self.identity.fault(e))?;
         let begun = Instant::now();
         let found = model.evaluate(&self.tasks, ctx);
         self.spent.evaluation += begun.elapsed().as_secs_f64();
-        found.and_then(|found| validate::evaluations(&self.tasks, found)).map_err(|e| self.identity.fault(e))
+        let score = services.terms.score.as_deref();
+        found.and_then(|found| validate::evaluations(&self.tasks, found, score)).map_err(|e| self.identity.fault(e))
     }
 
     /// Reports an evaluation under `Loss/TAG`, `RMSE/TAG` and so on. With several tasks, the task's name is
@@ -66,7 +71,7 @@ impl LocalClient {
             return Ok(Vec::new());
         }
         let ctx = scope.context();
-        let found = self.evaluation(&ctx)?;
+        let found = self.evaluation(&ctx, services)?;
         self.report(&found, tag, ctx.round().unwrap_or_default(), services);
         Ok(found)
     }
@@ -82,7 +87,7 @@ impl LocalClient {
             let scope = me.scope(services, Some(order.round));
             let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
             client.receive(&base, &scope.context())?;
-            let global = client.evaluation(&scope.context())?;
+            let global = client.evaluation(&scope.context(), services)?;
             client.report(&global, "global_test", order.round, services);
             Ok(global)
         })
@@ -105,7 +110,7 @@ impl LocalClient {
             let begun = Instant::now();
             let found = model.evaluate(tasks, ctx);
             spent.evaluation = begun.elapsed().as_secs_f64();
-            validate::evaluations(tasks, found?)
+            validate::evaluations(tasks, found?, services.terms.score.as_deref())
         });
         let global = found.map_err(|e| me.fault(e))?;
         self.report(&global, "global_test", order.round, services);
@@ -129,13 +134,18 @@ impl LocalClient {
         // Call `get` and not `get_mut`: the model is restored below, so its state on disk stays valid.
         let model = self.model.get(&ctx).map_err(|e| me.fault(e))?;
         let own = model.state(&ctx).map_err(|e| me.fault(e))?;
-        let found = self.evaluate_received(&other, &ctx);
+        let found = self.evaluate_received(&other, &ctx, services);
         self.model.get(&ctx).and_then(|model| model.restore(&own, &ctx)).map_err(|e| me.fault(e))?;
         found
     }
 
     /// Lets the client's model receive another one and evaluates it, unless the result would say nothing about that one.
-    fn evaluate_received(&mut self, other: &Message, ctx: &Context<'_>) -> Result<CrossEvaluation, ComponentError> {
+    fn evaluate_received(
+        &mut self,
+        other: &Message,
+        ctx: &Context<'_>,
+        services: &HostServices<'_>,
+    ) -> Result<CrossEvaluation, ComponentError> {
         let model = self.model.get(ctx);
         let received = model.and_then(|model| model.receive(other, ctx)).map_err(|e| self.identity.fault(e))?;
         log_received(&received, ctx);
@@ -147,7 +157,7 @@ impl LocalClient {
         if !received.missing.is_empty() && self.position == 0 {
             return unsupported("the client has not trained, so it has no parameters to complete the model with");
         }
-        Ok(CrossEvaluation { evaluations: self.evaluation(ctx)?, own: received.missing })
+        Ok(CrossEvaluation { evaluations: self.evaluation(ctx, services)?, own: received.missing })
     }
 
     /// Predicts the test rows of each task.

@@ -12,6 +12,7 @@ use crate::export::ExportFolder;
 use crate::heads::{KnownHeads, head_number};
 use crate::network::Resources;
 use crate::random::{DropoutRng, shuffled};
+use crate::targets::Targets;
 use crate::trainer::{SchedulePoint, TrainBatch, Trainer, decay_steps};
 
 /// Prefixes the personal model's tensors in a state.
@@ -47,11 +48,11 @@ impl Model for Amplify {
             self.must_hold(name)?;
             let number = self.setup.number(name)?;
             let rows = self.rows(&task.spec, &task.train, ctx)?;
-            let targets = task.train.f32(&task.spec.target)?;
+            let targets = Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?;
             for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
                 ctx.check()?;
                 let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
-                let targets: Vec<f32> = picked.iter().map(|&i| targets[i]).collect();
+                let targets = targets.select(picked);
                 let dropout = DropoutRng::new(seed.of("dropout").at(trained.steps));
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
@@ -92,7 +93,7 @@ impl Model for Amplify {
             self.must_hold(&task.spec.name)?;
             let rows = self.rows(&task.spec, &task.test, ctx)?;
             let predictions = self.predictions(&task.spec.name, &rows, ctx)?;
-            evaluations.push(metrics::regression(task, &predictions)?);
+            evaluations.push(metrics::evaluate(task, &task.spec.predictions(&predictions)?)?);
         }
         Ok(evaluations)
     }
@@ -102,7 +103,7 @@ impl Model for Amplify {
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
-        Ok(Table::predicted(&self.predictions(task, &rows, ctx)?))
+        spec.predictions(&self.predictions(task, &rows, ctx)?)
     }
 
     fn export(&mut self, folder: &Path, _: &Context<'_>) -> Result<Vec<String>> {

@@ -45,6 +45,9 @@ impl Amplify {
     /// # Errors
     /// If the checkpoint does not fit, or the device does not exist or lacks the precision.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
+        if let Some(weights) = &config.class_weights {
+            weights.check(&setup.tasks).map_err(|error| error.at_key("class-weights"))?;
+        }
         let device = device::find(ctx.device())?;
         let context = DeviceContext::new(device)?;
         let _guard = context.enter()?;
@@ -149,19 +152,20 @@ impl Amplify {
         self.checkpoint.tokenizer.rows(task, table, ctx)
     }
 
-    /// A prediction for each row, in the order of the rows. Batches have rows of similar length.
+    /// The outputs of the task's head for each row, row by row in their order. Batches have rows of similar length.
     fn predictions(&self, task: &str, rows: &[Vec<u32>], ctx: &Context<'_>) -> Result<Vec<f32>> {
         let _guard = tch::no_grad_guard();
         let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
-        let mut all = vec![0.0; rows.len()];
+        let outputs = self.setup.tasks[self.setup.number(task)?].outputs()?;
+        let mut all = vec![0.0; rows.len() * outputs];
         for indices in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
             let predicted = memory::retry(&self.context, "evaluation-batch-size", || {
                 let batch = self.batch(&indices.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
                 bridge::to_vec(&self.network().predict(task, &batch, &mut resources)?)
             })?;
-            for (i, value) in indices.into_iter().zip(predicted) {
-                all[i] = value;
+            for (i, values) in indices.into_iter().zip(predicted.chunks_exact(outputs)) {
+                all[i * outputs..][..outputs].copy_from_slice(values);
             }
         }
         Ok(all)

@@ -1,7 +1,7 @@
 //! The loss and its gradients, and what becomes of them.
 
 use plugin_api::Result;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Kind, Tensor};
 
 use super::TrainBatch;
 use crate::bridge::{self, torch_error};
@@ -66,7 +66,7 @@ impl Step<'_> {
         let TrainBatch { task, batch, targets } = self.batch;
         let pooled = encoder.forward(parameters, packed, resources, true)?;
         let pooled = bridge::matrix(&pooled, batch.rows())?.f_set_requires_grad(true).map_err(torch_error)?;
-        let loss = mean_squared_error(&self.layers.predict_pooled(task, &pooled, &mut self.dropout.clone())?, targets)?;
+        let loss = targets.loss(&self.layers.predict_pooled(task, &pooled, &mut self.dropout.clone())?)?;
         let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.heads().unzip();
         let heads = indices.iter().map(|&index| &parameters.at(index).tensor);
         let mut gradients = gradients(&loss, &std::iter::once(&pooled).chain(heads).collect::<Vec<_>>())?;
@@ -93,7 +93,7 @@ impl Step<'_> {
         let (loss, gradients) = memory::retry(parameters.context(), "batch-size", || {
             let mut dropout = self.dropout.clone();
             let predicted = self.layers.forward(parameters, task, batch, &mut dropout, resources)?;
-            let loss = mean_squared_error(&predicted, targets)?;
+            let loss = targets.loss(&predicted)?;
             let trainable = update.optimizer.trainable().map(|index| &parameters.at(index).tensor);
             let gradients = gradients(&loss, &trainable.collect::<Vec<_>>())?;
             Ok((loss, gradients))
@@ -101,11 +101,6 @@ impl Step<'_> {
         update.apply_all(parameters, gradients.into_iter().enumerate())?;
         Ok(loss)
     }
-}
-
-fn mean_squared_error(predicted: &Tensor, targets: &[f32]) -> Result<Tensor> {
-    let targets = Tensor::f_from_slice(targets).and_then(|targets| targets.f_to_device(predicted.device()));
-    targets.and_then(|targets| predicted.f_mse_loss(&targets, Reduction::Mean)).map_err(torch_error)
 }
 
 /// The gradient of a loss with respect to each parameter; an undefined tensor where the loss does not depend on it.

@@ -42,7 +42,8 @@ fn step(trainer: &mut Trainer, salt: u32) -> f64 {
 fn try_step(trainer: &mut Trainer, rows: &[Vec<u32>]) -> Result<StepStats> {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
-    let batch = TrainBatch { task: "tm", batch: &batch, targets: &[1.0, -1.0, 0.5, 2.0][..rows.len()] };
+    let targets = Targets::Numbers([1.0, -1.0, 0.5, 2.0][..rows.len()].to_vec());
+    let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets };
     let (point, dropout) = (SchedulePoint::default(), DropoutRng::disabled());
     trainer.step(batch, point, &dropout, &mut Resources::new(1).unwrap())
 }

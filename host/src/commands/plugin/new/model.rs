@@ -2,7 +2,7 @@
 
 use plugin_api::{
     Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup,
-    PREDICTED, Params, Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
+    Params, Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
 };
 use serde::Deserialize;
 
@@ -90,7 +90,7 @@ impl Model for Mean {
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
         let one = |task: &Task| {
             let predicted = self.predict(&task.spec.name, &task.test, ctx)?;
-            metrics::regression(task, predicted.f32(PREDICTED)?) // loss, RMSE, Pearson, and a score without a unit
+            metrics::evaluate(task, &predicted) // loss, RMSE, Spearman and others, and a score without a unit
         };
         tasks.iter().map(one).collect()
     }
@@ -142,7 +142,7 @@ plugin_api::export_plugin!(component());
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plugin_api::{Column, context::Silent};
+    use plugin_api::{Column, PREDICTED, context::Silent};
 
     #[test]
     fn it_goes_half_the_way_to_the_mean_and_keeps_its_state() -> Result<()> {
