@@ -93,7 +93,10 @@ fn a_site_does_what_its_own_experiment_says_and_no_more() {
     let trained = message.read_trained(orders.send("a", "train", message.train(&model(), config())).unwrap()).unwrap();
     assert_eq!((trained.examples, names(&trained.arrays)), (30, names(&model())));
     assert_ne!(trained.arrays["trunk.weight"], model()["trunk.weight"]);
-    assert_eq!(trained.metrics.keys().collect::<Vec<_>>(), ["RMSE", "Pearson", "loss"]);
+    assert_eq!(
+        trained.metrics.keys().collect::<Vec<_>>(),
+        ["RMSE", "Spearman", "Pearson", "R2", "MAE", "NRMSE", "NMAE", "loss"]
+    );
     let again = numpy.read_trained(orders.send("a", "train", numpy.train(&model(), config())).unwrap()).unwrap();
     assert_eq!(names(&again.arrays), ["0", "1", "2", "3"]);
     assert!(again.arrays.values().zip(model().values()).all(|(one, other)| one.shape() == other.shape()));

@@ -1,8 +1,8 @@
 //! A starting point for a model: predicts the mean of the training targets for each task.
 
 use plugin_api::{
-    Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup,
-    Params, Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
+    Component, Context, Epoch, Error, Evaluation, JsonSchema, Message, Model, ModelSetup, Params,
+    Received, Result, State, Table, Task, TaskSpec, Tensor, Trained, metrics,
 };
 use serde::Deserialize;
 
