@@ -30,9 +30,13 @@ for site in $sites; do
 		confirm = false
 	END
 	"$fedplug" join "$folder/$site.toml" --superlink "http://127.0.0.1:$port" > "$folder/$site.log" 2>&1 &
+	programs="${programs-} $!"
 done
 
 "$fedplug" serve "$folder/experiment.toml" --name quickstart-sites --superlink "http://127.0.0.1:$port" "$@"
+# The sites leave while the SuperLink is still there.
+kill $programs
+wait $programs 2>/dev/null || true
 mkdir -p runs/quickstart-sites/sites
 for site in $sites; do mv "$folder/$site" "$folder/$site.log" runs/quickstart-sites/sites/; done
 rm -rf "$folder"

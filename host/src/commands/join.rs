@@ -78,7 +78,7 @@ pub(crate) fn join(options: &Options) -> Result<(), CliError> {
         finder: &finder,
         console: &console,
     };
-    let connected = connect(&site, &link, identity, options.level)?;
+    let connected = connect(&site, &link, identity, options.level, &stop)?;
     console.log(Level::Info, &format!("site `{}` is ready", site.name));
     let mut desk = Desk {
         name: &site.name,
@@ -107,16 +107,26 @@ pub(crate) fn join(options: &Options) -> Result<(), CliError> {
         }
     }
     drop(desk);
-    connected.leave().map_err(|error| CliError::run(report(&error)))?;
-    Err(CliError::stopped(Diagnostic::new("stopped on request")))
+    if let Err(error) = connected.leave() {
+        console.log(Level::Warn, &format!("the SuperLink does not know yet that the site has left: {error}"));
+    }
+    Err(stopped())
 }
 
 /// Registers at the SuperLink.
-fn connect(site: &SiteFile, link: &Link, identity: Identity, shown: Level) -> Result<Site, CliError> {
+fn connect(site: &SiteFile, link: &Link, identity: Identity, shown: Level, stop: &Stop) -> Result<Site, CliError> {
     let events = Console::new(shown);
     let observer = Arc::new(move |event: &Event| events.log(level(event), &event.to_string()));
-    let connected = Site::open(SiteOptions::new(link.connection(), identity, site.state.join(STATE)), observer);
-    connected.map_err(|error| CliError::run(report(&error)))
+    let usual = SiteOptions::new(link.connection(), identity, site.state.join(STATE));
+    let connected = Site::open(SiteOptions { cancel: Arc::clone(&stop.cancel), ..usual }, observer);
+    connected.map_err(|error| match error {
+        fedplug_superlink::Error::Stopped => stopped(),
+        error => CliError::run(report(&error)),
+    })
+}
+
+fn stopped() -> CliError {
+    CliError::stopped(Diagnostic::new("stopped on request"))
 }
 
 fn link(site: &SiteFile, options: &Options) -> Result<Link, CliError> {

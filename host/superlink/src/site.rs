@@ -44,6 +44,9 @@ pub struct SiteOptions {
     pub poll: Duration,
     /// How often to ask when nothing came for ten minutes.
     pub idle_poll: Duration,
+    /// Becomes true when the site shall wait for the SuperLink no longer to come online. [`Site::open`] then ends with
+    /// [`Error::Stopped`].
+    pub cancel: Arc<AtomicBool>,
 }
 
 impl SiteOptions {
@@ -56,6 +59,7 @@ impl SiteOptions {
             heartbeat: Duration::from_secs(60),
             poll: Duration::from_millis(500),
             idle_poll: Duration::from_secs(5),
+            cancel: Arc::default(),
         }
     }
 }
@@ -83,6 +87,9 @@ pub(crate) struct Shared {
     stop: AtomicBool,
     other: Counter,
 }
+
+/// How long a site that leaves tries to say so. The SuperLink notices by itself after two minutes.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// Orders that are here.
 #[derive(Default)]
@@ -197,10 +204,12 @@ impl Site {
     /// Goes offline. Without it the SuperLink notices after two heartbeats.
     ///
     /// # Errors
-    /// If the SuperLink cannot be reached or refuses.
+    /// If the SuperLink refuses, or [`Error::Stopped`] if it cannot be reached for some seconds.
     pub fn leave(self) -> Result<(), Error> {
         let node = wire::NodeId { node_id: self.node() };
-        self.shared.fleet.call::<wire::Nothing>("deactivate-node", &node, self.shared.scope()).map(drop)
+        let start = Instant::now();
+        let scope = Scope { abort: &|| start.elapsed() > LEAVE, counter: &self.shared.other };
+        self.shared.fleet.call::<wire::Nothing>("deactivate-node", &node, scope).map(drop)
     }
 }
 
@@ -234,9 +243,9 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A scope without an end.
-    fn scope(&self) -> Scope<'_> {
-        Scope { abort: &|| false, counter: &self.other }
+    /// Whether the site need not come online.
+    fn cancelled(&self) -> bool {
+        self.stopped() || self.options.cancel.load(Ordering::Relaxed)
     }
 
     fn tell(&self, event: Event) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use test_support::superlink::{LONG, wait_for};
+
 use super::{Sites, linear, nothing};
 
 const TWO: [&str; 2] = ["binding", "tm"];
@@ -90,4 +92,16 @@ fn a_site_refuses_what_its_file_does_not_allow() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("site `tm`: it refuses: tm: rule `allow.rounds`"), "{text}");
+}
+
+#[test]
+fn a_site_ends_when_it_is_told_to_although_the_superlink_is_away() {
+    let Some(mut sites) = Sites::new(&["tm"], &linear("away", 1, ""), nothing) else { return };
+    sites.link.kill();
+    sites.join(0);
+    wait_for("the outage", LONG, || {
+        std::fs::read_to_string(sites.log("tm")).ok().filter(|log| log.contains("cannot reach the SuperLink"))
+    });
+    sites.stop(0);
+    assert!(std::fs::read_to_string(sites.log("tm")).unwrap().contains("stopped on request"));
 }

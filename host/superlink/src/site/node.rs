@@ -35,7 +35,7 @@ pub(super) fn beat(shared: &Shared) {
 
 impl Shared {
     fn heartbeat(&self, node: u64) -> Result<bool, Error> {
-        let abort = || self.stopped();
+        let abort = || self.cancelled();
         let request = NodeHeartbeat {
             node: Some(Node { node_id: node }),
             heartbeat_interval: self.options.heartbeat.as_secs_f64(),
@@ -56,7 +56,7 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        let abort = || self.stopped();
+        let abort = || self.cancelled();
         let scope = Scope { abort: &abort, counter: &self.other };
         let public_key = public_key(&self.options.identity);
         let registered =

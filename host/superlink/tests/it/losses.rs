@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fedplug_superlink::{CallError, Event, Server, Site};
+use fedplug_superlink::{CallError, Error, Event, Server, Site};
 
 use crate::proxy::{Fate, Passing, Proxy};
 use crate::superlink::{Program, SuperLink, post};
@@ -246,6 +246,17 @@ fn a_run_stopped_by_the_operator() {
         let error = call.join().unwrap().unwrap_err();
         assert!(error.to_string().contains("was ended: finished: stopped"), "{error}");
     });
+}
+
+#[test]
+fn a_site_leaves_although_the_superlink_is_gone() {
+    let Some(mut link) = SuperLink::start(&["--insecure", "--isolation", "process"]) else { return };
+    let bench = Bench::new(&["a"]);
+    let site = Site::open(bench.site_options("a", link.port), bench.site_events.observer("a")).unwrap();
+    link.kill();
+    let (start, left) = (std::time::Instant::now(), site.leave());
+    assert!(matches!(left, Err(Error::Stopped)), "{left:?}");
+    assert!(start.elapsed() < LONG / 2);
 }
 
 pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
