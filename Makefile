@@ -44,7 +44,7 @@ quickstart-sites: build .flower/stamp
 quickstart: build
 	$(FEDPLUG) run configs/quickstart.toml --force $(QUICKSTART_ARGS)
 	$(FEDPLUG) plot runs/quickstart --tag RMSE/local_test --window 5 --together --force --output runs/quickstart/figures/rmse
-	$(FEDPLUG) plot runs/quickstart --tag Pearson/local_test --window 5 --together --force --output runs/quickstart/figures/pearson
+	$(FEDPLUG) plot runs/quickstart --tag Spearman/local_test --window 5 --together --force --output runs/quickstart/figures/spearman
 
 # The comparisons and figures of docs/src/experiments.md and docs/src/algorithms.md. A finished run is not repeated, so an
 # interrupted comparison continues.
