@@ -23,7 +23,7 @@ use crate::federation::usage::{Spent, Traffic};
 use crate::plugins::validate;
 use crate::sites::flower::{FlowerModel, ROUND};
 use crate::sites::remote_client::Admission;
-use crate::sites::transport::TransportError;
+use crate::sites::transport::{TransportError, never};
 use crate::terminal::signals::Pause;
 
 /// The metric of a reply that counts optimiser steps.
@@ -230,11 +230,6 @@ fn evaluation(task: &str, evaluated: &Evaluated) -> Evaluation {
         metrics.iter_mut().for_each(|metric| metric.value = f64::NAN);
     }
     Evaluation { task: task.to_owned(), examples: *examples, loss, score: f64::NAN, metrics }
-}
-
-/// No reason to stop waiting but the end of the run.
-fn never() -> bool {
-    false
 }
 
 impl Client for FlowerClient {

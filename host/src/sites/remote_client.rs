@@ -15,7 +15,7 @@ use crate::federation::component_error::ComponentError;
 use crate::federation::services::HostServices;
 use crate::plugins::validate;
 use crate::sites::protocol::{Call, Payload, Reply, Report, Request, Response};
-use crate::sites::transport::{Parcel, Transport};
+use crate::sites::transport::{Parcel, Transport, never};
 use crate::terminal::signals::Pause;
 
 /// Admits the replies of clients one after the other, in the order of aggregation, so that the server holds the tensors
@@ -123,11 +123,6 @@ impl RemoteClient {
     fn unexpected(&self) -> ComponentError {
         self.fault(plugin_api::Error::data("its reply answers another question"))
     }
-}
-
-/// No reason to stop waiting but the end of the run.
-fn never() -> bool {
-    false
 }
 
 impl Client for RemoteClient {

@@ -32,6 +32,11 @@ pub(crate) trait Transport: Send + Sync {
     ) -> Result<Payload, TransportError>;
 }
 
+/// No reason to stop waiting but the end of the run.
+pub(super) fn never() -> bool {
+    false
+}
+
 /// Why a call did not reach a site, or its reply did not come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TransportError {

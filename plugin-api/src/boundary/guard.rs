@@ -1,4 +1,4 @@
-//! Stops panics at the boundary, where abi_stable would abort the process.
+//! Stops panics at the boundary, where they would abort the process.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
