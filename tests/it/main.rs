@@ -9,6 +9,7 @@
 //! - `judges`: which clients are used to compare models, and runs without reports.
 //! - `scores`: the metrics of a model, and which of them is the score.
 //! - `classes`: classes as targets, from CSV files to probabilities.
+//! - `baselines`: ridge regression and the mean, over clients and alone.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -38,6 +39,7 @@
 mod algorithms;
 mod amplify;
 mod authoring;
+mod baselines;
 mod best;
 mod bounds;
 mod central;
