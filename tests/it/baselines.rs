@@ -46,7 +46,13 @@ fn predictions(bench: &Bench, name: &str, column: &str, method: &str) -> Vec<(St
 fn a_federation_of_sums_predicts_as_one_client_with_all_rows() {
     let bench = Bench::new();
     let row = |i: usize| {
-        let site = if i < 10 { "a" } else if i < 30 { "b" } else { "c" };
+        let site = if i < 10 {
+            "a"
+        } else if i < 30 {
+            "b"
+        } else {
+            "c"
+        };
         let motif = ["ACD", "WWF", "GHK", "LMN", "ACW"];
         let heavy = format!("{}{}{}", motif[i % 5].repeat(1 + i % 4), motif[i * 7 % 5], "Q".repeat(i % 6));
         let tm = 60.0 + heavy.matches('W').count() as f64 - 0.5 * heavy.matches("AC").count() as f64 + i as f64 / 1e4;
@@ -75,7 +81,8 @@ fn a_federation_of_sums_predicts_as_one_client_with_all_rows() {
 fn the_sample_has_a_ridge_baseline() {
     let bench = Bench::new();
     let file = root().join("configs/linear.toml").display().to_string();
-    let told = bench.run(&[&file, "--set", "model.method=ridge", "--set", "model.kmer=2", "--set", "federation.rounds=1"]);
+    let told =
+        bench.run(&[&file, "--set", "model.method=ridge", "--set", "model.kmer=2", "--set", "federation.rounds=1"]);
     assert!(bench.summary("linear")["last"]["score"].as_f64().is_some(), "{}", told.stderr);
     let refused = bench.fedplug(&["check", &file, "--set", "model.features=one-hot"]);
     assert_eq!(refused.code, 2);

@@ -28,6 +28,7 @@
 //! - `plots`: plots of curves, prepared data and the clients' sizes.
 //! - `splits`: warnings about rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
+//! - `embed`: vectors of rows, for other programs.
 //! - `data`: real-world data files.
 //! - `docs`: every command, file and link of the documentation.
 //! - `readers`: other programs read a run's files.
@@ -49,6 +50,7 @@ mod control;
 mod data;
 mod deploy;
 mod docs;
+mod embed;
 mod faults;
 mod interfaces;
 mod judges;
