@@ -220,7 +220,7 @@ fn every_experiment_of_a_page_passes_check() {
             names.push(experiment.name);
         }
     }
-    assert_eq!((&names[..], site_files), (&["mine", "fedavg_multitask", "trial"].map(str::to_owned)[..], 3));
+    assert_eq!((&names[..], site_files), (&["mine", "ridge", "fedavg_multitask", "trial"].map(str::to_owned)[..], 3));
 }
 
 /// A heading as the end of a link.

@@ -9,6 +9,7 @@
 //! - `judges`: which clients are used to compare models, and runs without reports.
 //! - `scores`: the metrics of a model, and which of them is the score.
 //! - `classes`: classes as targets, from CSV files to probabilities.
+//! - `baselines`: ridge regression and the mean, over clients and alone.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -27,6 +28,7 @@
 //! - `plots`: plots of curves, prepared data and the clients' sizes.
 //! - `splits`: warnings about rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
+//! - `embed`: vectors of rows, for other programs.
 //! - `data`: real-world data files.
 //! - `docs`: every command, file and link of the documentation.
 //! - `readers`: other programs read a run's files.
@@ -38,6 +40,7 @@
 mod algorithms;
 mod amplify;
 mod authoring;
+mod baselines;
 mod best;
 mod bounds;
 mod central;
@@ -47,6 +50,7 @@ mod control;
 mod data;
 mod deploy;
 mod docs;
+mod embed;
 mod faults;
 mod interfaces;
 mod judges;
