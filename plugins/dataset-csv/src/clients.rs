@@ -158,11 +158,18 @@ fn split(
     seed: Seed,
     ctx: &Context<'_>,
 ) -> Result<Split> {
+    let groups = || {
+        let groups = config.group_by().groups(own.len(), |row| rows.text(own[row]), ctx)?;
+        Ok::<_, Error>((groups, own.iter().map(|&row| rows.task(row)).collect::<Vec<usize>>()))
+    };
     let mut split = match (&plan.testing, rows.for_testing()) {
         (TestRows::Fraction(fraction), _) => {
-            let groups = config.group_by().groups(own.len(), |row| rows.text(own[row]), ctx)?;
-            let strata: Vec<usize> = own.iter().map(|&row| rows.task(row)).collect();
+            let (groups, strata) = groups()?;
             Split::random(&groups, &strata, *fraction, seed)
+        }
+        (TestRows::Fold(fold), _) => {
+            let (groups, strata) = groups()?;
+            Split::fold(&groups, &strata, *fold, seed)
         }
         (_, marks) => Split::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row]))),
     };
@@ -183,7 +190,7 @@ fn client_rows(
     let most = config.max_samples.map_or(usize::MAX, usize::from);
     let sites = if let Clients::Sites(sites) = &config.clients { Some(*sites) } else { None };
     let seed = client.map_or(seed, |client| seed.of(client));
-    if !matches!(plan.testing, TestRows::Fraction(_)) {
+    if !plan.testing.are_random() {
         if sites.is_some() || split.train.len() > most {
             shuffle(&mut split.train, seed.of("train"));
         }
@@ -224,9 +231,9 @@ fn audit(
     let of_all = matches!(config.clients, Clients::Sites(_));
     let test: Vec<usize> =
         shares.iter().take(if of_all { 1 } else { shares.len() }).flat_map(|s| &s.test).copied().collect();
-    let advice = match (&plan.testing, config.group_by(), &config.clients) {
-        (TestRows::Fraction(_), GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
-        (TestRows::Fraction(_), _, Clients::Column(_) | Clients::Pattern(_)) => {
+    let advice = match (plan.testing.are_random(), config.group_by(), &config.clients) {
+        (true, GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
+        (true, _, Clients::Column(_) | Clients::Pattern(_)) => {
             Some("clients are split independently, and others train on these sequences")
         }
         _ => None,

@@ -59,7 +59,8 @@
 //!
 //! The split is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is random: `test-fraction` of
 //! each client's rows, which depends only on the seed, the names of task and client, and the rows. With `count` the split is
-//! that of dataset-flab, row for row. A given split keeps the order of rows in the files.
+//! that of dataset-flab, row for row. A given split keeps the order of rows in the files. `folds = 5` and `fold = 0` test on
+//! one fold of five instead of on `test-fraction`: each group of rows is for testing in one of them.
 //!
 //! `group-by` says which rows a random split keeps on one side: those with the same sequence (`"sequence"`, the default),
 //! those with similar sequences (`{ identity = 0.9 }`), or each row on its own (`"none"`); see dataset-flab for the meaning and

@@ -241,5 +241,6 @@ fn a_given_split_needs_training_rows() {
 
 mod classes;
 mod files;
+mod folds;
 mod groups;
 mod keys;

@@ -43,6 +43,10 @@ impl Data {
             None => (config.tasks.clone(), folders::of_tasks(&config.root, &config.tasks)?),
         };
         let tasks = if folders::are_prepared(&config.root, &names, &folders)? {
+            if config.folds.is_some() {
+                let error = Error::config("the data is already prepared, with one split").at_key("folds");
+                return Err(error.help("set `root` to the folder with the measurements"));
+            }
             warn_ignored_keys(config, ctx);
             let mut tasks = Vec::new();
             for (name, folder) in names.iter().zip(&folders) {

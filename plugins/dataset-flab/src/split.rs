@@ -1,6 +1,6 @@
 //! Splits a folder's rows, and assigns training rows to clients.
 
-use fedplug_tables::{GroupBy, Split, TEST_FRACTION};
+use fedplug_tables::{Fold, GroupBy, Split, TEST_FRACTION};
 use plugin_api::{Context, Error, Result, Seed};
 
 use crate::config::{Config, SplitMethod, TaskPer};
@@ -26,7 +26,11 @@ pub(crate) fn split(tables: &RawTables, folder: &str, config: &Config, ctx: &Con
                 TaskPer::Folder => vec![0; rows],
                 TaskPer::File => tables.file_of_rows(),
             };
-            Ok(Split::random(&groups, &strata, test_fraction, seed(config, ctx).of(folder)))
+            let seed = seed(config, ctx).of(folder);
+            Ok(match Fold::of_keys(config.folds, config.fold, config.test_fraction)? {
+                Some(fold) => Split::fold(&groups, &strata, fold, seed),
+                None => Split::random(&groups, &strata, test_fraction, seed),
+            })
         }
         SplitMethod::Reference => {
             let seed = config.seed.map_or(Ok(reference::SEED), u32::try_from).map_err(|_| seed_too_large())?;

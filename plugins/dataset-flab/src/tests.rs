@@ -170,6 +170,7 @@ fn all_real_measurements_are_read() {
 }
 
 mod folders;
+mod folds;
 mod groups;
 mod parity;
 mod prepared;

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma};
 use serde::Deserialize;
 
+use crate::folds::{Fold, fold};
 use crate::holdout::holdout;
 
 /// Clients `site-1`, `site-2`, …, each with its own share of every task's training rows, and all of its test rows.
@@ -48,6 +49,14 @@ impl Split {
     /// rows, rounded, are for testing.
     pub fn random(groups: &[usize], strata: &[usize], test_fraction: f64, seed: Seed) -> Self {
         let (train, test) = holdout(groups, strata, test_fraction, &mut rng(seed, "test"));
+        Self { train, test, site_sizes: Vec::new() }
+    }
+
+    /// A random split for one client whose test rows are those of a fold. As [`random`](Self::random), but each group is for
+    /// testing in one of the folds, which have about the same number of rows in each stratum. Only a group that would leave
+    /// a stratum without training rows is in no fold. The same seed gives the same folds.
+    pub fn fold(groups: &[usize], strata: &[usize], of: Fold, seed: Seed) -> Self {
+        let (train, test) = fold(groups, strata, of, &mut rng(seed, "folds"));
         Self { train, test, site_sizes: Vec::new() }
     }
 
