@@ -71,7 +71,7 @@ pub(crate) fn plans(config: &Config) -> Result<Vec<TaskPlan>> {
     let keys = [
         ("test-fraction", config.test_fraction.is_some()),
         ("folds", config.folds.is_some()),
-        ("group-by", config.group_by.is_some()),
+        ("group-by", config.group_by.is_some() && config.validation_fraction.is_none()),
     ];
     for (key, given) in keys {
         if given && !random {

@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 use plugin_api::context::Silent;
-use plugin_api::{Column, Seed, TaskSpec, config};
+use plugin_api::{Column, Seed, TaskSpec, VALIDATION, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::Recorder;
@@ -244,3 +244,4 @@ mod files;
 mod folds;
 mod groups;
 mod keys;
+mod validation;

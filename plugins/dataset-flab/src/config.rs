@@ -65,6 +65,11 @@ pub struct Config {
     pub folds: Option<usize>,
     /// The fold whose rows are the test rows, from 0. The same seed gives the same folds.
     pub fold: Option<usize>,
+    /// The fraction of the training rows that are for validation: no model trains on them, and the best model and early
+    /// stopping go by them instead of by the test rows, so that these measure a model that was not chosen by them. None by
+    /// default. They are held out as test rows are, by groups of `group-by`, also of prepared data and of the published split; the test rows stay the same.
+    #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
+    pub validation_fraction: Option<f64>,
     /// The seed of the split; by default derived from the experiment's seed, or 42 for `split = "reference"`.
     pub seed: Option<u64>,
     /// Whether each task's targets are turned into standard scores, so that tasks of any unit have the same weight. `true`: with

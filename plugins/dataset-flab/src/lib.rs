@@ -53,6 +53,10 @@
 //! For cross-validation, `folds = 5` and `fold = 0` test on one fold of five instead of on `test-fraction`: each group is for
 //! testing in one of them, and the folds have about the same number of rows, of each file with `task-per = "file"`.
 //!
+//! `validation-fraction` holds out some of the training rows by the same groups, to choose the best model by. No client
+//! trains on a sequence that any client has for validation; the test rows and the clients' shares stay the same. Prepared
+//! data has these rows among the training rows, and the key draws them anew there.
+//!
 //! With `clients = { count, alpha }` all clients share the test rows, so no client trains on a test sequence of the same task.
 //! The training rows are divided row by row: a sequence may be at two clients, which leaks nothing into the test.
 //!

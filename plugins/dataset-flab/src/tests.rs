@@ -1,6 +1,6 @@
 use super::*;
 use plugin_api::context::Silent;
-use plugin_api::{Seed, Table, TaskSpec, config};
+use plugin_api::{ClientSpec, ClientTask, Seed, Table, TaskSpec, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::Recorder;
@@ -174,6 +174,7 @@ mod folds;
 mod groups;
 mod parity;
 mod prepared;
+mod validation;
 
 #[test]
 fn standardised_targets_have_one_scale_at_all_sites() {

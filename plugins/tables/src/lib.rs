@@ -9,7 +9,7 @@
 //! - [`LetterCounts`] counts letters of chains that are not amino acids.
 //! - [`PredictionFile`] reads rows for prediction, CSV or FASTA ([`FastaColumns`]), and skips none.
 //! - [`Split`] divides rows into training and test rows, once or into [folds](Fold), and training rows among sites;
-//!   [`GroupBy`] says which rows it never separates.
+//!   [`GroupBy`] says which rows it never separates. Some training rows may be for validation.
 //! - [`Audit`] reports what makes scores mean less than they seem to: overlaps of training and test rows, repeated and
 //!   contradicting rows, different units.
 //! - [`TaskPer`] says which files form a task, and [`task_names`] names the tasks.
