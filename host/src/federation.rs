@@ -19,6 +19,7 @@ pub(crate) mod filters;
 pub(crate) mod history;
 pub(crate) mod local_client;
 pub(crate) mod means;
+pub(crate) mod model_evaluation;
 pub(crate) mod model_handle;
 pub(crate) mod model_store;
 pub(crate) mod notes;

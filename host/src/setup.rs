@@ -16,10 +16,12 @@ pub(crate) mod server_side;
 pub(crate) mod site;
 pub(crate) mod targets;
 
-use plugin_api::{Description, ModelSetup};
+use plugin_api::{Description, ModelSetup, Seed};
 
 use crate::error::CliError;
 use crate::experiment::config::{Draft, Experiment};
+use crate::federation::model_evaluation::Validation;
+use crate::federation::sampling;
 use crate::federation::services::HostServices;
 use crate::plugins::Finder;
 use crate::setup::client_side::{ClientParts, ClientSide};
@@ -42,6 +44,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether the best model and early stopping go by rows for validation.
+    pub(crate) fn validation(&self) -> Validation {
+        let Self { experiment, description, .. } = self;
+        let (clients, seed) = (&description.clients, Seed::new(u64::from(experiment.seed)));
+        let evaluators = sampling::evaluators(clients.len(), &experiment.federation, seed);
+        Validation::of(evaluators.iter().map(|&index| &clients[index]))
+    }
+
     /// The names of the clients.
     pub(crate) fn client_names(&self) -> Vec<String> {
         self.description.clients.iter().map(|client| client.name.clone()).collect()

@@ -125,6 +125,23 @@ impl Table {
         }
     }
 
+    /// The values of a column of booleans, each 0 or 1.
+    ///
+    /// # Errors
+    /// If there is no such column, or it has another type.
+    pub fn bool(&self, name: &str) -> Result<&[u8]> {
+        match self.wanted(name)? {
+            Column::Bool(buffer) => Ok(buffer.as_slice()),
+            other => Err(wrong_type(name, "bool", other)),
+        }
+    }
+
+    /// The table without a column, if it has one of this name. The other columns are shared, not copied.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        Self { columns: self.columns.iter().filter(|(other, _)| other != name).cloned().collect() }
+    }
+
     /// A table of the rows at `indices`, in that order.
     ///
     /// # Panics

@@ -15,6 +15,10 @@ use crate::{Context, Error, Message, Result, Table};
 /// from 1, unique within a task. The host writes it next to each row's predictions; models ignore it.
 pub const ORIGIN: &str = "fedplug.origin";
 
+/// The name of an optional bool column in a task's training tables: whether a row is for validation. The host takes these
+/// rows out before any model sees the table, lets models be evaluated on them, and chooses the best model by them.
+pub const VALIDATION: &str = "fedplug.validation";
+
 /// The name of a text column of [`Dataset::next_rows`] that holds the file's column at this position and with this
 /// name, verbatim. With it, predictions come with everything in the file. Models ignore it.
 pub fn cell_column(place: usize, name: &str) -> String {
@@ -59,10 +63,23 @@ impl TaskSpec {
 pub struct Task {
     /// The task's specification.
     pub spec: TaskSpec,
-    /// The rows to train on.
+    /// The rows to train on. What a dataset returns may have a column [`VALIDATION`]; what a model gets has none.
     pub train: Table,
     /// The rows to evaluate on.
     pub test: Table,
+}
+
+impl Task {
+    /// The rows of the training table that [`VALIDATION`] marks, by their indices.
+    ///
+    /// # Errors
+    /// If the column of this name holds no booleans.
+    pub fn validation_rows(&self) -> Result<Vec<usize>> {
+        if self.train.column(VALIDATION).is_none() {
+            return Ok(Vec::new());
+        }
+        Ok((0..).zip(self.train.bool(VALIDATION)?).filter(|(_, mark)| **mark == 1).map(|(row, _)| row).collect())
+    }
 }
 
 /// A client as the dataset describes it.
@@ -79,10 +96,18 @@ pub struct ClientSpec {
 pub struct ClientTask {
     /// The task's name.
     pub name: String,
-    /// The number of rows to train on.
+    /// The number of rows to train on, without those for validation.
     pub train: usize,
     /// The number of rows to evaluate on.
     pub test: usize,
+    /// The number of rows of the training table that [`VALIDATION`] marks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub validation: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A file that the data comes from.
@@ -174,7 +199,7 @@ impl Description {
 ///
 /// impl Dataset for Config {
 ///     fn describe(&mut self, _: &Context<'_>) -> Result<Description> {
-///         let tasks = vec![ClientTask { name: "length".into(), train: 40, test: 10 }];
+///         let tasks = vec![ClientTask { name: "length".into(), train: 40, test: 10, validation: 0 }];
 ///         let client = |k| ClientSpec { name: format!("client-{k}"), tasks: tasks.clone() };
 ///         Ok(Description::new(vec![spec()], (1..=self.clients).map(client).collect(), vec![]))
 ///     }

@@ -154,8 +154,8 @@ pub use component::{Component, Kind, Plugin};
 pub use context::{Context, Level, Sampling};
 pub use data::{BytesColumn, Column, DEVIATION, ListColumn, NullableColumn, PREDICTED, Table, TextColumn};
 pub use dataset::{
-    ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, TargetKind, Task, TaskSpec, cell_column,
-    cell_name,
+    ClientSpec, ClientTask, Dataset, Description, ORIGIN, Scale, Source, TargetKind, Task, TaskSpec, VALIDATION,
+    cell_column, cell_name,
 };
 pub use error::{Error, ErrorKind, Place, Result};
 pub use filter::Filter;

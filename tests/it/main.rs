@@ -26,6 +26,7 @@
 //! - `containment`: what misbehaving plugins can and cannot do to a run.
 //! - `streams`: stdout and stderr that are closed, full, or no longer read.
 //! - `plots`: plots of curves, prepared data and the clients' sizes.
+//! - `validation`: rows for validation choose the best model, and test rows measure it.
 //! - `splits`: warnings about rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
 //! - `embed`: vectors of rows, for other programs.
@@ -73,3 +74,4 @@ mod sites;
 mod splits;
 mod streams;
 mod support;
+mod validation;

@@ -74,7 +74,10 @@ pub(crate) fn check(draft: Draft, options: &Options) -> Result<String, CliError>
     warn_of_unevaluated(&setup.shared, &console);
     let mut text = first_line(&setup.shared, setup.clients.placement.workers, None) + "\n";
     for (client, device) in setup.shared.description.clients.iter().zip(&setup.clients.placement.devices) {
-        let tasks = client.tasks.iter().map(|task| format!("{} {}+{}", task.name, task.train, task.test));
+        let tasks = client.tasks.iter().map(|task| match task.validation {
+            0 => format!("{} {}+{}", task.name, task.train, task.test),
+            rows => format!("{} {}+{} and {rows} for validation", task.name, task.train, task.test),
+        });
         text += &format!("  {} on {device}: {}\n", client.name, tasks.collect::<Vec<_>>().join(", "));
     }
     Ok(text)

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
 pub use federation::Terms;
-pub(crate) use federation::{EarlyStopping, Federation, LOCAL_SCORE, MOST_THREADS, OnClientFailure};
+pub(crate) use federation::{
+    EarlyStopping, Federation, LOCAL_SCORE, LOCAL_VALIDATION_SCORE, MOST_THREADS, OnClientFailure,
+};
 use host_keys::{HostKeys, HostValues};
 pub(crate) use sites::{FlowerApp, Site};
 

@@ -1,4 +1,5 @@
 //! The best global models so far: by the mean score over all tasks and, in a run of several tasks, also for each task.
+//! Scores are those on the rows for validation, if the run goes by them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,8 +18,11 @@ use crate::federation::spillable_message::SpillableMessage;
 pub(crate) struct Best {
     /// The number of rounds after which the model was made.
     pub rounds: u64,
-    /// The mean score over the clients that evaluate every round's model.
-    pub score: f64,
+    /// The mean score over the clients that evaluate every round's model, on their test rows; `None` if it is undefined.
+    pub score: Option<f64>,
+    /// The same on their rows for validation, if the run goes by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_score: Option<f64>,
 }
 
 /// Which models are the best.
@@ -66,25 +70,36 @@ impl BestModels {
         &self.entry.ranking
     }
 
-    /// Records the clients' scores of the global model after `rounds` rounds. Keeps the model if it beats the best one
-    /// so far over the clients that evaluated both.
+    /// Records the clients' scores of the global model after `rounds` rounds on their test rows, and on their rows for
+    /// validation if the run goes by them. Keeps the model if it beats the best one so far over the clients that evaluated
+    /// both. Returns whether it is the best one over all tasks.
     ///
     /// # Errors
     /// If a model could not be written to the store.
-    pub(crate) fn note(&mut self, rounds: u64, global: &Message, clients: &[Evaluated<'_>]) -> Result<(), CliError> {
-        let better = |is_first: bool, best: &ByClient, now: &ByClient| {
-            let score = now.mean()?;
+    pub(crate) fn note(
+        &mut self,
+        rounds: u64,
+        global: &Message,
+        test: &[Evaluated<'_>],
+        validation: Option<&[Evaluated<'_>]>,
+    ) -> Result<bool, CliError> {
+        let better = |is_first: bool, best: &ByClient, now: &ByClient, test: &ByClient| {
+            let mean = now.mean()?;
             let beats = is_first || now.means_beside(best).is_some_and(|(now, best)| now > best);
-            beats.then_some(Best { rounds, score })
+            beats.then_some(Best { rounds, score: test.mean(), validation_score: validation.map(|_| mean) })
         };
         let RankingEntry { ranking, overall, tasks } = &mut self.entry;
+        let clients = validation.unwrap_or(test);
         let now = scores(clients);
-        if let Some(best) = better(ranking.overall.is_none(), overall, &now) {
-            (ranking.overall, *overall) = (Some(best), now);
+        let best = better(ranking.overall.is_none(), overall, &now, &scores(test));
+        let is_best = best.is_some();
+        if is_best {
+            (ranking.overall, *overall) = (best, now);
         }
         for task in &self.tasks {
             let (now, before) = (scores_of(task, clients), tasks.get(task));
-            if let Some(best) = better(before.is_none(), before.unwrap_or(&ByClient::default()), &now) {
+            let best = before.cloned().unwrap_or_default();
+            if let Some(best) = better(before.is_none(), &best, &now, &scores_of(task, test)) {
                 ranking.tasks.insert(task.clone(), best);
                 tasks.insert(task.clone(), now);
             }
@@ -94,7 +109,7 @@ impl BestModels {
         if wanted.contains(&rounds) && !self.models.contains_key(&rounds) {
             self.put(rounds, global.clone())?;
         }
-        Ok(())
+        Ok(is_best)
     }
 
     fn put(&mut self, rounds: u64, message: Message) -> Result<(), CliError> {
@@ -168,6 +183,30 @@ mod tests {
         scores.iter().map(one).collect()
     }
 
+    fn by_test(rounds: u64, score: f64) -> Best {
+        Best { rounds, score: Some(score), validation_score: None }
+    }
+
+    #[test]
+    fn rows_for_validation_choose_and_test_rows_measure() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::new(folder.path().join("idle"), None).unwrap());
+        let mut best = BestModels::new(store, &["a".to_owned(), "b".to_owned()]);
+        let mut note = |rounds: u64, test: [f64; 2], validation: [f64; 2]| {
+            let of = |[a, b]: [f64; 2]| evaluations(&[("a", a), ("b", b)]);
+            let (test, validation) = (of(test), of(validation));
+            best.note(rounds, &model(0.0), &[(0, &test)], Some(&[(0, &validation)])).unwrap()
+        };
+        assert!(note(0, [-3.0, -3.0], [-3.0, -3.0]));
+        assert!(note(1, [-4.0, -4.0], [-2.0, -1.0]));
+        // The best on the test rows is not chosen, and for task `b` the test rows have no score.
+        assert!(!note(2, [-1.0, f64::NAN], [-5.0, -0.5]));
+        let of = |rounds, score, validation| Best { rounds, score, validation_score: Some(validation) };
+        let Ranking { overall, tasks } = best.ranking().clone();
+        assert_eq!(overall, Some(of(1, Some(-4.0), -1.5)));
+        assert_eq!((tasks["a"], tasks["b"]), (of(1, Some(-4.0), -2.0), of(2, None, -0.5)));
+    }
+
     fn model(value: f32) -> Message {
         let tensor = Tensor::from_slice(&[1], &[value]).unwrap();
         Message::from([("x", tensor)].into_iter().collect::<Params>())
@@ -189,13 +228,13 @@ mod tests {
             for (round, scores) in rounds.iter().enumerate() {
                 let clients = [evaluations(&scores[..1]), evaluations(&scores[1..])];
                 let clients = [(0, &clients[0][..]), (1, &clients[1][..])];
-                best.note(round as u64, &model(round as f32), &clients).unwrap();
+                best.note(round as u64, &model(round as f32), &clients, None).unwrap();
                 best.release();
             }
             let Ranking { overall, tasks } = best.ranking().clone();
-            assert_eq!(overall, Some(Best { rounds: 2, score: -1.5 }));
-            assert_eq!(tasks["a"], Best { rounds: 1, score: -1.0 });
-            assert_eq!(tasks["b"], Best { rounds: 2, score: -1.5 });
+            assert_eq!(overall, Some(by_test(2, -1.5)));
+            assert_eq!(tasks["a"], by_test(1, -1.0));
+            assert_eq!(tasks["b"], by_test(2, -1.5));
             // Two models hold three rankings, and only these two have files.
             assert_eq!(best.models.len(), 2);
             for rounds in [1, 2] {
@@ -220,7 +259,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::new(folder.path().join("idle"), None).unwrap());
         let mut best = BestModels::new(store, &["a".to_owned()]);
-        best.note(1, &model(1.0), &[(0, &evaluations(&[("a", 1.0)]))]).unwrap();
+        best.note(1, &model(1.0), &[(0, &evaluations(&[("a", 1.0)]))], None).unwrap();
         assert!(best.ranking().tasks.is_empty() && best.ranking().overall.is_some());
     }
 
@@ -233,11 +272,11 @@ mod tests {
         let mut note = |rounds: u64, scores: &[f64]| {
             let all: Vec<_> = scores.iter().map(|score| evaluations(&[("a", *score)])).collect();
             let clients: Vec<Evaluated<'_>> = all.iter().map(|all| &all[..]).enumerate().collect();
-            best.note(rounds, &model(0.0), &clients).unwrap();
+            best.note(rounds, &model(0.0), &clients, None).unwrap();
             best.ranking().overall.unwrap()
         };
-        assert_eq!(note(0, &[-1.0, -2.0, -9.0]), Best { rounds: 0, score: -4.0 });
+        assert_eq!(note(0, &[-1.0, -2.0, -9.0]), by_test(0, -4.0));
         assert_eq!(note(1, &[-1.5, -2.0]).rounds, 0);
-        assert_eq!(note(2, &[-0.5, -2.0]), Best { rounds: 2, score: -1.25 });
+        assert_eq!(note(2, &[-0.5, -2.0]), by_test(2, -1.25));
     }
 }

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::federation::component_error::ComponentError;
 use crate::federation::exact;
 use crate::federation::filters::FilterStates;
+use crate::federation::model_evaluation::ModelEvaluation;
 use crate::federation::predictions::Predicted;
 use crate::federation::services::HostServices;
 use crate::federation::trace::Trace;
@@ -58,12 +59,10 @@ pub(crate) struct Outcome {
     pub steps: u64,
     /// The number of examples seen.
     pub examples: u64,
-    /// Evaluations of the global model on the client's test data, one for each task.
-    #[serde(with = "exact")]
-    pub global: Vec<Evaluation>,
-    /// Evaluations of the client's own model, one list for each epoch.
-    #[serde(with = "exact")]
-    pub local: Vec<Vec<Evaluation>>,
+    /// The evaluation of the global model on the client's data.
+    pub global: ModelEvaluation,
+    /// The evaluations of the client's own model, one for each epoch.
+    pub local: Vec<ModelEvaluation>,
     /// Bytes of tensors that the client received and sent.
     pub traffic: Traffic,
     /// How long the model trained and evaluated.
@@ -73,9 +72,8 @@ pub(crate) struct Outcome {
 /// The results of a client that only evaluates in a round.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct EvaluationOutcome {
-    /// Evaluations of the global model on the client's test data, one for each task.
-    #[serde(with = "exact")]
-    pub global: Vec<Evaluation>,
+    /// The evaluation of the global model on the client's data.
+    pub global: ModelEvaluation,
     /// Bytes of tensors that the client received.
     pub traffic: Traffic,
     /// How long the model evaluated.
@@ -129,8 +127,8 @@ pub(crate) struct CrossEvaluation {
 /// A client's evaluation of the last global model.
 #[derive(Clone, Debug)]
 pub(crate) struct LastEvaluation {
-    /// Evaluations on the client's test data, one for each task.
-    pub evaluations: Vec<Evaluation>,
+    /// The evaluation on the client's data.
+    pub evaluation: ModelEvaluation,
     /// What the models predict for the client's rows; `None` if it stays at the client's site.
     pub predictions: Option<Result<BothModels, ComponentError>>,
 }
@@ -154,12 +152,10 @@ pub(crate) struct Progress {
     /// Steps and examples of these epochs.
     #[serde(flatten)]
     pub trained: Trained,
-    /// Evaluations of the global model; `None` until the client's model has received it.
-    #[serde(with = "exact")]
-    pub global: Option<Vec<Evaluation>>,
-    /// Evaluations of the client's own model, one list for each epoch.
-    #[serde(with = "exact")]
-    pub local: Vec<Vec<Evaluation>>,
+    /// The evaluation of the global model; `None` until the client's model has received it.
+    pub global: Option<ModelEvaluation>,
+    /// The evaluations of the client's own model, one for each epoch.
+    pub local: Vec<ModelEvaluation>,
     /// How long the model trained and evaluated.
     pub spent: Spent,
     /// Scalars that the model reported.

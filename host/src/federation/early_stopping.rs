@@ -11,19 +11,25 @@ use crate::federation::means::{ByClient, Number};
 /// The number of metrics that an error message lists.
 const SHOWN: usize = 8;
 
-/// Returns the number that the rule watches, from the server's numbers of a round.
+/// Returns the number that the rule watches, from the server's numbers of a round. Unless the rule names one, it is the
+/// global model's score, on the rows for validation if the run goes by them.
 ///
 /// # Errors
 /// If there is no such number.
-pub(crate) fn watched<'n>(rule: &EarlyStopping, numbers: &'n [Number]) -> Result<&'n Number, Diagnostic> {
-    let found = numbers.iter().find(|number| number.tag == rule.metric);
+pub(crate) fn watched<'n>(
+    rule: &EarlyStopping,
+    numbers: &'n [Number],
+    by_validation: bool,
+) -> Result<&'n Number, Diagnostic> {
+    let metric = rule.metric(by_validation);
+    let found = numbers.iter().find(|number| number.tag == metric);
     found.ok_or_else(|| {
         let mut tags: Vec<&str> = numbers.iter().map(|number| number.tag.as_str()).collect();
-        let near = nearest(&rule.metric, &tags).map(|near| format!("did you mean `{near}`?"));
+        let near = nearest(metric, &tags).map(|near| format!("did you mean `{near}`?"));
         let more = tags.len().saturating_sub(SHOWN);
         tags.truncate(SHOWN);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        let report = Diagnostic::new(format!("the run has no metric `{}`", rule.metric));
+        let report = Diagnostic::new(format!("the run has no metric `{metric}`"));
         report.hint(near.unwrap_or_else(|| format!("available: {}{more}", tags.join(", "))))
     })
 }
@@ -62,7 +68,7 @@ mod tests {
 
     #[test]
     fn it_ends_after_so_many_rounds_without_a_better_value() {
-        let rule = EarlyStopping { patience: 2, metric: String::new(), min_delta: 0.1 };
+        let rule = EarlyStopping { patience: 2, metric: None, min_delta: 0.1 };
         let ends = |goal, values: &[f64]| {
             let mut patience = Patience::default();
             values.iter().position(|&value| {
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_lost_client_is_no_progress() {
-        let rule = EarlyStopping { patience: 2, metric: String::new(), min_delta: 0.0 };
+        let rule = EarlyStopping { patience: 2, metric: None, min_delta: 0.0 };
         let mut patience = Patience::default();
         let of = |values: &[(usize, f64)]| values.iter().copied().collect::<ByClient>();
         // Without the worst of three clients the mean rises, although no client improves.

@@ -9,19 +9,20 @@ use plugin_api::{Evaluation, Level};
 
 use crate::artefacts::tracking::Scalar;
 use crate::error::CliError;
-use crate::experiment::config::{LOCAL_SCORE, OnClientFailure};
+use crate::experiment::config::{LOCAL_SCORE, LOCAL_VALIDATION_SCORE, OnClientFailure};
 use crate::federation::client::{BothModels, Client, EvaluationOutcome, Order};
 use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping;
 use crate::federation::history::{SHOWN_METRICS, short};
 use crate::federation::means::{Evaluated, Number, numbers, scores};
+use crate::federation::model_evaluation::ModelEvaluation;
 use crate::federation::orders::Orders;
 use crate::federation::predictions;
 use crate::federation::rounds::{Federation, Outcomes};
 use crate::federation::server;
 
 /// Evaluations of one model, by the clients' indices.
-type Evaluations = BTreeMap<usize, Vec<Evaluation>>;
+type Evaluations = BTreeMap<usize, ModelEvaluation>;
 
 impl Federation<'_> {
     /// Evaluates the round's global model, which the `drawn` clients trained. Records its score, keeps the model if it
@@ -88,16 +89,23 @@ impl Federation<'_> {
         if self.evaluators.is_empty() {
             return Ok(Vec::new());
         }
-        let all = clients.iter().map(|(&index, evaluations)| (index, &evaluations[..]));
-        let evaluated: Vec<Evaluated<'_>> = self.evaluators.only(all);
-        if let Some(line) = self.evaluators.warning(evaluated.len(), rounds) {
+        let of = |rows: fn(&ModelEvaluation) -> &[Evaluation]| -> Vec<Evaluated<'_>> {
+            self.evaluators.only(clients.iter().map(|(&index, found)| (index, rows(found))))
+        };
+        let (test, validation) = (of(|found| &found.test), of(|found| &found.validation));
+        if let Some(line) = self.evaluators.warning(test.len(), rounds) {
             self.services.console.log(Level::Warn, &line);
         }
-        self.score = scores(&evaluated).mean();
-        self.best.note(rounds, &self.server.global, &evaluated)?;
-        let numbers = numbers("global_test", self.several_tasks, &evaluated);
-        self.report(rounds, &numbers);
-        Ok(numbers)
+        (self.score, self.validation_score) = (scores(&test).mean(), scores(&validation).mean());
+        let by_validation = self.evaluators.by_validation();
+        let is_best = self.best.note(rounds, &self.server.global, &test, by_validation.then_some(&validation[..]))?;
+        if is_best && by_validation {
+            test.iter().for_each(|&(index, found)| self.history.set_best(self.clients.name(index), found));
+        }
+        let mut all = numbers("global_test", self.several_tasks, &test);
+        all.extend(validation_numbers("global_validation", self.several_tasks, &validation));
+        self.report(rounds, &all);
+        Ok(all)
     }
 
     /// Reports the server's numbers as scalars, without undefined ones.
@@ -122,13 +130,17 @@ impl Federation<'_> {
         let mut line = format!("round {}/{}", round + 1, self.plan.rounds);
         if self.plan.reports() {
             self.record(outcomes);
-            let last = outcomes.iter().filter_map(|(&index, outcome)| Some((index, &outcome.local.last()?[..])));
-            let local = numbers("local_test", self.several_tasks, &last.collect::<Vec<_>>());
+            let of = |rows: fn(&ModelEvaluation) -> &[Evaluation]| -> Vec<Evaluated<'_>> {
+                outcomes.iter().filter_map(|(&index, outcome)| Some((index, rows(outcome.local.last()?)))).collect()
+            };
+            let local = numbers("local_test", self.several_tasks, &of(|found| &found.test));
+            let validation = validation_numbers("local_validation", self.several_tasks, &of(|found| &found.validation));
             self.report(round, &local);
+            self.report(round, &validation);
             // With several tasks, show only the score: their metrics would not fit on the line and have no common mean.
             let shown = if self.several_tasks { 1 } else { 1 + SHOWN_METRICS };
-            line.extend(local.iter().take(shown).map(shown_number));
-            all.extend(local);
+            line.extend(local.iter().take(shown).chain(validation.first()).map(shown_number));
+            all.extend(local.into_iter().chain(validation));
         }
         let seconds = self.totals.round_ends();
         self.services.console.round(&format!("{line} ({seconds:.1} s)"));
@@ -149,7 +161,7 @@ impl Federation<'_> {
     /// Passes the watched number to early stopping.
     fn watch(&mut self, numbers: &[Number]) -> Result<(), CliError> {
         let Some(rule) = &self.plan.early_stopping else { return Ok(()) };
-        let number = early_stopping::watched(rule, numbers)
+        let number = early_stopping::watched(rule, numbers, self.evaluators.by_validation())
             .map_err(|report| CliError::run(report.within("`federation.early-stopping.metric`")))?;
         self.patience.note(&number.by_client, number.goal, rule);
         Ok(())
@@ -173,7 +185,7 @@ impl Federation<'_> {
                 Ok(found) => found,
                 Err(fault) => return policy.apply(&fault, &format!("last evaluation, client `{}`", client.name)),
             };
-            all.insert(client.index, found.evaluations);
+            all.insert(client.index, found.evaluation);
             let what = format!("predictions, client `{}`", client.name);
             match found.predictions {
                 None => {}
@@ -201,11 +213,19 @@ impl Federation<'_> {
     }
 }
 
+/// The numbers of the rows for validation; none if no client has such rows.
+fn validation_numbers(suffix: &str, several: bool, clients: &[Evaluated<'_>]) -> Vec<Number> {
+    if clients.iter().all(|(_, found)| found.is_empty()) { Vec::new() } else { numbers(suffix, several, clients) }
+}
+
 /// A number in the line for a round.
 fn shown_number(number: &Number) -> String {
     let (tag, value) = (&number.tag, number.value());
-    let name = tag.strip_suffix("/local_test").unwrap_or(tag);
-    let name = if tag == LOCAL_SCORE { "score" } else { name };
+    let name = match tag.as_str() {
+        LOCAL_SCORE => "score",
+        LOCAL_VALIDATION_SCORE => "validation score",
+        tag => tag.strip_suffix("/local_test").unwrap_or(tag),
+    };
     let value = if value.is_finite() { short(value) } else { "-".to_owned() };
     format!(", {name} {value}")
 }

@@ -9,6 +9,8 @@ use crate::federation::means::Evaluated;
 pub(crate) struct Evaluators {
     /// Their indices, sorted.
     clients: Vec<usize>,
+    /// Whether the best model and early stopping go by their rows for validation.
+    by_validation: bool,
     /// Those that have failed. Only the first failure of each is reported.
     failed: BTreeSet<usize>,
     /// Whether a warning has reported that some are missing.
@@ -17,8 +19,13 @@ pub(crate) struct Evaluators {
 
 impl Evaluators {
     /// Creates the set from client indices, which must be sorted.
-    pub(crate) fn new(clients: Vec<usize>) -> Self {
-        Self { clients, ..Self::default() }
+    pub(crate) fn new(clients: Vec<usize>, by_validation: bool) -> Self {
+        Self { clients, by_validation, ..Self::default() }
+    }
+
+    /// Whether the best model and early stopping go by their rows for validation.
+    pub(crate) fn by_validation(&self) -> bool {
+        self.by_validation
     }
 
     /// Whether no client evaluates.
@@ -60,7 +67,7 @@ mod tests {
 
     #[test]
     fn those_outside_a_draw_and_missing_ones_are_known() {
-        let mut evaluators = Evaluators::new(vec![1, 3, 4]);
+        let mut evaluators = Evaluators::new(vec![1, 3, 4], false);
         assert_eq!(evaluators.outside(&[0, 3]), [1, 4]);
         let all = [0, 1, 4].map(|index| (index, &[][..]));
         assert_eq!(evaluators.only(all.into_iter()).len(), 2);

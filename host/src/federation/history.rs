@@ -6,11 +6,15 @@ use plugin_api::{Evaluation, Goal};
 use serde::{Deserialize, Serialize};
 
 use crate::federation::means::mean;
+use crate::federation::model_evaluation::ModelEvaluation;
 use crate::federation::usage::Traffic;
 
 mod table;
 
 pub(crate) use table::SHOWN_METRICS;
+
+/// The name of the score among metrics.
+pub(crate) const SCORE: &str = "score";
 
 /// The first, best and last value of a metric over the rounds. A value is `None` if it was undefined, as Pearson's
 /// correlation is on a constant target. The best value ignores undefined ones.
@@ -28,11 +32,15 @@ pub(crate) struct MetricHistory {
     pub higher_is_better: bool,
 }
 
-/// The metrics of one task at one client, from the evaluations under one tag (`global_test`, `local_test`).
+/// The metrics of one task at one client, from the evaluations under one tag (`global_test`, `local_validation`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MetricHistories(Vec<MetricHistory>);
 
 impl MetricHistories {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// One entry for each metric, in order.
     pub(crate) fn all(&self) -> &[MetricHistory] {
         &self.0
@@ -66,7 +74,7 @@ impl MetricHistory {
         let value = Some(value).filter(|value| value.is_finite());
         match history {
             Some(history) => history.add(value),
-            None => *history = value.map(|value| Self::new("score", Some(value), true)),
+            None => *history = value.map(|value| Self::new(SCORE, Some(value), true)),
         }
     }
 }
@@ -87,6 +95,22 @@ pub(crate) struct TaskHistory {
     /// The score of the client's own model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_score: Option<MetricHistory>,
+    /// The same numbers on the rows for validation, if there are any.
+    #[serde(default, skip_serializing_if = "MetricHistories::is_empty")]
+    pub global_validation: MetricHistories,
+    /// Those of the client's own model.
+    #[serde(default, skip_serializing_if = "MetricHistories::is_empty")]
+    pub local_validation: MetricHistories,
+    /// The score of the global model on the rows for validation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global_validation_score: Option<MetricHistory>,
+    /// The score of the client's own model on the rows for validation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_validation_score: Option<MetricHistory>,
+    /// Metrics and score, on the test rows, of the best global model, if rows for validation chose it. Undefined ones are
+    /// missing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub best_model: BTreeMap<String, f64>,
 }
 
 /// The results of all clients over the rounds.
@@ -140,21 +164,40 @@ impl History {
         })
     }
 
-    /// Adds evaluations of the global model at a client.
-    pub(crate) fn add_global(&mut self, client: &str, evaluations: &[Evaluation]) {
-        for evaluation in evaluations {
+    /// Adds an evaluation of the global model at a client.
+    pub(crate) fn add_global(&mut self, client: &str, found: &ModelEvaluation) {
+        for evaluation in &found.test {
             let record = self.task(client, &evaluation.task);
             record.global_test.add(evaluation);
             MetricHistory::add_score(&mut record.global_score, evaluation.score);
         }
+        for evaluation in &found.validation {
+            let record = self.task(client, &evaluation.task);
+            record.global_validation.add(evaluation);
+            MetricHistory::add_score(&mut record.global_validation_score, evaluation.score);
+        }
     }
 
-    /// Adds evaluations of a client's own model.
-    pub(crate) fn add_local(&mut self, client: &str, evaluations: &[Evaluation]) {
-        for evaluation in evaluations {
+    /// Adds an evaluation of a client's own model.
+    pub(crate) fn add_local(&mut self, client: &str, found: &ModelEvaluation) {
+        for evaluation in &found.test {
             let record = self.task(client, &evaluation.task);
             record.local_test.add(evaluation);
             MetricHistory::add_score(&mut record.local_score, evaluation.score);
+        }
+        for evaluation in &found.validation {
+            let record = self.task(client, &evaluation.task);
+            record.local_validation.add(evaluation);
+            MetricHistory::add_score(&mut record.local_validation_score, evaluation.score);
+        }
+    }
+
+    /// Records what the best global model so far reaches on a client's test rows.
+    pub(crate) fn set_best(&mut self, client: &str, evaluations: &[Evaluation]) {
+        for evaluation in evaluations {
+            let metrics = evaluation.metrics.iter().map(|metric| (metric.name.clone(), metric.value));
+            let all = metrics.chain([(SCORE.to_owned(), evaluation.score)]);
+            self.task(client, &evaluation.task).best_model = all.filter(|(_, value)| value.is_finite()).collect();
         }
     }
 }
@@ -215,7 +258,7 @@ mod tests {
     fn a_course_keeps_first_best_and_last() {
         let mut record = History::new(vec!["a".to_owned()]);
         for rmse in [3.0, f64::NAN, 1.0, 2.0] {
-            record.add_local("a", &[evaluation("t", rmse, -rmse)]);
+            record.add_local("a", &vec![evaluation("t", rmse, -rmse)].into());
         }
         let course = &record.clients["a"][0].local_test.0[0];
         assert_eq!((course.first, course.best, course.last), (Some(3.0), Some(1.0), Some(2.0)));
@@ -226,7 +269,7 @@ mod tests {
     fn what_is_not_defined_is_no_number() {
         let mut record = History::new(vec!["a".to_owned(), "b".to_owned()]);
         for (client, rmse) in [("a", f64::NAN), ("a", 1.0), ("a", f64::NAN), ("b", 4.0)] {
-            record.add_local(client, &[evaluation("t", rmse, -0.5)]);
+            record.add_local(client, &vec![evaluation("t", rmse, -0.5)].into());
         }
         let course = &record.clients["a"][0].local_test.0[0];
         assert_eq!((course.first, course.best, course.last), (None, Some(1.0), None));
@@ -252,8 +295,8 @@ mod tests {
     fn the_table_has_means_of_each_task_and_of_all_scores() {
         let (a, b) = ([evaluation("kd", 1e-9, -0.5), evaluation("tm", 4.0, -0.9)], [evaluation("tm", 6.0, f64::NAN)]);
         let mut record = History::new(vec!["x".to_owned(), "y".to_owned()]);
-        record.add_local("x", &a);
-        record.add_local("y", &b);
+        record.add_local("x", &a.to_vec().into());
+        record.add_local("y", &b.to_vec().into());
         let table = record.table();
         let means: Vec<Vec<&str>> = table
             .lines()

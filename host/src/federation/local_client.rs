@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use plugin_api::{Message, Params, Task};
+use plugin_api::{Message, Params};
 
 use crate::artefacts::safetensors;
 use crate::error::CliError;
@@ -14,6 +14,7 @@ use crate::federation::client::{
 };
 use crate::federation::component_error::ComponentError;
 use crate::federation::filters::{FilterStates, Filters};
+use crate::federation::model_evaluation::ClientTasks;
 use crate::federation::model_handle::ModelHandle;
 use crate::federation::model_store::{Store, as_error};
 use crate::federation::services::HostServices;
@@ -34,7 +35,7 @@ pub(crate) use identity::Identity;
 pub(crate) struct LocalClient {
     identity: Arc<Identity>,
     model: ModelHandle,
-    tasks: Vec<Task>,
+    tasks: ClientTasks,
     filters: Filters,
     /// The current step on the x axis of the client's scalars: the number of optimiser steps, with one for each epoch
     /// without any. So the curves of a client without data also advance.
@@ -60,7 +61,7 @@ impl LocalClient {
     pub(crate) fn new(
         identity: Arc<Identity>,
         model: ModelHandle,
-        tasks: Vec<Task>,
+        tasks: ClientTasks,
         filters: Filters,
         store: Arc<Store>,
     ) -> Self {
@@ -285,11 +286,11 @@ impl Client for LocalClient {
     fn finish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<LastEvaluation, ComponentError> {
         let own = self.predictions(services);
         let found = match (own, self.evaluate_last(order, services)) {
-            (Ok(own), Ok(evaluations)) => {
+            (Ok(own), Ok(evaluation)) => {
                 let both = self.predictions(services).map(|global| BothModels { own, global });
-                Ok(LastEvaluation { evaluations, predictions: Some(both) })
+                Ok(LastEvaluation { evaluation, predictions: Some(both) })
             }
-            (Err(fault), Ok(evaluations)) => Ok(LastEvaluation { evaluations, predictions: Some(Err(fault)) }),
+            (Err(fault), Ok(evaluation)) => Ok(LastEvaluation { evaluation, predictions: Some(Err(fault)) }),
             // A model that panicked cannot be called again, so report its first error.
             (Err(fault), Err(_)) if !fault.is_unsupported() => Err(fault),
             (_, Err(fault)) => Err(fault),

@@ -51,6 +51,8 @@ pub(crate) struct Federation<'a> {
     pub evaluators: Evaluators,
     /// The evaluators' mean score of the most recently evaluated global model.
     pub score: Option<f64>,
+    /// The same on the rows for validation, if there are any.
+    pub validation_score: Option<f64>,
     /// The best global models so far.
     pub best: BestModels,
     /// Whether the run has several tasks, whose metrics have different units.
@@ -152,8 +154,8 @@ impl Federation<'_> {
     /// Logs that the run ended before its last round.
     fn log_early_stop(&self) {
         if let (true, Some(rule)) = (self.done < self.plan.rounds, &self.plan.early_stopping) {
-            let line =
-                format!("stopped after round {}: {} rounds without a better {}", self.done, rule.patience, rule.metric);
+            let metric = rule.metric(self.evaluators.by_validation());
+            let line = format!("stopped after round {}: {} rounds without a better {metric}", self.done, rule.patience);
             self.services.console.log(Level::Info, &line);
         }
     }

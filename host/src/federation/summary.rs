@@ -66,11 +66,14 @@ pub(crate) struct ScoredModel {
     pub rounds: u64,
     /// The mean of the clients' scores. For the best model of a task, the mean over the clients that have the task.
     pub score: Option<f64>,
+    /// The same on the rows for validation, if there are any. They choose the best model if all that evaluate have some.
+    #[serde(default, rename = "validation-score", skip_serializing_if = "Option::is_none")]
+    pub validation_score: Option<f64>,
 }
 
 impl From<Best> for ScoredModel {
-    fn from(Best { rounds, score }: Best) -> Self {
-        Self { rounds, score: Some(score) }
+    fn from(Best { rounds, score, validation_score }: Best) -> Self {
+        Self { rounds, score, validation_score }
     }
 }
 

@@ -25,16 +25,25 @@ const MOST: u64 = 1 << 53;
 /// # Errors
 /// If they differ from the description.
 pub(crate) fn loaded(client: &ClientSpec, tasks: Vec<Task>) -> Result<Vec<Task>> {
-    let described = client.tasks.iter().map(|task| (task.name.as_str(), task.train, task.test));
-    let came = tasks.iter().map(|task| (task.spec.name.as_str(), task.train.rows(), task.test.rows()));
-    if described.clone().eq(came.clone()) {
+    let described: Vec<_> =
+        client.tasks.iter().map(|task| (task.name.as_str(), task.train, task.test, task.validation)).collect();
+    let count = |task: &'_ Task| {
+        let validation = task.validation_rows()?.len();
+        Ok((task.train.rows() - validation, task.test.rows(), validation))
+    };
+    let counts = tasks.iter().map(count).collect::<Result<Vec<_>>>()?;
+    let came = tasks.iter().zip(counts).map(|(task, (train, test, rows))| (task.spec.name.as_str(), train, test, rows));
+    let came: Vec<_> = came.collect();
+    if described == came {
         return Ok(tasks);
     }
-    let shown = |all: &[(&str, usize, usize)]| {
-        let one = |(name, train, test): &(&str, usize, usize)| format!("`{name}` {train}+{test}");
+    let shown = |all: &[(&str, usize, usize, usize)]| {
+        let one = |&(name, train, test, validation): &(&str, usize, usize, usize)| match validation {
+            0 => format!("`{name}` {train}+{test}"),
+            rows => format!("`{name}` {train}+{test} and {rows} for validation"),
+        };
         if all.is_empty() { "nothing".to_owned() } else { all.iter().map(one).collect::<Vec<_>>().join(", ") }
     };
-    let (described, came): (Vec<_>, Vec<_>) = (described.collect(), came.collect());
     Err(Error::data(format!("`load` returned {}, but `describe` reported {}", shown(&came), shown(&described)))
         .help("have the files changed in the meantime?"))
 }

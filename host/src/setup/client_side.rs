@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use plugin_api::{Context, Dataset, Description, Task};
+use plugin_api::{Context, Dataset, Description};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Experiment;
 use crate::federation::component_error::ComponentError;
 use crate::federation::local_client::{Identity, LocalClient};
+use crate::federation::model_evaluation::ClientTasks;
 use crate::federation::model_handle::ModelHandle;
 use crate::federation::model_store::{ModelFactory, Store};
 use crate::federation::services::{CallScope, ClientRef, HostServices};
@@ -109,7 +110,7 @@ impl ClientSide {
         Arc::new(Identity { index, name, device, plugin })
     }
 
-    /// Loads a client's data from the dataset.
+    /// Loads a client's data from the dataset, with the rows for validation apart.
     ///
     /// # Errors
     /// If the data cannot be read, or do not match their description.
@@ -118,13 +119,16 @@ impl ClientSide {
         shared: &Shared,
         index: usize,
         services: &HostServices<'_>,
-    ) -> Result<Vec<Task>, ComponentError> {
+    ) -> Result<ClientTasks, ComponentError> {
         let (spec, plugin) = (&shared.description.clients[index], &self.dataset_plugin);
         let client = ClientRef { index, name: &spec.name };
         let scope = CallScope::new(services, &plugin.plugin_ref.plugin, Some(client), None);
         let scope = scope.on(&self.placement.devices[index]);
-        let loaded = self.dataset.load(&spec.name, &scope.context()).and_then(|all| validate::loaded(spec, all));
-        loaded.map_err(|error| plugin.fault(error))
+        let loaded = self.dataset.load(&spec.name, &scope.context());
+        loaded
+            .and_then(|all| validate::loaded(spec, all))
+            .and_then(ClientTasks::new)
+            .map_err(|error| plugin.fault(error))
     }
 
     /// Creates all clients, which share a recipe for models.
@@ -162,7 +166,7 @@ impl ClientSide {
         let identity = self.identity(shared, index);
         let tasks = self.tasks(shared, index, services)?;
         let filters = new_filters(&shared.plugins.filters, End::of(&identity), services)?;
-        let held = tasks.iter().map(|task| task.spec.name.clone()).collect();
+        let held = tasks.all.iter().map(|task| task.spec.name.clone()).collect();
         let model = ModelHandle::new(factory.clone(), store.clone(), &identity.name, held);
         Ok(LocalClient::new(identity, model, tasks, filters, store.clone()))
     }

@@ -30,6 +30,7 @@ use crate::error::{CliError, Diagnostic};
 use crate::federation::component_error::ComponentError;
 use crate::federation::early_stopping;
 use crate::federation::means::numbers;
+use crate::federation::model_evaluation::Validation;
 use crate::federation::sampling;
 use crate::federation::services::HostServices;
 use crate::plugins::validate::{self, Layout};
@@ -73,17 +74,30 @@ fn check_watched(shared: &Shared, parts: &Parts, seed: Seed) -> Option<Diagnosti
         return None;
     }
     let clients = description.clients.len();
-    let of = |tag: &str, clients: Vec<usize>| {
-        let found = clients.into_iter().filter_map(|k| Some((k, parts.evaluations[parts.of_client[k]].as_deref()?)));
-        numbers(tag, description.tasks.len() > 1, &found.collect::<Vec<_>>())
+    // The names of metrics on rows for validation are those on test rows, and each client that has such rows reports them.
+    let validates = |k: usize| description.clients[k].tasks.iter().any(|task| task.validation > 0);
+    let of = |model: &str, clients: Vec<usize>| {
+        let evaluated = |k: usize| Some((k, parts.evaluations[parts.of_client[k]].as_deref()?));
+        let of_rows = |rows: &str, clients: Vec<usize>| {
+            let found: Vec<_> = clients.into_iter().filter_map(evaluated).collect();
+            numbers(&format!("{model}_{rows}"), description.tasks.len() > 1, &found)
+        };
+        let validating: Vec<usize> = clients.iter().copied().filter(|&k| validates(k)).collect();
+        let mut all = of_rows("test", clients);
+        if !validating.is_empty() {
+            all.extend(of_rows("validation", validating));
+        }
+        all
     };
-    let mut all = of("global_test", sampling::evaluators(clients, federation, seed));
+    let mut all = of("global", sampling::evaluators(clients, federation, seed));
     // If other clients train in every round, metrics of the clients' own models cannot be watched.
     if federation.fraction >= 1.0 {
-        all.extend(of("local_test", (0..clients).collect()));
+        all.extend(of("local", (0..clients).collect()));
     }
     let key = ["federation", "early-stopping", "metric"].map(str::to_owned);
-    early_stopping::watched(rule, &all).err().map(|report| experiment.document.locate(report, &key))
+    early_stopping::watched(rule, &all, shared.validation() == Validation::Whole)
+        .err()
+        .map(|report| experiment.document.locate(report, &key))
 }
 
 /// Checks that the metric that is the score is one that the models report.
@@ -159,7 +173,7 @@ fn lead(
     services: &HostServices<'_>,
 ) -> Result<(Message, Vec<Evaluation>), ComponentError> {
     let Setup { shared, server, clients } = setup;
-    let tasks: Vec<Task> = clients.tasks(shared, index, services)?.into_iter().map(sample).collect();
+    let tasks: Vec<Task> = clients.tasks(shared, index, services)?.all.into_iter().map(sample).collect();
     let (model, identity) = (clients.model.clone(), clients.identity(shared, index));
     let scope = identity.scope(services, Some(0));
     let (ctx, global) = (scope.context(), Message::from(server.initial.clone()));

@@ -263,7 +263,10 @@ mod tests {
     use crate::experiment::config::FlowerApp;
 
     fn contribution(site: &str, tasks: &[&str]) -> Contribution {
-        let held = tasks.iter().map(|name| ClientTask { name: (*name).to_owned(), train: 1, test: 1 }).collect();
+        let held = tasks
+            .iter()
+            .map(|name| ClientTask { name: (*name).to_owned(), train: 1, test: 1, validation: 0 })
+            .collect();
         Contribution {
             tasks: tasks.iter().map(|name| TaskSpec::new(*name, ["x"], "y")).collect(),
             client: ClientSpec { name: site.to_owned(), tasks: held },

@@ -184,7 +184,7 @@ impl FlowerClient {
         stops: &(dyn Fn() -> bool + Sync),
         services: &HostServices<'_>,
     ) -> Result<Outcome, ComponentError> {
-        let global = self.evaluate(order, stops, services)?;
+        let global = self.evaluate(order, stops, services)?.into();
         let admit = || self.common.admission.wait(self.index);
         let content = self.send("train", (order.round + 1, order), stops, &admit, services)?;
         let trained = self.dialect.read_trained(content).map_err(|e| self.unreadable(&e))?;
@@ -267,7 +267,7 @@ impl Client for FlowerClient {
     ) -> Result<EvaluationOutcome, ComponentError> {
         let global = self.evaluate(order, &never, services)?;
         let received = if global.is_empty() { 0 } else { order.global.bytes() as u64 };
-        Ok(EvaluationOutcome { global, traffic: Traffic { received, sent: 0 }, spent: Spent::default() })
+        Ok(EvaluationOutcome { global: global.into(), traffic: Traffic { received, sent: 0 }, spent: Spent::default() })
     }
 
     fn answer(&mut self, _: &Message, _: u64, _: &HostServices<'_>) -> Result<Message, ComponentError> {
@@ -290,7 +290,7 @@ impl Client for FlowerClient {
     }
 
     fn finish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<LastEvaluation, ComponentError> {
-        Ok(LastEvaluation { evaluations: self.evaluate(order, &never, services)?, predictions: None })
+        Ok(LastEvaluation { evaluation: self.evaluate(order, &never, services)?.into(), predictions: None })
     }
 
     fn leave(&mut self, _: &HostServices<'_>) {

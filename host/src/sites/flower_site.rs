@@ -158,7 +158,7 @@ impl FlowerRun {
                 return Err("the site reports no metrics: its experiment has `federation.report = \"none\"`".to_owned());
             }
             let order = Order { round: *begun, epochs: 0, global };
-            let found = client.evaluate_idle(&order, &services).map_err(|fault| said(&fault))?.global;
+            let found = client.evaluate_idle(&order, &services).map_err(|fault| said(&fault))?.global.test;
             let examples = found.iter().map(|evaluation| evaluation.examples).sum();
             let (loss, metrics) = (loss(&found), numbers(&found, several));
             return Ok(dialect.evaluated(&Evaluated { loss: Some(loss), examples, metrics }));
@@ -208,7 +208,7 @@ fn reply(
     let arrays = model.arrays(dialect, &params).map_err(|error| Diagnostic::from(error).line())?;
     let mut metrics = IndexMap::new();
     if reports {
-        let last = local.last().map(Vec::as_slice).unwrap_or_default();
+        let last = local.last().map(|found| &found.test[..]).unwrap_or_default();
         metrics = numbers(last, several);
         metrics.insert("loss".to_owned(), Value::Float(loss(last)));
     }
@@ -239,6 +239,7 @@ mod tests {
     use plugin_api::{Goal, Metric, Params, Tensor};
 
     use super::*;
+    use crate::federation::model_evaluation::ModelEvaluation;
     use crate::federation::usage::{Spent, Traffic};
 
     fn evaluation(task: &str, examples: u64, loss: f64) -> Evaluation {
@@ -266,8 +267,8 @@ mod tests {
             withheld: Vec::new(),
             steps: 2,
             examples: 10,
-            global: Vec::new(),
-            local: vec![vec![evaluation("a", 5, 9.0)], vec![evaluation("a", 5, 4.0)]],
+            global: ModelEvaluation::default(),
+            local: vec![vec![evaluation("a", 5, 9.0)].into(), vec![evaluation("a", 5, 4.0)].into()],
             traffic: Traffic::default(),
             spent: Spent::default(),
         };

@@ -1,7 +1,7 @@
 //! What the server asks of a site, and what the site answers: plain data, with tensors beside it.
 
 use plugin_api::{ClientSpec, Scale, Source};
-use plugin_api::{Evaluation, Message, Params, TaskSpec};
+use plugin_api::{Message, Params, TaskSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::federation::client::{CrossEvaluation, EvaluationOutcome, Order, Outcome};
 use crate::federation::component_error::ComponentError;
 use crate::federation::exact;
+use crate::federation::model_evaluation::ModelEvaluation;
 use crate::federation::notes::Note;
 use crate::federation::trace::Trace;
 
@@ -225,7 +226,7 @@ pub(crate) enum Response {
     /// Of [`Request::EvaluateOther`].
     CrossEvaluated(CrossEvaluation),
     /// Of [`Request::Finish`].
-    Finished(#[serde(with = "exact")] Vec<Evaluation>),
+    Finished(ModelEvaluation),
     /// Of [`Request::SaveModel`] and [`Request::Leave`].
     Done,
 }

@@ -216,7 +216,7 @@ impl Client for RemoteClient {
 
     fn finish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<LastEvaluation, ComponentError> {
         match self.call(Request::Finish(order.clone()), &never, services)? {
-            Response::Finished(evaluations) => Ok(LastEvaluation { evaluations, predictions: None }),
+            Response::Finished(evaluation) => Ok(LastEvaluation { evaluation, predictions: None }),
             _ => Err(self.unexpected()),
         }
     }

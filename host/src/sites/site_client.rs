@@ -143,9 +143,9 @@ impl SiteClient {
             }
             Request::SaveModel => self.client.save_model(&folder.join(MODEL), services).map(|()| Response::Done),
             Request::Finish(order) => {
-                let LastEvaluation { evaluations, predictions } = self.client.finish(&order, services)?;
+                let LastEvaluation { evaluation, predictions } = self.client.finish(&order, services)?;
                 self.write_predictions(folder, predictions, services)?;
-                Ok(Response::Finished(evaluations))
+                Ok(Response::Finished(evaluation))
             }
             Request::Describe(_) | Request::Start(_) | Request::Leave => {
                 Err(refused("this is no request to a client".to_owned()))

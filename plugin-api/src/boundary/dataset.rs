@@ -84,7 +84,7 @@ mod tests {
 
     impl Dataset for Small {
         fn describe(&mut self, _: &Context<'_>) -> Result<Description> {
-            let task = ClientTask { name: "tm".to_owned(), train: 2, test: 0 };
+            let task = ClientTask { name: "tm".to_owned(), train: 2, test: 0, validation: 0 };
             let client = ClientSpec { name: "ä".to_owned(), tasks: vec![task] };
             let skipped = vec![("no value".to_owned(), 3)];
             let source = Source { path: "a b.csv".into(), sha256: "00".to_owned(), rows: 2, skipped };

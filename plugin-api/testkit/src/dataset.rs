@@ -139,12 +139,15 @@ impl DatasetCheck {
         let (description, loaded) = self.all(SEED, &Watcher::new())?;
         for (client, (name, tasks)) in description.clients.iter().zip(&loaded) {
             let described: Vec<_> =
-                client.tasks.iter().map(|task| (task.name.as_str(), task.train, task.test)).collect();
-            let came: Vec<_> =
-                tasks.iter().map(|task| (task.spec.name.as_str(), task.train.rows(), task.test.rows())).collect();
+                client.tasks.iter().map(|t| (t.name.as_str(), t.train, t.test, t.validation)).collect();
+            let came = tasks.iter().map(|task| {
+                let validation = task.validation_rows()?.len();
+                Ok((task.spec.name.as_str(), task.train.rows() - validation, task.test.rows(), validation))
+            });
+            let came: Vec<_> = came.collect::<Result<_>>()?;
             if described != came {
-                let expected =
-                    format!("client `{name}` to get what `describe` says, as task, train and test rows: {described:?}");
+                let rows = "as task, train, test and validation rows";
+                let expected = format!("client `{name}` to get what `describe` says, {rows}: {described:?}");
                 return fail(expected, format!("{came:?}"));
             }
             if let Some(task) = tasks.iter().find(|task| !description.tasks.contains(&task.spec)) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fedplug_tables::{
     Audit, AuditedTask, GroupBy, Sites, Split, Standardise, scale_of, shuffle, standardised, warn_identical_files,
 };
-use plugin_api::{Context, Error, Result, Scale, Seed, Source, Table, TargetKind, Task, TaskSpec};
+use plugin_api::{Column, Context, Error, Result, Scale, Seed, Source, Table, TargetKind, Task, TaskSpec, VALIDATION};
 
 use crate::config::{Clients, Config};
 use crate::read::{check_client, read};
@@ -31,6 +31,15 @@ struct ClientRows {
     client: String,
     train: Vec<usize>,
     test: Vec<usize>,
+    /// For each of the training rows, whether it is for validation.
+    validation: Vec<bool>,
+}
+
+impl ClientRows {
+    /// The rows that models train on.
+    fn trained(&self) -> impl Iterator<Item = &usize> {
+        self.train.iter().zip(&self.validation).filter(|(_, validation)| !**validation).map(|(row, _)| row)
+    }
 }
 
 impl Data {
@@ -84,13 +93,13 @@ impl Data {
             let split = split.filter(|row| rows.task(row) == number);
             shares.extend(client_rows(split, client.as_deref(), &spec.name, plan, config, seed.of(&spec.name)));
         }
-        if shares.iter().all(|share| share.train.is_empty()) {
+        if shares.iter().all(|share| share.trained().next().is_none()) {
             return Err(Error::data(format!("task `{}` has no training rows", spec.name)));
         }
         audit(audited, &spec.name, number, &shares, rows, plan, config, ctx);
         let standardise = if are_classes { &Standardise::No } else { &config.standardise };
         let scale = standardise.scale(&spec.name, || {
-            let targets = |share: &ClientRows| share.train.iter().map(|&row| rows.target(row)).collect::<Vec<f32>>();
+            let targets = |share: &ClientRows| share.trained().map(|&row| rows.target(row)).collect::<Vec<f32>>();
             let targets: Vec<Vec<f32>> = shares.iter().map(targets).collect();
             Ok(scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>()))
         })?;
@@ -98,10 +107,14 @@ impl Data {
         // A clone of a table shares its columns: all sites have the same test table.
         let common =
             matches!(config.clients, Clients::Sites(_)).then(|| rows.table(plan, &shares[0].test)).transpose()?;
-        for ClientRows { client, train, test } in shares {
+        for ClientRows { client, train, test, validation } in shares {
             check_client(&client)?;
             let test = common.clone().map_or_else(|| rows.table(plan, &test), Ok)?;
-            let task = Task { spec: spec.clone(), train: rows.table(plan, &train)?, test };
+            let mut train = rows.table(plan, &train)?;
+            if config.validation_fraction.is_some() {
+                train = train.with(VALIDATION, Column::bool(&validation))?;
+            }
+            let task = Task { spec: spec.clone(), train, test };
             match self.indices.get(&client) {
                 Some(&index) => self.clients[index].1.push(task),
                 None => {
@@ -158,16 +171,21 @@ fn split(
     seed: Seed,
     ctx: &Context<'_>,
 ) -> Result<Split> {
+    // A given split needs no groups, which take their time.
+    let groups = match plan.testing.are_random() || config.validation_fraction.is_some() {
+        true => config.group_by().groups(own.len(), |row| rows.text(own[row]), ctx)?,
+        false => Vec::new(),
+    };
+    let strata: Vec<usize> = own.iter().map(|&row| rows.task(row)).collect();
     let mut split = match (&plan.testing, rows.for_testing()) {
-        (TestRows::Fraction(fraction), _) => {
-            let groups = config.group_by().groups(own.len(), |row| rows.text(own[row]), ctx)?;
-            let strata: Vec<usize> = own.iter().map(|&row| rows.task(row)).collect();
-            Split::random(&groups, &strata, *fraction, seed)
-        }
+        (TestRows::Fraction(fraction), _) => Split::random(&groups, &strata, *fraction, seed),
+        (TestRows::Fold(fold), _) => Split::fold(&groups, &strata, *fold, seed),
         (_, marks) => Split::given(own.iter().map(|&row| marks.is_some_and(|marks| marks[row]))),
     };
-    split.train.iter_mut().chain(&mut split.test).for_each(|row| *row = own[*row]);
-    Ok(split)
+    if let Some(fraction) = config.validation_fraction {
+        split = split.with_validation(&groups, &strata, fraction, seed);
+    }
+    Ok(split.renumbered(|row| own[row]))
 }
 
 /// The clients' rows of a task: at most `max-samples` training rows, and as many test rows, for each client. A given split
@@ -183,7 +201,7 @@ fn client_rows(
     let most = config.max_samples.map_or(usize::MAX, usize::from);
     let sites = if let Clients::Sites(sites) = &config.clients { Some(*sites) } else { None };
     let seed = client.map_or(seed, |client| seed.of(client));
-    if !matches!(plan.testing, TestRows::Fraction(_)) {
+    if !plan.testing.are_random() {
         if sites.is_some() || split.train.len() > most {
             shuffle(&mut split.train, seed.of("train"));
         }
@@ -194,15 +212,17 @@ fn client_rows(
     split.test.truncate(most);
     if let Some(Sites { .. }) = sites {
         let split = split.across_sites(sites, seed);
-        let part = |(k, part): (usize, &[usize])| ClientRows {
-            client: format!("site-{}", k + 1),
-            train: part.iter().copied().take(most).collect(),
-            test: split.test.clone(),
+        let part = |(k, part): (usize, &[usize])| {
+            let train: Vec<usize> = part.iter().copied().take(most).collect();
+            let validation = split.validation_marks(&train);
+            ClientRows { client: format!("site-{}", k + 1), train, test: split.test.clone(), validation }
         };
         return split.site_rows().enumerate().map(part).collect();
     }
     split.train.truncate(most);
-    let rows = ClientRows { client: client.unwrap_or(task).to_owned(), train: split.train, test: split.test };
+    let validation = split.validation_marks(&split.train);
+    let (client, Split { train, test, .. }) = (client.unwrap_or(task).to_owned(), split);
+    let rows = ClientRows { client, train, test, validation };
     // A client has only the tasks of which it has rows.
     if rows.train.is_empty() && rows.test.is_empty() { Vec::new() } else { vec![rows] }
 }
@@ -224,9 +244,9 @@ fn audit(
     let of_all = matches!(config.clients, Clients::Sites(_));
     let test: Vec<usize> =
         shares.iter().take(if of_all { 1 } else { shares.len() }).flat_map(|s| &s.test).copied().collect();
-    let advice = match (&plan.testing, config.group_by(), &config.clients) {
-        (TestRows::Fraction(_), GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
-        (TestRows::Fraction(_), _, Clients::Column(_) | Clients::Pattern(_)) => {
+    let advice = match (plan.testing.are_random(), config.group_by(), &config.clients) {
+        (true, GroupBy::None, _) => Some("`group-by = \"sequence\"` keeps them apart"),
+        (true, _, Clients::Column(_) | Clients::Pattern(_)) => {
             Some("clients are split independently, and others train on these sequences")
         }
         _ => None,
@@ -240,5 +260,5 @@ fn audit(
         origin: &|row| rows.origin(row),
         advice,
     };
-    audited.task(&task, shares.iter().flat_map(|share| &share.train), &test, ctx);
+    audited.task(&task, shares.iter().flat_map(ClientRows::trained), &test, ctx);
 }

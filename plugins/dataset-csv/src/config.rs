@@ -62,6 +62,17 @@ pub struct Config {
     /// given.
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub test_fraction: Option<f64>,
+    /// For cross-validation, in place of `test-fraction`: the number of folds. Each group of rows is for testing in one of
+    /// them, which have about the same size for each client and task. `fold` chooses one; `fedplug run --folds 5` runs all.
+    #[schemars(range(min = 2))]
+    pub folds: Option<usize>,
+    /// The fold whose rows are the test rows, from 0. The same seed gives the same folds.
+    pub fold: Option<usize>,
+    /// The fraction of the training rows that are for validation: no model trains on them, and the best model and early
+    /// stopping go by them instead of by the test rows, so that these measure a model that was not chosen by them. None by
+    /// default. They are held out as test rows are, by groups of `group-by`, also of a given split; the test rows stay the same.
+    #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
+    pub validation_fraction: Option<f64>,
     /// The column with `train` or `test` for each row; `0`, `no` and `false` mean `train`, and `1`, `yes` and `true` mean
     /// `test`.
     pub test_column: Option<String>,

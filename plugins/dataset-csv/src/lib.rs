@@ -59,7 +59,9 @@
 //!
 //! The split is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is random: `test-fraction` of
 //! each client's rows, which depends only on the seed, the names of task and client, and the rows. With `count` the split is
-//! that of dataset-flab, row for row. A given split keeps the order of rows in the files.
+//! that of dataset-flab, row for row. A given split keeps the order of rows in the files. `folds = 5` and `fold = 0` test on
+//! one fold of five instead of on `test-fraction`: each group of rows is for testing in one of them. `validation-fraction`
+//! holds out some of the training rows, of any split, to choose the best model by.
 //!
 //! `group-by` says which rows a random split keeps on one side: those with the same sequence (`"sequence"`, the default),
 //! those with similar sequences (`{ identity = 0.9 }`), or each row on its own (`"none"`); see dataset-flab for the meaning and
@@ -105,7 +107,8 @@
 //!
 //! [Prepared](plugin_api::Dataset::prepare) data are the tables of a run, with `max-samples` applied:
 //! `TASK/CLIENT/train.csv` and `TASK/CLIENT/test.csv` with the inputs and the target, without empty tables. Targets are not
-//! standardised. The same tables, to the same bits, are read again with
+//! standardised. Rows for validation are among the training rows there; `validation-fraction` draws them anew. The same
+//! tables, to the same bits, are read again with
 //!
 //! ```toml
 //! files = "prepared/TASK/*/train.csv"
@@ -174,13 +177,14 @@ impl CsvDataset {
 impl Dataset for CsvDataset {
     fn describe(&mut self, ctx: &Context<'_>) -> Result<Description> {
         let data = self.data(ctx)?;
-        let counts =
-            |task: &Task| ClientTask { name: task.spec.name.clone(), train: task.train.rows(), test: task.test.rows() };
-        let client = |(name, tasks): &(String, Vec<Task>)| ClientSpec {
-            name: name.clone(),
-            tasks: tasks.iter().map(counts).collect(),
+        let counts = |task: &Task| {
+            let (name, validation) = (task.spec.name.clone(), task.validation_rows()?.len());
+            Ok(ClientTask { name, train: task.train.rows() - validation, test: task.test.rows(), validation })
         };
-        let clients = data.clients.iter().map(client).collect();
+        let client = |(name, tasks): &(String, Vec<Task>)| {
+            Ok(ClientSpec { name: name.clone(), tasks: tasks.iter().map(counts).collect::<Result<_>>()? })
+        };
+        let clients = data.clients.iter().map(client).collect::<Result<_>>()?;
         let description = Description::new(data.specs.clone(), clients, data.sources.clone());
         Ok(description.with_scales(data.scales.clone()))
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fedplug_tables::write_csv;
-use plugin_api::{Column, Context, Error, ORIGIN, Result, Table};
+use plugin_api::{Column, Context, Error, ORIGIN, Result, Table, VALIDATION};
 
 use crate::clients::Data;
 use crate::config::Config;
@@ -44,7 +44,7 @@ fn write(path: &Path, config: &Config, table: &Table, ctx: &Context<'_>) -> Resu
         Column::Text(_) => table.text(name).map(Cells::Texts),
         _ => table.f32(name).map(Cells::Numbers),
     };
-    let written = || table.columns().filter(|(name, _)| *name != ORIGIN);
+    let written = || table.columns().filter(|(name, _)| ![ORIGIN, VALIDATION].contains(name));
     let columns: Vec<Cells<'_>> = written().map(cells).collect::<Result<_>>()?;
     let header: Vec<String> = written().map(|(name, _)| name.to_owned()).collect();
     write_csv(path, config.delimiter, &header, table.rows(), ctx, |row, fields| {

@@ -1,6 +1,6 @@
 //! Plans of tasks: the keys of the table resolved for each task.
 
-use fedplug_tables::{Classes, GroupBy, Standardise, TEST_FRACTION, is_folder_name};
+use fedplug_tables::{Classes, Fold, GroupBy, Standardise, TEST_FRACTION, is_folder_name};
 use plugin_api::{Error, Result, TaskSpec};
 
 use crate::config::{Clients, Config, TaskTable};
@@ -28,8 +28,16 @@ pub(crate) struct TaskPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum TestRows {
     Fraction(f64),
+    Fold(Fold),
     Column(String),
     Files(Vec<Pattern>),
+}
+
+impl TestRows {
+    /// Whether they are drawn at random.
+    pub(crate) fn are_random(&self) -> bool {
+        matches!(self, Self::Fraction(_) | Self::Fold(_))
+    }
 }
 
 impl TaskPlan {
@@ -58,8 +66,13 @@ pub(crate) fn plans(config: &Config) -> Result<Vec<TaskPlan>> {
     for (i, plan) in plans.iter().enumerate() {
         plan.check(&plans[..i])?;
     }
-    let random = plans.iter().any(|plan| matches!(plan.testing, TestRows::Fraction(_)));
-    for (key, given) in [("test-fraction", config.test_fraction.is_some()), ("group-by", config.group_by.is_some())] {
+    let random = plans.iter().any(|plan| plan.testing.are_random());
+    let keys = [
+        ("test-fraction", config.test_fraction.is_some()),
+        ("folds", config.folds.is_some()),
+        ("group-by", config.group_by.is_some() && config.validation_fraction.is_none()),
+    ];
+    for (key, given) in keys {
         if given && !random {
             let error = Error::config("has no effect, since no rows are split at random").at_key(key);
             return Err(error.help("remove it, or the key that gives the split"));
@@ -105,7 +118,10 @@ fn plan(config: &Config, task: Option<&TaskTable>, key_prefix: String) -> Result
         }
         (Some(files), None) => TestRows::Files(files.0.clone()),
         (None, Some(column)) => TestRows::Column(column.clone()),
-        (None, None) => TestRows::Fraction(config.test_fraction.unwrap_or(TEST_FRACTION)),
+        (None, None) => match Fold::of_keys(config.folds, config.fold, config.test_fraction)? {
+            Some(fold) => TestRows::Fold(fold),
+            None => TestRows::Fraction(config.test_fraction.unwrap_or(TEST_FRACTION)),
+        },
     };
     let name = task.map(|task| &task.name).or(config.name.as_ref()).unwrap_or(target);
     let (name, target, texts, numbers) = (name.clone(), target.clone(), texts.clone(), numbers.clone());

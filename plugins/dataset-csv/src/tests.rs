@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 use plugin_api::context::Silent;
-use plugin_api::{Column, Seed, TaskSpec, config};
+use plugin_api::{Column, Seed, TaskSpec, VALIDATION, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::Recorder;
@@ -241,5 +241,7 @@ fn a_given_split_needs_training_rows() {
 
 mod classes;
 mod files;
+mod folds;
 mod groups;
 mod keys;
+mod validation;

@@ -54,8 +54,8 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("default" = "by-task"))]
     pub clients: Clients,
-    /// How rows are divided into training and test rows; `random` by default. Prepared data is already split: this key and
-    /// the next three then have no effect, and a warning says so.
+    /// How rows are divided into training and test rows; `random` by default. Prepared data is already split: this key,
+    /// `group-by`, `test-fraction` and `seed` then have no effect, and a warning says so; `folds` is an error.
     pub split: Option<SplitMethod>,
     /// Which rows of a task a random split keeps on one side: `sequence`, the default, those with the same heavy and light
     /// chain; `none`, so that an antibody may be in training and in test rows; or `{ identity = 0.9 }`, those whose chains
@@ -65,6 +65,17 @@ pub struct Config {
     /// The fraction of a task's rows that are test rows, met as closely as groups allow; 0.2 by default.
     #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
     pub test_fraction: Option<f64>,
+    /// For cross-validation, in place of `test-fraction`: the number of folds. Each group of rows is for testing in one of
+    /// them, which have about the same size for each task. `fold` chooses one; `fedplug run --folds 5` runs all.
+    #[schemars(range(min = 2))]
+    pub folds: Option<usize>,
+    /// The fold whose rows are the test rows, from 0. The same seed gives the same folds.
+    pub fold: Option<usize>,
+    /// The fraction of the training rows that are for validation: no model trains on them, and the best model and early
+    /// stopping go by them instead of by the test rows, so that these measure a model that was not chosen by them. None by
+    /// default. They are held out as test rows are, by groups of `group-by`, also of prepared data and of the published split; the test rows stay the same.
+    #[schemars(extend("exclusiveMinimum" = 0.0, "exclusiveMaximum" = 1.0))]
+    pub validation_fraction: Option<f64>,
     /// The seed of the split; by default derived from the experiment's seed, or 42 for `split = "reference"`.
     pub seed: Option<u64>,
     /// Whether each task's targets are turned into standard scores, so that tasks of any unit have the same weight. `true`: with

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use fedplug_tables::{Audit, quoted, unknown_client, warn_identical_files};
-use plugin_api::{ClientSpec, ClientTask, Context, Error, Result, Scale, Source, Table, Task, TaskSpec};
+use plugin_api::{ClientSpec, ClientTask, Context, Error, Result, Scale, Source, Task, TaskSpec};
 
 use crate::config::{Classes, Config, Sites, Standardise, TaskPer};
-use crate::load::{self, RawTask, TaskTables};
+use crate::load::{self, Counts, RawTask, TaskTables};
 use crate::{file_patterns, folders};
 
 /// The tasks with their clients, and what they were read from.
@@ -46,6 +46,10 @@ impl Data {
             None => (config.tasks.clone(), folders::of_tasks(&config.root, &config.tasks)?),
         };
         let tasks = if folders::are_prepared(&config.root, &names, &folders)? {
+            if config.folds.is_some() {
+                let error = Error::config("the data is already prepared, with one split").at_key("folds");
+                return Err(error.help("set `root` to the folder with the measurements"));
+            }
             warn_ignored_keys(config, ctx);
             let mut tasks = Vec::new();
             for (name, folder) in names.iter().zip(&folders) {
@@ -80,7 +84,7 @@ impl Data {
             }
             Tasks::Tables(tasks) => tasks.iter().map(|task| task.spec.clone()).collect(),
         };
-        let clients = clients(config, &specs, &tasks.counts(config));
+        let clients = clients(config, &specs, &tasks.counts(config)?);
         let indices = clients.iter().enumerate().map(|(index, client)| (client.name.clone(), index)).collect();
         Ok(Self { specs, scales, clients, sources, indices, tasks })
     }
@@ -114,13 +118,14 @@ impl Data {
 }
 
 impl Tasks {
-    /// The numbers of training rows of each part and of test rows, task by task.
-    fn counts(&self, config: &Config) -> Vec<(Vec<usize>, usize)> {
+    /// The numbers of rows, task by task.
+    ///
+    /// # Errors
+    /// If the marks of validation rows cannot be read.
+    fn counts(&self, config: &Config) -> Result<Vec<Counts>> {
         match self {
-            Self::Raw(tasks) => tasks.iter().map(|task| task.counts(config)).collect(),
-            Self::Tables(tasks) => {
-                tasks.iter().map(|task| (task.parts.iter().map(Table::rows).collect(), task.test.rows())).collect()
-            }
+            Self::Raw(tasks) => Ok(tasks.iter().map(|task| task.counts(config)).collect()),
+            Self::Tables(tasks) => tasks.iter().map(TaskTables::counts).collect(),
         }
     }
 
@@ -139,12 +144,14 @@ impl Tasks {
 
 /// Warns of keys that say how to split data which is already split.
 fn warn_ignored_keys(config: &Config, ctx: &Context<'_>) {
-    let Config { root, split, group_by, seed, test_fraction, files, exclude, .. } = config;
+    let Config { root, split, group_by, seed, test_fraction, files, exclude, validation_fraction, .. } = config;
+    // Validation rows are drawn from the prepared training rows.
+    let draws = validation_fraction.is_some();
     let keys = [
         ("split", split.is_some()),
-        ("group-by", group_by.is_some()),
+        ("group-by", group_by.is_some() && !draws),
         ("test-fraction", test_fraction.is_some()),
-        ("seed", seed.is_some()),
+        ("seed", seed.is_some() && !draws),
         ("files", files.is_some()),
         ("exclude", exclude.is_some()),
     ];
@@ -156,12 +163,11 @@ fn warn_ignored_keys(config: &Config, ctx: &Context<'_>) {
 }
 
 /// The clients with their numbers of rows.
-fn clients(config: &Config, specs: &[TaskSpec], counts: &[(Vec<usize>, usize)]) -> Vec<ClientSpec> {
+fn clients(config: &Config, specs: &[TaskSpec], counts: &[Counts]) -> Vec<ClientSpec> {
     let tasks = || specs.iter().map(|spec| &spec.name).zip(counts);
-    let task = |(name, (parts, test)): (&String, &(Vec<usize>, usize)), part: usize| ClientTask {
-        name: name.clone(),
-        train: parts[part],
-        test: *test,
+    let task = |(name, (parts, test)): (&String, &Counts), part: usize| {
+        let (train, validation) = parts[part];
+        ClientTask { name: name.clone(), train, test: *test, validation }
     };
     match config.sites() {
         None => tasks().map(|of| ClientSpec { name: of.0.clone(), tasks: vec![task(of, 0)] }).collect(),

@@ -64,6 +64,13 @@
 //! fraction counts rows and is met as closely as whole groups, drawn at random, allow; with two or more groups both sides have
 //! rows. If every sequence occurs once, `"sequence"` and `"none"` give the same split.
 //!
+//! For cross-validation, `folds = 5` and `fold = 0` test on one fold of five instead of on `test-fraction`: each group is for
+//! testing in one of them, and the folds have about the same number of rows, of each file with `task-per = "file"`.
+//!
+//! `validation-fraction` holds out some of the training rows by the same groups, to choose the best model by. No client
+//! trains on a sequence that any client has for validation; the test rows and the clients' shares stay the same. Prepared
+//! data has these rows among the training rows, and the key draws them anew there.
+//!
 //! With `clients = { count, alpha }` all clients share the test rows, so no client trains on a test sequence of the same task.
 //! The training rows are divided row by row: a sequence may be at two clients, which leaks nothing into the test.
 //!
@@ -124,6 +131,7 @@ use std::path::{Path, PathBuf};
 pub use chains::Chains;
 pub use config::{Classes, Clients, Config, GroupBy, Sites, SplitMethod, TASKS, TaskPer};
 use data::Data;
+use fedplug_tables::Fold;
 pub use file_patterns::Patterns;
 use plugin_api::{Component, Context, Dataset, Description, Error, Result, Table, Task};
 use prediction_rows::PredictionRows;
@@ -140,7 +148,7 @@ impl Flab {
     /// A dataset that has read nothing yet.
     ///
     /// # Errors
-    /// If the target is an input column, or `group-by` is set for a split that does not group.
+    /// If the target is an input column, `group-by` is set for a split that does not group, or the keys of folds do not fit.
     pub fn new(config: Config, _: &Context<'_>) -> Result<Self> {
         if ["heavy", "light", "combined"].contains(&config.target.as_str()) {
             return Err(Error::config(format!("`{}` is an input of the model", config.target)).at_key("target"));
@@ -148,6 +156,11 @@ impl Flab {
         let grouped = config.group_by.is_some_and(|by| by != GroupBy::None);
         if config.split() == SplitMethod::Reference && grouped {
             let error = Error::config("`split = \"reference\"` splits row by row, as published").at_key("group-by");
+            return Err(error.help("remove one of them"));
+        }
+        let fold = Fold::of_keys(config.folds, config.fold, config.test_fraction)?;
+        if config.split() == SplitMethod::Reference && fold.is_some() {
+            let error = Error::config("`split = \"reference\"` is one split, as published").at_key("folds");
             return Err(error.help("remove one of them"));
         }
         Ok(Self { config, data: None, rows: None })

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use fedplug_tables::text::TextBuffer;
 use fedplug_tables::{Audit, AuditedTask, ClassNames, Classes, Split, quoted, scale_of, standardised, task_names};
-use plugin_api::{Column, Context, Error, ORIGIN, Result, Scale, Source, Table, TargetKind, TaskSpec};
+use plugin_api::{Column, Context, Error, ORIGIN, Result, Scale, Source, Table, TargetKind, TaskSpec, VALIDATION};
 
 use crate::chains::Chains;
 use crate::config::{Config, SplitMethod, TaskPer};
@@ -22,6 +22,9 @@ pub(crate) struct RawTask {
     pub(crate) split: Split,
 }
 
+/// For each part of a task the numbers of rows to train on and of rows for validation; and the number of test rows.
+pub(crate) type Counts = (Vec<(usize, usize)>, usize);
+
 /// A task's tables: one training table for each client, and the test table.
 pub(crate) struct TaskTables {
     pub(crate) spec: TaskSpec,
@@ -30,10 +33,25 @@ pub(crate) struct TaskTables {
 }
 
 impl RawTask {
-    /// The numbers of rows of the training tables and of the test table.
-    pub(crate) fn counts(&self, config: &Config) -> (Vec<usize>, usize) {
-        let count = |rows: &[usize]| usable(&self.tables.fitness, rows.iter().copied(), config).count();
-        (self.parts(config).into_iter().map(count).collect(), count(&self.split.test))
+    /// The numbers of training and validation rows of each part, and of rows of the test table.
+    pub(crate) fn counts(&self, config: &Config) -> Counts {
+        let part = |rows: &[usize]| {
+            let (rows, trained) = (self.used(rows, config), self.trained(rows, config));
+            (trained.len(), rows.len() - trained.len())
+        };
+        (self.parts(config).into_iter().map(part).collect(), self.used(&self.split.test, config).len())
+    }
+
+    /// The usable rows among these.
+    fn used(&self, rows: &[usize], config: &Config) -> Vec<usize> {
+        usable(&self.tables.fitness, rows.iter().copied(), config).collect()
+    }
+
+    /// Those of a part's rows that models train on.
+    fn trained(&self, rows: &[usize], config: &Config) -> Vec<usize> {
+        let used = self.used(rows, config);
+        let marks = self.split.validation_marks(&used);
+        used.into_iter().zip(marks).filter(|(_, validation)| !validation).map(|(row, _)| row).collect()
     }
 
     /// The scale by which targets are standardised, if they are.
@@ -46,8 +64,7 @@ impl RawTask {
         }
         config.standardise.scale(&self.name, || {
             let fitness = &self.tables.fitness;
-            let values =
-                |rows: &[usize]| usable(fitness, rows.iter().copied(), config).map(|row| fitness[row]).collect();
+            let values = |rows: &[usize]| self.trained(rows, config).into_iter().map(|row| fitness[row]).collect();
             let parts: Vec<Vec<f32>> = self.parts(config).into_iter().map(values).collect();
             Ok(scale_of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
         })
@@ -56,8 +73,7 @@ impl RawTask {
     /// Audits the rows and their split.
     fn audit(&self, config: &Config, audit: &mut Audit, ctx: &Context<'_>) {
         let Self { name, tables, split } = self;
-        let used = |rows: &[usize]| usable(&tables.fitness, rows.iter().copied(), config).collect::<Vec<_>>();
-        let train: Vec<usize> = self.parts(config).into_iter().flat_map(used).collect();
+        let train: Vec<usize> = self.parts(config).into_iter().flat_map(|rows| self.trained(rows, config)).collect();
         let task = AuditedTask {
             name,
             sequence: &|row| tables.combined(row),
@@ -67,7 +83,7 @@ impl RawTask {
             origin: &|row| tables.origin(row),
             advice: split::advice(config),
         };
-        audit.task(&task, &train, &used(&split.test), ctx);
+        audit.task(&task, &train, &self.used(&split.test, config), ctx);
     }
 
     fn parts(&self, config: &Config) -> Vec<&[usize]> {
@@ -84,22 +100,25 @@ impl RawTask {
         let parts: Vec<Vec<usize>> = self.parts(config).into_iter().map(<[_]>::to_vec).collect();
         let Self { name, tables, split } = self;
         let tables = Rc::new(tables);
-        let make = |tables: Rc<RawTables>, rows: Vec<usize>| {
+        let make = |tables: Rc<RawTables>, rows: Vec<usize>, split: Option<&Split>| {
             let rows: Vec<usize> = usable(&tables.fitness, rows.into_iter(), config).collect();
+            let marks = split.map(|split| split.validation_marks(&rows));
             let fitness: Vec<f32> = rows.iter().map(|&row| tables.fitness[row]).collect();
             let origins = Column::text(rows.iter().map(|&row| tables.origin(row)));
             let classes = tables.classes.clone();
             let table =
                 table(rows.into_iter().map(move |row| tables.combined(row)), &fitness, &classes, origins, config)?;
+            let table = marks.map_or(Ok(table.clone()), |marks| table.with(VALIDATION, Column::bool(&marks)))?;
             scale.map_or(Ok(table.clone()), |scale| standardised(&table, &config.target, scale))
         };
-        let test = make(Rc::clone(&tables), split.test)?;
+        let test = make(Rc::clone(&tables), split.test.clone(), None)?;
+        let marked = config.validation_fraction.map(|_| &split);
         let kind = tables.classes.kind();
         let (count, mut raw) = (parts.len(), Some(tables));
         let mut train = Vec::with_capacity(count);
         for (part, rows) in parts.into_iter().enumerate() {
             let raw = if part + 1 == count { raw.take() } else { raw.clone() };
-            train.extend(raw.map(|raw| make(raw, rows)).transpose()?);
+            train.extend(raw.map(|raw| make(raw, rows, marked)).transpose()?);
         }
         Ok(TaskTables { spec: spec(&name, &config.target, kind), parts: train, test })
     }
@@ -112,8 +131,9 @@ impl TaskTables {
             return Ok((self, None));
         }
         let scale = config.standardise.scale(&self.spec.name, || {
-            let targets = self.parts.iter().map(|part| part.f32(&config.target));
-            Ok(scale_of(&targets.collect::<Result<Vec<_>>>()?))
+            let targets = self.trained()?.into_iter().map(|table| table.f32(&config.target).map(<[f32]>::to_vec));
+            let targets: Vec<Vec<f32>> = targets.collect::<Result<_>>()?;
+            Ok(scale_of(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>()))
         })?;
         let Some(by) = scale else { return Ok((self, None)) };
         for table in self.parts.iter_mut().chain([&mut self.test]) {
@@ -122,10 +142,53 @@ impl TaskTables {
         Ok((self, scale))
     }
 
+    /// The numbers of training and validation rows of each part, and of test rows.
+    ///
+    /// # Errors
+    /// If the marks of validation rows cannot be read.
+    pub(crate) fn counts(&self) -> Result<Counts> {
+        let trained = self.trained()?;
+        let part = |(all, trained): (&Table, Table)| (trained.rows(), all.rows() - trained.rows());
+        Ok((self.parts.iter().zip(trained).map(part).collect(), self.test.rows()))
+    }
+
+    /// The rows of each part that models train on.
+    fn trained(&self) -> Result<Vec<Table>> {
+        let trained = |part: &Table| match part.column(VALIDATION) {
+            None => Ok(part.clone()),
+            Some(_) => {
+                let marks = part.bool(VALIDATION)?;
+                Ok(part.select(&(0..part.rows()).filter(|&row| marks[row] == 0).collect::<Vec<_>>()))
+            }
+        };
+        self.parts.iter().map(trained).collect()
+    }
+
+    /// The same with some of the training rows marked for validation, if asked for: by the groups of all parts together.
+    fn with_validation(mut self, config: &Config, ctx: &Context<'_>) -> Result<Self> {
+        let Some(fraction) = config.validation_fraction else { return Ok(self) };
+        let mut texts: Vec<String> = Vec::new();
+        for part in &self.parts {
+            texts.extend(part.text("combined")?.iter().map(str::to_owned));
+        }
+        let groups = config.group_by().groups(texts.len(), |row| &texts[row], ctx)?;
+        let seed = split::seed(config, ctx).of(&self.spec.name);
+        let split =
+            Split::given(vec![false; texts.len()]).with_validation(&groups, &vec![0; texts.len()], fraction, seed);
+        let mut start = 0;
+        for part in &mut self.parts {
+            let rows: Vec<usize> = (start..start + part.rows()).collect();
+            start += part.rows();
+            *part = part.clone().with(VALIDATION, Column::bool(&split.validation_marks(&rows)))?;
+        }
+        Ok(self)
+    }
+
     /// Audits the rows and their split. The tables do not say which file of measurements a row is from, so units are not
     /// compared.
     fn audit(&self, config: &Config, audit: &mut Audit, ctx: &Context<'_>) -> Result<()> {
-        let tables: Vec<&Table> = self.parts.iter().chain([&self.test]).collect();
+        let trained = self.trained()?;
+        let tables: Vec<&Table> = trained.iter().chain([&self.test]).collect();
         let (mut texts, mut values, mut origins) = (Vec::new(), Vec::new(), Vec::new());
         for table in &tables {
             texts.extend(table.text("combined")?.iter());
@@ -207,9 +270,8 @@ pub(crate) fn raw(
     let mut tasks = Vec::new();
     for (name, (rows, tables)) in names.into_iter().zip(tables.by_file()) {
         if tables.fitness.iter().any(|fitness| !fitness.is_nan()) {
-            let mut split = split.filter(|row| rows.contains(&row));
-            split.train.iter_mut().chain(&mut split.test).for_each(|row| *row -= rows.start);
-            tasks.push(task(name, tables, split));
+            let split = split.filter(|row| rows.contains(&row));
+            tasks.push(task(name, tables, split.renumbered(|row| row - rows.start)));
         }
     }
     Ok((tasks, sources))
@@ -254,6 +316,7 @@ pub(crate) fn prepared(
     require_usable_rows(task, folder, config, &sources)?;
     classes.sort(task)?;
     let tables = TaskTables { spec: spec(task, &config.target, classes.kind()), parts, test };
+    let tables = tables.with_validation(config, ctx)?;
     tables.audit(config, audit, ctx)?;
     Ok((tables, sources))
 }

@@ -31,7 +31,7 @@ pub(crate) fn split(rows: usize, test_fraction: f64, sites: Option<Sites>, seed:
         Some(sites) => lengths(train.len(), sites, seed)?,
         None => Vec::new(),
     };
-    Ok(Split { train, test, site_sizes })
+    Ok(Split { train, test, validation: Vec::new(), site_sizes })
 }
 
 fn lengths(rows: usize, Sites { count, alpha }: Sites, seed: u32) -> Result<Vec<usize>> {
@@ -62,7 +62,7 @@ mod tests {
     /// `train_test_split(list(range(10)), test_size=0.2, random_state=42)` of scikit-learn 1.9.
     #[test]
     fn rows_are_split_as_scikit_learn_splits_them() {
-        let Split { train, test, site_sizes } = split(10, 0.2, None, SEED).unwrap();
+        let Split { train, test, site_sizes, .. } = split(10, 0.2, None, SEED).unwrap();
         assert_eq!((train, test, site_sizes), (vec![5, 0, 7, 2, 9, 4, 3, 6], vec![8, 1], vec![]));
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use plugin_api::context::Silent;
-use plugin_api::{Seed, Table, TaskSpec, config};
+use plugin_api::{ClientSpec, ClientTask, Seed, Table, TaskSpec, config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::Recorder;
@@ -171,9 +171,11 @@ fn all_real_measurements_are_read() {
 
 mod classes;
 mod folders;
+mod folds;
 mod groups;
 mod parity;
 mod prepared;
+mod validation;
 
 #[test]
 fn standardised_targets_have_one_scale_at_all_sites() {

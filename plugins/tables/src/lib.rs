@@ -8,8 +8,8 @@
 //! - [`parse_number`] parses a number, and [`text::is_missing`] is the only list of missing values.
 //! - [`LetterCounts`] counts letters of chains that are not amino acids.
 //! - [`PredictionFile`] reads rows for prediction, CSV or FASTA ([`FastaColumns`]), and skips none.
-//! - [`Split`] divides rows into training and test rows, and training rows among sites; [`GroupBy`] says which rows it never
-//!   separates.
+//! - [`Split`] divides rows into training and test rows, once or into [folds](Fold), and training rows among sites;
+//!   [`GroupBy`] says which rows it never separates. Some training rows may be for validation.
 //! - [`Audit`] reports what makes scores mean less than they seem to: overlaps of training and test rows, repeated and
 //!   contradicting rows, different units.
 //! - [`TaskPer`] says which files form a task, and [`task_names`] names the tasks.
@@ -25,6 +25,7 @@ mod chain_names;
 mod classes;
 mod fasta;
 mod file;
+mod folds;
 mod group;
 mod holdout;
 mod keys;
@@ -47,6 +48,7 @@ pub use audit::{Audit, AuditedTask, warn_identical_files};
 pub use classes::{ClassNames, Classes};
 pub use fasta::FastaColumns;
 pub use file::{CsvFile, MissingColumns, RowError, RowPolicy, require_usable_rows};
+pub use folds::Fold;
 pub use group::GroupBy;
 pub use keys::{deserialize_delimiter, deserialize_one_or_many};
 pub use letters::LetterCounts;

@@ -1,5 +1,6 @@
 //! Splits of rows: for training or testing, and among clients.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use plugin_api::{JsonSchema, Seed};
@@ -9,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma};
 use serde::Deserialize;
 
+use crate::folds::{Fold, fold};
 use crate::holdout::holdout;
 
 /// Clients `site-1`, `site-2`, …, each with its own share of every task's training rows, and all of its test rows.
@@ -33,6 +35,8 @@ pub struct Split {
     pub train: Vec<usize>,
     /// The test rows, in random order unless the split is given.
     pub test: Vec<usize>,
+    /// Those of the training rows that are for validation, in any order.
+    pub validation: Vec<usize>,
     /// How many of the training rows each site has: the first site the first ones, and so on. Empty if one client has all.
     pub site_sizes: Vec<usize>,
 }
@@ -48,14 +52,42 @@ impl Split {
     /// rows, rounded, are for testing.
     pub fn random(groups: &[usize], strata: &[usize], test_fraction: f64, seed: Seed) -> Self {
         let (train, test) = holdout(groups, strata, test_fraction, &mut rng(seed, "test"));
-        Self { train, test, site_sizes: Vec::new() }
+        Self::of(train, test)
+    }
+
+    /// A random split for one client whose test rows are those of a fold. As [`random`](Self::random), but each group is for
+    /// testing in one of the folds, which have about the same number of rows in each stratum. Only a group that would leave
+    /// a stratum without training rows is in no fold. The same seed gives the same folds.
+    pub fn fold(groups: &[usize], strata: &[usize], of: Fold, seed: Seed) -> Self {
+        let (train, test) = fold(groups, strata, of, &mut rng(seed, "folds"));
+        Self::of(train, test)
+    }
+
+    fn of(train: Vec<usize>, test: Vec<usize>) -> Self {
+        Self { train, test, validation: Vec::new(), site_sizes: Vec::new() }
+    }
+
+    /// The same split with this fraction of the training rows for validation, held out as [`random`](Self::random) holds out
+    /// test rows: no group has training and validation rows. Groups with test rows as well, which a given split may have,
+    /// do not matter here.
+    #[must_use]
+    pub fn with_validation(self, groups: &[usize], strata: &[usize], fraction: f64, seed: Seed) -> Self {
+        let of = |numbers: &[usize]| self.train.iter().map(|&row| numbers[row]).collect::<Vec<_>>();
+        let (_, held) = holdout(&of(groups), &of(strata), fraction, &mut rng(seed, "validation"));
+        Self { validation: held.into_iter().map(|index| self.train[index]).collect(), ..self }
+    }
+
+    /// Whether each of these rows is for validation.
+    pub fn validation_marks(&self, rows: &[usize]) -> Vec<bool> {
+        let validation: HashSet<usize> = self.validation.iter().copied().collect();
+        rows.iter().map(|row| validation.contains(row)).collect()
     }
 
     /// The split of rows of which it is known whether they are for testing, in their order, for one client.
     pub fn given(for_testing: impl IntoIterator<Item = bool>) -> Self {
         let (test, train): (Vec<_>, Vec<_>) = for_testing.into_iter().enumerate().partition(|(_, test)| *test);
         let indices = |rows: Vec<(usize, bool)>| rows.into_iter().map(|(row, _)| row).collect();
-        Self { train: indices(train), test: indices(test), site_sizes: Vec::new() }
+        Self::of(indices(train), indices(test))
     }
 
     /// The same split with the training rows assigned to these sites, if there are any. They should be in random order,
@@ -73,7 +105,15 @@ impl Split {
     pub fn filter(&self, keep: impl Fn(usize) -> bool) -> Self {
         let kept = |rows: &[usize]| rows.iter().copied().filter(|&row| keep(row)).collect::<Vec<_>>();
         let site_sizes = self.site_rows().map(|part| kept(part).len()).collect();
-        Self { train: kept(&self.train), test: kept(&self.test), site_sizes }
+        Self { train: kept(&self.train), test: kept(&self.test), validation: kept(&self.validation), site_sizes }
+    }
+
+    /// The same split of rows with other numbers.
+    #[must_use]
+    pub fn renumbered(mut self, number: impl Fn(usize) -> usize) -> Self {
+        let rows = self.train.iter_mut().chain(&mut self.test).chain(&mut self.validation);
+        rows.for_each(|row| *row = number(*row));
+        self
     }
 
     /// The training rows of each site.

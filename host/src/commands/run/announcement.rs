@@ -2,12 +2,14 @@
 
 use plugin_api::{Level, Sampling, Seed};
 
+use crate::federation::model_evaluation::Validation;
 use crate::federation::resume::CheckpointIndex;
 use crate::federation::sampling::{self, select};
 use crate::setup::Shared;
 use crate::terminal::console::Console;
 
-/// Warns of tasks that no evaluating client has: they have no best model and do not count towards the score.
+/// Warns of tasks that no evaluating client has: they have no best model and do not count towards the score. Warns if rows
+/// for validation cannot choose the best model.
 pub(super) fn warn_of_unevaluated(shared: &Shared, console: &Console) {
     let Shared { experiment, description, .. } = shared;
     let evaluators =
@@ -19,6 +21,10 @@ pub(super) fn warn_of_unevaluated(shared: &Shared, console: &Console) {
     if experiment.federation.reports() && !without.is_empty() {
         let what = "no client that evaluates has it, so it has no best model and does not count towards the score";
         console.log(Level::Warn, &format!("task {}: {what}", without.join(", ")));
+    }
+    if let Validation::Lacking(who) = shared.validation() {
+        let then = "so the best model and early stopping go by the test rows";
+        console.log(Level::Warn, &format!("{who} no rows for validation, {then}"));
     }
 }
 

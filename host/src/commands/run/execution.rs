@@ -25,6 +25,7 @@ use crate::federation::early_stopping::Patience;
 use crate::federation::evaluators::Evaluators;
 use crate::federation::failure_policy::FailurePolicy;
 use crate::federation::history::History;
+use crate::federation::model_evaluation::Validation;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
 use crate::federation::resume::CheckpointIndex;
@@ -197,7 +198,8 @@ impl Execution {
         let names = shared.client_names();
         let tasks: Vec<String> = shared.model_setup.tasks.iter().map(|task| task.name.clone()).collect();
         let policy = FailurePolicy { on_failure: plan.on_client_failure, services };
-        let evaluators = Evaluators::new(evaluators(clients.len(), plan, services.seed));
+        let by_validation = shared.validation() == Validation::Whole;
+        let evaluators = Evaluators::new(evaluators(clients.len(), plan, services.seed), by_validation);
         Ok(Federation {
             clients: Clients::new(clients, workers, policy),
             server,
@@ -205,6 +207,7 @@ impl Execution {
             draws: Draws::of(run_dir.path())?,
             evaluators,
             score: None,
+            validation_score: None,
             best: BestModels::new(store.clone(), &tasks),
             several_tasks: tasks.len() > 1,
             history: History::new(names),

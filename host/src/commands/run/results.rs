@@ -92,7 +92,8 @@ pub(super) fn save_globals(
     run_dir: &RunDir,
 ) -> Result<(), CliError> {
     let services = federation.services;
-    let last = Best { rounds: federation.done, score: federation.score.unwrap_or(f64::NAN) };
+    let (score, validation_score) = (federation.score, federation.validation_score);
+    let last = Best { rounds: federation.done, score, validation_score };
     let global = &federation.server.global;
     let folder = write_global(run_dir, Path::new("global"), last, global)?;
     export_global("global", &folder, global, shared, device, services)?;
@@ -114,8 +115,9 @@ pub(super) fn save_globals(
 /// Writes a global model's parameters into a folder of the run, and returns the folder.
 fn write_global(run_dir: &RunDir, name: &Path, best: Best, global: &Message) -> Result<PathBuf, CliError> {
     let folder = run_dir.folder(name)?;
-    let score = if best.score.is_nan() { "none".to_owned() } else { best.score.to_string() };
-    let metadata = [("rounds", best.rounds.to_string()), ("score", score)];
+    let score = best.score.map_or_else(|| "none".to_owned(), |score| score.to_string());
+    let mut metadata = vec![("rounds", best.rounds.to_string()), ("score", score)];
+    metadata.extend(best.validation_score.map(|score| ("validation-score", score.to_string())));
     safetensors::write(&folder.join("model.safetensors"), &global.params, &metadata)?;
     Ok(folder)
 }
@@ -159,7 +161,11 @@ pub(super) fn summary(federation: &Federation<'_>, name: &str, score_name: Optio
         score_name: score_name.map(str::to_owned),
         best: overall.map(ScoredModel::from),
         best_by_task: tasks.into_iter().map(|(task, best)| (task, best.into())).collect(),
-        last: ScoredModel { rounds: federation.done, score: federation.score },
+        last: ScoredModel {
+            rounds: federation.done,
+            score: federation.score,
+            validation_score: federation.validation_score,
+        },
         clients: federation.history.clients.clone(),
         traffic: federation.history.traffic.clone(),
         notes: federation.services.notes.list(),
@@ -208,12 +214,20 @@ fn best_models(federation: &Federation<'_>) -> String {
     let Ranking { overall, tasks } = federation.best.ranking();
     let mut text = String::new();
     if let Some(best) = overall {
-        let last = federation.score.map_or_else(|| "none".to_owned(), short);
-        let (score, rounds) = (short(best.score), best.rounds);
-        text += &format!("global model: best score {score} after round {rounds}; {last} after the last round\n");
+        let shown = |score: Option<f64>| score.map_or_else(|| "none".to_owned(), short);
+        let (score, last, rounds) = (shown(best.score), shown(federation.score), best.rounds);
+        text += &match best.validation_score {
+            None => format!("global model: best score {score} after round {rounds}; {last} after the last round\n"),
+            Some(validation) => format!(
+                "global model: best validation score {} after round {rounds}, where the score on the test rows is \
+                 {score}; {last} after the last round\n",
+                short(validation)
+            ),
+        };
     }
     if tasks.len() > 1 {
-        let one = |(task, best): (&String, &Best)| format!("{task} {} after {}", short(best.score), best.rounds);
+        let chosen = |best: &Best| best.validation_score.or(best.score).map_or_else(|| "none".to_owned(), short);
+        let one = |(task, best): (&String, &Best)| format!("{task} {} after {}", chosen(best), best.rounds);
         let shown: Vec<String> = tasks.iter().take(MOST_TASKS).map(one).collect();
         let more = tasks.len().checked_sub(MOST_TASKS + 1).map(|more| format!(", … {} more", more + 1));
         text += &format!("best for a task: {}{}\n", shown.join(", "), more.unwrap_or_default());

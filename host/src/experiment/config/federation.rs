@@ -164,7 +164,7 @@ impl Federation {
             if self.evaluation_fraction != 1.0 {
                 nothing("evaluation-fraction", "selects clients whose metrics count");
             }
-        } else if let Some(EarlyStopping { metric, .. }) = &self.early_stopping
+        } else if let Some(EarlyStopping { metric: Some(metric), .. }) = &self.early_stopping
             && self.fraction < 1.0
             && is_local(metric)
         {
@@ -179,8 +179,8 @@ impl Federation {
 
 /// Whether a tag names a metric of the clients' own models.
 fn is_local(tag: &str) -> bool {
-    let of = |place: &str| tag.rfind(place);
-    of("/local_test") > of("/global_test")
+    let of = |place: &str| tag.rfind(&format!("/{place}_test")).max(tag.rfind(&format!("/{place}_validation")));
+    of("local") > of("global")
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -219,28 +219,39 @@ pub struct EarlyStopping {
     /// The number of rounds.
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub patience: u64,
-    /// The tag of the server metric to watch. `Score/global_test`, the default, and `Score/local_test` are the scores
-    /// of the global model and of the clients' own models, averaged over clients and tasks. The score has no unit,
-    /// higher is better, and each model defines it, unless `score` names a metric. Metrics have units, so they are averaged over the clients of a
-    /// single task: `RMSE/local_test` in a run with one task, `RMSE/local_test_TASK` in a run with several. With
-    /// `fraction` below 1, only metrics of the global model can be watched, because other clients train in every round.
-    #[serde(default = "score")]
-    pub metric: String,
+    /// The tag of the server metric to watch; by default the score of the global model on the rows for validation,
+    /// `Score/global_validation`, or on the test rows, `Score/global_test`, if clients that evaluate have no rows for
+    /// validation. `Score/local_validation` and `Score/local_test` are those of the clients' own models. Scores are
+    /// averaged over clients and tasks; they have no unit, higher is better, and each model defines its own, unless
+    /// `score` names a metric. Metrics have units, so they are averaged over the clients of a single task:
+    /// `RMSE/local_test` in a run with one task, `RMSE/local_test_TASK` in a run with several. With `fraction` below 1,
+    /// only metrics of the global model can be watched, because other clients train in every round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// The minimum improvement over the best value so far that counts.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub min_delta: f64,
 }
 
+impl EarlyStopping {
+    /// The tag of the metric to watch, in a run that goes by rows for validation or does not.
+    pub(crate) fn metric(&self, by_validation: bool) -> &str {
+        self.metric.as_deref().unwrap_or(if by_validation { VALIDATION_SCORE } else { SCORE })
+    }
+}
+
 /// The tag of the global model's score among the server's metrics.
 pub(crate) const SCORE: &str = "Score/global_test";
+
+/// The tag of the global model's score on the rows for validation.
+const VALIDATION_SCORE: &str = "Score/global_validation";
 
 /// The tag of the score of the clients' own models.
 pub(crate) const LOCAL_SCORE: &str = "Score/local_test";
 
-fn score() -> String {
-    SCORE.to_owned()
-}
+/// The tag of the score of the clients' own models on the rows for validation.
+pub(crate) const LOCAL_VALIDATION_SCORE: &str = "Score/local_validation";
 
 /// How the clients of a round are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

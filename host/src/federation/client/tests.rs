@@ -38,15 +38,17 @@ fn an_order_and_its_outcome_travel_without_their_tensors() {
 
     let traffic = Traffic { received: u64::MAX, sent: 1 };
     let spent = Spent { training: 0.456_943_763_567_021_9, evaluation: 1e-300 };
-    let (global, local) = (evaluations(), vec![evaluations(), Vec::new()]);
+    let both = ModelEvaluation { test: evaluations(), validation: evaluations() };
+    let (global, local) = (both, vec![evaluations().into(), ModelEvaluation::default()]);
     let withheld = vec!["head".to_owned()];
     let outcome = Outcome { message: message(), withheld, steps: 4, examples: 5, global, local, traffic, spent };
     let mut there = back(&outcome);
-    assert_eq!(bits(&there.global), bits(&evaluations()));
-    assert_eq!(bits(&there.local[0]), bits(&evaluations()));
+    assert_eq!(bits(&there.global.test), bits(&evaluations()));
+    assert_eq!(bits(&there.global.validation), bits(&evaluations()));
+    assert_eq!(bits(&there.local[0].test), bits(&evaluations()));
     there.message.params = outcome.message.params.clone();
     assert_eq!(format!("{there:?}"), format!("{outcome:?}"));
-    let evaluated = EvaluationOutcome { global: evaluations(), traffic, spent };
+    let evaluated = EvaluationOutcome { global: evaluations().into(), traffic, spent };
     assert_eq!(format!("{:?}", back(&evaluated)), format!("{evaluated:?}"));
     let cross = CrossEvaluation { evaluations: evaluations(), own: vec!["head".to_owned()] };
     assert_eq!(bits(&back(&cross).evaluations), bits(&evaluations()));
@@ -60,7 +62,7 @@ fn progress_comes_back_with_its_trace() {
         trace.push(tag, u64::MAX, value, 12.25);
     }
     let trained = Trained { steps: 3, examples: 9 };
-    let (global, local) = (Some(evaluations()), vec![evaluations()]);
+    let (global, local) = (Some(evaluations().into()), vec![evaluations().into()]);
     let progress = Progress { global, local, trace, trained, epochs: 1, ..Progress::new(7) };
     let mut there = back(&progress);
     assert_eq!(format!("{there:?}"), format!("{progress:?}"));

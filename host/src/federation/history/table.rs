@@ -3,7 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
-use super::{History, MetricHistory, TaskHistory, UNDEFINED, mean_text, short};
+use super::{History, MetricHistory, SCORE, TaskHistory, UNDEFINED, mean_text, short};
 use crate::federation::means::mean;
 
 /// A table with more rows than this shows only the first `SHOWN_ROWS`.
@@ -13,8 +13,8 @@ const SHOWN_ROWS: usize = 20;
 /// The number of metrics shown, of each task the first ones: those that the model puts first. `summary.json` has all.
 pub(crate) const SHOWN_METRICS: usize = 2;
 
-/// The column of scores, after those of the metrics.
-const SCORE: &str = "score";
+/// The column of scores on the rows for validation, if there are any.
+const VALIDATION_SCORE: &str = "validation score";
 
 /// A column's value of a task: the first, the best or the last one.
 type Value = fn(&MetricHistory) -> Option<f64>;
@@ -32,7 +32,7 @@ struct Row<'h> {
 struct Contents<'h> {
     history: &'h History,
     rows: Vec<Row<'h>>,
-    /// The metrics, then the score.
+    /// The metrics, then the scores.
     columns: Vec<&'h str>,
     tasks: Vec<&'h str>,
     /// Whether a column names the tasks, since they are not named as their clients.
@@ -81,6 +81,9 @@ impl<'h> Contents<'h> {
         let metrics = metrics.map(|metric| metric.name.as_str());
         let mut columns = distinct(metrics);
         columns.push(SCORE);
+        if rows.iter().any(|row| row.history.local_validation_score.is_some()) {
+            columns.push(VALIDATION_SCORE);
+        }
         let tasks = distinct(rows.iter().map(|row| row.history.task.as_str()));
         let names_tasks = rows.iter().any(|row| row.client != row.history.task);
         Self { history, rows, columns, tasks, names_tasks }
@@ -121,12 +124,11 @@ impl<'h> Contents<'h> {
     /// The means over all tasks, which only scores have.
     fn mean_of_all(&self) -> Vec<Cell> {
         self.row("mean", if self.names_tasks { "all" } else { "" }, |name, value| {
-            if name != SCORE {
+            if ![SCORE, VALIDATION_SCORE].contains(&name) {
                 return UNDEFINED.to_owned();
             }
-            let of_client = |tasks: &Vec<TaskHistory>| {
-                mean(tasks.iter().filter_map(|task| task.local_score.as_ref().and_then(value)))
-            };
+            let of_client =
+                |tasks: &Vec<TaskHistory>| mean(tasks.iter().filter_map(|task| task.column(name).and_then(value)));
             mean_text(self.history.clients.values().map(of_client))
         })
     }
@@ -137,6 +139,7 @@ impl TaskHistory {
     fn column(&self, name: &str) -> Option<&MetricHistory> {
         match name {
             SCORE => self.local_score.as_ref(),
+            VALIDATION_SCORE => self.local_validation_score.as_ref(),
             name => self.local_test.all().iter().find(|metric| metric.name == name),
         }
     }

@@ -3,12 +3,13 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use plugin_api::{Context, Evaluation, Message, Received, Table, Task};
+use plugin_api::{Context, Message, Model, Received, Table, Task};
 
 use super::LocalClient;
 use crate::artefacts::tracking::{Scalar, now};
 use crate::federation::client::{Client as _, CrossEvaluation, EvaluationOutcome, Order};
 use crate::federation::component_error::ComponentError;
+use crate::federation::model_evaluation::{ClientTasks, ModelEvaluation};
 use crate::federation::predictions::{Predicted, Rows};
 use crate::federation::services::{CallScope, HostServices};
 use crate::federation::usage::{Spent, Traffic};
@@ -28,20 +29,21 @@ impl LocalClient {
         &mut self,
         ctx: &Context<'_>,
         services: &HostServices<'_>,
-    ) -> Result<Vec<Evaluation>, ComponentError> {
+    ) -> Result<ModelEvaluation, ComponentError> {
         let model = self.model.get(ctx).map_err(|e| self.identity.fault(e))?;
         let begun = Instant::now();
-        let found = model.evaluate(&self.tasks, ctx);
+        let found = evaluate(model, &self.tasks, ctx, services);
         self.spent.evaluation += begun.elapsed().as_secs_f64();
-        let score = services.terms.score.as_deref();
-        found.and_then(|found| validate::evaluations(&self.tasks, found, score)).map_err(|e| self.identity.fault(e))
+        found.map_err(|e| self.identity.fault(e))
     }
 
-    /// Reports an evaluation under `Loss/TAG`, `RMSE/TAG` and so on. With several tasks, the task's name is
-    /// appended.
-    pub(super) fn report(&self, evaluations: &[Evaluation], tag: &str, round: u64, services: &HostServices<'_>) {
-        let several = self.tasks.len() > 1;
-        for evaluation in evaluations {
+    /// Reports the evaluation of the `global` or the `local` model under `Loss/global_test`, `RMSE/global_validation` and
+    /// so on. With several tasks, the task's name is appended.
+    pub(super) fn report(&self, found: &ModelEvaluation, which: &str, round: u64, services: &HostServices<'_>) {
+        let several = self.tasks.all.len() > 1;
+        let all = found.named().into_iter().flat_map(|(rows, found)| found.iter().map(move |one| (rows, one)));
+        for (rows, evaluation) in all {
+            let tag = format!("{which}_{rows}");
             let suffix = if several { format!("_{}", evaluation.task) } else { String::new() };
             let scalar = |name: &str, value: f64| {
                 let tag = validate::tag(&format!("{name}/{tag}{suffix}")).into_owned();
@@ -63,16 +65,16 @@ impl LocalClient {
     /// Evaluates and reports the current model, unless the experiment turns reports off.
     pub(super) fn evaluate_in_round(
         &mut self,
-        tag: &str,
+        which: &str,
         scope: &CallScope<'_>,
         services: &HostServices<'_>,
-    ) -> Result<Vec<Evaluation>, ComponentError> {
+    ) -> Result<ModelEvaluation, ComponentError> {
         if !services.terms.reports {
-            return Ok(Vec::new());
+            return Ok(ModelEvaluation::default());
         }
         let ctx = scope.context();
         let found = self.evaluation(&ctx, services)?;
-        self.report(&found, tag, ctx.round().unwrap_or_default(), services);
+        self.report(&found, which, ctx.round().unwrap_or_default(), services);
         Ok(found)
     }
 
@@ -81,14 +83,14 @@ impl LocalClient {
         &mut self,
         order: &Order,
         services: &HostServices<'_>,
-    ) -> Result<Vec<Evaluation>, ComponentError> {
+    ) -> Result<ModelEvaluation, ComponentError> {
         self.guarded(None, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, Some(order.round));
             let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
             client.receive(&base, &scope.context())?;
             let global = client.evaluation(&scope.context(), services)?;
-            client.report(&global, "global_test", order.round, services);
+            client.report(&global, "global", order.round, services);
             Ok(global)
         })
     }
@@ -108,12 +110,12 @@ impl LocalClient {
         let found = self.model.restoring(&scope, |model, ctx| {
             model.receive(&base, ctx)?;
             let begun = Instant::now();
-            let found = model.evaluate(tasks, ctx);
+            let found = evaluate(model, tasks, ctx, services);
             spent.evaluation = begun.elapsed().as_secs_f64();
-            validate::evaluations(tasks, found?, services.terms.score.as_deref())
+            found
         });
         let global = found.map_err(|e| me.fault(e))?;
-        self.report(&global, "global_test", order.round, services);
+        self.report(&global, "global", order.round, services);
         let traffic = Traffic { received: order.global.bytes() as u64, sent: 0 };
         scope.context().scalar("Bytes/received", self.position, traffic.received as f64);
         self.release(services)?;
@@ -157,7 +159,7 @@ impl LocalClient {
         if !received.missing.is_empty() && self.position == 0 {
             return unsupported("the client has not trained, so it has no parameters to complete the model with");
         }
-        Ok(CrossEvaluation { evaluations: self.evaluation(ctx, services)?, own: received.missing })
+        Ok(CrossEvaluation { evaluations: self.evaluation(ctx, services)?.test, own: received.missing })
     }
 
     /// Predicts the test rows of each task.
@@ -174,8 +176,24 @@ impl LocalClient {
             let (train, test) = (Rows::of(train, &spec.target)?, Rows::of(test, &spec.target)?);
             Ok(Predicted { task: spec.name.clone(), train, test, values })
         };
-        self.tasks.iter().map(predicted).collect::<plugin_api::Result<_>>().map_err(|e| me.fault(e))
+        self.tasks.all.iter().map(predicted).collect::<plugin_api::Result<_>>().map_err(|e| me.fault(e))
     }
+}
+
+/// Evaluates a model on the test rows and on the rows for validation.
+fn evaluate(
+    model: &mut dyn Model,
+    tasks: &ClientTasks,
+    ctx: &Context<'_>,
+    services: &HostServices<'_>,
+) -> plugin_api::Result<ModelEvaluation> {
+    let mut on = |tasks: &[Task]| {
+        let found = model.evaluate(tasks, ctx)?;
+        validate::evaluations(tasks, found, services.terms.score.as_deref())
+    };
+    let test = on(&tasks.all)?;
+    let validation = if tasks.validation.is_empty() { Vec::new() } else { on(&tasks.validation)? };
+    Ok(ModelEvaluation { test, validation })
 }
 
 /// Logs which tensors of a message the model ignored and which were missing.

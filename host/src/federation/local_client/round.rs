@@ -96,7 +96,7 @@ impl LocalClient {
             self.spent = Spent::default();
             let base = self.base.clone().unwrap_or_default();
             self.receive(&base, &quiet.context())?;
-            progress.global = Some(self.evaluate_in_round("global_test", quiet, services)?);
+            progress.global = Some(self.evaluate_in_round("global", quiet, services)?);
         }
         let scope = quiet.with_progress();
         let ctx = scope.context();
@@ -106,13 +106,13 @@ impl LocalClient {
             }
             let model = self.model.get_mut(&ctx).map_err(|e| me.fault(e))?;
             let begun = Instant::now();
-            let trained = model.train(&self.tasks, Epoch { round, epoch: progress.epochs }, &ctx);
+            let trained = model.train(&self.tasks.all, Epoch { round, epoch: progress.epochs }, &ctx);
             let trained = trained.map_err(|e| me.fault(e))?;
             self.spent.training += begun.elapsed().as_secs_f64();
             progress.trained = validate::trained(progress.trained, trained).map_err(|e| me.fault(e))?;
             self.position += trained.steps.max(1);
             services.console.epoch_done(me.index);
-            progress.local.push(self.evaluate_in_round("local_test", quiet, services)?);
+            progress.local.push(self.evaluate_in_round("local", quiet, services)?);
             progress.epochs += 1;
             pause.epoch_took(begun.elapsed());
         }

@@ -63,7 +63,7 @@ impl Client for Adding {
             params.retain(|name, _| name == "shared");
             withheld = self.holds.iter().filter(|name| *name != "shared").cloned().collect();
         }
-        let global = evaluation(&order.global.params);
+        let global = evaluation(&order.global.params).into();
         let (traffic, spent) = (Traffic::default(), Spent::default());
         let message = params.into();
         Ok(Some(Outcome { message, withheld, steps: 1, examples: 1, global, local: Vec::new(), traffic, spent }))
@@ -73,7 +73,7 @@ impl Client for Adding {
 
     fn evaluate_idle(&mut self, order: &Order, _: &HostServices<'_>) -> Result<EvaluationOutcome, ComponentError> {
         let (traffic, spent) = (Traffic::default(), Spent::default());
-        Ok(EvaluationOutcome { global: evaluation(&order.global.params), traffic, spent })
+        Ok(EvaluationOutcome { global: evaluation(&order.global.params).into(), traffic, spent })
     }
 
     fn answer(&mut self, question: &Message, _: u64, _: &HostServices<'_>) -> Result<Message, ComponentError> {
@@ -98,7 +98,7 @@ impl Client for Adding {
     }
 
     fn finish(&mut self, order: &Order, _: &HostServices<'_>) -> Result<LastEvaluation, ComponentError> {
-        Ok(LastEvaluation { evaluations: evaluation(&order.global.params), predictions: None })
+        Ok(LastEvaluation { evaluation: evaluation(&order.global.params).into(), predictions: None })
     }
 
     fn leave(&mut self, _: &HostServices<'_>) {}
@@ -212,7 +212,7 @@ fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
     let queried = queried.iter().map(|&name| name.to_owned()).collect();
     let aggregator = Last { added: added.clone(), queried, replied: replied.clone(), ..Last::default() };
     let mut federation = Federation {
-        evaluators: Evaluators::new((0..clients.len()).collect()),
+        evaluators: Evaluators::new((0..clients.len()).collect(), false),
         clients: Clients::new(
             clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect(),
             2,
@@ -227,6 +227,7 @@ fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
         empty_rounds: false,
         draws: Draws::of(run_dir.path()).unwrap(),
         score: None,
+        validation_score: None,
         best: BestModels::new(Arc::new(Store::in_memory()), &["t".to_owned()]),
         several_tasks: false,
         history: History::new(names),

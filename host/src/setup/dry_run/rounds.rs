@@ -13,6 +13,7 @@ use crate::federation::clients::Clients;
 use crate::federation::component_error::ComponentError;
 use crate::federation::failure_policy::{FailurePolicy, RoundFailures};
 use crate::federation::local_client::LocalClient;
+use crate::federation::model_evaluation::ClientTasks;
 use crate::federation::model_handle::ModelHandle;
 use crate::federation::model_store::Store;
 use crate::federation::sampling::{few, select};
@@ -152,7 +153,7 @@ impl DryRun<'_> {
                 .map_err(|fault| LocatedFault { at: format!("rehearsal, client `{}`", identity.name), fault })?;
             let stand_in = StandIn::new(sent[self.parts.of_client[index]].clone(), super::MOST);
             let model = ModelHandle::new(factory.clone(), store.clone(), &identity.name, Vec::new());
-            let (model, tasks) = (model.with(Box::new(stand_in)), Vec::new());
+            let (model, tasks) = (model.with(Box::new(stand_in)), ClientTasks::default());
             Ok(Box::new(LocalClient::new(identity, model, tasks, filters, store.clone())))
         };
         let all = (0..shared.description.clients.len()).map(client).collect::<Result<_, _>>()?;

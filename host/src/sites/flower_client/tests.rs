@@ -100,7 +100,7 @@ fn a_round_is_an_evaluation_and_training() {
     assert_eq!((outcome.steps, outcome.examples), (5, 20));
     assert_eq!(outcome.message.params.elements::<f32>("w", &[2]).unwrap(), [3.0, 0.1]);
     assert_eq!(outcome.traffic, Traffic { received: 8, sent: 8 });
-    let [Evaluation { task, examples: 4, loss: 1.5, score, metrics }] = &outcome.global[..] else { panic!() };
+    let [Evaluation { task, examples: 4, loss: 1.5, score, metrics }] = &outcome.global.test[..] else { panic!() };
     assert!(task == "t" && score.is_nan() && outcome.local.is_empty());
     let goals: Vec<_> = metrics.iter().map(|metric| (metric.name.as_str(), metric.goal)).collect();
     assert_eq!(goals, [("Accuracy", Goal::Higher), ("log_loss", Goal::Lower)]);
@@ -125,20 +125,20 @@ fn a_round_is_an_evaluation_and_training() {
 fn without_steps_examples_count_and_without_reports_nothing_is_evaluated() {
     let (outcome, orders, scalars) = with_client(("t".into(), "none"), vec![Ok(trained(&[]))], |client, services| {
         let outcome = client.round(&order(0), &Pause::never(), services).unwrap().unwrap();
-        assert!(client.finish(&order(2), services).unwrap().evaluations.is_empty());
+        assert!(client.finish(&order(2), services).unwrap().evaluation.test.is_empty());
         outcome
     });
-    assert_eq!((outcome.steps, outcome.global.len(), orders.len(), scalars.len()), (20, 0, 1, 0));
+    assert_eq!((outcome.steps, outcome.global.test.len(), orders.len(), scalars.len()), (20, 0, 1, 0));
     // With several tasks nobody could say which one the app evaluates.
     let (found, orders, _) =
         with_client((None, "full"), Vec::new(), |client, services| client.evaluate_idle(&order(0), services).unwrap());
-    assert!(found.global.is_empty() && orders.is_empty());
+    assert!(found.global.test.is_empty() && orders.is_empty());
 }
 
 #[test]
 fn an_evaluation_of_nothing_is_undefined() {
     let (found, _, _) = with_client(("t".into(), "full"), vec![Ok(evaluated(0))], |client, services| {
-        client.finish(&order(2), services).unwrap().evaluations
+        client.finish(&order(2), services).unwrap().evaluation.test
     });
     assert!(found[0].loss.is_nan() && found[0].metrics.iter().all(|metric| metric.value.is_nan()));
 }

@@ -66,6 +66,7 @@ impl Dataset for Letters {
             name: Self::spec().name,
             train: rows,
             test: rows / 4,
+            ..ClientTask::default()
         };
         let client = |k| ClientSpec {
             name: Self::client(k),
