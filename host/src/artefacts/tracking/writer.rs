@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek as _, SeekFrom, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -22,16 +22,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Opens a file for writing after its first `len` bytes and removes the rest.
 fn open(path: &Path, len: u64) -> std::io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create(len == 0).truncate(len == 0).open(path)?;
-    if len > 0 {
-        let found = file.metadata()?.len();
-        if found < len {
-            let what = format!("it has {found} bytes, but had {len} at the checkpoint");
-            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
-        }
-        file.set_len(len)?;
-        file.seek(SeekFrom::End(0))?;
+    // Always at the end: if another program cuts the file, its length tells.
+    let file = OpenOptions::new().append(true).create(len == 0).open(path)?;
+    let found = file.metadata()?.len();
+    if found < len {
+        let what = format!("it has {found} bytes, but had {len} at the checkpoint");
+        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
     }
+    file.set_len(len)?;
     Ok(file)
 }
 
@@ -183,8 +181,14 @@ impl Writer {
         writeln!(self.metrics, "{line}").map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))
     }
 
+    fn flush_metrics(&mut self) -> std::io::Result<()> {
+        self.metrics.flush()?;
+        // By its name: a file that somebody has removed or replaced can still be written to.
+        event_file::expect_length(std::fs::metadata(&self.metrics_path)?.len(), self.positions.metrics)
+    }
+
     fn flush(&mut self) -> Result<(), CliError> {
-        self.metrics.flush().map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))?;
+        self.flush_metrics().map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))?;
         for file in self.events.values_mut() {
             file.flush().map_err(|e| CliError::io(&file.path, "write the events", &e))?;
             let within = file.path.strip_prefix(&self.run).unwrap_or(&file.path);

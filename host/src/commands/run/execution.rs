@@ -14,7 +14,7 @@ use super::{Options, finder, rehearse, services};
 use crate::artefacts::journal::Journal;
 use crate::artefacts::names::{self, IDLE};
 use crate::artefacts::run_dir::RunDir;
-use crate::artefacts::tracking::Tracker;
+use crate::artefacts::tracking::{Positions, Tracker};
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, Draft};
 use crate::federation::best_models::BestModels;
@@ -215,6 +215,7 @@ impl Execution {
             pause: Pause::new(self.stop.clone(), pause_after(plan), workers),
             round_start: None,
             positions: tracker.sync()?,
+            forced: Positions::default(),
             tracker,
             services,
             run_dir,
@@ -236,7 +237,7 @@ impl Execution {
         let chosen = shared.experiment.federation.score.as_deref().map(|name| federation.history.score_name(name));
         let score_name = chosen.as_deref().or(shared.score_name.as_deref());
         let summary = summary(federation, &shared.experiment.name, score_name, seconds);
-        run_dir.write_json(names::SUMMARY, &summary)?;
+        run_dir.complete(&summary)?;
         run_dir.finish(&mut |line| self.console.log(Level::Warn, line))?;
         let cross_site = extras.cross_site.as_deref();
         self.console.log(Level::Info, &closing(federation, cross_site, score_name, run_dir, seconds));

@@ -237,6 +237,7 @@ fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
         pause: Pause::new(Stop::default(), None, 2),
         round_start: None,
         positions: tracker.sync().unwrap(),
+        forced: Positions::default(),
         tracker: &tracker,
         services: &services,
         run_dir: &run_dir,
