@@ -9,6 +9,7 @@
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
 #   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
+#   make campaign     KILLS=2000: interrupts and resumes runs in many ways and compares all that they leave; an hour at most
 #   make load-matrix  a plugin built in many ways in one host; minutes
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make lint         format and clippy, warnings as errors
@@ -29,7 +30,7 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart quickstart-sites compare bench bench-build bench-gpu load-matrix test setup build lint msrv msrv-api doc docs deny audit soundness miri clean \
+.PHONY: quickstart quickstart-sites compare bench bench-build bench-gpu campaign load-matrix test setup build lint msrv msrv-api doc docs deny audit soundness miri clean \
 	distclean python
 
 quickstart-sites: build .flower/stamp
@@ -116,6 +117,13 @@ load-matrix: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
 	FEDPLUG_LOAD_MATRIX=$(OTHERS) FEDPLUG_FREEZE=$(FREEZE) $(CARGO) test --workspace --test it -- --ignored --nocapture \
 		plugins_load_and_run
+
+# See docs/src/promise.md. CAMPAIGN_ARGS='--seed 2 --kinds power' and the like are those of campaign.py.
+KILLS ?= 2000
+CAMPAIGN_ARGS ?=
+campaign: setup
+	$(CARGO) build --workspace
+	$(PYTHON) tests/campaign/campaign.py --kills $(KILLS) $(CAMPAIGN_ARGS)
 
 lint: setup
 	$(CARGO) fmt --all --check

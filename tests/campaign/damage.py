@@ -28,8 +28,9 @@ class PowerLoss:
     """Takes from a folder what a process had not forced to the disk, by the shim's journal of what it did. Before the
     process all was on the disk."""
 
-    def __init__(self, root):
+    def __init__(self, root, lies=False):
         self.root = Path(root)
+        self.lies = lies  # The disk says that it has what it has not.
         self.sizes = {str(path): path.stat().st_size for path in self.root.rglob("*") if path.is_file()}
 
     def strike(self, journal, rng):
@@ -40,6 +41,8 @@ class PowerLoss:
             what, number, path = line.split(" ", 2)
             if what == "M":
                 moved = path
+            elif what in "FD" and self.lies:
+                pass
             elif what == "F":
                 sizes[path] = int(number)
             elif what == "D":

@@ -225,6 +225,33 @@ mod tests {
         assert_eq!(written(folder.path()), [one(100), one(101)].concat());
     }
 
+    #[test]
+    fn many_lines_of_a_fast_client_wait_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let tracker = Tracker::new(folder.path(), &names, None).unwrap();
+        let reporter = tracker.reporter();
+        let steps = 0..20_000_u64;
+        for client in [2, 1] {
+            steps.clone().for_each(|step| report(&reporter, Some(client), step));
+            reporter.client_done(client);
+        }
+        let spilled = || folder.path().join(names::IDLE).join("1.metrics").is_file();
+        while !spilled() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        report(&reporter, Some(0), 7);
+        reporter.client_done(0);
+        let positions = tracker.sync().unwrap();
+        let wanted: Vec<(String, u64)> = [("a".to_owned(), 7)]
+            .into_iter()
+            .chain(["b", "c"].into_iter().flat_map(|name| steps.clone().map(|step| (name.to_owned(), step))))
+            .collect();
+        assert!(written(folder.path()) == wanted);
+        assert_eq!(std::fs::metadata(folder.path().join(names::METRICS)).unwrap().len(), positions.metrics);
+        assert_eq!(std::fs::read_dir(folder.path().join(names::IDLE)).unwrap().count(), 0);
+    }
+
     /// A checkpoint stores how far the files were written, including large pieces written before the end of the round.
     #[test]
     fn positions_count_what_was_written_before_the_round_ended() {

@@ -19,6 +19,9 @@ use plugin_api::{ClassWeights, State, Table, Task, TaskSpec, Tensor, Trained, me
 use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, ModelSetup, Params, Received, Result};
 use regression::Weights;
 
+/// The most weights of the trunk: 1 GiB of them.
+const MAX_WEIGHTS: usize = 1 << 28;
+
 /// The model. Its parameters are `trunk.weight`, and `regressors.T.{weight,bias,scale}` for each held task, where T is
 /// the task's number. A task of classes has a row of `weight` and a `bias` for each class, and no `scale`.
 #[derive(Debug)]
@@ -38,6 +41,11 @@ impl Linear {
     /// If a held task is not part of the experiment or has several numbers as its target, or a class with a weight does
     /// not exist.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
+        let weights = Features::number(config.kmer).saturating_mul(config.hidden_size.get());
+        if weights > MAX_WEIGHTS {
+            let what = format!("with `kmer` {} the trunk has {weights} weights; at most {MAX_WEIGHTS}", config.kmer);
+            return Err(Error::config(what).at_key("hidden-size"));
+        }
         if let Some(weights) = &config.class_weights {
             weights.check(&setup.tasks).map_err(|error| error.at_key("class-weights"))?;
         }

@@ -17,6 +17,7 @@ use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::tracking::{Positions, Tracker};
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, Draft};
+use crate::federation::activity::Activity;
 use crate::federation::best_models::BestModels;
 use crate::federation::clear::{self, Revealed};
 use crate::federation::client::Client;
@@ -129,7 +130,10 @@ impl Execution {
         let tracker = Tracker::new(run_dir.path(), &shared.client_names(), index.map(|index| &index.positions))?;
         let journal = Journal::open(run_dir.path())?;
         let silent = services(&self.console, &self.notes, &self.stop.cancel, &shared.experiment);
-        let services = HostServices { reporter: tracker.reporter(), journal: &journal, ..silent };
+        let timeout = shared.experiment.federation.progress_timeout;
+        let activity = Activity::new(&shared.client_names(), (timeout > 0).then(|| Duration::from_secs(timeout)));
+        let services =
+            HostServices { reporter: tracker.reporter(), journal: &journal, activity: Some(&activity), ..silent };
         let idle_memory = shared.experiment.federation.idle_memory;
         let store = Arc::new(Store::new(run_dir.path().join(IDLE), idle_memory)?);
         let Joined { clients, private } = clients(&shared, &store, &services, index)?;
@@ -139,10 +143,13 @@ impl Execution {
         if let Some(Checkpoint { reader, index }) = resumed {
             federation.restore(&reader, index)?;
         }
-        federation.run()?;
-        save_clients(&mut federation, run_dir)?;
-        let extras = save_extras(&mut federation, &shared.description.scales, &self.stop)?;
-        save_globals(&mut federation, &shared, &devices[0], run_dir)?;
+        let extras = activity.watched(&self.console, || {
+            federation.run()?;
+            save_clients(&mut federation, run_dir)?;
+            let extras = save_extras(&mut federation, &shared.description.scales, &self.stop)?;
+            save_globals(&mut federation, &shared, &devices[0], run_dir)?;
+            Ok(extras)
+        })?;
         self.console.stop();
 
         self.finish(&federation, &shared, &extras, run_dir)?;

@@ -62,7 +62,7 @@ pub(super) fn save_extras(
 ) -> Result<Extras, CliError> {
     let mut extras = Extras::default();
     match federation.plan.cross_site.then(|| cross_site::evaluate(federation)).transpose() {
-        Ok(table) => extras.cross_site = table,
+        Ok(found) => extras.cross_site = found.map(|found| found.write(federation)).transpose()?,
         Err(failure) if stop.asked() => return Err(failure),
         Err(failure) => {
             stop.cancel.store(false, Ordering::Relaxed);

@@ -198,6 +198,7 @@ fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
         notes: &notes,
         journal: &journal,
         stop: &stop,
+        activity: None,
         seed: plugin_api::Seed::new(1),
         terms: plan.terms(),
         threads: 1,
