@@ -90,7 +90,7 @@ pub(crate) fn set_aside(run: &Path) -> Result<(), CliError> {
     for name in names.iter().filter(|name| is_ours(name) && **name != names::LOCK) {
         std::fs::rename(run.join(name), aside.join(name)).map_err(|e| failed(&run.join(name), e))?;
         if name == names::MANIFEST {
-            [&aside, run].into_iter().try_for_each(|folder| sync_folder(folder)).map_err(|e| failed(&aside, e))?;
+            [aside.as_path(), run].into_iter().try_for_each(sync_folder).map_err(|e| failed(&aside, e))?;
         }
     }
     Ok(())

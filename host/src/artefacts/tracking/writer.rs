@@ -30,7 +30,9 @@ fn open(path: &Path, len: u64) -> std::io::Result<File> {
         let what = format!("it has {found} bytes, but had {len} at the checkpoint");
         return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
     }
-    file.set_len(len)?;
+    if found > len {
+        file.set_len(len)?;
+    }
     Ok(file)
 }
 
@@ -71,10 +73,15 @@ impl Writer {
     pub(super) fn new(run: &Path, clients: &[String], resumed: Option<&Positions>) -> Result<Self, CliError> {
         let metrics = run.join("metrics.jsonl");
         let positions = resumed.cloned().unwrap_or_default();
-        let file = open(&metrics, positions.metrics).map_err(|e| CliError::io(&metrics, "write the metrics", &e))?;
+        let failed = |path: &Path, doing: &str, len: u64, e: &std::io::Error| {
+            let failure = CliError::io(path, doing, e);
+            if len > 0 { failure.hint("restore the file from a copy, or start over with --force") } else { failure }
+        };
+        let len = positions.metrics;
+        let file = open(&metrics, len).map_err(|e| failed(&metrics, "write the metrics", len, &e))?;
         for (path, len) in &positions.events {
             let path = run.join(path);
-            open(&path, *len).map_err(|e| CliError::io(&path, "append to the events", &e))?;
+            open(&path, *len).map_err(|e| failed(&path, "append to the events", *len, &e))?;
         }
         event_file::remove_others(run, &positions.events)?;
         Ok(Self {
