@@ -10,6 +10,7 @@
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
 #   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
+#   make campaign     KILLS=2000: interrupts and resumes runs in many ways and compares all that they leave; an hour at most
 #   make load-matrix  a plugin built in many ways in one host; minutes
 #   make wheel        a Python wheel of the program, its plugins and a module that reads runs, as target/wheel/*.whl
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
@@ -32,7 +33,8 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart quickstart-sites wheel fuzz compare bench bench-build bench-gpu load-matrix test setup build lint msrv msrv-api doc docs deny audit soundness miri clean \
+.PHONY: quickstart quickstart-sites wheel fuzz compare bench bench-build bench-gpu campaign load-matrix test setup build lint msrv msrv-api doc \
+	docs deny audit soundness miri clean \
 	distclean python
 
 quickstart-sites: build .flower/stamp
@@ -139,6 +141,13 @@ load-matrix: setup .python/stamp
 TIMES ?= 50
 fuzz: setup
 	FEDPLUG_FUZZ=$(TIMES) $(CARGO) test -p fedplug-superlink -p fedplug-tables -p fedplug --lib -- any_ changed_ come_back comes_back
+
+# See docs/src/promise.md. CAMPAIGN_ARGS='--seed 2 --kinds power' and the like are those of campaign.py.
+KILLS ?= 2000
+CAMPAIGN_ARGS ?=
+campaign: setup
+	$(CARGO) build --workspace
+	$(PYTHON) tests/campaign/campaign.py --kills $(KILLS) $(CAMPAIGN_ARGS)
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -4,6 +4,7 @@
 //! - `runs`: the files of a run, and that they are the same each time.
 //! - `resume`: interrupted runs continue with the same bits.
 //! - `resume_refusals`: they continue only unchanged, with the same data and plugins; one process per directory.
+//! - `campaign`: runs that are interrupted in every way leave what healthy runs leave.
 //! - `control`: which clients take part, when a run stops, what is sent, and every model on every client's data.
 //! - `participation`: draws of clients, and the parameters of those that are absent.
 //! - `judges`: which clients are used to compare models, and runs without reports.
@@ -44,6 +45,7 @@ mod authoring;
 mod baselines;
 mod best;
 mod bounds;
+mod campaign;
 mod central;
 mod classes;
 mod containment;

@@ -19,14 +19,14 @@ pub(crate) struct FailurePolicy<'a> {
 }
 
 impl FailurePolicy<'_> {
-    /// Handles a client's failure: logs a warning to continue without the client, or ends the run. `at` says what the
-    /// client was doing.
+    /// Handles a client's failure: logs a warning to continue without the client, or ends the run. A failure of the host
+    /// ends it in any case: it may be resumed when there is room on the disk again. `at` says what the client was doing.
     ///
     /// # Errors
     /// If the run ends.
     pub(crate) fn apply(&self, fault: &ComponentError, at: &str) -> Result<(), CliError> {
         let report = fault.report(at);
-        if self.on_failure == OnClientFailure::LeaveOut && !fault.is_cancelled() {
+        if self.on_failure == OnClientFailure::LeaveOut && !fault.is_cancelled() && !fault.is_of_host() {
             self.services.console.log(Level::Warn, &format!("left out: {}", report.message()));
             return Ok(());
         }

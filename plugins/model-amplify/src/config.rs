@@ -18,7 +18,7 @@ pub struct Config {
     pub(crate) pretrained: Pretrained,
     /// The sizes of each head's hidden layers, multiples of 8; if empty, a head is one linear layer.
     #[serde(default = "default::layer_sizes", deserialize_with = "layer_sizes")]
-    #[schemars(inner(range(min = 8)))]
+    #[schemars(length(max = 64), inner(range(min = 8, max = 16384)))]
     pub(crate) layer_sizes: Vec<i64>,
     /// A safetensors file with the heads' initial weights, named `regressors.T.K.weight`; without it they are random.
     #[serde(default)]

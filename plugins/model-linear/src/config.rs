@@ -34,6 +34,7 @@ pub struct Config {
     /// Rows per step.
     pub batch_size: NonZeroUsize,
     /// The number of values that the trunk computes from a text's features.
+    #[schemars(range(min = 1, max = 65536))]
     pub hidden_size: NonZeroUsize,
     /// The length of the words counted in a text; 1 counts letters. Each hidden value has 27^kmer weights.
     #[schemars(range(min = 1, max = 4))]

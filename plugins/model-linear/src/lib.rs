@@ -48,6 +48,9 @@ use plugin_api::{Component, Context, Epoch, Error, Evaluation, Message, Model, M
 use regression::Weights;
 use ridge::Solution;
 
+/// The most weights of the trunk: 1 GiB of them.
+const MAX_WEIGHTS: usize = 1 << 28;
+
 /// The model. Its parameters are those of the tasks that it holds, where T is the task's number:
 ///
 /// - `gradient-descent`: `trunk.weight`, and `regressors.T.{weight,bias,scale}`. A task of classes has a row of `weight` and
@@ -76,6 +79,11 @@ impl Linear {
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         config.check(setup)?;
         let features = FeatureMap::new(&config);
+        let weights = features.number().saturating_mul(config.hidden_size.get());
+        if config.method == Method::GradientDescent && weights > MAX_WEIGHTS {
+            let what = format!("the trunk has {weights} weights with these features; at most {MAX_WEIGHTS}");
+            return Err(Error::config(what).at_key("hidden-size"));
+        }
         let mut model = Self {
             config,
             features,

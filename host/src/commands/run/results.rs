@@ -62,7 +62,7 @@ pub(super) fn save_extras(
 ) -> Result<Extras, CliError> {
     let mut extras = Extras::default();
     match federation.plan.cross_site.then(|| cross_site::evaluate(federation)).transpose() {
-        Ok(table) => extras.cross_site = table,
+        Ok(found) => extras.cross_site = found.map(|found| found.write(federation)).transpose()?,
         Err(failure) if stop.asked() => return Err(failure),
         Err(failure) => {
             stop.cancel.store(false, Ordering::Relaxed);
@@ -183,7 +183,7 @@ pub(super) fn closing(
     run_dir: &RunDir,
     seconds: f64,
 ) -> String {
-    let (path, reports) = (run_dir.path().display(), federation.plan.reports());
+    let (path, reports) = (run_dir.shown(), federation.plan.reports());
     let mut text = if reports { format!("{}\n", federation.history.table()) } else { String::new() };
     if let Some(table) = cross_site {
         text += &format!("{table}\nevery metric of every pair: {path}/{}\n", names::CROSS_SITE);
@@ -237,7 +237,7 @@ fn best_models(federation: &Federation<'_>) -> String {
 
 /// Where the results are.
 fn files(federation: &Federation<'_>, run_dir: &RunDir) -> String {
-    let path = run_dir.path().display();
+    let path = run_dir.shown();
     // A run without a defined score has no best model, and a run whose models failed to predict has no predictions.
     let best = federation.best.ranking().overall.map_or_else(String::new, |_| format!("{path}/best, "));
     let mut text = format!("models: {path}/global, {best}{path}/clients\n");
