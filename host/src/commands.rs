@@ -27,6 +27,7 @@ use crate::terminal::console::Console;
 use crate::terminal::stdout;
 
 mod arguments;
+mod init;
 mod keys;
 mod plot;
 mod plugin;
@@ -106,6 +107,7 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         }
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
+        Command::Init(args) => print(&args.execute()?),
         Command::Keys(args) => print(&args.execute()?),
         Command::Compare(CompareArgs { runs, task, metrics, sort, format }) => {
             print(&compare::compare(&compare::Options { runs, task, metrics, sort, format })?)

@@ -11,6 +11,7 @@
 //! - `scores`: the metrics of a model, and which of them is the score.
 //! - `classes`: classes as targets, from CSV files to probabilities.
 //! - `baselines`: ridge regression and the mean, over clients and alone.
+//! - `init`: an experiment for a CSV file.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -55,6 +56,7 @@ mod deploy;
 mod docs;
 mod embed;
 mod faults;
+mod init;
 mod interfaces;
 mod judges;
 mod keys;

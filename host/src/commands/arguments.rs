@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::trained::Options;
-use super::{compare, keys, plot, plugin};
+use super::{compare, init, keys, plot, plugin};
 use crate::experiment::config::MOST_THREADS;
 
 /// Federated learning with plugins: one TOML file, one command.
@@ -29,6 +29,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Write an experiment for a CSV file of one's own
+    ///
+    /// Looks at the columns and proposes what to predict, from what, and whose the rows are; options say otherwise. The
+    /// experiment runs as it is, with comments where one may want to change it. Its path and what it does go to stdout.
+    Init(init::Init),
     /// Run an experiment
     ///
     /// Writes a directory OUTPUT/NAME with models, TensorBoard events, metrics.jsonl and summary.json. Progress and the
