@@ -8,4 +8,5 @@ pub(crate) mod names;
 pub(crate) mod replaced;
 pub(crate) mod run_dir;
 pub mod safetensors;
+pub(crate) mod series;
 pub(crate) mod tracking;

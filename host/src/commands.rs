@@ -1,16 +1,21 @@
 //! The commands.
 
+pub(crate) mod batch;
+pub(crate) mod batch_folder;
 pub(crate) mod compare;
 pub(crate) mod embed;
 pub(crate) mod join;
 pub(crate) mod plot_errors;
 pub(crate) mod predict;
 pub(crate) mod prepare;
+pub(crate) mod repeat;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod serve;
+pub(crate) mod sweep;
 pub(crate) mod trained;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +26,7 @@ use crate::artefacts::run_dir::Existing;
 use crate::artefacts::safetensors;
 use crate::commands::run::Options;
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::config::{Draft, Experiment};
+use crate::experiment::config::{Draft, Experiment, Repeats};
 use crate::sites::superlink::Link;
 use crate::terminal::console::Console;
 use crate::terminal::stdout;
@@ -33,7 +38,9 @@ mod plot;
 mod plugin;
 
 pub use arguments::Cli;
-use arguments::{Command, CompareArgs, EmbedArgs, ExperimentArgs, JoinArgs, PredictArgs, RunArgs, ServeArgs};
+use arguments::{
+    Command, CompareArgs, EmbedArgs, ExperimentArgs, JoinArgs, PredictArgs, RunArgs, RunCommand, ServeArgs, SweepArgs,
+};
 
 fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
     let PredictArgs { trained, tasks, output } = args;
@@ -92,6 +99,7 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
     };
     match cli.command {
         Command::Run(args) => run(args, level),
+        Command::Sweep(args) => sweep(args, level),
         Command::Serve(args) => serve(args, level),
         Command::Join(args) => join(args, level),
         Command::Predict(args) => predict(args, &Console::new(level)),
@@ -109,8 +117,9 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Schema(args) => print(&args.execute()?),
         Command::Init(args) => print(&args.execute()?),
         Command::Keys(args) => print(&args.execute()?),
-        Command::Compare(CompareArgs { runs, task, metrics, sort, format }) => {
-            print(&compare::compare(&compare::Options { runs, task, metrics, sort, format })?)
+        Command::Compare(CompareArgs { runs, task, metrics, sort, spread, paired, format }) => {
+            let options = compare::Options { runs, task, metrics, sort, spread, paired, format };
+            print(&compare::compare(&options)?)
         }
         Command::Plot(args) => print(&lines(&args.execute(&Console::new(level))?)),
     }
@@ -126,6 +135,10 @@ fn serve(args: ServeArgs, level: Level) -> Result<(), CliError> {
     let ServeArgs { run, superlink, ca, insecure, secret_file, bundle } = args;
     let reach = serve::Reach { link: Link { url: superlink, ca, insecure }, secret: secret_file, bundle };
     let (draft, options) = run_options(run, level)?;
+    if !draft.experiment.repeats.is_empty() {
+        let report = Diagnostic::new("`repeats`: a run over sites is not repeated");
+        return Err(CliError::usage(report.hint("remove the table, and serve one run for each seed")));
+    }
     serve::serve(draft, &options, &reach)
 }
 
@@ -137,9 +150,42 @@ fn join(args: JoinArgs, level: Level) -> Result<(), CliError> {
     }
 }
 
-fn run(args: RunArgs, level: Level) -> Result<(), CliError> {
-    let (draft, options) = run_options(args, level)?;
-    run::run(draft, &options)
+fn run(args: RunCommand, level: Level) -> Result<(), CliError> {
+    let RunCommand { run, seeds, folds, jobs, once } = args;
+    let arguments = arguments_of_all(&run.experiment, level);
+    let (draft, options) = run_options(run, level)?;
+    let of_file = &draft.experiment.repeats;
+    let repeats = Repeats {
+        seeds: if seeds.is_empty() { of_file.seeds.clone() } else { seeds },
+        folds: folds.map(|folds| folds as usize).or(of_file.folds),
+    };
+    if once || repeats.is_empty() || !draft.is_whole() {
+        return run::run(draft, &options);
+    }
+    let Options { output, existing, .. } = options;
+    let options = repeat::Options { arguments, output, existing, jobs: jobs.map(|jobs| jobs as usize), level };
+    repeat::run(&draft.experiment, &repeats, &options)
+}
+
+fn sweep(args: SweepArgs, level: Level) -> Result<(), CliError> {
+    let SweepArgs { run, jobs } = args;
+    let arguments = arguments_of_all(&run.experiment, level);
+    let (draft, Options { output, existing, .. }) = run_options(run, level)?;
+    let options = repeat::Options { arguments, output, existing, jobs: jobs.map(|jobs| jobs as usize), level };
+    print(&sweep::sweep(&draft.whole()?, &options)?)
+}
+
+/// The arguments that all runs of an experiment have in common.
+fn arguments_of_all(args: &ExperimentArgs, level: Level) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![args.file.clone().into()];
+    args.overrides.iter().for_each(|set| arguments.extend(["--set".into(), set.into()]));
+    args.plugin_dirs.iter().for_each(|folder| arguments.extend(["--plugin-dir".into(), folder.into()]));
+    arguments.extend(match level {
+        Level::Debug => Some("-v".into()),
+        Level::Trace => Some("-vv".into()),
+        _ => None,
+    });
+    arguments
 }
 
 /// The experiment and the options of a run.

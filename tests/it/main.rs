@@ -28,6 +28,8 @@
 //! - `containment`: what misbehaving plugins can and cannot do to a run.
 //! - `streams`: stdout and stderr that are closed, full, or no longer read.
 //! - `plots`: plots of curves, prepared data and the clients' sizes.
+//! - `repeats`: an experiment with several seeds and folds.
+//! - `sweep`: many choices of values, sorted by their validation score.
 //! - `validation`: rows for validation choose the best model, and test rows measure it.
 //! - `splits`: warnings about rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
@@ -67,6 +69,7 @@ mod privacy;
 mod promise;
 mod readers;
 mod rehearsal;
+mod repeats;
 mod resume;
 mod resume_refusals;
 mod runs;
@@ -78,4 +81,5 @@ mod sites;
 mod splits;
 mod streams;
 mod support;
+mod sweep;
 mod validation;

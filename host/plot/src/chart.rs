@@ -19,6 +19,8 @@ pub(super) struct Curve {
     /// The index of the run in the list of names.
     pub(super) run: usize,
     pub(super) places: Vec<Place>,
+    /// For each place the standard deviation over repeats, if the curve is their mean.
+    pub(super) deviations: Option<Vec<f64>>,
 }
 
 /// One plot.
@@ -94,11 +96,38 @@ impl Grid {
     }
 }
 
+/// A curve as it is drawn.
+struct Drawn {
+    run: usize,
+    /// The line.
+    strong: Vec<Place>,
+    /// What is behind it.
+    behind: Behind,
+}
+
+/// What is faintly behind a curve.
+enum Behind {
+    Nothing,
+    /// The values of which the curve is a moving average.
+    Values(Vec<Place>),
+    /// The lower and the upper edge of a band.
+    Band(Vec<Place>, Vec<Place>),
+}
+
+impl Behind {
+    fn places(&self) -> Option<Vec<Place>> {
+        match self {
+            Self::Nothing => None,
+            Self::Values(values) => Some(values.clone()),
+            Self::Band(low, high) => Some([&low[..], high].concat()),
+        }
+    }
+}
+
 /// A plot with its scales.
 struct Scaled<'a> {
     panel: &'a Panel,
-    /// For each curve: the run, what is drawn faintly, if anything, and what is drawn solid.
-    drawn: Vec<(usize, Option<Vec<Place>>, Vec<Place>)>,
+    drawn: Vec<Drawn>,
     across: Scale,
     upright: Scale,
 }
@@ -137,8 +166,8 @@ impl Chart {
 
     fn scaled<'a>(&self, panel: &'a Panel, cell: Area, texts: Texts) -> Scaled<'a> {
         let drawn: Vec<_> = panel.curves.iter().map(|curve| self.smoothed(curve)).collect();
-        let strong = drawn.iter().flat_map(|(_, _, strong)| strong);
-        let faint = drawn.iter().filter_map(|(_, faint, _)| faint.as_ref());
+        let strong = drawn.iter().flat_map(|drawn| &drawn.strong);
+        let faint = drawn.iter().filter_map(|drawn| drawn.behind.places());
         let across = curve::range(strong.clone().map(|place| place.0)).unwrap_or((0.0, 1.0));
         // Single outliers do not compress the rest; the means are always shown completely.
         let ranges = faint.map(|places| curve::common_range(places.iter().map(|place| place.1)));
@@ -152,18 +181,26 @@ impl Chart {
         }
     }
 
-    fn smoothed(&self, curve: &Curve) -> (usize, Option<Vec<Place>>, Vec<Place>) {
-        if self.window < 2 {
-            return (curve.run, None, curve.places.clone());
-        }
-        let values: Vec<f64> = curve.places.iter().map(|place| place.1).collect();
-        let means = curve::moving_average(&values, self.window);
-        let strong = curve.places.iter().zip(means).map(|(place, mean)| (place.0, mean)).collect();
-        (curve.run, Some(curve.places.clone()), strong)
+    fn smoothed(&self, curve: &Curve) -> Drawn {
+        let smooth =
+            |values: Vec<f64>| if self.window < 2 { values } else { curve::moving_average(&values, self.window) };
+        let at_places =
+            |values: Vec<f64>| curve.places.iter().zip(values).map(|(place, value)| (place.0, value)).collect();
+        let means = smooth(curve.places.iter().map(|place| place.1).collect());
+        let behind = match &curve.deviations {
+            Some(deviations) => {
+                let deviations = smooth(deviations.clone());
+                let edge = |sign: f64| at_places(means.iter().zip(&deviations).map(|(m, sd)| m + sign * sd).collect());
+                Behind::Band(edge(-1.0), edge(1.0))
+            }
+            None if self.window < 2 => Behind::Nothing,
+            None => Behind::Values(curve.places.clone()),
+        };
+        Drawn { run: curve.run, strong: at_places(means), behind }
     }
 
     fn curves(&self, svg: &mut Svg, plot: &Scaled<'_>, area: Area, texts: Texts) {
-        if plot.drawn.iter().all(|(_, _, strong)| curve::pieces(strong).next().is_none()) {
+        if plot.drawn.iter().all(|drawn| curve::pieces(&drawn.strong).next().is_none()) {
             let middle = (area.left + area.width / 2.0, area.top + area.height / 2.0 - 4.0);
             svg.label(middle, "no finite values", texts.tick, GREY, Anchor::Middle, 0.0);
         }
@@ -176,14 +213,25 @@ impl Chart {
             (area.left + x * area.width, area.bottom() - y.clamp(-2.0, 3.0) * area.height)
         };
         svg.clipped(area.inset(0.0, -2.0, 0.0, -2.0), |svg| {
-            for (run, faint, _) in &plot.drawn {
+            for Drawn { run, behind, .. } in &plot.drawn {
                 let pen = legend::pen(*run, 1.0);
-                for piece in faint.iter().flat_map(|places| curve::pieces(places)) {
-                    let thinned = curve::thin(piece, columns);
-                    svg.path(thinned.iter().map(on_paper), super::svg::Pen { opacity: FAINT, dash: "", ..pen });
+                match behind {
+                    Behind::Nothing => {}
+                    Behind::Values(values) => {
+                        for piece in curve::pieces(values) {
+                            let thinned = curve::thin(piece, columns);
+                            svg.path(thinned.iter().map(on_paper), super::svg::Pen { opacity: FAINT, dash: "", ..pen });
+                        }
+                    }
+                    Behind::Band(low, high) => {
+                        for (low, high) in curve::pieces(low).zip(curve::pieces(high)) {
+                            let (low, high) = (curve::thin(low, columns), curve::thin(high, columns));
+                            svg.band(high.iter().chain(low.iter().rev()).map(on_paper), pen.colour);
+                        }
+                    }
                 }
             }
-            for (run, _, strong) in &plot.drawn {
+            for Drawn { run, strong, .. } in &plot.drawn {
                 for piece in curve::pieces(strong) {
                     let width = if piece.len() == 1 { 4.0 } else { 1.8 };
                     svg.path(curve::thin(piece, columns).iter().map(on_paper), legend::pen(*run, width));

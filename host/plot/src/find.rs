@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::natural::Natural;
+use super::repeats;
 use crate::error::{Error, Problem};
 use crate::events::{self, Curves, Point, SERVER};
 
@@ -29,6 +30,8 @@ pub(super) struct Curve {
     pub(super) points: Vec<Point>,
     /// What the steps count.
     pub(super) unit: &'static str,
+    /// For each point the standard deviation over repeats, if the curve is their mean.
+    pub(super) deviations: Option<Vec<f64>>,
 }
 
 /// A run and its clients' curves.
@@ -36,9 +39,11 @@ pub(super) struct Curve {
 pub(super) struct Run {
     pub(super) name: String,
     /// The path components of the run.
-    path: Vec<String>,
+    pub(super) path: Vec<String>,
     /// Curves by client; the empty name is for a run without clients.
     pub(super) curves: BTreeMap<Natural, Curve>,
+    /// Of how many runs of one experiment it is the mean, if it is.
+    pub(super) repeats: Option<usize>,
 }
 
 /// Finds the runs below these folders that have curves of the tag.
@@ -70,9 +75,33 @@ pub(super) fn runs(roots: &[PathBuf], tag: &str, warnings: &mut Vec<String>) -> 
             warnings.push(format!("{}: no scalars with the tag `{tag}`", root.display()));
         }
     }
-    let runs: Vec<Run> = found.into_values().collect();
+    let runs = repeated(found, &folders);
     let names = names(&runs.iter().map(|run| run.path.as_slice()).collect::<Vec<_>>());
     Ok(names.into_iter().zip(runs).map(|(name, run)| Run { name, ..run }).collect())
+}
+
+/// The runs, with those of one experiment in a directory that lists them as one.
+fn repeated(found: BTreeMap<RunKey, Run>, folders: &[Folder]) -> Vec<Run> {
+    let series = |key: &RunKey| {
+        let lies_below = |folder: &&Folder| {
+            folder.root == key.root
+                && folder.path.len() >= key.path.len()
+                && folder.path.iter().zip(&key.path).all(|(part, name)| *part == name.0)
+        };
+        folders.iter().filter(lies_below).find_map(|folder| folder.series).filter(|length| *length <= key.path.len())
+    };
+    let mut all: BTreeMap<RunKey, (bool, Vec<Run>)> = BTreeMap::new();
+    for (key, mut run) in found {
+        let Some(length) = series(&key) else {
+            all.entry(key).or_default().1.push(run);
+            continue;
+        };
+        run.path.truncate(run.path.len() - (key.path.len() - length));
+        let (repeats, runs) = all.entry(RunKey { root: key.root, path: key.path[..length].to_vec() }).or_default();
+        *repeats = true;
+        runs.push(run);
+    }
+    all.into_values().flat_map(|(repeats, runs)| if repeats { vec![repeats::combined(runs)] } else { runs }).collect()
 }
 
 /// Which run it is: the root folder, and the components below it.
@@ -98,11 +127,16 @@ fn group(pieces: Vec<Piece<'_>>) -> BTreeMap<RunKey, Run> {
         }
         let key = RunKey { root: folder.root, path: run.iter().cloned().map(Natural).collect() };
         let path = folder.above.iter().cloned().chain(run).collect();
-        let run = found.entry(key).or_insert_with(|| Run { name: String::new(), path, curves: BTreeMap::new() });
+        let run = found.entry(key).or_insert_with(|| Run {
+            name: String::new(),
+            path,
+            curves: BTreeMap::new(),
+            repeats: None,
+        });
         run.curves
             .entry(Natural(client))
             .and_modify(|curve| curve.points = joined(&curve.points, &points))
-            .or_insert(Curve { points, unit });
+            .or_insert(Curve { points, unit, deviations: None });
     }
     found
 }
@@ -128,6 +162,8 @@ struct Folder {
     /// The path components relative to that root.
     path: Vec<String>,
     files: Vec<PathBuf>,
+    /// How many of the relative components lead to a directory that lists several runs of one experiment, if one is there.
+    series: Option<usize>,
 }
 
 impl Folder {
@@ -213,11 +249,12 @@ fn event_folders(roots: &[PathBuf]) -> Result<Vec<Folder>, Error> {
             let problem = Problem::new(format!("{shown}: no event files here or in the folders below"));
             problems.push(problem.hint("TensorBoard's event files have `tfevents` in their names"));
         }
-        folders.extend(found.into_iter().map(|(folder, files)| Folder {
-            root: index,
-            above: parts(&full),
-            path: parts(folder.strip_prefix(&full).unwrap_or(&folder)),
-            files,
+        folders.extend(found.into_iter().map(|(folder, files)| {
+            let path = parts(folder.strip_prefix(&full).unwrap_or(&folder));
+            let leads =
+                |length: &usize| full.join(path[..*length].iter().collect::<PathBuf>()).join(repeats::FILE).is_file();
+            let series = (0..path.len()).rev().find(leads);
+            Folder { root: index, above: parts(&full), path, files, series }
         }));
     }
     if problems.is_empty() { Ok(folders) } else { Err(Error::Request(problems)) }

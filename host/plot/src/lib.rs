@@ -18,6 +18,7 @@ mod font;
 mod legend;
 mod natural;
 mod png;
+mod repeats;
 mod scale;
 mod svg;
 
@@ -162,15 +163,21 @@ fn chart(options: &Options, runs: &[Run], title: String, panels: Vec<Panel>) -> 
     let bare = options.title.as_deref() == Some("");
     let smoothed =
         if options.window > 1 { format!(", mean of the last {} values", options.window) } else { String::new() };
+    let repeated = if runs.iter().any(|run| run.repeats.is_some()) { ", mean ± SD over runs" } else { "" };
     Chart {
         title: if bare { String::new() } else { title },
-        subtitle: if bare { String::new() } else { format!("{}{smoothed}", options.tag) },
+        subtitle: if bare { String::new() } else { format!("{}{smoothed}{repeated}", options.tag) },
         upright: quantity(&options.tag),
         whole: options.x == XAxis::Step,
-        names: runs.iter().map(|run| run.name.clone()).collect(),
+        names: runs.iter().map(label).collect(),
         panels,
         window: options.window,
     }
+}
+
+/// A run's name in the legend, with the number of runs that it is the mean of.
+fn label(run: &Run) -> String {
+    run.repeats.map_or_else(|| run.name.clone(), |repeats| format!("{} ({repeats} runs)", run.name))
 }
 
 /// The plot of a client, with one curve per run.
@@ -182,7 +189,8 @@ fn panel(client: &Natural, runs: &[Run], x: XAxis, time: &Time) -> Panel {
             XAxis::Step => (point.step as f64, point.value),
             XAxis::Time => ((point.time - begun) / time.seconds, point.value),
         };
-        Some(chart::Curve { run: index, places: curve.points.iter().map(place).collect() })
+        let deviations = curve.deviations.clone();
+        Some(chart::Curve { run: index, places: curve.points.iter().map(place).collect(), deviations })
     };
     let unit = runs.iter().find_map(|run| run.curves.get(client)).map_or("step", |curve| curve.unit);
     let across = match x {

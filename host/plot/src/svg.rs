@@ -184,6 +184,15 @@ impl Svg {
         ));
     }
 
+    /// Adds a faint area with these corners.
+    pub(super) fn band(&mut self, corners: impl IntoIterator<Item = (f64, f64)>, colour: &str) {
+        let corners: Vec<String> = corners.into_iter().map(|(x, y)| format!("{},{}", Short(x), Short(y))).collect();
+        if corners.len() > 2 {
+            let corners = corners.join(" ");
+            self.line_of(format_args!("<polygon points=\"{corners}\" fill=\"{colour}\" fill-opacity=\"0.15\"/>"));
+        }
+    }
+
     /// Runs `draw` with a clip at the edges of an area.
     pub(super) fn clipped(&mut self, area: Area, draw: impl FnOnce(&mut Self)) {
         self.clips += 1;

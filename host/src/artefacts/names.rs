@@ -10,6 +10,10 @@ pub(crate) const JOURNAL: &str = "attempts.jsonl";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 /// The run's results.
 pub(crate) const SUMMARY: &str = "summary.json";
+/// The runs of a directory with several runs of one experiment.
+pub(crate) const REPEATS: &str = "repeats.json";
+/// The runs of a directory with the runs of a sweep.
+pub(crate) const SWEEP: &str = "sweep.json";
 /// Every client's model on every client's data.
 pub(crate) const CROSS_SITE: &str = "cross_site.csv";
 /// Predictions of the clients' test rows.

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::trained::Options;
 use super::{compare, init, keys, plot, plugin};
-use crate::experiment::config::MOST_THREADS;
+use crate::experiment::config::{MOST_FOLDS, MOST_THREADS};
 
 /// Federated learning with plugins: one TOML file, one command.
 #[derive(Debug, Parser)]
@@ -43,9 +43,18 @@ pub(super) enum Command {
     /// stops it at once. A killed process loses the work since its last checkpoint. In both cases --resume continues
     /// the run, with the same results.
     ///
+    /// With --seeds, --folds or a table [repeats] in the file, the experiment is run once for each seed and fold, in
+    /// OUTPUT/NAME/seed-1-fold-0 and so on; compare OUTPUT/NAME shows their mean.
+    ///
     /// Exit codes: 0 success, 1 the run failed, 2 an error in the command line or the experiment, 130 stopped on request
     /// and can be resumed.
-    Run(RunArgs),
+    Run(RunCommand),
+    /// Run an experiment with many choices of values, and sort them by their score on rows for validation
+    ///
+    /// The table [sweep] of the file lists the values: grid = { model = { learning-rate = [0.1, 0.01] } }. Each combination
+    /// is a run in OUTPUT/NAME/run-01 and so on. The table of all goes to stdout. It needs rows for validation, such as
+    /// validation-fraction = 0.1 in [dataset]: whoever chooses by the test rows measures nothing with them.
+    Sweep(SweepArgs),
     /// Run an experiment whose clients are at sites of their own, over Flower's SuperLink
     ///
     /// Waits for the sites that the table federation.sites names, and runs as `fedplug run` does. The sites' data, private
@@ -76,6 +85,9 @@ pub(super) enum Command {
     ///
     /// One row per run, with the last values averaged over clients. The score has no unit and is averaged over tasks as
     /// well; metrics belong to one task: the only one, or the one named by --task. The table goes to stdout.
+    ///
+    /// An experiment that was run with several seeds or folds is one row, with mean and standard deviation. Each further
+    /// experiment with the same seeds and folds is compared with the first by a paired t-test.
     Compare(CompareArgs),
     /// Draw curves from TensorBoard event files
     ///
@@ -115,6 +127,33 @@ pub(super) struct ExperimentArgs {
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     pub(super) plugin_dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunCommand {
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// Run the experiment once with each of these seeds: --seeds 1,2,3
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    pub(super) seeds: Vec<u32>,
+    /// Cross-validate: run the experiment once for each of so many folds, for each seed
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=MOST_FOLDS as i64))]
+    pub(super) folds: Option<u32>,
+    /// How many runs work at the same time, with --seeds or --folds [default: chosen from the number of cores; 1 on GPUs]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) jobs: Option<u32>,
+    /// Run the experiment once, although its file has a table [repeats]
+    #[arg(long, conflicts_with_all = ["seeds", "folds", "jobs"])]
+    pub(super) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SweepArgs {
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// How many runs work at the same time [default: chosen from the number of cores; 1 on GPUs]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) jobs: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -275,7 +314,7 @@ pub(super) struct PrepareArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
-    /// Run directories
+    /// Run directories, or directories with several runs of one experiment
     #[arg(required = true, value_name = "RUN")]
     pub(super) runs: Vec<PathBuf>,
     /// Show the metrics of this task
@@ -285,9 +324,16 @@ pub(super) struct CompareArgs {
     /// csv
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) metrics: Vec<String>,
-    /// Sort the runs by this metric of the last global model, or by `score`, the best first
+    /// Sort the runs by this metric of the last global model, by `score`, or by `validation`, the score that chose the best
+    /// model; the best first
     #[arg(long, value_name = "METRIC")]
     pub(super) sort: Option<String>,
+    /// What follows the mean over several runs of one experiment
+    #[arg(long, value_enum, default_value = "sd")]
+    pub(super) spread: compare::Spread,
+    /// Show only the paired tests between experiments that were run with the same seeds or folds
+    #[arg(long)]
+    pub(super) paired: bool,
     /// The output format
     #[arg(long, value_enum, default_value = "table")]
     pub(super) format: compare::Format,

@@ -11,14 +11,18 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::document::Document;
 pub use federation::Terms;
 pub(crate) use federation::{
-    EarlyStopping, Federation, LOCAL_SCORE, LOCAL_VALIDATION_SCORE, MOST_THREADS, OnClientFailure,
+    EarlyStopping, Federation, LOCAL_SCORE, LOCAL_VALIDATION_SCORE, MOST_THREADS, OnClientFailure, VALIDATION_SCORE,
 };
 use host_keys::{HostKeys, HostValues};
+pub(crate) use repeats::{MOST_FOLDS, Repeats};
 pub(crate) use sites::{FlowerApp, Site};
+pub(crate) use sweep::Sweep;
 
 mod federation;
 mod host_keys;
+mod repeats;
 mod sites;
+mod sweep;
 
 /// The host's own keys, as they appear in the file. The tables of the plugins remain values until the plugins read
 /// them.
@@ -34,6 +38,12 @@ struct Raw {
     /// Folders to search for plugins before the default ones.
     #[serde(default)]
     plugin_path: Vec<PathBuf>,
+    /// Which seeds and folds to run the experiment with, if not once. `fedplug run --seeds` and `--folds` take precedence.
+    #[serde(default)]
+    repeats: Repeats,
+    /// The values from which `fedplug sweep` chooses.
+    #[serde(default)]
+    sweep: Sweep,
     /// Rounds, epochs, devices.
     federation: Federation,
     /// The clients and the data of each.
@@ -100,6 +110,10 @@ pub struct Experiment {
     pub seed: u32,
     /// Folders to search for plugins.
     pub plugin_path: Vec<PathBuf>,
+    /// The seeds and folds to run it with, if not once.
+    pub repeats: Repeats,
+    /// The values to choose from.
+    pub sweep: Sweep,
     /// Rounds, epochs, devices.
     pub federation: Federation,
     /// The dataset.
@@ -177,9 +191,20 @@ impl Draft {
         if !problems.is_empty() {
             reports.extend(document.reports(&[], problems));
         }
-        let HostValues { name, seed, plugin_path, federation } = values;
-        let experiment =
-            Experiment { name, seed, plugin_path, federation, dataset, model, aggregator, filters, document };
+        let HostValues { name, seed, plugin_path, repeats, sweep, federation } = values;
+        let experiment = Experiment {
+            name,
+            seed,
+            plugin_path,
+            repeats,
+            sweep,
+            federation,
+            dataset,
+            model,
+            aggregator,
+            filters,
+            document,
+        };
         Self { experiment, reports }
     }
 }
@@ -203,10 +228,19 @@ impl Experiment {
 
     /// The effective experiment as TOML, including the command line's overrides and the host's defaults.
     pub fn resolved(&self) -> String {
+        toml::to_string_pretty(&self.effective()).unwrap_or_default()
+    }
+
+    /// The same as a value. It is that of one run, without the tables that make several of it.
+    pub(crate) fn effective(&self) -> Value {
         let mut value = self.document.value().clone();
+        if let Some(table) = value.as_object_mut() {
+            table.shift_remove("repeats");
+            table.shift_remove("sweep");
+        }
         value["seed"] = self.seed.into();
         value["federation"] = serde_json::to_value(&self.federation).unwrap_or_default();
-        toml::to_string_pretty(&value).unwrap_or_default()
+        value
     }
 }
 

@@ -304,6 +304,8 @@ fn cut(text: &str, longest: usize, mark: impl FnOnce(usize) -> String) -> Cow<'_
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::{ClientTask, TaskSpec, VALIDATION};
+
     use super::*;
 
     #[test]
@@ -315,6 +317,21 @@ mod tests {
         assert_eq!(tag("Loss/train"), "Loss/train");
         assert_eq!((tag(""), tag("a\nb\u{1b}c")), ("untagged".into(), "a_b_c".into()));
         assert_eq!(tag(&"x".repeat(300)).chars().count(), 201);
+    }
+
+    #[test]
+    fn loaded_rows_are_those_of_the_description_also_for_validation() {
+        let marks = Column::bool(&[false, true, false]);
+        let train =
+            Table::new().with("y", Column::f32(&[1.0, 2.0, 3.0])).and_then(|t| t.with(VALIDATION, marks)).unwrap();
+        let task = Task { spec: TaskSpec::new("t", ["x"], "y"), train, test: Table::new() };
+        let described = |train, validation| {
+            let tasks = vec![ClientTask { name: "t".to_owned(), train, test: 0, validation }];
+            loaded(&ClientSpec { name: "c".to_owned(), tasks }, vec![task.clone()]).map(drop)
+        };
+        assert_eq!(described(2, 1), Ok(()));
+        let error = described(3, 0).unwrap_err();
+        assert_eq!(error.message(), "`load` returned `t` 2+0 and 1 for validation, but `describe` reported `t` 3+0");
     }
 
     #[test]

@@ -58,6 +58,11 @@ pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value
     Err(CliError::usage(report.hint("undo the changes to resume it, or start over with --force")))
 }
 
+/// The keys of two experiments that differ and that results depend on, where no model can say that they do not.
+pub(crate) fn keys_that_matter(then: &Value, now: &Value) -> Vec<String> {
+    keys(then, now, None)
+}
+
 /// The keys of the experiments whose values differ and affect results.
 fn keys(then: &Value, now: &Value, model: Option<Model<'_>>) -> Vec<String> {
     let mut found = Vec::new();
@@ -109,7 +114,7 @@ fn shown(value: Option<&Value>) -> String {
 /// Why results up to a round depend on the total number of rounds; `None` if the model states that they do not.
 fn depends_on_rounds(model: Option<Model<'_>>) -> Option<String> {
     let Some(Model { profile: model, config }) = model else {
-        return Some("the model is not here to say whether its results are free of the number of rounds".to_owned());
+        return Some("results may depend on the number of rounds".to_owned());
     };
     let name = &model.name;
     let Some(conditions) = &model.extendable else {

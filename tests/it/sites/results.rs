@@ -46,6 +46,18 @@ fn private_heads_and_cross_site_evaluation_are_the_same_through_sites() {
 }
 
 #[test]
+fn rows_for_validation_stay_at_their_sites_and_choose_the_same_model() {
+    let experiment = linear("chosen", 4, "fraction = 0.7")
+        .replace("clients = \"by-task\"", "clients = \"by-task\"\nvalidation-fraction = 0.2");
+    let Some(mut sites) = Sites::new(&TASKS, &experiment, nothing) else { return };
+    sites.join_all();
+    sites.run_locally("chosen");
+    sites.serve(&[]);
+    sites.assert_same("chosen");
+    assert!(sites.bench.summary("chosen")["best"]["validation-score"].is_number());
+}
+
+#[test]
 fn scaffold_is_the_same_through_sites_with_other_numbers_of_threads() {
     let rest = "[model]\nplugin = \"amplify\"\npretrained = { hidden-size = 16, layers = 1, heads = 2, intermediate-size \
                 = 32 }\nlayer-sizes = [8]\nschedule = \"constant\"\nscaffold = true\n[aggregator]\nplugin = \"scaffold\"\n";

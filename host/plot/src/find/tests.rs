@@ -9,7 +9,7 @@ fn path(text: &str) -> Vec<String> {
 #[test]
 fn the_way_to_the_run_is_what_names_neither_client_nor_nothing() {
     let around = |below: &str, client: &str| {
-        let folder = Folder { root: 0, above: path("home/a"), path: path(below), files: Vec::new() };
+        let folder = Folder { root: 0, above: path("home/a"), path: path(below), files: Vec::new(), series: None };
         let (before, behind) = folder.around(client);
         (before.join("/"), behind.map(|behind| behind.join("/")))
     };

@@ -251,7 +251,7 @@ impl EarlyStopping {
 pub(crate) const SCORE: &str = "Score/global_test";
 
 /// The tag of the global model's score on the rows for validation.
-const VALIDATION_SCORE: &str = "Score/global_validation";
+pub(crate) const VALIDATION_SCORE: &str = "Score/global_validation";
 
 /// The tag of the score of the clients' own models.
 pub(crate) const LOCAL_SCORE: &str = "Score/local_test";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use plugin_api::config::{self, Problem};
 use serde_json::Value;
 
-use super::{Federation, Raw, check_name, schemas};
+use super::{Federation, Raw, Repeats, Sweep, check_name, schemas};
 use crate::error::Diagnostic;
 use crate::experiment::document::Document;
 
@@ -21,6 +21,8 @@ pub(super) struct HostValues {
     pub(super) name: String,
     pub(super) seed: u32,
     pub(super) plugin_path: Vec<PathBuf>,
+    pub(super) repeats: Repeats,
+    pub(super) sweep: Sweep,
     pub(super) federation: Federation,
 }
 
@@ -33,7 +35,13 @@ impl HostKeys {
             Ok(config::read::<Raw>(rest).map_or_else(
                 |problems| problems,
                 |read| {
-                    let problems = [check_name(&read.name), read.federation.problems()].concat();
+                    let problems = [
+                        check_name(&read.name),
+                        read.repeats.problems(),
+                        read.sweep.problems(),
+                        read.federation.problems(),
+                    ]
+                    .concat();
                     raw = Some(read);
                     problems
                 },
@@ -44,7 +52,9 @@ impl HostKeys {
             Vec::new()
         });
         let values = match raw {
-            Some(Raw { name, seed, plugin_path, federation, .. }) => HostValues { name, seed, plugin_path, federation },
+            Some(Raw { name, seed, plugin_path, repeats, sweep, federation, .. }) => {
+                HostValues { name, seed, plugin_path, repeats, sweep, federation }
+            }
             None => HostValues::readable(document),
         };
         Self { values, problems, reports }
@@ -60,6 +70,8 @@ impl HostValues {
             name: String::new(),
             seed: 0,
             plugin_path: plugin_path.unwrap_or_default(),
+            repeats: Repeats::default(),
+            sweep: Sweep::default(),
             federation: federation.unwrap_or_else(Federation::of_one_round),
         }
     }
