@@ -246,7 +246,8 @@ fn a_damaged_checkpoint_is_passed_over() {
 #[cfg(unix)]
 fn a_run_without_its_metrics_is_not_resumed() {
     let bench = Bench::new();
-    let arguments = [LINEAR, "--set", "federation.rounds=60", "--set", "federation.checkpoint-every=3", "--name", "cut"];
+    let arguments =
+        [LINEAR, "--set", "federation.rounds=60", "--set", "federation.checkpoint-every=3", "--name", "cut"];
     interrupt(&bench, &arguments, "cut", "-KILL");
     let metrics = bench.path("runs/cut/metrics.jsonl");
     let kept = std::fs::read(&metrics).unwrap();
