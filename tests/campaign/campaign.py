@@ -227,8 +227,7 @@ class Campaign:
         """Cases until enough processes were interrupted or time is over."""
         kinds = self.options.kinds or KINDS
         weights = [WEIGHTS[KINDS.index(kind)] for kind in kinds]
-        # The small ones more often: they take a tenth of the time.
-        chances = [1.0 / max(self.seconds[experiment.name], 0.2) for experiment in experiments]
+        chances = [experiment.weight for experiment in experiments]
         number = 0
         while True:
             number += 1
@@ -290,7 +289,7 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many runs at a time")
     parser.add_argument("--seed", default="1", help="another number gives other cases")
     parser.add_argument("--disk-lies", action="store_true", help="lose what was forced to the disk as well: must fail")
-    parser.add_argument("--case", type=int, help="only the case of this number")
+    parser.add_argument("--case", type=int, help="only the case of this number; its chances are those of the run that had it, its moments are not")
     parser.add_argument("--folder", type=Path, help="where the runs are; a temporary folder by default")
     return parser.parse_args()
 

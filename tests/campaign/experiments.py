@@ -48,6 +48,7 @@ class Experiment:
     filters: str = PRIVATE_HEADS
     dataset: str = 'clients = "by-task"'
     threads: int = 2
+    weight: int = 10  # How often it is chosen: the large ones take ten times as long.
     replaces: bool = False  # An earlier, finished run is in the directory, and `--force` replaces it.
 
     def text(self, root):
@@ -85,7 +86,7 @@ EXPERIMENTS = [
     Experiment("long-round", "rounds = 1\nlocal-epochs = 12\ncheckpoint-after = 0", threads=1),
     Experiment("long-rounds", "rounds = 3\nlocal-epochs = 4\ncheckpoint-after = 0", filters=PRIVATE_HEADS + TOP_K),
     Experiment("replaced", "rounds = 4\ncheckpoint-every = 1", replaces=True),
-    Experiment("scaffold", "rounds = 2\ncheckpoint-every = 1", model=AMPLIFY + "scaffold = true", filters="",
+    Experiment("scaffold", "rounds = 2\ncheckpoint-every = 1", model=AMPLIFY + "scaffold = true", filters="", weight=1,
                aggregator='plugin = "scaffold"\nlearning-rate = 1.0'),
-    Experiment("ditto", "rounds = 2\ncheckpoint-every = 1", model=AMPLIFY + "ditto-lambda = 0.1"),
+    Experiment("ditto", "rounds = 2\ncheckpoint-every = 1", model=AMPLIFY + "ditto-lambda = 0.1", weight=1),
 ]

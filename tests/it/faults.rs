@@ -200,6 +200,9 @@ fn a_full_disk_is_no_clients_failure() {
     bench.run(&named);
     fs::remove_file(bench.path("runs/full/summary.json")).unwrap();
     std::os::unix::fs::symlink("/dev/full", bench.path("runs/full/clients/tm/model.safetensors.part")).unwrap();
+    // Besides, a killed process left half an export.
+    let half =
+        ["clients/tm/export/.tmp0", "global/export/half.bin"].map(|path| bench.write(&format!("runs/full/{path}"), ""));
     let told = bench.fedplug(&[&["run"], &named[..], &["--resume"]].concat());
     assert_eq!(told.code, 1, "{}", told.stderr);
     let sentence = "clients/tm/model.safetensors: cannot write the parameters: No space left on device";
@@ -207,6 +210,7 @@ fn a_full_disk_is_no_clients_failure() {
     assert!(!bench.path("runs/full/summary.json").exists());
     bench.run(&[&named[..], &["--resume"]].concat());
     crate::resume::same(&bench, "full", "whole");
+    assert!(half.iter().all(|path| !path.exists()), "{half:?}");
 }
 
 #[test]

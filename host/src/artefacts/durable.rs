@@ -1,4 +1,4 @@
-//! Forcing files and folders to the disk, so that they survive a power loss.
+//! Folders that are empty although a process was killed, and files that survive a power loss.
 
 use std::fs::File;
 use std::path::Path;
@@ -20,6 +20,18 @@ pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
 /// If the file cannot be opened or the disk reports an error.
 pub(crate) fn sync_file(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Creates an empty folder for files of a plugin. What a killed process left there is removed.
+///
+/// # Errors
+/// If it cannot be emptied or created.
+pub(crate) fn empty_folder(folder: &Path) -> Result<(), CliError> {
+    let emptied = match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => std::fs::create_dir_all(folder),
+    };
+    emptied.map_err(|e| CliError::io(folder, "create the folder", &e))
 }
 
 /// Forces all files and folders below a folder to the disk, except the entries of the folder itself that are named in

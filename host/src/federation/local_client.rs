@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use plugin_api::{Message, Params};
 
-use crate::artefacts::safetensors;
-use crate::error::CliError;
+use crate::artefacts::{durable, safetensors};
 use crate::federation::client::{
     BothModels, Client, ClientState, CrossEvaluation, EvaluationOutcome, Failed, LastEvaluation, Order, Outcome,
     Progress,
@@ -266,8 +265,7 @@ impl Client for LocalClient {
         let me = self.identity.clone();
         let params = self.parameters(services)?;
         let export = folder.join("export");
-        std::fs::create_dir_all(&export)
-            .map_err(|e| CliError::io(&export, "create the folder", &e))
+        durable::empty_folder(&export)
             .and_then(|()| {
                 safetensors::write(&folder.join("model.safetensors"), &params, &[("client", me.name.clone())])
             })

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use plugin_api::{Message, Scale};
 
+use crate::artefacts::durable;
 use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors;
@@ -63,7 +64,8 @@ pub(super) fn save_extras(
     let mut extras = Extras::default();
     match federation.plan.cross_site.then(|| cross_site::evaluate(federation)).transpose() {
         Ok(found) => extras.cross_site = found.map(|found| found.write(federation)).transpose()?,
-        Err(failure) if stop.asked() => return Err(failure),
+        // The run can be resumed.
+        Err(failure) if stop.asked() || failure.is_of_host() => return Err(failure),
         Err(failure) => {
             stop.cancel.store(false, Ordering::Relaxed);
             extras.failure = Some(failure);
@@ -145,7 +147,7 @@ fn export_global(
 /// Lets a model write its domain's formats to `folder/export`. The folder is removed if the model writes none.
 fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, CliError>) -> Result<(), CliError> {
     let to = folder.join("export");
-    std::fs::create_dir_all(&to).map_err(|e| CliError::io(&to, "create the folder", &e))?;
+    durable::empty_folder(&to)?;
     if write(&to)?.is_empty() {
         let _ = std::fs::remove_dir(&to);
     }
