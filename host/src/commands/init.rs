@@ -163,7 +163,7 @@ impl Plan {
         line(format_args!(
             "\n[federation]\nrounds = 20\nlocal-epochs = 1                 # passes over its rows by each client in a round"
         ));
-        line(format_args!("devices = \"auto\"                 # a GPU if there is one and the model can use it"));
+        line(format_args!("devices = [\"auto\"]               # a GPU if there is one and the model can use it"));
         line(format_args!("\n[dataset]\nplugin = \"csv\"\nfiles = {}", quoted(&data.to_string_lossy())));
         if !self.texts.is_empty() {
             line(format_args!("inputs = {}", list(&self.texts)));
