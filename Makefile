@@ -1,6 +1,7 @@
 # `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
 # Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, a SuperLink to
-# .flower, those of the comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, mdBook to .mdbook.
+# .flower, those of the comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, those of `make wheel` to
+# .wheel-tools, mdBook to .mdbook.
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make quickstart-sites  the same with each client at a site of its own: installs flwr, starts a SuperLink and six sites
@@ -9,8 +10,11 @@
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
 #   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
+#   make campaign     KILLS=2000: interrupts and resumes runs in many ways and compares all that they leave; an hour at most
 #   make load-matrix  a plugin built in many ways in one host; minutes
+#   make wheel        a Python wheel of the program, its plugins and a module that reads runs, as target/wheel/*.whl
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
+#   make fuzz         the property tests of what others may send, with TIMES=50 as many cases; a minute or more
 #   make lint         format and clippy, warnings as errors
 #   make msrv         check that all compiles with the oldest Rust that Cargo.toml names; needs rustup, minutes.
 #                     `make msrv-api`: only what authors of plugins build with, two minutes
@@ -29,7 +33,8 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart quickstart-sites compare bench bench-build bench-gpu load-matrix test setup build lint msrv msrv-api doc docs deny audit soundness miri clean \
+.PHONY: quickstart quickstart-sites wheel fuzz compare bench bench-build bench-gpu campaign load-matrix test setup build lint msrv msrv-api doc \
+	docs deny audit soundness miri clean \
 	distclean python
 
 quickstart-sites: build .flower/stamp
@@ -104,6 +109,21 @@ bench-gpu: bench-build
 build: setup
 	$(CARGO) build --release --workspace --exclude 'fixture-*' --exclude test-support
 
+# All in one package: see python/. The same commit and compiler give the same bytes.
+WHEEL_ENV = PYTHONPATH=$(CURDIR)/.wheel-tools PATH="$(CURDIR)/.wheel-tools/bin:$$PATH"
+wheel: build .wheel-tools/stamp
+	rm -rf target/wheel
+	cd python && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) FEDPLUG_RELEASE=$(CURDIR)/target/release $(WHEEL_ENV) \
+		$(PYTHON) -m hatchling build -t wheel -d ../target/wheel
+	tag=$$(echo target/wheel/*.whl | sed 's/.*-none-//; s/\.whl//'); $(WHEEL_ENV) $(PYTHON) -m auditwheel repair \
+		--exclude libtorch_cpu.so --exclude libc10.so --plat $$tag -w target/wheel/audited target/wheel/*.whl
+
+.wheel-tools/stamp: python/tools.txt | python
+	rm -rf .wheel-tools
+	$(PYTHON) -m pip install --disable-pip-version-check --no-input --quiet --root-user-action=ignore \
+		--target .wheel-tools -r python/tools.txt
+	touch $@
+
 test: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
@@ -116,6 +136,18 @@ load-matrix: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
 	FEDPLUG_LOAD_MATRIX=$(OTHERS) FEDPLUG_FREEZE=$(FREEZE) $(CARGO) test --workspace --test it -- --ignored --nocapture \
 		plugins_load_and_run
+
+# What others may send or leave: the property tests of all decoders, each with TIMES as many cases as in `make test`.
+TIMES ?= 50
+fuzz: setup
+	FEDPLUG_FUZZ=$(TIMES) $(CARGO) test -p fedplug-superlink -p fedplug-tables -p fedplug --lib -- any_ changed_ come_back comes_back
+
+# See docs/src/promise.md. CAMPAIGN_ARGS='--seed 2 --kinds power' and the like are those of campaign.py.
+KILLS ?= 2000
+CAMPAIGN_ARGS ?=
+campaign: setup
+	$(CARGO) build --workspace
+	$(PYTHON) tests/campaign/campaign.py --kills $(KILLS) $(CAMPAIGN_ARGS)
 
 lint: setup
 	$(CARGO) fmt --all --check
@@ -178,4 +210,4 @@ clean:
 	$(CARGO) clean
 
 distclean: clean
-	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .flower .tools .mdbook
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .flower .tools .wheel-tools .mdbook

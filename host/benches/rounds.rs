@@ -34,6 +34,7 @@ impl Parts {
             notes: &self.1,
             journal: &NONE,
             stop: &self.2,
+            activity: None,
             seed,
             terms,
             threads: 1,

@@ -1,6 +1,7 @@
 //! Files that a run leaves: its folder, checkpoints, tensors, metrics.
 
 pub(crate) mod checkpoint;
+pub(crate) mod durable;
 pub(crate) mod journal;
 pub(crate) mod lock;
 pub(crate) mod names;

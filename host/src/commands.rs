@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod batch_folder;
 pub(crate) mod compare;
+pub(crate) mod embed;
 pub(crate) mod join;
 pub(crate) mod plot_errors;
 pub(crate) mod predict;
@@ -12,10 +13,12 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod sweep;
+pub(crate) mod trained;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use plugin_api::Level;
 
@@ -29,45 +32,57 @@ use crate::terminal::console::Console;
 use crate::terminal::stdout;
 
 mod arguments;
+mod init;
 mod keys;
 mod plot;
 mod plugin;
 
 pub use arguments::Cli;
 use arguments::{
-    Command, CompareArgs, ExperimentArgs, JoinArgs, PredictArgs, RunArgs, RunCommand, ServeArgs, SweepArgs,
+    Command, CompareArgs, EmbedArgs, ExperimentArgs, JoinArgs, PredictArgs, RunArgs, RunCommand, ServeArgs, SweepArgs,
 };
 
 fn predict(args: PredictArgs, console: &Console) -> Result<(), CliError> {
-    let options = predict::Options {
-        run: args.run,
-        input: args.input,
-        client: args.client,
-        best_of: args.best_of,
-        tasks: args.tasks,
-        columns: args.columns,
-        device: args.device,
-        threads: args.threads as usize,
-        plugin_folders: args.plugin_dirs,
-    };
-    let Some(path) = args.output else {
+    let PredictArgs { trained, tasks, output } = args;
+    let (force, options) = (trained.force, trained.options(tasks));
+    let Some(path) = output else {
         let mut output = Piped { stdout: stdout::writer(), closed: false };
         let outcome = predict::predict(&options, console, &mut output);
         return outcome.map(drop).map_err(|failure| if output.closed { CliError::closed_pipe() } else { failure });
     };
-    if path.exists() && !args.force {
+    let count = to_file(&path, force, "write the predictions", |file| predict::predict(&options, console, file))?;
+    console.log(Level::Info, &format!("{count} rows predicted: {}", path.display()));
+    Ok(())
+}
+
+fn embed(args: EmbedArgs, console: &Console) -> Result<(), CliError> {
+    let EmbedArgs { trained, task, output: path } = args;
+    let (force, options) = (trained.force, trained.options(task.into_iter().collect()));
+    let format = embed::Format::of(&path)?;
+    let (rows, size) =
+        to_file(&path, force, "write the vectors", |file| embed::embed(&options, format, console, file))?;
+    console.log(Level::Info, &format!("{rows} vectors of {size} numbers: {}", path.display()));
+    Ok(())
+}
+
+/// Calls `write` with a temporary file, which replaces the output once it is complete.
+fn to_file<T>(
+    path: &Path,
+    force: bool,
+    what: &str,
+    write: impl FnOnce(&mut File) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    if path.exists() && !force {
         let report = Diagnostic::new(format!("{}: the file already exists", path.display()));
         return Err(CliError::usage(report.hint("choose another with --output, or replace it with --force")));
     }
-    // Written to a temporary file, which replaces the output once it is complete.
-    let part = safetensors::partial(&path);
-    let mut file = std::fs::File::create(&part).map_err(|e| CliError::io(&part, "write the predictions", &e))?;
-    let count = predict::predict(&options, console, &mut file).inspect_err(|_| {
+    let part = safetensors::partial(path);
+    let mut file = File::create(&part).map_err(|e| CliError::io(&part, what, &e))?;
+    let written = write(&mut file).inspect_err(|_| {
         let _ = std::fs::remove_file(&part);
     })?;
-    std::fs::rename(&part, &path).map_err(|e| CliError::io(&path, "write the predictions", &e))?;
-    console.log(Level::Info, &format!("{count} rows predicted: {}", path.display()));
-    Ok(())
+    std::fs::rename(&part, path).map_err(|e| CliError::io(path, what, &e))?;
+    Ok(written)
 }
 
 /// Runs the command.
@@ -88,6 +103,7 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Serve(args) => serve(args, level),
         Command::Join(args) => join(args, level),
         Command::Predict(args) => predict(args, &Console::new(level)),
+        Command::Embed(args) => embed(args, &Console::new(level)),
         Command::Check(args) => {
             let options = options(&args, level);
             print(&run::check(Draft::read(&args.file, &args.overrides)?, &options)?)
@@ -99,6 +115,7 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         }
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
+        Command::Init(args) => print(&args.execute()?),
         Command::Keys(args) => print(&args.execute()?),
         Command::Compare(CompareArgs { runs, task, metrics, sort, spread, paired, format }) => {
             let options = compare::Options { runs, task, metrics, sort, spread, paired, format };

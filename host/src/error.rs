@@ -154,23 +154,25 @@ impl From<plugin_api::Error> for Diagnostic {
 #[error("{}", self.to_text(false))]
 pub struct CliError {
     exit: Exit,
+    /// Whether the host could not read or write: a run may be resumed once the disk is in order.
+    of_host: bool,
     reports: Vec<Diagnostic>,
 }
 
 impl CliError {
     /// The command or the file is wrong.
     pub fn usage(reports: impl Into<Vec<Diagnostic>>) -> Self {
-        Self { exit: Exit::Usage, reports: reports.into() }
+        Self { exit: Exit::Usage, of_host: false, reports: reports.into() }
     }
 
     /// The run failed.
     pub fn run(report: impl Into<Diagnostic>) -> Self {
-        Self { exit: Exit::Failure, reports: vec![report.into()] }
+        Self { exit: Exit::Failure, of_host: false, reports: vec![report.into()] }
     }
 
     /// The run was asked to stop.
     pub fn stopped(report: Diagnostic) -> Self {
-        Self { exit: Exit::Stopped, reports: vec![report] }
+        Self { exit: Exit::Stopped, of_host: false, reports: vec![report] }
     }
 
     /// Adds a last hint.
@@ -184,12 +186,22 @@ impl CliError {
 
     /// A file or folder that the run needs cannot be read or written.
     pub fn io(path: &std::path::Path, doing: &str, cause: &std::io::Error) -> Self {
-        Self::run(Diagnostic::new(format!("{}: cannot {doing}", path.display())).cause(cause))
+        Self::of_host(Diagnostic::new(format!("{}: cannot {doing}", path.display())).cause(cause))
+    }
+
+    /// The host could not read or write.
+    pub(crate) fn of_host(report: Diagnostic) -> Self {
+        Self { of_host: true, ..Self::run(report) }
+    }
+
+    /// Whether the host could not read or write. No component is to blame, and the run is not over.
+    pub(crate) fn is_of_host(&self) -> bool {
+        self.of_host
     }
 
     /// The reader of stdout closed it. That is no error, so nothing is printed.
     pub fn closed_pipe() -> Self {
-        Self { exit: Exit::ClosedPipe, reports: Vec::new() }
+        Self { exit: Exit::ClosedPipe, of_host: false, reports: Vec::new() }
     }
 
     /// The exit code.

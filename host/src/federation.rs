@@ -1,6 +1,7 @@
 //! The federation: clients, rounds, queries to clients, aggregation, and the state a run keeps.
 
 pub(crate) mod absent;
+pub(crate) mod activity;
 pub(crate) mod aggregation;
 pub(crate) mod best_models;
 pub(crate) mod clear;

@@ -24,3 +24,15 @@ fn main() -> ExitCode {
     crash::finished();
     exit.into()
 }
+
+/// The length of a vector, which plots need. Without it the program would take the one of glibc 2.35 and not start where
+/// glibc is 2.34. In f64 the squares are exact and nothing overflows. As in C, infinity wins over NaN.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[unsafe(no_mangle)]
+extern "C" fn hypotf(x: f32, y: f32) -> f32 {
+    if x.is_infinite() || y.is_infinite() {
+        return f32::INFINITY;
+    }
+    let (x, y) = (f64::from(x), f64::from(y));
+    (x * x + y * y).sqrt() as f32
+}

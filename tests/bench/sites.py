@@ -164,7 +164,7 @@ def measure_fedplug(options, folder, programs, watch):
         sites.append(programs.start(name, [fedplug, "join", folder / f"{name}.toml", "--superlink", "http://127.0.0.1:8000"]))
     data.experiment(folder / "experiment.toml", name="bench", root=os.path.relpath(ROOT / "configs" / "sample", ROOT),
                     rounds=options["rounds"] + 1, tasks=json.dumps(names), dataset='clients = "by-task"', model=options["model"],
-                    more=options.get("more", "") + "\n[federation.sites]\n" + "\n".join(keys))
+                    federation=options.get("federation", ""), more=options.get("more", "") + "\n[federation.sites]\n" + "\n".join(keys))
     server = programs.start("server", [fedplug, "serve", folder / "experiment.toml", "--superlink", "http://127.0.0.1:8000",
                                        "--output", folder / "runs"])
     watch.groups = {"server": lambda p: [tree(server.pid)(p)], "superlink": lambda p: [tree(link.pid)(p)],
@@ -254,7 +254,8 @@ class SitesRow:
 def rows(bench, tiny):
     """The rows of the table. `tiny`: the model's and the filters' tables of the tiny model."""
     tensors, elements = LARGE
-    large = {"tensors": tensors, "elements": elements,
+    # The fixture's score never changes, so the best model is the first, which the server would keep in memory.
+    large = {"tensors": tensors, "elements": elements, "federation": 'idle-memory = "0 B"',
              "model": f'plugin = "bulk"\ntensors = {tensors}\nelements = {elements}'}
     compress = '[[filter]]\nplugin = "compress"\nat = ["client-output", "server-input"]\nmethod = '
     model, more = tiny

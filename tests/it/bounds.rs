@@ -71,6 +71,24 @@ fn the_hosts_own_bounds_stand_in_its_schema() {
     assert!(told.contains("`at` must be a position"), "{told}");
 }
 
+/// What no machine has is refused before memory is taken for it.
+#[test]
+fn absurd_sizes_are_refused_at_once() {
+    let bench = Bench::new();
+    let begun = std::time::Instant::now();
+    for (set, told) in [
+        ("dataset.clients={ count = 2147483648, alpha = 1.0 }", "must be at least 1 and at most 1000000"),
+        ("model.hidden-size=2147483648", "must be at least 1 and at most 65536"),
+        ("model={ plugin = \"linear\", hidden-size = 65536, kmer = 4 }", "weights; at most 268435456"),
+        ("federation.threads-per-client=10000", "must be at least 1 and at most 4096"),
+    ] {
+        let found = bench.fedplug(&["check", "configs/linear.toml", "--set", set]);
+        assert_eq!(found.code, 2, "{set}: {}", found.stderr);
+        assert!(found.stderr.contains(told), "{set}: {}", found.stderr);
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn set_says_what_to_write() {
     let told = |argument: &str| refused(GOOD, &["--set", argument]);

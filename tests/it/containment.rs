@@ -200,6 +200,47 @@ fn lines_of_log_and_tracing_arrive_under_the_plugins_name() {
     }
 }
 
+/// A call that does not come back: if its plugin stops when it is asked to, its client has failed; if not, the run ends.
+#[test]
+fn a_client_without_progress_is_reported_and_has_failed() {
+    let file = FILE.replace(MODEL, "plugin = \"misbehaving\"\nhow = \"HOW\"\nround = 1\nclient = \"tm\"");
+    let file = file.replace("rounds = 3", "rounds = 3\nprogress-timeout = 2\non-client-failure = \"POLICY\"");
+    for (how, policy, code) in [("dawdle", "leave-out", 0), ("dawdle", "stop", 1), ("hang", "leave-out", 1)] {
+        let bench = Bench::new();
+        let path = bench.write("run.toml", &file.replace("HOW", how).replace("POLICY", policy));
+        let told = bench.fedplug(&["run", path.to_str().unwrap()]);
+        assert_eq!(told.code, code, "{how}, {policy}: {}", told.stderr);
+        let place = "round 2, client `tm`, `train` of `misbehaving`";
+        assert!(told.stderr.contains(&format!("warning: {place}: no progress for 1 s\n")), "{}", told.stderr);
+        let end = match (how, policy) {
+            ("hang", _) => format!("error: {place}: no progress for 4 s, and it does not stop\nhint: resume it"),
+            (_, "stop") => {
+                "error: round 2, client `tm`, model `misbehaving`: no progress for 2 s, so it was".to_owned()
+            }
+            _ => "left out: round 2, client `tm`, model `misbehaving`: no progress for 2 s, so it was".to_owned(),
+        };
+        assert!(told.stderr.contains(&end), "{how}, {policy}: {}", told.stderr);
+    }
+}
+
+/// Results stay where the run began, whatever a plugin does to the process's current directory.
+#[test]
+fn a_plugin_that_changes_the_current_directory_sends_no_result_elsewhere() {
+    let bench = Bench::new();
+    let root = crate::support::root();
+    let data = DATASET.replace("configs/sample", root.join("configs/sample").to_str().unwrap());
+    let file = FILE.replace(DATASET, &data).replace(MODEL, "plugin = \"misbehaving\"\nhow = \"change-directory\"");
+    let path = bench.write("run.toml", &file);
+    let mut command = std::process::Command::new(crate::support::libraries().join("fedplug"));
+    let told = command.arg("run").arg(&path).args(["--output", "here"]).current_dir(bench.path("")).output().unwrap();
+    let stderr = String::from_utf8(told.stderr).unwrap();
+    assert!(told.status.success(), "{stderr}");
+    assert!(stderr.contains("models: here/run/global"), "{stderr}");
+    for file in ["summary.json", "predictions.csv", "global/model.safetensors", "clients/tm/model.safetensors"] {
+        assert!(bench.path("here/run").join(file).is_file(), "{file}");
+    }
+}
+
 /// Native code can end the process. What can be done is to say who was called, and not to call it a success.
 #[test]
 #[cfg(unix)]

@@ -133,3 +133,43 @@ fn behind_the_real_proxy_control_is_not_there() {
     let told = Command::new("python3").arg(root().join(script)).arg(nginx).current_dir(root()).output().unwrap();
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 }
+
+/// A preempted job: the whole process group gets SIGTERM, and the job goes back into the queue until it is done.
+#[test]
+#[cfg(unix)]
+fn a_slurm_job_resumes_itself() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::process::CommandExt as _;
+
+    use crate::resume::{LINEAR, checkpointed, same, wait};
+    use crate::support::{Bench, libraries};
+
+    let bench = Bench::new();
+    let rounds = ["--set", "federation.rounds=60", "--set", "federation.checkpoint-every=3"];
+    bench.run(&[&[LINEAR, "--name", "whole"], &rounds[..]].concat());
+    for (name, script) in [("srun", "exec \"$@\""), ("scontrol", "echo \"$@\" >> \"$QUEUE\"")] {
+        let path = bench.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    symlink(libraries().join("fedplug"), bench.path("bin/fedplug")).unwrap();
+    let queue = bench.path("queue");
+    let job = || {
+        let path = format!("{}:{}", bench.path("bin").display(), std::env::var("PATH").unwrap());
+        let mut job = Command::new("bash");
+        job.arg(root().join("deploy/slurm.sh")).args([LINEAR, "job"]).args(rounds).current_dir(root()).process_group(0);
+        job.env("PATH", path).env("QUEUE", &queue).env("FEDPLUG_OUTPUT", bench.path("runs")).env("SLURM_JOB_ID", "7");
+        job.stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut first = job();
+    wait(&mut first, || checkpointed(&bench, "job").is_some_and(|done| done >= 6));
+    let group = format!("-{}", first.id());
+    assert!(Command::new("kill").args(["-TERM", "--", &group]).status().unwrap().success());
+    assert_eq!(first.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_to_string(&queue).unwrap(), "requeue 7\n");
+    // Back in the queue; and once more after it is done.
+    for _ in 0..2 {
+        assert_eq!(job().wait().unwrap().code(), Some(0));
+        same(&bench, "job", "whole");
+    }
+    assert_eq!(std::fs::read_to_string(&queue).unwrap(), "requeue 7\n");
+}

@@ -221,7 +221,7 @@ fn every_experiment_of_a_page_passes_check() {
             names.push(experiment.name);
         }
     }
-    let wanted = ["mine", "fedavg_multitask", "repeated", "chosen", "trial"].map(str::to_owned);
+    let wanted = ["mine", "ridge", "fedavg_multitask", "repeated", "chosen", "trial"].map(str::to_owned);
     assert_eq!((&names[..], site_files), (&wanted[..], 3));
 }
 

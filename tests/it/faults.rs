@@ -188,6 +188,31 @@ fn an_invalid_update_is_left_out_with_every_aggregator() {
     }
 }
 
+/// A client is not left out because the disk is full while its model is written: the run ends, and can be resumed.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_no_clients_failure() {
+    let bench = Bench::new();
+    let arguments =
+        ["configs/linear.toml", "--set", "federation.rounds=1", "--set", "federation.on-client-failure=leave-out"];
+    bench.run(&[&arguments[..], &["--name", "whole"]].concat());
+    let named = [&arguments[..], &["--name", "full"]].concat();
+    bench.run(&named);
+    fs::remove_file(bench.path("runs/full/summary.json")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", bench.path("runs/full/clients/tm/model.safetensors.part")).unwrap();
+    // Besides, a killed process left half an export.
+    let half =
+        ["clients/tm/export/.tmp0", "global/export/half.bin"].map(|path| bench.write(&format!("runs/full/{path}"), ""));
+    let told = bench.fedplug(&[&["run"], &named[..], &["--resume"]].concat());
+    assert_eq!(told.code, 1, "{}", told.stderr);
+    let sentence = "clients/tm/model.safetensors: cannot write the parameters: No space left on device";
+    assert!(told.stderr.contains("error: saving client `tm`") && told.stderr.contains(sentence), "{}", told.stderr);
+    assert!(!bench.path("runs/full/summary.json").exists());
+    bench.run(&[&named[..], &["--resume"]].concat());
+    crate::resume::same(&bench, "full", "whole");
+    assert!(half.iter().all(|path| !path.exists()), "{half:?}");
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_ends_the_run_with_a_sentence() {

@@ -30,6 +30,8 @@ def changed(arrays):
 """
 
 MESSAGE = """
+import pathlib
+import time
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -44,6 +46,12 @@ def read(message):
 def train(message, context):
     names, arrays, config = read(message)
     assert config["local-epochs"] == 1
+    # A test that kills the node at work holds it here.
+    hold = pathlib.Path(FOLDER, "hold")
+    if hold.exists():
+        pathlib.Path(FOLDER, "held").touch()
+        while hold.exists():
+            time.sleep(0.1)
     note("train", config["server-round"], arrays)
     new = ArrayRecord({name: Array(array) for name, array in zip(names, changed(arrays))})
     metrics = MetricRecord({"num-examples": 10, "steps": 4, "drift": 0.5})

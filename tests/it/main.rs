@@ -4,11 +4,14 @@
 //! - `runs`: the files of a run, and that they are the same each time.
 //! - `resume`: interrupted runs continue with the same bits.
 //! - `resume_refusals`: they continue only unchanged, with the same data and plugins; one process per directory.
+//! - `campaign`: runs that are interrupted in every way leave what healthy runs leave.
 //! - `control`: which clients take part, when a run stops, what is sent, and every model on every client's data.
 //! - `participation`: draws of clients, and the parameters of those that are absent.
 //! - `judges`: which clients are used to compare models, and runs without reports.
 //! - `scores`: the metrics of a model, and which of them is the score.
 //! - `classes`: classes as targets, from CSV files to probabilities.
+//! - `baselines`: ridge regression and the mean, over clients and alone.
+//! - `init`: an experiment for a CSV file.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -30,6 +33,7 @@
 //! - `validation`: rows for validation choose the best model, and test rows measure it.
 //! - `splits`: warnings about rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
+//! - `embed`: vectors of rows, for other programs.
 //! - `data`: real-world data files.
 //! - `docs`: every command, file and link of the documentation.
 //! - `readers`: other programs read a run's files.
@@ -41,8 +45,10 @@
 mod algorithms;
 mod amplify;
 mod authoring;
+mod baselines;
 mod best;
 mod bounds;
+mod campaign;
 mod central;
 mod classes;
 mod containment;
@@ -50,7 +56,9 @@ mod control;
 mod data;
 mod deploy;
 mod docs;
+mod embed;
 mod faults;
+mod init;
 mod interfaces;
 mod judges;
 mod keys;

@@ -241,6 +241,32 @@ fn a_damaged_checkpoint_is_passed_over() {
     same(&bench, "cut", "whole");
 }
 
+/// Metrics that a checkpoint counts on are there, or the run is not resumed: no hole is filled with anything.
+#[test]
+#[cfg(unix)]
+fn a_run_without_its_metrics_is_not_resumed() {
+    let bench = Bench::new();
+    let arguments =
+        [LINEAR, "--set", "federation.rounds=60", "--set", "federation.checkpoint-every=3", "--name", "cut"];
+    interrupt(&bench, &arguments, "cut", "-KILL");
+    let metrics = bench.path("runs/cut/metrics.jsonl");
+    let kept = std::fs::read(&metrics).unwrap();
+    for short in [Some(10), None] {
+        match short {
+            Some(length) => std::fs::write(&metrics, &kept[..length]).unwrap(),
+            None => std::fs::remove_file(&metrics).unwrap(),
+        }
+        let told = bench.fedplug(&[&["run"], &arguments[..], &["--resume"]].concat());
+        assert_eq!(told.code, 1, "{}", told.stderr);
+        assert!(told.stderr.contains("cut/metrics.jsonl: cannot write the metrics"), "{}", told.stderr);
+        assert!(told.stderr.contains("hint: restore the file from a copy"), "{}", told.stderr);
+    }
+    std::fs::write(&metrics, &kept).unwrap();
+    bench.run(&[&arguments[..], &["--resume"]].concat());
+    bench.run(&[&arguments[..5], &["--name", "whole"]].concat());
+    same(&bench, "cut", "whole");
+}
+
 #[test]
 #[cfg(unix)]
 fn time_and_bytes_add_up_over_interruptions() {

@@ -13,7 +13,7 @@ pub fn root() -> &'static Path {
 }
 
 /// The binary, built together with the plugins beside it.
-fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static BUILT: LazyLock<()> = LazyLock::new(|| {
         // Builds the whole workspace with its tests, like `make test`. Selected packages, or packages without their
         // tests' dependencies, would be built with other features, and half of everything would be built again.

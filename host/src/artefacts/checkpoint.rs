@@ -1,8 +1,8 @@
 //! Checkpoints: the state that a run is resumed from.
 //!
 //! A checkpoint is a folder `checkpoint/NUMBER`: numbered safetensors files, `index.json` with all other values, and
-//! `SHA256SUMS`, which `sha256sum -c` reads. The sums are written last and make the checkpoint complete. The previous
-//! checkpoint stays until the next one is started, so the process may be killed at any moment, and a damaged checkpoint is
+//! `SHA256SUMS`, which `sha256sum -c` reads. The sums are written last and make the checkpoint complete. Older checkpoints
+//! than the last two are removed after that, so the process may be killed at any moment, and a damaged checkpoint is
 //! skipped for the previous one.
 
 use std::collections::BTreeMap;
@@ -17,12 +17,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::artefacts::durable::{sync_file, sync_folder};
 use crate::artefacts::names;
 use crate::artefacts::safetensors;
 use crate::error::{CliError, Diagnostic};
 
 const INDEX: &str = "index.json";
 const SUMS: &str = "SHA256SUMS";
+
+/// How many complete checkpoints are kept. While another one is written, there are this many besides it.
+const KEPT: usize = 2;
 
 /// `index.json`: the host's part, and an entry for each component by name.
 #[derive(Serialize, Deserialize)]
@@ -60,7 +64,7 @@ struct Hashing {
 }
 
 impl Writer {
-    /// Starts a checkpoint of the run in this directory. All earlier ones but the last complete one are removed.
+    /// Starts a checkpoint of the run in this directory. Earlier ones that are incomplete are removed.
     ///
     /// # Errors
     /// If its folder cannot be created.
@@ -68,11 +72,8 @@ impl Writer {
         let parent = run.join(names::CHECKPOINT);
         let failed = |path: &Path, e: std::io::Error| CliError::io(path, "start a checkpoint", &e);
         let all = numbered(&parent).map_err(|e| failed(&parent, e))?;
-        let last = all.iter().rfind(|(_, folder)| folder.join(SUMS).is_file());
-        for (number, folder) in &all {
-            if last.is_none_or(|(last, _)| last != number) {
-                std::fs::remove_dir_all(folder).map_err(|e| failed(folder, e))?;
-            }
+        for (_, folder) in all.iter().filter(|(_, folder)| !is_complete(folder)) {
+            std::fs::remove_dir_all(folder).map_err(|e| failed(folder, e))?;
         }
         let folder = parent.join(format!("{:08}", all.last().map_or(1, |(number, _)| number + 1)));
         std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, e))?;
@@ -130,15 +131,28 @@ impl Writer {
         // Everything else is on the disk before the sums are, so that a complete checkpoint survives a power loss.
         sync_folder(&folder).map_err(|e| failed(&e))?;
         safetensors::write_text(&folder.join(SUMS), &sums)?;
-        let above = [Some(folder.as_path()), folder.parent()];
-        above.into_iter().flatten().try_for_each(sync_folder).map_err(|e| failed(&e))
+        // The checkpoint's folder, the folder of all checkpoints and the run's directory.
+        folder.ancestors().take(3).try_for_each(sync_folder).map_err(|e| failed(&e))?;
+        folder.parent().map_or(Ok(()), remove_old)
     }
 }
 
-/// Forces the names in a folder to the disk.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    // Only on Unix can a folder be opened as a file.
-    if cfg!(unix) { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
+/// Whether a checkpoint was written to its end.
+fn is_complete(folder: &Path) -> bool {
+    folder.join(SUMS).is_file()
+}
+
+/// Removes all complete checkpoints but the last [`KEPT`].
+fn remove_old(parent: &Path) -> Result<(), CliError> {
+    let failed = |path: &Path, e: &std::io::Error| CliError::io(path, "remove an old checkpoint", e);
+    let all = numbered(parent).map_err(|e| failed(parent, &e))?;
+    for (_, folder) in all.iter().rev().filter(|(_, folder)| is_complete(folder)).skip(KEPT) {
+        // The sums first: without them it is no checkpoint, and a killed process leaves no half of one.
+        let sums = folder.join(SUMS);
+        std::fs::remove_file(&sums).map_err(|e| failed(&sums, &e))?;
+        std::fs::remove_dir_all(folder).map_err(|e| failed(folder, &e))?;
+    }
+    Ok(())
 }
 
 /// The numbered folders, in ascending order.
@@ -160,7 +174,7 @@ fn numbered(parent: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
 
 /// A file's line in `SHA256SUMS`, once the file is on the disk.
 fn line(path: &Path) -> std::io::Result<String> {
-    std::fs::File::open(path)?.sync_all()?;
+    sync_file(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(format!("{}  {name}\n", sha256(path)?))
 }
@@ -220,7 +234,7 @@ impl Reader {
         }
         let all = numbered(&parent).map_err(|e| CliError::io(&parent, "read the checkpoints", &e))?;
         let mut damaged: Vec<(PathBuf, String)> = Vec::new();
-        for (_, folder) in all.into_iter().rev().filter(|(_, folder)| folder.join(SUMS).is_file()) {
+        for (_, folder) in all.into_iter().rev().filter(|(_, folder)| is_complete(folder)) {
             match whole(&folder).and_then(|text| serde_json::from_str::<Index<T>>(&text).map_err(|e| e.to_string())) {
                 Ok(Index { run, .. }) if !accept(&run) => {}
                 Ok(Index { run, entries }) => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::artefacts::durable::sync_folder;
 use crate::artefacts::names;
 use crate::artefacts::tracking::event_file;
 use crate::error::{CliError, Diagnostic};
@@ -39,6 +40,11 @@ pub(crate) fn aside(run: &Path) -> PathBuf {
     path.into()
 }
 
+/// Whether a process was interrupted while it moved the run in a directory aside: the manifest is moved first.
+pub(crate) fn is_interrupted(run: &Path) -> bool {
+    manifest(&aside(run)).is_some() && !run.join(names::MANIFEST).exists()
+}
+
 /// Whether a run may write a file of this name before its manifest.
 pub(crate) fn is_leftover(name: &str) -> bool {
     name == names::LOCK
@@ -69,20 +75,23 @@ pub(crate) fn set_aside(run: &Path) -> Result<(), CliError> {
             Diagnostic::new(format!("{}: already exists, so the earlier run cannot be moved there", aside.display()));
         return Err(CliError::usage(report));
     }
-    if manifest(&aside).is_some() {
+    if manifest(&aside).is_some() && !is_interrupted(run) {
         // A run that was replacing another, but ended early or was interrupted in its last step.
         if !run.join(names::SUMMARY).is_file() {
             remove(run)?;
             return Ok(());
         }
-        remove(&aside)?;
+        remove_aside(run)?;
     }
     std::fs::create_dir_all(&aside).map_err(|e| failed(&aside, e))?;
     let mut names: Vec<_> = names(run).map_err(|e| failed(run, e))?;
-    // The manifest last: while it is here, the move is not finished.
-    names.sort_by_key(|name| name == names::MANIFEST);
+    // The manifest first: from then on the rest is known to belong to it.
+    names.sort_by_key(|name| name != names::MANIFEST);
     for name in names.iter().filter(|name| is_ours(name) && **name != names::LOCK) {
         std::fs::rename(run.join(name), aside.join(name)).map_err(|e| failed(&run.join(name), e))?;
+        if name == names::MANIFEST {
+            [aside.as_path(), run].into_iter().try_for_each(sync_folder).map_err(|e| failed(&aside, e))?;
+        }
     }
     Ok(())
 }
@@ -95,7 +104,8 @@ pub(crate) fn remove(run: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut left = Vec::new();
     let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove the earlier run", &e);
     let mut all = names(run).map_err(|e| failed(run, e))?;
-    all.sort_by_key(|name| name == names::MANIFEST);
+    // Without checkpoints there is nothing to resume in half of a run; without its manifest it is not known as a run.
+    all.sort_by_key(|name| (name == names::MANIFEST, name != names::CHECKPOINT));
     for name in all {
         let path = run.join(&name);
         let ours: fn(&str) -> bool = match name.as_str() {
@@ -249,9 +259,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r");
         run(&path, "1");
+        write(&path.join("summary.json"), "1");
         std::fs::create_dir_all(aside(&path)).unwrap();
-        std::fs::rename(path.join("metrics.jsonl"), aside(&path).join("metrics.jsonl")).unwrap();
+        std::fs::rename(path.join(names::MANIFEST), aside(&path).join(names::MANIFEST)).unwrap();
+        assert!(is_interrupted(&path));
         set_aside(&path).unwrap();
+        assert!(!path.join("summary.json").exists());
         assert!(names(&path).unwrap().is_empty());
         assert!(manifest(&aside(&path)).is_some() && aside(&path).join("metrics.jsonl").exists());
     }

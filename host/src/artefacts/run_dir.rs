@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::artefacts::durable;
 use crate::artefacts::lock::Lock;
 use crate::artefacts::names;
 use crate::artefacts::replaced;
@@ -27,10 +28,12 @@ pub(crate) enum Existing {
 enum Found {
     /// Nothing, or no directory.
     Nothing,
-    /// Files of a process that ended before it wrote a manifest.
+    /// Files of a process that ended before it wrote a manifest, or while it moved an earlier run aside.
     Leftovers,
     /// A run, with its manifest.
     Run(Value),
+    /// A run whose manifest cannot be read.
+    Damaged,
     /// Anything else.
     Others,
 }
@@ -44,10 +47,15 @@ impl Found {
             }),
         };
         let names: Vec<String> = names.map_err(|e| CliError::io(path, "read the directory", &e))?;
+        let is_there = |file: &str| names.iter().any(|name| name == file);
         Ok(match replaced::manifest(path) {
             Some(manifest) => Self::Run(manifest),
             None if names.is_empty() => Self::Nothing,
             None if names.iter().all(|name| replaced::is_leftover(name)) => Self::Leftovers,
+            None if replaced::is_interrupted(path) => Self::Leftovers,
+            None if [names::MANIFEST, names::EXPERIMENT, names::JOURNAL].iter().all(|&file| is_there(file)) => {
+                Self::Damaged
+            }
             None => Self::Others,
         })
     }
@@ -56,7 +64,10 @@ impl Found {
 /// A run's directory, locked against other processes.
 #[derive(Debug)]
 pub(crate) struct RunDir {
+    /// Absolute, so that a plugin that changes the current directory does not send results elsewhere.
     path: PathBuf,
+    /// The path as the user gave it.
+    shown: PathBuf,
     existing: Existing,
     /// The manifest of the run in the directory, if there is one.
     manifest: Option<Value>,
@@ -78,33 +89,41 @@ impl RunDir {
         existing: Existing,
         warn: &mut dyn FnMut(&str),
     ) -> Result<Self, CliError> {
-        let path = parent.join(name);
+        let shown = parent.join(name);
+        let path =
+            std::path::absolute(&shown).map_err(|e| CliError::io(&shown, "find the current directory of", &e))?;
         // Report what can be detected before anything is written to the folder.
         let found = Found::at(&path)?;
         if !matches!(found, Found::Run(_)) {
-            may_begin(&path, &found, existing)?;
+            may_begin(&shown, &found, existing)?;
         }
+        let above = path.parent().into_iter();
         let made: Vec<PathBuf> =
-            [path.as_path(), parent].iter().filter(|p| !p.exists()).map(|p| p.to_path_buf()).collect();
-        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&path, "create the run's directory", &e))?;
+            [path.as_path()].into_iter().chain(above).filter(|p| !p.exists()).map(Path::to_path_buf).collect();
+        std::fs::create_dir_all(&path).map_err(|e| CliError::io(&shown, "create the run's directory", &e))?;
         let lock = Lock::take(&path)?;
         if let Some(why) = &lock.missing {
             let what = "the file system does not support locks, so a second process would not be stopped";
-            warn(&format!("{}: {what}: {why}", path.display()));
+            warn(&format!("{}: {what}: {why}", shown.display()));
         }
-        let mut claimed = Self { path, existing, manifest: None, made, lock: Some(lock) };
+        let mut claimed = Self { path, shown, existing, manifest: None, made, lock: Some(lock) };
         // Another process may have started and ended since the first check.
         let found = Found::at(&claimed.path)?;
-        may_begin(&claimed.path, &found, existing)?;
+        may_begin(&claimed.shown, &found, existing)?;
         if let Found::Run(manifest) = found {
             claimed.manifest = Some(manifest);
         }
         Ok(claimed)
     }
 
-    /// The path of the directory.
+    /// The absolute path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path of the directory for messages, as the user gave it.
+    pub(crate) fn shown(&self) -> std::path::Display<'_> {
+        self.shown.display()
     }
 
     /// The manifest of the run to resume, if there is one and resuming was requested.
@@ -128,14 +147,13 @@ impl RunDir {
     /// # Errors
     /// If they cannot be written.
     pub(crate) fn begin(&mut self, experiment: &str, mut new: Value) -> Result<(), CliError> {
-        if self.existing == Existing::Replace {
-            if self.manifest.is_some() {
-                replaced::set_aside(&self.path)?;
-            }
-            let aside = replaced::aside(&self.path);
-            if replaced::manifest(&aside).is_some() {
-                new["replaces"] = aside.file_name().unwrap_or_default().to_string_lossy().into();
-            }
+        if self.existing == Existing::Replace && self.manifest.is_some() || replaced::is_interrupted(&self.path) {
+            replaced::set_aside(&self.path)?;
+        }
+        let aside = replaced::aside(&self.path);
+        // `--resume` of a process that was killed while it moved the earlier run aside replaces it as well.
+        if self.existing != Existing::Refuse && self.to_resume().is_none() && replaced::manifest(&aside).is_some() {
+            new["replaces"] = aside.file_name().unwrap_or_default().to_string_lossy().into();
         }
         if let Some(old) = self.to_resume() {
             let mut resumed = old["resumed"].as_array().cloned().unwrap_or_default();
@@ -151,7 +169,23 @@ impl RunDir {
         self.write_json(names::MANIFEST, &new)?;
         self.made.clear();
         self.manifest = Some(new);
-        write_text(&self.path.join(names::EXPERIMENT), experiment)
+        write_text(&self.path.join(names::EXPERIMENT), experiment)?;
+        let parent = self.path.parent().unwrap_or(&self.path);
+        durable::sync_folder(parent).map_err(|e| CliError::io(parent, "force it to the disk", &e))
+    }
+
+    /// Writes the summary, which makes the run complete. All other results are on the disk before.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub(crate) fn complete(&self, summary: &impl Serialize) -> Result<(), CliError> {
+        durable::sync_tree(&self.path, &[names::CHECKPOINT, names::IDLE, names::LOCK])?;
+        self.write_json(names::SUMMARY, summary)
+    }
+
+    /// Whether the run is complete.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.path.join(names::SUMMARY).is_file()
     }
 
     /// Finishes the run: removes the checkpoint, the idle models and the run that this one replaces. `warn` receives a
@@ -213,7 +247,7 @@ impl Drop for RunDir {
     }
 }
 
-/// Checks whether a run may start in a directory with these contents.
+/// Checks whether a run may start in a directory with these contents. `path` is for messages.
 fn may_begin(path: &Path, found: &Found, existing: Existing) -> Result<(), CliError> {
     let shown = path.display();
     let (message, hint) = match (found, existing) {
@@ -230,6 +264,10 @@ fn may_begin(path: &Path, found: &Found, existing: Existing) -> Result<(), CliEr
         (Found::Nothing | Found::Others, Existing::Resume) => {
             ("there is no run to resume", "start it without --resume")
         }
+        (Found::Damaged, _) => (
+            "contains a run whose `manifest.json` is damaged, so it is neither resumed nor replaced",
+            "restore the file from a copy, or move the directory away",
+        ),
         (Found::Others, Existing::Refuse | Existing::Replace) => (
             "contains files that are not part of a run, so nothing was written",
             "choose another folder with --output or another name with --name",
@@ -239,60 +277,4 @@ fn may_begin(path: &Path, found: &Found, existing: Existing) -> Result<(), CliEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn claim(parent: &Path, existing: Existing) -> Result<RunDir, CliError> {
-        RunDir::claim(parent, "r", existing, &mut |_| ())
-    }
-
-    #[test]
-    fn what_a_process_left_before_its_manifest_stops_nobody() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("r");
-        for left in [&["run.lock"][..], &["run.lock", "manifest.json.part"], &["experiment.toml.part"]] {
-            for existing in [Existing::Refuse, Existing::Replace, Existing::Resume] {
-                std::fs::create_dir_all(&path).unwrap();
-                left.iter().for_each(|name| std::fs::write(path.join(name), "").unwrap());
-                assert!(claim(folder.path(), existing).unwrap().to_resume().is_none());
-                std::fs::remove_dir_all(&path).unwrap();
-            }
-        }
-        assert!(claim(folder.path(), Existing::Resume).unwrap_err().to_string().contains("there is no run to resume"));
-    }
-
-    #[test]
-    fn a_claim_that_comes_to_nothing_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let parent = folder.path().join("runs");
-        let claimed = claim(&parent, Existing::Refuse).unwrap();
-        assert!(claim(&parent, Existing::Refuse).unwrap_err().to_string().contains("is running this experiment"));
-        drop(claimed);
-        assert!(!parent.exists());
-    }
-
-    #[test]
-    fn a_folder_of_somebody_else_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("r");
-        std::fs::create_dir_all(&path).unwrap();
-        std::fs::write(path.join("manifest.json"), r#"{"manifest_version": 3}"#).unwrap();
-        for existing in [Existing::Refuse, Existing::Replace, Existing::Resume] {
-            claim(folder.path(), existing).unwrap_err();
-        }
-        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn a_link_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let real = folder.path().join("real");
-        std::fs::create_dir_all(&real).unwrap();
-        std::fs::write(real.join(names::MANIFEST), r#"{"fedplug": "0", "interface": "1.0.0", "plugins": []}"#).unwrap();
-        std::os::unix::fs::symlink(&real, folder.path().join("r")).unwrap();
-        let failure = claim(folder.path(), Existing::Replace).unwrap_err();
-        assert!(failure.to_string().contains("is a link"), "{failure}");
-        assert!(claim(folder.path(), Existing::Resume).is_ok());
-    }
-}
+mod tests;

@@ -1,32 +1,20 @@
 //! Parameters as safetensors files, and atomic writes of files.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use plugin_api::{Arena, DType, Params, Tensor};
-use safetensors::tensor::Metadata;
-use safetensors::{Dtype, View};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::artefacts::durable;
 use crate::error::{CliError, Diagnostic};
 
-struct Viewed<'a>(&'a Tensor);
-
-impl View for Viewed<'_> {
-    fn dtype(&self) -> Dtype {
-        names().iter().find(|(ours, _)| *ours == self.0.dtype()).map_or(Dtype::U8, |&(_, theirs)| theirs)
-    }
-    fn shape(&self) -> &[usize] {
-        self.0.shape()
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        self.0.buffer().as_slice().into()
-    }
-    fn data_len(&self) -> usize {
-        self.0.buffer().len()
-    }
+/// The format's name of a tensor's type.
+fn dtype(tensor: &Tensor) -> Dtype {
+    names().iter().find(|(ours, _)| *ours == tensor.dtype()).map_or(Dtype::U8, |&(_, theirs)| theirs)
 }
 
 const fn names() -> &'static [(DType, Dtype)] {
@@ -54,12 +42,41 @@ pub fn write(path: &Path, params: &Params, metadata: &[(&str, String)]) -> Resul
         metadata.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
     entries.insert("order".to_owned(), order.into());
     let header = HashMap::from([("fedplug".to_owned(), serde_json::Value::Object(entries).to_string())]);
-    let views = params.iter().map(|(name, tensor)| (name, Viewed(tensor)));
     let part = partial(path);
-    safetensors::serialize_to_file(views, Some(header), &part).map_err(|e| {
-        CliError::run(Diagnostic::new(format!("{}: cannot write the parameters", path.display())).cause(e))
-    })?;
-    std::fs::rename(&part, path).map_err(|e| CliError::io(path, "write the parameters", &e))
+    write_file(&part, params, header).and_then(|()| std::fs::rename(&part, path)).map_err(|e| {
+        // The incomplete file is of no use, and the disk may be full.
+        let _ = std::fs::remove_file(&part);
+        CliError::io(path, "write the parameters", &e)
+    })
+}
+
+/// The largest header that other readers of the format take.
+const LONGEST_HEADER: usize = 100_000_000;
+
+/// Writes the file itself. `safetensors::serialize_to_file` writes to a file of a random name, which a killed process
+/// leaves behind, and which only its owner may read.
+fn write_file(path: &Path, params: &Params, metadata: HashMap<String, String>) -> std::io::Result<()> {
+    let mut tensors: Vec<_> = params.iter().map(|(name, tensor)| (dtype(tensor), name, tensor)).collect();
+    tensors.sort_by(|(a, one, _), (b, other, _)| b.cmp(a).then(one.cmp(other)));
+    let mut end = 0;
+    let info = |&(dtype, name, tensor): &(Dtype, &str, &Tensor)| {
+        let start = end;
+        end += tensor.buffer().len();
+        (name.to_owned(), TensorInfo { dtype, shape: tensor.shape().to_vec(), data_offsets: (start, end) })
+    };
+    let infos = tensors.iter().map(info).collect();
+    let header = Metadata::new(Some(metadata), infos).map_err(std::io::Error::other)?;
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    if header.len() > LONGEST_HEADER {
+        let what = format!("its header would have {} bytes; the format allows {LONGEST_HEADER}", header.len());
+        return Err(std::io::Error::other(what));
+    }
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    tensors.iter().try_for_each(|(_, _, tensor)| file.write_all(tensor.buffer().as_slice()))?;
+    file.flush()
 }
 
 /// Reads parameters from a file that [`write`](write()) created, in their original order.
@@ -120,7 +137,7 @@ fn parse(file: &mut File) -> Result<Params, String> {
     Ok(params)
 }
 
-/// Writes a text file atomically: it appears complete or not at all.
+/// Writes a text file atomically: it appears complete or not at all, and is on the disk when this returns.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -128,8 +145,12 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
     let part = partial(path);
     let written = std::fs::File::create(&part)
         .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&part, path));
-    written.map_err(|e| CliError::io(path, "write the file", &e))
+        .and_then(|()| std::fs::rename(&part, path))
+        .and_then(|()| path.parent().map_or(Ok(()), durable::sync_folder));
+    written.map_err(|e| {
+        let _ = std::fs::remove_file(&part);
+        CliError::io(path, "write the file", &e)
+    })
 }
 
 /// The temporary name of a file that replaces `path` once it is complete.
@@ -158,6 +179,22 @@ mod tests {
             write(path, &params, &[("round", "3".to_owned()), ("score", "1".to_owned())]).unwrap();
         }
         assert_eq!(std::fs::read(&paths[0]).unwrap(), std::fs::read(&paths[1]).unwrap());
+        // The same bytes as the format's own library writes, and a file that others may read as the umask allows.
+        let viewed = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap();
+            let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+            let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            assert_eq!(safetensors::serialize(all.tensors(), header.metadata().clone()).unwrap(), bytes);
+        };
+        viewed(&paths[0]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+            let plain = folder.path().join("plain");
+            std::fs::write(&plain, "").unwrap();
+            assert_eq!(mode(&paths[0]), mode(&plain));
+        }
         let back = read(&paths[0]).unwrap();
         assert_eq!(back.names().collect::<Vec<_>>(), ["z", "a", "m"]);
         for (name, tensor) in params.iter() {

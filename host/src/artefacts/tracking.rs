@@ -9,7 +9,7 @@
 pub(crate) mod event_file;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use self::writer::Writer;
+use crate::artefacts::{durable, names};
 use crate::error::{CliError, Diagnostic};
 
 /// The name under which the server's scalars are stored.
@@ -45,6 +46,31 @@ pub struct Positions {
     pub metrics: u64,
     /// Bytes of each event file, by its path relative to the run directory.
     pub events: BTreeMap<PathBuf, u64>,
+}
+
+impl Positions {
+    /// Forces the files to the disk that have grown since `before`, so that a checkpoint with these positions survives a
+    /// power loss.
+    ///
+    /// # Errors
+    /// If a file is missing or the disk reports an error.
+    pub(crate) fn force(&self, run: &Path, before: &Self) -> Result<(), CliError> {
+        let failed = |path: &Path, e: &std::io::Error| CliError::io(path, "force the metrics to the disk", e);
+        let grown = self.events.iter().filter(|(path, len)| before.events.get(*path) != Some(len));
+        let metrics = Path::new(names::METRICS);
+        let grown = grown.map(|(path, _)| path.as_path()).chain((self.metrics > before.metrics).then_some(metrics));
+        for path in grown {
+            let path = run.join(path);
+            durable::sync_file(&path).map_err(|e| failed(&path, &e))?;
+        }
+        // The names of new files.
+        let new = self.events.keys().filter(|path| !before.events.contains_key(*path));
+        let folders: BTreeSet<&Path> = new.flat_map(|path| path.ancestors().skip(1)).collect();
+        folders
+            .into_iter()
+            .map(|folder| run.join(folder))
+            .try_for_each(|folder| durable::sync_folder(&folder).map_err(|e| failed(&folder, &e)))
+    }
 }
 
 enum Entry {
@@ -199,6 +225,33 @@ mod tests {
         assert_eq!(written(folder.path()), [one(100), one(101)].concat());
     }
 
+    #[test]
+    fn many_lines_of_a_fast_client_wait_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let tracker = Tracker::new(folder.path(), &names, None).unwrap();
+        let reporter = tracker.reporter();
+        let steps = 0..20_000_u64;
+        for client in [2, 1] {
+            steps.clone().for_each(|step| report(&reporter, Some(client), step));
+            reporter.client_done(client);
+        }
+        let spilled = || folder.path().join(names::IDLE).join("1.metrics").is_file();
+        while !spilled() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        report(&reporter, Some(0), 7);
+        reporter.client_done(0);
+        let positions = tracker.sync().unwrap();
+        let wanted: Vec<(String, u64)> = [("a".to_owned(), 7)]
+            .into_iter()
+            .chain(["b", "c"].into_iter().flat_map(|name| steps.clone().map(|step| (name.to_owned(), step))))
+            .collect();
+        assert!(written(folder.path()) == wanted);
+        assert_eq!(std::fs::metadata(folder.path().join(names::METRICS)).unwrap().len(), positions.metrics);
+        assert_eq!(std::fs::read_dir(folder.path().join(names::IDLE)).unwrap().count(), 0);
+    }
+
     /// A checkpoint stores how far the files were written, including large pieces written before the end of the round.
     #[test]
     fn positions_count_what_was_written_before_the_round_ended() {
@@ -210,6 +263,26 @@ mod tests {
             let positions = tracker.sync().unwrap();
             let (path, len) = positions.events.iter().next().unwrap();
             assert_eq!(std::fs::metadata(folder.path().join(path)).unwrap().len(), *len);
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_program_removes_or_cuts_is_missed() {
+        for (events, cut) in [(false, true), (false, false), (true, true), (true, false)] {
+            let folder = tempfile::tempdir().unwrap();
+            let tracker = Tracker::new(folder.path(), &["a".to_owned()], None).unwrap();
+            report(&tracker.reporter(), Some(0), 1);
+            let positions = tracker.sync().unwrap();
+            let file = if events { positions.events.keys().next().unwrap() } else { Path::new(names::METRICS) };
+            let file = folder.path().join(file);
+            if cut {
+                std::fs::write(&file, "").unwrap();
+            } else {
+                std::fs::remove_file(&file).unwrap();
+            }
+            report(&tracker.reporter(), Some(0), 2);
+            let failure = tracker.sync().unwrap_err().to_string();
+            assert!(failure.contains(&file.display().to_string()), "{failure}");
         }
     }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use super::{compare, keys, plot, plugin};
+use super::trained::Options;
+use super::{compare, init, keys, plot, plugin};
 use crate::experiment::config::{MOST_FOLDS, MOST_THREADS};
 
 /// Federated learning with plugins: one TOML file, one command.
@@ -28,6 +29,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Write an experiment for a CSV file of one's own
+    ///
+    /// Looks at the columns and proposes what to predict, from what, and whose the rows are; options say otherwise. The
+    /// experiment runs as it is, with comments where one may want to change it. Its path and what it does go to stdout.
+    Init(init::Init),
     /// Run an experiment
     ///
     /// Writes a directory OUTPUT/NAME with models, TensorBoard events, metrics.jsonl and summary.json. Progress and the
@@ -65,6 +71,12 @@ pub(super) enum Command {
     /// Writes CSV, one line per row, in the order of the input: all columns of the input (for FASTA: names and
     /// sequences), then TASK_predicted for each task, in the unit of its target.
     Predict(PredictArgs),
+    /// Write the vectors that a trained model has for the rows of a CSV or FASTA file
+    ///
+    /// One vector per row, in the order of the input, as a matrix of 32-bit floats: NumPy's .npy, or .safetensors with
+    /// the tensor `vectors`. For the model `amplify` it is the mean of the trunk's normalised hidden states, which its
+    /// heads read.
+    Embed(EmbedArgs),
     /// Write the data as an experiment will use it, with plots of the clients' sizes
     ///
     /// Needs only the dataset plugin. The paths of all files go to stdout.
@@ -207,6 +219,31 @@ pub(super) struct JoinArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct PredictArgs {
+    #[command(flatten)]
+    pub(super) trained: TrainedArgs,
+    /// Predict only this task; may be repeated [default: all tasks of the model]
+    #[arg(long = "task")]
+    pub(super) tasks: Vec<String>,
+    /// The file to write [default: stdout]
+    #[arg(short, long)]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EmbedArgs {
+    #[command(flatten)]
+    pub(super) trained: TrainedArgs,
+    /// Read the columns of this task [default: the first of the model]
+    #[arg(long)]
+    pub(super) task: Option<String>,
+    /// The file to write; its extension, .npy or .safetensors, says the format
+    #[arg(short, long)]
+    pub(super) output: PathBuf,
+}
+
+/// A trained model, and rows for it.
+#[derive(Debug, Args)]
+pub(super) struct TrainedArgs {
     /// The directory of a finished run, such as runs/quickstart
     pub(super) run: PathBuf,
     /// The input rows, in a format that the run's dataset reads: a CSV with the columns that the model was trained on,
@@ -215,21 +252,15 @@ pub(super) struct PredictArgs {
     /// If the model reads heavy and light chains, FASTA records are paired by name: ab0_H and ab0_L, ab0|VH and ab0|VL,
     /// ab0 heavy and ab0 kappa. A record may also hold both chains, as HEAVY|LIGHT.
     pub(super) input: PathBuf,
-    /// Predict with this client's own model [default: the best global model]
+    /// Use this client's own model [default: the best global model]
     #[arg(long)]
     pub(super) client: Option<String>,
-    /// Predict with the global model that was best for this task [default: the one that was best over all tasks]
+    /// Use the global model that was best for this task [default: the one that was best over all tasks]
     #[arg(long, value_name = "TASK", conflicts_with = "client")]
     pub(super) best_of: Option<String>,
-    /// Predict only this task; may be repeated [default: all tasks of the model]
-    #[arg(long = "task")]
-    pub(super) tasks: Vec<String>,
     /// Read a column under another name, such as --column heavy=VH; may be repeated
     #[arg(long = "column", value_name = "NAME=OTHER", value_parser = column)]
     pub(super) columns: Vec<(String, String)>,
-    /// The file to write [default: stdout]
-    #[arg(short, long)]
-    pub(super) output: Option<PathBuf>,
     /// Replace the output file if it exists
     #[arg(long)]
     pub(super) force: bool,
@@ -242,6 +273,24 @@ pub(super) struct PredictArgs {
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     pub(super) plugin_dirs: Vec<PathBuf>,
+}
+
+impl TrainedArgs {
+    /// The options for these tasks.
+    pub(super) fn options(self, tasks: Vec<String>) -> Options {
+        let Self { run, input, client, best_of, columns, device, threads, plugin_dirs, .. } = self;
+        Options {
+            run,
+            input,
+            client,
+            best_of,
+            tasks,
+            columns,
+            device,
+            threads: threads as usize,
+            plugin_folders: plugin_dirs,
+        }
+    }
 }
 
 /// Parses `heavy=VH`.

@@ -35,6 +35,7 @@ impl NamedAggregator {
         call: impl FnOnce(&mut dyn Aggregator, &Context<'_>) -> Result<T>,
     ) -> std::result::Result<T, ComponentError> {
         let scope = CallScope::new(services, &self.plugin, None, round);
+        let _working = services.activity.map(|activity| activity.enter(None));
         let result = call(&mut *self.aggregator, &scope.context());
         result.map_err(|error| self.fault(error))
     }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Diagnostic;
 use crate::experiment::document::Document;
 
+/// The kind of an error of the host's own, such as a full disk, that was met during a client's call.
+pub(crate) const OF_HOST: &str = "host";
+
 /// A component's error, with the component's name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "ErrorEntry", into = "ErrorEntry")]
@@ -43,6 +46,19 @@ impl ComponentError {
     /// Whether the component failed because it was asked to stop.
     pub fn is_cancelled(&self) -> bool {
         *self.error.kind() == plugin_api::ErrorKind::Cancelled
+    }
+
+    /// Whether the host failed and not the component: the client is not to blame.
+    pub(crate) fn is_of_host(&self) -> bool {
+        self.error.kind().as_str() == OF_HOST
+    }
+
+    /// The error for another host: a full disk at a client's site is that client's failure.
+    pub(crate) fn of_another_host(self) -> Self {
+        if !self.is_of_host() {
+            return self;
+        }
+        Self { error: Error::new(plugin_api::ErrorKind::Io, self.error.message()), ..self }
     }
 
     /// Whether the component does not support the call.

@@ -42,13 +42,17 @@ impl Visit {
     }
 }
 
-/// Evaluates the global model and each client's published model at every client. Writes [`names::CROSS_SITE`] and
-/// returns a table of the scores, with one row for each model and one column for each client.
+/// The evaluations of every model at every client.
+pub(crate) struct CrossSite {
+    names: Vec<String>,
+    visits: Vec<Visit>,
+}
+
+/// Evaluates the global model and each client's published model at every client.
 ///
 /// # Errors
-/// If a component fails and the failure policy ends the run, if a file cannot be written, or if the run is asked to
-/// stop.
-pub(crate) fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliError> {
+/// If a component fails and the failure policy ends the run, or if the run is asked to stop.
+pub(crate) fn evaluate(federation: &mut Federation<'_>) -> Result<CrossSite, CliError> {
     let (names, all) = (federation.clients.names(), federation.clients.indices());
     federation.open(federation.done, &all, "cross-site evaluation")?;
     let mut visits: Vec<Visit> = Vec::new();
@@ -69,8 +73,19 @@ pub(crate) fn evaluate(federation: &mut Federation<'_>) -> Result<String, CliErr
             }
         }
     }
-    write(federation, &visits)?;
-    Ok(table(&names, &visits))
+    Ok(CrossSite { names, visits })
+}
+
+impl CrossSite {
+    /// Writes [`names::CROSS_SITE`] and returns a table of the scores, with one row for each model and one column for
+    /// each client.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn write(&self, federation: &Federation<'_>) -> Result<String, CliError> {
+        write(federation, &self.visits)?;
+        Ok(table(&self.names, &self.visits))
+    }
 }
 
 /// Evaluates one model at every client.

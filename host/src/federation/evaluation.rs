@@ -193,7 +193,9 @@ impl Federation<'_> {
                 Some(Err(fault)) if fault.is_unsupported() => {
                     services.console.log(Level::Warn, fault.report(&what).message());
                 }
-                Some(Err(fault)) if policy.on_failure == OnClientFailure::LeaveOut => policy.apply(&fault, &what)?,
+                Some(Err(fault)) if policy.on_failure == OnClientFailure::LeaveOut || fault.is_of_host() => {
+                    policy.apply(&fault, &what)?;
+                }
                 Some(Err(fault)) => drop(late.get_or_insert_with(|| CliError::run(fault.report(&what)))),
             }
             Ok(())

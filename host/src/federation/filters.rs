@@ -77,7 +77,7 @@ impl FilterChain {
             let was_empty = validate::is_empty(&message);
             message = named
                 .filter
-                .apply(message, base, &scope.of(&named.name).context())
+                .apply(message, base, &scope.of(&named.name).calling("apply").context())
                 .and_then(|filtered| validate::filtered(was_empty, filtered))
                 .map_err(|e| named.fault(e))?;
         }

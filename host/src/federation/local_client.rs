@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use plugin_api::{Message, Params};
 
-use crate::artefacts::safetensors;
-use crate::error::CliError;
-use crate::federation::absent;
+use crate::artefacts::{durable, safetensors};
 use crate::federation::client::{
     BothModels, Client, ClientState, CrossEvaluation, EvaluationOutcome, Failed, LastEvaluation, Order, Outcome,
     Progress,
@@ -21,6 +19,7 @@ use crate::federation::services::HostServices;
 use crate::federation::spillable_message::SpillableMessage;
 use crate::federation::trace::Trace;
 use crate::federation::usage::Spent;
+use crate::federation::{absent, activity};
 use crate::plugins::validate::Layout;
 use crate::terminal::signals::Pause;
 
@@ -98,10 +97,12 @@ impl LocalClient {
     fn guarded<T>(
         &mut self,
         round: Option<u64>,
+        services: &HostServices<'_>,
         call: impl FnOnce(&mut Self) -> Result<T, ComponentError>,
     ) -> Result<T, ComponentError> {
         self.lost_before(round)?;
-        call(self).inspect_err(|fault| {
+        let index = self.identity.index;
+        activity::of_client(services.activity, index, || call(self)).inspect_err(|fault| {
             if fault.is_panic() {
                 self.failed = Some(Failed { round, permanent: true, fault: fault.clone() });
             }
@@ -124,7 +125,7 @@ impl LocalClient {
     /// # Errors
     /// If the model or a filter fails.
     pub(crate) fn withheld(&mut self, services: &HostServices<'_>) -> Result<Vec<String>, ComponentError> {
-        self.guarded(None, |client| {
+        self.guarded(None, services, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, None);
             let ctx = scope.context();
@@ -166,7 +167,7 @@ impl LocalClient {
     /// # Errors
     /// If the model fails.
     pub(crate) fn parameters(&mut self, services: &HostServices<'_>) -> Result<Params, ComponentError> {
-        self.guarded(None, |client| {
+        self.guarded(None, services, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, None);
             let ctx = scope.context();
@@ -194,7 +195,8 @@ impl Client for LocalClient {
         if pause.is_due() {
             return Ok(None);
         }
-        let outcome = self.work(order, pause, services);
+        let index = self.identity.index;
+        let outcome = activity::of_client(services.activity, index, || self.work(order, pause, services));
         match &outcome {
             Ok(None) => return outcome,
             // The process is about to end. It will resume from its checkpoint.
@@ -222,7 +224,7 @@ impl Client for LocalClient {
         order: &Order,
         services: &HostServices<'_>,
     ) -> Result<EvaluationOutcome, ComponentError> {
-        self.guarded(Some(order.round), |client| client.evaluate_and_restore(order, services))
+        self.guarded(Some(order.round), services, |client| client.evaluate_and_restore(order, services))
     }
 
     fn answer(
@@ -231,7 +233,7 @@ impl Client for LocalClient {
         round: u64,
         services: &HostServices<'_>,
     ) -> Result<Message, ComponentError> {
-        self.guarded(Some(round), |client| {
+        self.guarded(Some(round), services, |client| {
             let me = client.identity.clone();
             client.filters.output.answer(question, &me.scope(services, Some(round)))
         })
@@ -239,7 +241,7 @@ impl Client for LocalClient {
 
     fn publish(&mut self, order: &Order, services: &HostServices<'_>) -> Result<Message, ComponentError> {
         let params = self.parameters(services)?;
-        self.guarded(None, |client| {
+        self.guarded(None, services, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, Some(order.round));
             let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
@@ -252,7 +254,7 @@ impl Client for LocalClient {
         order: &Order,
         services: &HostServices<'_>,
     ) -> Result<CrossEvaluation, ComponentError> {
-        self.guarded(None, |client| client.evaluate_in_place(order, services))
+        self.guarded(None, services, |client| client.evaluate_in_place(order, services))
     }
 
     fn update_aggregated(&mut self, round: u64) {
@@ -263,14 +265,13 @@ impl Client for LocalClient {
         let me = self.identity.clone();
         let params = self.parameters(services)?;
         let export = folder.join("export");
-        std::fs::create_dir_all(&export)
-            .map_err(|e| CliError::io(&export, "create the folder", &e))
+        durable::empty_folder(&export)
             .and_then(|()| {
                 safetensors::write(&folder.join("model.safetensors"), &params, &[("client", me.name.clone())])
             })
             .map_err(|failure| ComponentError::new(String::new(), as_error(failure)))?;
         drop(params);
-        self.guarded(None, |client| {
+        self.guarded(None, services, |client| {
             let scope = me.scope(services, None);
             let ctx = scope.context();
             let files =

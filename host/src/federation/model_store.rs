@@ -13,12 +13,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use plugin_api::{Component, Error, ModelSetup, Params};
+use plugin_api::{Component, Error, ErrorKind, ModelSetup, Params};
 use serde_json::Value;
 
 use crate::artefacts::safetensors;
 use crate::error::CliError;
 use crate::experiment::byte_size::ByteSize;
+use crate::federation::component_error::OF_HOST;
 
 /// Makes the models of a run.
 #[derive(Debug)]
@@ -86,7 +87,10 @@ impl Store {
     }
 }
 
-/// Converts a file error to a component's error, which is handled in the same way.
+/// Converts a file error of the host to an error that passes through a client's calls. It is not the client's failure.
 pub(crate) fn as_error(failure: CliError) -> Error {
-    Error::other(failure.reports().iter().map(crate::error::Diagnostic::line).collect::<Vec<_>>().join("; "))
+    Error::new(
+        ErrorKind::Other(OF_HOST.to_owned()),
+        failure.reports().iter().map(crate::error::Diagnostic::line).collect::<Vec<_>>().join("; "),
+    )
 }

@@ -3,16 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+
+/// The most notes of a run: more are a mistake of a component, and nobody reads them.
+const MOST: usize = 10_000;
 
 /// Notes for the summary, by component, key and client.
 #[derive(Debug, Default)]
 pub struct Notes(Mutex<BTreeMap<[String; 3], String>>);
 
 impl Notes {
-    /// Sets the note of the component `who` for `client` under this key. Replaces an earlier one.
+    /// Sets the note of the component `who` for `client` under this key. Replaces an earlier one. If there are too many,
+    /// a note says so in place of the new one.
     pub fn set(&self, client: &str, who: &str, key: &str, text: &str) {
-        self.lock().insert([who, key, client].map(str::to_owned), text.to_owned());
+        let mut all = self.lock();
+        let key = [who, key, client].map(str::to_owned);
+        if all.len() < MOST || all.contains_key(&key) {
+            all.insert(key, text.to_owned());
+        } else {
+            let text = format!("more than {MOST} notes; the others are not kept");
+            all.insert([who, "notes", crate::artefacts::tracking::SERVER].map(str::to_owned), text);
+        }
     }
 
     /// Whether there is a note under this key.
@@ -47,14 +59,15 @@ impl Notes {
 
     /// Formats the notes for people, one on each line. A note that is the same for several clients appears once.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<(Note, usize)> = Vec::new();
-        for note in self.list() {
-            match lines.iter_mut().find(|(n, _)| (&n.who, &n.key, &n.text) == (&note.who, &note.key, &note.text)) {
-                Some((_, count)) => *count += 1,
-                None => lines.push((note, 1)),
-            }
+        // In the order of the notes; each with its first client.
+        let mut lines: IndexMap<(String, String, String), (String, usize)> = IndexMap::new();
+        for Note { who, key, client, text } in self.list() {
+            lines.entry((who, key, text)).or_insert((client, 0)).1 += 1;
         }
-        let line = |(Note { who, key, client, text }, count): (Note, usize)| match (count, client.as_str()) {
+        let line = |((who, key, text), (client, count)): ((String, String, String), (String, usize))| match (
+            count,
+            client.as_str(),
+        ) {
             (1, crate::artefacts::tracking::SERVER) => format!("{who}, {key}: {text}"),
             (1, client) => format!("{who} at {client}, {key}: {text}"),
             (count, _) => format!("{who} at {count} clients, {key}: {text}"),
@@ -79,6 +92,18 @@ pub struct Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_notes_end_in_one_that_says_so() {
+        let (notes, begun) = (Notes::default(), std::time::Instant::now());
+        (0..200_000).for_each(|key| notes.set("a", "m", &format!("key {key}"), "text"));
+        notes.set("a", "m", "key 7", "another");
+        let lines = notes.lines();
+        assert_eq!(lines.len(), MOST + 1);
+        assert!(lines.contains(&"m, notes: more than 10000 notes; the others are not kept".to_owned()));
+        assert!(lines.contains(&"m at a, key 7: another".to_owned()));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+    }
 
     #[test]
     fn a_sentence_stands_once_for_all_clients_that_say_the_same() {

@@ -138,6 +138,7 @@ mod tests {
             notes: &notes,
             journal: &NONE,
             stop: &stop,
+            activity: None,
             seed,
             terms,
             threads: 1,

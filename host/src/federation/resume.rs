@@ -57,6 +57,8 @@ impl Federation<'_> {
     /// # Errors
     /// If a component cannot return its state, or a file cannot be written.
     pub(crate) fn save(&mut self) -> Result<(), CliError> {
+        self.positions.force(self.run_dir.path(), &self.forced)?;
+        self.forced = self.positions.clone();
         let mut writer = Writer::new(self.run_dir.path())?;
         writer.message("global", &self.server.global)?;
         let best = self.best.save(&mut writer)?;
@@ -113,6 +115,7 @@ impl Federation<'_> {
         }
         self.done = saved.done;
         self.totals.resume(saved.totals);
+        self.forced = saved.positions.clone();
         self.positions = saved.positions;
         self.history = saved.history;
         self.patience = saved.patience;

@@ -73,6 +73,8 @@ pub(crate) struct Federation<'a> {
     pub round_start: Option<RoundStart>,
     /// The lengths of the metrics files at the end of the last round.
     pub positions: Positions,
+    /// Those that are known to be on the disk.
+    pub forced: Positions,
     /// The tracker that writes scalars.
     pub tracker: &'a Tracker,
     /// The services that components may call.

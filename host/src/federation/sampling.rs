@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use plugin_api::{Sampling, Seed};
 use serde::{Deserialize, Serialize};
 
+use crate::artefacts::durable::sync_folder;
 use crate::artefacts::names;
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Federation;
@@ -125,9 +126,13 @@ impl Draws {
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder)?;
         }
+        let new = !self.path.exists();
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&self.path)?;
         file.write_all(format!("{}\n", serde_json::to_string(draw)?).as_bytes())?;
-        file.sync_data()
+        file.sync_data()?;
+        // The names of the file and of its folder.
+        let above = self.path.ancestors().skip(1).take(if new { 2 } else { 0 });
+        above.into_iter().try_for_each(sync_folder)
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::artefacts::journal::{self, Journal};
 use crate::artefacts::tracking::{Reporter, Scalar, now};
 use crate::experiment::config::{Experiment, FilterPosition, Terms};
+use crate::federation::activity::Activity;
 use crate::federation::notes::Notes;
 use crate::federation::trace::Trace;
 use crate::plugins::validate;
@@ -32,6 +33,8 @@ pub struct HostServices<'a> {
     pub journal: &'a Journal,
     /// Whether the run should stop.
     pub stop: &'a AtomicBool,
+    /// Who is at work, in a run.
+    pub activity: Option<&'a Activity>,
     /// The experiment's seed.
     pub seed: Seed,
     /// The experiment's settings for draws and reports.
@@ -55,6 +58,7 @@ impl<'a> HostServices<'a> {
             notes,
             journal: &journal::NONE,
             stop,
+            activity: None,
             seed: Seed::new(u64::from(experiment.seed)),
             terms: experiment.federation.terms(),
             threads,
@@ -84,6 +88,8 @@ pub struct CallScope<'a> {
     last_aggregated: Option<Option<u64>>,
     progress: bool,
     trace: Option<&'a Mutex<Trace>>,
+    /// The name of the call, for a call that hangs.
+    call: &'static str,
 }
 
 impl<'a> CallScope<'a> {
@@ -104,7 +110,14 @@ impl<'a> CallScope<'a> {
             last_aggregated: None,
             progress: false,
             trace: None,
+            call: "",
         }
+    }
+
+    /// Names the call that is made.
+    #[must_use]
+    pub(crate) fn calling(self, call: &'static str) -> Self {
+        Self { call, ..self }
     }
 
     /// Sets the device.
@@ -154,6 +167,9 @@ impl<'a> CallScope<'a> {
     /// Creates the context of a call, and notes the call for crash messages.
     pub fn context(&self) -> Context<'_> {
         crash::note_call(self.who, self.client.map(|client| client.name), self.round);
+        if let Some(activity) = self.services.activity {
+            activity.call(self.index(), self.who, self.call, self.round);
+        }
         let ctx = Context::new(self)
             .with_seed(self.services.seed)
             .with_threads(self.services.threads)
@@ -164,6 +180,18 @@ impl<'a> CallScope<'a> {
 }
 
 impl CallScope<'_> {
+    /// The index of the client, or none for the server.
+    fn index(&self) -> Option<usize> {
+        self.client.map(|client| client.index)
+    }
+
+    /// The component shows progress.
+    fn sign(&self) {
+        if let Some(activity) = self.services.activity {
+            activity.sign(self.index());
+        }
+    }
+
     /// Whether the component's output could reveal a client's data in an experiment without reports.
     fn is_confidential(&self) -> bool {
         self.round.is_some() && !self.services.terms.reports
@@ -176,6 +204,7 @@ impl Host for CallScope<'_> {
         level <= most && self.services.console.enabled(level)
     }
     fn log(&self, level: Level, line: &str) {
+        self.sign();
         if !self.enabled(level) {
             return;
         }
@@ -183,6 +212,7 @@ impl Host for CallScope<'_> {
         self.services.console.log_from(level, &client, &format!("{}: {}", self.who, validate::line(line)));
     }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
+        self.sign();
         if self.is_confidential() && !tag.ends_with(EPSILON) {
             return;
         }
@@ -198,6 +228,7 @@ impl Host for CallScope<'_> {
         }
     }
     fn progress(&self, done: u64, total: u64) {
+        self.sign();
         if let (true, Some(client)) = (self.progress, self.client) {
             self.services.console.progress(client.index, done, total);
         }
@@ -219,5 +250,6 @@ impl Host for CallScope<'_> {
     }
     fn cancelled(&self) -> bool {
         self.services.stop.load(Ordering::Relaxed)
+            || self.services.activity.is_some_and(|activity| activity.must_stop(self.index()))
     }
 }

@@ -1,13 +1,17 @@
 //! Opening a library, and asking it what it offers.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use plugin_api::Plugin;
 use plugin_api::boundary::root::{self, LoadError};
 
 use super::elf;
 use crate::error::Diagnostic;
+
+/// The environment variable with libraries to open before all plugins, separated as in `PATH`. A plugin that needs a
+/// library of the same name then gets this one, wherever it was linked to.
+const PRELOAD_VARIABLE: &str = "FEDPLUG_PRELOAD";
 
 /// An open library.
 #[derive(Clone, Debug)]
@@ -22,10 +26,17 @@ impl Library {
     /// Opens the library at an absolute path. Errors do not repeat the path.
     pub(super) fn open(path: &Path) -> Result<Self, Diagnostic> {
         elf::check(path)?;
+        let not_preloaded = preload();
         let stamp = hold(path).map_err(|e| {
-            let whole = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
-            let report = Diagnostic::new("the library cannot be opened").cause(whole);
-            mismatches(path).into_iter().fold(report, Diagnostic::cause)
+            let reason = reason(&e);
+            let report = Diagnostic::new("the library cannot be opened").cause(&reason);
+            let causes = mismatches(path).into_iter().chain(not_preloaded.iter().cloned());
+            let report = causes.fold(report, Diagnostic::cause);
+            if reason.starts_with("libtorch") || reason.starts_with("libc10") {
+                report.hint("that library is PyTorch's: pip install 'fedplug[torch]', or name it in FEDPLUG_PRELOAD")
+            } else {
+                report
+            }
         })?;
         // SAFETY: as in `hold`.
         let plugin = unsafe { root::load(path) }.map_err(|error| {
@@ -71,6 +82,22 @@ fn mismatches(path: &Path) -> Vec<String> {
 #[cfg(not(target_os = "linux"))]
 fn mismatches(_: &Path) -> Vec<String> {
     Vec::new()
+}
+
+/// Opens the libraries of [`PRELOAD_VARIABLE`], once. Returns what could not be opened, which matters if a plugin needs it.
+fn preload() -> &'static [String] {
+    static FAILED: OnceLock<Vec<String>> = OnceLock::new();
+    FAILED.get_or_init(|| {
+        let listed = std::env::var_os(PRELOAD_VARIABLE).unwrap_or_default();
+        let files = std::env::split_paths(&listed).filter(|file| !file.as_os_str().is_empty());
+        let failed = files.filter_map(|file| hold(&file).err().map(|e| (file, e)));
+        failed.map(|(file, e)| format!("{PRELOAD_VARIABLE}: {}: {}", file.display(), reason(&e))).collect()
+    })
+}
+
+/// What the dynamic loader says.
+fn reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Opens a library permanently and returns the version of plugin-api that it was built with, if it states one. Resolves

@@ -10,7 +10,7 @@ use crate::experiment::document::Document;
 use crate::setup::Shared;
 
 /// Keys that do not affect results. Devices are compared by type, client by client.
-const FREE: [&str; 7] = [
+const FREE: [&str; 8] = [
     "name",
     "plugin-path",
     "federation.threads",
@@ -18,6 +18,7 @@ const FREE: [&str; 7] = [
     "federation.checkpoint-every",
     "federation.checkpoint-after",
     "federation.idle-memory",
+    "federation.progress-timeout",
 ];
 
 /// The key that a model may allow to change.

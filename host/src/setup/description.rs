@@ -2,6 +2,14 @@
 
 use plugin_api::{ClientSpec, Description, TaskSpec};
 
+/// The longest name of a client or task, in bytes: with what is added to it, it must be that of a file.
+const LONGEST_NAME: usize = 200;
+
+/// The start of a name that is too long to be shown.
+fn start(name: &str) -> String {
+    name.chars().take(40).collect()
+}
+
 /// Checks what the host relies on: names that are unique and valid as folder names.
 ///
 /// # Errors
@@ -12,6 +20,17 @@ pub(crate) fn check(description: &Description) -> plugin_api::Result<()> {
         return wrong("there is no client".to_owned());
     }
     let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+    // They appear in log lines, and most in paths.
+    let names = description.clients.iter().map(|client| ("client", &client.name));
+    for (what, name) in names.chain(description.tasks.iter().map(|task| ("task", &task.name))) {
+        if name.contains(char::is_control) {
+            return wrong(format!("{what} {name:?}: the name contains a control character"));
+        }
+        if name.len() > LONGEST_NAME {
+            let what = format!("{what} `{}…`: the name has {} bytes", start(name), name.len());
+            return Err(plugin_api::Error::data(what).help(format!("at most {LONGEST_NAME}")));
+        }
+    }
     // If there are several tasks, each has a folder for its best model.
     if let Some(task) = description.tasks.iter().find(|task| description.tasks.len() > 1 && !plain(&task.name)) {
         return wrong(format!("task `{}`: the name cannot be that of a folder", task.name));
@@ -67,5 +86,31 @@ pub(super) fn warn_of_untested(description: &Description, ctx: &plugin_api::Cont
             (false, more) => format!("at {names} and {more} more clients"),
         };
         ctx.warn(format_args!("task `{name}` has no test rows {clients}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::ClientTask;
+
+    use super::*;
+
+    #[test]
+    fn names_can_be_shown_and_be_those_of_files() {
+        let check = |client: &str, task: &str| {
+            let tasks = vec![ClientTask { name: task.to_owned(), train: 1, validation: 0, test: 1 }];
+            let spec = TaskSpec { name: task.to_owned(), ..TaskSpec::default() };
+            let client = ClientSpec { name: client.to_owned(), tasks };
+            super::check(&Description::new(vec![spec], vec![client], Vec::new()))
+        };
+        check(&"ä".repeat(100), "a task of one: any/name").unwrap();
+        for (client, task, told) in [
+            ("a\u{1b}[2Jb", "t", "client \"a\\u{1b}[2Jb\": the name contains a control character"),
+            ("a", "t\r", "task \"t\\r\": the name contains a control character"),
+            (&"ä".repeat(101), "t", "the name has 202 bytes"),
+        ] {
+            let error = check(client, task).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 }

@@ -89,7 +89,7 @@ impl RemoteClient {
             Reply::read(payload).map_err(|e| self.fault(e.because_of(format!("in the reply to `{what}`"))))
         })?;
         self.pass_on(report, services);
-        result
+        result.map_err(ComponentError::of_another_host)
     }
 
     /// Tells a call from all others: it holds what the site has done before.

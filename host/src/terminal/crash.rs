@@ -62,11 +62,17 @@ pub fn finished() {
     FINISHED.store(true, Ordering::SeqCst);
 }
 
+/// Ends the process with code 1 although a plugin's call still runs, whose thread cannot be ended: without destructors,
+/// which could wait for it.
+pub(crate) fn end() -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(Exit::Failure as i32) }
+}
+
 extern "C" fn at_exit() {
     if !FINISHED.load(Ordering::SeqCst) {
         last_words(format_args!("ended by a call to `exit`"));
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(Exit::Failure as i32) };
+        end();
     }
 }
 

@@ -1,7 +1,7 @@
-//! Stopping on request: Ctrl-C, SIGTERM, SIGHUP.
+//! Stopping on request: Ctrl-C, SIGTERM, SIGHUP, and what other schedulers send: SIGUSR1, SIGUSR2, SIGXCPU.
 //!
 //! A model's state is complete only between epochs, so a run that is asked to stop finishes the current epochs, writes a
-//! checkpoint and ends. A second signal ends the process. Before the first round there is nothing to save, and plugins are
+//! checkpoint and ends. A second Ctrl-C ends the process; other signals may be repeated, as schedulers do. Before the first round there is nothing to save, and plugins are
 //! asked to stop at once.
 
 use std::io::Write as _;
@@ -27,22 +27,22 @@ pub(crate) struct Stop {
     /// Whether plugins should stop within a call.
     pub cancel: Arc<AtomicBool>,
     begun: Arc<AtomicBool>,
-    /// Whether the next signal ends the process.
+    /// Whether the next Ctrl-C ends the process.
     armed: Arc<AtomicBool>,
 }
 
 impl Stop {
-    /// Watches for signals: the first asks to stop, the second ends the process.
+    /// Watches for signals: the first asks to stop, a later Ctrl-C ends the process.
     ///
     /// # Errors
     /// If the system does not let us.
     pub(crate) fn on_signals() -> Result<Self, CliError> {
         let stop = Self::default();
         let failed = |e| CliError::run(Diagnostic::new("cannot watch for signals").cause(e));
+        signal_hook::flag::register_conditional_shutdown(SIGINT, Exit::Stopped as i32, stop.armed.clone())
+            .map_err(failed)?;
         for signal in signals() {
-            signal_hook::flag::register_conditional_shutdown(signal, Exit::Stopped as i32, stop.armed.clone())
-                .and_then(|_| signal_hook::flag::register(signal, stop.asked.clone()))
-                .map_err(failed)?;
+            signal_hook::flag::register(signal, stop.asked.clone()).map_err(failed)?;
         }
         let watched = stop.clone();
         let watch = move || {
@@ -81,6 +81,8 @@ impl Stop {
 /// The signals that ask to stop. SIGHUP is left alone if it is ignored, as under `nohup`.
 fn signals() -> Vec<i32> {
     let mut signals = vec![SIGINT, SIGTERM];
+    #[cfg(unix)]
+    signals.extend([signal_hook::consts::SIGUSR1, signal_hook::consts::SIGUSR2, signal_hook::consts::SIGXCPU]);
     #[cfg(target_os = "linux")]
     if let Some(ignored) = std::fs::read_to_string("/proc/self/status").ok().as_deref().and_then(ignored)
         && ignored & 1 == 0

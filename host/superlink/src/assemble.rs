@@ -1,8 +1,9 @@
 //! An array's memory, filled from the chunks of its stream.
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 
 use crate::content::{Array, DType, size};
 use crate::error::Error;
@@ -10,6 +11,10 @@ use crate::npy;
 
 /// The alignment of an array's data.
 const ALIGNMENT: usize = 64;
+
+/// Arrays of at least this many bytes have pages of their own, which go back to the system when the array is dropped.
+/// The allocator would keep much of such memory, fragmented, until the end.
+const OWN_PAGES: usize = 1 << 20;
 
 /// An array that is being received. The head is read first; then memory is taken, once, for all of it.
 pub(crate) struct Assembly {
@@ -21,8 +26,8 @@ pub(crate) struct Assembly {
 
 struct Body {
     about: npy::Head,
-    /// Longer than the data by `ALIGNMENT`.
-    memory: Vec<u8>,
+    /// May be longer than the data.
+    memory: Memory,
     data: Range<usize>,
     filled: usize,
 }
@@ -108,13 +113,13 @@ impl Assembly {
             npy::swap_bytes(&mut memory[data.clone()], width);
         }
         let (memory, data) = if about.fortran && about.shape.len() > 1 && !data.is_empty() {
-            let (mut other, place) = allocate(data.len());
+            let (mut other, place) = Memory::for_data(data.len())?;
             npy::from_fortran(&memory[data], &mut other[place.clone()], &about.shape, width);
             (other, place)
         } else {
             (memory, data)
         };
-        Array::new(about.dtype, about.shape, Bytes::from(memory).slice(data))
+        Array::new(about.dtype, about.shape, Bytes::from_owner(memory).slice(data))
     }
 }
 
@@ -124,14 +129,53 @@ impl Body {
             .ok_or_else(|| Error::protocol("array", format!("shape {:?} is too large", about.shape)))?;
         admit(bytes)?;
         let length = usize::try_from(bytes).map_err(|_| Error::protocol("array", "too large for this machine"))?;
-        let (memory, data) = allocate(length);
+        let (memory, data) = Memory::for_data(length)?;
         Ok(Self { about, memory, data, filled: 0 })
     }
 }
 
-/// Memory, and where in it aligned data lies. The system hands out its pages when they are first written.
-fn allocate(length: usize) -> (Vec<u8>, Range<usize>) {
-    let memory = vec![0; length + ALIGNMENT];
-    let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-    (memory, start..start + length)
+/// Memory that begins as zeros. The system hands out its pages when they are first written.
+enum Memory {
+    Heap(Vec<u8>),
+    Pages(MmapMut),
+}
+
+impl Memory {
+    /// Memory for this many bytes of data, and where in it aligned data lies.
+    fn for_data(length: usize) -> Result<(Self, Range<usize>), Error> {
+        if length >= OWN_PAGES {
+            let pages = MmapMut::map_anon(length);
+            let pages = pages.map_err(|error| Error::protocol("array", format!("no memory for it: {error}")))?;
+            return Ok((Self::Pages(pages), 0..length));
+        }
+        let memory = vec![0; length + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Ok((Self::Heap(memory), start..start + length))
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Heap(memory) => memory,
+            Self::Pages(pages) => pages,
+        }
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Heap(memory) => memory,
+            Self::Pages(pages) => pages,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Memory {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
 }

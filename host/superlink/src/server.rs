@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use self::calls::{Call, Phase, SiteEntry, Table};
+use self::calls::{Call, Delay, Phase, SiteEntry, Table};
 pub use self::options::{Answer, CallError, Peer, Policy, Request, ServerOptions};
 use self::state::StateFile;
 use crate::endpoint::{Caller, Endpoint, Scope};
@@ -202,13 +202,22 @@ impl Shared {
         let list: wire::NodeList = self.runtime.call("get-nodes", &wire::Nothing {}, self.scope())?;
         let online: BTreeMap<String, wire::NodeInfo> =
             list.nodes.into_iter().map(|node| (crate::fingerprint(&node.public_key), node)).collect();
-        let mut events = Vec::new();
-        let mut table = lock(&self.table);
+        let (mut events, mut lost) = (Vec::new(), Vec::new());
+        let mut guard = lock(&self.table);
+        let table = &mut *guard;
         table.refreshed = Some(Instant::now());
         for (name, site) in &mut table.sites {
             match (online.get(site.peer.fingerprint()), site.node) {
                 (Some(node), before) => {
                     site.node = Some(node.node_id);
+                    let activated = site.activated.replace(node.last_activated_at.clone().unwrap_or_default());
+                    // A plain node that has begun anew does not know what it was sent before, and cannot be asked.
+                    if matches!(site.peer, Peer::Flower(_))
+                        && activated.is_some_and(|before| Some(&before) != site.activated.as_ref())
+                        && table.calls.get(name).is_some_and(|call| matches!(call.phase, Phase::Sent))
+                    {
+                        lost.push(name.clone());
+                    }
                     site.public_pem = node.public_key.clone();
                     if before.is_none() {
                         events.push(Event::SiteOnline { site: name.clone() });
@@ -222,9 +231,10 @@ impl Shared {
                 (None, None) => {}
             }
         }
-        drop(table);
+        drop(guard);
         self.changed.notify_all();
         events.into_iter().for_each(|event| self.tell(event));
+        lost.iter().for_each(|site| self.send_again(site, "the node was away", Delay::None));
         Ok(())
     }
 }

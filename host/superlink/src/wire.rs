@@ -271,6 +271,9 @@ pub(crate) struct NodeList {
 pub(crate) struct NodeInfo {
     #[prost(uint64, tag = "1")]
     pub(crate) node_id: u64,
+    /// When it last came online; another text each time.
+    #[prost(string, optional, tag = "6")]
+    pub(crate) last_activated_at: Option<String>,
     #[prost(bytes = "bytes", tag = "11")]
     pub(crate) public_key: Bytes,
 }

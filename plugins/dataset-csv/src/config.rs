@@ -6,14 +6,13 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 use fedplug_tables::text::{is_missing, normalise_chain, trim_invisible};
-use fedplug_tables::{DecimalMark, GroupBy, Sites, Standardise, TaskPer};
+use fedplug_tables::{Classes, DecimalMark, GroupBy, Sites, Standardise, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::classes::Classes;
 use crate::pattern::{Pattern, Patterns};
 
 /// The keys of the dataset's table.

@@ -127,7 +127,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod classes;
 mod clients;
 mod config;
 mod pattern;
@@ -140,11 +139,10 @@ mod task_rows;
 
 use std::path::{Path, PathBuf};
 
-pub use classes::Classes;
 use clients::Data;
 pub use config::{Clients, Config, TaskTable, Text};
 use fedplug_tables::unknown_client;
-pub use fedplug_tables::{GroupBy, Standardise, TaskPer};
+pub use fedplug_tables::{Classes, GroupBy, Standardise, TaskPer};
 pub use pattern::{Pattern, Patterns};
 use plugin_api::{ClientSpec, ClientTask, Component, Context, Dataset, Description, Error, Result, Table, Task};
 use prediction_rows::PredictionRows;

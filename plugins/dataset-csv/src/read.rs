@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use fedplug_tables::{CsvFile, LetterCounts, RowError, RowPolicy, is_folder_name, require_usable_rows};
+use fedplug_tables::{Classes, CsvFile, LetterCounts, RowError, RowPolicy, is_folder_name, require_usable_rows};
 use plugin_api::{Context, Error, Result, Source};
 
-use crate::classes::Classes;
 use crate::config::{Clients, Config, Text};
 use crate::pattern::Pattern;
 use crate::row::{RequiredColumns, Row};

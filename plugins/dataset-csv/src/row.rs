@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use csv::StringRecord;
 use fedplug_tables::text::{is_missing, strip_invisible, trim_invisible};
-use fedplug_tables::{DecimalMark, NumberError, parse_number};
+use fedplug_tables::{Classes, DecimalMark, NumberError, parse_number};
 
-use crate::classes::Classes;
 use crate::config::{Clients, Config, Text};
 use crate::task_plan::{TaskPlan, TestRows};
 

@@ -1,9 +1,8 @@
 //! Plans of tasks: the keys of the table resolved for each task.
 
-use fedplug_tables::{Fold, GroupBy, Standardise, TEST_FRACTION, is_folder_name};
+use fedplug_tables::{Classes, Fold, GroupBy, Standardise, TEST_FRACTION, is_folder_name};
 use plugin_api::{Error, Result, TaskSpec};
 
-use crate::classes::Classes;
 use crate::config::{Clients, Config, TaskTable};
 use crate::pattern::Pattern;
 

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fedplug_tables::text::TextBuffer;
-use fedplug_tables::{TaskPer, file_stem, task_names};
-use plugin_api::{Column, Error, ORIGIN, Result, Table, TargetKind};
+use fedplug_tables::{ClassNames, TaskPer, file_stem, task_names};
+use plugin_api::{Column, ORIGIN, Result, Table, TargetKind};
 
-use crate::classes::{ClassNames, Classes};
 use crate::config::Config;
 use crate::row::Row;
 use crate::task_plan::TaskPlan;
@@ -130,10 +129,7 @@ impl TaskRows {
 
     /// The type of the targets.
     pub(crate) fn kind(&self) -> TargetKind {
-        match self.classes.names() {
-            [] => TargetKind::Number,
-            names => TargetKind::Class(names.to_vec()),
-        }
+        self.classes.kind()
     }
 
     /// Sorts the classes, once all rows are read.
@@ -141,18 +137,11 @@ impl TaskRows {
     /// # Errors
     /// If there is only one.
     pub(crate) fn sort_classes(&mut self, plan: &TaskPlan) -> Result<()> {
-        if plan.classes == Classes::No {
-            return Ok(());
+        let sorted = self.classes.sort(&plan.name)?;
+        if !sorted.is_empty() {
+            self.target.iter_mut().for_each(|class| *class = sorted[*class as usize] as f32);
         }
-        let sorted = self.classes.sort();
-        self.target.iter_mut().for_each(|class| *class = sorted[*class as usize] as f32);
-        match self.classes.names() {
-            [one] => {
-                let error = Error::data(format!("all rows of task `{}` are of the class `{one}`", plan.name));
-                Err(error.at_key("classes").help("list all classes there"))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Adds a row of the current file. What the row says takes precedence over `client` and `for_testing`, which the file says.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use fedplug_tables::DecimalMark;
 pub(crate) use fedplug_tables::Standardise;
-pub use fedplug_tables::{GroupBy, Sites, TaskPer};
+pub use fedplug_tables::{Classes, GroupBy, Sites, TaskPer};
 use plugin_api::JsonSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -41,9 +41,15 @@ pub struct Config {
     pub files: Option<Patterns>,
     /// The files not to read, as such patterns.
     pub exclude: Option<Patterns>,
-    /// The column that is predicted.
+    /// The column that is predicted: numbers, or classes with `classes`.
     #[serde(default = "fitness")]
     pub target: String,
+    /// Whether the target is a class and not a number. A list, such as `["no", "yes"]`: these classes, in this order; another
+    /// one in a file is an error. `true`: the texts that occur in the files of the task's folder, sorted. Of two classes, the
+    /// second is the positive one. Clients at sites of their own must have the same classes, so list them there.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub classes: Classes,
     /// The clients, and which rows each has.
     #[serde(default)]
     #[schemars(extend("default" = "by-task"))]

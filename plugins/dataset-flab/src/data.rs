@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fedplug_tables::{Audit, quoted, unknown_client, warn_identical_files};
 use plugin_api::{ClientSpec, ClientTask, Context, Error, Result, Scale, Source, Task, TaskSpec};
 
-use crate::config::{Config, Sites, TaskPer};
+use crate::config::{Classes, Config, Sites, Standardise, TaskPer};
 use crate::load::{self, Counts, RawTask, TaskTables};
 use crate::{file_patterns, folders};
 
@@ -33,6 +33,9 @@ impl Data {
     /// # Errors
     /// If a folder or file cannot be read, or a task has no usable rows.
     pub(crate) fn read(config: &Config, ctx: &Context<'_>) -> Result<Self> {
+        if config.classes != Classes::No && config.standardise != Standardise::No {
+            return Err(Error::config("has no effect, since all targets are classes").at_key("standardise"));
+        }
         let (mut audit, mut sources, mut scales) = (Audit::default(), Vec::new(), BTreeMap::new());
         let by_file = match config.task_per {
             TaskPer::Folder => None,
@@ -76,7 +79,9 @@ impl Data {
         warn_identical_files(&sources, ctx);
         config.standardise.note(&scales, ctx)?;
         let specs: Vec<TaskSpec> = match &tasks {
-            Tasks::Raw(tasks) => tasks.iter().map(|task| load::spec(&task.name, &config.target)).collect(),
+            Tasks::Raw(tasks) => {
+                tasks.iter().map(|task| load::spec(&task.name, &config.target, task.tables.classes.kind())).collect()
+            }
             Tasks::Tables(tasks) => tasks.iter().map(|task| task.spec.clone()).collect(),
         };
         let clients = clients(config, &specs, &tasks.counts(config)?);

@@ -33,6 +33,20 @@
 //!
 //! The split of a task depends only on the seed, the task's name and its rows, not on other tasks.
 //!
+//! With `classes` the target is one of several classes, and the field's text is the class:
+//!
+//! ```toml
+//! [dataset]
+//! plugin = "flab"
+//! root = "FLAb/data"
+//! tasks = ["immunogenicity"]
+//! target = "immunogenic"
+//! classes = ["no", "yes"]                    # or true: the texts that occur, sorted
+//! ```
+//!
+//! A class that the list lacks is an error with file and line; a missing value is no class. All tasks then have classes, which
+//! are not standardised.
+//!
 //! # Which rows stay together
 //!
 //! FLAb has most antibodies in several files of a folder, so a split by rows would test on antibodies seen in training.
@@ -115,7 +129,7 @@ mod split;
 use std::path::{Path, PathBuf};
 
 pub use chains::Chains;
-pub use config::{Clients, Config, GroupBy, Sites, SplitMethod, TASKS, TaskPer};
+pub use config::{Classes, Clients, Config, GroupBy, Sites, SplitMethod, TASKS, TaskPer};
 use data::Data;
 use fedplug_tables::Fold;
 pub use file_patterns::Patterns;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use fedplug_tables::text::TextBuffer;
-use fedplug_tables::{Audit, AuditedTask, Split, quoted, scale_of, standardised, task_names};
-use plugin_api::{Column, Context, Error, ORIGIN, Result, Scale, Source, Table, TaskSpec, VALIDATION};
+use fedplug_tables::{Audit, AuditedTask, ClassNames, Classes, Split, quoted, scale_of, standardised, task_names};
+use plugin_api::{Column, Context, Error, ORIGIN, Result, Scale, Source, Table, TargetKind, TaskSpec, VALIDATION};
 
 use crate::chains::Chains;
 use crate::config::{Config, SplitMethod, TaskPer};
@@ -59,6 +59,9 @@ impl RawTask {
     /// # Errors
     /// If scales are given by task, and none for this one.
     pub(crate) fn scale(&self, config: &Config) -> Result<Option<Scale>> {
+        if self.tables.classes.kind() != TargetKind::Number {
+            return Ok(None);
+        }
         config.standardise.scale(&self.name, || {
             let fitness = &self.tables.fitness;
             let values = |rows: &[usize]| self.trained(rows, config).into_iter().map(|row| fitness[row]).collect();
@@ -75,7 +78,8 @@ impl RawTask {
             name,
             sequence: &|row| tables.combined(row),
             values: &tables.fitness,
-            files: &tables.file_of_rows(),
+            // Classes have no unit in which files could differ.
+            files: &if config.classes == Classes::No { tables.file_of_rows() } else { vec![0; tables.rows()] },
             origin: &|row| tables.origin(row),
             advice: split::advice(config),
         };
@@ -101,25 +105,31 @@ impl RawTask {
             let marks = split.map(|split| split.validation_marks(&rows));
             let fitness: Vec<f32> = rows.iter().map(|&row| tables.fitness[row]).collect();
             let origins = Column::text(rows.iter().map(|&row| tables.origin(row)));
-            let table = table(rows.into_iter().map(move |row| tables.combined(row)), &fitness, origins, config)?;
+            let classes = tables.classes.clone();
+            let table =
+                table(rows.into_iter().map(move |row| tables.combined(row)), &fitness, &classes, origins, config)?;
             let table = marks.map_or(Ok(table.clone()), |marks| table.with(VALIDATION, Column::bool(&marks)))?;
             scale.map_or(Ok(table.clone()), |scale| standardised(&table, &config.target, scale))
         };
         let test = make(Rc::clone(&tables), split.test.clone(), None)?;
         let marked = config.validation_fraction.map(|_| &split);
+        let kind = tables.classes.kind();
         let (count, mut raw) = (parts.len(), Some(tables));
         let mut train = Vec::with_capacity(count);
         for (part, rows) in parts.into_iter().enumerate() {
             let raw = if part + 1 == count { raw.take() } else { raw.clone() };
             train.extend(raw.map(|raw| make(raw, rows, marked)).transpose()?);
         }
-        Ok(TaskTables { spec: spec(&name, &config.target), parts: train, test })
+        Ok(TaskTables { spec: spec(&name, &config.target, kind), parts: train, test })
     }
 }
 
 impl TaskTables {
     /// The tables with standard scores as targets, and the scale, if targets are standardised.
     pub(crate) fn standardised(mut self, config: &Config) -> Result<(Self, Option<Scale>)> {
+        if self.spec.target_kind != TargetKind::Number {
+            return Ok((self, None));
+        }
         let scale = config.standardise.scale(&self.spec.name, || {
             let targets = self.trained()?.into_iter().map(|table| table.f32(&config.target).map(<[f32]>::to_vec));
             let targets: Vec<Vec<f32>> = targets.collect::<Result<_>>()?;
@@ -182,7 +192,10 @@ impl TaskTables {
         let (mut texts, mut values, mut origins) = (Vec::new(), Vec::new(), Vec::new());
         for table in &tables {
             texts.extend(table.text("combined")?.iter());
-            values.extend_from_slice(table.f32(&config.target)?);
+            match self.spec.target_kind {
+                TargetKind::Number => values.extend_from_slice(table.f32(&config.target)?),
+                _ => values.extend(self.spec.class_indices(table)?.into_iter().map(|class| class as f32)),
+            }
             origins.extend(table.text(ORIGIN)?.iter());
         }
         let rows: Vec<usize> = (0..values.len()).collect();
@@ -208,21 +221,21 @@ fn usable(fitness: &[f32], rows: impl Iterator<Item = usize>, config: &Config) -
 fn table<S: AsRef<str>>(
     combined: impl Iterator<Item = S>,
     fitness: &[f32],
+    classes: &ClassNames,
     origins: Column,
     config: &Config,
 ) -> Result<Table> {
     let table = Table::new().with("combined", Column::text(combined))?;
-    table.with(&config.target, Column::f32(fitness))?.with(ORIGIN, origins)
+    let target = match classes.names() {
+        [] => Column::f32(fitness),
+        names => Column::text(fitness.iter().map(|&class| &names[class as usize])),
+    };
+    table.with(&config.target, target)?.with(ORIGIN, origins)
 }
 
 /// A task whose model reads the column `combined`.
-pub(crate) fn spec(task: &str, target: &str) -> TaskSpec {
-    TaskSpec {
-        name: task.to_owned(),
-        inputs: vec!["combined".to_owned()],
-        target: target.to_owned(),
-        ..TaskSpec::default()
-    }
+pub(crate) fn spec(task: &str, target: &str, target_kind: TargetKind) -> TaskSpec {
+    TaskSpec { target_kind, ..TaskSpec::new(task, ["combined"], target) }
 }
 
 /// Reads and splits the measurements of a folder: one task, or one for each file with usable rows.
@@ -242,7 +255,7 @@ pub(crate) fn raw(
         return Err(error.help("`split = \"random\"` accepts single chains"));
     }
     folders::warn_other_files(folder, ctx)?;
-    let (tables, sources) = RawTables::read(files, config, ctx)?;
+    let (tables, sources) = RawTables::read(name, files, config, ctx)?;
     require_usable_rows(name, folder, config, &sources)?;
     let split = split::split(&tables, name, config, ctx)?;
     let mut task = |name: String, tables, split| {
@@ -280,10 +293,10 @@ pub(crate) fn prepared(
         Some(sites) => folders::client_files(folder, sites.count.get())?,
     };
     warn_unread_files(folder, ctx)?;
-    let mut sources = Vec::new();
+    let (mut sources, mut classes) = (Vec::new(), ClassNames::new(&config.classes));
     let mut one = |path: PathBuf| {
         let (mut combined, mut fitness, mut lines) = (TextBuffer::default(), Vec::new(), Vec::new());
-        let (_, source) = read(&path, config, ReadMode::Prepared, ctx, |record, _, antibody| {
+        let (_, source) = read(&path, config, ReadMode::Prepared, &mut classes, ctx, |record, _, antibody| {
             if let Some(antibody) = antibody {
                 lines.push(record.position().map_or(0, csv::Position::line));
                 combined.push(antibody.combined);
@@ -296,12 +309,14 @@ pub(crate) fn prepared(
         // the column moves to its final memory.
         let file = below(&config.root, &path);
         let origins = Column::text(lines[..rows].iter().map(|line| format!("{}:{line}", file.display())));
-        table((0..rows).map(move |row| combined.get(row).to_owned()), &fitness[..rows], origins, config)
+        table((0..rows).map(move |row| combined.get(row).to_owned()), &fitness[..rows], &classes, origins, config)
     };
     let test = one(folder.join(TEST))?;
     let parts = train.into_iter().map(&mut one).collect::<Result<_>>()?;
     require_usable_rows(task, folder, config, &sources)?;
-    let tables = TaskTables { spec: spec(task, &config.target), parts, test }.with_validation(config, ctx)?;
+    classes.sort(task)?;
+    let tables = TaskTables { spec: spec(task, &config.target, classes.kind()), parts, test };
+    let tables = tables.with_validation(config, ctx)?;
     tables.audit(config, audit, ctx)?;
     Ok((tables, sources))
 }
@@ -330,7 +345,8 @@ pub(crate) fn require_usable_rows(task: &str, folder: &Path, config: &Config, so
             Chains::Light => "`light`",
             Chains::Any => "`heavy` or `light`",
         };
-        let help = format!("a row needs {chains} and a finite number in `{}`", config.target);
+        let target = if config.classes == Classes::No { "a finite number" } else { "a class" };
+        let help = format!("a row needs {chains} and {target} in `{}`", config.target);
         let error = error.in_file(folder, None).help(help);
         if sources.is_empty() { error.because_of("the folder contains no CSV files") } else { error }
     })

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use fedplug_tables::ClassNames;
 use fedplug_tables::text::TextBuffer;
 use plugin_api::{Context, Result, Source};
 
@@ -14,8 +15,10 @@ use crate::read::{ReadMode, read};
 #[derive(Debug)]
 pub(crate) struct RawTables {
     pub(crate) files: Vec<RawTable>,
-    /// The target of each row, file after file; NaN where the row cannot be used.
+    /// The target of each row, file after file, of classes their numbers; NaN where the row cannot be used.
     pub(crate) fitness: Vec<f32>,
+    /// The classes of all files of the folder.
+    pub(crate) classes: ClassNames,
     /// The chains that are read.
     pub(crate) chains: Chains,
 }
@@ -46,19 +49,25 @@ impl RawTable {
 }
 
 impl RawTables {
-    /// Reads files. The caller checks whether the task has enough rows.
+    /// Reads the files of a task's folder. The caller checks whether the task has enough rows.
     ///
     /// # Errors
-    /// If a file cannot be read.
-    pub(crate) fn read(paths: &[PathBuf], config: &Config, ctx: &Context<'_>) -> Result<(Self, Vec<Source>)> {
+    /// If a file cannot be read, or there is only one class.
+    pub(crate) fn read(
+        task: &str,
+        paths: &[PathBuf],
+        config: &Config,
+        ctx: &Context<'_>,
+    ) -> Result<(Self, Vec<Source>)> {
         let mode = match config.split() {
             SplitMethod::Random => ReadMode::Raw,
             SplitMethod::Reference => ReadMode::KeepUnusable,
         };
         let (mut files, mut fitness, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        let mut classes = ClassNames::new(&config.classes);
         for path in paths {
             let (first, mut fields, mut lines) = (fitness.len(), TextBuffer::default(), Vec::new());
-            let (names, source) = read(path, config, mode, ctx, |record, width, antibody| {
+            let (names, source) = read(path, config, mode, &mut classes, ctx, |record, width, antibody| {
                 lines.push(record.position().map_or(0, csv::Position::line));
                 record.iter().for_each(|field| fields.push(&[field]));
                 (record.len()..width).for_each(|_| fields.push(&[]));
@@ -72,7 +81,12 @@ impl RawTables {
                 files.push(RawTable { names: distinct(names), path, fields, lines, first, chains });
             }
         }
-        Ok((Self { files, fitness, chains: config.chains }, sources))
+        let sorted = classes.sort(task)?;
+        if !sorted.is_empty() {
+            let usable = fitness.iter_mut().filter(|class: &&mut f32| !class.is_nan());
+            usable.for_each(|class| *class = sorted[*class as usize] as f32);
+        }
+        Ok((Self { files, fitness, classes, chains: config.chains }, sources))
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -81,10 +95,11 @@ impl RawTables {
 
     /// Each file on its own, with the range of its rows among all.
     pub(crate) fn by_file(self) -> Vec<(Range<usize>, Self)> {
-        let Self { files, fitness, chains } = self;
+        let Self { files, fitness, classes, chains } = self;
         let single = |file: RawTable| {
             let rows = file.first..file.first + file.rows();
-            (rows.clone(), Self { fitness: fitness[rows].to_vec(), files: vec![RawTable { first: 0, ..file }], chains })
+            let (fitness, files) = (fitness[rows.clone()].to_vec(), vec![RawTable { first: 0, ..file }]);
+            (rows, Self { fitness, files, classes: classes.clone(), chains })
         };
         files.into_iter().map(single).collect()
     }

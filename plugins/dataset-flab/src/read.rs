@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use csv::StringRecord;
-use fedplug_tables::{CsvFile, LetterCounts, NumberError, RowError, RowPolicy, parse_number};
+use fedplug_tables::text::{is_missing, trim_invisible};
+use fedplug_tables::{ClassNames, Classes, CsvFile, LetterCounts, NumberError, RowError, RowPolicy, parse_number};
 use plugin_api::{Context, Error, Result, Source};
 
 use crate::chains::{ChainColumns, Chains, MissingChain};
@@ -14,6 +15,7 @@ use crate::config::Config;
 pub(crate) struct Antibody<'a> {
     /// The parts of the text that a model reads; see [`Chains`].
     pub(crate) combined: &'a [&'a str],
+    /// The target; of classes, the number of its class.
     pub(crate) fitness: f32,
 }
 
@@ -35,11 +37,13 @@ pub(crate) enum ReadMode {
 /// whether the task has enough rows.
 ///
 /// # Errors
-/// If the file cannot be read, a column that is read has a namesake, or prepared data lacks a column.
+/// If the file cannot be read, a column that is read has a namesake, prepared data lacks a column, or a class is none of those
+/// that are listed.
 pub(crate) fn read(
     path: &Path,
     config: &Config,
     mode: ReadMode,
+    classes: &mut ClassNames,
     ctx: &Context<'_>,
     mut row: impl FnMut(&StringRecord, usize, Option<Antibody<'_>>),
 ) -> Result<(Vec<String>, Source)> {
@@ -66,7 +70,9 @@ pub(crate) fn read(
     file.check_unique(&names, columns.chains.indices(config.chains).chain(columns.fitness))?;
     let chains = MissingChain::ALL.map(|missing| missing.advice(config.chains));
     let numbers = NumberError::ALL.map(|error| error.reason(target, config.decimal));
-    let reasons: Vec<String> = chains.into_iter().chain(numbers).collect();
+    let class = format!("no `{target}`");
+    let targets = if config.classes == Classes::No { numbers.to_vec() } else { vec![class] };
+    let reasons: Vec<String> = chains.into_iter().chain(targets).collect();
     if columns.fitness.is_none() {
         ctx.warn(format_args!(
             "{}: no column `{target}`; its rows take part in the split, as in the published preparation",
@@ -77,15 +83,18 @@ pub(crate) fn read(
     let policy = RowPolicy { reasons: &reasons, allow_short_rows: keep, allow_empty: mode == ReadMode::Prepared };
     let mut letters = LetterCounts::default();
     let source = file.rows(policy, ctx, |record| {
-        let used = columns.antibody(record, config, |antibody| row(record, names.len(), Some(antibody)));
-        match used {
+        let used = columns.antibody(record, config, classes, |antibody| row(record, names.len(), Some(antibody)));
+        match &used {
             Ok(()) => {
                 letters.add(config.chains.fields(columns.chains, |column| record.get(column).unwrap_or_default()))
             }
-            Err(_) if keep => row(record, names.len(), None),
+            Err(RowError::Skip(_)) if keep => row(record, names.len(), None),
             Err(_) => {}
         }
-        used.map_err(RowError::Skip)
+        used.map_err(|error| match error {
+            RowError::Fatal(error) => error.in_file(path, record.position().map(csv::Position::line)).into(),
+            skip @ RowError::Skip(_) => skip,
+        })
     })?;
     letters.warn(path, ctx);
     Ok((names, source))
@@ -114,17 +123,25 @@ impl Columns {
         }
     }
 
-    /// Calls `give` with the antibody of a usable row. The error is the index of the reason why the row is not usable.
+    /// Calls `give` with the antibody of a usable row. The error says why the row is not usable, or why reading stops.
     fn antibody(
         &self,
         record: &StringRecord,
         config: &Config,
+        classes: &mut ClassNames,
         give: impl FnOnce(Antibody<'_>),
-    ) -> std::result::Result<(), usize> {
+    ) -> std::result::Result<(), RowError> {
         let field = |column: usize| record.get(column).unwrap_or_default();
-        let combined = config.chains.read(self.chains, field).map_err(|missing| missing as usize)?;
-        let reason = |error: NumberError| MissingChain::ALL.len() + error as usize;
-        let fitness = parse_number(self.fitness.map(field).unwrap_or_default(), config.decimal).map_err(reason)?;
+        let combined = config.chains.read(self.chains, field).map_err(|missing| RowError::Skip(missing as usize))?;
+        let target = self.fitness.map(field).unwrap_or_default();
+        let first = MissingChain::ALL.len();
+        let fitness = if config.classes == Classes::No {
+            parse_number(target, config.decimal).map_err(|error| RowError::Skip(first + error as usize))?
+        } else if is_missing(target) {
+            return Err(RowError::Skip(first));
+        } else {
+            classes.number(&config.target, trim_invisible(target))? as f32
+        };
         give(Antibody { combined: &combined.parts(), fitness });
         Ok(())
     }

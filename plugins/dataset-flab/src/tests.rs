@@ -169,6 +169,7 @@ fn all_real_measurements_are_read() {
     assert!(lines.iter().all(|line| !line.contains("in training")), "{lines:?}");
 }
 
+mod classes;
 mod folders;
 mod folds;
 mod groups;

@@ -8,6 +8,12 @@ use serde_json::{Map, Value, json};
 /// The largest size that a trunk may have anywhere.
 pub(crate) const MAX_SIZE: i64 = 1 << 20;
 
+/// The most blocks: the published trunks have 24 and 32.
+pub(crate) const MAX_LAYERS: i64 = 1000;
+
+/// The most weights of a trunk, 64 GiB of them: a file that asks for more is damaged.
+const MAX_WEIGHTS: i128 = 1 << 34;
+
 /// The keys of `config.json`, with their published names. The four sizes are required; the other defaults are those of the
 /// published configuration class.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -106,6 +112,13 @@ impl Architecture {
         }
     }
 
+    /// About how many weights such a trunk has: those of its matrices.
+    fn weights(&self) -> i128 {
+        let [width, inner, layers, words] =
+            [self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.vocab_size].map(i128::from);
+        layers * (4 * width * width + 2 * width * inner) + 2 * words * width
+    }
+
     /// Checks that such a trunk can be built.
     ///
     /// # Errors
@@ -118,9 +131,16 @@ impl Architecture {
             ("intermediate_size", self.intermediate_size),
             ("vocab_size", self.vocab_size),
         ] {
-            if !(1..=MAX_SIZE).contains(&size) {
-                return Err(format!("`{name}` must be between 1 and {}, not {size}", MAX_SIZE));
+            let most = if name == "num_hidden_layers" { MAX_LAYERS } else { MAX_SIZE };
+            if !(1..=most).contains(&size) {
+                return Err(format!("`{name}` must be between 1 and {most}, not {size}"));
             }
+        }
+        let weights = self.weights();
+        if weights > MAX_WEIGHTS {
+            return Err(format!(
+                "the sizes are those of a trunk with {weights} weights; at most {MAX_WEIGHTS} are allowed"
+            ));
         }
         if !(3..=MAX_SIZE).contains(&self.max_length) {
             return Err(format!("`max_length` must be between 3 and {}, not {}", MAX_SIZE, self.max_length));
@@ -214,6 +234,16 @@ mod tests {
             assert_eq!(&written[key], value, "{key}");
         }
         assert_eq!(serde_json::from_value::<Architecture>(written).unwrap(), read);
+    }
+
+    #[test]
+    fn sizes_that_nobody_has_memory_for_are_refused() {
+        let check = |layers: i64, width: i64| {
+            let sizes = Architecture { num_hidden_layers: layers, hidden_size: width, ..Architecture::published() };
+            sizes.check().unwrap_err()
+        };
+        assert!(check(1_000_000, 640).contains("`num_hidden_layers` must be between 1 and 1000"));
+        assert!(check(100, 10_240).contains("weights; at most 17179869184 are allowed"), "{}", check(100, 10_240));
     }
 
     #[test]

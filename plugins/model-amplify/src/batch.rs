@@ -12,10 +12,13 @@ use crate::cpu::PackedBatch;
 pub struct Batch {
     rows: Vec<Vec<u32>>,
     pad: i64,
+    longest: usize,
     /// Token ids, (sequences, length).
     pub ids: Tensor,
     /// True where a token is not padding, (sequences, 1, 1, length). None if there is no padding.
     pub keys: Option<Tensor>,
+    /// The sequences' pooled vectors, (sequences, size), if a frozen trunk has computed them before.
+    pub(crate) pooled: Option<Tensor>,
 }
 
 impl Batch {
@@ -35,12 +38,26 @@ impl Batch {
         let mask = |ids: &Tensor| -> Result<Tensor, TchError> { ids.f_ne(pad)?.f_unsqueeze(1)?.f_unsqueeze(1) };
         let ids = to_device().map_err(bridge::torch_error)?;
         let keys = padded.then(|| mask(&ids)).transpose().map_err(bridge::torch_error)?;
-        Ok(Self { rows: rows.iter().map(|row| row.to_vec()).collect(), pad, ids, keys })
+        Ok(Self { rows: rows.iter().map(|row| row.to_vec()).collect(), pad, longest, ids, keys, pooled: None })
     }
 
     /// The number of sequences.
     pub fn rows(&self) -> usize {
         self.rows.len()
+    }
+
+    /// The token ids of each sequence.
+    pub(crate) fn sequences(&self) -> &[Vec<u32>] {
+        &self.rows
+    }
+
+    /// A batch of some of the sequences.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn select(&self, numbers: &[usize]) -> Result<Self> {
+        let rows: Vec<&[u32]> = numbers.iter().map(|&number| self.rows[number].as_slice()).collect();
+        Self::new(&rows, self.pad, self.longest, self.ids.device())
     }
 
     /// The sequences concatenated, with padding only if `pooling` counts it. None if a row contains the padding token.

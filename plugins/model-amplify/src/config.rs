@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use plugin_api::{ClassWeights, JsonSchema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -17,7 +18,7 @@ pub struct Config {
     pub(crate) pretrained: Pretrained,
     /// The sizes of each head's hidden layers, multiples of 8; if empty, a head is one linear layer.
     #[serde(default = "default::layer_sizes", deserialize_with = "layer_sizes")]
-    #[schemars(inner(range(min = 8)))]
+    #[schemars(length(max = 64), inner(range(min = 8, max = 16384)))]
     pub(crate) layer_sizes: Vec<i64>,
     /// A safetensors file with the heads' initial weights, named `regressors.T.K.weight`; without it they are random.
     #[serde(default)]
@@ -32,6 +33,12 @@ pub struct Config {
     /// Whether only the heads are trained.
     #[serde(default)]
     pub(crate) frozen_trunk: bool,
+    /// With `frozen-trunk`: the memory for the vectors of sequences, of which each is computed once and then kept for all
+    /// clients of the process. Those beyond it are computed in each epoch; `"0 B"` keeps none. Of 120M, 1 GiB holds about
+    /// 280,000 antibodies.
+    #[serde(default = "default::embedding_memory")]
+    #[schemars(with = "String", extend("pattern" = "^[0-9]+(\\.[0-9]+)? ?([kMGT]?B|[KMGT]iB)$"))]
+    pub(crate) embedding_memory: ByteSize,
     /// The learning rate of the trunk.
     #[serde(default = "default::trunk_lr")]
     #[schemars(range(min = 0.0))]
@@ -125,6 +132,9 @@ mod default {
     }
     pub(super) fn dropout() -> f64 {
         0.1
+    }
+    pub(super) fn embedding_memory() -> bytesize::ByteSize {
+        bytesize::ByteSize::gib(1)
     }
     pub(super) fn trunk_lr() -> f64 {
         1e-4

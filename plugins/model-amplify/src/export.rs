@@ -132,7 +132,10 @@ impl<'a> ExportFolder<'a> {
         }
         // Hugging Face's `transformers` refuses a file without `format`.
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
+        // It writes a file that only its owner may read, and puts it in the place of this one.
+        let permissions = fs::File::create(&path).and_then(|file| file.metadata()).map(|found| found.permissions());
         safetensors::serialize_to_file(views, Some(metadata), &path).map_err(failed)?;
+        permissions.and_then(|mode| fs::set_permissions(&path, mode)).map_err(|e| Error::io(&path, &e))?;
         self.written.push(name.to_owned());
         Ok(())
     }

@@ -59,6 +59,16 @@
 //! came with the last global model (before the first one: from `regressors`). A head that is private to the clients is
 //! therefore in their exports, and not in the server's.
 //!
+//! # Vectors
+//! `fedplug embed` writes the vectors that the heads read: the mean of `hₗ / ‖hₗ‖` over a sequence's positions `l`, with the
+//! last block's output `h`.
+//!
+//! # A frozen trunk
+//! With `frozen-trunk`, the vector of a sequence is computed once per run and kept, up to `embedding-memory`; an epoch then
+//! costs what the heads cost. All clients of a process whose trunks have the same values share the vectors and the trunk's
+//! memory. On the CPU the bits do not depend on what was kept. With `pooling = "all-positions"` a vector depends on the
+//! padding of its batch, so none is kept.
+//!
 //! # Agreement with other implementations
 //! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
 //! states, logits, pooled vectors and predictions to 1e-4; losses, gradient norms, learning rates and final parameters of
@@ -99,7 +109,7 @@
 //! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. `cpu` is the trunk once more, with its
 //! derivative, free of libtorch. [`batch`] makes tensors of token ids, [`trainer`] takes a training step with [`optimizer`] and
 //! `drift`, and [`model`] is the plugin: the loop over tasks and batches. [`parameters`] holds the named tensors, whose host
-//! memory (`cow_buffer`) is shared until a step changes it. [`checkpoint`] reads files that `hub` downloads, and [`export`]
+//! memory (`cow_buffer`) is shared until a step changes it; `frozen_trunk` holds what models with a frozen trunk share. [`checkpoint`] reads files that `hub` downloads, and [`export`]
 //! writes them. `native` binds what tch lacks, `bridge` passes memory between Rust and libtorch, and `memory` handles a device
 //! without memory.
 //!
@@ -123,6 +133,7 @@ mod device;
 mod drift;
 #[doc(hidden)]
 pub mod export;
+mod frozen_trunk;
 mod heads;
 mod hub;
 mod memory;

@@ -1,5 +1,7 @@
 //! Trunk and heads together.
 
+mod frozen;
+
 use std::sync::Arc;
 
 use plugin_api::{Error, ModelSetup, Result};
@@ -15,6 +17,7 @@ use crate::parameters::Parameters;
 use crate::random::DropoutRng;
 use crate::regressor::{Regressor, pool};
 use crate::trunk::Trunk;
+use frozen::Frozen;
 
 /// The whole model: a trunk, and a head for each task that this instance holds.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub struct Network {
     layers: Layers,
     /// The tensors of all layers.
     pub parameters: Parameters,
+    frozen: Option<Frozen>,
 }
 
 /// The layers, which need parameters with values.
@@ -107,7 +111,8 @@ impl Network {
         }
         let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder()).flatten();
         let (pooling, frozen_trunk) = (config.pooling, config.frozen_trunk);
-        Ok(Self { layers: Layers { trunk, cpu_encoder, heads, pooling, frozen_trunk }, parameters })
+        let frozen = Frozen::new(architecture, config, &context);
+        Ok(Self { layers: Layers { trunk, cpu_encoder, heads, pooling, frozen_trunk }, parameters, frozen })
     }
 
     /// The layers.
@@ -186,6 +191,9 @@ impl Layers {
         pooling: Pooling,
         resources: &mut PassResources<'_>,
     ) -> Result<Tensor> {
+        if let Some(pooled) = &batch.pooled {
+            return Ok(pooled.shallow_clone());
+        }
         match self.cpu_encoder(batch, pooling) {
             Some((encoder, packed)) => {
                 bridge::matrix(&encoder.forward(parameters, &packed, resources, false)?, batch.rows())

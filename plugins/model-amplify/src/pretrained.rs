@@ -27,7 +27,7 @@ pub struct RandomTrunk {
     #[schemars(range(min = 1, max = architecture::MAX_SIZE))]
     hidden_size: i64,
     /// Transformer blocks.
-    #[schemars(range(min = 1, max = architecture::MAX_SIZE))]
+    #[schemars(range(min = 1, max = architecture::MAX_LAYERS))]
     layers: i64,
     /// Attention heads. `hidden-size / heads` must be an even whole number.
     #[schemars(range(min = 1, max = architecture::MAX_SIZE))]

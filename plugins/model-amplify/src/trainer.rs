@@ -12,6 +12,7 @@ use crate::config::{Config, Schedule};
 use crate::drift::GradientCorrection;
 use crate::network::{Network, Resources};
 use crate::optimizer::{AdamW, LearningRates};
+use crate::parameters::is_of_trunk;
 use crate::random::DropoutRng;
 use crate::targets::Targets;
 use step::{Step, Update};
@@ -73,7 +74,7 @@ impl Trainer {
     }
 
     fn with_correction(network: Network, config: &Config, proximal: f64, scaffold: bool) -> Self {
-        let is_trainable = |name: &str| !(config.frozen_trunk && name.starts_with("trunk."));
+        let is_trainable = |name: &str| !(config.frozen_trunk && is_of_trunk(name));
         let optimizer = AdamW::new(&network.parameters, is_trainable, config.weight_decay);
         let trainable = network.parameters.iter().filter(|p| is_trainable(&p.name));
         let correction = GradientCorrection::new(trainable.map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);

@@ -162,6 +162,44 @@ fn a_frozen_trunk_does_not_change_and_its_heads_do() {
     }
 }
 
+/// Whether vectors are kept or computed in each epoch, also by the personal model.
+#[test]
+fn kept_vectors_change_no_bit() {
+    for changes in [json!({}), json!({ "ditto-lambda": 0.5 }), json!({ "proximal-mu": 0.1 })] {
+        let run = |memory: &str| {
+            let mut changes = changes.clone();
+            changes["frozen-trunk"] = true.into();
+            changes["embedding-memory"] = memory.into();
+            let mut model = amplify(changes);
+            let sent = rounds(&mut model, 0..3, &Params::new()).params;
+            let results = model.evaluate(&tasks(&["tm"]), &ctx()).unwrap().remove(0).loss;
+            (sent, model.parameters(&ctx()).unwrap(), results.to_bits())
+        };
+        let (none, kept) = (run("0 B"), run("1 GiB"));
+        assert!(on_gpu() || changed(&none.0, &kept.0).is_empty() && changed(&none.1, &kept.1).is_empty(), "{changes}");
+        assert!(on_gpu() || none.2 == kept.2, "{changes}");
+        // Some fit, the others do not.
+        assert!(on_gpu() || changed(&none.0, &run("2 KiB").0).is_empty(), "{changes}");
+    }
+}
+
+#[test]
+fn frozen_trunks_with_the_same_values_share_their_memory() {
+    let mut models = [(); 3].map(|()| amplify(json!({ "frozen-trunk": true })));
+    for model in &mut models {
+        train(model, 0..1);
+    }
+    let [first, second, third] = models.map(|mut model| {
+        model.evaluate(&tasks(&["tm"]), &ctx()).unwrap();
+        model.parameters(&ctx()).unwrap()
+    });
+    for (name, tensor) in first.iter() {
+        let same = |other: &Params| other.get(name).unwrap().buffer().is_same(tensor.buffer());
+        let shared = name.starts_with("trunk.") && !on_gpu();
+        assert_eq!((same(&second), same(&third)), (shared, shared), "{name}");
+    }
+}
+
 #[test]
 fn training_halves_the_loss() {
     let mut model = amplify(json!({ "schedule": "constant", "dropout": 0.0 }));

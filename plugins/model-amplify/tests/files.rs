@@ -22,6 +22,9 @@ fn an_export_loads_as_a_checkpoint() {
     files.sort();
     let expected = ["README.md", "config.json", "fedplug.json", "model.safetensors", "regressors.safetensors"];
     assert_eq!(files, [&expected[..], &["tokenizer.json", "tokenizer_config.json"]].concat());
+    // Others may read all of them, as the umask allows.
+    let mode = |file: &str| fs::metadata(folder.path().join(file)).unwrap().permissions();
+    assert_eq!([mode("model.safetensors"), mode("regressors.safetensors")], [mode("README.md"), mode("README.md")]);
     let changes = json!({ "pretrained": folder.path(), "regressors": folder.path().join("regressors.safetensors") });
     let mut loaded = amplify(changes.clone());
     assert_same(&model.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap());

@@ -3,7 +3,7 @@
 use plugin_api::{Seed, metrics};
 
 use crate::Config;
-use crate::features::Features;
+use crate::features::{FeatureMap, Features};
 
 /// What predicts a task. A number is `mean + sd (w · W x + b)`; mean and standard deviation are those of the client's own
 /// training targets, so that targets of any scale train alike. Classes have logits, `w · W x + b` with a row of `w` for each.
@@ -23,7 +23,7 @@ impl Weights {
     /// Creates weights that predict 0, or the same probability for each of `outputs` classes: `W` is uniform in ±1/√features,
     /// `w` and `b` are 0.
     pub(crate) fn new(config: &Config, outputs: usize, seed: Seed) -> Self {
-        let (hidden, features) = (config.hidden_size.get(), Features::number(config.kmer));
+        let (hidden, features) = (config.hidden_size.get(), FeatureMap::new(config).number());
         let uniform = |i| (seed.at(i as u64).value() as f64 / u64::MAX as f64 * 2.0 - 1.0) as f32;
         let trunk = (0..hidden * features).map(|i| uniform(i) / (features as f32).sqrt()).collect();
         Self { trunk, weight: vec![0.0; outputs * hidden], bias: vec![0.0; outputs], scale: vec![0.0, 1.0] }

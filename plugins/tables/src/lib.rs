@@ -22,6 +22,7 @@
 
 mod audit;
 mod chain_names;
+mod classes;
 mod fasta;
 mod file;
 mod folds;
@@ -44,6 +45,7 @@ mod write;
 use std::path::Path;
 
 pub use audit::{Audit, AuditedTask, warn_identical_files};
+pub use classes::{ClassNames, Classes};
 pub use fasta::FastaColumns;
 pub use file::{CsvFile, MissingColumns, RowError, RowPolicy, require_usable_rows};
 pub use folds::Fold;

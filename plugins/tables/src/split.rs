@@ -18,12 +18,16 @@ use crate::holdout::holdout;
 #[serde(deny_unknown_fields)]
 pub struct Sites {
     /// The number of clients.
+    #[schemars(range(min = 1, max = MAX_CLIENTS))]
     pub count: NonZeroUsize,
     /// The concentration of the Dirichlet distribution from which the shares are drawn, for each task anew. Smaller
     /// values make shares more unequal.
     #[schemars(range(min = MIN_ALPHA, max = MAX_ALPHA))]
     pub alpha: f64,
 }
+
+/// The most clients: more are a typo, and take memory before anything else is checked.
+const MAX_CLIENTS: usize = 1_000_000;
 
 const MIN_ALPHA: f64 = 1e-6;
 const MAX_ALPHA: f64 = 1e6;

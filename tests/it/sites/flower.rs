@@ -84,6 +84,42 @@ impl Setting {
         program
     }
 
+    /// A SuperNode with a site's key, which that site has registered. A SuperNode does not register a key of its own.
+    fn supernode(&self, name: &str) -> Command {
+        let key = self.bench.path(format!("{name}.ssh"));
+        self.python(&["key"], &[&self.bench.path(format!("{name}.pem")), &key]);
+        terminate(self.join(name));
+        let mut node = test_support::superlink::python().unwrap();
+        node.arg(test_support::superlink::packages().join("bin/flower-supernode"))
+            .args(["--superlink", &format!("127.0.0.1:{}", self.link.port), "--port", &free_port().to_string()])
+            .arg("--root-certificates")
+            .arg(self.link.folder().join("ca.pem"))
+            .arg("--auth-supernode-private-key")
+            .arg(&key)
+            .env("FLWR_HOME", self.bench.path("home"));
+        node
+    }
+
+    fn start(&self, node: &Command) -> Program {
+        Program::start(node, &self.bench.path("node.log"))
+    }
+
+    /// Serves a run of a site with this key, `a`, and a plain app, `b`.
+    fn serve(&self, name: &str, app: &str, own: &str, plain: &str) -> Command {
+        let (bench, bundle) = (&self.bench, self.bundle(app));
+        let text = format!(
+            "{}initial = {:?}\n[federation.sites]\na = \"sha256:{own}\"\nb = {{ key = \"sha256:{plain}\", flower = \
+             \"{app}\" }}\n",
+            experiment(name),
+            bench.path("initial.safetensors")
+        );
+        let file = bench.write("experiment.toml", &text);
+        let mut serve = bench.command(&["-v", "serve", file.to_str().unwrap(), "--superlink", &self.url()]);
+        serve.arg("--ca").arg(self.link.folder().join("ca.pem")).arg("--bundle").arg(&bundle);
+        serve.arg("--output").arg(bench.path("runs"));
+        serve
+    }
+
     fn wait_for_line(&self, log: &str, text: &str) {
         let path = self.bench.path(format!("{log}.log"));
         let seen = || std::fs::read_to_string(&path).unwrap_or_default().contains(text).then_some(());
@@ -92,7 +128,7 @@ impl Setting {
 
     fn logs(&self) -> String {
         let log = |name: &&str| std::fs::read_to_string(self.bench.path(format!("{name}.log"))).unwrap_or_default();
-        HOSPITALS.iter().chain(&["node"]).map(|name| format!("== {name}\n{}", log(name))).collect()
+        HOSPITALS.iter().chain(&["node", "server"]).map(|name| format!("== {name}\n{}", log(name))).collect()
     }
 }
 
@@ -110,33 +146,13 @@ fn experiment(name: &str) -> String {
 fn python_clients_beside_a_site() {
     // SuperNodes have lasting keys with TLS only.
     let Some(setting) = Setting::new(SuperLink::start_tls(), 2) else { return };
-    let (bench, ca) = (&setting.bench, setting.link.folder().join("ca.pem"));
+    let bench = &setting.bench;
     let (own, plain) = (setting.site("a", ""), setting.site("b", ""));
-    let key = bench.path("b.ssh");
-    setting.python(&["key"], &[&bench.path("b.pem"), &key]);
-    // A SuperNode with a key of its own does not register it.
-    terminate(setting.join("b"));
+    let node = setting.supernode("b");
     let _site = setting.join("a");
-    let mut node = test_support::superlink::python().unwrap();
-    node.arg(test_support::superlink::packages().join("bin/flower-supernode"))
-        .args(["--superlink", &format!("127.0.0.1:{}", setting.link.port), "--port", &free_port().to_string()])
-        .arg("--root-certificates")
-        .arg(&ca)
-        .arg("--auth-supernode-private-key")
-        .arg(&key)
-        .env("FLWR_HOME", bench.path("home"));
-    let _node = Program::start(&node, &bench.path("node.log"));
+    let _node = setting.start(&node);
     for app in ["message", "numpy"] {
-        let bundle = setting.bundle(app);
-        let text = format!(
-            "{}initial = {:?}\n[federation.sites]\na = \"sha256:{own}\"\nb = {{ key = \"sha256:{plain}\", flower = \
-             \"{app}\" }}\n",
-            experiment(app),
-            bench.path("initial.safetensors")
-        );
-        let file = bench.write("experiment.toml", &text);
-        let mut serve = bench.command(&["-v", "serve", file.to_str().unwrap(), "--superlink", &setting.url()]);
-        serve.arg("--ca").arg(&ca).arg("--bundle").arg(&bundle).arg("--output").arg(bench.path("runs"));
+        let mut serve = setting.serve(app, app, &own, &plain);
         let output = serve.output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{told}\n{}", setting.logs());
@@ -158,6 +174,37 @@ fn python_clients_beside_a_site() {
         assert!(of_app.contains("RMSE") && of_app.contains("2.0"), "{summary}");
         assert_eq!(bench.text(app, "metrics.jsonl").contains("drift/train"), app == "message");
     }
+}
+
+/// It comes back with its key, and trains the order that it has lost.
+#[test]
+fn a_supernode_killed_in_training_changes_no_bit() {
+    let Some(setting) = Setting::new(SuperLink::start_tls(), 2) else { return };
+    let bench = &setting.bench;
+    let (own, plain) = (setting.site("a", ""), setting.site("b", ""));
+    let node = setting.supernode("b");
+    let _site = setting.join("a");
+    let mut running = setting.start(&node);
+    let hold = bench.path("hold");
+    for name in ["healthy", "killed"] {
+        let serve = setting.serve(name, "message", &own, &plain);
+        if name == "killed" {
+            bench.write("hold", "");
+        }
+        let mut server = Program::start(&serve, &bench.path("server.log"));
+        if name == "killed" {
+            wait_for("the training", LONG, || bench.path("held").exists().then_some(()));
+            running.kill();
+            std::fs::remove_file(&hold).unwrap();
+            running = setting.start(&node);
+        }
+        let summary = bench.path("runs").join(name).join("summary.json");
+        // The SuperLink takes a killed node back after a minute.
+        wait_for(&format!("the end of {name}: {}", setting.logs()), LONG, || summary.exists().then_some(()));
+        server.wait(LONG);
+    }
+    let model = |name: &str| bench.bytes(name, "global/model.safetensors");
+    assert_eq!(model("healthy"), model("killed"));
 }
 
 /// Sites with an experiment of their own, in runs of Python servers; the same in one process gives the same models.

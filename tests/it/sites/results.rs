@@ -1,6 +1,9 @@
 //! The same results as in one process.
 
+use std::process::Command;
+
 use super::{Sites, TASKS, linear, nothing};
+use crate::support::{binary, library};
 
 /// Splits the sample data over this many sites, so that all have all tasks.
 fn mixed(name: &str, federation: &str, rest: &str) -> String {
@@ -78,4 +81,38 @@ fn secure_aggregation_is_the_same_through_sites() {
         "{LINEAR}[aggregator]\nplugin = \"secure\"\nthreshold = 2\n[[filter]]\nplugin = \"secure\"\nat = \"client-output\"\nminimum = 2\n"
     );
     assert_same_through_sites(&MIXED, "secure", &mixed("secure", "", &rest));
+}
+
+/// The server has neither data nor the library of the model; its first global model is a file.
+#[test]
+fn a_server_that_has_only_a_first_model_gives_the_same_results() {
+    let Some(mut sites) =
+        Sites::new(&MIXED, &mixed("bare", "", &format!("{LINEAR}[aggregator]\nplugin = \"fedavg\"\n")), nothing)
+    else {
+        return;
+    };
+    // The first model is one that has learnt, so that a fresh one in its place would be noticed.
+    sites.run_locally("first");
+    let first = sites.bench.path("first.safetensors");
+    std::fs::copy(sites.bench.path("runs/first-local/global/model.safetensors"), &first).unwrap();
+    let text = std::fs::read_to_string(&sites.experiment).unwrap();
+    std::fs::write(
+        &sites.experiment,
+        text.replacen("[federation]\n", &format!("[federation]\ninitial = {first:?}\n"), 1),
+    )
+    .unwrap();
+    let bare = sites.bench.path("bare");
+    std::fs::create_dir(&bare).unwrap();
+    for file in [binary().to_owned(), library("aggregator-fedavg")] {
+        std::fs::copy(&file, bare.join(file.file_name().unwrap())).unwrap();
+    }
+    sites.join_all();
+    sites.run_locally("bare");
+    let full = sites.serve_command(&[]);
+    let mut serve = Command::new(bare.join(binary().file_name().unwrap()));
+    let output = serve.args(full.get_args()).current_dir(&bare).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{}", sites.logs());
+    sites.assert_same("bare");
+    assert_ne!(sites.bench.metrics("first-local"), sites.bench.metrics("bare"));
 }

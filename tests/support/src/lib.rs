@@ -13,12 +13,21 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use proptest::test_runner::{Config, RngSeed};
+
 pub use recorder::Recorder;
 
-/// A configuration for `proptest!` with this many cases, which are the same in every run.
+/// A configuration for `proptest!` with this many cases, which are the same in every run; or with `FEDPLUG_FUZZ` times as
+/// many, which are others in each run.
+///
+/// # Panics
+/// If `FEDPLUG_FUZZ` is no number.
 pub fn cases(cases: u32) -> proptest::test_runner::Config {
-    let rng_seed = proptest::test_runner::RngSeed::Fixed(0);
-    proptest::test_runner::Config { cases, rng_seed, failure_persistence: None, ..Default::default() }
+    let (cases, rng_seed) = match std::env::var("FEDPLUG_FUZZ") {
+        Ok(times) => (cases * times.parse::<u32>().expect("FEDPLUG_FUZZ is a number"), RngSeed::Random),
+        Err(_) => (cases, RngSeed::Fixed(0)),
+    };
+    Config { cases, rng_seed, failure_persistence: None, ..Default::default() }
 }
 
 /// Reports why the running test is skipped.

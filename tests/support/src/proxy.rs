@@ -4,8 +4,9 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A call that passes through.
 pub struct Passing {
@@ -28,6 +29,32 @@ pub enum Fate {
     Status(u16),
 }
 
+/// A slow line, which all connections share, in each direction.
+pub struct Line {
+    bytes_per_second: usize,
+    delay: Duration,
+    directions: [Mutex<()>; 2],
+}
+
+impl Line {
+    /// A line of this many bits a second, on which each message also takes a while to begin to arrive.
+    pub fn new(bits_per_second: usize, delay: Duration) -> Self {
+        Self { bytes_per_second: bits_per_second / 8, delay, directions: Default::default() }
+    }
+
+    /// Writes bytes as they would arrive, a few at a time.
+    fn write(&self, direction: usize, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        std::thread::sleep(self.delay);
+        for piece in bytes.chunks((self.bytes_per_second / 20).max(1)) {
+            let turn = self.directions[direction].lock().unwrap_or_else(PoisonError::into_inner);
+            std::thread::sleep(Duration::from_secs_f64(piece.len() as f64 / self.bytes_per_second as f64));
+            drop(turn);
+            stream.write_all(piece)?;
+        }
+        Ok(())
+    }
+}
+
 /// Forwards calls to a SuperLink. `fate` is asked before a call is forwarded, and once more with its answer.
 pub struct Proxy {
     /// Where it listens.
@@ -38,19 +65,25 @@ pub struct Proxy {
 impl Proxy {
     /// Forwards to this port of this machine.
     pub fn start(upstream: u16, fate: impl Fn(&Passing) -> Fate + Send + Sync + 'static) -> Self {
+        Self::over(None, upstream, fate)
+    }
+
+    /// Forwards over a slow line.
+    pub fn over(line: Option<Line>, upstream: u16, fate: impl Fn(&Passing) -> Fate + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, stop, fate) =
             (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)), Arc::new(fate));
         let stopped = Arc::clone(&stop);
+        let line = Arc::new(line);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                let fate = Arc::clone(&fate);
+                let (fate, line) = (Arc::clone(&fate), Arc::clone(&line));
                 std::thread::spawn(move || {
                     // Lost connections are what it is for.
-                    let _ = forward(stream.unwrap(), upstream, &*fate);
+                    let _ = forward(stream.unwrap(), upstream, line.as_ref().as_ref(), &*fate);
                 });
             }
         });
@@ -66,7 +99,16 @@ impl Drop for Proxy {
 }
 
 /// Forwards the calls of one connection, each over a connection of its own.
-fn forward(mut client: TcpStream, upstream: u16, fate: &dyn Fn(&Passing) -> Fate) -> std::io::Result<()> {
+fn forward(
+    mut client: TcpStream,
+    upstream: u16,
+    line: Option<&Line>,
+    fate: &dyn Fn(&Passing) -> Fate,
+) -> std::io::Result<()> {
+    let write = |direction, stream: &mut TcpStream, bytes: &[u8]| match line {
+        Some(line) => line.write(direction, stream, bytes),
+        None => stream.write_all(bytes),
+    };
     loop {
         let (head, body) = read(&mut client)?;
         let path = head.split(' ').nth(1).unwrap_or_default().trim_start_matches("/v1/").to_owned();
@@ -81,14 +123,14 @@ fn forward(mut client: TcpStream, upstream: u16, fate: &dyn Fn(&Passing) -> Fate
         }
         let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
         server.write_all(head.as_bytes())?;
-        server.write_all(&passing.body)?;
+        write(0, &mut server, &passing.body)?;
         let (head, answer) = read(&mut server)?;
         passing.answer = Some(answer);
         if fate(&passing) == Fate::Lose {
             return Ok(());
         }
         client.write_all(head.as_bytes())?;
-        client.write_all(&passing.answer.unwrap())?;
+        write(1, &mut client, &passing.answer.unwrap())?;
     }
 }
 

@@ -43,6 +43,20 @@ pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("events.out.tfevents.") && name.contains(".fedplug.")
 }
 
+/// The second in the name of an event file written by a run.
+fn second(name: &str) -> Option<u64> {
+    name.strip_prefix("events.out.tfevents.")?.split_once(".fedplug.")?.0.parse().ok()
+}
+
+/// Checks that a file that this process writes is still the one that it wrote: that nobody has removed, replaced or cut it.
+pub(super) fn expect_length(found: u64, written: u64) -> std::io::Result<()> {
+    if found == written {
+        return Ok(());
+    }
+    let what = format!("it has {found} bytes, but {written} were written; was it changed by another program?");
+    Err(std::io::Error::other(what))
+}
+
 /// A TensorBoard event file. It is open only while a piece is written, because there may be more clients than file
 /// descriptors.
 pub(super) struct EventFile {
@@ -57,10 +71,14 @@ pub(super) struct EventFile {
 impl EventFile {
     pub(super) fn new(folder: &Path, time: f64) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        // TensorBoard reads the files of a folder in the order of their names, so a resumed run's file must sort later.
-        let mut number = 0;
+        // TensorBoard reads the files of a folder in the order of their names, so a resumed run's file must sort later,
+        // even if the clock was set back.
+        let (mut named, mut number) = (time as u64, 0);
+        for entry in std::fs::read_dir(folder)? {
+            named = named.max(entry?.file_name().to_str().and_then(second).unwrap_or_default());
+        }
         let path = loop {
-            let path = folder.join(format!("events.out.tfevents.{:010}.fedplug.{number:04}", time as u64));
+            let path = folder.join(format!("events.out.tfevents.{named:010}.fedplug.{number:04}"));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(_) => break path,
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
@@ -88,9 +106,24 @@ impl EventFile {
 
     pub(super) fn flush(&mut self) -> std::io::Result<()> {
         if !self.waiting.is_empty() {
-            OpenOptions::new().append(true).open(&self.path)?.write_all(&self.waiting)?;
+            let mut file = OpenOptions::new().append(true).open(&self.path)?;
+            file.write_all(&self.waiting)?;
             self.waiting.clear();
+            expect_length(file.metadata()?.len(), self.len)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_file_sorts_later_even_if_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths =
+            [2000.0, 2000.5, 1000.0, 3000.0, 10.0].map(|time| EventFile::new(folder.path(), time).unwrap().path);
+        assert!(paths.is_sorted(), "{paths:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek as _, SeekFrom, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tensorboard_proto::event::Event;
 
 use super::event_file::{self, EventFile};
 use super::{Entry, Positions, SERVER, Scalar};
+use crate::artefacts::names;
 use crate::error::CliError;
 
 /// The longest time that written scalars stay buffered.
@@ -22,23 +23,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Opens a file for writing after its first `len` bytes and removes the rest.
 fn open(path: &Path, len: u64) -> std::io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create(len == 0).truncate(len == 0).open(path)?;
-    if len > 0 {
-        let found = file.metadata()?.len();
-        if found < len {
-            let what = format!("it has {found} bytes, but had {len} at the checkpoint");
-            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
-        }
+    // Always at the end: if another program cuts the file, its length tells.
+    let file = OpenOptions::new().append(true).create(len == 0).open(path)?;
+    let found = file.metadata()?.len();
+    if found < len {
+        let what = format!("it has {found} bytes, but had {len} at the checkpoint");
+        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
+    }
+    if found > len {
         file.set_len(len)?;
-        file.seek(SeekFrom::End(0))?;
     }
     Ok(file)
 }
 
+/// How many bytes of a client's lines wait in memory; more wait in a file.
+const IN_MEMORY: usize = 1 << 18;
+
 /// A client's lines that wait for the lines of earlier clients.
 #[derive(Default)]
 struct Waiting {
-    lines: Vec<String>,
+    /// How many bytes of them are in the file.
+    spilled: u64,
+    /// The lines after those.
+    lines: Vec<u8>,
     /// Whether the client has finished its round.
     done: bool,
 }
@@ -66,10 +73,15 @@ impl Writer {
     pub(super) fn new(run: &Path, clients: &[String], resumed: Option<&Positions>) -> Result<Self, CliError> {
         let metrics = run.join("metrics.jsonl");
         let positions = resumed.cloned().unwrap_or_default();
-        let file = open(&metrics, positions.metrics).map_err(|e| CliError::io(&metrics, "write the metrics", &e))?;
+        let failed = |path: &Path, doing: &str, len: u64, e: &std::io::Error| {
+            let failure = CliError::io(path, doing, e);
+            if len > 0 { failure.hint("restore the file from a copy, or start over with --force") } else { failure }
+        };
+        let len = positions.metrics;
+        let file = open(&metrics, len).map_err(|e| failed(&metrics, "write the metrics", len, &e))?;
         for (path, len) in &positions.events {
             let path = run.join(path);
-            open(&path, *len).map_err(|e| CliError::io(&path, "append to the events", &e))?;
+            open(&path, *len).map_err(|e| failed(&path, "append to the events", *len, &e))?;
         }
         event_file::remove_others(run, &positions.events)?;
         Ok(Self {
@@ -143,7 +155,7 @@ impl Writer {
         match scalar.client {
             None => self.server.push(line.to_string()),
             Some(client) if client == self.turn => self.line(&line.to_string())?,
-            Some(client) => self.waiting.entry(client).or_default().lines.push(line.to_string()),
+            Some(client) => self.wait(client, &line.to_string())?,
         }
         Ok(())
     }
@@ -154,20 +166,53 @@ impl Writer {
             self.release(self.turn)?;
             self.turn += 1;
             // The next client may have lines waiting; from now on its lines are written directly.
-            let Waiting { lines, done } = self.waiting.remove(&self.turn).unwrap_or_default();
-            for line in lines {
-                self.line(&line)?;
-            }
-            if done {
-                self.waiting.insert(self.turn, Waiting { lines: Vec::new(), done: true });
+            if self.release(self.turn)? {
+                self.waiting.insert(self.turn, Waiting { done: true, ..Waiting::default() });
             }
         }
         Ok(())
     }
 
-    fn release(&mut self, client: usize) -> Result<(), CliError> {
-        let waiting = self.waiting.remove(&client).unwrap_or_default();
-        waiting.lines.iter().try_for_each(|line| self.line(line))
+    /// Keeps a line until it is its client's turn.
+    fn wait(&mut self, client: usize, line: &str) -> Result<(), CliError> {
+        let file = self.spill(client);
+        let waiting = self.waiting.entry(client).or_default();
+        waiting.lines.extend_from_slice(line.as_bytes());
+        waiting.lines.push(b'\n');
+        if waiting.lines.len() < IN_MEMORY {
+            return Ok(());
+        }
+        let folder = file.parent().unwrap_or(&self.run);
+        let written = std::fs::create_dir_all(folder).and_then(|()| {
+            // What a killed process left is not continued.
+            let mut options = OpenOptions::new();
+            options.create(true).append(waiting.spilled > 0).write(true).truncate(waiting.spilled == 0);
+            options.open(&file)?.write_all(&waiting.lines)
+        });
+        written.map_err(|e| CliError::io(&file, "write the metrics", &e))?;
+        waiting.spilled += waiting.lines.len() as u64;
+        waiting.lines.clear();
+        Ok(())
+    }
+
+    /// The file of a client's waiting lines.
+    fn spill(&self, client: usize) -> PathBuf {
+        self.run.join(names::IDLE).join(format!("{client}.metrics"))
+    }
+
+    /// Writes a client's waiting lines. Returns whether the client has finished its round.
+    fn release(&mut self, client: usize) -> Result<bool, CliError> {
+        let Some(Waiting { spilled, lines, done }) = self.waiting.remove(&client) else { return Ok(false) };
+        if spilled > 0 {
+            let path = self.spill(client);
+            let copied = File::open(&path).and_then(|mut file| std::io::copy(&mut file, &mut self.metrics));
+            let copied = copied.and_then(|copied| event_file::expect_length(copied, spilled));
+            copied.map_err(|e| CliError::io(&path, "copy the metrics", &e))?;
+            let _ = std::fs::remove_file(&path);
+        }
+        self.positions.metrics += spilled + lines.len() as u64;
+        self.metrics.write_all(&lines).map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))?;
+        Ok(done)
     }
 
     fn end_round(&mut self) -> Result<(), CliError> {
@@ -183,8 +228,14 @@ impl Writer {
         writeln!(self.metrics, "{line}").map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))
     }
 
+    fn flush_metrics(&mut self) -> std::io::Result<()> {
+        self.metrics.flush()?;
+        // By its name: a file that somebody has removed or replaced can still be written to.
+        event_file::expect_length(std::fs::metadata(&self.metrics_path)?.len(), self.positions.metrics)
+    }
+
     fn flush(&mut self) -> Result<(), CliError> {
-        self.metrics.flush().map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))?;
+        self.flush_metrics().map_err(|e| CliError::io(&self.metrics_path, "write the metrics", &e))?;
         for file in self.events.values_mut() {
             file.flush().map_err(|e| CliError::io(&file.path, "write the events", &e))?;
             let within = file.path.strip_prefix(&self.run).unwrap_or(&file.path);

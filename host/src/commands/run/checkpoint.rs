@@ -4,7 +4,6 @@ use plugin_api::Level;
 use serde_json::Value;
 
 use crate::artefacts::checkpoint::Reader;
-use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
 use crate::error::{CliError, Diagnostic};
 use crate::federation::resume::CheckpointIndex;
@@ -27,8 +26,10 @@ pub(super) fn find(
     console: &Console,
 ) -> Result<Option<Checkpoint>, CliError> {
     let Some(then) = run_dir.to_resume() else { return Ok(None) };
-    if run_dir.path().join(names::SUMMARY).is_file() {
-        let report = Diagnostic::new(format!("{}: the run is finished; nothing to resume", run_dir.path().display()));
+    if run_dir.is_complete() {
+        // A process that was killed in its last steps left something behind.
+        run_dir.finish(&mut |line| console.log(Level::Warn, line))?;
+        let report = Diagnostic::new(format!("{}: the run is finished; nothing to resume", run_dir.shown()));
         let hint = "a finished run keeps no checkpoint: for more rounds, start a run with another name";
         return Err(CliError::usage(report.hint(hint)));
     }

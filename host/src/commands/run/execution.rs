@@ -14,9 +14,10 @@ use super::{Options, finder, rehearse, services};
 use crate::artefacts::journal::Journal;
 use crate::artefacts::names::{self, IDLE};
 use crate::artefacts::run_dir::RunDir;
-use crate::artefacts::tracking::Tracker;
+use crate::artefacts::tracking::{Positions, Tracker};
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, Draft};
+use crate::federation::activity::Activity;
 use crate::federation::best_models::BestModels;
 use crate::federation::clear::{self, Revealed};
 use crate::federation::client::Client;
@@ -130,7 +131,10 @@ impl Execution {
         let tracker = Tracker::new(run_dir.path(), &shared.client_names(), index.map(|index| &index.positions))?;
         let journal = Journal::open(run_dir.path())?;
         let silent = services(&self.console, &self.notes, &self.stop.cancel, &shared.experiment);
-        let services = HostServices { reporter: tracker.reporter(), journal: &journal, ..silent };
+        let timeout = shared.experiment.federation.progress_timeout;
+        let activity = Activity::new(&shared.client_names(), (timeout > 0).then(|| Duration::from_secs(timeout)));
+        let services =
+            HostServices { reporter: tracker.reporter(), journal: &journal, activity: Some(&activity), ..silent };
         let idle_memory = shared.experiment.federation.idle_memory;
         let store = Arc::new(Store::new(run_dir.path().join(IDLE), idle_memory)?);
         let Joined { clients, private } = clients(&shared, &store, &services, index)?;
@@ -140,10 +144,13 @@ impl Execution {
         if let Some(Checkpoint { reader, index }) = resumed {
             federation.restore(&reader, index)?;
         }
-        federation.run()?;
-        save_clients(&mut federation, run_dir)?;
-        let extras = save_extras(&mut federation, &shared.description.scales, &self.stop)?;
-        save_globals(&mut federation, &shared, &devices[0], run_dir)?;
+        let extras = activity.watched(&self.console, || {
+            federation.run()?;
+            save_clients(&mut federation, run_dir)?;
+            let extras = save_extras(&mut federation, &shared.description.scales, &self.stop)?;
+            save_globals(&mut federation, &shared, &devices[0], run_dir)?;
+            Ok(extras)
+        })?;
         self.console.stop();
 
         self.finish(&federation, &shared, &extras, run_dir)?;
@@ -218,6 +225,7 @@ impl Execution {
             pause: Pause::new(self.stop.clone(), pause_after(plan), workers),
             round_start: None,
             positions: tracker.sync()?,
+            forced: Positions::default(),
             tracker,
             services,
             run_dir,
@@ -239,7 +247,7 @@ impl Execution {
         let chosen = shared.experiment.federation.score.as_deref().map(|name| federation.history.score_name(name));
         let score_name = chosen.as_deref().or(shared.score_name.as_deref());
         let summary = summary(federation, &shared.experiment.name, score_name, seconds);
-        run_dir.write_json(names::SUMMARY, &summary)?;
+        run_dir.complete(&summary)?;
         run_dir.finish(&mut |line| self.console.log(Level::Warn, line))?;
         let cross_site = extras.cross_site.as_deref();
         self.console.log(Level::Info, &closing(federation, cross_site, score_name, run_dir, seconds));

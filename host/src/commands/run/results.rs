@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use plugin_api::{Message, Scale};
 
+use crate::artefacts::durable;
 use crate::artefacts::names;
 use crate::artefacts::run_dir::RunDir;
 use crate::artefacts::safetensors;
@@ -62,8 +63,9 @@ pub(super) fn save_extras(
 ) -> Result<Extras, CliError> {
     let mut extras = Extras::default();
     match federation.plan.cross_site.then(|| cross_site::evaluate(federation)).transpose() {
-        Ok(table) => extras.cross_site = table,
-        Err(failure) if stop.asked() => return Err(failure),
+        Ok(found) => extras.cross_site = found.map(|found| found.write(federation)).transpose()?,
+        // The run can be resumed.
+        Err(failure) if stop.asked() || failure.is_of_host() => return Err(failure),
         Err(failure) => {
             stop.cancel.store(false, Ordering::Relaxed);
             extras.failure = Some(failure);
@@ -145,7 +147,7 @@ fn export_global(
 /// Lets a model write its domain's formats to `folder/export`. The folder is removed if the model writes none.
 fn export(folder: &Path, write: impl FnOnce(&Path) -> Result<Vec<String>, CliError>) -> Result<(), CliError> {
     let to = folder.join("export");
-    std::fs::create_dir_all(&to).map_err(|e| CliError::io(&to, "create the folder", &e))?;
+    durable::empty_folder(&to)?;
     if write(&to)?.is_empty() {
         let _ = std::fs::remove_dir(&to);
     }
@@ -183,7 +185,7 @@ pub(super) fn closing(
     run_dir: &RunDir,
     seconds: f64,
 ) -> String {
-    let (path, reports) = (run_dir.path().display(), federation.plan.reports());
+    let (path, reports) = (run_dir.shown(), federation.plan.reports());
     let mut text = if reports { format!("{}\n", federation.history.table()) } else { String::new() };
     if let Some(table) = cross_site {
         text += &format!("{table}\nevery metric of every pair: {path}/{}\n", names::CROSS_SITE);
@@ -237,7 +239,7 @@ fn best_models(federation: &Federation<'_>) -> String {
 
 /// Where the results are.
 fn files(federation: &Federation<'_>, run_dir: &RunDir) -> String {
-    let path = run_dir.path().display();
+    let path = run_dir.shown();
     // A run without a defined score has no best model, and a run whose models failed to predict has no predictions.
     let best = federation.best.ranking().overall.map_or_else(String::new, |_| format!("{path}/best, "));
     let mut text = format!("models: {path}/global, {best}{path}/clients\n");

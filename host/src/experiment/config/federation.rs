@@ -100,6 +100,12 @@ pub struct Federation {
     /// least ten of the longest epochs lie between two checkpoints. Results do not depend on it.
     #[serde(default = "a_minute")]
     pub checkpoint_after: u64,
+    /// The longest time in seconds for which a client may show no progress: no log line, no scalar, no step and no new
+    /// call of a plugin. Past it the client is asked to stop, and if it does, it has failed; if it does not, the run
+    /// ends. 0, the default, waits for ever; a line is shown after a minute in any case.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = MOST_ROUNDS))]
+    pub progress_timeout: u64,
     /// The memory limit, such as `8 GiB`, for the best global model and the models of clients that are not at work,
     /// measured by the bytes of their states. Models beyond the limit are kept on disk. Without a limit, all stay in
     /// memory. Results do not depend on it.

@@ -72,6 +72,7 @@ impl LocalClient {
         if !services.terms.reports {
             return Ok(ModelEvaluation::default());
         }
+        let scope = scope.calling("evaluate");
         let ctx = scope.context();
         let found = self.evaluation(&ctx, services)?;
         self.report(&found, which, ctx.round().unwrap_or_default(), services);
@@ -84,7 +85,7 @@ impl LocalClient {
         order: &Order,
         services: &HostServices<'_>,
     ) -> Result<ModelEvaluation, ComponentError> {
-        self.guarded(None, |client| {
+        self.guarded(None, services, |client| {
             let me = client.identity.clone();
             let scope = me.scope(services, Some(order.round));
             let base = client.filters.input.apply(order.global.clone(), &order.global, &scope)?;
@@ -165,7 +166,7 @@ impl LocalClient {
     /// Predicts the test rows of each task.
     pub(super) fn predictions(&mut self, services: &HostServices<'_>) -> Result<Vec<Predicted>, ComponentError> {
         let me = self.identity.clone();
-        let scope = me.scope(services, None);
+        let scope = me.scope(services, None).calling("predict");
         let ctx = scope.context();
         let model = self.model.get(&ctx).map_err(|e| me.fault(e))?;
         let predicted = |Task { spec, train, test }: &Task| {

@@ -59,7 +59,7 @@ impl LocalClient {
         if !done? {
             return Ok(None);
         }
-        let message = self.send(&quiet.with_progress().context()).map_err(|e| me.fault(e))?;
+        let message = self.send(&quiet.with_progress().calling("send").context()).map_err(|e| me.fault(e))?;
         let sent = absent::names(&message.params);
         let message = self.filters.output.apply(message, &self.base.take().unwrap_or_default(), &scope)?;
         let withheld = absent::missing(sent, &message.params);
@@ -95,15 +95,15 @@ impl LocalClient {
         if progress.global.is_none() {
             self.spent = Spent::default();
             let base = self.base.clone().unwrap_or_default();
-            self.receive(&base, &quiet.context())?;
+            self.receive(&base, &quiet.calling("receive").context())?;
             progress.global = Some(self.evaluate_in_round("global", quiet, services)?);
         }
-        let scope = quiet.with_progress();
-        let ctx = scope.context();
+        let scope = quiet.with_progress().calling("train");
         while progress.epochs < order.epochs {
             if pause.is_due() {
                 return Ok(false);
             }
+            let ctx = scope.context();
             let model = self.model.get_mut(&ctx).map_err(|e| me.fault(e))?;
             let begun = Instant::now();
             let trained = model.train(&self.tasks.all, Epoch { round, epoch: progress.epochs }, &ctx);

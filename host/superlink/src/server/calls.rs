@@ -39,6 +39,8 @@ pub(super) struct SiteEntry {
     pub(super) peer: Peer,
     /// Its node, while it is online.
     pub(super) node: Option<u64>,
+    /// When the node last came online, in the SuperLink's words.
+    pub(super) activated: Option<String>,
     pub(super) public_pem: Bytes,
     pub(super) away_since: Instant,
     /// Arrays that it has from the last order that it was to keep.
@@ -54,7 +56,7 @@ impl Table {
 
 impl SiteEntry {
     pub(super) fn new(peer: Peer, now: Instant) -> Self {
-        Self { peer, node: None, public_pem: Bytes::new(), away_since: now, kept: KeptIds::new() }
+        Self { peer, node: None, activated: None, public_pem: Bytes::new(), away_since: now, kept: KeptIds::new() }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 use test_support::cases;
 
+use super::codecs::{arrays, pack};
 use super::{Objects, fetch};
+use crate::content::{Content, Record};
 use crate::limits::Limits;
 use crate::object::{Object, ObjectId, parse};
 use crate::{npy, record};
@@ -195,5 +198,117 @@ proptest! {
         let message = ObjectId([1; 32]);
         maker.0.insert(message, content.into());
         fetch(&maker.0, &message.to_string(), &LIMITS).map(drop).unwrap_err();
+    }
+
+    /// A valid message in which some objects are changed, and named anew up to the message.
+    #[test]
+    fn a_changed_message_is_read_or_refused(
+        arrays in arrays(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), change()), 1..4),
+    ) {
+        let content = Content::from([("r".to_owned(), Record::Arrays(arrays))]);
+        let (mut message, mut objects) = pack(&content);
+        for (which, change) in &changes {
+            let mut ids: Vec<ObjectId> = objects.keys().copied().collect();
+            ids.sort_unstable();
+            let id = *which.get(&ids);
+            let mut bytes = objects[&id].to_vec();
+            change.apply(&mut bytes);
+            message = renamed(&mut objects, id, bytes, message);
+        }
+        if let Ok(received) = fetch(&objects, &message, &LIMITS) {
+            let bytes: usize = received.content.values().map(size).sum();
+            prop_assert!(bytes as u64 <= LIMITS.arrays, "{bytes} bytes of arrays");
+        }
+    }
+}
+
+/// A change of an object's bytes.
+#[derive(Clone, Debug)]
+enum Change {
+    Set(prop::sample::Index, u8),
+    Insert(prop::sample::Index, Vec<u8>),
+    Remove(prop::sample::Index, usize),
+    /// A number in its text becomes another.
+    Number(prop::sample::Index, String),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        (at(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        (at(), proptest::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+        (at(), 1usize..40).prop_map(|(at, count)| Change::Remove(at, count)),
+        (at(), "-?[0-9]{1,20}").prop_map(|(at, number)| Change::Number(at, number)),
+    ]
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self {
+            Self::Set(at, byte) => *at.get_mut(bytes) = *byte,
+            Self::Insert(at, more) => {
+                let at = at.index(bytes.len());
+                bytes.splice(at..at, more.iter().copied());
+            }
+            Self::Remove(at, count) => {
+                let at = at.index(bytes.len());
+                bytes.drain(at..(at + count).min(bytes.len()));
+            }
+            Self::Number(at, number) => {
+                let digits: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at].is_ascii_digit()).collect();
+                if !digits.is_empty() {
+                    let start = *at.get(&digits);
+                    let end = (start..bytes.len()).find(|at| !bytes[*at].is_ascii_digit()).unwrap_or(bytes.len());
+                    bytes.splice(start..end, number.bytes());
+                }
+            }
+        }
+        // Most changes would only be found to have another length.
+        if let Some(end) = bytes.iter().position(|byte| *byte == 0)
+            && let Some(space) = bytes[..end].iter().rposition(|byte| *byte == b' ')
+        {
+            let length = (bytes.len() - end - 1).to_string();
+            bytes.splice(space + 1..end, length.bytes());
+        }
+    }
+}
+
+/// Puts `bytes` in the place of an object. Objects that name it, and those that name these, get other names as well. Returns
+/// the message's name.
+fn renamed(objects: &mut Objects, old: ObjectId, bytes: Vec<u8>, message: String) -> String {
+    let new = ObjectId(Sha256::digest(&bytes).into());
+    if new == old {
+        return message;
+    }
+    objects.remove(&old);
+    objects.insert(new, bytes.into());
+    let (before, after) = (old.to_string(), new.to_string());
+    let parents: Vec<ObjectId> =
+        objects.iter().filter(|(_, bytes)| find(bytes, &before).is_some()).map(|(id, _)| *id).collect();
+    let mut message = if message == before { after.clone() } else { message };
+    for parent in parents {
+        let Some(bytes) = objects.get(&parent) else { continue };
+        let mut bytes = bytes.to_vec();
+        while let Some(at) = find(&bytes, &before) {
+            bytes.splice(at..at + before.len(), after.bytes());
+        }
+        message = renamed(objects, parent, bytes, message);
+    }
+    message
+}
+
+fn find(bytes: &[u8], text: &str) -> Option<usize> {
+    bytes.windows(text.len()).position(|window| window == text.as_bytes())
+}
+
+/// The bytes of a record's arrays.
+fn size(record: &Record) -> usize {
+    match record {
+        Record::Arrays(arrays) => arrays.values().map(|array| array.data().len()).sum(),
+        _ => 0,
     }
 }

@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fedplug_superlink::{CallError, Error, Event, Server, Site};
 
-use crate::proxy::{Fate, Passing, Proxy};
+use crate::proxy::{Fate, Line, Passing, Proxy};
 use crate::superlink::{Program, SuperLink, post};
 use crate::support::{Bench, LONG, content, floats, never, plus_one, python, request, wait_for, work};
 
@@ -292,6 +292,22 @@ fn a_line_that_loses_one_call_or_answer_in_ten() {
     for name in names {
         assert!(bench.worked(name).values().all(|count| *count == 1), "{:?}", bench.worked(name));
     }
+}
+
+/// 240 kB there and back over 1 Mbit/s, which both ends share: 4 s in each direction at least.
+#[test]
+fn a_line_of_one_megabit_a_second_that_delays() {
+    let Some(port) = SuperLink::shared() else { return };
+    let line = Line::new(1_000_000, Duration::from_millis(150));
+    let proxy = Proxy::over(Some(line), port, |_| Fate::Pass);
+    let bench = Bench::new(&["a"]);
+    let _site = bench.site("a", proxy.port);
+    let server = bench.server(proxy.port);
+    let begun = Instant::now();
+    assert_eq!(call_once(&bench, &server, "1", 60_000), 1);
+    assert!(begun.elapsed() > Duration::from_secs(4), "the line was not slow");
+    assert!(!bench.server_events.any(sent_again) && !bench.site_events.any(sent_again));
+    server.finish(true, "").unwrap();
 }
 
 #[test]

@@ -24,7 +24,9 @@ fn file_with(keys: Value, bytes: impl AsRef<[u8]>) -> Read {
     std::fs::write(&path, bytes).unwrap();
     let recorder = Recorder::default();
     let mut rows = Vec::new();
-    let (_, source) = read(&path, &config(keys), ReadMode::Raw, &Context::new(&recorder), |_, _, antibody| {
+    let config = config(keys);
+    let mut classes = ClassNames::new(&config.classes);
+    let (_, source) = read(&path, &config, ReadMode::Raw, &mut classes, &Context::new(&recorder), |_, _, antibody| {
         rows.extend(antibody.map(|antibody| (antibody.combined.concat(), antibody.fitness)));
     })
     .unwrap();
@@ -118,7 +120,8 @@ fn a_column_with_a_namesake_is_an_error_only_if_it_is_read() {
     let problem = |chains: &str, mode: ReadMode, header: &str| {
         std::fs::write(&path, format!("{header}\nA,B,1,C,2\n")).unwrap();
         let ctx = Context::new(&plugin_api::context::Silent);
-        let read = read(&path, &config(json!({ "chains": chains })), mode, &ctx, |_, _, _| ());
+        let read =
+            read(&path, &config(json!({ "chains": chains })), mode, &mut ClassNames::default(), &ctx, |_, _, _| ());
         read.err().map(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
     };
     for mode in [ReadMode::Raw, ReadMode::KeepUnusable] {
@@ -144,8 +147,15 @@ fn short_rows_are_kept_for_the_published_split() {
     let take = |record: &StringRecord, _: usize, antibody: Option<Antibody<'_>>| {
         rows.push((record.len(), antibody.map(|antibody| antibody.fitness)));
     };
-    let (names, source) =
-        read(&path, &config(json!({})), ReadMode::KeepUnusable, &Context::new(&recorder), take).unwrap();
+    let (names, source) = read(
+        &path,
+        &config(json!({})),
+        ReadMode::KeepUnusable,
+        &mut ClassNames::default(),
+        &Context::new(&recorder),
+        take,
+    )
+    .unwrap();
     assert_eq!((rows, names.len(), source.rows), (vec![(3, Some(1.0)), (2, None), (4, None)], 4, 1));
     let reasons = "wrong number of columns (line 5), no heavy chain; `chains = \"any\"` accepts single chains (line 6), \
                    no `fitness` (line 3)";
@@ -286,6 +296,7 @@ fn a_million_rows_take_little_more_memory_than_their_text() {
         &path,
         &config(json!({})),
         ReadMode::Raw,
+        &mut ClassNames::default(),
         &Context::new(&plugin_api::context::Silent),
         |_, _, antibody| {
             let Antibody { combined, fitness } = antibody.unwrap();
@@ -317,6 +328,14 @@ fn a_long_reading_stops_on_request() {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heavy,light,fitness\nA,B,1\n").unwrap();
-    let error = read(file.path(), &config(json!({})), ReadMode::Raw, &Context::new(&Stop), |_, _, _| ()).unwrap_err();
+    let error = read(
+        file.path(),
+        &config(json!({})),
+        ReadMode::Raw,
+        &mut ClassNames::default(),
+        &Context::new(&Stop),
+        |_, _, _| (),
+    )
+    .unwrap_err();
     assert_eq!(*error.kind(), plugin_api::ErrorKind::Cancelled);
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use plugin_api::{
-    Context, Epoch, Evaluation, Message, Model, Params, Received, Result, State, Table, Task, Trained, metrics,
+    Context, Epoch, Error, Evaluation, Message, Model, Params, Received, Result, State, Table, Task, Trained, metrics,
 };
 
 use super::Amplify;
+use super::embed::EMBED;
 use crate::checkpoint::Checkpoint;
 use crate::export::ExportFolder;
 use crate::heads::{KnownHeads, head_number};
@@ -36,7 +37,7 @@ impl Model for Amplify {
     }
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
-        let _on = self.prepare()?;
+        let _on = self.prepare_to_compute()?;
         let size = self.config.batch_size;
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
         let point = SchedulePoint { round: epoch.round, decay_steps: decay_steps(total, &self.setup) };
@@ -51,16 +52,19 @@ impl Model for Amplify {
             let targets = Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?;
             for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
                 ctx.check()?;
-                let batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
+                let mut batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
+                self.trainer.network.pool_frozen(&mut batch, "batch-size", &mut resources, ctx)?;
                 let targets = targets.select(picked);
                 let dropout = DropoutRng::new(seed.of("dropout").at(trained.steps));
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
-                let batch = TrainBatch { task: name, batch: &batch, targets: &targets };
-                let mut stats = self.trainer.step(batch, point, &dropout, &mut resources)?;
-                // The personal model gives the results, if there is one.
+                let input = TrainBatch { task: name, batch: &batch, targets: &targets };
+                let mut stats = self.trainer.step(input, point, &dropout, &mut resources)?;
+                // The personal model gives the results, if there is one. It has a trunk of its own.
                 if let Some(personal) = &mut self.personal {
-                    stats = personal.step(batch, point, &dropout, &mut resources)?;
+                    personal.network.pool_frozen(&mut batch, "batch-size", &mut resources, ctx)?;
+                    let input = TrainBatch { task: name, batch: &batch, targets: &targets };
+                    stats = personal.step(input, point, &dropout, &mut resources)?;
                 }
                 self.heads.mark_trained(number);
                 self.record(name, step, &stats, epoch, ctx);
@@ -87,7 +91,7 @@ impl Model for Amplify {
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
-        let _on = self.prepare()?;
+        let _on = self.prepare_to_compute()?;
         let mut evaluations = Vec::with_capacity(tasks.len());
         for task in tasks {
             self.must_hold(&task.spec.name)?;
@@ -99,7 +103,7 @@ impl Model for Amplify {
     }
 
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Table> {
-        let _on = self.prepare()?;
+        let _on = self.prepare_to_compute()?;
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, rows, ctx)?;
@@ -118,6 +122,13 @@ impl Model for Amplify {
         folder.regressors(&regressors, &self.heads, &self.config, &self.setup)?;
         folder.readme(architecture)?;
         Ok(folder.finish())
+    }
+
+    fn extension(&mut self, name: &str, input: &Message, ctx: &Context<'_>) -> Result<Message> {
+        match name {
+            EMBED => self.embed(input, ctx),
+            _ => Err(Error::unsupported(format!("this model does not know the extension `{name}`"))),
+        }
     }
 
     fn state(&mut self, _: &Context<'_>) -> Result<State> {

@@ -1,11 +1,12 @@
 //! The plugin's model.
 
 mod calls;
+mod embed;
 
 use std::sync::Arc;
 
 use plugin_api::{Context, Epoch, Error, ModelSetup, Params, Result, Seed, Table, TaskSpec};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::batch::{Batch, by_length};
 use crate::bridge;
@@ -111,6 +112,14 @@ impl Amplify {
         self.initialise().map(|()| guard)
     }
 
+    /// The same for a call that computes.
+    fn prepare_to_compute(&mut self) -> Result<Option<StreamGuard>> {
+        let guard = self.prepare()?;
+        self.trainer.network.share_frozen_trunk()?;
+        self.personal.as_mut().map_or(Ok(()), |personal| personal.network.share_frozen_trunk())?;
+        Ok(guard)
+    }
+
     /// Makes this thread compute like every other that calls the instance: on the instance's stream, and with one thread of
     /// libtorch, whose sums depend on the number of threads. libtorch keeps that number per thread.
     fn enter_device(&self) -> Result<Option<StreamGuard>> {
@@ -152,20 +161,33 @@ impl Amplify {
         self.checkpoint.tokenizer.rows(task, table, ctx)
     }
 
-    /// The outputs of the task's head for each row, row by row in their order. Batches have rows of similar length.
+    /// The outputs of the task's head for each row, row by row in their order.
     fn predictions(&self, task: &str, rows: &[Vec<u32>], ctx: &Context<'_>) -> Result<Vec<f32>> {
-        let _guard = tch::no_grad_guard();
-        let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
         let outputs = self.setup.tasks[self.setup.number(task)?].outputs()?;
-        let mut all = vec![0.0; rows.len() * outputs];
+        self.in_batches(rows, outputs, ctx, |network, batch, resources| network.predict(task, batch, resources))
+    }
+
+    /// What `compute` gives for each row, `width` numbers, row by row in their order. Batches have rows of similar length.
+    fn in_batches(
+        &self,
+        rows: &[Vec<u32>],
+        width: usize,
+        ctx: &Context<'_>,
+        compute: impl Fn(&Network, &Batch, &mut Resources) -> Result<Tensor>,
+    ) -> Result<Vec<f32>> {
+        let _guard = tch::no_grad_guard();
+        let (network, key) = (self.network(), "evaluation-batch-size");
+        let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
+        let mut all = vec![0.0; rows.len() * width];
         for indices in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
-            let predicted = memory::retry(&self.context, "evaluation-batch-size", || {
-                let batch = self.batch(&indices.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
-                bridge::to_vec(&self.network().predict(task, &batch, &mut resources)?)
-            })?;
-            for (i, values) in indices.into_iter().zip(predicted.chunks_exact(outputs)) {
-                all[i * outputs..][..outputs].copy_from_slice(values);
+            let picked: Vec<&[u32]> = indices.iter().map(|&i| rows[i].as_slice()).collect();
+            let mut batch = memory::retry(&self.context, key, || self.batch(&picked))?;
+            network.pool_frozen(&mut batch, key, &mut resources, ctx)?;
+            let computed =
+                memory::retry(&self.context, key, || bridge::to_vec(&compute(network, &batch, &mut resources)?))?;
+            for (i, values) in indices.into_iter().zip(computed.chunks_exact(width)) {
+                all[i * width..][..width].copy_from_slice(values);
             }
         }
         Ok(all)

@@ -102,17 +102,24 @@ impl Deref for Handle {
 pub struct Parameters {
     context: DeviceContext,
     all: Vec<Parameter>,
+    /// How often values of the trunk came from outside a step.
+    trunk_changes: u64,
 }
 
 impl Parameters {
     /// Without any parameters yet.
     pub fn new(context: DeviceContext) -> Self {
-        Self { context, all: Vec::new() }
+        Self { context, all: Vec::new(), trunk_changes: 0 }
     }
 
     /// Where their values are.
     pub(crate) fn context(&self) -> &DeviceContext {
         &self.context
+    }
+
+    /// How often values of the trunk came from outside a step: as long as it stays, a frozen trunk is the same.
+    pub(crate) fn trunk_changes(&self) -> u64 {
+        self.trunk_changes
     }
 
     /// The root of the names, where layers make their parameters.
@@ -166,6 +173,7 @@ impl Parameters {
         let bytes = self.all.iter_mut().filter(selected).map(|p| Arena::bytes::<f32>(p.tensor.numel()));
         let mut arena = Arena::of(bytes);
         for parameter in self.all.iter_mut().filter(selected) {
+            self.trunk_changes += u64::from(is_of_trunk(&parameter.name));
             let mut draft = arena.alloc::<f32>(parameter.tensor.numel());
             write(parameter, draft.as_mut_slice())?;
             if self.context.on_host {
@@ -184,10 +192,20 @@ impl Parameters {
     /// # Errors
     /// If one has no values, or cannot be copied.
     pub fn snapshot(&mut self) -> Result<Params> {
-        if let Some(missing) = self.all.iter().find(|parameter| parameter.is_missing()) {
+        self.snapshot_of(|_| true)
+    }
+
+    /// Those whose names are `selected`, as [`Self::snapshot`].
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub(crate) fn snapshot_of(&mut self, selected: impl Fn(&str) -> bool) -> Result<Params> {
+        let selected = |parameter: &Parameter| selected(&parameter.name);
+        if let Some(missing) = self.all.iter().find(|parameter| selected(parameter) && parameter.is_missing()) {
             return Err(Error::tensor(&missing.name, "has no values yet"));
         }
-        let on_device = self.all.iter().filter(|parameter| matches!(parameter.values, Values::Device));
+        let is_on_device = |parameter: &&Parameter| selected(parameter) && matches!(parameter.values, Values::Device);
+        let on_device = self.all.iter().filter(is_on_device);
         let mut fetched = bridge::fetch(on_device.map(|parameter| &parameter.tensor), &self.context)?;
         let shared = |parameter: &mut Parameter| {
             let shape = parameter.shape();
@@ -197,7 +215,7 @@ impl Parameters {
             };
             (parameter.name.clone(), tensor)
         };
-        Ok(self.all.iter_mut().map(shared).collect())
+        Ok(self.all.iter_mut().filter(|parameter| selected(parameter)).map(shared).collect())
     }
 
     /// Takes over the tensors whose names it has: without a copy on the CPU.
@@ -220,6 +238,7 @@ impl Parameters {
         let mut lost = false;
         for (index, tensor) in fitting {
             let parameter = &mut self.all[index];
+            self.trunk_changes += u64::from(is_of_trunk(&parameter.name));
             if self.context.on_host {
                 lost |= parameter.replace(tensor)?;
             } else {
@@ -232,6 +251,11 @@ impl Parameters {
         }
         Ok(received)
     }
+}
+
+/// Whether a parameter of this name belongs to the trunk.
+pub(crate) fn is_of_trunk(name: &str) -> bool {
+    name.starts_with("trunk.")
 }
 
 impl ParameterStore for Parameters {

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use fedplug_tables::text::{is_missing, trim_invisible};
-use plugin_api::{Error, JsonSchema, Result};
+use crate::text::{is_missing, trim_invisible};
+use plugin_api::{Error, JsonSchema, Result, TargetKind};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
@@ -71,15 +71,16 @@ impl JsonSchema for Classes {
 }
 
 /// The classes of a task while its files are read.
-#[derive(Debug, Default)]
-pub(crate) struct ClassNames {
+#[derive(Clone, Debug, Default)]
+pub struct ClassNames {
     names: Vec<String>,
     /// Whether classes that are not known yet are added.
     grow: bool,
 }
 
 impl ClassNames {
-    pub(crate) fn new(classes: &Classes) -> Self {
+    /// Those that the key says.
+    pub fn new(classes: &Classes) -> Self {
         match classes {
             Classes::Given(names) => Self { names: names.clone(), grow: false },
             Classes::Found | Classes::No => Self { names: Vec::new(), grow: *classes == Classes::Found },
@@ -90,7 +91,7 @@ impl ClassNames {
     ///
     /// # Errors
     /// If the class is not one of those that the key lists.
-    pub(crate) fn number(&mut self, column: &str, class: &str) -> Result<usize> {
+    pub fn number(&mut self, column: &str, class: &str) -> Result<usize> {
         if let Some(number) = self.names.iter().position(|name| name == class) {
             return Ok(number);
         }
@@ -102,20 +103,36 @@ impl ClassNames {
         Ok(self.names.len() - 1)
     }
 
-    /// Sorts the classes that were found, so that they do not depend on the order of the rows. Returns the new number of
-    /// each.
-    pub(crate) fn sort(&mut self) -> Vec<usize> {
-        if self.grow {
+    /// Sorts the classes that were found, once all rows of the task are read, so that they do not depend on the order of the
+    /// rows. Returns the new number of each. Without classes, nothing happens.
+    ///
+    /// # Errors
+    /// If there is only one.
+    pub fn sort(&mut self, task: &str) -> Result<Vec<usize>> {
+        if let [one] = &self.names[..] {
+            let error = Error::data(format!("all rows of task `{task}` are of the class `{one}`"));
+            return Err(error.at_key("classes").help("list all classes there"));
+        }
+        Ok(if self.grow {
             let before = std::mem::take(&mut self.names);
             self.names.clone_from(&before);
             self.names.sort_unstable();
             before.iter().map(|name| self.names.binary_search(name).unwrap_or_default()).collect()
         } else {
             (0..self.names.len()).collect()
+        })
+    }
+
+    /// The kind of a target of these classes; a number if there are none.
+    pub fn kind(&self) -> TargetKind {
+        match &self.names[..] {
+            [] => TargetKind::Number,
+            names => TargetKind::Class(names.to_vec()),
         }
     }
 
-    pub(crate) fn names(&self) -> &[String] {
+    /// The classes by their numbers.
+    pub fn names(&self) -> &[String] {
         &self.names
     }
 }
@@ -140,7 +157,7 @@ mod tests {
         }
         let mut found = ClassNames::new(&Classes::Found);
         let numbers: Vec<usize> = ["b", "c", "a", "b"].iter().map(|class| found.number("y", class).unwrap()).collect();
-        let sorted = found.sort();
+        let sorted = found.sort("t").unwrap();
         assert_eq!(numbers.iter().map(|&k| found.names()[sorted[k]].as_str()).collect::<String>(), "bcab");
         assert_eq!(found.names(), ["a", "b", "c"]);
     }

@@ -1,0 +1,95 @@
+//! A frozen trunk: shared with other models, and the vectors of sequences computed once.
+
+use std::sync::Arc;
+
+use plugin_api::{Context, Result};
+use serde_json::json;
+
+use super::{Network, Resources};
+use crate::architecture::Architecture;
+use crate::batch::Batch;
+use crate::bridge;
+use crate::config::{Config, Pooling};
+use crate::device::DeviceContext;
+use crate::frozen_trunk::FrozenTrunk;
+use crate::memory;
+use crate::parameters::is_of_trunk;
+
+/// What a network with a frozen trunk needs to keep the vectors of sequences.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    /// See [`FrozenTrunk::of`].
+    key: String,
+    /// The bytes that the vectors may take.
+    limit: u64,
+    /// The trunk, and the [`Parameters::trunk_changes`] for which it is right.
+    trunk: Option<(u64, Arc<FrozenTrunk>)>,
+}
+
+impl Frozen {
+    /// None if the trunk is trained, or if a sequence's vector depends on the padding of its batch.
+    pub(super) fn new(architecture: &Architecture, config: &Config, context: &DeviceContext) -> Option<Self> {
+        (config.frozen_trunk && config.pooling == Pooling::Tokens).then(|| Self {
+            key: format!("{} {:?} {:?} {}", json!(architecture), config.precision, context.device, context.on_host),
+            limit: config.embedding_memory.as_u64(),
+            trunk: None,
+        })
+    }
+}
+
+impl Network {
+    /// Shares the memory and the vectors of a frozen trunk with the models of this process that have the same. Does nothing
+    /// for a trunk that is not frozen, or that has not changed since.
+    ///
+    /// # Errors
+    /// If the parameters cannot be read.
+    pub(crate) fn share_frozen_trunk(&mut self) -> Result<()> {
+        let Some(Frozen { key, trunk, .. }) = &mut self.frozen else { return Ok(()) };
+        if trunk.as_ref().is_some_and(|(changes, _)| *changes == self.parameters.trunk_changes()) {
+            return Ok(());
+        }
+        let found = FrozenTrunk::of(key, self.parameters.snapshot_of(is_of_trunk)?);
+        if self.parameters.context().on_host {
+            self.parameters.receive(found.tensors())?;
+        }
+        *trunk = Some((self.parameters.trunk_changes(), found));
+        Ok(())
+    }
+
+    /// Gives a batch its pooled vectors, if the trunk is frozen, after [`Self::share_frozen_trunk`]. Those that are not kept
+    /// are computed; `key` is the one that lowers the memory that this takes.
+    ///
+    /// # Errors
+    /// If the context asks to stop, a parameter has no values, or libtorch fails.
+    pub(crate) fn pool_frozen(
+        &self,
+        batch: &mut Batch,
+        key: &str,
+        resources: &mut Resources,
+        ctx: &Context<'_>,
+    ) -> Result<()> {
+        let Some(Frozen { limit, trunk: Some((_, trunk)), .. }) = &self.frozen else { return Ok(()) };
+        let _guard = tch::no_grad_guard();
+        let size = self.layers.trunk.size();
+        let mut pooled = vec![0.0; batch.rows() * size];
+        let missing = trunk.read(batch.sequences(), &mut pooled);
+        // In host memory one by one: see `frozen_trunk`.
+        let together = if self.parameters.context().on_host { 1 } else { missing.len().max(1) };
+        for numbers in missing.chunks(together) {
+            ctx.check()?;
+            let vectors = memory::retry(self.parameters.context(), key, || {
+                self.pooled(&batch.select(numbers)?, self.layers.pooling, resources)
+            })?;
+            for (&number, vector) in numbers.iter().zip(bridge::to_vec(&vectors)?.chunks_exact(size)) {
+                pooled[number * size..][..size].copy_from_slice(vector);
+                trunk.keep(&batch.sequences()[number], vector, *limit);
+            }
+        }
+        let pooled = bridge::matrix(&pooled, batch.rows())?.f_to_device(batch.ids.device());
+        batch.pooled = Some(pooled.map_err(bridge::torch_error)?);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
