@@ -16,6 +16,8 @@ pub(crate) trait Listed: Clone + PartialEq + Serialize + DeserializeOwned {
     const FILE: &str;
     /// What they are called.
     const NAMED: &str;
+    /// Its folder in the series' directory.
+    fn folder(&self) -> &str;
 }
 
 /// Runs of one experiment that differ in some keys.
@@ -47,6 +49,10 @@ pub(crate) struct Repeat {
 impl Listed for Repeat {
     const FILE: &str = names::REPEATS;
     const NAMED: &str = "repeats";
+
+    fn folder(&self) -> &str {
+        &self.folder
+    }
 }
 
 /// A run that differs from others in the values of some keys.
@@ -61,6 +67,10 @@ pub(crate) struct Choice {
 impl Listed for Choice {
     const FILE: &str = names::SWEEP;
     const NAMED: &str = "runs of a sweep";
+
+    fn folder(&self) -> &str {
+        &self.folder
+    }
 }
 
 impl<R: Listed> Series<R> {

@@ -216,10 +216,9 @@ impl Batch<'_> {
             let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
             report = report.cause(format!("{named}{}: {text}", more.unwrap_or_default()));
         }
-        let report = report.hint(resume);
         // An error in the experiment is the same in all runs.
         let usage = failed == ended.len() && failures.iter().all(|(_, _, code)| *code == Exit::Usage as i32);
-        Err(if usage { CliError::usage(report) } else { CliError::run(report) })
+        Err(if usage { CliError::usage(report) } else { CliError::run(report.hint(resume)) })
     }
 }
 

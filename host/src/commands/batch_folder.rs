@@ -51,10 +51,11 @@ pub(crate) fn claim<R: Listed>(
     Ok((series, lock))
 }
 
-/// The runs that a directory lists; `None` if there is nothing.
+/// The runs that a directory lists; `None` if there is nothing, or none of them began, as with an error in the experiment.
 fn there<R: Listed>(folder: &Path) -> Result<Option<Series<R>>, CliError> {
-    if let Some(series) = Series::read(folder)? {
-        return Ok(Some(series));
+    if let Some(series) = Series::<R>::read(folder)? {
+        let begun = series.runs.iter().any(|run| folder.join(run.folder()).join(names::MANIFEST).is_file());
+        return Ok(Some(series).filter(|_| begun));
     }
     let entries = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -110,7 +110,7 @@ fn main_table(entries: &[Entry], columns: &Columns, options: &Options) -> Cells 
     for column in &columns.all {
         let title = columns.title(column);
         header.push(title.clone());
-        if spreads && *column != Column::Rounds {
+        if spreads && column.measures_a_model() {
             header.extend(["SD", "95% from", "95% to"].map(|what| format!("{title}, {what}")));
         }
     }
@@ -125,10 +125,10 @@ fn main_table(entries: &[Entry], columns: &Columns, options: &Options) -> Cells 
                 (Column::Rounds, ..) => sample.mean().map_or_else(String::new, rounded),
                 (_, Format::Csv, _) => number(sample.mean(), Format::Csv),
                 (_, _, None) => mean_text(columns.values(column, &entry.runs[0].1)),
-                (Column::ToClients | Column::FromClients | Column::Memory, ..) => number(sample.mean(), options.format),
+                (column, ..) if !column.measures_a_model() => number(sample.mean(), options.format),
                 (_, _, Some(_)) => with_spread(&sample, &values, options.spread),
             });
-            if spreads && *column != Column::Rounds {
+            if spreads && column.measures_a_model() {
                 let interval = sample.interval();
                 let all = [sample.deviation(), interval.map(|of| of.low), interval.map(|of| of.high)];
                 row.extend(all.map(|value| number(value, Format::Csv)));

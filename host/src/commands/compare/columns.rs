@@ -48,6 +48,13 @@ pub(super) enum Column {
     Memory,
 }
 
+impl Column {
+    /// Whether it says how good a model is, and not what a run cost.
+    pub(super) fn measures_a_model(&self) -> bool {
+        matches!(self, Self::Score(..) | Self::ValidationScore | Self::Metric(..))
+    }
+}
+
 /// The columns that differ between comparisons.
 pub(super) struct Columns {
     /// The task whose metrics are shown, if any.
