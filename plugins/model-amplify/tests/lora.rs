@@ -5,7 +5,7 @@ mod common;
 
 use common::{amplify, assert_same, changed, config, ctx, predicted, published, setup, tasks, train};
 use model_amplify::Amplify;
-use plugin_api::{Model, Params};
+use plugin_api::Model;
 use serde_json::{Value, json};
 
 /// A trunk that libtorch computes, and one that `cpu` computes.
@@ -175,7 +175,6 @@ fn adapters_are_loaded_by_python() {
             let output = python.arg(script).args([plain.path(), folder.path()]).output().unwrap();
             let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.success(), "{said}{failed}");
-            println!("{said}");
         }
     }
 }

@@ -41,7 +41,7 @@ fn adapted_trunk(hidden: i64, heads: i64, lora: Option<&Lora>) -> (Parameters, T
     {
         let mut noise = vec![0.0; parameter.tensor.numel()];
         crate::random::uniform(&mut noise, 0.5, Seed::new(6).of(&parameter.name));
-        let _ = parameter.tensor.shallow_clone().g_add_(&Tensor::from_slice(&noise));
+        let _ = parameter.tensor.shallow_clone().g_add_(&Tensor::from_slice(&noise).view_as(&parameter.tensor));
     }
     (parameters, trunk)
 }
