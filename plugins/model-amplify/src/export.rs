@@ -32,8 +32,9 @@ const HEADS: &str = "fedplug.json";
 
 const README: &str = "README.md";
 
-/// The folder of the adapters.
+/// The files of the adapters, in a folder of their own.
 const ADAPTER: &str = "adapter";
+const ADAPTER_CONFIG: &str = "adapter/adapter_config.json";
 
 /// Whether a file is modelling code.
 fn is_code(name: &str) -> bool {
@@ -104,7 +105,7 @@ impl<'a> ExportFolder<'a> {
         };
         let targets: Vec<&str> = lora.targets.iter().map(|target| target.module(architecture.hidden_act)).collect();
         self.json(
-            &format!("{ADAPTER}/adapter_config.json"),
+            ADAPTER_CONFIG,
             &json!({
                 "peft_type": "LORA", "base_model_name_or_path": base, "r": lora.rank, "lora_alpha": lora.alpha,
                 "lora_dropout": lora.dropout, "target_modules": targets, "bias": "none", "fan_in_fan_out": false,
@@ -120,7 +121,7 @@ impl<'a> ExportFolder<'a> {
     pub(crate) fn readme(&mut self, architecture: &Architecture) -> Result<()> {
         let has = |name: &str| self.written.iter().any(|written| written == name);
         let code = architecture.others.contains_key("auto_map") && self.written.iter().any(|name| is_code(name));
-        self.bytes(README, readme::text(has(REGRESSORS), code).as_bytes())
+        self.bytes(README, readme::text(has(REGRESSORS), has(ADAPTER_CONFIG), code).as_bytes())
     }
 
     /// Writes the known heads, and what each predicts.

@@ -11,14 +11,14 @@ use tch::{Device, Tensor};
 use crate::batch::{Batch, by_length};
 use crate::bridge;
 use crate::checkpoint::{Checkpoint, check_regressors, load_regressors};
-use crate::config::{Config, Precision};
+use crate::config::{Config, Precision, is_of_adapter};
 use crate::cpu::WorkspacePool;
 use crate::device::{self, DeviceContext};
 use crate::heads::KnownHeads;
 use crate::memory;
 use crate::native::{self, StreamGuard};
 use crate::network::{Network, Resources};
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, is_of_trunk};
 use crate::tokenize::Tokens;
 use crate::trainer::{StepStats, Trainer};
 
@@ -96,7 +96,9 @@ impl Amplify {
         }
         let parameters = &mut self.trainer.network.parameters;
         self.checkpoint.load_trunk(parameters)?;
-        parameters.initialise("trunk.", self.seed)?;
+        // Clients share the memory of the trunk, and not that of adapters.
+        parameters.initialise_where(|name| is_of_trunk(name) && !is_of_adapter(name), self.seed)?;
+        parameters.initialise_where(is_of_adapter, self.seed)?;
         if let Some(path) = &self.config.regressors {
             load_regressors(path, parameters, self.setup.tasks.len())?;
         }

@@ -152,17 +152,22 @@ impl Parameters {
     /// # Errors
     /// If libtorch fails.
     pub fn initialise(&mut self, prefix: &str, seed: Seed) -> Result<()> {
-        self.fill_missing(
-            |name| name.starts_with(prefix),
-            |parameter, out| {
-                match parameter.init {
-                    Init::Zeros => {}
-                    Init::Ones => out.fill(1.0),
-                    Init::Uniform(range) => random::uniform(out, range, seed.of(&parameter.name)),
-                }
-                Ok(())
-            },
-        )
+        self.initialise_where(|name| name.starts_with(prefix), seed)
+    }
+
+    /// Those whose names are `selected`, as [`Self::initialise`]. They get an allocation of their own.
+    ///
+    /// # Errors
+    /// As [`Self::initialise`].
+    pub(crate) fn initialise_where(&mut self, selected: impl Fn(&str) -> bool, seed: Seed) -> Result<()> {
+        self.fill_missing(selected, |parameter, out| {
+            match parameter.init {
+                Init::Zeros => {}
+                Init::Ones => out.fill(1.0),
+                Init::Uniform(range) => random::uniform(out, range, seed.of(&parameter.name)),
+            }
+            Ok(())
+        })
     }
 
     /// Gives values to the parameters without values whose names are `selected`. `write` gets zeros to write to.
@@ -257,12 +262,18 @@ impl Parameters {
         self.take(params, |parameter| !parameter.is_local)
     }
 
-    /// Takes over all tensors whose names it has.
+    /// Takes over all tensors whose names it has, to share their memory: what it had before is freed.
     ///
     /// # Errors
     /// As [`Self::receive`].
     pub(crate) fn adopt(&mut self, params: &Params) -> Result<()> {
-        self.take(params, |_| true).map(drop)
+        self.take(params, |_| true)?;
+        for parameter in self.all.iter_mut().filter(|parameter| params.get(&parameter.name).is_some()) {
+            if let Values::Host(buffer) = &mut parameter.values {
+                buffer.release_spare();
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, params: &Params, wanted: impl Fn(&Parameter) -> bool) -> Result<Received> {
