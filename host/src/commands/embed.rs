@@ -107,7 +107,9 @@ fn vectors(trained: &mut Trained<'_>, rows: &Table) -> Result<Vec<f32>, CliError
     let request = request(&trained.tasks, rows, &trained.missing).map_err(|error| trained.model_error(error))?;
     let reply = trained.model.extension("embed", &request, &trained.ctx);
     let found = reply.map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => trained.model_error(Error::unsupported("it gives no vectors").because(&error)),
+        ErrorKind::Unsupported => {
+            trained.model_error(Error::unsupported("this model gives no vectors").because(&error))
+        }
         _ => trained.model_error(error),
     })?;
     let checked = || -> plugin_api::Result<Vec<f32>> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use plugin_api::{Context, Error, Result};
 
 use crate::architecture::Architecture;
-use crate::config::Pretrained;
+use crate::config::{Pretrained, is_of_adapter};
 use crate::heads::head_number;
 use crate::hub::{self, HubName};
 use crate::parameters::{Parameter, Parameters};
@@ -91,17 +91,19 @@ impl Checkpoint {
     /// Those of [`check_weights`](Self::check_weights), or if a file cannot be read.
     pub fn load_trunk(&self, parameters: &mut Parameters) -> Result<()> {
         let Some(weights) = &self.weights else { return Ok(()) };
-        if !parameters.iter().any(|p| p.is_missing() && p.name.starts_with(TRUNK)) {
+        let is_read = |name: &str| name.starts_with(TRUNK) && !is_of_adapter(name);
+        if !parameters.iter().any(|p| p.is_missing() && is_read(&p.name)) {
             return Ok(());
         }
         let mut located = locate_trunk(weights, parameters)?;
         let read = |parameter: &Parameter, out: &mut [f32]| located.read(&parameter.name[TRUNK.len()..], out);
-        parameters.fill_missing(|name| name.starts_with(TRUNK), read)
+        parameters.fill_missing(is_read, read)
     }
 }
 
 fn locate_trunk(weights: &WeightFiles, parameters: &Parameters) -> Result<LocatedTensors> {
-    let trunk = parameters.iter().filter_map(|p| Some((p.name.strip_prefix(TRUNK)?, p.shape())));
+    let of_checkpoint = parameters.iter().filter(|p| !is_of_adapter(&p.name));
+    let trunk = of_checkpoint.filter_map(|p| Some((p.name.strip_prefix(TRUNK)?, p.shape())));
     weights.locate(&trunk.collect::<Vec<_>>(), |_| false).map_err(|e| match e.hint() {
         Some(_) => e,
         None => e.help(format!("check that `{CONFIG}` and the weights are of the same checkpoint")),

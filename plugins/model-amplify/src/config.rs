@@ -7,6 +7,8 @@ use plugin_api::{ClassWeights, JsonSchema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::architecture::HiddenAct;
+use crate::parameters::is_of_trunk;
 pub use crate::pretrained::{Pretrained, RandomTrunk};
 
 /// The keys of the `[model]` table.
@@ -39,7 +41,11 @@ pub struct Config {
     #[serde(default = "default::embedding_memory")]
     #[schemars(with = "String", extend("pattern" = "^[0-9]+(\\.[0-9]+)? ?([kMGT]?B|[KMGT]iB)$"))]
     pub(crate) embedding_memory: ByteSize,
-    /// The learning rate of the trunk.
+    /// LoRA: instead of the trunk's weights, low-rank additions to some of them are trained. Only these and the heads are sent.
+    /// A table: `lora = {}` has the defaults.
+    #[serde(default)]
+    pub(crate) lora: Option<Lora>,
+    /// The learning rate of the trunk, or of its adapters.
     #[serde(default = "default::trunk_lr")]
     #[schemars(range(min = 0.0))]
     pub(crate) trunk_lr: f64,
@@ -85,7 +91,115 @@ pub struct Config {
     pub(crate) evaluation_batch_size: Option<usize>,
 }
 
+/// The keys of `[model.lora]`: Hu et al. 2022, *LoRA: Low-Rank Adaptation of Large Language Models*. The output of a target is
+/// `W x + alpha / rank · B A x`, with `A` (rank, inputs), which starts at random, and `B` (outputs, rank), which starts at 0.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Lora {
+    /// The rank of the additions.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(crate) rank: i64,
+    /// The numerator of their factor, `alpha / rank`.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub(crate) alpha: f64,
+    /// The probability with which an adapter's input is dropped in training. On the CPU, more than 0 leaves the trunk to
+    /// libtorch, which uses one thread.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
+    pub(crate) dropout: f64,
+    /// The layers of each block that have adapters.
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    pub(crate) targets: Vec<LoraTarget>,
+    /// FFA-LoRA: whether `A` stays as it starts, and only `B` is trained and sent (Sun et al. 2024, *Improving LoRA in
+    /// Privacy-preserving Federated Learning*). The mean of the clients' `B` then gives the mean of their additions `B A`;
+    /// otherwise FedAvg computes the product of two means, which is not the mean of the products.
+    pub(crate) fixed_a: bool,
+}
+
+impl Default for Lora {
+    fn default() -> Self {
+        let targets = vec![LoraTarget::Q, LoraTarget::V];
+        Self { rank: 8, alpha: 16.0, dropout: 0.0, targets, fixed_a: false }
+    }
+}
+
+impl Lora {
+    /// The factor of an addition.
+    pub(crate) fn scale(&self) -> f64 {
+        self.alpha / self.rank as f64
+    }
+}
+
+/// A linear layer of a block, by its published name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraTarget {
+    /// The queries of attention.
+    Q,
+    /// The keys.
+    K,
+    /// The values.
+    V,
+    /// The output of attention.
+    Wo,
+    /// The first layer of the feed-forward network; without SwiGLU its name is `0`.
+    W12,
+    /// The second one, `2`.
+    W3,
+}
+
+impl LoraTarget {
+    /// The name of the module in the published model, without its block.
+    pub(crate) fn module(self, act: HiddenAct) -> &'static str {
+        match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::Wo => "wo",
+            Self::W12 if act == HiddenAct::SwiGlu => "w12",
+            Self::W3 if act == HiddenAct::SwiGlu => "w3",
+            Self::W12 => "ffn.0",
+            Self::W3 => "ffn.2",
+        }
+    }
+}
+
+/// Ends the name of an adapter's `A`, and of its `B`.
+pub(crate) const LORA_A: &str = "lora_A.weight";
+pub(crate) const LORA_B: &str = "lora_B.weight";
+
+/// Whether a parameter of this name is part of an adapter.
+pub(crate) fn is_of_adapter(name: &str) -> bool {
+    name.ends_with(LORA_A) || name.ends_with(LORA_B)
+}
+
 impl Config {
+    /// Whether a parameter is trained.
+    pub(crate) fn trains(&self, name: &str) -> bool {
+        match &self.lora {
+            _ if !is_of_trunk(name) => true,
+            _ if self.frozen_trunk => false,
+            Some(lora) => name.ends_with(LORA_B) || name.ends_with(LORA_A) && !lora.fixed_a,
+            None => true,
+        }
+    }
+
+    /// Whether a parameter is part of messages and states: all but what every client has already, with LoRA.
+    pub(crate) fn sends(&self, name: &str) -> bool {
+        self.lora.is_none() || self.trains(name)
+    }
+
+    /// Checks keys against each other.
+    ///
+    /// # Errors
+    /// If they do not fit together.
+    pub(crate) fn check(&self) -> plugin_api::Result<()> {
+        if self.frozen_trunk && self.lora.is_some() {
+            let error = plugin_api::Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
+            return Err(error.help("LoRA keeps the trunk's own weights without that key"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn evaluation_batch_size(&self) -> usize {
         self.evaluation_batch_size.unwrap_or(self.batch_size.saturating_mul(4))
     }

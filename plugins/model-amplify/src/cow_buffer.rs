@@ -59,6 +59,13 @@ impl CowBuffer {
         Self::Shared(tensor.clone(), memory)
     }
 
+    /// Frees the memory to relocate to, if there is any: for elements that are not written.
+    pub(crate) fn release_spare(&mut self) {
+        if let Self::Shared(_, spare) = self {
+            *spare = None;
+        }
+    }
+
     /// The memory to write to. If it was relocated, it has no values yet, and the second part holds the elements. `allocate`
     /// is called where there is no memory to relocate to.
     pub(crate) fn write(&mut self, allocate: impl FnOnce(usize) -> TensorBuf<f32>) -> (&mut [f32], Option<Tensor>) {

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER, TOKENIZER_CONFIG};
-use crate::config::Config;
+use crate::config::{Config, Lora, Pretrained};
 use crate::heads::KnownHeads;
 use crate::tokenize::Tokenizer;
 use crate::weight_files;
@@ -31,6 +31,10 @@ use crate::weight_files;
 const HEADS: &str = "fedplug.json";
 
 const README: &str = "README.md";
+
+/// The files of the adapters, in a folder of their own.
+const ADAPTER: &str = "adapter";
+const ADAPTER_CONFIG: &str = "adapter/adapter_config.json";
 
 /// Whether a file is modelling code.
 fn is_code(name: &str) -> bool {
@@ -80,6 +84,36 @@ impl<'a> ExportFolder<'a> {
         }
     }
 
+    /// Writes the adapters as PEFT stores them, to a folder of their own: beside a trunk, `AutoModel` would take them for
+    /// additions to it.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(crate) fn adapter(
+        &mut self,
+        adapters: &Params,
+        lora: &Lora,
+        pretrained: &Pretrained,
+        architecture: &Architecture,
+    ) -> Result<()> {
+        let folder = self.path.join(ADAPTER);
+        fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, &e))?;
+        self.tensors(&format!("{ADAPTER}/adapter_model.safetensors"), adapters, "")?;
+        let base = match pretrained {
+            Pretrained::Named(name) => json!(name),
+            Pretrained::Random(_) => Value::Null,
+        };
+        let targets: Vec<&str> = lora.targets.iter().map(|target| target.module(architecture.hidden_act)).collect();
+        self.json(
+            ADAPTER_CONFIG,
+            &json!({
+                "peft_type": "LORA", "base_model_name_or_path": base, "r": lora.rank, "lora_alpha": lora.alpha,
+                "lora_dropout": lora.dropout, "target_modules": targets, "bias": "none", "fan_in_fan_out": false,
+                "inference_mode": true, "task_type": null, "use_rslora": false, "use_dora": false,
+            }),
+        )
+    }
+
     /// Writes `README.md`, after all other files.
     ///
     /// # Errors
@@ -87,7 +121,7 @@ impl<'a> ExportFolder<'a> {
     pub(crate) fn readme(&mut self, architecture: &Architecture) -> Result<()> {
         let has = |name: &str| self.written.iter().any(|written| written == name);
         let code = architecture.others.contains_key("auto_map") && self.written.iter().any(|name| is_code(name));
-        self.bytes(README, readme::text(has(REGRESSORS), code).as_bytes())
+        self.bytes(README, readme::text(has(REGRESSORS), has(ADAPTER_CONFIG), code).as_bytes())
     }
 
     /// Writes the known heads, and what each predicts.

@@ -69,6 +69,15 @@
 //! memory. On the CPU the bits do not depend on what was kept. With `pooling = "all-positions"` a vector depends on the
 //! padding of its batch, so none is kept.
 //!
+//! # LoRA
+//! With a table `[model.lora]`, the trunk keeps its weights, and low-rank additions to the matrices of `targets` are trained with
+//! the heads. Messages and states have these alone; every client has the trunk's weights from `pretrained`, and on the CPU all
+//! clients of a process hold them once. FedAvg takes the means of `A` and of `B`. The mean of the clients' models is that of
+//! their products `B A`, which is not the product of the means; with `fixed-a` it is, since `A` is the same everywhere.
+//!
+//! An export has the trunk with the additions, as a trunk without LoRA, and beside it the folder `adapter` in PEFT's layout. The
+//! next run with `pretrained = "…"` can read the former.
+//!
 //! # Agreement with other implementations
 //! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
 //! states, logits, pooled vectors and predictions to 1e-4; losses, gradient norms, learning rates and final parameters of
@@ -119,6 +128,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adapter;
 #[doc(hidden)]
 pub mod architecture;
 #[doc(hidden)]

@@ -99,7 +99,7 @@ impl Network {
         context: DeviceContext,
     ) -> Result<Self> {
         let mut parameters = Parameters::new(context);
-        let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision)?;
+        let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision, config.lora.as_ref())?;
         let mut heads = Vec::new();
         for (number, task) in setup.tasks.iter().enumerate().filter(|(_, task)| setup.held.contains(&task.name)) {
             let mut root = parameters.root();
@@ -109,6 +109,7 @@ impl Network {
                 Regressor::new(regressors.at(number), inputs, sizes, task.outputs()? as i64, config.dropout)?;
             heads.push(Head { task: task.name.clone(), regressor });
         }
+        parameters.send_only(|name| config.sends(name));
         let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder()).flatten();
         let (pooling, frozen_trunk) = (config.pooling, config.frozen_trunk);
         let frozen = Frozen::new(architecture, config, &context);

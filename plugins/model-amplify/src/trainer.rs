@@ -12,7 +12,6 @@ use crate::config::{Config, Schedule};
 use crate::drift::GradientCorrection;
 use crate::network::{Network, Resources};
 use crate::optimizer::{AdamW, LearningRates};
-use crate::parameters::is_of_trunk;
 use crate::random::DropoutRng;
 use crate::targets::Targets;
 use step::{Step, Update};
@@ -74,7 +73,7 @@ impl Trainer {
     }
 
     fn with_correction(network: Network, config: &Config, proximal: f64, scaffold: bool) -> Self {
-        let is_trainable = |name: &str| !(config.frozen_trunk && is_of_trunk(name));
+        let is_trainable = |name: &str| config.trains(name);
         let optimizer = AdamW::new(&network.parameters, is_trainable, config.weight_decay);
         let trainable = network.parameters.iter().filter(|p| is_trainable(&p.name));
         let correction = GradientCorrection::new(trainable.map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);
@@ -208,7 +207,7 @@ impl Trainer {
     /// If a tensor or value is missing, or has another shape or type. Then nothing has changed.
     pub fn restore(&mut self, state: &State) -> Result<()> {
         let parameters = &mut self.network.parameters;
-        if let Some(missing) = parameters.iter().find(|p| state.tensors.get(&p.name).is_none()) {
+        if let Some(missing) = parameters.sent().find(|p| state.tensors.get(&p.name).is_none()) {
             return Err(Error::tensor(&missing.name, "is missing from the checkpoint"));
         }
         let (steps, decayed_steps) = (state.value("steps")?, state.value("decayed-steps")?);

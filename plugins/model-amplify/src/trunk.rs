@@ -9,7 +9,7 @@ use tch::{Kind, TchError, Tensor};
 use crate::architecture::{Architecture, HiddenAct};
 use crate::batch::Batch;
 use crate::bridge;
-use crate::config::Precision;
+use crate::config::{Lora, LoraTarget, Precision};
 use crate::parameters::{Handle, Init, Scope};
 use crate::random::DropoutRng;
 
@@ -29,15 +29,17 @@ struct Attention {
 
 impl Attention {
     /// Its linear layers are named in the block's scope.
-    fn new(at: &mut Scope<'_>, a: &Architecture, kind: Kind) -> Result<Self> {
+    fn new(at: &mut Scope<'_>, a: &Architecture, kind: Kind, lora: Option<&Lora>) -> Result<Self> {
         let (n, weight) = (a.hidden_size, Init::Uniform(a.decoder_init_range));
         let bias = a.att_bias.then_some(Init::Zeros);
-        let mut linear = |name| -> Result<Linear> { Ok(Linear::new(at.at(name), n, n, weight, bias)?.with_kind(kind)) };
+        let mut linear = |name, target| -> Result<Linear> {
+            Linear::new(at.at(name), n, n, weight, bias)?.with_kind(kind).with_adapter(at.at(name), lora, target)
+        };
         Ok(Self {
-            q: linear("q")?,
-            k: linear("k")?,
-            v: linear("v")?,
-            wo: linear("wo")?,
+            q: linear("q", LoraTarget::Q)?,
+            k: linear("k", LoraTarget::K)?,
+            v: linear("v", LoraTarget::V)?,
+            wo: linear("wo", LoraTarget::Wo)?,
             heads: a.num_attention_heads,
             dropout: a.dropout_prob,
         })
@@ -47,9 +49,9 @@ impl Attention {
     fn forward(&self, x: &Tensor, batch: &Batch, rope: &Rope, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
         let [rows, length, size] = x.size()[..] else { unreachable!("three dimensions") };
         let split = |y: Tensor| y.f_reshape([rows, length, self.heads, size / self.heads]);
-        let q = rope.forward(&split(self.q.forward(x)?)?)?.f_transpose(1, 2)?;
-        let k = rope.forward(&split(self.k.forward(x)?)?)?.f_transpose(1, 2)?;
-        let v = split(self.v.forward(x)?)?.f_transpose(1, 2)?;
+        let q = rope.forward(&split(self.q.forward_adapted(x, dropout)?)?)?.f_transpose(1, 2)?;
+        let k = rope.forward(&split(self.k.forward_adapted(x, dropout)?)?)?.f_transpose(1, 2)?;
+        let v = split(self.v.forward_adapted(x, dropout)?)?.f_transpose(1, 2)?;
         let attended = if dropout.is_active(self.dropout) {
             let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_div_scalar(((size / self.heads) as f64).sqrt())?;
             let scores = match &batch.keys {
@@ -62,7 +64,8 @@ impl Attention {
             Tensor::f_scaled_dot_product_attention(&q, &k, &v, batch.keys.as_ref(), 0.0, false, None, false)?
         };
         let attended = attended.f_transpose(1, 2)?.f_reshape([rows, length, size])?;
-        dropout.dropout(self.wo.forward(&attended)?, self.dropout)
+        let attended = self.wo.forward_adapted(&attended, dropout)?;
+        dropout.dropout(attended, self.dropout)
     }
 }
 
@@ -76,23 +79,27 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn new(mut at: Scope<'_>, a: &Architecture, kind: Kind) -> Result<Self> {
+    fn new(mut at: Scope<'_>, a: &Architecture, kind: Kind, lora: Option<&Lora>) -> Result<Self> {
         let (n, weight) = (a.hidden_size, Init::Uniform(a.decoder_init_range));
         let (first, second, up, down) = match a.hidden_act {
             HiddenAct::SwiGlu => ("w12", "w3", 2 * a.swiglu_size(), a.swiglu_size()),
             HiddenAct::Relu | HiddenAct::Gelu => ("0", "2", a.intermediate_size, a.intermediate_size),
         };
         let bias = a.ffn_bias.then_some(Init::Zeros);
+        let mut linear = |name, inputs, outputs, target| -> Result<Linear> {
+            let layer = Linear::new(at.at(name), inputs, outputs, weight, bias)?.with_kind(kind);
+            layer.with_adapter(at.at(name), lora, target)
+        };
         Ok(Self {
-            first: Linear::new(at.at(first), n, up, weight, bias)?.with_kind(kind),
-            second: Linear::new(at.at(second), down, n, weight, bias)?.with_kind(kind),
+            first: linear(first, n, up, LoraTarget::W12)?,
+            second: linear(second, down, n, LoraTarget::W3)?,
             act: a.hidden_act,
             dropout: a.dropout_prob,
         })
     }
 
     fn forward(&self, x: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let y = self.first.forward(x)?;
+        let y = self.first.forward_adapted(x, dropout)?;
         let y = match self.act {
             HiddenAct::SwiGlu => {
                 let width = y.size()[2] / 2;
@@ -101,7 +108,8 @@ impl FeedForward {
             HiddenAct::Relu => y.f_relu()?,
             HiddenAct::Gelu => y.f_gelu("none")?,
         };
-        dropout.dropout(self.second.forward(&y)?, self.dropout)
+        let y = self.second.forward_adapted(&y, dropout)?;
+        dropout.dropout(y, self.dropout)
     }
 }
 
@@ -115,10 +123,10 @@ struct Block {
 }
 
 impl Block {
-    fn new(mut at: Scope<'_>, a: &Architecture, kind: Kind) -> Result<Self> {
+    fn new(mut at: Scope<'_>, a: &Architecture, kind: Kind, lora: Option<&Lora>) -> Result<Self> {
         Ok(Self {
-            attention: Attention::new(&mut at, a, kind)?,
-            ffn: FeedForward::new(at.at("ffn"), a, kind)?,
+            attention: Attention::new(&mut at, a, kind, lora)?,
+            ffn: FeedForward::new(at.at("ffn"), a, kind, lora)?,
             attention_norm: Norm::new(at.at("attention_norm"), a)?,
             ffn_norm: Norm::new(at.at("ffn_norm"), a)?,
         })
@@ -148,13 +156,13 @@ impl Trunk {
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn new(mut at: Scope<'_>, a: &Architecture, precision: Precision) -> Result<Self> {
+    pub fn new(mut at: Scope<'_>, a: &Architecture, precision: Precision, lora: Option<&Lora>) -> Result<Self> {
         let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
         let (n, vocabulary) = (a.hidden_size, a.vocab_size);
         let encoder = at.at("encoder").tensor("weight", &[vocabulary, n], Init::Uniform(a.embedding_init_range))?;
         let layer_norm_1 = a.layer_norm_after_embedding.then(|| Norm::new(at.at("layer_norm_1"), a)).transpose()?;
         let transformer_encoder = (0..a.num_hidden_layers)
-            .map(|i| Block::new(at.at("transformer_encoder").at(i), a, kind))
+            .map(|i| Block::new(at.at("transformer_encoder").at(i), a, kind, lora))
             .collect::<Result<_>>()?;
         let layer_norm_2 = a.layer_norm_before_last_layer.then(|| Norm::new(at.at("layer_norm_2"), a)).transpose()?;
         let weight = Init::Uniform(a.decoder_init_range);

@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::checkpoints::{rewrite, shard};
 use common::{amplify, assert_same, changed, config, ctx, exported, failure, predicted, setup, table, tasks, train};
@@ -253,17 +252,6 @@ fn only_heads_that_were_trained_or_came_last_are_exported() {
     assert_eq!(heads(&mut loaded), ["tm"], "a head from a file");
 }
 
-/// The interpreters to try: `python3` or `$PYTHON` with what `make` installs for the tests, and one with PyTorch.
-fn interpreters() -> Vec<Command> {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join(".python");
-    let mut usual = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
-    if packages.is_dir() {
-        usual.env("PYTHONPATH", packages);
-    }
-    let with_torch = std::env::var_os("FEDPLUG_TORCH_PYTHON").map(Command::new);
-    std::iter::once(usual).chain(with_torch).collect()
-}
-
 #[test]
 fn an_export_is_loaded_by_python() {
     let other = json!({
@@ -285,18 +273,7 @@ fn an_export_is_loaded_by_python() {
         }
         let expected: PathBuf = folder.path().join("predictions.json");
         fs::write(&expected, Value::from(predictions).to_string()).unwrap();
-        for mut python in interpreters() {
-            let able = Command::new(python.get_program())
-                .envs(python.get_envs().filter_map(|(name, value)| Some((name, value?))))
-                .args(["-c", "import safetensors.numpy"])
-                .output();
-            if !able.is_ok_and(|output| output.status.success()) {
-                test_support::skip(format_args!(
-                    "{} has no `safetensors` with `numpy`",
-                    python.get_program().display()
-                ));
-                continue;
-            }
+        for mut python in common::interpreters() {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load_export.py");
             let output = python.arg(script).arg(folder.path()).arg(&expected).output().unwrap();
             let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -6,7 +6,7 @@ use super::attention::{self, Saved, Shape};
 use super::gemm::{Accumulate, MatMut, MatRef, gemm_nn, gemm_nt, gemm_tn};
 use super::kernels::{self, Direction};
 use super::workspace::{Activations, Scratch, grown, prefix};
-use super::{BlockWeights, Encoder, PackedBatch, ParameterStore, ThreadPool, Weight};
+use super::{Adapter, BlockWeights, Encoder, Layer, PackedBatch, ParameterStore, ThreadPool, Weight};
 
 /// A forward or backward pass over one batch.
 pub(super) struct Pass<'a> {
@@ -62,10 +62,9 @@ impl Pass<'_> {
         let normed = prefix(&mut scratch.normed, tokens * size);
         self.norm(normed, prefix(&mut saved.attention_scales, tokens), x, store.values(weights.attention_norm.index)?);
         let qkv = prefix(&mut saved.qkv, tokens * 3 * size);
-        for (i, weight) in [weights.q, weights.k, weights.v].into_iter().enumerate() {
+        for (i, layer) in [weights.q, weights.k, weights.v].into_iter().enumerate() {
             let out = MatMut::with_stride(&mut qkv[part(i, sizes)], size, 3 * size);
-            let weight = matrix(store, weight)?;
-            gemm_nt(self.pool, out, Accumulate::Overwrite, 1.0, MatRef::new(normed, size), weight);
+            self.linear(store, layer, out, Accumulate::Overwrite, MatRef::new(normed, size), &mut scratch.low)?;
         }
         self.rope(qkv, Direction::Forward);
         let attended = prefix(&mut saved.attended, tokens * size);
@@ -78,8 +77,7 @@ impl Pass<'_> {
         let residual = prefix(&mut saved.residual, tokens * size);
         residual.copy_from_slice(x);
         let (residual, attended) = (MatMut::new(residual, size), MatRef::new(attended, size));
-        gemm_nt(self.pool, residual, Accumulate::Add, 1.0, attended, matrix(store, weights.wo)?);
-        Ok(())
+        self.linear(store, weights.wo, residual, Accumulate::Add, attended, &mut scratch.low)
     }
 
     fn forward_ffn(
@@ -96,15 +94,14 @@ impl Pass<'_> {
         self.norm(normed, prefix(&mut saved.ffn_scales, tokens), residual, store.values(weights.ffn_norm.index)?);
         let gate_up = prefix(&mut saved.gate_up, tokens * 2 * inner);
         let (to, normed) = (MatMut::new(gate_up, 2 * inner), MatRef::new(normed, size));
-        gemm_nt(self.pool, to, Accumulate::Overwrite, 1.0, normed, matrix(store, weights.w12)?);
+        self.linear(store, weights.w12, to, Accumulate::Overwrite, normed, &mut scratch.low)?;
         let gated = prefix(&mut scratch.gated, tokens * inner);
         self.pool.for_rows((&mut *gated, inner), |first, (gated, _)| {
             kernels::swiglu(gated, &gate_up[first * 2 * inner..][..gated.len() * 2], inner);
         });
         out.copy_from_slice(residual);
         let (out, gated) = (MatMut::new(out, size), MatRef::new(gated, inner));
-        gemm_nt(self.pool, out, Accumulate::Add, 1.0, gated, matrix(store, weights.w3)?);
-        Ok(())
+        self.linear(store, weights.w3, out, Accumulate::Add, gated, &mut scratch.low)
     }
 
     /// Turns `dx`, (tokens, size), from the derivative with respect to the block's output into that with respect to its
@@ -136,18 +133,18 @@ impl Pass<'_> {
         let gate_up = prefix(&mut saved.gate_up, tokens * 2 * inner);
         let gated = prefix(&mut scratch.gated, tokens * inner);
         let (to, d_out) = (MatMut::new(gated, inner), MatRef::new(dx, size));
-        gemm_nn(pool, to, Accumulate::Overwrite, 1.0, d_out, matrix(store, weights.w3)?);
+        self.input_gradient(store, weights.w3, to, Accumulate::Overwrite, d_out, &mut scratch.low)?;
         pool.for_rows(((&mut *gate_up, 2 * inner), (&mut *gated, inner)), |_, ((gate_up, _), (gated, _))| {
             kernels::swiglu_backward(gate_up, gated, inner);
         });
-        self.weight_gradient(store, weights.w3, d_out, MatRef::new(gated, inner), on_gradient)?;
+        self.weight_gradient(store, weights.w3, d_out, MatRef::new(gated, inner), &mut scratch.low, on_gradient)?;
         let normed = prefix(&mut scratch.normed, tokens * size);
         self.norm_recompute(normed, saved.ffn_scales.as_slice(), residual, store.values(weights.ffn_norm.index)?);
         let d_gate_up = MatRef::new(gate_up, 2 * inner);
         let d_normed = prefix(&mut scratch.d_branch, tokens * size);
         let to = MatMut::new(d_normed, size);
-        gemm_nn(pool, to, Accumulate::Overwrite, 1.0, d_gate_up, matrix(store, weights.w12)?);
-        self.weight_gradient(store, weights.w12, d_gate_up, MatRef::new(normed, size), on_gradient)?;
+        self.input_gradient(store, weights.w12, to, Accumulate::Overwrite, d_gate_up, &mut scratch.low)?;
+        self.weight_gradient(store, weights.w12, d_gate_up, MatRef::new(normed, size), &mut scratch.low, on_gradient)?;
         let norm = NormInput { x: residual, scales: saved.ffn_scales.as_slice() };
         self.norm_backward(store, weights.ffn_norm, dx, d_normed, norm, on_gradient)
     }
@@ -162,12 +159,12 @@ impl Pass<'_> {
         on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         let sizes @ Sizes { tokens, size, .. } = self.sizes();
-        let (pool, x) = (self.pool, &saved.x.as_slice()[..tokens * size]);
+        let x = &saved.x.as_slice()[..tokens * size];
         let attended = &saved.attended.as_slice()[..tokens * size];
         let d_attended = prefix(&mut scratch.d_branch, tokens * size);
         let (to, d_out) = (MatMut::new(d_attended, size), MatRef::new(dx, size));
-        gemm_nn(pool, to, Accumulate::Overwrite, 1.0, d_out, matrix(store, weights.wo)?);
-        self.weight_gradient(store, weights.wo, d_out, MatRef::new(attended, size), on_gradient)?;
+        self.input_gradient(store, weights.wo, to, Accumulate::Overwrite, d_out, &mut scratch.low)?;
+        self.weight_gradient(store, weights.wo, d_out, MatRef::new(attended, size), &mut scratch.low, on_gradient)?;
         let d_qkv = prefix(&mut scratch.d_qkv, tokens * 3 * size);
         self.scores_backward(d_qkv, d_attended, saved);
         self.rope(d_qkv, Direction::Backward);
@@ -176,11 +173,11 @@ impl Pass<'_> {
         self.norm_recompute(normed, scales, x, store.values(weights.attention_norm.index)?);
         // The attention's derivative has been read.
         let d_normed = d_attended;
-        for (i, weight) in [weights.q, weights.k, weights.v].into_iter().enumerate() {
+        for (i, layer) in [weights.q, weights.k, weights.v].into_iter().enumerate() {
             let d_out = MatRef::with_stride(&d_qkv[part(i, sizes)], size, 3 * size);
             let accumulate = if i == 0 { Accumulate::Overwrite } else { Accumulate::Add };
-            gemm_nn(pool, MatMut::new(d_normed, size), accumulate, 1.0, d_out, matrix(store, weight)?);
-            self.weight_gradient(store, weight, d_out, MatRef::new(normed, size), on_gradient)?;
+            self.input_gradient(store, layer, MatMut::new(d_normed, size), accumulate, d_out, &mut scratch.low)?;
+            self.weight_gradient(store, layer, d_out, MatRef::new(normed, size), &mut scratch.low, on_gradient)?;
         }
         self.norm_backward(store, weights.attention_norm, dx, d_normed, NormInput { x, scales }, on_gradient)
     }
@@ -199,18 +196,74 @@ impl Pass<'_> {
         });
     }
 
-    /// Calls `on_gradient` with `d_outᵀ input`, the gradient of a linear layer's weight.
+    /// `out ← input Wᵀ + s (input Aᵀ) Bᵀ`. `low` is for the second factor.
+    fn linear(
+        &self,
+        store: &impl ParameterStore,
+        Layer { weight, adapter }: Layer,
+        mut out: MatMut<'_>,
+        accumulate: Accumulate,
+        input: MatRef<'_>,
+        low: &mut TensorBuf<f32>,
+    ) -> Result<()> {
+        gemm_nt(self.pool, out.reborrow(), accumulate, 1.0, input, matrix(store, weight)?);
+        let Some(Adapter { a, b, scale }) = adapter else { return Ok(()) };
+        let low = grown(low, self.batch.tokens() * a.rows);
+        gemm_nt(self.pool, MatMut::new(low, a.rows), Accumulate::Overwrite, 1.0, input, matrix(store, a)?);
+        gemm_nt(self.pool, out, Accumulate::Add, scale, MatRef::new(low, a.rows), matrix(store, b)?);
+        Ok(())
+    }
+
+    /// `d_input ← d_out W + s (d_out B) A`.
+    fn input_gradient(
+        &self,
+        store: &impl ParameterStore,
+        Layer { weight, adapter }: Layer,
+        mut d_input: MatMut<'_>,
+        accumulate: Accumulate,
+        d_out: MatRef<'_>,
+        low: &mut TensorBuf<f32>,
+    ) -> Result<()> {
+        gemm_nn(self.pool, d_input.reborrow(), accumulate, 1.0, d_out, matrix(store, weight)?);
+        let Some(Adapter { a, b, scale }) = adapter else { return Ok(()) };
+        let d_low = grown(low, self.batch.tokens() * a.rows);
+        gemm_nn(self.pool, MatMut::new(d_low, a.rows), Accumulate::Overwrite, scale, d_out, matrix(store, b)?);
+        gemm_nn(self.pool, d_input, Accumulate::Add, 1.0, MatRef::new(d_low, a.rows), matrix(store, a)?);
+        Ok(())
+    }
+
+    /// Calls `on_gradient` with `d_outᵀ input`, the gradient of a linear layer's weight, or with those of its adapter:
+    /// `s (d_out B)ᵀ input` and `s d_outᵀ (input Aᵀ)`. A layer without one among others that have one is not trained.
     fn weight_gradient<S: ParameterStore>(
         &mut self,
         store: &mut S,
-        weight: Weight,
+        Layer { weight, adapter }: Layer,
         d_out: MatRef<'_>,
         input: MatRef<'_>,
+        low: &mut TensorBuf<f32>,
         on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let gradient = grown(self.gradient, weight.len());
-        gemm_tn(self.pool, MatMut::new(gradient, weight.columns), Accumulate::Overwrite, 1.0, d_out, input);
-        on_gradient(store, weight.index, gradient)
+        let Some(Adapter { a, b, scale }) = adapter else {
+            if self.encoder.is_frozen {
+                return Ok(());
+            }
+            let gradient = grown(self.gradient, weight.len());
+            gemm_tn(self.pool, MatMut::new(gradient, weight.columns), Accumulate::Overwrite, 1.0, d_out, input);
+            return on_gradient(store, weight.index, gradient);
+        };
+        // A and B are read before either changes.
+        let tokens = self.batch.tokens();
+        let (d_low, low) = grown(low, 2 * tokens * a.rows).split_at_mut(tokens * a.rows);
+        gemm_nn(self.pool, MatMut::new(d_low, a.rows), Accumulate::Overwrite, scale, d_out, matrix(store, b)?);
+        gemm_nt(self.pool, MatMut::new(low, a.rows), Accumulate::Overwrite, 1.0, input, matrix(store, a)?);
+        let gradient = grown(self.gradient, a.len());
+        let (to, d_low) = (MatMut::new(gradient, a.columns), MatRef::new(d_low, a.rows));
+        gemm_tn(self.pool, to, Accumulate::Overwrite, 1.0, d_low, input);
+        on_gradient(store, a.index, gradient)?;
+        let gradient = grown(self.gradient, b.len());
+        let (to, low) = (MatMut::new(gradient, b.columns), MatRef::new(low, a.rows));
+        gemm_tn(self.pool, to, Accumulate::Overwrite, scale, d_out, low);
+        on_gradient(store, b.index, gradient)
     }
 
     /// Rotates queries and keys by their positions.

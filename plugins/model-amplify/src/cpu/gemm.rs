@@ -52,6 +52,11 @@ impl<'a> MatMut<'a> {
     pub(super) fn with_stride(data: &'a mut [f32], width: usize, stride: usize) -> Self {
         Self { data, width, stride }
     }
+
+    /// The same matrix, for one of several products that write to it.
+    pub(super) fn reborrow(&mut self) -> MatMut<'_> {
+        MatMut { data: &mut *self.data, width: self.width, stride: self.stride }
+    }
 }
 
 fn rows(len: usize, width: usize, stride: usize) -> usize {

@@ -60,15 +60,33 @@ impl Weight {
     }
 }
 
+/// A linear layer, `x Wᵀ`, or `x Wᵀ + s · x Aᵀ Bᵀ` with an adapter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layer {
+    pub(crate) weight: Weight,
+    pub(crate) adapter: Option<Adapter>,
+}
+
+/// A low-rank addition to a weight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Adapter {
+    /// `A`, (rank, inputs).
+    pub(crate) a: Weight,
+    /// `B`, (outputs, rank).
+    pub(crate) b: Weight,
+    /// `s`.
+    pub(crate) scale: f32,
+}
+
 /// The weights of a block, with their published names.
 #[derive(Debug)]
 pub(crate) struct BlockWeights {
-    pub(crate) q: Weight,
-    pub(crate) k: Weight,
-    pub(crate) v: Weight,
-    pub(crate) wo: Weight,
-    pub(crate) w12: Weight,
-    pub(crate) w3: Weight,
+    pub(crate) q: Layer,
+    pub(crate) k: Layer,
+    pub(crate) v: Layer,
+    pub(crate) wo: Layer,
+    pub(crate) w12: Layer,
+    pub(crate) w3: Layer,
     pub(crate) attention_norm: Weight,
     pub(crate) ffn_norm: Weight,
 }
@@ -85,6 +103,8 @@ pub(crate) struct Encoder {
     pub(crate) norm_eps: f32,
     /// The padding token, whose embedding gets no gradient.
     pub(crate) pad: u32,
+    /// Whether only adapters are trained, so that other linear layers need no gradient.
+    pub(crate) is_frozen: bool,
 }
 
 /// What a pass computes with besides the parameters.
@@ -100,7 +120,7 @@ impl Encoder {
 
     /// The width of the feed-forward layer.
     fn inner(&self) -> usize {
-        self.blocks.first().map_or(1, |block| block.w3.columns)
+        self.blocks.first().map_or(1, |block| block.w3.weight.columns)
     }
 
     /// Each sequence's mean of normalised hidden states, (sequences, size). `backward` keeps what [`Self::backward`] needs.

@@ -57,6 +57,8 @@ pub(super) struct Scratch {
     pub(super) d_branch: TensorBuf<f32>,
     /// The derivative with respect to the residual stream, (tokens, size).
     pub(super) dx: TensorBuf<f32>,
+    /// What adapters have between their two factors, (tokens, rank), once or twice. It grows when it is used.
+    pub(super) low: TensorBuf<f32>,
 }
 
 impl Workspace {
@@ -87,7 +89,7 @@ impl Workspace {
             Activations { x, attention_scales, qkv, log_sums, attended, residual, ffn_scales, gate_up }
         };
         let activations = (0..blocks).map(block).collect();
-        let scratch = Scratch { normed, gated, d_qkv, d_branch, dx };
+        let scratch = Scratch { normed, gated, d_qkv, d_branch, dx, low: TensorBuf::default() };
         *self = Self { activations, hidden, scratch, gradient, tokens, backward, arena };
     }
 }

@@ -45,8 +45,13 @@ the entry `auto_map` of its `config.json` into this folder, and pass `trust_remo
 `safetensors.torch.load_file` reads the weights by name.
 ";
 
-/// Its text for a folder with or without heads and modelling code.
-pub(super) fn text(heads: bool, code: bool) -> String {
+const ADAPTER: &str = "
+The trunk was trained with LoRA, and its weights here have the additions. The folder `adapter` has these alone, in PEFT's layout:
+`peft.PeftModel.from_pretrained(trunk, \"FOLDER/adapter\")` adds them to the trunk that the training started from.
+";
+
+/// Its text for a folder with or without heads, adapters and modelling code.
+pub(super) fn text(heads: bool, adapter: bool, code: bool) -> String {
     let (files, about) = if heads { (HEAD_FILES, HEADS) } else { ("", NO_HEADS) };
-    [FILES, files, about, if code { CODE } else { NO_CODE }].concat()
+    [FILES, files, about, if adapter { ADAPTER } else { "" }, if code { CODE } else { NO_CODE }].concat()
 }

@@ -8,10 +8,12 @@ use plugin_api::{
 
 use super::Amplify;
 use super::embed::EMBED;
+use crate::adapter;
 use crate::checkpoint::Checkpoint;
 use crate::export::ExportFolder;
 use crate::heads::{KnownHeads, head_number};
 use crate::network::Resources;
+use crate::parameters::is_of_trunk;
 use crate::random::{DropoutRng, shuffled};
 use crate::targets::Targets;
 use crate::trainer::{SchedulePoint, TrainBatch, Trainer, decay_steps};
@@ -22,7 +24,7 @@ const PERSONAL: &str = "personal.";
 impl Model for Amplify {
     fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
         let _on = self.prepare()?;
-        self.snapshot()
+        self.reported().snapshot()
     }
 
     fn receive(&mut self, global: &Message, ctx: &Context<'_>) -> Result<Received> {
@@ -112,14 +114,17 @@ impl Model for Amplify {
 
     fn export(&mut self, folder: &Path, _: &Context<'_>) -> Result<Vec<String>> {
         let _on = self.prepare()?;
-        let mut trunk = self.snapshot()?;
-        let mut regressors = trunk.clone();
-        trunk.retain(|name, _| name.starts_with("trunk."));
+        let mut trunk = self.reported().snapshot_of(is_of_trunk)?;
+        let mut regressors = self.reported().snapshot_of(|name| !is_of_trunk(name))?;
+        let adapters = self.config.lora.as_ref().map(|lora| adapter::merge(&mut trunk, lora)).transpose()?;
         regressors.retain(|name, _| head_number(name).is_some_and(|head| self.heads.contains(head)));
         let Checkpoint { architecture, tokenizer, companions, .. } = &self.checkpoint;
         let mut folder = ExportFolder::new(folder);
         folder.trunk(&trunk, architecture, tokenizer, companions)?;
         folder.regressors(&regressors, &self.heads, &self.config, &self.setup)?;
+        if let (Some(lora), Some(adapters)) = (&self.config.lora, adapters) {
+            folder.adapter(&adapters, lora, &self.config.pretrained, architecture)?;
+        }
         folder.readme(architecture)?;
         Ok(folder.finish())
     }
@@ -165,7 +170,9 @@ impl Model for Amplify {
             self.trainer.restore(&before)?;
             return Err(error);
         }
-        (self.heads, self.reports_personal, self.initialised) = (heads, reports_personal, true);
+        // A state has no parameters that every client has.
+        let initialised = self.config.lora.is_none();
+        (self.heads, self.reports_personal, self.initialised) = (heads, reports_personal, initialised);
         Ok(())
     }
 }

@@ -5,19 +5,20 @@ mod embed;
 
 use std::sync::Arc;
 
-use plugin_api::{Context, Epoch, Error, ModelSetup, Params, Result, Seed, Table, TaskSpec};
+use plugin_api::{Context, Epoch, Error, ModelSetup, Result, Seed, Table, TaskSpec};
 use tch::{Device, Tensor};
 
 use crate::batch::{Batch, by_length};
 use crate::bridge;
 use crate::checkpoint::{Checkpoint, check_regressors, load_regressors};
-use crate::config::{Config, Precision};
+use crate::config::{Config, Precision, is_of_adapter};
 use crate::cpu::WorkspacePool;
 use crate::device::{self, DeviceContext};
 use crate::heads::KnownHeads;
 use crate::memory;
 use crate::native::{self, StreamGuard};
 use crate::network::{Network, Resources};
+use crate::parameters::{Parameters, is_of_trunk};
 use crate::tokenize::Tokens;
 use crate::trainer::{StepStats, Trainer};
 
@@ -49,6 +50,7 @@ impl Amplify {
         if let Some(weights) = &config.class_weights {
             weights.check(&setup.tasks).map_err(|error| error.at_key("class-weights"))?;
         }
+        config.check()?;
         let device = device::find(ctx.device())?;
         let context = DeviceContext::new(device)?;
         let _guard = context.enter()?;
@@ -94,13 +96,15 @@ impl Amplify {
         }
         let parameters = &mut self.trainer.network.parameters;
         self.checkpoint.load_trunk(parameters)?;
-        parameters.initialise("trunk.", self.seed)?;
+        // Clients share the memory of the trunk, and not that of adapters.
+        parameters.initialise_where(|name| is_of_trunk(name) && !is_of_adapter(name), self.seed)?;
+        parameters.initialise_where(is_of_adapter, self.seed)?;
         if let Some(path) = &self.config.regressors {
             load_regressors(path, parameters, self.setup.tasks.len())?;
         }
         parameters.initialise("regressors.", self.seed)?;
         if let Some(personal) = &mut self.personal {
-            personal.network.parameters.receive(&parameters.snapshot()?)?;
+            personal.network.parameters.take_missing(&parameters.snapshot_of(|_| true)?)?;
         }
         self.initialised = true;
         Ok(())
@@ -109,15 +113,22 @@ impl Amplify {
     /// Enters the device and initialises the parameters: the start of every call that uses them.
     fn prepare(&mut self) -> Result<Option<StreamGuard>> {
         let guard = self.enter_device()?;
-        self.initialise().map(|()| guard)
+        self.initialise()?;
+        if self.config.lora.is_some() {
+            self.share_frozen_trunks()?;
+        }
+        Ok(guard)
     }
 
     /// The same for a call that computes.
     fn prepare_to_compute(&mut self) -> Result<Option<StreamGuard>> {
         let guard = self.prepare()?;
+        self.share_frozen_trunks().map(|()| guard)
+    }
+
+    fn share_frozen_trunks(&mut self) -> Result<()> {
         self.trainer.network.share_frozen_trunk()?;
-        self.personal.as_mut().map_or(Ok(()), |personal| personal.network.share_frozen_trunk())?;
-        Ok(guard)
+        self.personal.as_mut().map_or(Ok(()), |personal| personal.network.share_frozen_trunk())
     }
 
     /// Makes this thread compute like every other that calls the instance: on the instance's stream, and with one thread of
@@ -133,9 +144,10 @@ impl Amplify {
         &personal.unwrap_or(&self.trainer).network
     }
 
-    fn snapshot(&mut self) -> Result<Params> {
+    /// The parameters that results come from.
+    fn reported(&mut self) -> &mut Parameters {
         let personal = self.personal.as_mut().filter(|_| self.reports_personal);
-        personal.unwrap_or(&mut self.trainer).network.parameters.snapshot()
+        &mut personal.unwrap_or(&mut self.trainer).network.parameters
     }
 
     /// Network and optimiser, for tests that take single steps.

@@ -9,7 +9,7 @@ use super::{Network, Resources};
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
-use crate::config::{Config, Pooling};
+use crate::config::{Config, Pooling, is_of_adapter};
 use crate::device::DeviceContext;
 use crate::frozen_trunk::FrozenTrunk;
 use crate::memory;
@@ -20,6 +20,7 @@ use crate::parameters::is_of_trunk;
 pub(super) struct Frozen {
     /// See [`FrozenTrunk::of`].
     key: String,
+    keeps_vectors: bool,
     /// The bytes that the vectors may take.
     limit: u64,
     /// The trunk, and the [`Parameters::trunk_changes`] for which it is right.
@@ -27,9 +28,12 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
-    /// None if the trunk is trained, or if a sequence's vector depends on the padding of its batch.
+    /// None if the trunk is trained. A trunk with adapters is shared, and its vectors are not kept; neither are those that
+    /// depend on the padding of their batch.
     pub(super) fn new(architecture: &Architecture, config: &Config, context: &DeviceContext) -> Option<Self> {
-        (config.frozen_trunk && config.pooling == Pooling::Tokens).then(|| Self {
+        let keeps_vectors = config.frozen_trunk && config.pooling == Pooling::Tokens;
+        (keeps_vectors || config.lora.is_some()).then(|| Self {
+            keeps_vectors,
             key: format!("{} {:?} {:?} {}", json!(architecture), config.precision, context.device, context.on_host),
             limit: config.embedding_memory.as_u64(),
             trunk: None,
@@ -44,13 +48,19 @@ impl Network {
     /// # Errors
     /// If the parameters cannot be read.
     pub(crate) fn share_frozen_trunk(&mut self) -> Result<()> {
-        let Some(Frozen { key, trunk, .. }) = &mut self.frozen else { return Ok(()) };
+        let Some(Frozen { key, trunk, keeps_vectors, .. }) = &mut self.frozen else { return Ok(()) };
+        let keeps_vectors = *keeps_vectors;
+        if !keeps_vectors && !self.parameters.context().on_host {
+            // Each model has its trunk in its device's memory.
+            return Ok(());
+        }
         if trunk.as_ref().is_some_and(|(changes, _)| *changes == self.parameters.trunk_changes()) {
             return Ok(());
         }
-        let found = FrozenTrunk::of(key, self.parameters.snapshot_of(is_of_trunk)?);
+        let is_frozen = |name: &str| is_of_trunk(name) && !is_of_adapter(name);
+        let found = FrozenTrunk::of(key, self.parameters.snapshot_of(is_frozen)?);
         if self.parameters.context().on_host {
-            self.parameters.receive(found.tensors())?;
+            self.parameters.adopt(found.tensors())?;
         }
         *trunk = Some((self.parameters.trunk_changes(), found));
         Ok(())
@@ -68,7 +78,9 @@ impl Network {
         resources: &mut Resources,
         ctx: &Context<'_>,
     ) -> Result<()> {
-        let Some(Frozen { limit, trunk: Some((_, trunk)), .. }) = &self.frozen else { return Ok(()) };
+        let Some(Frozen { limit, trunk: Some((_, trunk)), keeps_vectors: true, .. }) = &self.frozen else {
+            return Ok(());
+        };
         let _guard = tch::no_grad_guard();
         let size = self.layers.trunk.size();
         let mut pooled = vec![0.0; batch.rows() * size];

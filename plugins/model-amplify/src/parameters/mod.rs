@@ -7,6 +7,7 @@ use std::ops::Deref;
 use plugin_api::{Arena, Error, Params, Received, Result, Seed};
 use tch::{Device, Kind, Tensor};
 
+use crate::config::is_of_adapter;
 use crate::cow_buffer::CowBuffer;
 use crate::cpu::ParameterStore;
 use crate::device::DeviceContext;
@@ -32,6 +33,8 @@ pub struct Parameter {
     pub(crate) tensor: Tensor,
     init: Init,
     values: Values,
+    /// Whether it stays where it is: it is no part of messages and states, since every client has the same.
+    is_local: bool,
 }
 
 /// Where a parameter's values are.
@@ -49,6 +52,12 @@ impl Parameter {
     /// The shape, in the contract's integers.
     pub fn shape(&self) -> Vec<usize> {
         bridge::shape_of(&self.tensor)
+    }
+
+    /// The address of its values, for tests.
+    #[doc(hidden)]
+    pub fn memory(&self) -> usize {
+        self.tensor.data_ptr() as usize
     }
 
     /// Whether it has no values yet.
@@ -102,7 +111,7 @@ impl Deref for Handle {
 pub struct Parameters {
     context: DeviceContext,
     all: Vec<Parameter>,
-    /// How often values of the trunk came from outside a step.
+    /// How often values of the trunk, without adapters, came from outside a step.
     trunk_changes: u64,
 }
 
@@ -137,27 +146,28 @@ impl Parameters {
         &self.all[index]
     }
 
-    fn find(&self, name: &str) -> Option<&Tensor> {
-        self.all.iter().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
-    }
-
     /// Gives the parameters without values whose names start with `prefix` their initial ones. Random values depend on the
     /// seed and the name alone, so that instances with different heads start with the same trunk.
     ///
     /// # Errors
     /// If libtorch fails.
     pub fn initialise(&mut self, prefix: &str, seed: Seed) -> Result<()> {
-        self.fill_missing(
-            |name| name.starts_with(prefix),
-            |parameter, out| {
-                match parameter.init {
-                    Init::Zeros => {}
-                    Init::Ones => out.fill(1.0),
-                    Init::Uniform(range) => random::uniform(out, range, seed.of(&parameter.name)),
-                }
-                Ok(())
-            },
-        )
+        self.initialise_where(|name| name.starts_with(prefix), seed)
+    }
+
+    /// Those whose names are `selected`, as [`Self::initialise`]. They get an allocation of their own.
+    ///
+    /// # Errors
+    /// As [`Self::initialise`].
+    pub(crate) fn initialise_where(&mut self, selected: impl Fn(&str) -> bool, seed: Seed) -> Result<()> {
+        self.fill_missing(selected, |parameter, out| {
+            match parameter.init {
+                Init::Zeros => {}
+                Init::Ones => out.fill(1.0),
+                Init::Uniform(range) => random::uniform(out, range, seed.of(&parameter.name)),
+            }
+            Ok(())
+        })
     }
 
     /// Gives values to the parameters without values whose names are `selected`. `write` gets zeros to write to.
@@ -173,7 +183,7 @@ impl Parameters {
         let bytes = self.all.iter_mut().filter(selected).map(|p| Arena::bytes::<f32>(p.tensor.numel()));
         let mut arena = Arena::of(bytes);
         for parameter in self.all.iter_mut().filter(selected) {
-            self.trunk_changes += u64::from(is_of_trunk(&parameter.name));
+            self.trunk_changes += u64::from(is_of_trunk(&parameter.name) && !is_of_adapter(&parameter.name));
             let mut draft = arena.alloc::<f32>(parameter.tensor.numel());
             write(parameter, draft.as_mut_slice())?;
             if self.context.on_host {
@@ -186,13 +196,36 @@ impl Parameters {
         Ok(())
     }
 
-    /// All parameters as the contract's tensors: shared on the CPU, where the next step relocates those that are still held;
+    /// Keeps the parameters that are not `sent` out of messages and states.
+    pub(crate) fn send_only(&mut self, sent: impl Fn(&str) -> bool) {
+        self.all.iter_mut().for_each(|parameter| parameter.is_local = !sent(&parameter.name));
+    }
+
+    /// The parameters of messages and states.
+    pub(crate) fn sent(&self) -> impl Iterator<Item = &Parameter> {
+        self.all.iter().filter(|parameter| !parameter.is_local)
+    }
+
+    /// Takes over the values of parameters that have none.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub(crate) fn take_missing(&mut self, params: &Params) -> Result<()> {
+        let missing = self.all.iter().filter(|parameter| parameter.is_missing());
+        let found =
+            missing.filter_map(|parameter| Some((parameter.name.clone(), params.get(&parameter.name)?.clone())));
+        let found: Params = found.collect();
+        self.take(&found, |_| true).map(drop)
+    }
+
+    /// The parameters of messages and states as the contract's tensors: shared on the CPU, where the next step relocates those that are still held;
     /// copied from other devices.
     ///
     /// # Errors
     /// If one has no values, or cannot be copied.
     pub fn snapshot(&mut self) -> Result<Params> {
-        self.snapshot_of(|_| true)
+        let selected = |parameter: &Parameter| !parameter.is_local;
+        self.snapshot_where(selected)
     }
 
     /// Those whose names are `selected`, as [`Self::snapshot`].
@@ -200,7 +233,10 @@ impl Parameters {
     /// # Errors
     /// As [`Self::snapshot`].
     pub(crate) fn snapshot_of(&mut self, selected: impl Fn(&str) -> bool) -> Result<Params> {
-        let selected = |parameter: &Parameter| selected(&parameter.name);
+        self.snapshot_where(|parameter| selected(&parameter.name))
+    }
+
+    fn snapshot_where(&mut self, selected: impl Fn(&Parameter) -> bool) -> Result<Params> {
         if let Some(missing) = self.all.iter().find(|parameter| selected(parameter) && parameter.is_missing()) {
             return Err(Error::tensor(&missing.name, "has no values yet"));
         }
@@ -218,14 +254,32 @@ impl Parameters {
         Ok(self.all.iter_mut().filter(|parameter| selected(parameter)).map(shared).collect())
     }
 
-    /// Takes over the tensors whose names it has: without a copy on the CPU.
+    /// Takes over the tensors of a message or state whose names it has: without a copy on the CPU.
     ///
     /// # Errors
     /// If a tensor has another shape or type; then nothing has changed. If it cannot be copied to the device.
     pub fn receive(&mut self, params: &Params) -> Result<Received> {
+        self.take(params, |parameter| !parameter.is_local)
+    }
+
+    /// Takes over all tensors whose names it has, to share their memory: what it had before is freed.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub(crate) fn adopt(&mut self, params: &Params) -> Result<()> {
+        self.take(params, |_| true)?;
+        for parameter in self.all.iter_mut().filter(|parameter| params.get(&parameter.name).is_some()) {
+            if let Values::Host(buffer) = &mut parameter.values {
+                buffer.release_spare();
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, params: &Params, wanted: impl Fn(&Parameter) -> bool) -> Result<Received> {
         let mut received = Received::default();
         let mut fitting = Vec::new();
-        for (index, parameter) in self.all.iter().enumerate() {
+        for (index, parameter) in self.all.iter().enumerate().filter(|(_, parameter)| wanted(parameter)) {
             match params.get(&parameter.name) {
                 Some(tensor) => {
                     bridge::expect_like(&parameter.name, tensor, &parameter.tensor)?;
@@ -234,11 +288,12 @@ impl Parameters {
                 None => received.missing.push(parameter.name.clone()),
             }
         }
-        received.unexpected = params.names().filter(|name| self.find(name).is_none()).map(str::to_owned).collect();
+        let known = |name: &str| self.all.iter().any(|parameter| parameter.name == name && wanted(parameter));
+        received.unexpected = params.names().filter(|name| !known(name)).map(str::to_owned).collect();
         let mut lost = false;
         for (index, tensor) in fitting {
             let parameter = &mut self.all[index];
-            self.trunk_changes += u64::from(is_of_trunk(&parameter.name));
+            self.trunk_changes += u64::from(is_of_trunk(&parameter.name) && !is_of_adapter(&parameter.name));
             if self.context.on_host {
                 lost |= parameter.replace(tensor)?;
             } else {
@@ -290,7 +345,7 @@ impl Scope<'_> {
         let tensor = Tensor::f_empty(shape, (Kind::Float, self.parameters.context.device))
             .map_err(|e| Error::tensor(&name, "could not be allocated").because(&e))?;
         let handle = Handle { tensor: tensor.shallow_clone(), index: self.parameters.all.len() };
-        self.parameters.all.push(Parameter { name, tensor, init, values: Values::Missing });
+        self.parameters.all.push(Parameter { name, tensor, init, values: Values::Missing, is_local: false });
         Ok(handle)
     }
 

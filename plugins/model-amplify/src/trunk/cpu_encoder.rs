@@ -2,11 +2,11 @@
 
 use tch::Kind;
 
-use super::layers::{Linear, Norm};
-use super::{Block, Trunk};
+use super::layers::{Adapter, Linear, Norm};
+use super::{Attention, Block, Trunk};
 use crate::architecture::HiddenAct;
 use crate::bridge;
-use crate::cpu::{BlockWeights, Encoder, Weight};
+use crate::cpu::{self, BlockWeights, Encoder, Layer, Weight};
 use crate::parameters::Handle;
 
 impl Trunk {
@@ -21,6 +21,7 @@ impl Trunk {
             heads: usize::try_from(first.attention.heads).ok()?,
             norm_eps: first.attention_norm.eps as f32,
             pad: u32::try_from(self.pad).ok()?,
+            is_frozen: blocks.iter().any(Block::has_adapters),
         })
     }
 }
@@ -36,12 +37,26 @@ fn weight(handle: &Handle) -> Option<Weight> {
 }
 
 impl Block {
+    fn has_adapters(&self) -> bool {
+        let Self { attention: Attention { q, k, v, wo, .. }, ffn, .. } = self;
+        [q, k, v, wo, &ffn.first, &ffn.second].iter().any(|linear| linear.adapter.is_some())
+    }
+
     /// The weights, if [`crate::cpu`] supports this arrangement.
     fn cpu_weights(&self) -> Option<BlockWeights> {
         let Self { attention, ffn, attention_norm, ffn_norm } = self;
         let linear = |linear: &Linear| {
-            let supported = linear.bias.is_none() && linear.kind == Kind::Float;
-            supported.then(|| weight(&linear.weight)).flatten()
+            if linear.bias.is_some() || linear.kind != Kind::Float {
+                return None;
+            }
+            let adapter = match &linear.adapter {
+                Some(adapter) if adapter.dropout > 0.0 => return None,
+                Some(Adapter { a, b, scale, .. }) => {
+                    Some(cpu::Adapter { a: weight(a)?, b: weight(b)?, scale: *scale as f32 })
+                }
+                None => None,
+            };
+            Some(Layer { weight: weight(&linear.weight)?, adapter })
         };
         let norm = |norm: &Norm| norm.bias.is_none().then(|| weight(&norm.weight)).flatten();
         if ffn.act != HiddenAct::SwiGlu || attention.dropout > 0.0 || ffn.dropout > 0.0 {

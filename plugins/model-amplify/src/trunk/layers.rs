@@ -4,15 +4,30 @@ use plugin_api::Result;
 use tch::{Kind, TchError, Tensor};
 
 use crate::architecture::Architecture;
+use crate::config::{LORA_A, LORA_B, Lora, LoraTarget};
 use crate::parameters::{Handle, Init, Scope};
+use crate::random::DropoutRng;
 
-/// `y = x Wᵀ + b`.
+/// `y = x Wᵀ + b`, or with an adapter `x Wᵀ + b + s · drop(x) Aᵀ Bᵀ`.
 #[derive(Debug)]
 pub struct Linear {
     pub(super) weight: Handle,
     pub(super) bias: Option<Handle>,
     /// The type of the product and the output.
     pub(super) kind: Kind,
+    pub(super) adapter: Option<Adapter>,
+}
+
+/// A low-rank addition to a weight (Hu et al. 2022, equation 3).
+#[derive(Debug)]
+pub(super) struct Adapter {
+    /// (rank, inputs).
+    pub(super) a: Handle,
+    /// (outputs, rank).
+    pub(super) b: Handle,
+    /// `alpha / rank`.
+    pub(super) scale: f64,
+    pub(super) dropout: f64,
 }
 
 impl Linear {
@@ -25,6 +40,7 @@ impl Linear {
             weight: at.tensor("weight", &[outputs, inputs], weight)?,
             bias: bias.map(|init| at.tensor("bias", &[outputs], init)).transpose()?,
             kind: Kind::Float,
+            adapter: None,
         })
     }
 
@@ -32,7 +48,31 @@ impl Linear {
         Self { kind, ..self }
     }
 
-    /// `x` is (…, inputs), the result (…, outputs).
+    /// With an adapter, if there are any and `target` has them. `at` is the layer's scope.
+    pub(super) fn with_adapter(self, mut at: Scope<'_>, lora: Option<&Lora>, target: LoraTarget) -> Result<Self> {
+        let Some(lora) = lora.filter(|lora| lora.targets.contains(&target)) else { return Ok(self) };
+        let [outputs, inputs] = self.weight.size()[..] else { unreachable!("a matrix") };
+        // As in PEFT: A like a linear layer's weight by PyTorch's default, B zero, so that nothing is added at the start.
+        let range = Init::Uniform(1.0 / (inputs as f64).sqrt());
+        let adapter = Adapter {
+            a: at.tensor(LORA_A, &[lora.rank, inputs], range)?,
+            b: at.tensor(LORA_B, &[outputs, lora.rank], Init::Zeros)?,
+            scale: lora.scale(),
+            dropout: lora.dropout,
+        };
+        Ok(Self { adapter: Some(adapter), ..self })
+    }
+
+    /// [`Self::forward`] with the adapter, if there is one.
+    pub(super) fn forward_adapted(&self, x: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        let y = self.forward(x)?;
+        let Some(Adapter { a, b, scale, dropout: p }) = &self.adapter else { return Ok(y) };
+        let x = dropout.dropout(x.shallow_clone(), *p)?.f_to_kind(self.kind)?;
+        let low = x.f_linear(&a.f_to_kind(self.kind)?, None::<Tensor>)?;
+        y.f_add(&low.f_linear(&b.f_to_kind(self.kind)?, None::<Tensor>)?.f_mul_scalar(*scale)?)
+    }
+
+    /// `x` is (…, inputs), the result (…, outputs), without the adapter.
     ///
     /// # Errors
     /// If libtorch fails.

@@ -4,6 +4,8 @@
 pub(crate) mod checkpoints;
 pub(crate) mod hub;
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,6 +109,29 @@ pub(crate) fn exported(model: &mut Amplify) -> tempfile::TempDir {
     let files = model.export(folder.path(), &ctx()).unwrap();
     assert!(files.iter().all(|file| folder.path().join(file).is_file()));
     folder
+}
+
+/// The interpreters with `safetensors` and NumPy: `python3` or `$PYTHON` with what `make` installs for the tests, and one with
+/// PyTorch.
+pub(crate) fn interpreters() -> Vec<Command> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join(".python");
+    let mut usual = Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
+    if packages.is_dir() {
+        usual.env("PYTHONPATH", packages);
+    }
+    let with_torch = std::env::var_os("FEDPLUG_TORCH_PYTHON").map(Command::new);
+    let able = |python: &Command| {
+        let able = Command::new(python.get_program())
+            .envs(python.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .args(["-c", "import safetensors.numpy"])
+            .output();
+        let able = able.is_ok_and(|output| output.status.success());
+        if !able {
+            test_support::skip(format_args!("{} has no `safetensors` with `numpy`", python.get_program().display()));
+        }
+        able
+    };
+    std::iter::once(usual).chain(with_torch).filter(able).collect()
 }
 
 /// A trunk of the published arrangement, which `cpu` computes on the CPU.

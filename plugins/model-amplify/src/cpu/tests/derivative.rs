@@ -32,12 +32,12 @@ fn model() -> (Encoder, Slices) {
     };
     let embedding = weight(VOCABULARY, SIZE);
     let block = |_| BlockWeights {
-        q: weight(SIZE, SIZE),
-        k: weight(SIZE, SIZE),
-        v: weight(SIZE, SIZE),
-        wo: weight(SIZE, SIZE),
-        w12: weight(2 * INNER, SIZE),
-        w3: weight(SIZE, INNER),
+        q: Layer { weight: weight(SIZE, SIZE), adapter: None },
+        k: Layer { weight: weight(SIZE, SIZE), adapter: None },
+        v: Layer { weight: weight(SIZE, SIZE), adapter: None },
+        wo: Layer { weight: weight(SIZE, SIZE), adapter: None },
+        w12: Layer { weight: weight(2 * INNER, SIZE), adapter: None },
+        w3: Layer { weight: weight(SIZE, INNER), adapter: None },
         attention_norm: weight(1, SIZE),
         ffn_norm: weight(1, SIZE),
     };
@@ -45,7 +45,7 @@ fn model() -> (Encoder, Slices) {
     let pairs = SIZE / HEADS / 2;
     let angle = |i: usize| (i / pairs) as f32 / 10_f32.powi((i % pairs) as i32);
     let rope_table = (0..POSITIONS * pairs).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect();
-    (Encoder { embedding, blocks, rope_table, heads: HEADS, norm_eps: 1e-5, pad: 0 }, Slices(all))
+    (Encoder { embedding, blocks, rope_table, heads: HEADS, norm_eps: 1e-5, pad: 0, is_frozen: false }, Slices(all))
 }
 
 /// The sum of the pooled vectors, weighted with `d_pooled`.

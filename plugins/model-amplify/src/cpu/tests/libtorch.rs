@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::super::*;
 use crate::architecture::Architecture;
 use crate::batch::Batch;
-use crate::config::{Pooling, Precision};
+use crate::config::{LORA_B, Lora, LoraTarget, Pooling, Precision, is_of_adapter};
 use crate::device::DeviceContext;
 use crate::parameters::Parameters;
 use crate::random::DropoutRng;
@@ -17,6 +17,11 @@ use crate::trunk::Trunk;
 
 /// A trunk whose weights are large enough for attention to differ from a mean.
 fn trunk(hidden: i64, heads: i64) -> (Parameters, Trunk) {
+    adapted_trunk(hidden, heads, None)
+}
+
+/// The same with adapters, whose second factors are not 0 either.
+fn adapted_trunk(hidden: i64, heads: i64, lora: Option<&Lora>) -> (Parameters, Trunk) {
     let architecture = Architecture {
         hidden_size: hidden,
         num_hidden_layers: 3,
@@ -27,13 +32,16 @@ fn trunk(hidden: i64, heads: i64) -> (Parameters, Trunk) {
         ..Architecture::published()
     };
     let mut parameters = Parameters::new(DeviceContext::cpu());
-    let trunk = Trunk::new(parameters.root().at("trunk"), &architecture, Precision::Fp32).unwrap();
+    let trunk = Trunk::new(parameters.root().at("trunk"), &architecture, Precision::Fp32, lora).unwrap();
     parameters.initialise("trunk.", Seed::new(5)).unwrap();
     let _guard = tch::no_grad_guard();
-    for parameter in parameters.iter().filter(|parameter| parameter.name.ends_with("norm.weight")) {
+    for parameter in parameters
+        .iter()
+        .filter(|parameter| parameter.name.ends_with("norm.weight") || parameter.name.ends_with(LORA_B))
+    {
         let mut noise = vec![0.0; parameter.tensor.numel()];
         crate::random::uniform(&mut noise, 0.5, Seed::new(6).of(&parameter.name));
-        let _ = parameter.tensor.shallow_clone().g_add_(&Tensor::from_slice(&noise));
+        let _ = parameter.tensor.shallow_clone().g_add_(&Tensor::from_slice(&noise).view_as(&parameter.tensor));
     }
     (parameters, trunk)
 }
@@ -123,6 +131,34 @@ fn pooled_vectors_and_gradients_agree_with_libtorch() {
     }
 }
 
+/// Adapters get the gradients of libtorch, and nothing else of the linear layers gets any.
+#[test]
+fn adapters_agree_with_libtorch() {
+    let all = vec![LoraTarget::Q, LoraTarget::K, LoraTarget::V, LoraTarget::Wo, LoraTarget::W12, LoraTarget::W3];
+    for (targets, rank, alpha) in [(all, 4, 6.0), (vec![LoraTarget::V, LoraTarget::W12], 9, 3.0)] {
+        let lora = Lora { rank, alpha, targets, ..Lora::default() };
+        let mut model = adapted_trunk(24, 3, Some(&lora));
+        let batch = batch(&[11, 3, 8, 1, 24]);
+        let (pooled, gradients) = with_cpu(&mut model, &batch, Pooling::Tokens, 2);
+        let (expected, named) = with_libtorch(&model, &batch, Pooling::Tokens);
+        assert!(max_difference(&pooled, &expected) < 2e-5);
+        let plain = trunk(24, 3);
+        assert!(max_difference(&with_libtorch(&plain, &batch, Pooling::Tokens).0, &expected) > 1e-2);
+        let mut compared = 0;
+        for (name, index, expected) in &named {
+            let is_linear = name.ends_with(".weight") && !name.contains("norm") && !name.contains("encoder.weight");
+            if !is_of_adapter(name) && is_linear {
+                assert!(!gradients.contains_key(index), "{name}");
+                continue;
+            }
+            let difference = max_difference(&gradients[index], expected);
+            assert!(difference < 1e-4, "`{name}` differs by {difference:e}");
+            compared += usize::from(is_of_adapter(name));
+        }
+        assert_eq!(compared, 3 * 2 * lora.targets.len());
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let mut model = trunk(32, 4);
@@ -140,7 +176,7 @@ fn cpu_encoder_supports_the_published_arrangement_in_fp32_alone() {
         (architecture.num_attention_heads, architecture.intermediate_size) = (2, 16);
         change(&mut architecture);
         let mut parameters = Parameters::new(DeviceContext::cpu());
-        Trunk::new(parameters.root(), &architecture, precision).unwrap().cpu_encoder().is_some()
+        Trunk::new(parameters.root(), &architecture, precision, None).unwrap().cpu_encoder().is_some()
     };
     assert!(supported(Precision::Fp32, |_| {}));
     assert!(!supported(Precision::Bf16, |_| {}));

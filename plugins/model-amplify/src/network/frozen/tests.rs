@@ -77,4 +77,9 @@ fn a_changed_trunk_has_vectors_of_its_own() {
         tensors.map(|parameter| Tensor::data_ptr(&parameter.tensor)).collect()
     };
     assert_eq!(memory(&changed), memory(&other));
+    // It keeps no other memory for them.
+    for (index, parameter) in changed.parameters.iter().enumerate().filter(|(_, p)| is_of_trunk(&p.name)) {
+        let spare = changed.parameters.relocation_bytes(std::iter::once(index)).sum::<usize>();
+        assert!(spare > 0, "{} has memory to relocate to", parameter.name);
+    }
 }
