@@ -17,6 +17,7 @@ fn the_component_and_its_library_pass_check_model() {
             ("ditto-lambda", json!(0.5)),
             ("proximal-mu", json!(0.1)),
             ("frozen-trunk", json!(true)),
+            ("lora", json!({})),
         ] {
             let mut config = base.clone();
             config[key] = value;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use plugin_api::{
-    Context, Epoch, Error, Evaluation, Message, Model, Params, Received, Result, State, Table, Task, Trained, metrics,
+    Context, Epoch, Error, Evaluation, Message, Model, Params, Received, Result, Seed, State, Table, Task, Trained,
+    metrics,
 };
 
 use super::Amplify;
@@ -20,6 +21,8 @@ use crate::trainer::{SchedulePoint, TrainBatch, Trainer, decay_steps};
 
 /// Prefixes the personal model's tensors in a state.
 const PERSONAL: &str = "personal.";
+/// The value with the seed of a trunk that is no part of the state.
+const TRUNK_SEED: &str = "trunk-seed";
 
 impl Model for Amplify {
     fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
@@ -147,6 +150,10 @@ impl Model for Amplify {
             state.values.insert(PERSONAL.to_owned(), values.into());
         }
         state.values.insert("is-own".to_owned(), self.reports_personal.into());
+        if self.config.lora.is_some() {
+            // Random weights of the trunk, which are no part of the state, follow from it.
+            state.values.insert(TRUNK_SEED.to_owned(), self.seed.value().into());
+        }
         self.heads.save(&mut state);
         Ok(state)
     }
@@ -162,6 +169,10 @@ impl Model for Amplify {
             }
             None => None,
         };
+        let seed = if self.config.lora.is_some() { Seed::new(state.value(TRUNK_SEED)?) } else { self.seed };
+        if self.initialised && seed != self.seed {
+            return Err(Error::config("the state is of a run with another seed, and so with another trunk"));
+        }
         let before = personal.is_some().then(|| self.trainer.state()).transpose()?;
         self.trainer.restore(state)?;
         if let (Some(own), Some(state), Some(before)) = (&mut self.personal, personal, before)
@@ -170,6 +181,7 @@ impl Model for Amplify {
             self.trainer.restore(&before)?;
             return Err(error);
         }
+        self.seed = seed;
         // A state has no parameters that every client has.
         let initialised = self.config.lora.is_none();
         (self.heads, self.reports_personal, self.initialised) = (heads, reports_personal, initialised);

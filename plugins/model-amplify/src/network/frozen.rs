@@ -85,10 +85,18 @@ impl Network {
         let size = self.layers.trunk.size();
         let mut pooled = vec![0.0; batch.rows() * size];
         let missing = trunk.read(batch.sequences(), &mut pooled);
-        // In host memory one by one: see `frozen_trunk`.
-        let together = if self.parameters.context().on_host { 1 } else { missing.len().max(1) };
-        for numbers in missing.chunks(together) {
+        let on_host = self.parameters.context().on_host;
+        let mut rest = missing.as_slice();
+        // It asks for each row, so that where a run stops does not depend on what was kept.
+        for row in 0..batch.rows() {
             ctx.check()?;
+            // In host memory one by one: see `frozen_trunk`.
+            let due = if on_host { usize::from(rest.first() == Some(&row)) } else { rest.len() };
+            let (numbers, later) = rest.split_at(due);
+            rest = later;
+            if numbers.is_empty() {
+                continue;
+            }
             let vectors = memory::retry(self.parameters.context(), key, || {
                 self.pooled(&batch.select(numbers)?, self.layers.pooling, resources)
             })?;
