@@ -125,7 +125,8 @@ class Campaign:
             again = case.experiment.replaces and case.kind != "byte" and case.rng.random() < 0.3
             return ["--force" if again else "--resume"]
         if case.run.is_dir() and any(case.run.iterdir()):
-            return case.rng.choice([[], ["--resume"], ["--force"]])
+            # A plain start would keep the replaced run.
+            return case.rng.choice([["--resume"], ["--force"]] + ([] if case.experiment.replaces else [[]]))
         return ["--force"] if case.experiment.replaces else []
 
     def interrupt(self, case, arguments):
