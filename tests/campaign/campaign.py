@@ -121,10 +121,12 @@ class Campaign:
     def mode(self, case):
         """How a user goes on: with `--resume`, or in any way where nothing was started yet."""
         if (case.run / "manifest.json").is_file():
-            # Whoever replaces a run may also start over again.
-            return ["--force" if case.experiment.replaces and case.rng.random() < 0.3 else "--resume"]
+            # Whoever replaces a run may also start over again. A damaged checkpoint is for `--resume` to see.
+            again = case.experiment.replaces and case.kind != "byte" and case.rng.random() < 0.3
+            return ["--force" if again else "--resume"]
         if case.run.is_dir() and any(case.run.iterdir()):
-            return case.rng.choice([[], ["--resume"], ["--force"]])
+            # A plain start would keep the replaced run.
+            return case.rng.choice([["--resume"], ["--force"]] + ([] if case.experiment.replaces else [[]]))
         return ["--force"] if case.experiment.replaces else []
 
     def interrupt(self, case, arguments):

@@ -48,6 +48,11 @@ impl Found {
         };
         let names: Vec<String> = names.map_err(|e| CliError::io(path, "read the directory", &e))?;
         let is_there = |file: &str| names.iter().any(|name| name == file);
+        let manifest = path.join(names::MANIFEST);
+        if manifest.is_file() {
+            // A disk that fails to read it says nothing about what it holds.
+            std::fs::read(&manifest).map_err(|e| CliError::io(&manifest, "read the run's manifest", &e))?;
+        }
         Ok(match replaced::manifest(path) {
             Some(manifest) => Self::Run(manifest),
             None if names.is_empty() => Self::Nothing,
@@ -197,6 +202,8 @@ impl RunDir {
         for folder in [names::CHECKPOINT, names::IDLE] {
             let _ = std::fs::remove_dir_all(self.path.join(folder));
         }
+        // A process that was interrupted before it moved anything leaves it empty; only then is it removed here.
+        let _ = std::fs::remove_dir(replaced::aside(&self.path));
         if self.replaces().is_some() {
             let stays = replaced::remove_aside(&self.path)?;
             if let Some(first) = stays.first() {

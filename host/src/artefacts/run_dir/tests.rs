@@ -100,3 +100,14 @@ fn a_link_is_not_replaced() {
     assert!(failure.to_string().contains("is a link"), "{failure}");
     assert!(claim(folder.path(), Existing::Resume).is_ok());
 }
+
+#[test]
+fn a_replacement_that_moved_nothing_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut claimed = claim(folder.path(), Existing::Refuse).unwrap();
+    let aside = replaced::aside(claimed.path());
+    std::fs::create_dir_all(&aside).unwrap();
+    claimed.begin("", json!({"fedplug": "0", "interface": "1.0.0", "plugins": []})).unwrap();
+    claimed.finish(&mut |_| ()).unwrap();
+    assert!(!aside.exists());
+}
