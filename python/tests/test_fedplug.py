@@ -125,6 +125,8 @@ class Runs(unittest.TestCase):
             fedplug.load(self.output / "nothing")
 
     def test_an_interrupt_leaves_a_run_that_resumes(self):
+        # A shell's job in the background ignores interrupts, and so would this test.
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         lines = io.StringIO()
         timer = threading.Timer(0, lambda: None)
 
