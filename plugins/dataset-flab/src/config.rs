@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(problems(json!({ "clients": 6 })), [expected]);
         assert_eq!(problems(json!({ "clients": { "count": 6 } })), ["clients: `alpha` is missing"]);
         let count = problems(json!({ "clients": { "count": 0, "alpha": 1.0 } }));
-        assert_eq!(count, ["clients.count: must be at least 1, not 0"]);
+        assert_eq!(count, ["clients.count: must be at least 1 and at most 1000000, not 0"]);
         let alpha = problems(json!({ "clients": { "count": 2, "alpha": 0.0, "alfa": 1 } }));
         for line in
             ["clients.alpha: must be at least 1e-6 and at most 1000000, not 0", "clients.alfa: unknown key `alfa`"]

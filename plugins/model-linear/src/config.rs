@@ -21,7 +21,7 @@ pub struct Config {
     pub features: FeatureKind,
     /// For `features = "one-hot"`: the number of positions of each chain. Chains are the parts of a text between `|`, over
     /// all input columns in their order: `[150, 130]` for a heavy and a light chain. A longer chain is an error.
-    #[schemars(inner(range(min = 1)))]
+    #[schemars(inner(range(min = 1, max = 100_000)))]
     pub positions: Vec<usize>,
     /// For `ridge` and `pooled-ridge`: λ of `mean of error² + λ ‖w‖²`, with the target's own unit. It is glmnet's `lambda`
     /// without standardisation, and scikit-learn's `alpha` divided by the number of training rows. The intercept has no

@@ -81,7 +81,7 @@ impl Linear {
         let features = FeatureMap::new(&config);
         let weights = features.number().saturating_mul(config.hidden_size.get());
         if config.method == Method::GradientDescent && weights > MAX_WEIGHTS {
-            let what = format!("the trunk has {weights} weights with these features; at most {MAX_WEIGHTS}");
+            let what = format!("these features give the trunk {weights} weights; at most {MAX_WEIGHTS}");
             return Err(Error::config(what).at_key("hidden-size"));
         }
         let mut model = Self {

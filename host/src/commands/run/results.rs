@@ -86,7 +86,8 @@ pub(super) fn save_extras(
     Ok(extras)
 }
 
-/// Writes the last global model, the best one, and the best one for each task if there are several.
+/// Writes the last global model, the best one, and the best one for each task if there are several. This ends the run: the
+/// federation has no global model any more, so that it does not take memory beside the best one.
 pub(super) fn save_globals(
     federation: &mut Federation<'_>,
     shared: &Shared,
@@ -96,9 +97,10 @@ pub(super) fn save_globals(
     let services = federation.services;
     let (score, validation_score) = (federation.score, federation.validation_score);
     let last = Best { rounds: federation.done, score, validation_score };
-    let global = &federation.server.global;
-    let folder = write_global(run_dir, Path::new("global"), last, global)?;
-    export_global("global", &folder, global, shared, device, services)?;
+    let global = std::mem::take(&mut federation.server.global);
+    let folder = write_global(run_dir, Path::new("global"), last, &global)?;
+    export_global("global", &folder, &global, shared, device, services)?;
+    drop(global);
     let Ranking { overall, tasks } = federation.best.ranking().clone();
     if let Some(best) = overall
         && let Some(global) = federation.best.get(best.rounds)?
