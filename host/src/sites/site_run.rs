@@ -170,7 +170,8 @@ impl SiteRun {
         let notes = Notes::default();
         let mut services = HostServices::new(around.console, &notes, around.stop, &shared.experiment, threads);
         services.journal = &self.journal;
-        let store = Arc::new(Store::new(self.folder.join(IDLE), shared.experiment.federation.idle_memory)?);
+        // `idle-memory` is for a process of many clients: this one has one, which would be read back in each round.
+        let store = Arc::new(Store::new(self.folder.join(IDLE), None)?);
         let failed = |fault: ComponentError| CliError::run(fault.report(""));
         let layout = Layout::from_json(&start.layout).map_err(|e| CliError::run(Diagnostic::from(e)))?;
         let factory = side.model_factory(&shared);
