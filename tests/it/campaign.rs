@@ -25,13 +25,13 @@ fn interrupted_runs_leave_what_healthy_runs_leave() {
     }
     // Those that need no libtorch.
     let linear = "plain,memory,idle,early,lost,long-rounds,replaced,secure";
-    let (success, told) = campaign(&["--kills", "60", "--seconds", "10", "--experiments", linear]);
+    let (success, told) = campaign(&["--kills", "15", "--seconds", "90", "--experiments", linear]);
     assert!(success, "{told}");
     let table = told.lines().find(|line| line.starts_with("all")).unwrap_or_else(|| panic!("{told}"));
     let numbers: Vec<u32> = table.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     assert!(numbers[1] >= 3, "hardly anything was interrupted: {told}");
     // On a disk that lies nothing survives, and the campaign says so.
-    let lies = ["--kills", "6", "--seconds", "5", "--experiments", "plain", "--kinds", "power", "--disk-lies"];
+    let lies = ["--kills", "6", "--seconds", "60", "--experiments", "plain", "--kinds", "power", "--disk-lies"];
     let (success, told) = campaign(&lies);
     assert!(!success && told.contains("case "), "{told}");
 }
