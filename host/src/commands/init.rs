@@ -100,9 +100,20 @@ impl Init {
                 Diagnostic::new("no column of sequences to predict from").hint("name the columns with --inputs")
             );
         }
+        let classes = match (&target.distinct, target.is_numeric()) {
+            (_, true) => None,
+            (Some(classes), _) if classes.len() > 1 => Some(classes.clone()),
+            _ => {
+                let what = format!(
+                    "column `{}`: neither numbers nor classes, of which there are 2 to {MOST_CLIENTS}",
+                    target.name
+                );
+                return Err(Diagnostic::new(what).hint("name another column with --target"));
+            }
+        };
         Ok(Plan {
             target: target.name.clone(),
-            classes: (!target.is_numeric()).then(|| target.distinct.clone().unwrap_or_default()),
+            classes,
             texts: names(texts),
             numbers: names(numbers),
             sequences,

@@ -46,5 +46,8 @@ fn what_cannot_be_proposed_is_asked_for() {
     assert!(error.contains("there is no column `fitnes`") && error.contains("did you mean `fitness`?"), "{error}");
     assert!(plan("a,fitness\n1,2\n", &["--inputs", "fitness"]).unwrap_err().contains("cannot be an input as well"));
     assert!(plan("a,fitness\n", &[]).unwrap_err().contains("no rows"));
+    let names: String = (0..=MOST_CLIENTS).map(|row| format!("EVQLV,name {row}\n")).collect();
+    let error = plan(&format!("heavy,name\n{names}"), &["--target", "name"]).unwrap_err();
+    assert!(error.contains("column `name`: neither numbers nor classes"), "{error}");
     assert!(plan("a,fitness\n1,2\n", &["--clients", "0"]).unwrap_err().contains("at least one client"));
 }
