@@ -75,7 +75,7 @@ fn methods_with_state_resume_to_the_same_bits() {
         return skip("libtorch is not installed");
     }
     let bench = Bench::new();
-    for name in ["fedadam", "scaffold", "ditto", "lora", "top-k", "dp-low"] {
+    for name in ["fedadam", "scaffold", "ditto", "lora", "fedex-lora", "top-k", "dp-low"] {
         let path = file(name);
         let control = ["--set", "federation.rounds=12", "--set", "federation.checkpoint-every=2"];
         let arguments =

@@ -113,12 +113,16 @@ pub struct Lora {
     /// Privacy-preserving Federated Learning*). The mean of the clients' `B` then gives the mean of their additions `B A`;
     /// otherwise FedAvg computes the product of two means, which is not the mean of the products.
     pub(crate) fixed_a: bool,
+    /// Whether the global model holds the weights of the targets too, for the aggregator `lora`, which makes the mean of the
+    /// clients' models exact by changing them (FedEx-LoRA, FLoRA). They go to the clients in each round; only adapters and
+    /// heads come back.
+    pub(crate) moving_base: bool,
 }
 
 impl Default for Lora {
     fn default() -> Self {
         let targets = vec![LoraTarget::Q, LoraTarget::V];
-        Self { rank: 8, alpha: 16.0, dropout: 0.0, targets, fixed_a: false }
+        Self { rank: 8, alpha: 16.0, dropout: 0.0, targets, fixed_a: false, moving_base: false }
     }
 }
 
@@ -183,7 +187,13 @@ impl Config {
         }
     }
 
-    /// Whether a parameter is part of messages and states: all but what every client has already, with LoRA.
+    /// Whether the weights of LoRA's targets are part of the global model.
+    pub(crate) fn has_moving_base(&self) -> bool {
+        self.lora.as_ref().is_some_and(|lora| lora.moving_base)
+    }
+
+    /// Whether a parameter is part of messages and states: all but what every client has already, with LoRA. With a moving
+    /// base, the weights of the targets are too.
     pub(crate) fn sends(&self, name: &str) -> bool {
         self.lora.is_none() || self.trains(name)
     }
@@ -196,6 +206,18 @@ impl Config {
         if self.frozen_trunk && self.lora.is_some() {
             let error = plugin_api::Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
             return Err(error.help("LoRA keeps the trunk's own weights without that key"));
+        }
+        if let Some(lora) = self.lora.as_ref().filter(|lora| lora.moving_base) {
+            if lora.fixed_a {
+                let error = plugin_api::Error::config("is not needed with `fixed-a`, whose mean is exact without it");
+                return Err(error.at_key("lora.moving-base"));
+            }
+            if self.ditto_lambda.is_some() {
+                let error = plugin_api::Error::config(
+                    "does not go with `ditto-lambda`: the personal model's base would not move",
+                );
+                return Err(error.at_key("lora.moving-base"));
+            }
         }
         Ok(())
     }

@@ -75,8 +75,11 @@
 //! clients of a process hold them once. FedAvg takes the means of `A` and of `B`. The mean of the clients' models is that of
 //! their products `B A`, which is not the product of the means; with `fixed-a` it is, since `A` is the same everywhere.
 //!
-//! An export has the trunk with the additions, as a trunk without LoRA, and beside it the folder `adapter` in PEFT's layout. The
-//! next run with `pretrained = "…"` can read the former.
+//! With `moving-base` the aggregator `lora` makes the mean exact for both factors: the weights of the targets are part of the
+//! global model, and take what the mean of the adapters lacks.
+//!
+//! An export has the trunk with the additions, as a trunk without LoRA, and beside it the folder `adapter` in PEFT's layout (not with
+//! `moving-base`, where the additions are to other weights than those of `pretrained`). The next run with `pretrained = "…"` can read the former.
 //!
 //! # Agreement with other implementations
 //! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden

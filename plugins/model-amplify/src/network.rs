@@ -2,6 +2,7 @@
 
 mod frozen;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use plugin_api::{Error, ModelSetup, Result};
@@ -10,7 +11,7 @@ use tch::Tensor;
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
-use crate::config::{Config, Pooling};
+use crate::config::{Config, LORA_A, Pooling};
 use crate::cpu::{Encoder, PackedBatch, PassResources, ThreadPool, Workspace, WorkspacePool};
 use crate::device::DeviceContext;
 use crate::parameters::Parameters;
@@ -109,7 +110,10 @@ impl Network {
                 Regressor::new(regressors.at(number), inputs, sizes, task.outputs()? as i64, config.dropout)?;
             heads.push(Head { task: task.name.clone(), regressor });
         }
-        parameters.send_only(|name| config.sends(name));
+        let adapted = parameters.iter().filter(|_| config.has_moving_base());
+        let adapted = adapted.filter_map(|parameter| parameter.name.strip_suffix(LORA_A));
+        let moving: HashSet<String> = adapted.map(|layer| format!("{layer}weight")).collect();
+        parameters.send_only(|name| config.sends(name) || moving.contains(name));
         let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder()).flatten();
         let (pooling, frozen_trunk) = (config.pooling, config.frozen_trunk);
         let frozen = Frozen::new(architecture, config, &context);

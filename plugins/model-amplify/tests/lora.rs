@@ -77,6 +77,46 @@ fn with_lora_a_resumed_run_gives_the_same_bits() {
     }
 }
 
+/// With a moving base the weights of the targets are part of what is received and kept, and not of what is sent.
+#[test]
+fn a_moving_base_is_received_and_kept_but_not_sent() {
+    let is_base = |name: &str| name.ends_with(".q.weight") || name.ends_with(".v.weight");
+    for make in MAKERS {
+        let keys = json!({ "lora": { "moving-base": true, "rank": 4 }, "trunk-lr": 1e-2 });
+        let mut model = make(keys.clone());
+        let before = model.parameters(&ctx()).unwrap();
+        assert_eq!(before.names().filter(|name| is_base(name)).count(), 4);
+        train(&mut model, 0..1);
+        let changed = changed(&before, &model.parameters(&ctx()).unwrap());
+        assert!(
+            !changed.iter().any(|name| is_base(name)) && changed.iter().any(|name| is_of_adapter(name)),
+            "{changed:?}"
+        );
+        let sent = model.send(&ctx()).unwrap();
+        let names: Vec<&str> = before.names().filter(|name| !is_base(name)).collect();
+        assert_eq!(sent.params.names().collect::<Vec<_>>(), names);
+        assert_eq!(sent.values["lora.scale"], json!(4.0));
+        // The next global model has other weights, and they count.
+        let doubled = before.iter().filter(|(name, _)| is_base(name)).map(|(name, tensor)| {
+            let values: Vec<f32> = tensor.elements::<f32>().unwrap().iter().map(|x| 2.0 * x).collect();
+            (name.to_owned(), plugin_api::Tensor::from_slice(tensor.shape(), &values).unwrap())
+        });
+        let mut global: plugin_api::Params = doubled.collect();
+        sent.params.iter().for_each(|(name, tensor)| drop(global.insert(name, tensor.clone())));
+        let rows = &tasks(&["tm"])[0].test;
+        let old = predicted(&mut model, "tm", rows, &ctx());
+        let received = model.receive(&global.clone().into(), &ctx()).unwrap();
+        assert_eq!((received.missing.len(), received.unexpected.len()), (0, 0));
+        let new = predicted(&mut model, "tm", rows, &ctx());
+        assert_ne!(old, new);
+        let mut other = make(keys);
+        other.restore(&model.state(&ctx()).unwrap(), &ctx()).unwrap();
+        assert_eq!(predicted(&mut other, "tm", rows, &ctx()), new);
+        let folder = common::exported(&mut model);
+        assert!(folder.path().join("model.safetensors").is_file() && !folder.path().join("adapter").exists());
+    }
+}
+
 /// What an export adds to the trunk's weights is what the adapters compute.
 #[test]
 fn an_export_with_lora_is_a_trunk_that_predicts_the_same() {
@@ -184,4 +224,15 @@ fn lora_and_a_frozen_trunk_exclude_each_other() {
     let config = config(json!({ "lora": {}, "frozen-trunk": true }));
     let error = Amplify::new(config, &setup(), &ctx()).unwrap_err();
     assert!(error.to_string().contains("`lora`"), "{error}");
+}
+
+#[test]
+fn a_moving_base_goes_with_neither_a_fixed_factor_nor_a_personal_model() {
+    for (keys, part) in [
+        (json!({ "lora": { "moving-base": true, "fixed-a": true } }), "`fixed-a`"),
+        (json!({ "lora": { "moving-base": true }, "ditto-lambda": 0.5 }), "`ditto-lambda`"),
+    ] {
+        let error = Amplify::new(config(keys), &setup(), &ctx()).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("`lora.moving-base`"), "{error}");
+    }
 }

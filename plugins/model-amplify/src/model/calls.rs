@@ -24,6 +24,9 @@ const PERSONAL: &str = "personal.";
 /// The value with the seed of a trunk that is no part of the state.
 const TRUNK_SEED: &str = "trunk-seed";
 
+/// The value of an update with the factor of its adapters, for the aggregator `lora`.
+const LORA_SCALE: &str = "lora.scale";
+
 impl Model for Amplify {
     fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
         let _on = self.prepare()?;
@@ -88,11 +91,18 @@ impl Model for Amplify {
     /// The shared model, and what SCAFFOLD has to say.
     fn send(&mut self, ctx: &Context<'_>) -> Result<Message> {
         let _on = self.prepare()?;
-        let params = self.trainer.network.parameters.snapshot()?;
+        let parameters = &mut self.trainer.network.parameters;
+        let (params, values) = match &self.config.lora {
+            Some(lora) if lora.moving_base => {
+                let scale = [(LORA_SCALE.to_owned(), lora.scale().into())];
+                (parameters.snapshot_of(|name| self.config.trains(name))?, scale.into_iter().collect())
+            }
+            _ => (parameters.snapshot()?, serde_json::Map::new()),
+        };
         let extra = self.trainer.extra(ctx.round())?;
         self.trainer.end_round();
         self.personal.iter_mut().for_each(Trainer::end_round);
-        Ok(Message { params, extra, ..Message::default() })
+        Ok(Message { params, extra, values })
     }
 
     fn evaluate(&mut self, tasks: &[Task], ctx: &Context<'_>) -> Result<Vec<Evaluation>> {
@@ -125,7 +135,8 @@ impl Model for Amplify {
         let mut folder = ExportFolder::new(folder);
         folder.trunk(&trunk, architecture, tokenizer, companions)?;
         folder.regressors(&regressors, &self.heads, &self.config, &self.setup)?;
-        if let (Some(lora), Some(adapters)) = (&self.config.lora, adapters) {
+        // On a base that has moved, they would not be adapters of `pretrained`.
+        if let (Some(lora), Some(adapters), false) = (&self.config.lora, adapters, self.config.has_moving_base()) {
             folder.adapter(&adapters, lora, &self.config.pretrained, architecture)?;
         }
         folder.readme(architecture)?;
