@@ -53,7 +53,7 @@ pub(crate) fn run(experiment: &Experiment, repeats: &Repeats, options: &Options)
     };
     let (series, _lock) = batch_folder::claim(&folder, series, options.existing, extended)?;
     stop.begin();
-    let members: Vec<Member> = series.runs.iter().map(|run| member(run, repeats)).collect();
+    let members: Vec<Member> = series.runs.iter().map(|run| member(run, repeats, &series.experiment)).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (jobs, clients) = share_cores(cores, members.len(), &experiment.federation, options.jobs);
     console.log(Level::Info, &format!("{}: {} runs, {jobs} at a time", series.name, members.len()));
@@ -93,11 +93,35 @@ fn runs(repeats: &Repeats) -> Vec<Repeat> {
     seeds.into_iter().flat_map(|seed| folds().into_iter().map(move |fold| repeat(seed, fold))).collect()
 }
 
-fn member(run: &Repeat, repeats: &Repeats) -> Member {
+fn member(run: &Repeat, repeats: &Repeats, experiment: &Value) -> Member {
     let seed = run.seed.map(|seed| format!("seed={seed}"));
     let folds = run.fold.and(repeats.folds).map(|folds| format!("dataset.folds={folds}"));
     let fold = run.fold.map(|fold| format!("dataset.fold={fold}"));
-    Member { folder: run.folder.clone(), overrides: [seed, folds, fold].into_iter().flatten().collect() }
+    let mut overrides: Vec<String> = [seed, folds, fold].into_iter().flatten().collect();
+    fill_in(experiment, "", run, &mut overrides);
+    Member { folder: run.folder.clone(), overrides }
+}
+
+/// Sets each text that has `{seed}` or `{fold}` to the run's own: a file that was made for this fold, for example.
+fn fill_in(value: &Value, key: &str, run: &Repeat, overrides: &mut Vec<String>) {
+    match value {
+        Value::Object(table) => table.iter().for_each(|(name, value)| {
+            let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+            fill_in(value, &key, run, overrides);
+        }),
+        Value::String(text) => {
+            let mut filled = text.clone();
+            for (name, number) in [("{seed}", run.seed.map(u64::from)), ("{fold}", run.fold.map(|fold| fold as u64))] {
+                if let Some(number) = number {
+                    filled = filled.replace(name, &number.to_string());
+                }
+            }
+            if filled != *text {
+                overrides.push(format!("{key}={}", Value::String(filled)));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// What all runs have in common: the effective experiment without its name and what the runs set.
@@ -119,14 +143,20 @@ fn common(experiment: &Experiment, repeats: &Repeats) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn each_seed_and_fold_is_a_run_that_sets_them() {
         let repeats = Repeats { seeds: vec![7, 3], folds: Some(2) };
-        let members: Vec<Member> = runs(&repeats).iter().map(|run| member(run, &repeats)).collect();
+        let experiment = json!({
+            "model": { "pretrained": "made/{fold}", "other": "{folds}", "deep": { "texts": ["{fold}"], "of": "{seed}-{fold}" } },
+        });
+        let members: Vec<Member> = runs(&repeats).iter().map(|run| member(run, &repeats, &experiment)).collect();
         let named: Vec<&str> = members.iter().map(|member| member.folder.as_str()).collect();
         assert_eq!(named, ["seed-7-fold-0", "seed-7-fold-1", "seed-3-fold-0", "seed-3-fold-1"]);
-        assert_eq!(members[3].overrides, ["seed=3", "dataset.folds=2", "dataset.fold=1"]);
+        let set = ["seed=3", "dataset.folds=2", "dataset.fold=1"];
+        let filled = ["model.pretrained=\"made/1\"", "model.deep.of=\"3-1\""];
+        assert_eq!(members[3].overrides, [&set[..], &filled[..]].concat());
         let seeds = Repeats { seeds: vec![7], folds: None };
         assert_eq!(runs(&seeds), [Repeat { folder: "seed-7".to_owned(), seed: Some(7), fold: None }]);
         let folds = Repeats { seeds: Vec::new(), folds: Some(3) };
