@@ -166,6 +166,9 @@ impl DatasetCheck {
                 if let Some(name) = task.spec.inputs.iter().find(|name| table.column(name).is_none()) {
                     return fail(format!("{place}: the input column `{name}`, even without a row"), columns());
                 }
+                if task.spec.target_kind == TargetKind::None {
+                    continue;
+                }
                 let target = &task.spec.target;
                 let wanted = match (&task.spec.target_kind, table.column(target)) {
                     (_, None) => return fail(format!("{place}: the target `{target}`, even without a row"), columns()),
