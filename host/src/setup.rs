@@ -90,7 +90,7 @@ impl Setup {
         let clients = ClientSide::complete(&plugins, data, placement);
         match (clients, server) {
             (Some((clients, description)), Some(server)) if reports.is_empty() => {
-                let score_name = targets::score_name(clients.model.component.profile(), &description.tasks);
+                let score_name = clients.score_name(&description.tasks);
                 let shared = Shared { experiment, plugins, description, model_setup, score_name };
                 Ok(Self { shared, server, clients })
             }

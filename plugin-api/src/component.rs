@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use profile::{About, Kind, Profile};
+pub use profile::{About, Kind, Profile, WithoutTargets};
 
 use crate::config::{self, Problem};
 use crate::{Aggregator, Context, Dataset, Error, Filter, Model, ModelSetup, Result};
@@ -55,6 +55,7 @@ impl Component {
             schema_by: None,
             score: None,
             class_score: None,
+            without_targets: None,
             extendable: None,
             empty_rounds: false,
         };
@@ -134,6 +135,21 @@ impl Component {
     #[must_use]
     pub fn classes_scored_by(mut self, score: &str) -> Self {
         self.profile.class_score = Some(score.to_owned());
+        self
+    }
+
+    /// For a model: declares that it learns from the inputs alone if these keys of its table have these values, for example
+    /// `[("objective", "masked-lm")]`, and names what the score of its evaluations measures then. Targets are then ignored,
+    /// and tasks need none. Without it, the host refuses experiments with tasks [without a target](crate::TargetKind::None)
+    /// before they start.
+    #[must_use]
+    pub fn learns_without_targets<V: Into<Value>>(
+        mut self,
+        when: impl IntoIterator<Item = (&'static str, V)>,
+        score: &str,
+    ) -> Self {
+        let when = when.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        self.profile.without_targets = Some(WithoutTargets { when, score: score.to_owned() });
         self
     }
 

@@ -39,7 +39,7 @@ pub struct TaskSpec {
     pub name: String,
     /// The columns that a model reads. If there are several, the model decides what they mean.
     pub inputs: Vec<String>,
-    /// The column that it predicts.
+    /// The column that it predicts; empty if there is [none](TargetKind::None).
     pub target: String,
     /// The type of the target's values.
     #[serde(default)]
@@ -55,6 +55,11 @@ impl TaskSpec {
     ) -> Self {
         let inputs = inputs.into_iter().map(Into::into).collect();
         Self { name: name.into(), inputs, target: target.into(), target_kind: TargetKind::Number }
+    }
+
+    /// A task of inputs alone.
+    pub fn without_target<I: Into<String>>(name: impl Into<String>, inputs: impl IntoIterator<Item = I>) -> Self {
+        Self { target_kind: TargetKind::None, ..Self::new(name, inputs, "") }
     }
 }
 

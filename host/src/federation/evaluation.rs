@@ -3,7 +3,7 @@
 //! The same clients, the evaluators, evaluate the global model in every round, whether they train in it or not. A mean
 //! over the clients that train would vary with the draw as much as with the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plugin_api::{Evaluation, Level};
 
@@ -177,7 +177,7 @@ impl Federation<'_> {
         let (services, policy, clients) = (self.services, self.clients.policy, self.clients.indices());
         let Self { server, plan, .. } = self;
         let orders = Orders::new(self.done, plan.local_epochs, &server.global, &mut server.filters.output, services);
-        let (mut all, mut late) = (Evaluations::new(), None);
+        let (mut all, mut late, mut unsupported) = (Evaluations::new(), None, BTreeSet::new());
         let last = |client: &mut dyn Client, order: &Order| client.finish(order, services);
         self.clients.with_orders(&clients, &orders, &|| false, last, |client, found| {
             services.reporter.client_done(client.index);
@@ -190,8 +190,12 @@ impl Federation<'_> {
             match found.predictions {
                 None => {}
                 Some(Ok(BothModels { own, global })) => predictions.add(client.name, own, global),
+                // It is the model that does not predict, so once is enough.
                 Some(Err(fault)) if fault.is_unsupported() => {
-                    services.console.log(Level::Warn, fault.report(&what).message());
+                    let report = fault.report("predictions");
+                    if unsupported.insert(report.message().to_owned()) {
+                        services.console.log(Level::Warn, report.message());
+                    }
                 }
                 Some(Err(fault)) if policy.on_failure == OnClientFailure::LeaveOut || fault.is_of_host() => {
                     policy.apply(&fault, &what)?;

@@ -122,12 +122,8 @@ fn depends_on_rounds(model: Option<Model<'_>>) -> Option<String> {
             "model `{name}` does not declare that its results are independent of the number of rounds"
         ));
     };
-    let given = |key: &str| {
-        config.get(key).or_else(|| model.schema.get("properties")?.get(key)?.get("default")).unwrap_or(&Value::Null)
-    };
-    let unmet = conditions.iter().find(|(key, value)| given(key) != *value);
-    unmet.map(|(key, value)| {
-        let now = shown(Some(given(key)));
+    model.first_unmet(conditions, config).map(|(key, value, now)| {
+        let now = shown(Some(now));
         format!("with `model.{key}` = {now}, model `{name}` depends on the number of rounds; with {value} it would not")
     })
 }
@@ -228,6 +224,7 @@ mod tests {
             schema_by: None,
             score: None,
             class_score: None,
+            without_targets: None,
             extendable,
             empty_rounds: false,
         }

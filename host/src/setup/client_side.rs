@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plugin_api::{Context, Dataset, Description};
+use plugin_api::{Context, Dataset, Description, TaskSpec};
 
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::Experiment;
@@ -72,7 +72,8 @@ impl ClientParts {
         let first = End::Client { client: ClientRef { index: 0, name }, device: "cpu" };
         try_filters(&plugins.filters, first, services, errors);
         if let (Some(model), Some(data)) = (&plugins.model, &data) {
-            errors.take(model, targets::check_model(model.component.profile(), &data.description.tasks));
+            let (profile, table) = (model.component.profile(), &model.plugin_ref.config);
+            errors.take(model, targets::check_model(profile, table, &data.description.tasks));
         }
         let devices = plugins.model.as_ref().and_then(|model| errors.take(model, model.component.devices()));
         if let Some(clients) = clients.map(<[_]>::len)
@@ -101,6 +102,11 @@ impl ClientSide {
         let (dataset_plugin, model) = (plugins.dataset.clone()?, plugins.model.clone()?);
         let (Data { dataset, description }, placement) = (data?, placement?);
         Some((Self { dataset_plugin, dataset, model, placement }, description))
+    }
+
+    /// What the score of the model measures for these tasks, if the model says it.
+    pub(crate) fn score_name(&self, tasks: &[TaskSpec]) -> Option<String> {
+        targets::score_name(self.model.component.profile(), &self.model.plugin_ref.config, tasks)
     }
 
     /// The identity of a client.

@@ -6,10 +6,10 @@ use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{Draft, Experiment};
 use crate::federation::services::HostServices;
 use crate::plugins::Finder;
+use crate::setup::Shared;
 use crate::setup::client_side::{ClientParts, ClientSide};
 use crate::setup::errors::Errors;
 use crate::setup::plugins::{Plugins, Role};
-use crate::setup::{Shared, targets};
 
 /// What a site has for an experiment, before it knows the other sites.
 pub(crate) struct SiteSetup {
@@ -75,7 +75,7 @@ impl SiteSetup {
         let joined = Description::new(tasks.clone(), all, description.sources).with_scales(description.scales);
         let federation = &experiment.federation;
         let model_setup = ModelSetup::new(tasks, federation.rounds.max(1), federation.local_epochs.max(1));
-        let score_name = targets::score_name(clients.model.component.profile(), &joined.tasks);
+        let score_name = clients.score_name(&joined.tasks);
         Ok((Shared { experiment, plugins, description: joined, model_setup, score_name }, clients, index))
     }
 }

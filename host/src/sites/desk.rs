@@ -16,7 +16,6 @@ use crate::plugins::Finder;
 use crate::setup::manifest;
 use crate::setup::plugins::LoadedPlugin;
 use crate::setup::site::SiteSetup;
-use crate::setup::targets;
 use crate::sites::approvals;
 use crate::sites::protocol::{Call, Contribution, Offer, Payload, Reply, Request, Response};
 use crate::sites::site_run::{Around, SiteRun};
@@ -180,7 +179,7 @@ fn contribution(setup: &SiteSetup) -> Result<Contribution, CliError> {
         sources: description.sources.iter().map(file).collect(),
         plugins: plugins.iter().map(plugin).collect::<Result<Vec<_>, _>>()?.into(),
         device: clients.placement.devices.first().cloned().unwrap_or_default(),
-        score: targets::score_name(clients.model.component.profile(), &description.tasks),
+        score: clients.score_name(&description.tasks),
     })
 }
 

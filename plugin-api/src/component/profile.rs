@@ -47,6 +47,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// When a model learns from the inputs alone, whether tasks have targets or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WithoutTargets {
+    /// The keys and values of the model's table under which it does.
+    pub when: Map<String, Value>,
+    /// What the score of its evaluations measures then.
+    pub score: String,
+}
+
 /// A component's description, available without creating one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
@@ -68,6 +77,9 @@ pub struct Profile {
     /// For a model that learns classes: what the score of their evaluations measures. Absent if it cannot learn them.
     #[serde(default)]
     pub class_score: Option<String>,
+    /// For a model that can learn from the inputs alone: when it does, and what the score of its evaluations measures then.
+    #[serde(default)]
+    pub without_targets: Option<WithoutTargets>,
     /// For a model: the keys and values of its table under which what it has learnt after a round does not depend on
     /// the number of [rounds](crate::ModelSetup::rounds) in the run. Then an interrupted run may be resumed with more rounds.
     /// Empty if this always holds; `None` if it never does.
@@ -78,6 +90,26 @@ pub struct Profile {
     /// leaves the global model unchanged.
     #[serde(default)]
     pub empty_rounds: bool,
+}
+
+impl Profile {
+    /// For a model: what the score measures if the model learns from the inputs alone with this table.
+    pub fn score_without_targets(&self, table: &Value) -> Option<&str> {
+        let WithoutTargets { when, score } = self.without_targets.as_ref()?;
+        self.first_unmet(when, table).is_none().then_some(score)
+    }
+
+    /// The first of these keys whose value in a table, or by default in the schema, is another one, and that value.
+    pub fn first_unmet<'a>(
+        &'a self,
+        conditions: &'a Map<String, Value>,
+        table: &'a Value,
+    ) -> Option<(&'a str, &'a Value, &'a Value)> {
+        let default = |key: &str| self.schema.get("properties")?.get(key)?.get("default");
+        let given = |key: &str| table.get(key).or_else(|| default(key)).unwrap_or(&Value::Null);
+        let mut unmet = conditions.iter().filter(|(key, wanted)| given(key) != *wanted);
+        unmet.next().map(|(key, wanted)| (key.as_str(), wanted, given(key)))
+    }
 }
 
 #[cfg(test)]
@@ -92,5 +124,23 @@ mod tests {
         assert!(!told(profile.clone()));
         profile["empty_rounds"] = true.into();
         assert!(told(profile));
+    }
+
+    #[test]
+    fn a_model_learns_without_targets_if_its_table_says_so() {
+        let profile = |default: &str| -> Profile {
+            let schema = serde_json::json!({ "properties": { "objective": { "default": default } } });
+            serde_json::from_value(serde_json::json!({
+                "kind": "model", "name": "m", "about": "", "schema": schema,
+                "without_targets": { "when": { "objective": "inputs" }, "score": "-loss" },
+            }))
+            .unwrap()
+        };
+        let table = |objective: &str| serde_json::json!({ "objective": objective });
+        let usual = profile("targets");
+        assert_eq!(usual.score_without_targets(&table("inputs")), Some("-loss"));
+        assert_eq!(usual.score_without_targets(&table("targets")), None);
+        assert_eq!(usual.score_without_targets(&serde_json::json!({})), None);
+        assert_eq!(profile("inputs").score_without_targets(&serde_json::json!({})), Some("-loss"));
     }
 }

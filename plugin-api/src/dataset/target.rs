@@ -17,6 +17,9 @@ pub enum TargetKind {
     Class(Vec<String>),
     /// This many numbers per row, in a column of lists.
     Numbers(usize),
+    /// Nothing: rows have inputs only, and [`TaskSpec::target`] is empty. For models that
+    /// [learn without targets](crate::Component::learns_without_targets).
+    None,
 }
 
 impl TargetKind {
@@ -24,7 +27,7 @@ impl TargetKind {
     pub fn classes(&self) -> Option<&[String]> {
         match self {
             Self::Class(classes) => Some(classes),
-            Self::Number | Self::Numbers(_) => None,
+            Self::Number | Self::Numbers(_) | Self::None => None,
         }
     }
 }
@@ -70,7 +73,8 @@ impl TaskSpec {
     /// The number of values from which a model's prediction of a row is made: one logit for each class, or one number.
     ///
     /// # Errors
-    /// If there are fewer than two classes, or the target is several numbers, of which no prediction is made here.
+    /// If there are fewer than two classes; if the target is several numbers, of which no prediction is made here; or if
+    /// there is no target.
     pub fn outputs(&self) -> Result<usize> {
         match &self.target_kind {
             TargetKind::Number => Ok(1),
@@ -82,6 +86,7 @@ impl TaskSpec {
                 let what = format!("the target of task `{}` is several numbers, which no model here learns", self.name);
                 Err(Error::unsupported(what).help("make each of them a task"))
             }
+            TargetKind::None => Err(Error::unsupported(format!("task `{}` has no target to predict", self.name))),
         }
     }
 
@@ -90,7 +95,7 @@ impl TaskSpec {
     /// one column for each class.
     ///
     /// # Errors
-    /// If the target is several numbers.
+    /// If the target is several numbers, or there is none.
     pub fn predictions(&self, values: &[f32]) -> Result<Table> {
         let Some(classes) = self.target_kind.classes() else {
             return self.outputs().map(|_| Table::predicted(values));
@@ -129,7 +134,10 @@ mod tests {
         assert_eq!(predicted.f32("b").unwrap(), [0.5, 0.0, 0.75]);
         assert_eq!(predicted.f32("a").unwrap(), [0.5, 1.0, 0.25]);
         let several = TaskSpec { target_kind: TargetKind::Numbers(2), ..spec.clone() };
-        assert!(several.outputs().is_err() && several.predictions(&[1.0]).is_err());
+        let none = TaskSpec { target_kind: TargetKind::None, ..spec.clone() };
+        for spec in [&several, &none] {
+            assert!(spec.outputs().is_err() && spec.predictions(&[1.0]).is_err());
+        }
         let numbers = TaskSpec { target_kind: TargetKind::Number, ..spec.clone() };
         assert_eq!(numbers.predictions(&[4.0]).unwrap().f32(crate::PREDICTED).unwrap(), [4.0]);
         assert!(numbers.class_indices(&Table::new()).unwrap_err().message().contains("are numbers, not classes"));

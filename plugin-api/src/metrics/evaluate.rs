@@ -8,7 +8,7 @@ use crate::{Error, Evaluation, Goal, Metric, PREDICTED, Result, Table, TargetKin
 ///
 /// # Errors
 /// If the predictions or the tables lack a column, have another number of rows, or have a row of an unknown class; or
-/// if a row's target is several numbers.
+/// if a row's target is several numbers, or there is none.
 pub fn evaluate(task: &Task, predictions: &Table) -> Result<Evaluation> {
     match &task.spec.target_kind {
         TargetKind::Number => regression(task, predictions.f32(PREDICTED)?),
@@ -16,6 +16,9 @@ pub fn evaluate(task: &Task, predictions: &Table) -> Result<Evaluation> {
         TargetKind::Numbers(_) => {
             let what = format!("task `{}`: there are no metrics of several numbers per row", task.spec.name);
             Err(Error::unsupported(what).help("make each of them a task"))
+        }
+        TargetKind::None => {
+            Err(Error::unsupported(format!("task `{}` has no target to compare predictions with", task.spec.name)))
         }
     }
 }

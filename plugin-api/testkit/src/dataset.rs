@@ -9,7 +9,9 @@ use super::subject::{OTHER_SEED, SEED, Subject, context};
 use super::verdict::{Found, Verdict, fail, no_panic, refused, same, skip, told};
 use super::watcher::Watcher;
 use super::{compare, configuration, memory};
-use plugin_api::{Column, Component, Context, Dataset, Description, ErrorKind, Result, Table, TargetKind, Task};
+use plugin_api::{
+    Column, Component, Context, Dataset, Description, ErrorKind, Result, Table, TargetKind, Task, TaskSpec,
+};
 
 /// The checks for a dataset, and their inputs.
 #[derive(Clone, Debug)]
@@ -102,8 +104,12 @@ impl DatasetCheck {
         if let Some(name) = twice(&names) {
             return fail("each task once", format!("two tasks are named {name:?}"));
         }
-        if let Some(task) = tasks.iter().find(|t| t.name.is_empty() || t.target.is_empty() || t.inputs.is_empty()) {
-            return fail("tasks with a name, input columns and a target", format!("{task:?}"));
+        let wrong = |task: &&TaskSpec| {
+            let no_target = task.target_kind == TargetKind::None;
+            task.name.is_empty() || task.inputs.is_empty() || task.target.is_empty() != no_target
+        };
+        if let Some(task) = tasks.iter().find(wrong) {
+            return fail("tasks with a name, input columns and a target, or none", format!("{task:?}"));
         }
         let plain = |name: &str| {
             !(name.is_empty() || name == "server" || name.starts_with('.') || name.contains(['/', '\\', '\0']))
@@ -165,6 +171,9 @@ impl DatasetCheck {
                 let columns = || format!("columns {:?}", table.columns().map(|(name, _)| name).collect::<Vec<_>>());
                 if let Some(name) = task.spec.inputs.iter().find(|name| table.column(name).is_none()) {
                     return fail(format!("{place}: the input column `{name}`, even without a row"), columns());
+                }
+                if task.spec.target_kind == TargetKind::None {
+                    continue;
                 }
                 let target = &task.spec.target;
                 let wanted = match (&task.spec.target_kind, table.column(target)) {

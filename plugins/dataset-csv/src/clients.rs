@@ -84,7 +84,7 @@ impl Data {
         ctx: &Context<'_>,
     ) -> Result<()> {
         let spec = TaskSpec { name, target_kind: rows.kind(), ..plan.spec() };
-        let are_classes = spec.target_kind != TargetKind::Number;
+        let is_number = spec.target_kind == TargetKind::Number;
         if self.specs.iter().any(|other| other.name == spec.name) {
             return Err(Error::config(format!("two tasks are named `{}`", spec.name)).at_key(&plan.files_key));
         }
@@ -97,7 +97,7 @@ impl Data {
             return Err(Error::data(format!("task `{}` has no training rows", spec.name)));
         }
         audit(audited, &spec.name, number, &shares, rows, plan, config, ctx);
-        let standardise = if are_classes { &Standardise::No } else { &config.standardise };
+        let standardise = if is_number { &config.standardise } else { &Standardise::No };
         let scale = standardise.scale(&spec.name, || {
             let targets = |share: &ClientRows| share.trained().map(|&row| rows.target(row)).collect::<Vec<f32>>();
             let targets: Vec<Vec<f32>> = shares.iter().map(targets).collect();
@@ -255,7 +255,7 @@ fn audit(
         name: task,
         sequence: &|row| rows.text(row),
         values: &(0..rows.len()).map(value).collect::<Vec<f32>>(),
-        // Classes have no unit in which files could differ.
+        // Only numbers have a unit in which files could differ.
         files: if rows.kind() == TargetKind::Number { rows.files() } else { &one_file },
         origin: &|row| rows.origin(row),
         advice,

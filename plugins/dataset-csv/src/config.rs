@@ -38,7 +38,8 @@ pub struct Config {
     /// The number columns that a model reads, after the text columns.
     #[serde(default)]
     pub number_inputs: Vec<String>,
-    /// The column to predict: numbers, or classes with `classes`.
+    /// The column to predict: numbers, or classes with `classes`. Without it, rows have inputs only, for models that learn
+    /// from these alone; the task then needs a `name`.
     pub target: Option<String>,
     /// Whether the target is a class and not a number. A list, such as `["no", "yes"]`: these classes, in this order; another
     /// one in a file is an error. `true`: the texts that occur in the task's files, sorted. Of two classes, the second is the
@@ -46,7 +47,7 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub classes: Classes,
-    /// The name of the only task; by default that of the target.
+    /// The name of the only task; by default that of the target, if there is one.
     pub name: Option<String>,
     /// Several tasks, in this order. The keys above are their defaults.
     #[serde(default, deserialize_with = "tasks")]
@@ -125,7 +126,7 @@ pub struct TaskTable {
     pub inputs: Option<Vec<String>>,
     /// The number columns that a model reads for it.
     pub number_inputs: Option<Vec<String>>,
-    /// The column to predict.
+    /// The column to predict, if there is one.
     pub target: Option<String>,
     /// Whether the target is a class.
     pub classes: Option<Classes>,

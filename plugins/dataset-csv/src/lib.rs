@@ -55,6 +55,21 @@
 //! (`NA`, `-`, `none`) is no class. Classes are not standardised. Sites that hold their own data must agree on the classes
 //! before the first round; the list says them.
 //!
+//! # No target
+//!
+//! Without `target`, rows have inputs only, for a model that learns from these alone, such as `amplify` with
+//! `objective = "masked-lm"`; other models refuse such a task before the run. It needs a name:
+//!
+//! ```toml
+//! [dataset]
+//! plugin = "csv"
+//! files = "repertoires/*.csv"
+//! inputs = ["heavy", "light"]
+//! name = "antibodies"
+//! text = "sequence"
+//! clients = { column = "hospital" }
+//! ```
+//!
 //! # The split
 //!
 //! The split is given by `test-files`, or by `test-column` with `train` and `test` in it, or it is random: `test-fraction` of

@@ -37,11 +37,11 @@ pub(crate) fn read(plan: &TaskPlan, config: &Config, ctx: &Context<'_>) -> Resul
     require_usable_rows(&plan.name, &sources).map_err(|error| {
         let texts = plan.texts.iter().map(|name| format!("a text in `{name}`"));
         let number = |name: &String| format!("a finite number in `{name}`");
-        let target = match plan.classes {
-            Classes::No => number(&plan.target),
-            _ => format!("a class in `{}`", plan.target),
-        };
-        let numbers = plan.numbers.iter().map(number).chain([target]);
+        let target = plan.target.as_ref().map(|name| match plan.classes {
+            Classes::No => number(name),
+            _ => format!("a class in `{name}`"),
+        });
+        let numbers = plan.numbers.iter().map(number).chain(target);
         error.help(format!("a row needs {}", texts.chain(numbers).collect::<Vec<_>>().join(", ")))
     })?;
     rows.sort_classes(plan)?;
@@ -107,7 +107,7 @@ fn file(
             check_client(client).map_err(|e| e.in_file(path, record.position().map(csv::Position::line)))?;
         }
         let line = record.position().map_or(0, csv::Position::line);
-        rows.push(&row, line, client, for_testing, &plan.target).map_err(|e| e.in_file(path, Some(line)))?;
+        rows.push(&row, line, client, for_testing, plan).map_err(|e| e.in_file(path, Some(line)))?;
         if config.text == Text::Sequence {
             letters.add(columns[..required.texts].iter().filter_map(|&column| record.get(column)));
         }

@@ -11,7 +11,7 @@ use crate::task_plan::{TaskPlan, TestRows};
 
 /// The columns that a file must have, in the order in which a row is checked.
 pub(crate) struct RequiredColumns<'a> {
-    /// Text columns, number columns with the target last, then the columns of the client and of the split, if there are any.
+    /// Text columns, number columns with the target last, the target if it is a class, then the columns of the client and of the split, if there are any.
     pub(crate) names: Vec<&'a str>,
     pub(crate) texts: usize,
     numbers: usize,
@@ -31,8 +31,8 @@ impl<'a> RequiredColumns<'a> {
         let client = if let Clients::Column(name) = &config.clients { Some(name) } else { None };
         let testing = if let TestRows::Column(name) = &plan.testing { Some(name) } else { None };
         let class = plan.classes != Classes::No;
-        let numbers = || plan.numbers.iter().chain((!class).then_some(&plan.target));
-        let target = class.then_some(&plan.target);
+        let numbers = || plan.numbers.iter().chain(plan.target.as_ref().filter(|_| !class));
+        let target = plan.target.as_ref().filter(|_| class);
         let names: Vec<&str> =
             plan.texts.iter().chain(numbers()).chain(target).chain(client).chain(testing).map(String::as_str).collect();
         let missing = names.iter().map(|name| format!("no `{name}`"));

@@ -13,7 +13,8 @@ pub(crate) struct TaskPlan {
     pub(crate) files: Vec<Pattern>,
     pub(crate) texts: Vec<String>,
     pub(crate) numbers: Vec<String>,
-    pub(crate) target: String,
+    /// The column to predict, if there is one.
+    pub(crate) target: Option<String>,
     pub(crate) classes: Classes,
     pub(crate) testing: TestRows,
     /// The key that names its files.
@@ -44,7 +45,8 @@ impl TaskPlan {
     /// What a model needs to know of the task.
     pub(crate) fn spec(&self) -> TaskSpec {
         let inputs = self.texts.iter().chain(&self.numbers).cloned().collect();
-        TaskSpec { name: self.name.clone(), inputs, target: self.target.clone(), ..TaskSpec::default() }
+        let target = self.target.clone().unwrap_or_default();
+        TaskSpec { name: self.name.clone(), inputs, target, ..TaskSpec::default() }
     }
 }
 
@@ -78,8 +80,9 @@ pub(crate) fn plans(config: &Config) -> Result<Vec<TaskPlan>> {
             return Err(error.help("remove it, or the key that gives the split"));
         }
     }
-    if config.standardise != Standardise::No && plans.iter().all(|plan| plan.classes != Classes::No) {
-        return Err(Error::config("has no effect, since all targets are classes").at_key("standardise"));
+    let is_number = |plan: &TaskPlan| plan.target.is_some() && plan.classes == Classes::No;
+    if config.standardise != Standardise::No && !plans.iter().any(is_number) {
+        return Err(Error::config("has no effect, since no target is a number").at_key("standardise"));
     }
     if let (GroupBy::Identity(_), Some(plan)) = (config.group_by(), plans.iter().find(|plan| plan.texts.is_empty())) {
         let error = Error::config(format!("task `{}` has no text inputs to compare", plan.name));
@@ -94,8 +97,9 @@ fn plan(config: &Config, task: Option<&TaskTable>, key_prefix: String) -> Result
         let error = Error::config(format!("`{key}` is missing")).help(help);
         Err(if task.is_some() { error.at_key(key_prefix.trim_end_matches('.')) } else { error })
     };
-    let Some(target) = task.and_then(|task| task.target.as_ref()).or(config.target.as_ref()) else {
-        return missing("target", "it is the column to predict");
+    let target = task.and_then(|task| task.target.as_ref()).or(config.target.as_ref());
+    let Some(name) = task.map(|task| &task.name).or(config.name.as_ref()).or(target) else {
+        return missing("target", "it is the column to predict; a task without one needs a `name`");
     };
     let texts = task.and_then(|task| task.inputs.as_ref()).unwrap_or(&config.inputs);
     let numbers = task.and_then(|task| task.number_inputs.as_ref()).unwrap_or(&config.number_inputs);
@@ -123,8 +127,7 @@ fn plan(config: &Config, task: Option<&TaskTable>, key_prefix: String) -> Result
             None => TestRows::Fraction(config.test_fraction.unwrap_or(TEST_FRACTION)),
         },
     };
-    let name = task.map(|task| &task.name).or(config.name.as_ref()).unwrap_or(target);
-    let (name, target, texts, numbers) = (name.clone(), target.clone(), texts.clone(), numbers.clone());
+    let (name, target, texts, numbers) = (name.clone(), target.cloned(), texts.clone(), numbers.clone());
     let key = |own: bool, key: &str| if own { format!("{key_prefix}{key}") } else { key.to_owned() };
     let files_key = key(task.is_some_and(|task| task.files.is_some()), "files");
     let test_files_key = key(task.is_some_and(|task| task.test_files.is_some()), "test-files");
@@ -147,8 +150,14 @@ impl TaskPlan {
             return Err(error("name", format!("two tasks are named `{}`", self.name)));
         }
         let inputs = self.spec().inputs;
-        if inputs.contains(&self.target) {
-            return Err(error("target", format!("`{}` is an input of the model", self.target)));
+        match &self.target {
+            Some(target) if inputs.contains(target) => {
+                return Err(error("target", format!("`{target}` is an input of the model")));
+            }
+            None if self.classes != Classes::No => {
+                return Err(error("classes", "has no effect without `target`".to_owned()));
+            }
+            _ => {}
         }
         if let Some((_, name)) = inputs.iter().enumerate().find(|(i, name)| inputs[..*i].contains(name)) {
             return Err(error("inputs", format!("`{name}` is listed twice")));

@@ -16,8 +16,9 @@ use crate::task_plan::TaskPlan;
 pub(crate) struct TaskRows {
     texts: Vec<TextBuffer>,
     numbers: Vec<Vec<f32>>,
-    /// The targets; of classes, their numbers.
+    /// The targets; of classes, their numbers; 0 without a target.
     target: Vec<f32>,
+    has_target: bool,
     classes: ClassNames,
     /// The number of each row's client; empty if neither rows nor paths say it.
     owners: Vec<usize>,
@@ -37,8 +38,8 @@ impl TaskRows {
     /// Rows of these columns, without any.
     pub(crate) fn new(plan: &TaskPlan) -> Self {
         let texts = plan.texts.iter().map(|_| TextBuffer::default()).collect();
-        let classes = ClassNames::new(&plan.classes);
-        Self { texts, numbers: vec![Vec::new(); plan.numbers.len()], classes, ..Self::default() }
+        let (numbers, classes) = (vec![Vec::new(); plan.numbers.len()], ClassNames::new(&plan.classes));
+        Self { texts, numbers, classes, has_target: plan.target.is_some(), ..Self::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -114,11 +115,11 @@ impl TaskRows {
         for (name, numbers) in plan.numbers.iter().zip(&self.numbers) {
             table = table.with(name, Column::f32(&of(numbers)))?;
         }
-        let target = match self.kind() {
-            TargetKind::Class(names) => Column::text(of(&self.target).into_iter().map(|class| &names[class as usize])),
-            _ => Column::f32(&of(&self.target)),
-        };
-        table = table.with(&plan.target, target)?;
+        if let Some(name) = &plan.target {
+            let classes = |names: &[String]| Column::text(rows.iter().map(|&row| &names[self.target[row] as usize]));
+            let column = self.kind().classes().map_or_else(|| Column::f32(&of(&self.target)), classes);
+            table = table.with(name, column)?;
+        }
         table.with(ORIGIN, Column::text(rows.iter().map(|&row| self.origin(row))))
     }
 
@@ -129,7 +130,7 @@ impl TaskRows {
 
     /// The type of the targets.
     pub(crate) fn kind(&self) -> TargetKind {
-        self.classes.kind()
+        if self.has_target { self.classes.kind() } else { TargetKind::None }
     }
 
     /// Sorts the classes, once all rows are read.
@@ -154,10 +155,11 @@ impl TaskRows {
         line: u64,
         client: Option<&str>,
         for_testing: Option<bool>,
-        target: &str,
+        plan: &TaskPlan,
     ) -> Result<()> {
-        let class = row.class.map(|class| self.classes.number(target, class)).transpose()?;
-        self.target.extend(class.map(|class| class as f32).or(row.numbers.get(self.numbers.len()).copied()));
+        let name = plan.target.as_deref().unwrap_or_default();
+        let class = row.class.map(|class| self.classes.number(name, class)).transpose()?.map(|class| class as f32);
+        self.target.push(class.or(row.numbers.get(self.numbers.len()).copied()).unwrap_or_default());
         self.files.push(self.paths.len() - 1);
         self.lines.push(line);
         self.texts.iter_mut().zip(&row.texts).for_each(|(column, field)| column.push(&[field]));

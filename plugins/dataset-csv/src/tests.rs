@@ -244,4 +244,5 @@ mod files;
 mod folds;
 mod groups;
 mod keys;
+mod no_target;
 mod validation;

@@ -16,6 +16,9 @@ fn conforms() {
                 config["files"] = json!([rows]);
             }
             DatasetCheck::new(&component, &config).with_rows(&rows).check().assert();
+            config.as_object_mut().unwrap().remove("target");
+            config["name"] = json!("antibodies");
+            DatasetCheck::new(&component, &config).with_rows(&rows).check().assert();
         }
     }
 }

@@ -18,6 +18,9 @@ pub struct Config {
     /// The trunk: a folder with `config.json`, `model.safetensors` (or its index and shards) and `tokenizer.json`; or a
     /// model on the hub, `owner/name` or `owner/name@revision`; or a table with the sizes of a random one.
     pub(crate) pretrained: Pretrained,
+    /// What the model learns.
+    #[serde(default)]
+    pub(crate) objective: Objective,
     /// The sizes of each head's hidden layers, multiples of 8; if empty, a head is one linear layer.
     #[serde(default = "default::layer_sizes", deserialize_with = "layer_sizes")]
     #[schemars(length(max = 64), inner(range(min = 8, max = 16384)))]
@@ -203,6 +206,15 @@ impl Config {
     /// # Errors
     /// If they do not fit together.
     pub(crate) fn check(&self) -> plugin_api::Result<()> {
+        let of_heads = [
+            ("frozen-trunk", self.frozen_trunk),
+            ("regressors", self.regressors.is_some()),
+            ("class-weights", self.class_weights.is_some()),
+        ];
+        if let Some((key, _)) = of_heads.iter().find(|(_, given)| *given && self.objective == Objective::MaskedLm) {
+            let error = plugin_api::Error::config("is for heads, and `objective = \"masked-lm\"` has none");
+            return Err(error.at_key(*key).help("remove it"));
+        }
         if self.frozen_trunk && self.lora.is_some() {
             let error = plugin_api::Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
             return Err(error.help("LoRA keeps the trunk's own weights without that key"));
@@ -225,6 +237,18 @@ impl Config {
     pub(crate) fn evaluation_batch_size(&self) -> usize {
         self.evaluation_batch_size.unwrap_or(self.batch_size.saturating_mul(4))
     }
+}
+
+/// What the model learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// The tasks' targets, with a head for each task.
+    #[default]
+    Supervised,
+    /// Masked tokens of the sequences (Devlin et al. 2019), with the published decoder and without heads: continued
+    /// pre-training. Targets are ignored, and tasks need none. An export is a checkpoint for `pretrained`.
+    MaskedLm,
 }
 
 /// The positions over which a sequence's hidden states are averaged.

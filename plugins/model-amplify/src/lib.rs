@@ -149,6 +149,7 @@ pub mod export;
 mod frozen_trunk;
 mod heads;
 mod hub;
+mod masking;
 mod memory;
 pub mod model;
 mod native;
@@ -184,7 +185,9 @@ pub fn component() -> Component {
     let about = "the AMPLIFY protein language model with a head for each task";
     let component = Component::model("amplify", about, Amplify::new).on_devices(device::devices);
     // The linear schedule depends on the number of rounds, so a resumed run cannot have more.
-    component.scored_by(metrics::SCORE).classes_scored_by(metrics::CLASS_SCORE).extendable([("schedule", "constant")])
+    let component = component.scored_by(metrics::SCORE).classes_scored_by(metrics::CLASS_SCORE);
+    let component = component.learns_without_targets([("objective", "masked-lm")], masking::SCORE);
+    component.extendable([("schedule", "constant")])
 }
 
 plugin_api::export_plugin!(component());

@@ -5,14 +5,14 @@ mod frozen;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use plugin_api::{Error, ModelSetup, Result};
+use plugin_api::{Error, ModelSetup, Result, TaskSpec};
 use tch::Tensor;
 
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
-use crate::config::{Config, LORA_A, Pooling};
-use crate::cpu::{Encoder, PackedBatch, PassResources, ThreadPool, Workspace, WorkspacePool};
+use crate::config::{Config, LORA_A, Objective, Pooling};
+use crate::cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool, Workspace, WorkspacePool};
 use crate::device::DeviceContext;
 use crate::parameters::Parameters;
 use crate::random::DropoutRng;
@@ -20,7 +20,7 @@ use crate::regressor::{Regressor, pool};
 use crate::trunk::Trunk;
 use frozen::Frozen;
 
-/// The whole model: a trunk, and a head for each task that this instance holds.
+/// The whole model: a trunk, and a head for each task that this instance holds, unless the decoder takes their place.
 #[derive(Debug)]
 pub struct Network {
     layers: Layers,
@@ -36,6 +36,7 @@ pub struct Layers {
     /// The trunk's encoder again, where [`crate::cpu`] computes it.
     cpu_encoder: Option<Encoder>,
     heads: Vec<Head>,
+    objective: Objective,
     pooling: Pooling,
     frozen_trunk: bool,
 }
@@ -102,7 +103,9 @@ impl Network {
         let mut parameters = Parameters::new(context);
         let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision, config.lora.as_ref())?;
         let mut heads = Vec::new();
-        for (number, task) in setup.tasks.iter().enumerate().filter(|(_, task)| setup.held.contains(&task.name)) {
+        let supervised = config.objective == Objective::Supervised;
+        let has_head = |task: &TaskSpec| supervised && setup.held.contains(&task.name);
+        for (number, task) in setup.tasks.iter().enumerate().filter(|(_, task)| has_head(task)) {
             let mut root = parameters.root();
             let mut regressors = root.at("regressors");
             let (inputs, sizes) = (architecture.hidden_size, &config.layer_sizes);
@@ -115,9 +118,11 @@ impl Network {
         let moving: HashSet<String> = adapted.map(|layer| format!("{layer}weight")).collect();
         parameters.send_only(|name| config.sends(name) || moving.contains(name));
         let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder()).flatten();
-        let (pooling, frozen_trunk) = (config.pooling, config.frozen_trunk);
+        // The decoder reads tokens alone.
+        let pooling = if supervised { config.pooling } else { Pooling::Tokens };
+        let (objective, frozen_trunk) = (config.objective, config.frozen_trunk);
         let frozen = Frozen::new(architecture, config, &context);
-        Ok(Self { layers: Layers { trunk, cpu_encoder, heads, pooling, frozen_trunk }, parameters, frozen })
+        Ok(Self { layers: Layers { trunk, cpu_encoder, heads, objective, pooling, frozen_trunk }, parameters, frozen })
     }
 
     /// The layers.
@@ -155,6 +160,23 @@ impl Network {
     pub fn predict(&self, task: &str, batch: &Batch, resources: &mut Resources) -> Result<Tensor> {
         let pooled = self.pooled(batch, self.layers.pooling, resources)?;
         self.layers.predict_pooled(task, &pooled, &mut DropoutRng::disabled())
+    }
+
+    /// The decoder's logits at these positions, each a row of the batch and a position of its sequence: (positions,
+    /// vocabulary).
+    ///
+    /// # Errors
+    /// If a parameter has no values, or libtorch fails.
+    pub fn logits(&self, batch: &Batch, positions: &[(usize, usize)], resources: &mut Resources) -> Result<Tensor> {
+        let hidden = match self.layers.cpu_encoder(batch, Pooling::Tokens) {
+            Some((encoder, packed)) => {
+                let reading = packed.reading(positions);
+                let read = encoder.forward(&self.parameters, &packed, &reading, &mut resources.for_pass(), false)?;
+                bridge::matrix(&read, positions.len())?
+            }
+            None => select(&self.layers.trunk.forward(batch, &mut DropoutRng::disabled())?, positions)?,
+        };
+        self.layers.trunk.logits(&hidden)
     }
 
     /// The layers, and the parameters to change.
@@ -201,7 +223,8 @@ impl Layers {
         }
         match self.cpu_encoder(batch, pooling) {
             Some((encoder, packed)) => {
-                bridge::matrix(&encoder.forward(parameters, &packed, resources, false)?, batch.rows())
+                let pooled = encoder.forward(parameters, &packed, &Reading::Pooled, resources, false)?;
+                bridge::matrix(&pooled, batch.rows())
             }
             None => pool(&self.trunk.forward(batch, &mut DropoutRng::disabled())?, batch, pooling),
         }
@@ -224,8 +247,20 @@ impl Layers {
         self.head(task)?.forward(pooled, dropout).map_err(bridge::torch_error)
     }
 
-    /// A prediction for each sequence, (batch), with libtorch's graph of trunk and head, or of the head alone if the trunk is
-    /// frozen.
+    /// What the objective compares with targets, from what is read of the trunk's output: the predictions of the task's head
+    /// for pooled vectors, or the decoder's logits for hidden states.
+    ///
+    /// # Errors
+    /// If there is no head for the task, or libtorch fails.
+    pub(crate) fn outputs(&self, task: &str, read: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor> {
+        match self.objective {
+            Objective::Supervised => self.predict_pooled(task, read, dropout),
+            Objective::MaskedLm => self.trunk.logits(read),
+        }
+    }
+
+    /// The outputs for a batch, with libtorch's graph of trunk and head, or of the head alone if the trunk is frozen. With
+    /// `positions`, these are read, and not pooled vectors.
     ///
     /// # Errors
     /// If there is no head for the task, a parameter has no values, or libtorch fails.
@@ -234,15 +269,31 @@ impl Layers {
         parameters: &Parameters,
         task: &str,
         batch: &Batch,
+        positions: Option<&[(usize, usize)]>,
         dropout: &mut DropoutRng,
         resources: &mut PassResources<'_>,
     ) -> Result<Tensor> {
-        let pooled = if self.frozen_trunk {
+        let read = if self.frozen_trunk {
             let _guard = tch::no_grad_guard();
             self.pooled(parameters, batch, self.pooling, resources)?
         } else {
-            pool(&self.trunk.forward(batch, dropout)?, batch, self.pooling)?
+            let hidden = self.trunk.forward(batch, dropout)?;
+            match positions {
+                Some(positions) => select(&hidden, positions)?,
+                None => pool(&hidden, batch, self.pooling)?,
+            }
         };
-        self.predict_pooled(task, &pooled, dropout)
+        self.outputs(task, &read, dropout)
     }
+}
+
+/// The hidden states at these positions, (positions, size), of (batch, length, size).
+fn select(hidden: &Tensor, positions: &[(usize, usize)]) -> Result<Tensor> {
+    let length = hidden.size()[1];
+    let numbers: Vec<i64> = positions.iter().map(|&(row, position)| row as i64 * length + position as i64).collect();
+    let select = || {
+        let numbers = Tensor::f_from_slice(&numbers)?.f_to_device(hidden.device())?;
+        hidden.f_flatten(0, 1)?.f_index_select(0, &numbers)
+    };
+    select().map_err(bridge::torch_error)
 }

@@ -12,7 +12,7 @@ use crate::cow_buffer::CowBuffer;
 use crate::cpu::ThreadPool;
 use crate::cpu::kernels::{AdamWStep, adamw};
 use crate::native;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, is_of_decoder};
 
 pub use state::SavedMoments;
 
@@ -142,10 +142,11 @@ impl AdamW {
         self.slots.iter().map(|slot| slot.index)
     }
 
-    /// The slots of the heads' parameters, with the parameters' indices.
-    pub(crate) fn heads(&self) -> impl Iterator<Item = (usize, usize)> {
+    /// The slots of the parameters of heads and decoder, which read the trunk's output, with the parameters' indices.
+    pub(crate) fn readers(&self) -> impl Iterator<Item = (usize, usize)> {
         let slots = self.slots.iter().enumerate();
-        slots.filter(|(_, slot)| !slot.in_trunk).map(|(number, slot)| (number, slot.index))
+        let read = slots.filter(|(_, slot)| !slot.in_trunk || is_of_decoder(&slot.name));
+        read.map(|(number, slot)| (number, slot.index))
     }
 
     /// Updates a parameter: now on the host, otherwise in [`finish_step`](Self::finish_step). A parameter for which this is

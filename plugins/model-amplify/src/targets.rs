@@ -17,6 +17,13 @@ pub enum Targets {
         /// The weight of each class; empty if all are 1.
         weights: Vec<f32>,
     },
+    /// Masked tokens. The loss is their mean cross entropy.
+    Tokens {
+        /// Where they are: a row of the batch, and a position of its sequence.
+        positions: Vec<(usize, usize)>,
+        /// What they were before.
+        tokens: Vec<i64>,
+    },
 }
 
 impl Targets {
@@ -33,39 +40,51 @@ impl Targets {
         Ok(Self::Classes { rows: rows.into_iter().map(|class| class as i64).collect(), weights })
     }
 
-    /// Those of a batch.
+    /// Where the trunk's output is read, if it is not pooled.
+    pub(crate) fn positions(&self) -> Option<&[(usize, usize)]> {
+        match self {
+            Self::Tokens { positions, .. } => Some(positions),
+            Self::Numbers(_) | Self::Classes { .. } => None,
+        }
+    }
+
+    /// Those of a batch. Masked tokens belong to one already.
     pub(crate) fn select(&self, picked: &[usize]) -> Self {
         match self {
             Self::Numbers(all) => Self::Numbers(picked.iter().map(|&row| all[row]).collect()),
             Self::Classes { rows, weights } => {
                 Self::Classes { rows: picked.iter().map(|&row| rows[row]).collect(), weights: weights.clone() }
             }
+            Self::Tokens { .. } => self.clone(),
         }
     }
 
-    /// The loss of predictions: (batch) numbers, or (batch, classes) logits.
+    /// The loss of predictions: (batch) numbers, (batch, classes) logits, or (positions, vocabulary) logits.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub(crate) fn loss(&self, predicted: &Tensor) -> Result<Tensor> {
+    pub fn loss(&self, predicted: &Tensor) -> Result<Tensor> {
         let device = predicted.device();
         let loss = || match self {
             Self::Numbers(numbers) => {
                 let numbers = Tensor::f_from_slice(numbers)?.f_to_device(device)?;
                 predicted.f_mse_loss(&numbers, Reduction::Mean)
             }
-            Self::Classes { rows, weights } => {
-                let rows = Tensor::f_from_slice(rows)?.f_to_device(device)?;
-                let weights = match weights[..] {
-                    [] => None,
-                    _ => Some(Tensor::f_from_slice(weights)?.f_to_device(device)?.f_to_kind(Kind::Float)?),
-                };
-                // PyTorch's defaults: no index is ignored, labels are not smoothed.
-                predicted.f_cross_entropy_loss(&rows, weights.as_ref(), Reduction::Mean, -100, 0.0)
-            }
+            Self::Classes { rows, weights } => cross_entropy(predicted, rows, weights),
+            Self::Tokens { tokens, .. } => cross_entropy(predicted, tokens, &[]),
         };
         loss().map_err(|error: TchError| bridge::torch_error(error))
     }
+}
+
+fn cross_entropy(logits: &Tensor, classes: &[i64], weights: &[f32]) -> Result<Tensor, TchError> {
+    let classes = Tensor::f_from_slice(classes)?.f_to_device(logits.device())?;
+    let weights = match weights {
+        [] => None,
+        _ => Some(Tensor::f_from_slice(weights)?.f_to_device(logits.device())?.f_to_kind(Kind::Float)?),
+    };
+    // PyTorch's defaults: no index is ignored, labels are not smoothed.
+    logits.f_cross_entropy_loss(&classes, weights.as_ref(), Reduction::Mean, -100, 0.0)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use plugin_api::{Context, Error, Result, Table, TaskSpec, TextColumn};
 use serde_json::{Map, Value, json};
 
 use crate::architecture::Architecture;
+use crate::masking::Masking;
 use crate::placeholder;
 use crate::unknown_letters::UnknownLetters;
 
@@ -18,7 +19,8 @@ use crate::unknown_letters::UnknownLetters;
 const CHAIN_BREAK: &str = "|";
 pub(crate) const UNKNOWN: &str = "<unk>";
 /// The published vocabulary in the order of the ids: first these, then [`LETTERS`].
-const SPECIAL: [&str; 5] = ["<pad>", UNKNOWN, "<mask>", "<bos>", "<eos>"];
+const SPECIAL: [&str; 5] = ["<pad>", UNKNOWN, MASK, "<bos>", "<eos>"];
+const MASK: &str = "<mask>";
 const LETTERS: &str = "|LAGVSERTIDPKQNFYMHWCB";
 /// Tables whose tokens are cached. A run has a train and a test table for each task.
 const CACHED_TABLES: usize = 64;
@@ -107,6 +109,22 @@ impl Tokenizer {
             settings[format!("{}_token", token.trim_matches(['<', '>']))] = token.into();
         }
         (known.count() > 0).then_some(settings)
+    }
+
+    /// What masked language modelling masks. `pad` is the trunk's padding token.
+    ///
+    /// # Errors
+    /// If there is no `<mask>`, or no token that is not special.
+    pub(crate) fn masking(&self, pad: i64) -> Result<Masking> {
+        let lacks = |what: &str| Err(Error::config(format!("the tokenizer has no {what}")).at_key("objective"));
+        let Some(mask) = self.inner.token_to_id(MASK) else { return lacks("token `<mask>`") };
+        let named = SPECIAL.iter().filter_map(|token| self.inner.token_to_id(token));
+        let added = self.inner.get_added_tokens_decoder().into_iter();
+        let special = named.chain(added.filter(|(_, token)| token.special).map(|(id, _)| id));
+        let special: BTreeSet<u32> = special.chain(u32::try_from(pad)).collect();
+        let ids: BTreeSet<u32> = self.inner.get_vocab(true).into_values().collect();
+        let letters: Vec<u32> = ids.difference(&special).copied().collect();
+        if letters.is_empty() { lacks("letters") } else { Ok(Masking { mask, letters }) }
     }
 
     /// The ids of a table's rows, truncated to the trunk's maximum length. Those of the last tables are cached.

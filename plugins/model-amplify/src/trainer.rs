@@ -37,7 +37,7 @@ pub struct TrainBatch<'a> {
     pub task: &'a str,
     /// The sequences.
     pub batch: &'a Batch,
-    /// A target for each sequence.
+    /// A target for each sequence, or the tokens to restore.
     pub targets: &'a Targets,
 }
 

@@ -18,6 +18,7 @@ fn the_component_and_its_library_pass_check_model() {
             ("proximal-mu", json!(0.1)),
             ("frozen-trunk", json!(true)),
             ("lora", json!({})),
+            ("objective", json!("masked-lm")),
         ] {
             let mut config = base.clone();
             config[key] = value;

@@ -128,6 +128,19 @@ fn forward(folder: &Path, expected: &Expected, differences: &mut Differences) {
         differences.elements("hidden states of the trunk that trains", &first(&trained), expected_hidden());
         let logits = network.layers().trunk().logits(&trained).unwrap().get(0);
         differences.elements("logits", &logits, case.logits_row0.iter().flatten().copied());
+        // The same of single tokens, and their cross entropy; padding is none of them.
+        let ids: Vec<i64> = case.input_ids[0].iter().filter(|&&id| id != 0).map(|&id| id.into()).collect();
+        let positions: Vec<(usize, usize)> = (1..ids.len()).step_by(2).map(|position| (0, position)).collect();
+        let logits = network.logits(&batch, &positions, resources).unwrap();
+        let picked = || positions.iter().map(|&(_, position)| (&case.logits_row0[position], ids[position]));
+        differences.elements("logits of tokens", &logits, picked().flat_map(|(logits, _)| logits).copied());
+        let entropy = |(logits, token): (&Vec<f32>, i64)| {
+            logits.iter().map(|&z| f64::from(z).exp()).sum::<f64>().ln() - f64::from(logits[token as usize])
+        };
+        let expected_loss = picked().map(entropy).sum::<f64>() / positions.len() as f64;
+        let targets =
+            Targets::Tokens { tokens: picked().map(|(_, token)| token).collect(), positions: positions.clone() };
+        differences.relative("masked loss", targets.loss(&logits).unwrap().double_value(&[]), expected_loss);
         for (pooling, pooled) in [
             (Pooling::AllPositions, &case.pooled_mean_over_all_positions),
             (Pooling::Tokens, &case.pooled_mean_over_tokens),

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use plugin_api::{Context, Message, Model, Received, Table, Task};
+use plugin_api::{Context, Error, Message, Model, Received, Table, TargetKind, Task};
 
 use super::LocalClient;
 use crate::artefacts::tracking::{Scalar, now};
@@ -170,6 +170,9 @@ impl LocalClient {
         let ctx = scope.context();
         let model = self.model.get(&ctx).map_err(|e| me.fault(e))?;
         let predicted = |Task { spec, train, test }: &Task| {
+            if spec.target_kind == TargetKind::None {
+                return Err(Error::unsupported("the tasks have no target to predict"));
+            }
             let values = match test.rows() {
                 0 => Table::new(),
                 _ => validate::predictions(&spec.name, test, model.predict(&spec.name, test, &ctx)?)?,

@@ -1,9 +1,9 @@
 //! Checks each call of a model on ordinary input, each with a new instance.
 
-use super::ModelCheck;
+use super::{ModelCheck, predictions};
 use crate::folder::Folder;
 use crate::subject::{OTHER_SEED, SEED};
-use crate::verdict::{Found, Verdict, fail};
+use crate::verdict::{Found, Verdict, fail, skip};
 use crate::watcher::Watcher;
 use crate::{compare, verdict};
 use plugin_api::{Epoch, Evaluation, Trained};
@@ -130,7 +130,7 @@ impl ModelCheck {
         model.train(&self.tasks, FIRST, &ctx)?;
         for task in &self.tasks {
             let (name, rows) = (&task.spec.name, task.test.rows());
-            let found = model.predict(name, &task.test, &ctx)?;
+            let Some(found) = predictions(&mut *model, task, &ctx)? else { return skip("it does not predict") };
             if found.rows() != rows {
                 return fail(
                     format!("{rows} predictions of task `{name}` for {rows} rows"),

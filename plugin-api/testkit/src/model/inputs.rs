@@ -1,7 +1,7 @@
 //! Checks with messages that do not fit, and with data that is missing, empty or odd.
 
-use super::ModelCheck;
 use super::behaviour::FIRST;
+use super::{ModelCheck, predictions};
 use crate::compare;
 use crate::sample::spoilt;
 use crate::subject::SEED;
@@ -108,7 +108,7 @@ impl ModelCheck {
             return fail("evaluations on 0 examples", format!("{evaluation:?}"));
         }
         for task in &tasks {
-            let found = model.predict(&task.spec.name, &task.test, &ctx)?.rows();
+            let found = predictions(&mut *model, task, &ctx)?.map_or(0, |found| found.rows());
             if found != 0 {
                 return fail("no prediction for no row", format!("{found} predictions"));
             }

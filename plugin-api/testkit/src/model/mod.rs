@@ -11,7 +11,8 @@ use super::subject::{SEED, Subject, context};
 use super::verdict::Verdict;
 use super::watcher::Watcher;
 use plugin_api::{
-    Component, Context, Epoch, Evaluation, Message, Model, ModelSetup, Params, Result, State, Table, Task, Trained,
+    Component, Context, Epoch, ErrorKind, Evaluation, Message, Model, ModelSetup, Params, Result, State, Table, Task,
+    Trained,
 };
 
 /// The checks for a model, and their inputs.
@@ -82,8 +83,8 @@ impl ModelCheck {
         let trained = model.train(&self.tasks, Epoch { round, epoch: 0 }, &ctx)?;
         evaluations.extend(model.evaluate(&self.tasks, &ctx)?);
         let sent = model.send(&ctx)?;
-        let predict = |task: &Task| model.predict(&task.spec.name, &task.test, &ctx);
-        let predicted = self.tasks.iter().map(predict).collect::<Result<_>>()?;
+        let predict = |task: &Task| predictions(model, task, &ctx).transpose();
+        let predicted = self.tasks.iter().filter_map(predict).collect::<Result<_>>()?;
         Ok(Round { evaluations, trained, sent, predicted, params: model.parameters(&ctx)?, state: model.state(&ctx)? })
     }
 
@@ -92,6 +93,14 @@ impl ModelCheck {
         let empty =
             |task: &Task| Task { spec: task.spec.clone(), train: task.train.select(&[]), test: task.test.select(&[]) };
         self.tasks.iter().map(empty).collect()
+    }
+}
+
+/// A model's predictions of the test rows. None if the model does not predict, as one that learns without targets.
+fn predictions(model: &mut dyn Model, task: &Task, ctx: &Context<'_>) -> Result<Option<Table>> {
+    match model.predict(&task.spec.name, &task.test, ctx) {
+        Err(error) if *error.kind() == ErrorKind::Unsupported => Ok(None),
+        found => found.map(Some),
     }
 }
 

@@ -107,6 +107,15 @@ pub(crate) struct Encoder {
     pub(crate) is_frozen: bool,
 }
 
+/// What is read of the last block's output.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    /// Each sequence's mean of normalised hidden states, (sequences, size).
+    Pooled,
+    /// The hidden states of these tokens, by their numbers in the batch, each at most once: (numbers, size).
+    Tokens(Vec<usize>),
+}
+
 /// What a pass computes with besides the parameters.
 pub(crate) struct PassResources<'a> {
     pub(crate) pool: &'a ThreadPool,
@@ -123,7 +132,7 @@ impl Encoder {
         self.blocks.first().map_or(1, |block| block.w3.weight.columns)
     }
 
-    /// Each sequence's mean of normalised hidden states, (sequences, size). `backward` keeps what [`Self::backward`] needs.
+    /// What is read of the last block's output. `backward` keeps what [`Self::backward`] needs.
     ///
     /// # Errors
     /// Those of the store.
@@ -131,11 +140,15 @@ impl Encoder {
         &self,
         store: &impl ParameterStore,
         batch: &PackedBatch,
+        reading: &Reading,
         resources: &mut PassResources<'_>,
         backward: bool,
     ) -> Result<Vec<f32>> {
         self.run_blocks(store, batch, resources, backward)?;
         let (size, hidden) = (self.size(), resources.workspace.hidden.as_slice());
+        if let Reading::Tokens(numbers) = reading {
+            return Ok(numbers.iter().flat_map(|number| &hidden[number * size..][..size]).copied().collect());
+        }
         let mut pooled = vec![0.0; batch.sequences().len() * size];
         for (sequence, out) in batch.sequences().iter().zip(pooled.chunks_exact_mut(size)) {
             for row in hidden[sequence.range(size)].chunks_exact(size) {
@@ -192,7 +205,7 @@ impl Encoder {
 
     /// Calls `on_gradient` with the index and the gradient of each parameter, after [`Self::forward`] with `backward`.
     ///
-    /// `d_pooled` is the derivative with respect to what that returned. `on_gradient` may change the parameter that it is
+    /// `d_read` is the derivative with respect to what that returned. `on_gradient` may change the parameter that it is
     /// called for, and no other. It may overwrite the gradient.
     ///
     /// # Errors
@@ -201,15 +214,24 @@ impl Encoder {
         &self,
         store: &mut S,
         batch: &PackedBatch,
+        reading: &Reading,
         resources: &mut PassResources<'_>,
-        d_pooled: &[f32],
+        d_read: &[f32],
         mut on_gradient: impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         let (pool, size) = (resources.pool, self.size());
         let Workspace { activations, hidden, scratch, gradient, .. } = &mut *resources.workspace;
         let mut buffer = std::mem::take(&mut scratch.dx);
         let dx = prefix(&mut buffer, batch.tokens() * size);
-        self.backward_pooling(batch, pool, hidden.as_slice(), d_pooled, dx);
+        match reading {
+            Reading::Pooled => self.backward_pooling(batch, pool, hidden.as_slice(), d_read, dx),
+            Reading::Tokens(numbers) => {
+                dx.fill(0.0);
+                for (number, d) in numbers.iter().zip(d_read.chunks_exact(size)) {
+                    dx[number * size..][..size].copy_from_slice(d);
+                }
+            }
+        }
         let mut pass = Pass { encoder: self, batch, pool, gradient };
         let mut blocks = self.blocks.iter().zip(activations).rev();
         let result =

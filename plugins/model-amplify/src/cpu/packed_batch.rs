@@ -1,5 +1,6 @@
 //! A batch's tokens in one list, sequence after sequence.
 
+use super::Reading;
 use super::threads::SplitRows;
 
 /// Token ids of several sequences, concatenated. A matrix with one row per token belongs to it.
@@ -67,6 +68,16 @@ impl PackedBatch {
     /// The sequences in order.
     pub(super) fn sequences(&self) -> &[Sequence] {
         &self.sequences
+    }
+
+    /// Reads tokens: each is a sequence, and a position of it, which it must have.
+    pub(crate) fn reading(&self, positions: &[(usize, usize)]) -> Reading {
+        let number = |&(sequence, position): &(usize, usize)| {
+            let Sequence { start, length, .. } = self.sequences[sequence];
+            assert!(position < length, "position {position} of a sequence of {length} tokens");
+            start + position
+        };
+        Reading::Tokens(positions.iter().map(number).collect())
     }
 
     /// Splits matrices with one row per token into those of each sequence.

@@ -57,12 +57,23 @@ impl Model for Amplify {
             self.must_hold(name)?;
             let number = self.setup.number(name)?;
             let rows = self.rows(&task.spec, &task.train, ctx)?;
-            let targets = Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?;
+            let targets = match self.masking {
+                Some(_) => None,
+                None => Some(Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?),
+            };
             for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
                 ctx.check()?;
-                let mut batch = self.batch(&picked.iter().map(|&i| rows[i].as_slice()).collect::<Vec<_>>())?;
+                let (mut batch, targets) = match &targets {
+                    Some(targets) => {
+                        let rows: Vec<&[u32]> = picked.iter().map(|&i| rows[i].as_slice()).collect();
+                        (self.batch(&rows)?, targets.select(picked))
+                    }
+                    None => match self.masked_batch(&rows, picked, seed.of("mask").of(name))? {
+                        Some(masked) => masked,
+                        None => continue,
+                    },
+                };
                 self.trainer.network.pool_frozen(&mut batch, "batch-size", &mut resources, ctx)?;
-                let targets = targets.select(picked);
                 let dropout = DropoutRng::new(seed.of("dropout").at(trained.steps));
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
@@ -111,6 +122,10 @@ impl Model for Amplify {
         for task in tasks {
             self.must_hold(&task.spec.name)?;
             let rows = self.rows(&task.spec, &task.test, ctx)?;
+            if let Some(masking) = &self.masking {
+                evaluations.push(self.evaluate_masked(masking, task, &rows, ctx)?);
+                continue;
+            }
             let predictions = self.predictions(&task.spec.name, &rows, ctx)?;
             evaluations.push(metrics::evaluate(task, &task.spec.predictions(&predictions)?)?);
         }
@@ -118,6 +133,9 @@ impl Model for Amplify {
     }
 
     fn predict(&mut self, task: &str, rows: &Table, ctx: &Context<'_>) -> Result<Table> {
+        if self.masking.is_some() {
+            return Err(Error::unsupported("`objective = \"masked-lm\"` learns no target to predict"));
+        }
         let _on = self.prepare_to_compute()?;
         self.must_hold(task)?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();

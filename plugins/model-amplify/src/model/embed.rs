@@ -4,6 +4,7 @@ use plugin_api::{Column, Context, Error, Message, Params, Result, Table, Tensor}
 use serde_json::Value;
 
 use super::Amplify;
+use crate::bridge;
 use crate::parameters::is_of_trunk;
 
 /// The extension's name.
@@ -31,8 +32,9 @@ impl Amplify {
         let rows = self.rows(&spec, &table, ctx)?;
         let size = usize::try_from(self.checkpoint.architecture.hidden_size).unwrap_or_default();
         let pooling = self.config.pooling;
-        let vectors =
-            self.in_batches(&rows, size, ctx, |network, batch, resources| network.pooled(batch, pooling, resources))?;
+        let vectors = self.in_batches(&rows, size, ctx, |network, _, batch, resources| {
+            bridge::to_vec(&network.pooled(batch, pooling, resources)?)
+        })?;
         let vectors = Tensor::from_slice(&[rows.len(), size], &vectors)?;
         Ok(Params::from_iter([("vectors", vectors)]).into())
     }

@@ -2,19 +2,21 @@
 
 mod calls;
 mod embed;
+mod masked_lm;
 
 use std::sync::Arc;
 
 use plugin_api::{Context, Epoch, Error, ModelSetup, Result, Seed, Table, TaskSpec};
-use tch::{Device, Tensor};
+use tch::Device;
 
 use crate::batch::{Batch, by_length};
 use crate::bridge;
 use crate::checkpoint::{Checkpoint, check_regressors, load_regressors};
-use crate::config::{Config, Precision, is_of_adapter};
+use crate::config::{Config, Objective, Precision, is_of_adapter};
 use crate::cpu::WorkspacePool;
 use crate::device::{self, DeviceContext};
 use crate::heads::KnownHeads;
+use crate::masking::Masking;
 use crate::memory;
 use crate::native::{self, StreamGuard};
 use crate::network::{Network, Resources};
@@ -37,6 +39,8 @@ pub struct Amplify {
     /// Whether all parameters have values.
     initialised: bool,
     heads: KnownHeads,
+    /// For masked language modelling.
+    masking: Option<Masking>,
     context: DeviceContext,
     workspaces: Arc<WorkspacePool>,
 }
@@ -57,6 +61,10 @@ impl Amplify {
         tch::set_num_threads(1);
         prepare_precision(config.precision, device, ctx.device())?;
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
+        let masking = match config.objective {
+            Objective::Supervised => None,
+            Objective::MaskedLm => Some(checkpoint.tokenizer.masking(checkpoint.architecture.pad_token_id)?),
+        };
         let network = || Network::new(&checkpoint.architecture, &config, setup, context);
         let shared = network()?;
         checkpoint.check_weights(&shared.parameters)?;
@@ -78,6 +86,7 @@ impl Amplify {
             reports_personal: false,
             initialised: false,
             heads,
+            masking,
             context,
             workspaces: WorkspacePool::shared(),
         };
@@ -176,16 +185,19 @@ impl Amplify {
     /// The outputs of the task's head for each row, row by row in their order.
     fn predictions(&self, task: &str, rows: &[Vec<u32>], ctx: &Context<'_>) -> Result<Vec<f32>> {
         let outputs = self.setup.tasks[self.setup.number(task)?].outputs()?;
-        self.in_batches(rows, outputs, ctx, |network, batch, resources| network.predict(task, batch, resources))
+        self.in_batches(rows, outputs, ctx, |network, _, batch, resources| {
+            bridge::to_vec(&network.predict(task, batch, resources)?)
+        })
     }
 
-    /// What `compute` gives for each row, `width` numbers, row by row in their order. Batches have rows of similar length.
+    /// What `compute` gives for each row, `width` numbers, row by row in their order. Batches have rows of similar length;
+    /// `compute` gets the numbers of its rows too.
     fn in_batches(
         &self,
         rows: &[Vec<u32>],
         width: usize,
         ctx: &Context<'_>,
-        compute: impl Fn(&Network, &Batch, &mut Resources) -> Result<Tensor>,
+        compute: impl Fn(&Network, &[usize], &Batch, &mut Resources) -> Result<Vec<f32>>,
     ) -> Result<Vec<f32>> {
         let _guard = tch::no_grad_guard();
         let (network, key) = (self.network(), "evaluation-batch-size");
@@ -196,8 +208,7 @@ impl Amplify {
             let picked: Vec<&[u32]> = indices.iter().map(|&i| rows[i].as_slice()).collect();
             let mut batch = memory::retry(&self.context, key, || self.batch(&picked))?;
             network.pool_frozen(&mut batch, key, &mut resources, ctx)?;
-            let computed =
-                memory::retry(&self.context, key, || bridge::to_vec(&compute(network, &batch, &mut resources)?))?;
+            let computed = memory::retry(&self.context, key, || compute(network, &indices, &batch, &mut resources))?;
             for (i, values) in indices.into_iter().zip(computed.chunks_exact(width)) {
                 all[i * width..][..width].copy_from_slice(values);
             }
@@ -206,7 +217,9 @@ impl Amplify {
     }
 
     fn must_hold(&self, task: &str) -> Result<()> {
-        if self.trainer.network.layers().holds(task) {
+        if self.masking.is_some() {
+            self.setup.number(task).map(drop)
+        } else if self.trainer.network.layers().holds(task) {
             Ok(())
         } else {
             Err(Error::data(format!("this model has no head for task `{task}`")))
@@ -231,7 +244,9 @@ impl Amplify {
         if !self.config.frozen_trunk {
             ctx.scalar("LR/trunk", step, rates.trunk);
         }
-        ctx.scalar("LR/regressor", step, rates.regressor);
+        if self.masking.is_none() {
+            ctx.scalar("LR/regressor", step, rates.regressor);
+        }
         ctx.scalar("Epoch", step, epoch.epoch as f64);
         ctx.scalar("Round", step, epoch.round as f64);
     }

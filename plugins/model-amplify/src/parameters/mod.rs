@@ -313,6 +313,11 @@ pub(crate) fn is_of_trunk(name: &str) -> bool {
     name.starts_with("trunk.")
 }
 
+/// Whether a parameter of this name belongs to the trunk's decoder, which reads the last block's output.
+pub(crate) fn is_of_decoder(name: &str) -> bool {
+    ["trunk.layer_norm_2.", "trunk.decoder."].iter().any(|prefix| name.starts_with(prefix))
+}
+
 impl ParameterStore for Parameters {
     fn values(&self, index: usize) -> Result<&[f32]> {
         let parameter = &self.all[index];

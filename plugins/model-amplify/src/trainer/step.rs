@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::TrainBatch;
 use crate::bridge::{self, torch_error};
-use crate::cpu::{Encoder, PackedBatch, PassResources, ThreadPool};
+use crate::cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool};
 use crate::drift::GradientCorrection;
 use crate::memory;
 use crate::network::Layers;
@@ -54,7 +54,7 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Trunk by [`crate::cpu`], head by libtorch. Returns the loss.
+    /// Trunk by [`crate::cpu`], head or decoder by libtorch. Returns the loss.
     pub(super) fn on_cpu(
         &self,
         encoder: &Encoder,
@@ -64,15 +64,19 @@ impl Step<'_> {
         update: &mut Update<'_>,
     ) -> Result<Tensor> {
         let TrainBatch { task, batch, targets } = self.batch;
-        let pooled = encoder.forward(parameters, packed, resources, true)?;
-        let pooled = bridge::matrix(&pooled, batch.rows())?.f_set_requires_grad(true).map_err(torch_error)?;
-        let loss = targets.loss(&self.layers.predict_pooled(task, &pooled, &mut self.dropout.clone())?)?;
-        let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.heads().unzip();
-        let heads = indices.iter().map(|&index| &parameters.at(index).tensor);
-        let mut gradients = gradients(&loss, &std::iter::once(&pooled).chain(heads).collect::<Vec<_>>())?;
-        let d_pooled = bridge::to_vec(&gradients.remove(0))?;
+        let (reading, rows) = match targets.positions() {
+            Some(positions) => (packed.reading(positions), positions.len()),
+            None => (Reading::Pooled, batch.rows()),
+        };
+        let read = encoder.forward(parameters, packed, &reading, resources, true)?;
+        let read = bridge::matrix(&read, rows)?.f_set_requires_grad(true).map_err(torch_error)?;
+        let loss = targets.loss(&self.layers.outputs(task, &read, &mut self.dropout.clone())?)?;
+        let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.readers().unzip();
+        let readers = indices.iter().map(|&index| &parameters.at(index).tensor);
+        let mut gradients = gradients(&loss, &std::iter::once(&read).chain(readers).collect::<Vec<_>>())?;
+        let d_read = bridge::to_vec(&gradients.remove(0))?;
         update.apply_all(parameters, slots.into_iter().zip(gradients))?;
-        encoder.backward(parameters, packed, resources, &d_pooled, |parameters, index, gradient| {
+        encoder.backward(parameters, packed, &reading, resources, &d_read, |parameters, index, gradient| {
             let Some(slot) = update.optimizer.slot(index) else { return Ok(()) };
             let shape = parameters.at(index).tensor.size();
             // SAFETY: nobody else uses the gradient before this closure returns, which drops all handles of the view.
@@ -82,7 +86,7 @@ impl Step<'_> {
         Ok(loss)
     }
 
-    /// Trunk and head by libtorch. Returns the loss.
+    /// Trunk and head or decoder by libtorch. Returns the loss.
     pub(super) fn in_libtorch(
         &self,
         parameters: &mut Parameters,
@@ -92,8 +96,9 @@ impl Step<'_> {
         let TrainBatch { task, batch, targets } = self.batch;
         let (loss, gradients) = memory::retry(parameters.context(), "batch-size", || {
             let mut dropout = self.dropout.clone();
-            let predicted = self.layers.forward(parameters, task, batch, &mut dropout, resources)?;
-            let loss = targets.loss(&predicted)?;
+            let positions = targets.positions();
+            let outputs = self.layers.forward(parameters, task, batch, positions, &mut dropout, resources)?;
+            let loss = targets.loss(&outputs)?;
             let trainable = update.optimizer.trainable().map(|index| &parameters.at(index).tensor);
             let gradients = gradients(&loss, &trainable.collect::<Vec<_>>())?;
             Ok((loss, gradients))

@@ -2,17 +2,23 @@
 
 use super::*;
 use crate::architecture::Architecture;
+use crate::config::is_of_adapter;
 use crate::cpu::ThreadPool;
 use crate::device::DeviceContext;
 use plugin_api::{Seed, TaskSpec};
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
 fn trainer(context: DeviceContext) -> Trainer {
-    let config = json!({
+    trainer_of(context, &json!({}))
+}
+
+fn trainer_of(context: DeviceContext, changes: &Value) -> Trainer {
+    let mut config = json!({
         "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24 },
         "layer-sizes": [32], "trunk-lr": 1e-3, "dropout": 0.0,
     });
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let config: Config = serde_json::from_value(config).unwrap();
     let architecture = Architecture {
         hidden_size: 16,
@@ -54,6 +60,46 @@ fn max_difference(a: &Params, b: &Params) -> f32 {
         a.elements::<f32>().unwrap().iter().zip(b.elements::<f32>().unwrap()).map(|(a, b)| (a - b).abs())
     });
     pairs.fold(0.0, f32::max)
+}
+
+/// A step of masked language modelling. The rows have different lengths, and positions of a row are restored in any order.
+fn masked_step(trainer: &mut Trainer, salt: u32) -> StepStats {
+    let rows: Vec<Vec<u32>> = (2..6).map(|n| (0..4 * n).map(|i| 5 + (i * i + salt + n) % 20).collect()).collect();
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
+    let targets = Targets::Tokens { positions: vec![(0, 7), (0, 1), (2, 0), (3, 19)], tokens: vec![5, 9, 26, 11] };
+    let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets };
+    let mut resources = Resources::new(2).unwrap();
+    resources.track_gradient_norm = true;
+    trainer.step(batch, SchedulePoint::default(), &DropoutRng::disabled(), &mut resources).unwrap()
+}
+
+/// The hand-written derivative from hidden states against libtorch's autograd.
+#[test]
+fn masked_language_modelling_computes_what_libtorch_does() {
+    for changes in [json!({}), json!({ "lora": { "targets": ["q", "w3"] } }), json!({ "proximal-mu": 0.1 })] {
+        let mut changes = changes.clone();
+        changes["objective"] = json!("masked-lm");
+        let [mut here, mut there] =
+            [DeviceContext::cpu(), DeviceContext::simulated_gpu()].map(|context| trainer_of(context, &changes));
+        assert!(here.network.layers().uses_cpu_encoder() && !there.network.layers().uses_cpu_encoder());
+        let before = here.network.parameters.snapshot().unwrap();
+        for salt in 0..5 {
+            let (a, b) = (masked_step(&mut here, salt), masked_step(&mut there, salt));
+            assert!((a.loss - b.loss).abs() < 1e-4 * b.loss, "{changes}: {a:?} and {b:?}");
+            let off = (a.gradient_norm - b.gradient_norm).abs();
+            assert!(off < 1e-4 * b.gradient_norm && b.gradient_norm > 0.0, "{changes}: {a:?} and {b:?}");
+        }
+        let [after, other] = [&mut here, &mut there].map(|trainer| trainer.state().unwrap().tensors);
+        let difference = max_difference(&after, &other);
+        assert!(difference < 1e-4, "{changes}: parameters and moments differ by {difference}");
+        for (name, tensor) in before.iter() {
+            let changed = after.get(name).unwrap().buffer().as_slice() != tensor.buffer().as_slice();
+            assert!(changed, "{changes}: `{name}` is not trained");
+        }
+        let adapters_only = before.names().all(is_of_adapter);
+        assert_eq!(adapters_only, changes.get("lora").is_some());
+    }
 }
 
 /// A message is one allocation, so a single tensor of it would keep all of it.

@@ -48,28 +48,29 @@ fn model() -> (Encoder, Slices) {
     (Encoder { embedding, blocks, rope_table, heads: HEADS, norm_eps: 1e-5, pad: 0, is_frozen: false }, Slices(all))
 }
 
-/// The sum of the pooled vectors, weighted with `d_pooled`.
-fn loss(encoder: &Encoder, store: &Slices, batch: &PackedBatch, d_pooled: &[f32]) -> f64 {
+/// The sum of what is read, weighted with `d_read`.
+fn loss(encoder: &Encoder, store: &Slices, batch: &PackedBatch, reading: &Reading, d_read: &[f32]) -> f64 {
     let mut workspace = Workspace::default();
     let mut resources = PassResources { pool: &threads::CALLING_THREAD, workspace: &mut workspace };
-    let pooled = encoder.forward(store, batch, &mut resources, false).unwrap();
-    pooled.iter().zip(d_pooled).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    let read = encoder.forward(store, batch, reading, &mut resources, false).unwrap();
+    assert_eq!(read.len(), d_read.len());
+    read.iter().zip(d_read).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-fn compare(padded: bool) {
+fn compare(padded: bool, reading: &Reading) {
     let (encoder, mut store) = model();
     let batch = PackedBatch::new(&[&[1, 2, 3, 4], &[5, 6]], 0, 5, padded).unwrap();
-    let d_pooled = values(2 * SIZE, 1000);
+    let d_read = values(2 * SIZE, 1000);
     let mut gradients = vec![Vec::new(); store.0.len()];
     let pool = ThreadPool::new(2).unwrap();
     let mut workspace = Workspace::default();
     let mut resources = PassResources { pool: &pool, workspace: &mut workspace };
-    encoder.forward(&store, &batch, &mut resources, true).unwrap();
+    encoder.forward(&store, &batch, reading, &mut resources, true).unwrap();
     let on_gradient = |_: &mut Slices, index: usize, gradient: &mut [f32]| {
         gradients[index] = gradient.to_vec();
         Ok(())
     };
-    encoder.backward(&mut store, &batch, &mut resources, &d_pooled, on_gradient).unwrap();
+    encoder.backward(&mut store, &batch, reading, &mut resources, &d_read, on_gradient).unwrap();
     let step = 1e-2;
     // Miri looks at memory, not at numbers, and is slow: one element will do.
     let (parameters, stride) = if cfg!(miri) { (1, usize::MAX) } else { (gradients.len(), 3) };
@@ -81,14 +82,14 @@ fn compare(padded: bool) {
             let original = store.0[index][element];
             let mut at = |value: f32| {
                 store.0[index][element] = value;
-                loss(&encoder, &store, &batch, &d_pooled)
+                loss(&encoder, &store, &batch, reading, &d_read)
             };
             let expected = (at(original + step) - at(original - step)) / f64::from(2.0 * step);
             store.0[index][element] = original;
             let found = f64::from(gradient[element]);
             assert!(
                 (found - expected).abs() < 1e-3 + 1e-2 * expected.abs(),
-                "parameter {index}, element {element}, padded: {padded}: {found} is not {expected}"
+                "parameter {index}, element {element}, padded: {padded}, {reading:?}: {found} is not {expected}"
             );
         }
     }
@@ -96,10 +97,15 @@ fn compare(padded: bool) {
 
 #[test]
 fn gradients_agree_with_finite_differences() {
-    compare(false);
+    compare(false, &Reading::Pooled);
 }
 
 #[test]
 fn gradients_with_padding_agree_with_finite_differences() {
-    compare(true);
+    compare(true, &Reading::Pooled);
+}
+
+#[test]
+fn gradients_of_hidden_states_agree_with_finite_differences() {
+    compare(false, &Reading::Tokens(vec![1, 4]));
 }

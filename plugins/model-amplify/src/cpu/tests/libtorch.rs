@@ -73,10 +73,10 @@ fn with_cpu(
     let mut resources = PassResources { pool, workspace: &mut workspace };
     // What another batch left in the workspace must not matter.
     let other = self::batch(&[9, 30, 2]);
-    encoder.forward(parameters, &other.pack(pooling).unwrap(), &mut resources, true).unwrap();
-    let pooled = encoder.forward(parameters, &packed, &mut resources, true).unwrap();
+    encoder.forward(parameters, &other.pack(pooling).unwrap(), &Reading::Pooled, &mut resources, true).unwrap();
+    let pooled = encoder.forward(parameters, &packed, &Reading::Pooled, &mut resources, true).unwrap();
     let mut fresh = PassResources { pool, workspace: &mut fresh };
-    assert_eq!(pooled, encoder.forward(parameters, &packed, &mut fresh, false).unwrap());
+    assert_eq!(pooled, encoder.forward(parameters, &packed, &Reading::Pooled, &mut fresh, false).unwrap());
     let d_pooled: Vec<f32> = (0..pooled.len()).map(|i| (i % 7) as f32 - 3.0).collect();
     let mut gradients = BTreeMap::new();
     let on_gradient = |_: &mut Parameters, index: usize, gradient: &mut [f32]| {
@@ -84,7 +84,7 @@ fn with_cpu(
         gradient.fill(f32::NAN);
         Ok(())
     };
-    encoder.backward(parameters, &packed, &mut resources, &d_pooled, on_gradient).unwrap();
+    encoder.backward(parameters, &packed, &Reading::Pooled, &mut resources, &d_pooled, on_gradient).unwrap();
     (pooled, gradients)
 }
 
