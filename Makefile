@@ -55,9 +55,9 @@ quickstart: build
 # interrupted comparison continues.
 DATA ?= FLAb/data
 COMPARED = runs/compare
-SMALL = --output $(COMPARED) --set dataset.root=$(DATA) --set dataset.standardise=true --set dataset.max-samples=100
+SMALL = --output $(COMPARED) --set 'federation.devices=["cpu"]' --set dataset.root=$(DATA) --set dataset.standardise=true --set dataset.max-samples=100
 HEADS = local_alltasks fedavg_alltasks fedavg_alltasks_private_regressors
-HEADS_ARGS = $(SMALL) --set 'federation.devices=["cpu"]' --set model.schedule=constant --set model.batch-size=16 \
+HEADS_ARGS = $(SMALL) --set model.schedule=constant --set model.batch-size=16 \
 	--set model.trunk-lr=1e-3 --set 'model.layer-sizes=[32]' \
 	--set 'model.pretrained={ hidden-size = 32, layers = 2, heads = 4, intermediate-size = 64 }'
 ALGORITHMS = fedavg fedprox fedadam scaffold ditto median dp-low dp-high int8 top-k

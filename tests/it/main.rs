@@ -12,6 +12,7 @@
 //! - `classes`: classes as targets, from CSV files to probabilities.
 //! - `baselines`: ridge regression and the mean, over clients and alone.
 //! - `init`: an experiment for a CSV file.
+//! - `paths`: relative paths, from wherever an experiment is started.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -63,6 +64,7 @@ mod interfaces;
 mod judges;
 mod keys;
 mod participation;
+mod paths;
 mod plots;
 mod predictions;
 mod privacy;

@@ -6,7 +6,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::trained::Options;
 use super::{compare, init, keys, plot, plugin};
-use crate::experiment::config::{MOST_FOLDS, MOST_THREADS};
+use crate::error::CliError;
+use crate::experiment::config::{Draft, MOST_FOLDS, MOST_THREADS};
+use crate::experiment::document::Document;
 
 /// Federated learning with plugins: one TOML file, one command.
 #[derive(Debug, Parser)]
@@ -116,14 +118,18 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct ExperimentArgs {
-    /// The experiment, a TOML file; paths in it are relative to the current directory
+    /// The experiment, a TOML file; paths in it are relative to it
     pub(super) file: PathBuf,
     /// Override a key of the file: --set federation.rounds=10 --set dataset.root=../data
     ///
     /// Filters are numbered from 0: --set filter.0.at=client-input. Set a table or a list as a whole, in quotes:
-    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. Anything that is not a TOML value is text.
+    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. Anything that is not a TOML value is text. Paths are relative to
+    /// the current directory.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) overrides: Vec<String>,
+    /// The same for what a table of the file sets, such as [sweep]: paths are relative to the file
+    #[arg(long = "set-in-file", value_name = "KEY=VALUE", hide = true)]
+    pub(super) overrides_in_file: Vec<String>,
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     pub(super) plugin_dirs: Vec<PathBuf>,
@@ -273,6 +279,16 @@ pub(super) struct TrainedArgs {
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     pub(super) plugin_dirs: Vec<PathBuf>,
+}
+
+impl ExperimentArgs {
+    /// Reads the file, and sets the keys that the command line overrides.
+    pub(super) fn draft(&self) -> Result<Draft, CliError> {
+        let mut document = Document::read(&self.file)?;
+        self.overrides.iter().try_for_each(|argument| document.set(argument))?;
+        self.overrides_in_file.iter().try_for_each(|argument| document.set_in_file(argument).map(drop))?;
+        Ok(Draft::of(document))
+    }
 }
 
 impl TrainedArgs {
