@@ -36,6 +36,7 @@ mod init;
 mod keys;
 mod plot;
 mod plugin;
+mod shell;
 
 pub use arguments::Cli;
 use arguments::{
@@ -117,6 +118,8 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Schema(args) => print(&args.execute()?),
         Command::Init(args) => print(&args.execute()?),
         Command::Keys(args) => print(&args.execute()?),
+        Command::Completions(args) => print(&args.execute()),
+        Command::Man(args) => print(&lines(&args.execute()?)),
         Command::Compare(CompareArgs { runs, task, metrics, sort, spread, paired, format }) => {
             let options = compare::Options { runs, task, metrics, sort, spread, paired, format };
             print(&compare::compare(&options)?)

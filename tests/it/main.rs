@@ -13,6 +13,7 @@
 //! - `baselines`: ridge regression and the mean, over clients and alone.
 //! - `init`: an experiment for a CSV file.
 //! - `paths`: relative paths, from wherever an experiment is started.
+//! - `install`: `make install`, completions and manual pages.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -60,6 +61,7 @@ mod docs;
 mod embed;
 mod faults;
 mod init;
+mod install;
 mod interfaces;
 mod judges;
 mod keys;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::trained::Options;
-use super::{compare, init, keys, plot, plugin};
+use super::{compare, init, keys, plot, plugin, shell};
 use crate::error::CliError;
 use crate::experiment::config::{Draft, MOST_FOLDS, MOST_THREADS};
 use crate::experiment::document::Document;
@@ -114,6 +114,15 @@ pub(super) enum Command {
     /// it again after choosing another plugin: each table accepts only the plugin that it named at the time, and that
     /// plugin's keys. A table that names no plugin yet accepts anything.
     Schema(plugin::Schema),
+    /// Write the completions of a shell
+    ///
+    /// They go to stdout. For bash: source <(fedplug completions bash), or as a file in
+    /// ~/.local/share/bash-completion/completions. For zsh: a file _fedplug in a folder of $fpath. For fish:
+    /// ~/.config/fish/completions/fedplug.fish. `make install` installs them.
+    Completions(shell::Completions),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(shell::Man),
 }
 
 #[derive(Debug, Args)]
