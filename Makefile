@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` do everything on a fresh machine with Rust, a C++ compiler, Python 3 with pip, make.
 # Nothing outside this folder is touched: libtorch goes to .libtorch, the tests' Python packages to .python, a SuperLink to
 # .flower, those of the comparison with PyTorch to .bench-python, the tools of `make deny` to .tools, those of `make wheel` to
-# .wheel-tools, mdBook to .mdbook.
+# .wheel-tools, mdBook to .mdbook, those of the notebook to .notebook.
 #
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make quickstart-sites  the same with each client at a site of its own: installs flwr, starts a SuperLink and six sites
@@ -13,6 +13,9 @@
 #   make campaign     KILLS=2000: interrupts and resumes runs in many ways and compares all that they leave; an hour at most
 #   make load-matrix  a plugin built in many ways in one host; minutes
 #   make wheel        a Python wheel of the program, its plugins and a module that reads runs, as target/wheel/*.whl
+#   make install      PREFIX=/usr/local: the program, plugins, libtorch, completions and manual pages; DESTDIR= as usual;
+#                     LIBTORCH= leaves out libtorch and `amplify`. `make uninstall` removes what it has put there
+#   make wheel-test   install it in an empty venv and run an experiment there; CI does it with a debug build, BUILT=target/debug
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
 #   make fuzz         the property tests of what others may send, with TIMES=50 as many cases; a minute or more
 #   make lint         format and clippy, warnings as errors
@@ -20,7 +23,8 @@
 #                     `make msrv-api`: only what authors of plugins build with, two minutes
 #   make doc          the documentation, warnings as errors
 #   make docs         the book of docs/src as target/book, and a check of its commands and links; builds mdBook once
-#   make deny         what we depend on: licences, sources, duplicates, what nothing uses; seconds
+#   make notebook     execute docs/src/first-steps.ipynb and store its outputs; installs its packages (0.5 GB) once
+#   make deny         what we depend on: licences, sources, duplicates, what nothing uses; the Dockerfile; seconds
 #   make audit        that, and known vulnerabilities, where the database of advisories can be reached
 #   make soundness    plugin-api's tests under Miri and AddressSanitizer, where there are toolchains for them; minutes.
 #                     `make miri`: the first alone
@@ -33,8 +37,8 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart quickstart-sites wheel fuzz compare bench bench-build bench-gpu campaign load-matrix test setup build lint msrv msrv-api doc \
-	docs deny audit soundness miri clean \
+.PHONY: quickstart quickstart-sites install uninstall wheel wheel-test fuzz compare bench bench-build bench-gpu campaign load-matrix test setup build lint msrv msrv-api doc \
+	docs notebook deny audit soundness miri clean \
 	distclean python
 
 quickstart-sites: build .flower/stamp
@@ -55,9 +59,9 @@ quickstart: build
 # interrupted comparison continues.
 DATA ?= FLAb/data
 COMPARED = runs/compare
-SMALL = --output $(COMPARED) --set dataset.root=$(DATA) --set dataset.standardise=true --set dataset.max-samples=100
+SMALL = --output $(COMPARED) --set 'federation.devices=["cpu"]' --set dataset.root=$(DATA) --set dataset.standardise=true --set dataset.max-samples=100
 HEADS = local_alltasks fedavg_alltasks fedavg_alltasks_private_regressors
-HEADS_ARGS = $(SMALL) --set 'federation.devices=["cpu"]' --set model.schedule=constant --set model.batch-size=16 \
+HEADS_ARGS = $(SMALL) --set model.schedule=constant --set model.batch-size=16 \
 	--set model.trunk-lr=1e-3 --set 'model.layer-sizes=[32]' \
 	--set 'model.pretrained={ hidden-size = 32, layers = 2, heads = 4, intermediate-size = 64 }'
 ALGORITHMS = fedavg fedprox fedadam scaffold ditto median dp-low dp-high int8 top-k
@@ -109,14 +113,30 @@ bench-gpu: bench-build
 build: setup
 	$(CARGO) build --release --workspace --exclude 'fixture-*' --exclude test-support
 
-# All in one package: see python/. The same commit and compiler give the same bytes.
+# BUILT is another folder with what `cargo build` makes.
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILT ?= target/release
+LIBTORCH ?= .libtorch/lib
+install: $(if $(filter target/release,$(BUILT)),build)
+	$(PYTHON) python/install.py '$(DESTDIR)$(PREFIX)' --built '$(BUILT)' $(if $(LIBTORCH),--libtorch '$(LIBTORCH)')
+
+uninstall:
+	$(PYTHON) python/install.py '$(DESTDIR)$(PREFIX)'
+
+# All in one package: see python/. The same commit and compiler give the same bytes. Of a debug build, without its symbols.
 WHEEL_ENV = PYTHONPATH=$(CURDIR)/.wheel-tools PATH="$(CURDIR)/.wheel-tools/bin:$$PATH"
-wheel: build .wheel-tools/stamp
+wheel: $(if $(filter target/release,$(BUILT)),build) .wheel-tools/stamp
 	rm -rf target/wheel
-	cd python && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) FEDPLUG_RELEASE=$(CURDIR)/target/release $(WHEEL_ENV) \
-		$(PYTHON) -m hatchling build -t wheel -d ../target/wheel
+	cd python && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) FEDPLUG_BUILT='$(abspath $(BUILT))' \
+		FEDPLUG_STRIP=$(if $(filter target/release,$(BUILT)),,1) $(WHEEL_ENV) $(PYTHON) -m hatchling build -t wheel -d ../target/wheel
 	tag=$$(echo target/wheel/*.whl | sed 's/.*-none-//; s/\.whl//'); $(WHEEL_ENV) $(PYTHON) -m auditwheel repair \
 		--exclude libtorch_cpu.so --exclude libc10.so --plat $$tag -w target/wheel/audited target/wheel/*.whl
+
+# In an empty venv, from another folder; WAYS=--all: by every installer.
+WAYS ?=
+wheel-test: wheel
+	$(PYTHON) tests/wheel.py $(WAYS) target/wheel/*.whl
 
 .wheel-tools/stamp: python/tools.txt | python
 	rm -rf .wheel-tools
@@ -167,6 +187,17 @@ docs: .mdbook/bin/mdbook
 	.mdbook/bin/mdbook build docs
 	$(CARGO) test -p fedplug --test it -- docs::
 
+NOTEBOOK = docs/src/first-steps.ipynb
+notebook: $(if $(filter target/release,$(BUILT)),build) .notebook/stamp
+	PYTHONPATH='$(CURDIR)/.notebook:$(CURDIR)/python' FEDPLUG_PROGRAM='$(abspath $(BUILT))/fedplug' PATH="$(abspath $(BUILT)):$$PATH" \
+		$(PYTHON) docs/notebook/execute.py $(NOTEBOOK)
+
+.notebook/stamp: docs/notebook/requirements.txt | python
+	rm -rf .notebook
+	$(PYTHON) -m pip install --disable-pip-version-check --no-input --quiet --root-user-action=ignore \
+		--target .notebook -r docs/notebook/requirements.txt
+	touch $@
+
 .mdbook/bin/mdbook:
 	$(CARGO) install mdbook --version 0.5.4 --locked --no-default-features --root .mdbook
 
@@ -174,6 +205,7 @@ docs: .mdbook/bin/mdbook
 deny: .tools/stamp
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) deny --locked check bans licenses sources
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) shear
+	.tools/bin/hadolint Dockerfile
 
 audit: deny
 	@export PATH="$(CURDIR)/.tools/bin:$$PATH"; \
@@ -210,4 +242,4 @@ clean:
 	$(CARGO) clean
 
 distclean: clean
-	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .flower .tools .wheel-tools .mdbook
+	rm -rf .libtorch .libtorch.partial .libtorch.lock .python .bench-python .flower .tools .wheel-tools .mdbook .notebook

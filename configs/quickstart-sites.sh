@@ -25,7 +25,7 @@ for site in $sites; do
 		name = "$site"
 		device = "cpu"
 		[data]
-		folder = "$PWD"
+		folder = "$PWD/configs"
 		[allow]
 		confirm = false
 	END

@@ -26,7 +26,7 @@ use crate::artefacts::run_dir::Existing;
 use crate::artefacts::safetensors;
 use crate::commands::run::Options;
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::config::{Draft, Experiment, Repeats};
+use crate::experiment::config::{Draft, Repeats};
 use crate::sites::superlink::Link;
 use crate::terminal::console::Console;
 use crate::terminal::stdout;
@@ -36,6 +36,7 @@ mod init;
 mod keys;
 mod plot;
 mod plugin;
+mod shell;
 
 pub use arguments::Cli;
 use arguments::{
@@ -106,17 +107,19 @@ pub fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Embed(args) => embed(args, &Console::new(level)),
         Command::Check(args) => {
             let options = options(&args, level);
-            print(&run::check(Draft::read(&args.file, &args.overrides)?, &options)?)
+            print(&run::check(args.draft()?, &options)?)
         }
         Command::Prepare(args) => {
             let options = options(&args.experiment, level);
-            let experiment = Experiment::read(&args.experiment.file, &args.experiment.overrides)?;
+            let experiment = args.experiment.draft()?.whole()?;
             print(&lines(&prepare::prepare(&experiment, &args.output, args.force, &options)?))
         }
         Command::Plugin(command) => print(&command.execute()?),
         Command::Schema(args) => print(&args.execute()?),
         Command::Init(args) => print(&args.execute()?),
         Command::Keys(args) => print(&args.execute()?),
+        Command::Completions(args) => print(&args.execute()),
+        Command::Man(args) => print(&lines(&args.execute()?)),
         Command::Compare(CompareArgs { runs, task, metrics, sort, spread, paired, format }) => {
             let options = compare::Options { runs, task, metrics, sort, spread, paired, format };
             print(&compare::compare(&options)?)
@@ -196,9 +199,9 @@ fn run_options(args: RunArgs, level: Level) -> Result<(Draft, Options), CliError
         _ => Existing::Refuse,
     };
     let options = Options { existing, output: args.output, ..options(&args.experiment, level) };
-    let mut overrides = args.experiment.overrides;
-    overrides.extend(args.name.map(|name| format!("name={}", serde_json::Value::from(name))));
-    let mut draft = Draft::read(&args.experiment.file, &overrides)?;
+    let mut experiment = args.experiment;
+    experiment.overrides.extend(args.name.map(|name| format!("name={}", serde_json::Value::from(name))));
+    let mut draft = experiment.draft()?;
     if let Some(threads) = args.threads {
         draft.experiment.federation.threads = threads as usize;
     }

@@ -3,3 +3,4 @@
 pub(crate) mod byte_size;
 pub(crate) mod config;
 pub(crate) mod document;
+pub(crate) mod paths;

@@ -19,14 +19,14 @@ pub(crate) mod targets;
 use plugin_api::{Description, ModelSetup, Seed};
 
 use crate::error::CliError;
-use crate::experiment::config::{Draft, Experiment};
+use crate::experiment::config::{Draft, Experiment, PluginRef};
 use crate::federation::model_evaluation::Validation;
 use crate::federation::sampling;
 use crate::federation::services::HostServices;
 use crate::plugins::Finder;
 use crate::setup::client_side::{ClientParts, ClientSide};
 use crate::setup::errors::Errors;
-use crate::setup::plugins::{Plugins, Role};
+use crate::setup::plugins::{LoadedPlugin, Plugins, Role};
 use crate::setup::server_side::ServerSide;
 
 /// What server and clients both need. Nothing of it holds data or a model.
@@ -50,6 +50,18 @@ impl Shared {
         let (clients, seed) = (&description.clients, Seed::new(u64::from(experiment.seed)));
         let evaluators = sampling::evaluators(clients.len(), &experiment.federation, seed);
         Validation::of(evaluators.iter().map(|&index| &clients[index]))
+    }
+
+    /// The experiment as the run's directory keeps it: with its folder, so that it means the same files from anywhere.
+    ///
+    /// # Errors
+    /// If the folder's name cannot be written as TOML.
+    pub(crate) fn recorded(&self) -> Result<String, CliError> {
+        let schemas = |plugin: &LoadedPlugin| {
+            let LoadedPlugin { plugin_ref: PluginRef { table, config, .. }, component, .. } = plugin;
+            component.schema(config).ok().map(|schema| (table.clone(), schema.into_owned()))
+        };
+        self.experiment.recorded(&self.plugins.iter().filter_map(schemas).collect::<Vec<_>>())
     }
 
     /// The names of the clients.

@@ -1,6 +1,7 @@
 //! Checks a configuration table against its schema and against the struct that its owner deserialises.
 
 mod bounds;
+mod paths;
 mod schema;
 mod words;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
+pub use self::paths::{PathFormat, paths};
 use crate::{Error, Result};
 
 /// A problem in a configuration.

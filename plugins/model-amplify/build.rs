@@ -1,5 +1,5 @@
-//! Compiles `src/native.cpp`, and sets where the plugin looks for libtorch: where it was built, and beside itself, so that a
-//! copy with its libraries runs on another machine.
+//! Compiles `src/native.cpp`, and sets where the plugin looks for libtorch: beside itself, so that a copy with its libraries
+//! runs on another machine, and where it was built.
 
 use std::env;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn main() {
         Ok("macos") => "@loader_path",
         _ => return,
     };
-    for path in [&*folder, own_folder] {
+    for path in [own_folder, &*folder] {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{path}");
     }
 }

@@ -31,7 +31,8 @@ def run(
 ) -> Run:
     """Runs an experiment and returns what it left.
 
-    experiment: the path of a TOML file, or its content as a dict. Paths in it are relative to the current directory.
+    experiment: the path of a TOML file, or its content as a dict. Paths in a file are relative to it, those in a dict and in
+                overrides to the current directory.
     output:     the folder of the run's directory, which has the experiment's name.
     resume:     continue an interrupted run of this name.
     force:      replace an earlier run of this name.
@@ -45,7 +46,9 @@ def run(
     with tempfile.TemporaryDirectory(prefix="fedplug-") as folder:
         if isinstance(experiment, Mapping):
             file = Path(folder, "experiment.toml")
-            file.write_text(_toml.document(experiment), encoding="utf-8")
+            # An absolute path, as the file is elsewhere.
+            here = {"folder": os.path.abspath(str(experiment.get("folder", ".")))}
+            file.write_text(_toml.document({**experiment, **here}), encoding="utf-8")
         else:
             file = Path(experiment)
         command = [program(), "run", file, "--output", output, *arguments]

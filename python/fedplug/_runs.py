@@ -131,6 +131,19 @@ class Run:
             raise FileNotFoundError(f"{folder}: the model's plugin exports nothing")
         return folder
 
+    def to_mlflow(self, experiment: str = "fedplug", *, models: bool = True) -> str:
+        """Copies the run to MLflow, where its tracking URI says, and returns the id of the copy: curves as `CLIENT/TAG`, the keys
+        of the experiment as parameters, the run's files and, with `models`, its best and last global model as artifacts."""
+        from . import _trackers
+
+        return _trackers.to_mlflow(self, experiment, models)
+
+    def to_wandb(self, **options: Any) -> None:
+        """Copies the run's curves, its experiment and its results to Weights & Biases. `options` are those of `wandb.init`."""
+        from . import _trackers
+
+        _trackers.to_wandb(self, options)
+
     def _json(self, name: str) -> dict[str, Any]:
         with (self.path / name).open(encoding="utf-8") as file:
             return json.load(file)

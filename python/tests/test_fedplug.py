@@ -10,6 +10,7 @@ import tempfile
 import threading
 import tomllib
 import unittest
+import unittest.mock
 
 import fedplug
 from fedplug import _program, _toml
@@ -110,8 +111,52 @@ class Runs(unittest.TestCase):
     def test_an_experiment_as_a_dict_gives_what_its_file_gives(self):
         with open(LINEAR, "rb") as file:
             content = tomllib.load(file)
-        of_file, of_dict = self.run_linear(name="file"), self.run_linear(content, name="dict")
-        self.assertEqual(of_file.model().read_bytes(), of_dict.model().read_bytes())
+        # Paths in a dict are relative to the current directory, or to the folder that it names.
+        of_file = self.run_linear(name="file").model().read_bytes()
+        with self.assertRaisesRegex(fedplug.ConfigError, "sample: no such folder"):
+            self.run_linear(content, name="here")
+        named = self.run_linear({**content, "folder": "configs"}, name="named")
+        content["dataset"]["root"] = "configs/sample"
+        here = self.run_linear(content, name="here")
+        self.assertEqual((named.model().read_bytes(), here.model().read_bytes()), (of_file, of_file))
+        self.assertEqual(here.experiment["folder"], os.getcwd())
+
+    def test_a_copy_in_mlflow_has_curves_keys_and_files(self):
+        run = self.run_linear()
+        environment = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        with unittest.mock.patch.dict(os.environ, environment):
+            import mlflow
+
+            mlflow.set_tracking_uri(f"file:{self.output}/mlruns")
+            id = run.to_mlflow("trial")
+            client = mlflow.MlflowClient()
+            copy = client.get_run(id)
+            self.assertEqual((copy.info.status, copy.info.run_name), ("FINISHED", "linear"))
+            self.assertEqual(copy.data.params["federation.rounds"], str(run.experiment["federation"]["rounds"]))
+            self.assertEqual(copy.data.params["filter.0.plugin"], "exclude-params")
+            wanted = [(scalar["step"], scalar["value"]) for scalar in run.scalars() if (scalar["client"], scalar["tag"]) == ("tm", "RMSE/local_test")]
+            history = client.get_metric_history(id, "tm/RMSE/local_test")
+            self.assertEqual([(metric.step, metric.value) for metric in history], wanted)
+            scalars = {f"{scalar['client']}/{scalar['tag']}" for scalar in run.scalars() if scalar["value"] is not None}
+            self.assertEqual(set(copy.data.metrics), scalars)
+            best = client.download_artifacts(id, "best/model.safetensors")
+            self.assertEqual(pathlib.Path(best).read_bytes(), run.model().read_bytes())
+            # Again in the same experiment, and without the models.
+            again = run.to_mlflow("trial", models=False)
+            self.assertEqual(client.get_run(again).info.experiment_id, copy.info.experiment_id)
+            self.assertNotIn("best", [file.path for file in client.list_artifacts(again)])
+
+    def test_a_copy_in_weights_and_biases_has_what_was_logged(self):
+        # The package is large and logs in: what it would be told is what matters.
+        run, wandb = self.run_linear(), unittest.mock.MagicMock()
+        with unittest.mock.patch.dict(sys.modules, {"wandb": wandb}):
+            run.to_wandb(project="trial", mode="offline")
+        wandb.init.assert_called_once_with(name="linear", config=run.experiment, project="trial", mode="offline")
+        copy = wandb.init.return_value.__enter__.return_value
+        steps = [call.kwargs["step"] for call in copy.log.call_args_list]
+        self.assertEqual(steps, sorted(set(steps)))
+        logged = sum(len(call.args[0]) for call in copy.log.call_args_list)
+        self.assertEqual(logged, sum(scalar["value"] is not None for scalar in run.scalars()))
 
     def test_errors_have_the_programs_words_and_codes(self):
         with self.assertRaisesRegex(fedplug.ConfigError, "learning-rat.*\n(.*\n)*.*learning-rate") as caught:

@@ -29,7 +29,7 @@ def arguments():
     parser.add_argument("--pairs", type=int, help="how often each is measured (5 in full mode, else 3)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a process is ended and its row given up")
-    parser.add_argument("--data", default=ROOT / "configs" / "sample", help="a folder in FLAb's layout with six tasks")
+    parser.add_argument("--data", type=lambda path: pathlib.Path(path).resolve(), default=ROOT / "configs" / "sample", help="a folder in FLAb's layout with six tasks")
     parser.add_argument("--fedplug", default=ROOT / "target" / "release" / "fedplug")
     parser.add_argument("--step", default=ROOT / "target" / "release" / "examples" / "step")
     parser.add_argument("--flower", default=ROOT / ".flower", help="a folder with the Python packages of flwr")

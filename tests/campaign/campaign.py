@@ -283,7 +283,7 @@ def arguments():
     listed = lambda text: text.split(",")
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fedplug", type=Path, default=REPOSITORY / "target/debug/fedplug", help="the binary")
-    parser.add_argument("--data", type=Path, default=REPOSITORY / "configs/sample", help="the folder of the data")
+    parser.add_argument("--data", type=lambda path: Path(path).resolve(), default=REPOSITORY / "configs/sample", help="the folder of the data")
     parser.add_argument("--kills", type=int, default=2000, help="how many processes are interrupted")
     parser.add_argument("--seconds", type=float, help="stop after this time")
     parser.add_argument("--experiments", type=listed, help="only these, separated by commas")

@@ -12,6 +12,8 @@
 //! - `classes`: classes as targets, from CSV files to probabilities.
 //! - `baselines`: ridge regression and the mean, over clients and alone.
 //! - `init`: an experiment for a CSV file.
+//! - `paths`: relative paths, from wherever an experiment is started.
+//! - `install`: `make install`, completions and manual pages.
 //! - `keys`: keys of sites.
 //! - `deploy`: the files of `deploy/`, as far as they can be checked without a cluster.
 //! - `secure`: secure aggregation, with clients that drop out.
@@ -59,10 +61,12 @@ mod docs;
 mod embed;
 mod faults;
 mod init;
+mod install;
 mod interfaces;
 mod judges;
 mod keys;
 mod participation;
+mod paths;
 mod plots;
 mod predictions;
 mod privacy;

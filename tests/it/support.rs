@@ -66,7 +66,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        let folder = tempfile::tempdir().unwrap();
+        // Paths in experiments are relative to them, and most read the sample.
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(root().join("configs"), folder.path().join("configs")).unwrap();
+        Self { folder }
     }
 
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::trained::Options;
-use super::{compare, init, keys, plot, plugin};
-use crate::experiment::config::{MOST_FOLDS, MOST_THREADS};
+use super::{compare, init, keys, plot, plugin, shell};
+use crate::error::CliError;
+use crate::experiment::config::{Draft, MOST_FOLDS, MOST_THREADS};
+use crate::experiment::document::Document;
 
 /// Federated learning with plugins: one TOML file, one command.
 #[derive(Debug, Parser)]
@@ -112,18 +114,31 @@ pub(super) enum Command {
     /// it again after choosing another plugin: each table accepts only the plugin that it named at the time, and that
     /// plugin's keys. A table that names no plugin yet accepts anything.
     Schema(plugin::Schema),
+    /// Write the completions of a shell
+    ///
+    /// They go to stdout. For bash: source <(fedplug completions bash), or as a file in
+    /// ~/.local/share/bash-completion/completions. For zsh: a file _fedplug in a folder of $fpath. For fish:
+    /// ~/.config/fish/completions/fedplug.fish. `make install` installs them.
+    Completions(shell::Completions),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(shell::Man),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ExperimentArgs {
-    /// The experiment, a TOML file; paths in it are relative to the current directory
+    /// The experiment, a TOML file; paths in it are relative to it
     pub(super) file: PathBuf,
     /// Override a key of the file: --set federation.rounds=10 --set dataset.root=../data
     ///
     /// Filters are numbered from 0: --set filter.0.at=client-input. Set a table or a list as a whole, in quotes:
-    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. Anything that is not a TOML value is text.
+    /// --set 'dataset.clients={ count = 6, alpha = 1.0 }'. Anything that is not a TOML value is text. Paths are relative to
+    /// the current directory.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) overrides: Vec<String>,
+    /// The same for what a table of the file sets, such as [sweep]: paths are relative to the file
+    #[arg(long = "set-in-file", value_name = "KEY=VALUE", hide = true)]
+    pub(super) overrides_in_file: Vec<String>,
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     pub(super) plugin_dirs: Vec<PathBuf>,
@@ -273,6 +288,16 @@ pub(super) struct TrainedArgs {
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     pub(super) plugin_dirs: Vec<PathBuf>,
+}
+
+impl ExperimentArgs {
+    /// Reads the file, and sets the keys that the command line overrides.
+    pub(super) fn draft(&self) -> Result<Draft, CliError> {
+        let mut document = Document::read(&self.file)?;
+        self.overrides.iter().try_for_each(|argument| document.set(argument))?;
+        self.overrides_in_file.iter().try_for_each(|argument| document.set_in_file(argument).map(drop))?;
+        Ok(Draft::of(document))
+    }
 }
 
 impl TrainedArgs {

@@ -29,7 +29,7 @@ const NAMED: usize = 10;
 pub(crate) struct Member {
     /// Its folder in the batch's directory.
     pub folder: String,
-    /// Its own `--set` arguments.
+    /// Its own values, as arguments of `--set`. Paths in them are relative to the experiment's file.
     pub overrides: Vec<String>,
 }
 
@@ -142,7 +142,7 @@ impl Batch<'_> {
         command.arg("run").args(&self.arguments).arg("--once").arg("--output").arg(self.folder);
         command.arg("--name").arg(&member.folder);
         for set in &member.overrides {
-            command.arg("--set").arg(set);
+            command.arg("--set-in-file").arg(set);
         }
         let begun = self.path(member).join(names::MANIFEST).is_file();
         command.args(match self.existing {

@@ -4,7 +4,7 @@
 //! proposal only has to be right for usual files, and says what it was made of.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -66,7 +66,7 @@ impl Init {
             self.plan(&columns).map_err(|report| CliError::usage(report.within(&self.data.display().to_string())))?;
         let stem = self.data.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let output = self.output.clone().unwrap_or_else(|| PathBuf::from(format!("{stem}.toml")));
-        let text = plan.document(&stem, &self.data, &columns);
+        let text = plan.document(&stem, &seen_from(&output, &self.data)?, &columns);
         write_new(&output, &text, self.force)?;
         Ok(format!("{}\n{}next: fedplug run {}\n", output.display(), plan.told(), output.display()))
     }
@@ -220,6 +220,23 @@ impl Plan {
         ));
         text
     }
+}
+
+/// The path of the data in an experiment, which is relative to the experiment's file.
+///
+/// # Errors
+/// If a folder cannot be found.
+fn seen_from(experiment: &Path, data: &Path) -> Result<PathBuf, CliError> {
+    let folder = experiment.parent().unwrap_or(Path::new(""));
+    if data.is_absolute() || folder.as_os_str().is_empty() {
+        return Ok(data.to_owned());
+    }
+    // Without links, so that `..` leads where it seems to.
+    let real = |path: &Path| path.canonicalize().map_err(|e| CliError::io(path, "find", &e));
+    let (folder, data) = (real(folder)?, real(data)?);
+    let common = folder.components().zip(data.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(common).map(|_| Component::ParentDir);
+    Ok(up.chain(data.components().skip(common)).collect())
 }
 
 /// A TOML string.

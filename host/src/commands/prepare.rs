@@ -101,7 +101,7 @@ fn manifest(experiment: &Experiment, used: &LoadedPlugin, description: &Descript
         "seed": experiment.seed,
         "command": command_line(),
         "plugin": used.manifest(),
-        "config": used.plugin_ref.config,
+        "config": experiment.dataset.config,
         "clients": description.clients,
         "data": description.sources,
         "files": files,

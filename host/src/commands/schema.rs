@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use plugin_api::Kind;
+use plugin_api::config::PathFormat;
 use serde_json::{Map, Value, json};
 
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::config;
+use crate::experiment::config::{self, Draft};
 use crate::experiment::document::Document;
-use crate::plugins::Finder;
+use crate::plugins::{Finder, is_path};
 
 /// The tables that name one plugin each.
 const TABLES: [(&str, Kind); 3] =
@@ -24,9 +25,7 @@ const TABLES: [(&str, Kind); 3] =
 /// If the file is not TOML, or a plugin cannot be found.
 pub(crate) fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, CliError> {
     let document = Document::read(file)?;
-    let folders = document.value().get("plugin-path").cloned().and_then(|list| serde_json::from_value(list).ok());
-    let folders: Vec<PathBuf> = folders.unwrap_or_default();
-    let finder = Finder::new(plugin_folders, &folders);
+    let finder = Finder::new(plugin_folders, &Draft::of(document.clone()).experiment.plugin_path);
     let (mut schema, place) = config::schemas();
     let mut tables = Tables { document: &document, finder: &finder, defined: Map::new(), reports: Vec::new() };
 
@@ -54,7 +53,7 @@ pub(crate) fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, C
         return Err(CliError::usage(tables.reports));
     }
     schema["title"] = "fedplug experiment".into();
-    schema["description"] = "One run of federated learning. Paths are relative to the current directory.".into();
+    schema["description"] = "One run of federated learning. Paths are relative to this file.".into();
     if let Value::Object(defined) = &mut schema["$defs"] {
         defined.extend(tables.defined);
     }
@@ -81,11 +80,12 @@ impl Tables<'_> {
             let required: Vec<_> = host.keys().cloned().collect();
             return json!({ "type": "object", "properties": host, "required": required });
         };
-        let component = match self.finder.find(kind, name) {
+        let key_path: Vec<String> = way.iter().cloned().chain(["plugin".to_owned()]).collect();
+        let library = is_path(name).then(|| self.document.resolve(&key_path, name, PathFormat::Path).ok().flatten());
+        let component = match self.finder.find(kind, library.flatten().as_deref().unwrap_or(name)) {
             Ok((_, component)) => component,
             Err(report) => {
-                let way: Vec<String> = way.iter().cloned().chain(["plugin".to_owned()]).collect();
-                self.reports.push(self.document.locate(report, &way));
+                self.reports.push(self.document.locate(report, &key_path));
                 return Value::Bool(true);
             }
         };

@@ -7,11 +7,13 @@ use plugin_api::{
     ClientTask, Component, Context, Dataset, Kind, Message, Model, ModelSetup, Scale, Table, TaskSpec, cell_name,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::artefacts::safetensors;
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::config::Experiment;
-use crate::experiment::document::nearest;
+use crate::experiment::config::{Experiment, PluginRef};
+use crate::experiment::document::{Document, nearest};
+use crate::experiment::paths;
 use crate::federation::notes::Notes;
 use crate::federation::services::{CallScope, HostServices};
 use crate::plugins::Finder;
@@ -116,7 +118,7 @@ pub(crate) fn with_trained<T>(
     work: impl FnOnce(Trained<'_>) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let file = options.run.join("experiment.toml");
-    let experiment = Experiment::read(&file, &renamed(&options.columns)).map_err(|failure| {
+    let experiment = read(&file, &renamed(&options.columns)).map_err(|failure| {
         let report = Diagnostic::new(format!("{}: not a run's directory", options.run.display()));
         CliError::usage(failure.reports().iter().fold(report, |report, inner| report.cause(inner.message())))
     })?;
@@ -125,9 +127,14 @@ pub(crate) fn with_trained<T>(
     let tasks = wanted(options, &held)?;
     let params = safetensors::read(&file)?;
     let finder = Finder::new(&options.plugin_folders, &experiment.plugin_path);
-    let find = |kind, name: &str| finder.find(kind, name).map_err(CliError::usage);
-    let (_, component) = find(Kind::Model, &experiment.model.plugin)?;
-    let (_, dataset) = find(Kind::Dataset, &experiment.dataset.plugin)?;
+    let find = |kind, plugin: &PluginRef| -> Result<(Component, Value), CliError> {
+        let (_, component) = finder.find(kind, &plugin.plugin).map_err(CliError::usage)?;
+        let config = paths::of_table(&experiment.document, &plugin.table, &component, &plugin.config);
+        let table: Vec<&str> = plugin.table.iter().map(String::as_str).collect();
+        Ok((component, config.map_err(|problems| experiment.document.failure(&table, problems))?))
+    };
+    let (component, model_config) = find(Kind::Model, &experiment.model)?;
+    let (dataset, dataset_config) = find(Kind::Dataset, &experiment.dataset)?;
     let (stop, notes) = (std::sync::atomic::AtomicBool::new(false), Notes::default());
     let services = HostServices::new(console, &notes, &stop, &experiment, options.threads);
     let devices = component.devices().map_err(CliError::run)?;
@@ -137,28 +144,35 @@ pub(crate) fn with_trained<T>(
 
     let federation = &experiment.federation;
     let setup = ModelSetup::new(manifest.tasks.clone(), federation.rounds, federation.local_epochs).holding(held);
-    let mut model = component.new_model(&experiment.model.config, &setup, &ctx).map_err(CliError::run)?;
+    let mut model = component.new_model(&model_config, &setup, &ctx).map_err(CliError::run)?;
     let received = model.receive(&Message::from(params), &ctx).map_err(CliError::run)?;
-    let dataset = open_rows(&dataset, &experiment, options, &ctx)?;
+    let dataset = open_rows(&dataset, &dataset_config, options, &ctx)?;
     let clients = manifest.clients.into_iter().map(|client| client.name).collect();
     let (missing, plugin) = (received.missing, experiment.model.plugin.as_str());
     work(Trained { model, dataset, tasks, scales: manifest.scales, missing, ctx, plugin, file: &file, clients })
 }
 
+/// Reads the experiment of a run. In runs of earlier versions, which do not name its folder, paths are relative to the
+/// current directory.
+fn read(file: &Path, overrides: &[String]) -> Result<Experiment, CliError> {
+    let mut document = Document::read(file)?.unless_named_in_current();
+    overrides.iter().try_for_each(|argument| document.set(argument))?;
+    Experiment::from_document(document)
+}
+
 /// Opens the input with the run's dataset.
 fn open_rows(
     component: &Component,
-    experiment: &Experiment,
+    config: &Value,
     options: &Options,
     ctx: &Context<'_>,
 ) -> Result<Box<dyn Dataset>, CliError> {
-    let mut dataset =
-        component.new_dataset(&experiment.dataset.config, ctx).map_err(|error| match &options.columns[..] {
-            [] => CliError::run(error),
-            _ => CliError::usage(
-                Diagnostic::from(error).hint("--column needs a dataset that has the key `predict-columns`"),
-            ),
-        })?;
+    let mut dataset = component.new_dataset(config, ctx).map_err(|error| match &options.columns[..] {
+        [] => CliError::run(error),
+        _ => {
+            CliError::usage(Diagnostic::from(error).hint("--column needs a dataset that has the key `predict-columns`"))
+        }
+    })?;
     dataset.open_rows(&options.input, ctx).map_err(|e| CliError::usage(Diagnostic::from(e)))?;
     Ok(dataset)
 }

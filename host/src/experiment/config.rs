@@ -2,18 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use plugin_api::config::{self, Problem};
+use plugin_api::config::{self, PathFormat, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::document::Document;
+use crate::experiment::document::{Document, FOLDER};
+use crate::experiment::paths;
+use crate::plugins::is_path;
 pub use federation::Terms;
 pub(crate) use federation::{
     EarlyStopping, Federation, LOCAL_SCORE, LOCAL_VALIDATION_SCORE, MOST_THREADS, OnClientFailure, VALIDATION_SCORE,
 };
-use host_keys::{HostKeys, HostValues};
+use host_keys::{HostKeys, HostValues, host_paths};
 pub(crate) use repeats::{MOST_FOLDS, Repeats};
 pub(crate) use sites::{FlowerApp, Site};
 pub(crate) use sweep::Sweep;
@@ -35,8 +37,14 @@ struct Raw {
     /// The seed of all randomness.
     #[serde(default)]
     seed: u32,
+    /// The folder that relative paths in the file are relative to. By default that of the file. The copy of an experiment
+    /// in a run's directory names it.
+    #[serde(default)]
+    #[expect(dead_code, reason = "only that it is a text; read with the file")]
+    folder: Option<String>,
     /// Folders to search for plugins before the default ones.
     #[serde(default)]
+    #[schemars(extend("format" = "path"))]
     plugin_path: Vec<PathBuf>,
     /// Which seeds and folds to run the experiment with, if not once. `fedplug run --seeds` and `--folds` take precedence.
     #[serde(default)]
@@ -179,13 +187,15 @@ impl Draft {
         // Even if there are other errors, also report those in the plugins' tables and in the values.
         let table = |key: &str| document.value().get(key).and_then(Value::as_object).cloned();
         let mut choose = |key: &str| {
-            table(key).and_then(|table| take_plugin(table, vec![key.to_owned()], &mut problems)).unwrap_or_else(nothing)
+            table(key)
+                .and_then(|table| take_plugin(&document, table, vec![key.to_owned()], &mut problems))
+                .unwrap_or_else(nothing)
         };
         let (dataset, model, aggregator) = (choose("dataset"), choose("model"), choose("aggregator"));
         let mut filters = Vec::new();
         let tables = document.value().get("filter").and_then(Value::as_array);
         for (index, table) in tables.into_iter().flatten().enumerate() {
-            filters.extend(table.as_object().cloned().map(|table| take_filter(table, index, &mut problems)));
+            filters.extend(table.as_object().cloned().map(|table| take_filter(&document, table, index, &mut problems)));
         }
         let filters = filters.concat();
         if !problems.is_empty() {
@@ -226,9 +236,37 @@ impl Experiment {
         Draft::of(document).whole()
     }
 
-    /// The effective experiment as TOML, including the command line's overrides and the host's defaults.
+    /// The effective experiment as TOML, including the command line's overrides and the host's defaults. Paths are as they
+    /// were written.
     pub fn resolved(&self) -> String {
         toml::to_string_pretty(&self.effective()).unwrap_or_default()
+    }
+
+    /// The same with the folder that its paths are relative to, and with absolute paths in what the command line set.
+    /// `schemas` are those of the plugins' tables, each with the table's path.
+    ///
+    /// # Errors
+    /// If the folder's name is not UTF-8.
+    pub(crate) fn recorded(&self, schemas: &[(Vec<String>, Value)]) -> Result<String, CliError> {
+        let (mut value, folder) = (self.effective(), self.document.folder());
+        let absolute = std::path::absolute(Path::new(".").join(&folder))
+            .map_err(|e| CliError::io(&folder, "find the experiment's folder", &e))?;
+        let Some(absolute) = absolute.to_str() else {
+            let what = format!("{}: the experiment's folder has a name that is not UTF-8", absolute.display());
+            return Err(CliError::usage(Diagnostic::new(what)));
+        };
+        value[FOLDER] = absolute.into();
+        paths::make_absolute(&self.document, &[], &mut value, &host_paths(&self.document));
+        let tables = [&self.dataset, &self.model, &self.aggregator].into_iter();
+        for table in tables.chain(self.filters.iter().map(|filter| &filter.plugin)).filter(|t| is_path(&t.plugin)) {
+            let plugin = (vec!["plugin".to_owned()], PathFormat::Path);
+            paths::make_absolute(&self.document, &table.table, &mut value, &[plugin]);
+        }
+        for (table, schema) in schemas {
+            let config = paths::at(&mut value, table).map(|config| config.clone()).unwrap_or_default();
+            paths::make_absolute(&self.document, table, &mut value, &config::paths(schema, &config));
+        }
+        Ok(toml::to_string_pretty(&value).unwrap_or_default())
     }
 
     /// The same as a value. It is that of one run, without the tables that make several of it.
@@ -240,6 +278,10 @@ impl Experiment {
         }
         value["seed"] = self.seed.into();
         value["federation"] = serde_json::to_value(&self.federation).unwrap_or_default();
+        // As it was written, like all paths.
+        if let Some(initial) = self.document.value().pointer("/federation/initial") {
+            value["federation"]["initial"] = initial.clone();
+        }
         value
     }
 }
@@ -248,10 +290,23 @@ fn nothing() -> PluginRef {
     PluginRef { plugin: String::new(), config: Value::Null, table: Vec::new() }
 }
 
-fn take_plugin(mut table: Map<String, Value>, path: Vec<String>, problems: &mut Vec<Problem>) -> Option<PluginRef> {
+fn take_plugin(
+    document: &Document,
+    mut table: Map<String, Value>,
+    path: Vec<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<PluginRef> {
     let complaint = match table.shift_remove("plugin") {
         Some(Value::String(plugin)) if !plugin.is_empty() => {
-            return Some(PluginRef { plugin, config: Value::Object(table), table: path });
+            let key_path: Vec<String> = path.iter().cloned().chain(["plugin".to_owned()]).collect();
+            let found = match is_path(&plugin) {
+                true => document.resolve(&key_path, &plugin, PathFormat::Path),
+                false => Ok(None),
+            };
+            let plugin = found
+                .map(|found| found.unwrap_or(plugin))
+                .map_err(|message| problems.push(Problem { path: key_path, message, known: Vec::new() }));
+            return Some(PluginRef { plugin: plugin.ok()?, config: Value::Object(table), table: path });
         }
         Some(_) => (path.into_iter().chain(["plugin".to_owned()]).collect(), "`plugin` must be a name or a path"),
         None => (path, "`plugin` is missing: the name of a plugin, or the path of its library"),
@@ -261,10 +316,15 @@ fn take_plugin(mut table: Map<String, Value>, path: Vec<String>, problems: &mut 
 }
 
 /// Creates a filter for each position that the table names.
-fn take_filter(mut table: Map<String, Value>, index: usize, problems: &mut Vec<Problem>) -> Vec<FilterRef> {
+fn take_filter(
+    document: &Document,
+    mut table: Map<String, Value>,
+    index: usize,
+    problems: &mut Vec<Problem>,
+) -> Vec<FilterRef> {
     let path = vec!["filter".to_owned(), index.to_string()];
     let at = table.shift_remove("at");
-    let plugin_ref = take_plugin(table, path.clone(), problems);
+    let plugin_ref = take_plugin(document, table, path.clone(), problems);
     let known = || ["client-output", "server-input", "server-output", "client-input"].map(str::to_owned).to_vec();
     let mut complain = |message: String| {
         let key = at.is_some().then(|| "at".to_owned());

@@ -1,15 +1,17 @@
 //! A TOML file as a tree of values that remembers where in the text each key came from.
 
 mod edit;
+mod folder;
 mod set;
 mod walk;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use edit::Item;
+pub(crate) use folder::FOLDER;
 use plugin_api::config::Problem;
 use serde_json::Value;
 use toml::de::DeTable;
@@ -21,6 +23,8 @@ use crate::error::{CliError, Diagnostic, Excerpt};
 #[derive(Clone, Debug)]
 pub struct Document {
     path: String,
+    /// The folder of the file; empty if it is the current directory.
+    own_folder: PathBuf,
     text: Arc<str>,
     /// The byte at which each line starts.
     lines: Arc<[usize]>,
@@ -29,6 +33,8 @@ pub struct Document {
     spots: BTreeMap<Vec<String>, Spot>,
     /// Where changed values come from, such as `--set a=3`, each with the path of the key that is changed.
     overrides: Vec<(Vec<String>, String)>,
+    /// The keys that the command line sets. Paths there are relative to the current directory.
+    given: Vec<Vec<String>>,
 }
 
 /// The most syntax errors that are reported.
@@ -51,12 +57,13 @@ impl Document {
         let text = std::fs::read_to_string(path).map_err(|e| {
             let report = Diagnostic::new(format!("{shown}: cannot read the experiment")).cause(&e);
             CliError::usage(if e.kind() == std::io::ErrorKind::NotFound {
-                report.hint("paths are relative to the current directory")
+                report.hint("the path of an experiment is relative to the current directory")
             } else {
                 report
             })
         })?;
-        Self::parse(shown, &text)
+        let own_folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Self { own_folder, ..Self::parse(shown, &text)? })
     }
 
     /// Parses the text of the file `path`.
@@ -79,7 +86,9 @@ impl Document {
         let mut walk = Walk::default();
         let value = Value::Object(walk.table(table.get_ref()));
         let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let document = Self { path, text: text.clone(), lines, value, spots: walk.spots, overrides: Vec::new() };
+        let own_folder = Path::new(&path).parent().unwrap_or(Path::new("")).to_owned();
+        let (overrides, given) = (Vec::new(), Vec::new());
+        let document = Self { path, own_folder, text: text.clone(), lines, value, spots: walk.spots, overrides, given };
         if walk.problems.is_empty() { Ok(document) } else { Err(document.failure(&[], walk.problems)) }
     }
 

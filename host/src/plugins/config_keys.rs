@@ -1,5 +1,6 @@
 //! Human-readable descriptions of the keys of a plugin's table, from its JSON Schema.
 
+use plugin_api::config::PathFormat;
 use serde_json::{Map, Value};
 
 /// The maximum depth of nested tables. Deeper ones, as in a recursive schema, are not shown.
@@ -125,7 +126,7 @@ impl Reader<'_> {
         for kind in types {
             let (word, min, max) = match kind {
                 "null" => continue, // TOML has none: the key is left out
-                "string" => ("text".to_owned(), "minLength", "maxLength"),
+                "string" => (text(schema).to_owned(), "minLength", "maxLength"),
                 "boolean" => ("true or false".to_owned(), "", ""),
                 "array" => (self.many("list", schema.get("items"), depth), "minItems", "maxItems"),
                 "object" => match schema.get("additionalProperties") {
@@ -199,6 +200,16 @@ fn paragraph(description: Option<&Value>) -> String {
     let text = description.and_then(Value::as_str).unwrap_or_default();
     let lines = text.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a text is.
+fn text(schema: &Map<String, Value>) -> &'static str {
+    match PathFormat::of(schema) {
+        None => "text",
+        Some(PathFormat::Path) => "path",
+        Some(PathFormat::Pattern) => "path, also with wildcards",
+        Some(PathFormat::PathOrName) => "path or name",
+    }
 }
 
 /// Formats a value as TOML.

@@ -10,8 +10,9 @@ use crate::experiment::document::Document;
 use crate::setup::Shared;
 
 /// Keys that do not affect results. Devices are compared by type, client by client.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "name",
+    "folder",
     "plugin-path",
     "federation.threads",
     "federation.devices",
@@ -40,7 +41,7 @@ struct Model<'m> {
 /// If the results would differ from those of an uninterrupted run; lists all differences.
 pub(crate) fn check(experiment: &str, then: &Value, shared: &Shared, now: &Value) -> Result<(), CliError> {
     let before = Document::parse("experiment.toml".to_owned(), experiment)?;
-    let after = Document::parse("experiment.toml".to_owned(), &shared.experiment.resolved())?;
+    let after = Document::parse("experiment.toml".to_owned(), &shared.recorded()?)?;
     let model = shared.plugins.model.as_ref();
     let model = model.map(|model| Model { profile: model.component.profile(), config: &model.plugin_ref.config });
     let mut found = keys(before.value(), after.value(), model);
@@ -130,12 +131,16 @@ fn depends_on_rounds(model: Option<Model<'_>>) -> Option<String> {
 
 /// The data files that differ.
 fn data(then: &Value, now: &Value) -> Vec<String> {
-    let files = |sources: &Value| -> BTreeMap<String, String> {
+    let files = |sources: &Value| -> Vec<(String, String)> {
         let text = |source: &Value, key: &str| source[key].as_str().unwrap_or_default().to_owned();
         let all = sources.as_array().map(Vec::as_slice).unwrap_or_default();
         all.iter().map(|source| (text(source, "path"), text(source, "sha256"))).collect()
     };
     let (then, now) = (files(then), files(now));
+    if then.iter().map(|(_, sum)| sum).eq(now.iter().map(|(_, sum)| sum)) {
+        return Vec::new(); // The same files, wherever they are seen from.
+    }
+    let (then, now): (BTreeMap<_, _>, BTreeMap<_, _>) = (then.into_iter().collect(), now.into_iter().collect());
     let change = |path: &String| match (then.get(path), now.get(path)) {
         (Some(a), Some(b)) if a == b => None,
         (Some(_), Some(_)) => Some(format!("{path}: has changed")),
@@ -282,6 +287,11 @@ mod tests {
             &json!([source("a", "9"), source("c", "3"), source("d", "4")]),
         );
         assert_eq!(found, ["a: has changed", "b: is no longer part of the data", "d: was not part of the data"]);
+        let renamed = |sums: [&str; 2]| {
+            data(&json!([source("a", "1"), source("b", "2")]), &json!([source("c", sums[0]), source("d", sums[1])]))
+        };
+        assert!(renamed(["1", "2"]).is_empty());
+        assert_eq!(renamed(["2", "1"]).len(), 4);
         let plugin = |sum: Value| json!({"fedplug": "1", "plugins": [{"kind": "model", "name": "m", "about": {"version": "2"}, "sha256": sum}]});
         assert!(plugins(&plugin("0123456789abcdef".into()), &plugin("0123456789abcdef".into())).is_empty());
         let text = plugins(&plugin(Value::Null), &plugin("0123456789abcdef".into())).concat();

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::Diagnostic;
 use crate::experiment::config::{Experiment, FilterPosition, FilterRef, PluginRef};
+use crate::experiment::paths;
 use crate::federation::aggregation::NamedAggregator;
 use crate::federation::component_error::ComponentError;
 use crate::federation::services::{CallScope, HostServices};
@@ -176,11 +177,11 @@ pub(crate) fn find(
         let path: Vec<String> = plugin_ref.table.iter().cloned().chain(["plugin".to_owned()]).collect();
         vec![document.locate(report, &path)]
     })?;
-    let used = LoadedPlugin { plugin_ref: plugin_ref.clone(), library, component };
-    let problems = used.component.check(&plugin_ref.config).map_err(|error| vec![used.located(experiment, error)])?;
-    if problems.is_empty() {
-        return Ok(used);
-    }
     let table: Vec<&str> = plugin_ref.table.iter().map(String::as_str).collect();
-    Err(document.reports(&table, problems))
+    let config = paths::of_table(document, &plugin_ref.table, &component, &plugin_ref.config)
+        .map_err(|problems| document.reports(&table, problems))?;
+    let used = LoadedPlugin { plugin_ref: PluginRef { config, ..plugin_ref.clone() }, library, component };
+    let problems =
+        used.component.check(&used.plugin_ref.config).map_err(|error| vec![used.located(experiment, error)])?;
+    if problems.is_empty() { Ok(used) } else { Err(document.reports(&table, problems)) }
 }

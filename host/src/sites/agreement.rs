@@ -37,6 +37,8 @@ pub(crate) struct Agreement {
 fn offered(experiment: &Experiment) -> Result<String, CliError> {
     let failed = |what: String| CliError::run(Diagnostic::new("cannot offer the experiment").cause(what));
     let mut table: toml::Table = toml::from_str(&experiment.resolved()).map_err(|e| failed(e.to_string()))?;
+    // At a site, paths are relative to its data folder.
+    table.remove("folder");
     table.remove("plugin-path");
     if let Some(federation) = table.get_mut("federation").and_then(toml::Value::as_table_mut) {
         for key in ["initial", "sites", "site-timeout", "devices", "threads", "threads-per-client"] {

@@ -7,7 +7,7 @@ use plugin_api::Kind;
 use serde_json::{Map, Value};
 
 use crate::experiment::config::{Draft, Experiment};
-use crate::experiment::document::{Document, Item};
+use crate::experiment::document::{Document, FOLDER, Item};
 use crate::plugins::Finder;
 use crate::setup::plugins::LoadedPlugin;
 use crate::sites::refusal::{Broken, Refusal};
@@ -270,6 +270,7 @@ impl Offer<'_> {
     /// Drops what concerns only the server, and sets what the site decides.
     fn set_federation(&mut self) {
         let site = self.site;
+        self.document.remove(None, FOLDER);
         self.document.remove(None, "plugin-path");
         SERVER_KEYS.into_iter().for_each(|key| self.document.remove(Some("federation"), key));
         let mut set = |key: &str, value: Value, own: &str| {

@@ -211,8 +211,8 @@ impl SiteFile {
         folder.create(&self.state).map_err(|e| CliError::io(&self.state, "create the site's folder", &e))
     }
 
-    /// Makes the data folder the current directory of the process. Only plugins know which of their keys are paths, and
-    /// they take them relative to the current directory; with this, relative paths lie in the data folder.
+    /// Makes the data folder the current directory of the process. All relative paths of an experiment
+    /// then lie in it, also those of keys that a plugin does not declare as paths.
     ///
     /// # Errors
     /// If it is not a folder that can be entered.

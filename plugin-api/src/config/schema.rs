@@ -9,7 +9,7 @@ use super::words::{kind, shown};
 use super::{Problem, unknown_key};
 
 /// How many references and tables deep a schema is followed.
-const DEPTH: usize = 64;
+pub(super) const DEPTH: usize = 64;
 
 /// A problem that the schema finds.
 pub(super) struct Found {
@@ -20,15 +20,21 @@ pub(super) struct Found {
 
 /// All problems in a value, in the value's order.
 pub(super) fn problems(schema: &Value, value: &Value) -> Vec<Found> {
-    let mut validator = Validator { root: schema, way: Vec::new(), found: Vec::new() };
+    let mut validator = Validator::new(schema);
     validator.at(schema, value, DEPTH);
     validator.found
 }
 
-struct Validator<'s> {
+pub(super) struct Validator<'s> {
     root: &'s Value,
     way: Vec<String>,
     found: Vec<Found>,
+}
+
+impl<'s> Validator<'s> {
+    pub(super) fn new(root: &'s Value) -> Self {
+        Self { root, way: Vec::new(), found: Vec::new() }
+    }
 }
 
 impl Validator<'_> {
@@ -52,8 +58,8 @@ impl Validator<'_> {
         }
     }
 
-    fn is_valid(&self, schema: &Value, value: &Value, depth: usize) -> bool {
-        let mut inner = Validator { root: self.root, way: Vec::new(), found: Vec::new() };
+    pub(super) fn is_valid(&self, schema: &Value, value: &Value, depth: usize) -> bool {
+        let mut inner = Validator::new(self.root);
         inner.at(schema, value, depth);
         inner.found.is_empty()
     }
@@ -162,7 +168,7 @@ impl Validator<'_> {
     }
 
     /// The schema with its reference resolved.
-    fn resolved(&self, schema: &Value) -> Map<String, Value> {
+    pub(super) fn resolved(&self, schema: &Value) -> Map<String, Value> {
         let mut schema = schema.as_object().cloned().unwrap_or_default();
         for _ in 0..DEPTH {
             let Some(Value::String(target)) = schema.shift_remove("$ref") else { break };
@@ -236,7 +242,7 @@ impl Validator<'_> {
     }
 }
 
-fn array<'a>(schema: &'a Map<String, Value>, key: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn array<'a>(schema: &'a Map<String, Value>, key: &str) -> impl Iterator<Item = &'a Value> {
     schema.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
@@ -253,7 +259,7 @@ fn is_null(schema: &Map<String, Value>) -> bool {
 }
 
 /// The values that a schema lists; empty if it also allows others.
-fn words(schema: &Map<String, Value>) -> Vec<Value> {
+pub(super) fn words(schema: &Map<String, Value>) -> Vec<Value> {
     schema.get("const").into_iter().chain(array(schema, "enum")).cloned().collect()
 }
 

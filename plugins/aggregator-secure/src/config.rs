@@ -27,6 +27,7 @@ pub struct FilterConfig {
     /// The file with this client's long-term ed25519 key in PEM, as `openssl genpkey -algorithm ed25519` writes it;
     /// `{client}` stands for the client's name. Requires `identities`.
     #[serde(default)]
+    #[schemars(extend("format" = "path-pattern"))]
     pub key_file: Option<String>,
     /// The clients' public ed25519 keys by name, this client's included: the base64 line that `openssl pkey -pubout`
     /// writes between `BEGIN` and `END`. If set, round keys and the list of arrived updates are signed, and this client

@@ -19,7 +19,7 @@ use crate::pattern::{Pattern, Patterns};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// The files: a path or a pattern such as `data/*.csv`, or a list of them, relative to the current directory. The files of
+    /// The files: a path or a pattern such as `data/*.csv`, or a list of them, relative to the experiment's file. The files of
     /// a folder are sorted by name.
     pub files: Option<Patterns>,
     /// Files not to read, as `files`, though `files` or the clients' pattern matches them.
@@ -246,19 +246,23 @@ impl JsonSchema for Clients {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = |key: &str, description: &str| {
+        let one = |key: &str, value: Schema| {
             json_schema!({
                 "type": "object",
-                "properties": { key: { "type": "string", "description": description } },
+                "properties": { key: value },
                 "required": [key],
                 "additionalProperties": false,
             })
         };
+        let column = json_schema!({ "type": "string", "description": "One client for each value of this column." });
+        let mut pattern = generator.subschema_for::<Pattern>();
+        let about = "One client for each text that `{client}` matches in the path of a file.";
+        pattern.insert("description".to_owned(), about.into());
         json_schema!({
             "oneOf": [
                 { "const": "by-task", "description": "One client for each task, named after it." },
-                one("column", "One client for each value of this column."),
-                one("pattern", "One client for each text that `{client}` matches in the path of a file."),
+                one("column", column),
+                one("pattern", pattern),
                 generator.subschema_for::<Sites>(),
             ]
         })

@@ -131,7 +131,8 @@
 //! clients = { pattern = "prepared/*/{client}/*.csv" }
 //! ```
 //!
-//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN) with the file and the line, which is not prepared.
+//! Each table has a column [`ORIGIN`](plugin_api::ORIGIN) with the file, relative to the folder that has all files of the task,
+//! and the line. It is not prepared.
 //!
 //! Rows for prediction come from a CSV file with the inputs of at least one task, or from a FASTA file if tasks read one text
 //! column: each record is a row. Two text columns whose names say a heavy and a light chain (`vh` and `vl`) take FASTA records

@@ -17,7 +17,7 @@ const CLIENT: &str = "{client}";
 /// A path, or a pattern of paths. Hidden files are not matched by patterns.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", inline, extend("format" = "path-pattern"))]
 pub struct Pattern(String);
 
 impl fmt::Display for Pattern {
@@ -148,13 +148,9 @@ impl JsonSchema for Patterns {
         "Patterns".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "oneOf": [
-                { "type": "string" },
-                { "type": "array", "items": { "type": "string" }, "minItems": 1 },
-            ]
-        })
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<Pattern>();
+        json_schema!({ "oneOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
     }
 }
 

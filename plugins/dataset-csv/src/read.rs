@@ -60,7 +60,7 @@ fn all_files(key: &str, patterns: &[Pattern], config: &Config) -> Result<Vec<Pat
             // Without `files`, the pattern of the clients names the files.
             let key = if pattern.names_clients() { "clients.pattern" } else { key };
             let error = Error::config(format!("`{pattern}` matches no file")).at_key(key);
-            return Err(error.help("paths are relative to the current directory"));
+            return Err(error.help("paths are relative to the experiment's file"));
         }
         all.extend(files);
     }

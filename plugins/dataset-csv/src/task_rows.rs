@@ -1,7 +1,7 @@
 //! The usable rows of a task.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fedplug_tables::text::TextBuffer;
 use fedplug_tables::{ClassNames, TaskPer, file_stem, task_names};
@@ -32,6 +32,15 @@ pub(crate) struct TaskRows {
     files: Vec<usize>,
     /// The line on which each row begins.
     lines: Vec<u64>,
+}
+
+/// The folder that has all files, so that a row's origin depends neither on where the data is nor on how it is named.
+fn common_folder<'a>(paths: impl Iterator<Item = &'a Path>) -> PathBuf {
+    let folders = paths.map(|path| path.parent().unwrap_or(Path::new("")).to_owned());
+    let shared = |a: PathBuf, b: PathBuf| -> PathBuf {
+        a.components().zip(b.components()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+    };
+    folders.reduce(shared).unwrap_or_default()
 }
 
 impl TaskRows {
@@ -120,7 +129,12 @@ impl TaskRows {
             let column = self.kind().classes().map_or_else(|| Column::f32(&of(&self.target)), classes);
             table = table.with(name, column)?;
         }
-        table.with(ORIGIN, Column::text(rows.iter().map(|&row| self.origin(row))))
+        let folder = common_folder(self.paths.iter().map(|(path, _)| path.as_path()));
+        let origin = |row: usize| {
+            let path = &self.paths[self.files[row]].0;
+            format!("{}:{}", path.strip_prefix(&folder).unwrap_or(path).display(), self.lines[row])
+        };
+        table.with(ORIGIN, Column::text(rows.iter().map(|&row| origin(row))))
     }
 
     /// Begins a file, whose rows are pushed next.

@@ -25,7 +25,8 @@ pub const TASKS: [&str; 6] = ["aggregation", "binding", "expression", "immunogen
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     /// The folder with one folder of CSV files for each task, or with data prepared from such a folder; relative to the
-    /// current directory.
+    /// experiment's file.
+    #[schemars(extend("format" = "path"))]
     pub root: PathBuf,
     /// The tasks, by the names of their folders; by default FLAb's six. `tm` is also found as `thermostability`.
     #[serde(default = "all_tasks", deserialize_with = "tasks")]

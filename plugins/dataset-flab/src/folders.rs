@@ -11,8 +11,8 @@ use plugin_api::{Context, Error, Result};
 /// If the root or folders of tasks do not exist; all missing ones are named.
 pub(crate) fn of_tasks(root: &Path, tasks: &[String]) -> Result<Vec<PathBuf>> {
     if !root.is_dir() {
-        let from = if root.is_relative() { ", relative to the current directory" } else { "" };
-        let help = format!("`root` in [dataset] is the folder that contains the tasks' folders{from}");
+        let help =
+            "`root` in [dataset] is the folder that contains the tasks' folders, relative to the experiment's file";
         return Err(Error::data("no such folder").in_file(root, None).help(help));
     }
     let found: Vec<Option<PathBuf>> = tasks.iter().map(|task| of_task(root, task)).collect();

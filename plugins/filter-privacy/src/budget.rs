@@ -32,6 +32,7 @@ pub struct Budget {
     /// A file that keeps the account over all runs; created if it does not exist. It counts every message of every
     /// client that uses it, so each protected site needs its own. Without it the budget is that of one run and client.
     #[serde(default)]
+    #[schemars(extend("format" = "path"))]
     pub ledger: Option<PathBuf>,
 }
 

@@ -27,6 +27,7 @@ pub struct Config {
     pub(crate) layer_sizes: Vec<i64>,
     /// A safetensors file with the heads' initial weights, named `regressors.T.K.weight`; without it they are random.
     #[serde(default)]
+    #[schemars(extend("format" = "path"))]
     pub(crate) regressors: Option<PathBuf>,
     /// The dropout probability in the heads.
     #[serde(default = "default::dropout")]

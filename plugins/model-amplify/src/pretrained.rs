@@ -14,7 +14,7 @@ use crate::architecture::{self, Architecture, HiddenAct};
 #[schemars(untagged)]
 pub enum Pretrained {
     /// A folder in the published format, or a model on the hub.
-    Named(#[schemars(length(min = 1))] String),
+    Named(#[schemars(length(min = 1), extend("format" = "path-or-name"))] String),
     /// A trunk with random weights.
     Random(RandomTrunk),
 }

@@ -122,7 +122,7 @@ impl Execution {
         let manifest = ready.manifest()?;
         let Ready { shared, server, devices, workers, .. } = ready;
         let resumed = checkpoint::find(run_dir, &shared, &manifest, &self.console)?;
-        run_dir.begin(&shared.experiment.resolved(), manifest)?;
+        run_dir.begin(&shared.recorded()?, manifest)?;
         let run_dir = &*run_dir;
         self.stop.begin();
         let index = resumed.as_ref().map(|checkpoint| &checkpoint.index);

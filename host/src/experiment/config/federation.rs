@@ -53,6 +53,7 @@ pub struct Federation {
     pub sampling: SamplingMethod,
     /// The safetensors file with the first global model. By default the model creates it from the seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "path"))]
     pub initial: Option<PathBuf>,
     /// The sites at which the clients are, if they are elsewhere: `fedplug serve` waits for them. Each key is the name of
     /// a client, and its value the fingerprint of the site's key, which `fedplug keys` shows, or a table for a plain

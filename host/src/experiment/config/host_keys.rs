@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use plugin_api::config::{self, Problem};
+use plugin_api::config::{self, PathFormat, Problem};
 use serde_json::Value;
 
 use super::{Federation, Raw, Repeats, Sweep, check_name, schemas};
 use crate::error::Diagnostic;
 use crate::experiment::document::Document;
+use crate::experiment::paths;
 
 /// The host's own keys of a file, with their errors.
 pub(super) struct HostKeys {
@@ -31,6 +32,10 @@ impl HostKeys {
     pub(super) fn read(document: &Document) -> Self {
         let (mut raw, mut reports) = (None, Vec::new());
         let (schema, _) = schemas();
+        let (value, mut unresolved) = match paths::resolved(document, &[], document.value(), &host_paths(document)) {
+            Ok(value) => (value, Vec::new()),
+            Err(problems) => (document.value().clone(), problems),
+        };
         let own = |rest: &Value| {
             Ok(config::read::<Raw>(rest).map_or_else(
                 |problems| problems,
@@ -47,15 +52,16 @@ impl HostKeys {
                 },
             ))
         };
-        let problems = config::check(&schema, document.value(), own).unwrap_or_else(|error| {
+        let mut problems = config::check(&schema, &value, own).unwrap_or_else(|error| {
             reports.push(Diagnostic::from(error));
             Vec::new()
         });
+        problems.append(&mut unresolved);
         let values = match raw {
             Some(Raw { name, seed, plugin_path, repeats, sweep, federation, .. }) => {
                 HostValues { name, seed, plugin_path, repeats, sweep, federation }
             }
-            None => HostValues::readable(document),
+            None => HostValues::readable(&value),
         };
         Self { values, problems, reports }
     }
@@ -63,9 +69,9 @@ impl HostKeys {
 
 impl HostValues {
     /// Those values that can be read in spite of errors in others, and defaults in place of the rest.
-    fn readable(document: &Document) -> Self {
-        let plugin_path = document.value().get("plugin-path").and_then(|paths| config::read(paths).ok());
-        let federation = document.value().get("federation").and_then(|table| config::read(table).ok());
+    fn readable(value: &Value) -> Self {
+        let plugin_path = value.get("plugin-path").and_then(|paths| config::read(paths).ok());
+        let federation = value.get("federation").and_then(|table| config::read(table).ok());
         Self {
             name: String::new(),
             seed: 0,
@@ -75,4 +81,9 @@ impl HostValues {
             federation: federation.unwrap_or_else(Federation::of_one_round),
         }
     }
+}
+
+/// Those of the host's own keys that are paths.
+pub(crate) fn host_paths(document: &Document) -> Vec<(Vec<String>, PathFormat)> {
+    config::paths(&schemas().0, document.value())
 }

@@ -15,11 +15,22 @@ const HOW_TO_SET: [&str; 2] = [
 ];
 
 impl Document {
-    /// Applies `KEY.KEY=VALUE`. A value that is not TOML is taken as text.
+    /// Applies `KEY.KEY=VALUE`. A value that is not TOML is taken as text. Paths in it are relative to the current
+    /// directory.
     ///
     /// # Errors
     /// If there is no `=`, or the key lies in something that is not a table.
     pub fn set(&mut self, argument: &str) -> Result<(), CliError> {
+        let key_path = self.set_in_file(argument)?;
+        self.given.push(key_path);
+        Ok(())
+    }
+
+    /// The same, as if the file had the value: paths in it are relative to the file. Returns the path of the key.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub(crate) fn set_in_file(&mut self, argument: &str) -> Result<Vec<String>, CliError> {
         let wrong = |what: &str| {
             let report = Diagnostic::new(format!("--set {}: {what}", shown(argument)));
             CliError::usage(HOW_TO_SET.iter().fold(report, |report, hint| report.hint(*hint)))
@@ -46,8 +57,9 @@ impl Document {
             return Err(CliError::usage(if alone { report.hint(hint) } else { report }));
         }
         *target(&mut self.value, &key_path).map_err(|what| wrong(&what))? = value;
-        self.overrides.push((key_path, format!("--set {}", shown(argument))));
-        Ok(())
+        self.given.retain(|given| !given.starts_with(&key_path));
+        self.overrides.push((key_path.clone(), format!("--set {}", shown(argument))));
+        Ok(key_path)
     }
 }
 
