@@ -67,6 +67,9 @@ pub(super) struct Inspect {
     /// Show only components of this kind; with a name, find the plugin of this kind
     #[arg(long, value_parser = kind())]
     kind: Option<Kind>,
+    /// Show the keys for this value of a key, if the keys depend on it: --set script=my_model.py --set class=MyModel
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
@@ -92,7 +95,7 @@ impl Command {
                 new::new(&new::Options { kind, name, output, plugin_api })
             }
             Self::List(args) => list::list(args.file.as_deref(), &args.plugin_dirs, args.format),
-            Self::Inspect(args) => inspect::inspect(&args.plugin, args.kind, &args.plugin_dirs, args.format),
+            Self::Inspect(args) => inspect::inspect(&args.plugin, args.kind, &args.set, &args.plugin_dirs, args.format),
         }
     }
 }
