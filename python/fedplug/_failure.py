@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 import traceback
 from typing import Any
@@ -26,6 +27,8 @@ def told(error: BaseException, script: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": kind, "message": str(error.args[0]) if own else _said(error)}
     for name in ("key", "hint"):
         found[name] = getattr(error, name, None) if own else None
+    if isinstance(error, ModuleNotFoundError):
+        found["hint"] = f"the interpreter is {sys.executable}"
     found["tensor"] = error.name if isinstance(error, TensorError) else None
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(("<frozen", _HERE))]
     frames = [frame for frame in frames if frame.name != "<module>" or not frame.filename.startswith("<")]

@@ -77,6 +77,11 @@ class Lines(io.TextIOBase):
     def fileno(self) -> int:
         return self._fd
 
+    @property
+    def buffer(self) -> Any:
+        """For bytes, which are lines of the log as well."""
+        return open(self._fd, "wb", buffering=0, closefd=False)
+
     def write(self, text: str) -> int:
         if not self._channel.usable:
             return os.write(self._fd, text.encode(errors="replace"))

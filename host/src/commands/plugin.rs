@@ -42,8 +42,11 @@ pub(super) struct New {
     /// Where to create the crate's folder; created if necessary
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
+    /// Create a class in Python instead of a crate: a script, experiment.toml and README.md
+    #[arg(long)]
+    python: bool,
     /// Depend on plugin-api in this folder [default: that of the checkout that fedplug was built in]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "python")]
     plugin_api: Option<PathBuf>,
 }
 
@@ -91,8 +94,8 @@ impl Command {
     /// Runs the subcommand and returns the text for stdout.
     pub(super) fn execute(self) -> Result<String, CliError> {
         match self {
-            Self::New(New { kind, name, output, plugin_api }) => {
-                new::new(&new::Options { kind, name, output, plugin_api })
+            Self::New(New { kind, name, output, python, plugin_api }) => {
+                new::new(&new::Options { kind, name, output, plugin_api, python })
             }
             Self::List(args) => list::list(args.file.as_deref(), &args.plugin_dirs, args.format),
             Self::Inspect(args) => inspect::inspect(&args.plugin, args.kind, &args.set, &args.plugin_dirs, args.format),
