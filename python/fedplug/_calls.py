@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 
 from . import _tensors
 from ._aggregator import Cohort, Reply, Update
+from ._channel import Outgoing
 from ._context import Context
-from ._data import Message, Params, State, Table, Task, TaskSpec, message
+from ._data import Message, Params, Table, TaskSpec, message
 from ._dataset import loaded
-from ._errors import ConfigError, DataError, FedplugError
+from ._errors import DataError, FedplugError
 from ._model import Epoch, Evaluation, Setup, Trained
 from ._wire import Reader, Writer, spec
 
@@ -24,7 +24,7 @@ VALIDATION = "fedplug.validation"
 
 
 def new(cls: type, kind: str, config: Any, args: Json, ctx: Context) -> Any:
-    found = cls.__new__(cls)
+    found: Any = object.__new__(cls)
     if kind == "model":
         given = args["setup"]
         setup = Setup(tuple(map(spec, given["tasks"])), tuple(given["held"]), given["rounds"], given["local_epochs"])
@@ -47,7 +47,7 @@ def _base(cls: type) -> type:
     return next(base for base in cls.__mro__ if base.__module__ == "fedplug._model")
 
 
-def call(target: Any, name: str, args: Json, incoming: Any, ctx: Context) -> tuple[Writer, Any]:
+def call(target: Any, name: str, args: Json, incoming: Any, ctx: Context) -> tuple[Outgoing, Any]:
     """Makes a call. Returns its answer and the memory of it."""
     reader, writer = Reader(incoming, type(target).arrays), Writer()
     value = _CALLS[name](target, args, ctx, reader, writer)

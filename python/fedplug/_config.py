@@ -42,7 +42,7 @@ def schema(cls: type) -> Json:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     if _is_pydantic(config):
         return _kebab(config.model_json_schema(mode="validation"))
-    if dataclasses.is_dataclass(config):
+    if isinstance(config, type) and dataclasses.is_dataclass(config):
         return _table(config)
     raise ConfigError(f"`{cls.__name__}.Config` is neither a dataclass nor a model of pydantic", key="class")
 
@@ -204,7 +204,8 @@ def _value(hint: Any, given: Any, path: str) -> Any:
     if hint is float and isinstance(given, int) and not isinstance(given, bool):
         return float(given)
     if isinstance(hint, type) and issubclass(hint, (enum.Enum, os.PathLike)):
-        return hint(given) if not inspect.isabstract(hint) else given
+        # `os.PathLike` itself makes no object.
+        return given if inspect.isabstract(hint) else hint(given)  # type: ignore[call-arg]
     if _is_union(origin):
         fitting = [one for one in arguments if _may_be(one, given)]
         return _value(fitting[0], given, path) if fitting else given

@@ -39,10 +39,10 @@ def told(error: BaseException, script: str | None) -> dict[str, Any]:
         users = [frame for frame in frames if _is_users(frame.filename)]
         if users:
             found["file"], found["line"] = _shown(users[-1].filename, script), users[-1].lineno
-    causes = []
+    causes: list[str] = []
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     while cause is not None and len(causes) < FRAMES:
-        causes.append(f"because of {_said(cause)}")
+        causes.append(_said(cause))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     # An error that the classes of this package raise for the user says enough.
     if kind == "python" or kind == "data":

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._errors import TensorError, Unsupported
 
-NUMPY = {
+NUMPY: dict[str, np.dtype[Any]] = {
     "f32": np.dtype("<f4"),
     "f64": np.dtype("<f8"),
     "f16": np.dtype("<f2"),

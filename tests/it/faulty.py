@@ -2,7 +2,6 @@
 import ctypes
 import os
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from typing import Literal

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use test_support::python;
 
-use crate::resume::{interrupt, same, signal, start};
+use crate::resume::{interrupt, same, signal};
 use crate::support::{Bench, Told, root};
 
 const ALL: &str = "configs/python/composition.toml";
@@ -186,12 +186,13 @@ fn a_script_that_has_changed_is_not_resumed() {
     std::fs::write(&script, text + "# changed\n").unwrap();
     let told = bench.fedplug(&[&["run"], &arguments[..], &["--resume"]].concat());
     assert!(told.code != 0 && told.stderr.contains("has changed since the checkpoint"), "{}", told.stderr);
-    let _ = start;
 }
 
 #[test]
 fn a_new_plugin_in_python_of_each_kind_is_checked_and_runs() {
-    let Some(python) = python() else { return };
+    if python().is_none() {
+        return;
+    }
     let bench = Bench::new();
     for kind in ["model", "dataset", "aggregator", "filter"] {
         let folder = bench.path("new").display().to_string();
@@ -206,5 +207,56 @@ fn a_new_plugin_in_python_of_each_kind_is_checked_and_runs() {
         assert_eq!(bench.summary("my-first")["rounds"], 5);
         std::fs::remove_dir_all(bench.path("runs")).unwrap();
     }
-    let _ = python;
+}
+
+/// Blocks of Python on the page are parts of files that tests run.
+#[test]
+fn the_pages_classes_are_those_of_the_examples() {
+    let page = std::fs::read_to_string(root().join("docs/src/plugins/python.md")).unwrap();
+    let scripts = ["composition.py", "methods.py"].map(|name| root().join("configs/python").join(name));
+    let scripts = scripts.map(|script| std::fs::read_to_string(script).unwrap());
+    let blocks: Vec<&str> = page.split("```python\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+    assert_eq!(blocks.len(), 4);
+    for block in blocks {
+        assert!(scripts.iter().any(|script| script.contains(block)), "in no example:\n{block}");
+    }
+    let transformer = std::fs::read_to_string(root().join("configs/python/transformer.py")).unwrap();
+    assert!(transformer.lines().count() < 60);
+}
+
+/// PyTorch and transformers are too large for each run of the tests.
+#[test]
+#[ignore = "needs torch and transformers: make test-torch"]
+fn a_transformer_with_private_heads_trains_to_the_same_bits() {
+    let bench = Bench::new();
+    let packages = root().join(".bench-python");
+    let python = std::env::var("FEDPLUG_TORCH_PYTHON").unwrap_or_else(|_| {
+        let text = format!("#!/bin/sh\nPYTHONPATH='{}' exec python3 \"$@\"\n", packages.display());
+        let path = bench.write("python", &text);
+        assert!(std::process::Command::new("chmod").arg("+x").arg(&path).status().unwrap().success());
+        path.display().to_string()
+    });
+    let python = format!("model.python={python}");
+    let run = |name: &str, more: &[&str]| -> Vec<String> {
+        let fixed =
+            ["configs/python/transformer.toml", "--set", &python, "--set", "federation.rounds=3", "--name", name];
+        fixed.iter().chain(more).map(|&word| word.to_owned()).collect()
+    };
+    for (name, workers) in [("shared", "model.workers=1"), ("apart", "model.workers=4")] {
+        let arguments = run(name, &["--set", workers]);
+        bench.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let cut = run("cut", &["--set", "federation.checkpoint-every=1"]);
+    let cut: Vec<&str> = cut.iter().map(String::as_str).collect();
+    interrupt(&bench, &cut, "cut", "-KILL");
+    bench.run(&[&cut[..], &["--resume"]].concat());
+    for name in ["apart", "cut"] {
+        assert!(bench.results(name) == bench.results("shared"), "{name} differs");
+    }
+    // It learns, and no head has left its client.
+    let summary = bench.summary("shared");
+    assert!(summary["best"]["score"].as_f64().unwrap() > -1.1, "{summary}");
+    let global = bench.bytes("shared", "global/model.safetensors");
+    let header = String::from_utf8_lossy(&global[8..2000]).into_owned();
+    assert!(header.contains("trunk.") && !header.contains("\"heads."), "{header}");
 }

@@ -30,7 +30,13 @@ pub(crate) fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, C
     let folders: Vec<PathBuf> = folders.unwrap_or_default();
     let finder = Finder::new(plugin_folders, &folders);
     let (mut schema, place) = config::schemas();
-    let mut tables = Tables { document: &document, finder: &finder, defined: Map::new(), made: BTreeMap::new(), reports: Vec::new() };
+    let mut tables = Tables {
+        document: &document,
+        finder: &finder,
+        defined: Map::new(),
+        made: BTreeMap::new(),
+        reports: Vec::new(),
+    };
 
     for (key, kind) in TABLES {
         let about = schema["properties"][key]["description"].take();

@@ -24,9 +24,10 @@ fn timed<T>(what: &str, times: u32, mut call: impl FnMut() -> Result<T>) -> Resu
 /// The memory of a process that is its own, in MiB.
 fn private(process: &str) -> Option<u64> {
     let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
-    let kilobytes = rollup.lines().filter(|line| line.starts_with("Private_")).filter_map(|line| {
-        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
-    });
+    let kilobytes = rollup
+        .lines()
+        .filter(|line| line.starts_with("Private_"))
+        .filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
     Some(kilobytes.sum::<u64>() >> 10)
 }
 
@@ -52,7 +53,8 @@ fn main() -> Result<()> {
     let ctx = Context::new(&Silent);
     println!("| {class} | best |\n|---|---|");
     let mut first = timed("start of a process, with its first object", 1, || model(class, 450, 1))?;
-    let small: Vec<_> = timed("each of 20 further objects in the process", 20, || model(class, 0, 1)).into_iter().collect();
+    let small: Vec<_> =
+        timed("each of 20 further objects in the process", 20, || model(class, 0, 1)).into_iter().collect();
     let folder = std::env::temp_dir();
     timed("an empty call", 1000, || first.export(&folder, &ctx))?;
     let own = first.parameters(&ctx)?;
@@ -70,7 +72,11 @@ fn main() -> Result<()> {
     let answer: Message = first.parameters(&ctx)?.into();
     timed("to it, what it or another process returned", 4, || first.receive(&answer, &ctx))?;
     for process in children() {
-        println!("| private memory of a process with {} objects | {} MiB |", 1 + small.len(), private(&process).unwrap_or(0));
+        println!(
+            "| private memory of a process with {} objects | {} MiB |",
+            1 + small.len(),
+            private(&process).unwrap_or(0)
+        );
     }
     Ok(())
 }

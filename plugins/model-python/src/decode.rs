@@ -7,7 +7,7 @@ use plugin_api::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::worker::Answer;
+use crate::link::Answer;
 
 fn wrong(what: &str) -> Error {
     Error::other(format!("the Python process returned something else than {what}"))

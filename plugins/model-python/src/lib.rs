@@ -18,7 +18,7 @@
 //! - `pool`: which process an object is made in. A process holds objects of several clients, one call at a time.
 //! - `process`: starting a process, ending it, its last words. All are started from one thread that lives as long as the
 //!   library does, since Linux tells a child that its parent died when the *thread* ends that started it.
-//! - `worker`: a call, with everything that may happen before its answer: lines, scalars, a request to stop, a crash.
+//! - `worker`, `link`: a call, with everything that may happen before its answer: lines, scalars, a request to stop, a crash.
 //! - `segment`, `upload`, `frame`, `encode`, `decode`: how tensors and tables get there and back.
 //! - `model`, `dataset`, `aggregator`, `filter`: the traits, each method a call.
 //!
@@ -45,6 +45,7 @@ mod encode;
 mod failure;
 mod filter;
 mod frame;
+mod link;
 mod model;
 mod object;
 mod pool;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::config::{self, Config};
 use crate::encode::{self, Outgoing};
+use crate::link::{Answer, Call};
 use crate::pool;
-use crate::worker::{Answer, Call, Worker};
+use crate::worker::Worker;
 
 /// The value of a state with the script's SHA-256.
 const SCRIPT: &str = "script";

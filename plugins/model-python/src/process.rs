@@ -137,7 +137,10 @@ impl Process {
             Some((None, Some(signal))) => format!("was killed by signal {signal}{}", name(signal)),
             _ => format!("was ended: {why}"),
         };
-        (format!("the Python process {how}"), self.said().last.drain(..).collect())
+        // Of Python's stack at a fault, what is not the user's.
+        let own = ["File \"<fedplug>/", "File \"<string>\"", "Extension modules:"];
+        let words = self.said().last.drain(..).filter(|line| !own.iter().any(|own| line.contains(own))).collect();
+        (format!("the Python process {how}"), words)
     }
 }
 

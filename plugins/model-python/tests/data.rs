@@ -73,8 +73,7 @@ fn what_a_class_keeps_stays_as_it_was_and_what_it_writes_is_its_own() {
     let (ctx, spec) = (Context::new(&Silent), TaskSpec::new("t", ["x"], "y"));
     for shared in [true, false] {
         let component = model_python::model();
-        let [mut first, mut second] =
-            [(); 2].map(|()| model(&component, &config(&python, "Echo", shared), &spec));
+        let [mut first, mut second] = [(); 2].map(|()| model(&component, &config(&python, "Echo", shared), &spec));
         for round in 0..20 {
             let sent = message(round as f32);
             first.receive(&sent, &ctx).unwrap();

@@ -2,7 +2,7 @@
 
 use plugin_api::Kind;
 
-use super::{DATA, filled, experiment};
+use super::{DATA, experiment, filled};
 
 const README: &str = include_str!("python.md");
 const IGNORE: &str = "/runs\n__pycache__\n";
