@@ -6,6 +6,7 @@
 #   make quickstart   install libtorch, build in release mode, run configs/quickstart.toml
 #   make quickstart-sites  the same with each client at a site of its own: installs flwr, starts a SuperLink and six sites
 #   make test         install what the tests need, run all tests
+#   make test-torch   the plugin in Python that is a transformer; installs PyTorch (5.6 GB) once, as `make bench`
 #   make compare      DATA=FLAb/data: the tables and figures of the documentation: heads, algorithms; about an hour on two cores
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
@@ -37,7 +38,7 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart quickstart-sites install uninstall wheel wheel-test fuzz compare bench bench-build bench-gpu campaign load-matrix test setup build lint msrv msrv-api doc \
+.PHONY: quickstart quickstart-sites install uninstall wheel wheel-test fuzz compare bench bench-build bench-gpu campaign load-matrix test test-torch comparison setup build lint msrv msrv-api doc \
 	docs notebook deny audit soundness miri clean \
 	distclean python
 
@@ -147,6 +148,11 @@ wheel-test: wheel
 test: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
+
+# The tests with PyTorch as a package of Python, which CI does not install.
+test-torch: setup .python/stamp $(BENCH_PYTHON)
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test -p fedplug --test it -- --ignored --nocapture python::
 
 # A plugin built in many ways, and by the toolchains that OTHERS names, in one host: OTHERS=nightly,1.90.0. And plugins built
 # of the repository as it was at the commit FREEZE, in this host and in one of the contract to come.

@@ -30,6 +30,7 @@
 //! - `containment`: what misbehaving plugins can and cannot do to a run.
 //! - `streams`: stdout and stderr that are closed, full, or no longer read.
 //! - `plots`: plots of curves, prepared data and the clients' sizes.
+//! - `python`: plugins that are classes in Python.
 //! - `repeats`: an experiment with several seeds and folds.
 //! - `sweep`: many choices of values, sorted by their validation score.
 //! - `validation`: rows for validation choose the best model, and test rows measure it.
@@ -71,6 +72,7 @@ mod plots;
 mod predictions;
 mod privacy;
 mod promise;
+mod python;
 mod readers;
 mod rehearsal;
 mod repeats;

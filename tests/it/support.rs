@@ -93,6 +93,9 @@ impl Bench {
             command.arg("--output").arg(self.path("runs"));
         }
         command.env_remove("FEDPLUG_PLUGIN_PATH").env_remove("RUST_BACKTRACE");
+        if let Some(python) = test_support::interpreter() {
+            command.env("FEDPLUG_PYTHON", python);
+        }
         command
     }
 

@@ -42,8 +42,11 @@ pub(super) struct New {
     /// Where to create the crate's folder; created if necessary
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
+    /// Create a class in Python instead of a crate: a script, experiment.toml and README.md
+    #[arg(long)]
+    python: bool,
     /// Depend on plugin-api in this folder [default: that of the checkout that fedplug was built in]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "python")]
     plugin_api: Option<PathBuf>,
 }
 
@@ -67,6 +70,9 @@ pub(super) struct Inspect {
     /// Show only components of this kind; with a name, find the plugin of this kind
     #[arg(long, value_parser = kind())]
     kind: Option<Kind>,
+    /// Show the keys for this value of a key, if the keys depend on it: --set script=my_model.py --set class=MyModel
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Search for plugins in this folder first
     #[arg(long = "plugin-dir", value_name = "DIR")]
     plugin_dirs: Vec<PathBuf>,
@@ -88,11 +94,11 @@ impl Command {
     /// Runs the subcommand and returns the text for stdout.
     pub(super) fn execute(self) -> Result<String, CliError> {
         match self {
-            Self::New(New { kind, name, output, plugin_api }) => {
-                new::new(&new::Options { kind, name, output, plugin_api })
+            Self::New(New { kind, name, output, python, plugin_api }) => {
+                new::new(&new::Options { kind, name, output, plugin_api, python })
             }
             Self::List(args) => list::list(args.file.as_deref(), &args.plugin_dirs, args.format),
-            Self::Inspect(args) => inspect::inspect(&args.plugin, args.kind, &args.plugin_dirs, args.format),
+            Self::Inspect(args) => inspect::inspect(&args.plugin, args.kind, &args.set, &args.plugin_dirs, args.format),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A plugin's table is the plugin's own schema plus the host's keys, under `$defs` as `<kind>-<name>`; the definitions
 //! of that schema are next to it, as `<kind>-<name>-<definition>`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use plugin_api::Kind;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, Draft};
 use crate::experiment::document::Document;
+use crate::federation::component_error::ComponentError;
 use crate::plugins::{Finder, is_path};
 
 /// The tables that name one plugin each.
@@ -27,7 +29,13 @@ pub(crate) fn schema(file: &Path, plugin_folders: &[PathBuf]) -> Result<Value, C
     let document = Document::read(file)?;
     let finder = Finder::new(plugin_folders, &Draft::of(document.clone()).experiment.plugin_path);
     let (mut schema, place) = config::schemas();
-    let mut tables = Tables { document: &document, finder: &finder, defined: Map::new(), reports: Vec::new() };
+    let mut tables = Tables {
+        document: &document,
+        finder: &finder,
+        defined: Map::new(),
+        made: BTreeMap::new(),
+        reports: Vec::new(),
+    };
 
     for (key, kind) in TABLES {
         let about = schema["properties"][key]["description"].take();
@@ -65,6 +73,8 @@ struct Tables<'a> {
     document: &'a Document,
     finder: &'a Finder,
     defined: Map<String, Value>,
+    /// The plugin's name and its own schema, of each table in `defined`.
+    made: BTreeMap<String, (String, Value)>,
     reports: Vec<Diagnostic>,
 }
 
@@ -90,13 +100,28 @@ impl Tables<'_> {
             }
         };
         let profile = component.profile();
+        // Of a plugin whose keys depend on one of them, the schema is that of this table.
+        let mut table = self.document.value().pointer(&format!("/{}", way.join("/"))).cloned().unwrap_or_default();
+        if let Some(table) = table.as_object_mut() {
+            table.retain(|key, _| key != "plugin" && !host.contains_key(key));
+        }
+        let own = match component.schema(&table) {
+            Ok(own) => own.into_owned(),
+            Err(error) => {
+                let error = ComponentError::new(format!("{kind} `{name}`"), error).of_table(way);
+                self.reports.push(error.located("", self.document));
+                return Value::Bool(true);
+            }
+        };
         host.shift_insert(0, "plugin".to_owned(), json!({ "const": name, "description": profile.about }));
         let mut title = format!("{kind}-{}", profile.name);
-        // Two names may refer to the same component, such as its name and a path.
-        while self.defined.get(&title).is_some_and(|table| !names(table, name)) {
+        // Two names may refer to the same component, such as its name and a path. One name may have several schemas.
+        let made = (name.to_owned(), own.clone());
+        while self.made.get(&title).is_some_and(|other| *other != made) {
             title.push('_');
         }
-        let mut schema = in_place(&profile.schema);
+        self.made.insert(title.clone(), made);
+        let mut schema = in_place(&own);
         adopt(&mut schema, &title);
         admit(&mut schema, &host, true);
         self.define(&title, schema)
@@ -116,11 +141,6 @@ impl Tables<'_> {
         self.defined.insert(title.to_owned(), schema);
         json!({ "$ref": format!("#/$defs/{title}") })
     }
-}
-
-/// Whether a table's schema was made for this plugin name.
-fn names(table: &Value, plugin: &str) -> bool {
-    table.pointer("/properties/plugin/const").is_some_and(|name| name == plugin)
 }
 
 fn described(mut schema: Value, about: Value) -> Value {

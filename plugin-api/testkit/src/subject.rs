@@ -1,5 +1,7 @@
 //! The component under test, and what all checks need from it.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::verdict::{Found, fail};
@@ -11,6 +13,7 @@ use plugin_api::{Component, Context, Seed};
 pub(crate) struct Subject {
     pub(crate) component: Component,
     pub(crate) config: Value,
+    schema: Value,
     from_library: bool,
 }
 
@@ -23,7 +26,11 @@ impl Subject {
         let from_library = component.is_loaded();
         // Discard panics from earlier drops on this thread, which are not this component's fault.
         component.mishaps();
-        Self { component: crossed(component), config: config.clone(), from_library }
+        let component = crossed(component);
+        // If a key decides which others there are, the schema is that of this configuration. If it cannot be had, the
+        // check of the configuration says why.
+        let schema = component.schema(config).map_or_else(|_| component.profile().schema.clone(), Cow::into_owned);
+        Self { component, config: config.clone(), schema, from_library }
     }
 
     /// The title of the verdict.
@@ -33,7 +40,7 @@ impl Subject {
     }
 
     pub(crate) fn schema(&self) -> &Value {
-        &self.component.profile().schema
+        &self.schema
     }
 
     /// The configuration with this key added or replaced.

@@ -58,6 +58,43 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     found
 }
 
+/// As [`interpreter`]. Without it, the test is skipped.
+///
+/// # Panics
+/// If there is none and `FEDPLUG_NO_SKIPS` is 1, or as `interpreter`.
+#[track_caller]
+pub fn python() -> Option<String> {
+    let found = interpreter();
+    if found.is_none() {
+        skip("the Python packages of tests/requirements.txt are not in .python; `make test` installs them");
+    }
+    found
+}
+
+/// A program that starts Python with the packages of `tests/requirements.txt`, if `make test` has installed them.
+///
+/// # Panics
+/// If the program cannot be written.
+pub fn interpreter() -> Option<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let packages = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.python")).canonicalize().ok()?;
+    if !packages.join("numpy").is_dir() {
+        return None;
+    }
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let text = format!("#!/bin/sh\nexport PYTHONPATH='{}'\nexec '{python}' \"$@\"\n", packages.display());
+    // Beside the test. Tests that run at the same time write the same, each a file of its own and then in one step.
+    let folder = std::env::current_exe().ok()?.parent()?.join("python");
+    let thread = format!("{:?}", std::thread::current().id());
+    let (path, own) = (folder.join("python"), folder.join(format!("python.{}.{thread}", std::process::id())));
+    let written = std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&own, text))
+        .and_then(|()| std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&own, &path));
+    written.expect("a program in the folder of temporary files");
+    Some(path.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Output};

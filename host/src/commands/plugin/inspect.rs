@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use plugin_api::boundary::root;
 use plugin_api::component::Profile;
 use plugin_api::{Component, Kind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::{CliError, Diagnostic};
+use crate::experiment::document::Document;
 use crate::plugins::config_keys::{Key, keys};
 use crate::plugins::{Finder, Library};
 
@@ -24,19 +25,35 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Describes the library with this name or path, and its components of one kind or of all kinds.
+/// Describes the library with this name or path, and its components of one kind or of all kinds. `set` has keys and values
+/// of a component whose other keys depend on them.
 ///
 /// # Errors
-/// If there is no such library, it cannot be opened, or the name is ambiguous.
-pub(crate) fn inspect(name: &str, kind: Option<Kind>, folders: &[PathBuf], format: Format) -> Result<String, CliError> {
+/// If there is no such library, it cannot be opened, the name is ambiguous, or a component has no schema for these keys.
+pub(crate) fn inspect(
+    name: &str,
+    kind: Option<Kind>,
+    set: &[String],
+    folders: &[PathBuf],
+    format: Format,
+) -> Result<String, CliError> {
     let finder = Finder::new(folders, &[]);
     let library = match kind {
         Some(kind) => finder.find(kind, name).map(|(library, _)| library),
         None => finder.named(name).and_then(|libraries| one(name, libraries)),
     };
     let library = library.map_err(CliError::usage)?;
-    let wanted = |profile: &&Profile| kind.is_none_or(|kind| kind == profile.kind);
-    let components: Vec<&Profile> = library.plugin.components.iter().map(Component::profile).filter(wanted).collect();
+    let mut config = Document::parse("--set".to_owned(), "")?;
+    set.iter().try_for_each(|argument| config.set(argument))?;
+    let wanted = |component: &&Component| kind.is_none_or(|kind| kind == component.profile().kind);
+    let components: Vec<Profile> = library
+        .plugin
+        .components
+        .iter()
+        .filter(wanted)
+        .map(|component| profile(component, config.value()))
+        .collect::<Result<_, _>>()
+        .map_err(CliError::usage)?;
     Ok(match format {
         Format::Json => {
             let value = json!({ "library": library.path, "about": library.plugin.about, "components": components });
@@ -58,7 +75,20 @@ fn one(name: &str, mut libraries: Vec<Library>) -> Result<Library, Diagnostic> {
     libraries.pop().ok_or_else(|| Diagnostic::new(format!("there is no plugin `{name}`")))
 }
 
-fn text(library: &Library, components: &[&Profile]) -> String {
+/// A component's profile, with the schema for these keys. With it, no key is left that others depend on.
+fn profile(component: &Component, config: &Value) -> Result<Profile, Diagnostic> {
+    let mut profile = component.profile().clone();
+    if profile.schema_by.as_ref().is_some_and(|key| config.get(key).is_some()) {
+        let who = format!("{} `{}`", profile.kind, profile.name);
+        let schema = component.schema(config).map_err(|error| {
+            Diagnostic::from(error).within(&who).hint("choose one of several components with --kind")
+        })?;
+        (profile.schema, profile.schema_by) = (schema.into_owned(), None);
+    }
+    Ok(profile)
+}
+
+fn text(library: &Library, components: &[Profile]) -> String {
     let about = &library.plugin.about;
     let interface = if about.interface == root::INTERFACE {
         format!("plugin-api {}, like this host", about.interface)

@@ -1,6 +1,8 @@
-//! `fedplug plugin new`: creating a crate for a new plugin.
+//! `fedplug plugin new`: creating a crate for a new plugin, or a class in Python.
 //!
 //! The files are templates next to this one, with placeholders such as `{{name}}`.
+
+mod python;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,8 @@ pub(crate) struct Options {
     pub output: PathBuf,
     /// The folder of plugin-api; by default the one in the checkout that this program was built in.
     pub plugin_api: Option<PathBuf>,
+    /// Whether it is a class in Python.
+    pub python: bool,
 }
 
 /// Creates the folder `<kind>-<name>` with a small but complete plugin. Returns a message with the files and the next
@@ -38,17 +42,23 @@ pub(crate) struct Options {
 pub(crate) fn new(options: &Options) -> Result<String, CliError> {
     let Options { kind, name, output, .. } = options;
     check_name(*kind, name).map_err(CliError::usage)?;
-    let dependencies = dependencies(options.plugin_api.as_deref()).map_err(CliError::usage)?;
+    let files = match options.python {
+        true => python::files(*kind, name),
+        false => files(*kind, name, dependencies(options.plugin_api.as_deref()).map_err(CliError::usage)?),
+    };
     let folder = create_folder(output, &format!("{kind}-{name}"))?;
     let mut message = format!("{}:", folder.display());
-    for (file, text) in files(*kind, name, dependencies) {
-        let path = folder.join(file);
+    for (file, text) in files {
+        let path = folder.join(&file);
         let parent = path.parent().unwrap_or(&folder);
         std::fs::create_dir_all(parent).map_err(|e| CliError::io(parent, "create the folder", &e))?;
         write_text(&path, &text)?;
         message.push_str(&format!(" {file}"));
     }
-    let commands = "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release";
+    let commands = match options.python {
+        true => "fedplug check experiment.toml\n  fedplug run experiment.toml",
+        false => "cargo test\n  cargo build --release\n  fedplug run experiment.toml --plugin-dir target/release",
+    };
     Ok(format!("{message}\n\nIt is a complete plugin. To try it:\n\n  cd {}\n  {commands}\n", folder.display()))
 }
 
@@ -67,7 +77,7 @@ fn create_folder(parent: &Path, name: &str) -> Result<PathBuf, CliError> {
 }
 
 /// The files of the new plugin with their texts.
-fn files(kind: Kind, name: &str, dependencies: Dependencies) -> Vec<(&'static str, String)> {
+fn files(kind: Kind, name: &str, dependencies: Dependencies) -> Vec<(String, String)> {
     let code = match kind {
         Kind::Model => include_str!("new/model.rs"),
         Kind::Dataset => include_str!("new/dataset.rs"),
@@ -82,19 +92,24 @@ fn files(kind: Kind, name: &str, dependencies: Dependencies) -> Vec<(&'static st
         ("crate", format!("{kind}_{}", name.replace('-', "_"))),
         ("check", check(kind).to_owned()),
     ];
-    let filled = |text: &str| words.iter().fold(text.to_owned(), |text, (word, with)| put(&text, word, with));
+    let filled = |text: &str| filled(&words, text);
     let mut files = vec![
         ("Cargo.toml", filled(MANIFEST)),
         ("src/lib.rs", filled(code)),
         ("tests/conformance.rs", filled(CONFORMANCE)),
-        ("experiment.toml", filled(&experiment(kind))),
+        ("experiment.toml", filled(&experiment(kind, "plugin = \"{{name}}\""))),
         ("README.md", filled(README)),
         (".gitignore", IGNORE.to_owned()),
     ];
     if kind != Kind::Dataset {
         files.push(("data/binding/made-up.csv", DATA.to_owned()));
     }
-    files
+    files.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
+}
+
+/// A template with these words in place of the placeholders.
+fn filled(words: &[(&str, String)], text: &str) -> String {
+    words.iter().fold(text.to_owned(), |text, (word, with)| put(&text, word, with))
 }
 
 fn put(text: &str, word: &str, with: &str) -> String {
@@ -171,17 +186,19 @@ fn check(kind: Kind) -> &'static str {
     }
 }
 
-/// An experiment with the new plugin; the other plugins are those that come with fedplug.
-fn experiment(new: Kind) -> String {
+/// An experiment with the new plugin, which `named` names; the other plugins are those that come with fedplug.
+fn experiment(new: Kind, named: &str) -> String {
     let flab = "plugin = \"flab\"\nroot = \"data\"\ntasks = [\"binding\"]\nclients = { count = 3, alpha = 10.0 }";
     let tables = [
-        (Kind::Dataset, flab, "plugin = \"{{name}}\"\nrows = 64"),
-        (Kind::Model, "plugin = \"linear\"", "plugin = \"{{name}}\"\nlearning-rate = 0.5"),
-        (Kind::Aggregator, "plugin = \"fedavg\"", "plugin = \"{{name}}\"\nweight-by = \"steps\""),
-        (Kind::Filter, "", "\n[[filter]]\nplugin = \"{{name}}\"\nat = \"client-output\"\nlimit = 1.0"),
+        (Kind::Dataset, flab, "rows = 64"),
+        (Kind::Model, "plugin = \"linear\"", "learning-rate = 0.5"),
+        (Kind::Aggregator, "plugin = \"fedavg\"", "weight-by = \"steps\""),
+        (Kind::Filter, "", "at = \"client-output\"\nlimit = 1.0"),
     ];
-    let fill = |text: String, (kind, usual, own): (Kind, &str, &str)| {
-        put(&text, &kind.to_string(), if kind == new { own } else { usual })
+    let fill = |text: String, (kind, usual, keys): (Kind, &str, &str)| {
+        let head = if kind == Kind::Filter { "\n[[filter]]\n" } else { "" };
+        let own = format!("{head}{named}\n{keys}");
+        put(&text, &kind.to_string(), if kind == new { &own } else { usual })
     };
     tables.into_iter().fold(EXPERIMENT.to_owned(), fill).trim_end().to_owned() + "\n"
 }
