@@ -90,10 +90,9 @@ impl Setup {
         let mut errors = Errors::new(&experiment, reports);
         let plugins = Plugins::open(&experiment, Role::Both, finder, &mut errors.reports);
         plugins.warn_of_libraries(services.console);
-        let ClientParts { data, placement } = ClientParts::new(&experiment, &plugins, services, &mut errors);
+        let ClientParts { data, tasks, placement } = ClientParts::new(&experiment, &plugins, services, &mut errors);
         // Even if the dataset failed, report errors in the devices, the model and the server's components.
         let federation = &experiment.federation;
-        let tasks = data.as_ref().map(|data| data.description.tasks.clone()).unwrap_or_default();
         let model_setup = ModelSetup::new(tasks, federation.rounds.max(1), federation.local_epochs.max(1));
         let device = placement.as_ref().and_then(|placement| placement.devices.first()).map_or("cpu", String::as_str);
         let server = ServerSide::new(&experiment, &plugins, &model_setup, device, services, &mut errors);

@@ -10,6 +10,7 @@
 //! - `judges`: which clients are used to compare models, and runs without reports.
 //! - `scores`: the metrics of a model, and which of them is the score.
 //! - `classes`: classes as targets, from CSV files to probabilities.
+//! - `masked_lm`: masked language modelling without targets, and a supervised run from its export.
 //! - `baselines`: ridge regression and the mean, over clients and alone.
 //! - `init`: an experiment for a CSV file.
 //! - `paths`: relative paths, from wherever an experiment is started.
@@ -66,6 +67,7 @@ mod install;
 mod interfaces;
 mod judges;
 mod keys;
+mod masked_lm;
 mod participation;
 mod paths;
 mod plots;

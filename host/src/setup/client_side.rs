@@ -54,6 +54,8 @@ impl Data {
 /// Those parts of the clients' side that could be made.
 pub(super) struct ClientParts {
     pub(super) data: Option<Data>,
+    /// The tasks; none if the dataset failed, or if the model cannot learn them, so that it need not say so again.
+    pub(super) tasks: Vec<TaskSpec>,
     pub(super) placement: Option<Placement>,
 }
 
@@ -71,9 +73,12 @@ impl ClientParts {
         let name = clients.map_or("client", |clients| clients[0].name.as_str());
         let first = End::Client { client: ClientRef { index: 0, name }, device: "cpu" };
         try_filters(&plugins.filters, first, services, errors);
-        if let (Some(model), Some(data)) = (&plugins.model, &data) {
+        let mut tasks = data.as_ref().map(|data| data.description.tasks.clone()).unwrap_or_default();
+        if let Some(model) = &plugins.model {
             let (profile, table) = (model.component.profile(), &model.plugin_ref.config);
-            errors.take(model, targets::check_model(profile, table, &data.description.tasks));
+            if errors.take(model, targets::check_model(profile, table, &tasks)).is_none() {
+                tasks.clear();
+            }
         }
         let devices = plugins.model.as_ref().and_then(|model| errors.take(model, model.component.devices()));
         if let Some(clients) = clients.map(<[_]>::len)
@@ -88,7 +93,7 @@ impl ClientParts {
                 .map_err(|found| found.into_iter().for_each(|report| errors.add_at("devices", report)))
                 .ok()
         });
-        Self { data, placement }
+        Self { data, tasks, placement }
     }
 }
 

@@ -42,7 +42,7 @@ impl SiteSetup {
         let mut errors = Errors::new(&experiment, reports);
         let plugins = Plugins::open(&experiment, Role::Client, finder, &mut errors.reports);
         plugins.warn_of_libraries(services.console);
-        let ClientParts { data, placement } = ClientParts::new(&experiment, &plugins, services, &mut errors);
+        let ClientParts { data, placement, .. } = ClientParts::new(&experiment, &plugins, services, &mut errors);
         let reports = errors.reports;
         let Some((clients, description)) =
             ClientSide::complete(&plugins, data, placement).filter(|_| reports.is_empty())

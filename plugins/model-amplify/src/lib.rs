@@ -23,6 +23,24 @@
 //! outputs' softmax, which `class-weights` weighs as PyTorch does; the scalar `Loss/train` is that of the step's batch.
 //! Predictions are one column of probabilities for each class.
 //!
+//! # Continued pre-training
+//! With `objective = "masked-lm"` the trunk and its published decoder learn to restore masked tokens of the tasks' sequences.
+//! There are no heads; all tasks and clients share trunk and decoder, which learn at `trunk-lr`, and all of it is sent. With
+//! `[model.lora]`, only the adapters are trained and sent, and the decoder stays as it is. Targets are ignored, and tasks need
+//! none: dataset-csv reads files without a target. dataset-flab always reads one and skips rows without it.
+//!
+//! As in AMPLIFY's own pre-training, each letter is chosen with a probability of 15%, independently. Of the chosen ones, 80% are
+//! replaced by `<mask>`, 10% by a random letter, and 10% stay. The loss is the mean cross entropy of the chosen letters of a
+//! batch. `|` between chains counts as a letter; special tokens, `<unk>` included, are neither chosen nor drawn. If no letter of
+//! a sequence is chosen, one is; the published code leaves such a sequence as it is, and may choose `<unk>`.
+//!
+//! Masks of training come from the seed, the client, the round and the epoch. Those of an evaluation depend on the sequence
+//! alone, so numbers of different rounds, clients and runs are comparable. The metrics are `Perplexity`, `Accuracy` and
+//! `Cross_entropy`, over all chosen letters of a task's test rows; the score is the negated cross entropy. A model of this
+//! objective predicts nothing. Its export is a checkpoint for `pretrained`; its vectors (`embed`) are those of any trunk.
+//!
+//! The keys `layer-sizes`, `dropout`, `regressor-lr` and, outside of vectors, `pooling` have no effect then.
+//!
 //! # The hub
 //! A `pretrained` that is not a local folder names a model on the Hugging Face hub: `owner/name`, or `owner/name@revision` with
 //! a branch, a tag or a commit. The plugin downloads `config.json`, `tokenizer.json`, `model.safetensors` (or its index and
@@ -119,7 +137,7 @@
 //!
 //! # Reading order
 //! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. `cpu` is the trunk once more, with its
-//! derivative, free of libtorch. [`batch`] makes tensors of token ids, [`trainer`] takes a training step with [`optimizer`] and
+//! derivative, free of libtorch. [`batch`] makes tensors of token ids, `masking` masks them, [`trainer`] takes a training step with [`optimizer`] and
 //! `drift`, and [`model`] is the plugin: the loop over tasks and batches. [`parameters`] holds the named tensors, whose host
 //! memory (`cow_buffer`) is shared until a step changes it; `frozen_trunk` holds what models with a frozen trunk share. [`checkpoint`] reads files that `hub` downloads, and [`export`]
 //! writes them. `native` binds what tch lacks, `bridge` passes memory between Rust and libtorch, and `memory` handles a device

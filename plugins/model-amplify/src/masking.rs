@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::targets::Targets;
 
 /// What the score of evaluations measures: the negated mean cross entropy of masked tokens, in nats.
-pub(crate) const SCORE: &str = "-cross entropy";
+pub(crate) const SCORE: &str = "-masked cross entropy";
 
 /// The share of letters that are chosen, and of these the shares that are masked and that are either masked or random.
 const CHOSEN: f64 = 0.15;
