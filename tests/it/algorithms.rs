@@ -55,7 +55,7 @@ fn control_variates_survive_a_lost_client_and_reach_every_site() {
     // A filter that spoils one client's update in the third round.
     let text = std::fs::read_to_string(root().join(file("scaffold"))).unwrap()
         + "\n[[filter]]\nplugin = \"misbehaving\"\nhow = \"nan\"\nclient = \"site-2\"\nround = 2\nat = \"client-output\"\n";
-    let path = bench.write("scaffold.toml", &text);
+    let path = bench.write("algorithms/scaffold.toml", &text);
     let control = ["federation.rounds=4", "federation.on-client-failure=leave-out", "federation.cross-site=true"];
     let control = control.iter().flat_map(|set| ["--set", set]);
     let arguments: Vec<&str> = [path.to_str().unwrap()].into_iter().chain(control).chain(SMALL).collect();

@@ -67,9 +67,11 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Paths in experiments are relative to them, and most read the sample.
+        // Paths in experiments are relative to them, and most read the sample, as copies of those in `configs` do.
         #[cfg(unix)]
-        std::os::unix::fs::symlink(root().join("configs"), folder.path().join("configs")).unwrap();
+        for (name, target) in [("configs", "configs"), ("sample", "configs/sample")] {
+            std::os::unix::fs::symlink(root().join(target), folder.path().join(name)).unwrap();
+        }
         Self { folder }
     }
 

@@ -8,6 +8,7 @@ const SITE: &str =
 
 const OFFER: &str = r#"name = "trial"
 seed = 7
+folder = "/tmp/evil"
 plugin-path = ["/tmp/evil"]
 
 [federation]
