@@ -10,9 +10,12 @@ import os
 import sys
 import tokenize
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 Json = dict[str, Any]
 _SIMPLE = {int: "integer", float: "number", str: "string", bool: "boolean"}
@@ -111,11 +114,11 @@ def _type(hint: Any, where: str) -> Json:
         return {"type": "null"}
     if origin is typing.Literal:
         return {"enum": list(arguments)}
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+    if _is_class(hint) and issubclass(hint, enum.Enum):
         return {"enum": [member.value for member in hint]}
-    if isinstance(hint, type) and issubclass(hint, os.PathLike):
+    if _is_class(hint) and issubclass(hint, os.PathLike):
         return {"type": "string"}
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if _is_class(hint) and dataclasses.is_dataclass(hint):
         return _table(hint)
     if _is_union(origin):
         return {"anyOf": [_type(one, where) for one in arguments]}
@@ -127,6 +130,11 @@ def _type(hint: Any, where: str) -> Json:
     if hint is dict or origin in (dict, collections.abc.Mapping):
         return {"type": "object", **({"additionalProperties": _type(arguments[1], where)} if arguments else {})}
     raise ConfigError(f"`{where}` has a type that no key can have: {hint}", key="class")
+
+
+def _is_class(hint: Any) -> TypeGuard[type[Any]]:
+    # `list[int]` is one as well for Python 3.9 and 3.10.
+    return isinstance(hint, type) and typing.get_origin(hint) is None
 
 
 def _is_union(origin: Any) -> bool:
@@ -194,16 +202,16 @@ def _value(hint: Any, given: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return _value(arguments[0], given, path)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if _is_class(hint) and dataclasses.is_dataclass(hint):
         hints, names = _hints(hint), {field.name.replace("_", "-"): field.name for field in dataclasses.fields(hint)}
         values = {names[key]: _value(hints[names[key]], value, f"{path}{key}.") for key, value in given.items()}
         try:
             return hint(**values)
         except (ValueError, TypeError) as error:
-            raise ConfigError(str(error), key=path.rstrip(".") or None) from error
+            raise ConfigError(str(error), key=path.rstrip(".") or None) from None
     if hint is float and isinstance(given, int) and not isinstance(given, bool):
         return float(given)
-    if isinstance(hint, type) and issubclass(hint, (enum.Enum, os.PathLike)):
+    if _is_class(hint) and issubclass(hint, (enum.Enum, os.PathLike)):
         # `os.PathLike` itself makes no object.
         return given if inspect.isabstract(hint) else hint(given)  # type: ignore[call-arg]
     if _is_union(origin):
@@ -225,13 +233,13 @@ def _may_be(hint: Any, given: Any) -> bool:
         return _may_be(arguments[0], given)
     if origin is typing.Literal:
         return given in arguments
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if _is_class(hint) and dataclasses.is_dataclass(hint):
         return isinstance(given, dict)
     if hint is float:
         return isinstance(given, (int, float)) and not isinstance(given, bool)
     if hint is int:
         return isinstance(given, int) and not isinstance(given, bool)
-    if isinstance(hint, type) and issubclass(hint, os.PathLike):
+    if _is_class(hint) and issubclass(hint, os.PathLike):
         return isinstance(given, str)
     wanted = {list: list, tuple: list, dict: dict, collections.abc.Sequence: list, collections.abc.Mapping: dict}.get(origin or hint, origin or hint)
     return isinstance(given, wanted) if isinstance(wanted, type) else True

@@ -14,7 +14,7 @@ import fedplug
 class Faulty(fedplug.Model):
     @dataclass
     class Config:
-        how: Literal["not", "raise", "exit", "segfault", "hang", "ask", "child", "shape", "key"] = "not"  #: What happens.
+        how: Literal["not", "raise", "exit", "segfault", "hang", "ask", "start", "shape", "key"] = "not"  #: What happens.
         client: str = "east"  #: At whom.
         round: int = 1  #: In which round.
 
@@ -26,6 +26,8 @@ class Faulty(fedplug.Model):
         self.params = {"mean": np.zeros(1, "f4")}
         if config.how == "key":
             raise fedplug.ConfigError("cannot be `key`", key="how", hint="choose another")
+        if config.how == "start":
+            self.hang(ctx, asks=config.client == "asks")
 
     def step(self, task, batch, ctx):
         if ctx.client == self.config.client and ctx.round == self.config.round:
@@ -45,18 +47,18 @@ class Faulty(fedplug.Model):
             os._exit(7)
         if how == "segfault":
             ctypes.string_at(0)
-        if how == "child":
-            subprocess.Popen(["sleep", "1000"])
         if how == "shape":
             self.params["mean"] = np.zeros(2, "f4")
-        if how in ("hang", "child"):
-            print("hangs", flush=True)
-            time.sleep(1000)
-        while how == "ask":
-            if not self.persistent.get("told"):
-                print("hangs")
-                self.persistent["told"] = True
-            ctx.check()
+        if how in ("hang", "ask"):
+            self.hang(ctx, asks=how == "ask")
+
+    def hang(self, ctx, asks):
+        if self.config.how == "start" and not asks:
+            subprocess.Popen(["sleep", "1000"])
+        print("hangs")
+        while True:
+            if asks:
+                ctx.check()
             time.sleep(0.001)
 
     def predict(self, task, rows, ctx):

@@ -121,24 +121,23 @@ fn a_fault_names_the_line_and_ends_one_client() {
         return;
     }
     let bench = Bench::new();
-    let run = |keys: &str, more: &[&str]| -> Told {
-        bench.fedplug(&[&["run", &faulty(&bench, keys), "--force"], more].concat())
+    let run = |name: &str, keys: &str, set: &str| -> Told {
+        bench.fedplug(&["run", &faulty(&bench, keys), "--name", name, "--set", set])
     };
     for how in ["raise", "exit", "shape"] {
-        let told = run(&format!("how = \"{how}\""), &["--set", "federation.threads=1"]);
+        let told = run(how, &format!("how = \"{how}\""), "federation.threads=1");
         assert_eq!(told.code, 1, "{}", told.stderr);
         let lines = told.stderr.lines().filter(|line| !line.starts_with("round ")).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(format!("fault {how}"), lines);
     }
     // The others have processes of their own, and go on.
-    let leave_out = ["--set", "federation.on-client-failure=leave-out"];
-    let told = run("how = \"segfault\"\nworkers = 4", &leave_out);
+    let told = run("segfault", "how = \"segfault\"\nworkers = 4", "federation.on-client-failure=leave-out");
     assert_eq!(told.code, 0, "{}", told.stderr);
     for part in ["client `east`", "was killed by signal 11", "faulty.py\", line", "in fail"] {
         assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
     }
     assert!(!told.stderr.contains("client `north`") && !told.stderr.contains("client `south`"), "{}", told.stderr);
-    assert_eq!(bench.summary("faulty")["rounds"], 3);
+    assert_eq!(bench.summary("segfault")["rounds"], 3);
 }
 
 #[test]
@@ -147,15 +146,24 @@ fn a_stop_is_heard_at_once_and_who_does_not_hear_is_killed() {
         return;
     }
     let bench = Bench::new();
-    for (keys, least, most) in [("how = \"ask\"", 0.0, 3.0), ("how = \"child\"\ngrace = 0.5", 0.5, 4.0)] {
-        let (child, mark, rest) = hanging(&bench, keys);
+    // Before the first round, an interrupt stops calls.
+    for (client, least, most) in [("asks", 0.0, 2.0), ("never-asks", 0.7, 4.0)] {
+        let (child, mark, rest) = hanging(&bench, &format!("how = \"start\"\nclient = \"{client}\"\ngrace = 0.7"));
         assert!(!alive(&mark).is_empty());
         let begun = Instant::now();
         let told = signal(&bench, child, "-INT");
         let took = begun.elapsed().as_secs_f64();
-        assert!(told.code == 130 && took > least && took < most, "{keys}: {took} s, {}", rest.join().unwrap());
+        assert!(told.code == 130 && took > least && took < most, "{client}: {took} s, {}", rest.join().unwrap());
         none_is_left(&mark);
-        std::fs::remove_dir_all(bench.path("runs")).unwrap();
+    }
+    // In a round, a call is stopped when it makes no progress. With a process of its own, it alone fails.
+    for how in ["ask", "hang"] {
+        let keys = format!("how = \"{how}\"\ngrace = 0.2\nworkers = 4");
+        let sets = ["on-client-failure=leave-out", "progress-timeout=3"].map(|set| format!("federation.{set}"));
+        let told = bench.fedplug(&["run", &faulty(&bench, &keys), "--force", "--set", &sets[0], "--set", &sets[1]]);
+        assert_eq!(told.code, 0, "{how}: {}", told.stderr);
+        assert!(told.stderr.contains("client `east`") && !told.stderr.contains("client `north`"), "{}", told.stderr);
+        assert_eq!(bench.summary("faulty")["rounds"], 3);
     }
 }
 
@@ -181,7 +189,7 @@ fn a_script_that_has_changed_is_not_resumed() {
     let text = std::fs::read_to_string(root().join("configs/python/composition.py")).unwrap();
     std::fs::write(&script, &text).unwrap();
     let set = format!("model.script={}", script.display());
-    let arguments = [ALL, "--name", "changed", "--set", &set, "--set", "federation.rounds=60"];
+    let arguments = [ALL, "--name", "changed", "--set", &set, "--set", "federation.checkpoint-every=1"];
     interrupt(&bench, &arguments, "changed", "-KILL");
     std::fs::write(&script, text + "# changed\n").unwrap();
     let told = bench.fedplug(&[&["run"], &arguments[..], &["--resume"]].concat());

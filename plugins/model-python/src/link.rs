@@ -93,6 +93,11 @@ impl Link {
         self.process.id()
     }
 
+    /// Passes on what the process wrote by other ways than `print`.
+    pub(crate) fn tell(&self, ctx: &Context<'_>) {
+        self.process.lines().into_iter().for_each(|line| ctx.info(format_args!("{line}")));
+    }
+
     /// Makes a call, after telling the process which objects it can let go of.
     pub(crate) fn call(&mut self, call: Call<'_, '_>, dropped: Vec<u64>) -> Result<Answer, End> {
         self.calls += 1;
@@ -130,7 +135,7 @@ impl Link {
                 for lease in value["released"].as_array().into_iter().flatten().filter_map(Value::as_u64) {
                     self.release(lease);
                 }
-                self.process.lines().into_iter().for_each(|line| ctx.info(format_args!("{line}")));
+                self.tell(ctx);
                 return match value.get_mut("error") {
                     Some(error) => Err(End::Failed(failure::error(error))),
                     None => Ok(Answer { value: value["value"].take(), lease: granted, pieces: frame.pieces }),

@@ -132,9 +132,12 @@ impl Process {
         while !self.said().closed && begun.elapsed() < Duration::from_millis(500) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let how = match status.map(|status| (status.code(), status.signal())) {
-            Some((Some(code), _)) => format!("ended with exit code {code}"),
-            Some((None, Some(signal))) => format!("was killed by signal {signal}{}", name(signal)),
+        // A shell between the two, such as a shim of pyenv, tells a signal as its number and 128.
+        let signal =
+            |status: ExitStatus| status.signal().or(status.code().map(|code| code - 128).filter(|code| *code > 0));
+        let how = match status.map(|status| (status.code(), signal(status))) {
+            Some((Some(code), None)) => format!("ended with exit code {code}"),
+            Some((_, Some(signal))) => format!("was killed by signal {signal}{}", name(signal)),
             _ => format!("was ended: {why}"),
         };
         // Of Python's stack at a fault, what is not the user's.

@@ -149,7 +149,11 @@ impl Worker {
         let (state, outcome) = match outcome {
             Ok(answer) => (State::Idle(link), Ok(answer)),
             Err(End::Failed(error)) => (State::Idle(link), Err(error)),
-            Err(End::Died(how, error)) => (State::Dead(format!("{how} while {by} was at work")), Err(error)),
+            Err(End::Died(how, error)) => {
+                // What it said last belongs into the log of a run that goes on without the client.
+                link.tell(ctx);
+                (State::Dead(format!("{how} while {by} was at work")), Err(error))
+            }
         };
         *self.state() = state;
         self.free.notify_one();
@@ -165,7 +169,7 @@ impl Worker {
                 State::Idle(link) => return Ok(link),
                 State::Dead(how) => {
                     let error =
-                        Error::new(ErrorKind::Other("python".to_owned()), format!("{how}; it held this object too"));
+                        Error::new(ErrorKind::Other("python".to_owned()), format!("{how}, and this object was in it"));
                     *state = State::Dead(how);
                     return Err(error.help("with more `workers`, objects do not share a process"));
                 }
