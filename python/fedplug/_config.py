@@ -117,7 +117,7 @@ def _type(hint: Any, where: str) -> Json:
     if _is_class(hint) and issubclass(hint, enum.Enum):
         return {"enum": [member.value for member in hint]}
     if _is_class(hint) and issubclass(hint, os.PathLike):
-        return {"type": "string"}
+        return {"type": "string", "format": "path"}
     if _is_class(hint) and dataclasses.is_dataclass(hint):
         return _table(hint)
     if _is_union(origin):

@@ -13,10 +13,11 @@ const ALL: &str = "configs/python/composition.toml";
 
 /// An experiment with a model that fails.
 fn faulty(bench: &Bench, keys: &str) -> String {
+    let script = root().join("tests/it/faulty.py").display().to_string();
     let text = format!(
         "name = \"faulty\"\n[federation]\nrounds = 3\nthreads = 3\n\
          [dataset]\nplugin = \"python\"\nscript = \"configs/python/counts.py\"\nclass = \"Counts\"\n\
-         [model]\nplugin = \"python\"\nscript = \"tests/it/faulty.py\"\nclass = \"Faulty\"\n{keys}\n\
+         [model]\nplugin = \"python\"\nscript = \"{script}\"\nclass = \"Faulty\"\n{keys}\n\
          [aggregator]\nplugin = \"fedavg\"\n"
     );
     bench.write("faulty.toml", &text).display().to_string()

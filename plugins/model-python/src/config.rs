@@ -17,13 +17,15 @@ use crate::pool;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Config {
-    /// The Python file that has the class. Relative to the current directory.
+    /// The Python file that has the class.
+    #[schemars(extend("format" = "path"))]
     pub script: String,
     /// The name of the class, which derives from `Model`, `Dataset`, `Aggregator` or `Filter` of the package `fedplug`. It
     /// decides which other keys there are.
     pub class: String,
     /// The Python interpreter, 3.9 or later, with NumPy. If not given: the one that the variable `FEDPLUG_PYTHON` names, the
     /// one of the active virtual environment, or `python3`.
+    #[schemars(extend("format" = "path-or-name"))]
     pub python: Option<String>,
     /// The most processes for the script. Several objects share one when there are more, or when they never work at the same
     /// time; if it crashes, all of them are lost. If not given, the number of cores.

@@ -4,7 +4,7 @@
 //! ```toml
 //! [model]
 //! plugin = "python"
-//! script = "my_model.py"     # relative to the current directory
+//! script = "my_model.py"
 //! class = "MyModel"
 //! learning-rate = 0.1        # further keys: those of the class
 //! ```
