@@ -8,6 +8,7 @@
 #   make test         install what the tests need, run all tests
 #   make test-torch   the plugin in Python that is a transformer; installs PyTorch (5.6 GB) once, as `make bench`
 #   make compare      DATA=FLAb/data: the tables and figures of the documentation: heads, algorithms; about an hour on two cores
+#   make comparison   DATA=FLAb/data: methods and baselines with seeds and folds; two hours on two cores
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
 #   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
@@ -85,6 +86,10 @@ compare: build
 		$(SITES:%=--client %) --output $(COMPARED)/figures/heads
 	$(FEDPLUG) plot $(ALGORITHMS:%=$(COMPARED)/%) --client server --tag Pearson/local_test_immunogenicity --window 5 --force \
 		--output $(COMPARED)/figures/algorithms
+
+# The tables of docs/src/comparison.md.
+comparison: build
+	FEDPLUG=$(FEDPLUG) configs/comparison/run.sh $(DATA) runs/comparison
 
 # PyTorch's side has a Python of its own, since the tests' packages are others.
 ROWS ?=
