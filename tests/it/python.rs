@@ -255,7 +255,8 @@ fn a_transformer_with_private_heads_trains_to_the_same_bits() {
         let arguments = run(name, &["--set", workers]);
         bench.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    let cut = run("cut", &["--set", "federation.checkpoint-every=1"]);
+    // One process, since each imports torch.
+    let cut = run("cut", &["--set", "model.workers=1", "--set", "federation.checkpoint-every=1"]);
     let cut: Vec<&str> = cut.iter().map(String::as_str).collect();
     interrupt(&bench, &cut, "cut", "-KILL");
     bench.run(&[&cut[..], &["--resume"]].concat());
