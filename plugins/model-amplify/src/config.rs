@@ -1,9 +1,10 @@
 //! The `[model]` table. The schema checks the bounds of each value.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use plugin_api::{ClassWeights, JsonSchema};
+use plugin_api::{ClassWeights, JsonSchema, TaskSpec};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -84,6 +85,12 @@ pub struct Config {
     /// as much as every other one at the client, or a table such as `{ yes = 5.0 }`. By default all count the same.
     #[serde(default)]
     pub(crate) class_weights: Option<ClassWeights>,
+    /// The factor of each task's loss, and so of its gradients, such as `{ tm = 2.0 }`; 1 for tasks that are not listed.
+    /// AdamW divides by the size of the gradients: the factors change how much each task moves the trunk that they share, and
+    /// hardly anything in heads or with a single task.
+    #[serde(default)]
+    #[schemars(extend("additionalProperties" = { "type": "number", "format": "double", "exclusiveMinimum": 0 }))]
+    pub(crate) task_weights: BTreeMap<String, f64>,
     /// Sequences per training batch.
     #[serde(default = "default::batch_size")]
     #[schemars(range(min = 1))]
@@ -235,6 +242,21 @@ impl Config {
         Ok(())
     }
 
+    /// Checks the keys that name tasks or classes.
+    ///
+    /// # Errors
+    /// If one of them does not exist.
+    pub(crate) fn check_tasks(&self, tasks: &[TaskSpec]) -> plugin_api::Result<()> {
+        if let Some(weights) = &self.class_weights {
+            weights.check(tasks).map_err(|error| error.at_key("class-weights"))?;
+        }
+        let is_known = |name: &String| tasks.iter().any(|task| task.name == *name);
+        let Some(unknown) = self.task_weights.keys().find(|name| !is_known(name)) else { return Ok(()) };
+        let known: Vec<String> = tasks.iter().map(|task| format!("`{}`", task.name)).collect();
+        let error = plugin_api::Error::config(format!("there is no task `{unknown}`")).at_key("task-weights");
+        Err(error.help(format!("there are {}", known.join(", "))))
+    }
+
     pub(crate) fn evaluation_batch_size(&self) -> usize {
         self.evaluation_batch_size.unwrap_or(self.batch_size.saturating_mul(4))
     }
@@ -352,7 +374,7 @@ mod tests {
         let found = problems(json!({
             "pretrained": trunk,
             "layer-sizes": [128, 20], "trunk-lr": -1.0, "dropout": 1.0, "batch-size": 0, "evaluation-batch-size": 0,
-            "pooling": "all", "batchsize": 3,
+            "pooling": "all", "batchsize": 3, "task-weights": { "tm": 0.0 },
         }));
         for (key, part) in [
             ("pretrained.hidden_act", "unknown key"),
@@ -363,6 +385,7 @@ mod tests {
             ("evaluation-batch-size", "at least 1"),
             ("pooling", "unknown value `all`"),
             ("batchsize", "unknown key"),
+            ("task-weights.tm", "more than 0"),
         ] {
             assert!(found.iter().any(|(k, m)| k == key && m.contains(part)), "{key}: {part} in {found:#?}");
         }

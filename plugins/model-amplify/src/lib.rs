@@ -99,6 +99,10 @@
 //! An export has the trunk with the additions, as a trunk without LoRA, and beside it the folder `adapter` in PEFT's layout (not with
 //! `moving-base`, where the additions are to other weights than those of `pretrained`). The next run with `pretrained = "…"` can read the former.
 //!
+//! # Weights of tasks
+//! `task-weights` multiplies the loss of a task, and so its gradients. `Loss/train` and the metrics stay without the factor. AdamW
+//! divides by the size of the gradients, so the factors shift the balance of the tasks in the trunk, not the step of a head.
+//!
 //! # Agreement with other implementations
 //! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
 //! states, logits, pooled vectors and predictions to 1e-4; losses, gradient norms, learning rates and final parameters of

@@ -4,6 +4,8 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use plugin_api::{Error, Message, ModelSetup, Params, Received, Result, State};
 
 use crate::batch::Batch;
@@ -25,6 +27,8 @@ pub struct Trainer {
     correction: GradientCorrection,
     base_rates: LearningRates,
     schedule: Schedule,
+    /// The factors of losses; 1 for other tasks.
+    task_weights: BTreeMap<String, f64>,
     steps: u64,
     /// Steps of all rounds but the first, in which the rates decay.
     decayed_steps: u64,
@@ -53,7 +57,7 @@ pub struct SchedulePoint {
 /// What a step reports.
 #[derive(Clone, Copy, Debug)]
 pub struct StepStats {
-    /// The loss before the step.
+    /// The loss before the step, without the task's weight.
     pub loss: f64,
     /// The learning rates of the step.
     pub rates: LearningRates,
@@ -78,7 +82,8 @@ impl Trainer {
         let trainable = network.parameters.iter().filter(|p| is_trainable(&p.name));
         let correction = GradientCorrection::new(trainable.map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);
         let base_rates = LearningRates { trunk: config.trunk_lr, regressor: config.regressor_lr };
-        Self { network, optimizer, correction, base_rates, schedule: config.schedule, steps: 0, decayed_steps: 0 }
+        let (schedule, task_weights) = (config.schedule, config.task_weights.clone());
+        Self { network, optimizer, correction, base_rates, schedule, task_weights, steps: 0, decayed_steps: 0 }
     }
 
     /// Takes over a message's parameters, and what the corrections need of it. `taken` is the property `update.taken` of
@@ -177,7 +182,8 @@ impl Trainer {
             pool: resources.pool,
             squared_norm: track_norm.then_some(0.0),
         };
-        let step = Step { batch, layers, dropout };
+        let weight = self.task_weights.get(batch.task).copied();
+        let step = Step { batch, layers, dropout, weight };
         let loss = match layers.trainable_cpu_encoder(batch.batch) {
             Some((encoder, packed)) => step.on_cpu(encoder, &packed, parameters, &mut resources, &mut update)?,
             None => step.in_libtorch(parameters, &mut resources, &mut update)?,

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    Recorder, amplify, assert_same, changed, config, ctx, on_gpu, predicted, published, setup, spec, table, tasks,
-    train,
+    Recorder, amplify, assert_same, changed, config, ctx, failure, on_gpu, predicted, published, setup, spec, table,
+    tasks, train,
 };
 use model_amplify::Amplify;
 use plugin_api::context::Silent;
@@ -41,8 +41,13 @@ fn rounds(model: &mut Amplify, rounds: std::ops::Range<u64>, extra: &Params) -> 
 }
 
 #[test]
-fn a_resumed_run_gives_the_same_bits_with_fedprox_scaffold_and_ditto() {
-    for changes in [json!({ "proximal-mu": 0.1 }), json!({ "scaffold": true }), json!({ "ditto-lambda": 0.5 })] {
+fn a_resumed_run_gives_the_same_bits_with_each_choice() {
+    for changes in [
+        json!({ "proximal-mu": 0.1 }),
+        json!({ "scaffold": true }),
+        json!({ "ditto-lambda": 0.5 }),
+        json!({ "task-weights": { "tm": 3.0 } }),
+    ] {
         let mut straight = amplify(changes.clone());
         let control = rounds(&mut straight, 0..1, &Params::new()).extra;
         rounds(&mut straight, 1..3, &control);
@@ -58,7 +63,7 @@ fn a_resumed_run_gives_the_same_bits_with_fedprox_scaffold_and_ditto() {
         let mut plain = amplify(json!({}));
         let plain = rounds(&mut plain, 0..3, &control).params;
         let sent = second.send(&ctx()).unwrap().params;
-        // Ditto does not change the shared model; the other two do.
+        // Ditto does not change the shared model; the others do.
         let is_ditto = changes.get("ditto-lambda").is_some();
         assert!(on_gpu() || changed(&plain, &sent).is_empty() == is_ditto, "{changes}");
     }
@@ -240,6 +245,14 @@ fn training_in_bf16_converges_as_in_fp32_and_repeats_its_bits() {
         assert!((fp32 - bf16).abs() < 0.25 * fp32 + 0.02, "{epochs:?}: {fp32} in fp32, {bf16} in bf16");
     }
     assert!(on_gpu() || bf16 == losses("bf16"), "other losses in a second run");
+}
+
+#[test]
+fn task_weights_of_unknown_tasks_are_refused() {
+    let error = failure(json!({ "task-weights": { "tn": 2.0 } }));
+    assert_eq!(error.to_string(), "`task-weights`: there is no task `tn`");
+    assert_eq!(error.hint(), Some("there are `tm`, `binding`"));
+    amplify(json!({ "task-weights": { "tm": 2.0 }, "objective": "masked-lm" }));
 }
 
 #[test]

@@ -51,9 +51,7 @@ impl Amplify {
     /// # Errors
     /// If the checkpoint does not fit, or the device does not exist or lacks the precision.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
-        if let Some(weights) = &config.class_weights {
-            weights.check(&setup.tasks).map_err(|error| error.at_key("class-weights"))?;
-        }
+        config.check_tasks(&setup.tasks)?;
         config.check()?;
         let device = device::find(ctx.device())?;
         let context = DeviceContext::new(device)?;

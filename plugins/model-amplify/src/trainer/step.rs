@@ -51,6 +51,8 @@ pub(super) struct Step<'a> {
     pub(super) batch: TrainBatch<'a>,
     pub(super) layers: &'a Layers,
     pub(super) dropout: &'a DropoutRng,
+    /// The factor of the loss whose gradients are taken.
+    pub(super) weight: Option<f64>,
 }
 
 impl Step<'_> {
@@ -73,7 +75,7 @@ impl Step<'_> {
         let loss = targets.loss(&self.layers.outputs(task, &read, &mut self.dropout.clone())?)?;
         let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.readers().unzip();
         let readers = indices.iter().map(|&index| &parameters.at(index).tensor);
-        let mut gradients = gradients(&loss, &std::iter::once(&read).chain(readers).collect::<Vec<_>>())?;
+        let mut gradients = self.gradients(&loss, &std::iter::once(&read).chain(readers).collect::<Vec<_>>())?;
         let d_read = bridge::to_vec(&gradients.remove(0))?;
         update.apply_all(parameters, slots.into_iter().zip(gradients))?;
         encoder.backward(parameters, packed, &reading, resources, &d_read, |parameters, index, gradient| {
@@ -100,15 +102,17 @@ impl Step<'_> {
             let outputs = self.layers.forward(parameters, task, batch, positions, &mut dropout, resources)?;
             let loss = targets.loss(&outputs)?;
             let trainable = update.optimizer.trainable().map(|index| &parameters.at(index).tensor);
-            let gradients = gradients(&loss, &trainable.collect::<Vec<_>>())?;
+            let gradients = self.gradients(&loss, &trainable.collect::<Vec<_>>())?;
             Ok((loss, gradients))
         })?;
         update.apply_all(parameters, gradients.into_iter().enumerate())?;
         Ok(loss)
     }
-}
 
-/// The gradient of a loss with respect to each parameter; an undefined tensor where the loss does not depend on it.
-fn gradients(loss: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>> {
-    Tensor::f_run_backward(&[loss], parameters, false, false).map_err(torch_error)
+    /// The gradient of the weighted loss with respect to each parameter; an undefined tensor where the loss does not depend
+    /// on it.
+    fn gradients(&self, loss: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let weighted = self.weight.map(|weight| loss.f_mul_scalar(weight)).transpose().map_err(torch_error)?;
+        Tensor::f_run_backward(&[weighted.as_ref().unwrap_or(loss)], parameters, false, false).map_err(torch_error)
+    }
 }

@@ -45,13 +45,25 @@ fn step(trainer: &mut Trainer, salt: u32) -> f64 {
     try_step(trainer, &rows).unwrap().loss
 }
 
+/// The same, with the norm of the gradient.
+fn tracked_step(trainer: &mut Trainer, salt: u32) -> StepStats {
+    let rows: Vec<Vec<u32>> = (2..6).map(|n| (0..4 * n).map(|i| 5 + (i * i + salt + n) % 20).collect()).collect();
+    let mut resources = Resources::new(2).unwrap();
+    resources.track_gradient_norm = true;
+    step_with(trainer, &rows, &mut resources).unwrap()
+}
+
 fn try_step(trainer: &mut Trainer, rows: &[Vec<u32>]) -> Result<StepStats> {
+    step_with(trainer, rows, &mut Resources::new(1).unwrap())
+}
+
+fn step_with(trainer: &mut Trainer, rows: &[Vec<u32>], resources: &mut Resources) -> Result<StepStats> {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
     let targets = Targets::Numbers([1.0, -1.0, 0.5, 2.0][..rows.len()].to_vec());
     let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets };
     let (point, dropout) = (SchedulePoint::default(), DropoutRng::disabled());
-    trainer.step(batch, point, &dropout, &mut Resources::new(1).unwrap())
+    trainer.step(batch, point, &dropout, resources)
 }
 
 fn max_difference(a: &Params, b: &Params) -> f32 {
@@ -99,6 +111,19 @@ fn masked_language_modelling_computes_what_libtorch_does() {
         }
         let adapters_only = before.names().all(is_of_adapter);
         assert_eq!(adapters_only, changes.get("lora").is_some());
+    }
+}
+
+/// On both paths; the loss that is reported stays as it is.
+#[test]
+fn a_tasks_weight_is_a_factor_of_its_gradients() {
+    for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
+        let stats = |weights: Value| tracked_step(&mut trainer_of(context, &json!({ "task-weights": weights })), 1);
+        let (plain, weighted) = (stats(json!({})), stats(json!({ "tm": 2.0 })));
+        let ratio = weighted.gradient_norm / plain.gradient_norm;
+        assert!((ratio - 2.0).abs() < 1e-5 && weighted.loss == plain.loss, "{plain:?} {weighted:?}");
+        let other = stats(json!({ "binding": 2.0 }));
+        assert_eq!((other.gradient_norm, other.loss), (plain.gradient_norm, plain.loss));
     }
 }
 
