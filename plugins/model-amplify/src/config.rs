@@ -54,6 +54,11 @@ pub struct Config {
     #[serde(default = "default::trunk_lr")]
     #[schemars(range(min = 0.0))]
     pub(crate) trunk_lr: f64,
+    /// The factor of the trunk's learning rate from each block to the one below it: a block with `n` blocks above it learns at
+    /// `trunk-lr · layer-decay^n`, and the embedding, below all blocks, slowest. 1 gives all the same.
+    #[serde(default = "default::layer_decay")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub(crate) layer_decay: f64,
     /// The learning rate of the heads.
     #[serde(default = "default::regressor_lr")]
     #[schemars(range(min = 0.0))]
@@ -61,6 +66,10 @@ pub struct Config {
     /// How the learning rates change during the run.
     #[serde(default)]
     pub(crate) schedule: Schedule,
+    /// The steps over which the learning rates rise linearly from 0, the rate of the first step. Each client counts its own
+    /// steps, over all rounds. The factor multiplies that of `schedule`.
+    #[serde(default)]
+    pub(crate) warm_up: u64,
     /// AdamW's decoupled weight decay.
     #[serde(default = "default::weight_decay")]
     #[schemars(range(min = 0.0))]
@@ -322,6 +331,9 @@ mod default {
     pub(super) fn trunk_lr() -> f64 {
         1e-4
     }
+    pub(super) fn layer_decay() -> f64 {
+        1.0
+    }
     pub(super) fn regressor_lr() -> f64 {
         1e-2
     }
@@ -375,6 +387,7 @@ mod tests {
             "pretrained": trunk,
             "layer-sizes": [128, 20], "trunk-lr": -1.0, "dropout": 1.0, "batch-size": 0, "evaluation-batch-size": 0,
             "pooling": "all", "batchsize": 3, "task-weights": { "tm": 0.0 },
+            "layer-decay": 0.0, "warm-up": -1,
         }));
         for (key, part) in [
             ("pretrained.hidden_act", "unknown key"),
@@ -386,6 +399,8 @@ mod tests {
             ("pooling", "unknown value `all`"),
             ("batchsize", "unknown key"),
             ("task-weights.tm", "more than 0"),
+            ("layer-decay", "more than 0"),
+            ("warm-up", "at least 0"),
         ] {
             assert!(found.iter().any(|(k, m)| k == key && m.contains(part)), "{key}: {part} in {found:#?}");
         }

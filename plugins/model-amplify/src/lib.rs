@@ -99,6 +99,14 @@
 //! An export has the trunk with the additions, as a trunk without LoRA, and beside it the folder `adapter` in PEFT's layout (not with
 //! `moving-base`, where the additions are to other weights than those of `pretrained`). The next run with `pretrained = "…"` can read the former.
 //!
+//! # Learning rates
+//! With `layer-decay` below 1 the blocks of the trunk, or their adapters, learn the slower the lower they are, as in ELECTRA and
+//! BEiT: `n` blocks below the last one at `trunk-lr · layer-decay^n`, and the embedding as if it were one more block. `LR/trunk`
+//! is the rate of the last block, which a decoder has too. BEiT counts one more: its last block has the factor already.
+//!
+//! With `warm-up` the rates of all parameters rise from 0 over that many steps of the client, counted over all rounds and from
+//! 0: the first step changes nothing. The linear schedule, which falls from the second round on, is a factor of its own.
+//!
 //! # Weights of tasks
 //! `task-weights` multiplies the loss of a task, and so its gradients. `Loss/train` and the metrics stay without the factor. AdamW
 //! divides by the size of the gradients, so the factors shift the balance of the tasks in the trunk, not the step of a head.

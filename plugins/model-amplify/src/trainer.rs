@@ -27,6 +27,8 @@ pub struct Trainer {
     correction: GradientCorrection,
     base_rates: LearningRates,
     schedule: Schedule,
+    /// The steps over which the rates rise.
+    warm_up: u64,
     /// The factors of losses; 1 for other tasks.
     task_weights: BTreeMap<String, f64>,
     steps: u64,
@@ -79,11 +81,21 @@ impl Trainer {
     fn with_correction(network: Network, config: &Config, proximal: f64, scaffold: bool) -> Self {
         let is_trainable = |name: &str| config.trains(name);
         let optimizer = AdamW::new(&network.parameters, is_trainable, config.weight_decay);
+        let optimizer = optimizer.with_layer_decay(config.layer_decay, network.layers().trunk().blocks());
         let trainable = network.parameters.iter().filter(|p| is_trainable(&p.name));
         let correction = GradientCorrection::new(trainable.map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);
         let base_rates = LearningRates { trunk: config.trunk_lr, regressor: config.regressor_lr };
-        let (schedule, task_weights) = (config.schedule, config.task_weights.clone());
-        Self { network, optimizer, correction, base_rates, schedule, task_weights, steps: 0, decayed_steps: 0 }
+        Self {
+            network,
+            optimizer,
+            correction,
+            base_rates,
+            schedule: config.schedule,
+            warm_up: config.warm_up,
+            task_weights: config.task_weights.clone(),
+            steps: 0,
+            decayed_steps: 0,
+        }
     }
 
     /// Takes over a message's parameters, and what the corrections need of it. `taken` is the property `update.taken` of
@@ -162,7 +174,8 @@ impl Trainer {
     fn learning_rates(&self, SchedulePoint { round, decay_steps }: SchedulePoint) -> LearningRates {
         let decays = self.schedule == Schedule::Linear && round > 0 && decay_steps > 0;
         let left = if decays { 1.0 - self.decayed_steps.min(decay_steps) as f64 / decay_steps as f64 } else { 1.0 };
-        self.base_rates.scaled(left)
+        let risen = if self.steps < self.warm_up { self.steps as f64 / self.warm_up as f64 } else { 1.0 };
+        self.base_rates.scaled(left * risen)
     }
 
     fn try_step(

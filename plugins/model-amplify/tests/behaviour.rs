@@ -47,6 +47,7 @@ fn a_resumed_run_gives_the_same_bits_with_each_choice() {
         json!({ "scaffold": true }),
         json!({ "ditto-lambda": 0.5 }),
         json!({ "task-weights": { "tm": 3.0 } }),
+        json!({ "layer-decay": 0.7, "warm-up": 15 }),
     ] {
         let mut straight = amplify(changes.clone());
         let control = rounds(&mut straight, 0..1, &Params::new()).extra;

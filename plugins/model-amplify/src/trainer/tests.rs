@@ -114,6 +114,50 @@ fn masked_language_modelling_computes_what_libtorch_does() {
     }
 }
 
+/// AdamW's first step moves each parameter by its rate, whatever the gradient. On both paths.
+#[test]
+fn lower_blocks_learn_more_slowly() {
+    for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
+        let changes = json!({ "layer-decay": 0.5, "weight-decay": 0.0, "trunk-lr": 1e-2, "regressor-lr": 1e-3 });
+        let mut trainer = trainer_of(context, &changes);
+        let before = trainer.network.parameters.snapshot().unwrap();
+        step(&mut trainer, 1);
+        let after = trainer.network.parameters.snapshot().unwrap();
+        let moved = |name: &str| {
+            let [a, b] = [&before, &after].map(|params| params.get(name).unwrap().elements::<f32>().unwrap().to_vec());
+            a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        for (name, rate) in [
+            ("trunk.transformer_encoder.1.ffn.w3.weight", 1e-2),
+            ("trunk.transformer_encoder.0.ffn.w3.weight", 0.5e-2),
+            ("trunk.encoder.weight", 0.25e-2),
+            ("regressors.0.4.weight", 1e-3),
+        ] {
+            assert!((moved(name) - rate).abs() < 0.02 * rate, "{name} moved by {}, not {rate}", moved(name));
+        }
+    }
+}
+
+/// Over the rounds, as a factor of the linear schedule; a restored state goes on where it was.
+#[test]
+fn warm_up_raises_the_rates_from_zero() {
+    let mut trainer = trainer_of(DeviceContext::cpu(), &json!({ "warm-up": 4 }));
+    let rows = [vec![3, 6, 7, 8, 4]];
+    let before = trainer.network.parameters.snapshot().unwrap();
+    let first = try_step(&mut trainer, &rows).unwrap().rates;
+    assert_eq!((first.trunk, first.regressor), (0.0, 0.0));
+    assert_eq!(max_difference(&before, &trainer.network.parameters.snapshot().unwrap()), 0.0);
+    assert_eq!(try_step(&mut trainer, &rows).unwrap().rates.trunk, 1e-3 * 0.25);
+    let mut resumed = trainer_of(DeviceContext::cpu(), &json!({ "warm-up": 4 }));
+    resumed.restore(&trainer.state().unwrap()).unwrap();
+    for expected in [0.5, 0.75, 1.0, 1.0] {
+        assert_eq!(try_step(&mut resumed, &rows).unwrap().rates.trunk, 1e-3 * expected);
+    }
+    let later = SchedulePoint { round: 1, decay_steps: 2 };
+    trainer.decayed_steps = 1;
+    assert_eq!(trainer.learning_rates(later).regressor, 1e-2 * (0.5 * 0.5));
+}
+
 /// On both paths; the loss that is reported stays as it is.
 #[test]
 fn a_tasks_weight_is_a_factor_of_its_gradients() {
