@@ -37,6 +37,10 @@ pub struct Config {
     /// The positions over which a sequence's hidden states are averaged.
     #[serde(default)]
     pub(crate) pooling: Pooling,
+    /// With `pooling = "chains"`: the number of chains of each sequence; default: 2.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) chains: Option<u32>,
     /// Whether only the heads are trained.
     #[serde(default)]
     pub(crate) frozen_trunk: bool,
@@ -232,6 +236,13 @@ impl Config {
             let error = plugin_api::Error::config("is for heads, and `objective = \"masked-lm\"` has none");
             return Err(error.at_key(*key).help("remove it"));
         }
+        if self.pooling == Pooling::Attention && self.objective == Objective::MaskedLm {
+            let error = plugin_api::Error::config("`attention` is for heads, and `objective = \"masked-lm\"` has none");
+            return Err(error.at_key("pooling"));
+        }
+        if self.chains.is_some() && self.pooling != Pooling::Chains {
+            return Err(plugin_api::Error::config("is for `pooling = \"chains\"`").at_key("chains").help("remove it"));
+        }
         if self.frozen_trunk && self.lora.is_some() {
             let error = plugin_api::Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
             return Err(error.help("LoRA keeps the trunk's own weights without that key"));
@@ -266,6 +277,11 @@ impl Config {
         Err(error.help(format!("there are {}", known.join(", "))))
     }
 
+    /// The vectors that a head reads of each sequence.
+    pub(crate) fn vectors(&self) -> usize {
+        if self.pooling == Pooling::Chains { self.chains.map_or(2, |chains| chains as usize) } else { 1 }
+    }
+
     pub(crate) fn evaluation_batch_size(&self) -> usize {
         self.evaluation_batch_size.unwrap_or(self.batch_size.saturating_mul(4))
     }
@@ -292,6 +308,14 @@ pub enum Pooling {
     Tokens,
     /// All positions of the batch, with padding, as in the reference implementation.
     AllPositions,
+    /// `<bos>` alone.
+    Bos,
+    /// Those of each chain of `heavy|light`, without `<bos>`, `|` and `<eos>`. A head reads the chains' vectors one after the
+    /// other.
+    Chains,
+    /// The sequence's tokens, with weights: the softmax of `w · hₗ / ‖hₗ‖` with a vector `w` that each head learns. It starts at 0,
+    /// which gives equal weights.
+    Attention,
 }
 
 /// The number format of the trunk's matrix products. Parameters, optimiser, norms and heads always use fp32.

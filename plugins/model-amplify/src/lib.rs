@@ -81,11 +81,18 @@
 //! `fedplug embed` writes the vectors that the heads read: the mean of `hₗ / ‖hₗ‖` over a sequence's positions `l`, with the
 //! last block's output `h`.
 //!
+//! # Pooling
+//! Heads read the mean of `hₗ / ‖hₗ‖` over the positions that `pooling` names. With `"bos"` this is `<bos>` alone. With `"chains"` each chain
+//! of `heavy|light` has a mean of its own, and a head reads `chains` vectors (2 by default); a row with another number of chains,
+//! or with an empty one, is an error. With `"attention"` each head weighs the positions: its tensor `regressors.T.attention.weight`
+//! is trained, sent, exported and read with the rest of the head. `fedplug embed` then has no vector to write.
+//!
 //! # A frozen trunk
 //! With `frozen-trunk`, the vector of a sequence is computed once per run and kept, up to `embedding-memory`; an epoch then
 //! costs what the heads cost. All clients of a process whose trunks have the same values share the vectors and the trunk's
 //! memory. On the CPU the bits do not depend on what was kept. With `pooling = "all-positions"` a vector depends on the
-//! padding of its batch, so none is kept.
+//! padding of its batch, so none is kept; with
+//! `"attention"` it depends on the head as well, and none is kept either.
 //!
 //! # LoRA
 //! With a table `[model.lora]`, the trunk keeps its weights, and low-rank additions to the matrices of `targets` are trained with
@@ -195,6 +202,7 @@ mod pretrained;
 pub mod random;
 #[doc(hidden)]
 pub mod regressor;
+mod segments;
 #[doc(hidden)]
 pub mod targets;
 #[doc(hidden)]

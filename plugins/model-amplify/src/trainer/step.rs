@@ -66,13 +66,19 @@ impl Step<'_> {
         update: &mut Update<'_>,
     ) -> Result<Tensor> {
         let TrainBatch { task, batch, targets } = self.batch;
-        let (reading, rows) = match targets.positions() {
+        let segments = self.layers.segments(batch);
+        let of_segments = segments.as_ref().map(|segments| segments.positions.as_slice());
+        let (reading, rows) = match targets.positions().or(of_segments) {
             Some(positions) => (packed.reading(positions), positions.len()),
             None => (Reading::Pooled, batch.rows()),
         };
         let read = encoder.forward(parameters, packed, &reading, resources, true)?;
         let read = bridge::matrix(&read, rows)?.f_set_requires_grad(true).map_err(torch_error)?;
-        let loss = targets.loss(&self.layers.outputs(task, &read, &mut self.dropout.clone())?)?;
+        let pooled = match &segments {
+            Some(segments) => segments.pool(&read, self.layers.attention(task))?,
+            None => read.shallow_clone(),
+        };
+        let loss = targets.loss(&self.layers.outputs(task, &pooled, &mut self.dropout.clone())?)?;
         let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.readers().unzip();
         let readers = indices.iter().map(|&index| &parameters.at(index).tensor);
         let mut gradients = self.gradients(&loss, &std::iter::once(&read).chain(readers).collect::<Vec<_>>())?;

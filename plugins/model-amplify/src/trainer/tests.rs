@@ -5,6 +5,7 @@ use crate::architecture::Architecture;
 use crate::config::is_of_adapter;
 use crate::cpu::ThreadPool;
 use crate::device::DeviceContext;
+use crate::segments::ChainBounds;
 use plugin_api::{Seed, TaskSpec};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
@@ -59,7 +60,8 @@ fn try_step(trainer: &mut Trainer, rows: &[Vec<u32>]) -> Result<StepStats> {
 
 fn step_with(trainer: &mut Trainer, rows: &[Vec<u32>], resources: &mut Resources) -> Result<StepStats> {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-    let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
+    let bounds = ChainBounds { separator: 5, ends: vec![3, 4] };
+    let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap().with_chains(&bounds);
     let targets = Targets::Numbers([1.0, -1.0, 0.5, 2.0][..rows.len()].to_vec());
     let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets };
     let (point, dropout) = (SchedulePoint::default(), DropoutRng::disabled());
@@ -111,6 +113,48 @@ fn masked_language_modelling_computes_what_libtorch_does() {
         }
         let adapters_only = before.names().all(is_of_adapter);
         assert_eq!(adapters_only, changes.get("lora").is_some());
+    }
+}
+
+/// Hand-written trunk with libtorch's pooling against libtorch alone, for any number of threads; with a frozen trunk too.
+#[test]
+fn poolings_of_positions_compute_what_libtorch_does() {
+    const ATTENTION: &str = "regressors.0.attention.weight";
+    let rows: Vec<Vec<u32>> = (2..6_u32)
+        .map(|n| {
+            let chain = |length: u32, salt: u32| (0..length).map(move |i| 6 + (i * i + salt + n) % 20);
+            std::iter::once(3).chain(chain(3 * n, 1)).chain([5]).chain(chain(2 * n + 1, 7)).chain([4]).collect()
+        })
+        .collect();
+    let run = |context: DeviceContext, changes: &Value, threads: usize| {
+        let mut trainer = trainer_of(context, changes);
+        let mut resources = Resources::new(threads).unwrap();
+        resources.track_gradient_norm = true;
+        let stats: Vec<StepStats> = (0..5).map(|_| step_with(&mut trainer, &rows, &mut resources).unwrap()).collect();
+        (stats, trainer.state().unwrap().tensors)
+    };
+    let tokens = run(DeviceContext::cpu(), &json!({}), 1).0[0].loss;
+    for pooling in ["bos", "chains", "attention"] {
+        for frozen in [false, true] {
+            let changes = json!({ "pooling": pooling, "frozen-trunk": frozen });
+            let (stats, state) = run(DeviceContext::cpu(), &changes, 1);
+            let (others, other) = run(DeviceContext::simulated_gpu(), &changes, 1);
+            for (a, b) in stats.iter().zip(&others) {
+                assert!((a.loss - b.loss).abs() < 1e-4 * b.loss, "{changes}: {a:?} and {b:?}");
+                let off = (a.gradient_norm - b.gradient_norm).abs();
+                assert!(off < 1e-4 * b.gradient_norm && b.gradient_norm > 0.0, "{changes}: {a:?} and {b:?}");
+            }
+            let difference = max_difference(&state, &other);
+            assert!(difference < 1e-4, "{changes}: parameters and moments differ by {difference}");
+            assert_eq!(max_difference(&state, &run(DeviceContext::cpu(), &changes, 3).1), 0.0, "{changes}");
+            // Attention starts as the mean over tokens, and learns.
+            let is_mean = (stats[0].loss - tokens).abs() < 1e-5 * tokens;
+            assert_eq!(is_mean, pooling == "attention", "{changes}: {} and {tokens}", stats[0].loss);
+            let learned = state.get(ATTENTION).map(|w| w.elements::<f32>().unwrap().iter().all(|&w| w != 0.0));
+            assert_eq!(learned, (pooling == "attention").then_some(true), "{changes}");
+            let inputs = if pooling == "chains" { 32 } else { 16 };
+            assert_eq!(state.get("regressors.0.0.weight").unwrap().shape(), [32, inputs]);
+        }
     }
 }
 
