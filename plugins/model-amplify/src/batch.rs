@@ -1,11 +1,14 @@
 //! Batches of token ids.
 
+use std::ops::Range;
+
 use plugin_api::Result;
 use tch::{Device, TchError, Tensor};
 
 use crate::bridge;
 use crate::config::Pooling;
 use crate::cpu::PackedBatch;
+use crate::segments::ChainBounds;
 
 /// Sequences padded to one length.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Batch {
     pub keys: Option<Tensor>,
     /// The sequences' pooled vectors, (sequences, size), if a frozen trunk has computed them before.
     pub(crate) pooled: Option<Tensor>,
+    /// The positions of each chain of each sequence, where the pooling needs them.
+    pub(crate) chains: Vec<Vec<Range<usize>>>,
 }
 
 impl Batch {
@@ -38,7 +43,15 @@ impl Batch {
         let mask = |ids: &Tensor| -> Result<Tensor, TchError> { ids.f_ne(pad)?.f_unsqueeze(1)?.f_unsqueeze(1) };
         let ids = to_device().map_err(bridge::torch_error)?;
         let keys = padded.then(|| mask(&ids)).transpose().map_err(bridge::torch_error)?;
-        Ok(Self { rows: rows.iter().map(|row| row.to_vec()).collect(), pad, longest, ids, keys, pooled: None })
+        let rows = rows.iter().map(|row| row.to_vec()).collect();
+        Ok(Self { rows, pad, longest, ids, keys, pooled: None, chains: Vec::new() })
+    }
+
+    /// With the chains of each sequence.
+    #[must_use]
+    pub(crate) fn with_chains(mut self, bounds: &ChainBounds) -> Self {
+        self.chains = self.rows.iter().map(|ids| bounds.chains(ids)).collect();
+        self
     }
 
     /// The number of sequences.
@@ -57,7 +70,8 @@ impl Batch {
     /// If libtorch fails.
     pub(crate) fn select(&self, numbers: &[usize]) -> Result<Self> {
         let rows: Vec<&[u32]> = numbers.iter().map(|&number| self.rows[number].as_slice()).collect();
-        Self::new(&rows, self.pad, self.longest, self.ids.device())
+        let chains = numbers.iter().filter_map(|&number| self.chains.get(number).cloned()).collect();
+        Ok(Self { chains, ..Self::new(&rows, self.pad, self.longest, self.ids.device())? })
     }
 
     /// The sequences concatenated, with padding only if `pooling` counts it. None if a row contains the padding token.

@@ -1,9 +1,10 @@
 //! The `[model]` table. The schema checks the bounds of each value.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use plugin_api::{ClassWeights, JsonSchema};
+use plugin_api::{ClassWeights, JsonSchema, TaskSpec};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -36,6 +37,10 @@ pub struct Config {
     /// The positions over which a sequence's hidden states are averaged.
     #[serde(default)]
     pub(crate) pooling: Pooling,
+    /// With `pooling = "chains"`: the number of chains of each sequence; default: 2.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) chains: Option<u32>,
     /// Whether only the heads are trained.
     #[serde(default)]
     pub(crate) frozen_trunk: bool,
@@ -53,6 +58,11 @@ pub struct Config {
     #[serde(default = "default::trunk_lr")]
     #[schemars(range(min = 0.0))]
     pub(crate) trunk_lr: f64,
+    /// The factor of the trunk's learning rate from each block to the one below it: a block with `n` blocks above it learns at
+    /// `trunk-lr · layer-decay^n`, and the embedding, below all blocks, slowest. 1 gives all the same.
+    #[serde(default = "default::layer_decay")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub(crate) layer_decay: f64,
     /// The learning rate of the heads.
     #[serde(default = "default::regressor_lr")]
     #[schemars(range(min = 0.0))]
@@ -60,6 +70,10 @@ pub struct Config {
     /// How the learning rates change during the run.
     #[serde(default)]
     pub(crate) schedule: Schedule,
+    /// The steps over which the learning rates rise linearly from 0, the rate of the first step. Each client counts its own
+    /// steps, over all rounds. The factor multiplies that of `schedule`.
+    #[serde(default)]
+    pub(crate) warm_up: u64,
     /// AdamW's decoupled weight decay.
     #[serde(default = "default::weight_decay")]
     #[schemars(range(min = 0.0))]
@@ -84,6 +98,12 @@ pub struct Config {
     /// as much as every other one at the client, or a table such as `{ yes = 5.0 }`. By default all count the same.
     #[serde(default)]
     pub(crate) class_weights: Option<ClassWeights>,
+    /// The factor of each task's loss, and so of its gradients, such as `{ tm = 2.0 }`; 1 for tasks that are not listed.
+    /// AdamW divides by the size of the gradients: the factors change how much each task moves the trunk that they share, and
+    /// hardly anything in heads or with a single task.
+    #[serde(default)]
+    #[schemars(extend("additionalProperties" = { "type": "number", "format": "double", "exclusiveMinimum": 0 }))]
+    pub(crate) task_weights: BTreeMap<String, f64>,
     /// Sequences per training batch.
     #[serde(default = "default::batch_size")]
     #[schemars(range(min = 1))]
@@ -216,6 +236,13 @@ impl Config {
             let error = plugin_api::Error::config("is for heads, and `objective = \"masked-lm\"` has none");
             return Err(error.at_key(*key).help("remove it"));
         }
+        if self.pooling == Pooling::Attention && self.objective == Objective::MaskedLm {
+            let error = plugin_api::Error::config("`attention` is for heads, and `objective = \"masked-lm\"` has none");
+            return Err(error.at_key("pooling"));
+        }
+        if self.chains.is_some() && self.pooling != Pooling::Chains {
+            return Err(plugin_api::Error::config("is for `pooling = \"chains\"`").at_key("chains").help("remove it"));
+        }
         if self.frozen_trunk && self.lora.is_some() {
             let error = plugin_api::Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
             return Err(error.help("LoRA keeps the trunk's own weights without that key"));
@@ -233,6 +260,26 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Checks the keys that name tasks or classes.
+    ///
+    /// # Errors
+    /// If one of them does not exist.
+    pub(crate) fn check_tasks(&self, tasks: &[TaskSpec]) -> plugin_api::Result<()> {
+        if let Some(weights) = &self.class_weights {
+            weights.check(tasks).map_err(|error| error.at_key("class-weights"))?;
+        }
+        let is_known = |name: &String| tasks.iter().any(|task| task.name == *name);
+        let Some(unknown) = self.task_weights.keys().find(|name| !is_known(name)) else { return Ok(()) };
+        let known: Vec<String> = tasks.iter().map(|task| format!("`{}`", task.name)).collect();
+        let error = plugin_api::Error::config(format!("there is no task `{unknown}`")).at_key("task-weights");
+        Err(error.help(format!("there are {}", known.join(", "))))
+    }
+
+    /// The vectors that a head reads of each sequence.
+    pub(crate) fn vectors(&self) -> usize {
+        if self.pooling == Pooling::Chains { self.chains.map_or(2, |chains| chains as usize) } else { 1 }
     }
 
     pub(crate) fn evaluation_batch_size(&self) -> usize {
@@ -261,6 +308,14 @@ pub enum Pooling {
     Tokens,
     /// All positions of the batch, with padding, as in the reference implementation.
     AllPositions,
+    /// `<bos>` alone.
+    Bos,
+    /// Those of each chain of `heavy|light`, without `<bos>`, `|` and `<eos>`. A head reads the chains' vectors one after the
+    /// other.
+    Chains,
+    /// The sequence's tokens, with weights: the softmax of `w · hₗ / ‖hₗ‖` with a vector `w` that each head learns. It starts at 0,
+    /// which gives equal weights.
+    Attention,
 }
 
 /// The number format of the trunk's matrix products. Parameters, optimiser, norms and heads always use fp32.
@@ -299,6 +354,9 @@ mod default {
     }
     pub(super) fn trunk_lr() -> f64 {
         1e-4
+    }
+    pub(super) fn layer_decay() -> f64 {
+        1.0
     }
     pub(super) fn regressor_lr() -> f64 {
         1e-2
@@ -352,7 +410,8 @@ mod tests {
         let found = problems(json!({
             "pretrained": trunk,
             "layer-sizes": [128, 20], "trunk-lr": -1.0, "dropout": 1.0, "batch-size": 0, "evaluation-batch-size": 0,
-            "pooling": "all", "batchsize": 3,
+            "pooling": "all", "batchsize": 3, "task-weights": { "tm": 0.0 },
+            "layer-decay": 0.0, "warm-up": -1,
         }));
         for (key, part) in [
             ("pretrained.hidden_act", "unknown key"),
@@ -363,6 +422,9 @@ mod tests {
             ("evaluation-batch-size", "at least 1"),
             ("pooling", "unknown value `all`"),
             ("batchsize", "unknown key"),
+            ("task-weights.tm", "more than 0"),
+            ("layer-decay", "more than 0"),
+            ("warm-up", "at least 0"),
         ] {
             assert!(found.iter().any(|(k, m)| k == key && m.contains(part)), "{key}: {part} in {found:#?}");
         }

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::architecture::Architecture;
 use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER, TOKENIZER_CONFIG};
-use crate::config::{Config, Lora, Pretrained};
+use crate::config::{Config, Lora, Pooling, Pretrained};
 use crate::heads::KnownHeads;
 use crate::tokenize::Tokenizer;
 use crate::weight_files;
@@ -150,7 +150,11 @@ impl<'a> ExportFolder<'a> {
                 entry
             })
             .collect();
-        self.json(HEADS, &json!({ "layer-sizes": config.layer_sizes, "pooling": config.pooling, "tasks": tasks }))
+        let mut heads = json!({ "layer-sizes": config.layer_sizes, "pooling": config.pooling, "tasks": tasks });
+        if config.pooling == Pooling::Chains {
+            heads["chains"] = config.vectors().into();
+        }
+        self.json(HEADS, &heads)
     }
 
     fn tensors(&mut self, name: &str, params: &Params, prefix: &str) -> Result<()> {

@@ -81,11 +81,18 @@
 //! `fedplug embed` writes the vectors that the heads read: the mean of `hₗ / ‖hₗ‖` over a sequence's positions `l`, with the
 //! last block's output `h`.
 //!
+//! # Pooling
+//! Heads read the mean of `hₗ / ‖hₗ‖` over the positions that `pooling` names. With `"bos"` this is `<bos>` alone. With `"chains"` each chain
+//! of `heavy|light` has a mean of its own, and a head reads `chains` vectors (2 by default); a row with another number of chains,
+//! or with an empty one, is an error. With `"attention"` each head weighs the positions: its tensor `regressors.T.attention.weight`
+//! is trained, sent, exported and read with the rest of the head. `fedplug embed` then has no vector to write.
+//!
 //! # A frozen trunk
 //! With `frozen-trunk`, the vector of a sequence is computed once per run and kept, up to `embedding-memory`; an epoch then
 //! costs what the heads cost. All clients of a process whose trunks have the same values share the vectors and the trunk's
 //! memory. On the CPU the bits do not depend on what was kept. With `pooling = "all-positions"` a vector depends on the
-//! padding of its batch, so none is kept.
+//! padding of its batch, so none is kept; with
+//! `"attention"` it depends on the head as well, and none is kept either.
 //!
 //! # LoRA
 //! With a table `[model.lora]`, the trunk keeps its weights, and low-rank additions to the matrices of `targets` are trained with
@@ -98,6 +105,18 @@
 //!
 //! An export has the trunk with the additions, as a trunk without LoRA, and beside it the folder `adapter` in PEFT's layout (not with
 //! `moving-base`, where the additions are to other weights than those of `pretrained`). The next run with `pretrained = "…"` can read the former.
+//!
+//! # Learning rates
+//! With `layer-decay` below 1 the blocks of the trunk, or their adapters, learn the slower the lower they are, as in ELECTRA and
+//! BEiT: `n` blocks below the last one at `trunk-lr · layer-decay^n`, and the embedding as if it were one more block. `LR/trunk`
+//! is the rate of the last block, which a decoder has too. BEiT counts one more: its last block has the factor already.
+//!
+//! With `warm-up` the rates of all parameters rise from 0 over that many steps of the client, counted over all rounds and from
+//! 0: the first step changes nothing. The linear schedule, which falls from the second round on, is a factor of its own.
+//!
+//! # Weights of tasks
+//! `task-weights` multiplies the loss of a task, and so its gradients. `Loss/train` and the metrics stay without the factor. AdamW
+//! divides by the size of the gradients, so the factors shift the balance of the tasks in the trunk, not the step of a head.
 //!
 //! # Agreement with other implementations
 //! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
@@ -183,6 +202,7 @@ mod pretrained;
 pub mod random;
 #[doc(hidden)]
 pub mod regressor;
+mod segments;
 #[doc(hidden)]
 pub mod targets;
 #[doc(hidden)]

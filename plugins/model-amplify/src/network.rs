@@ -17,6 +17,7 @@ use crate::device::DeviceContext;
 use crate::parameters::Parameters;
 use crate::random::DropoutRng;
 use crate::regressor::{Regressor, pool};
+use crate::segments::Segments;
 use crate::trunk::Trunk;
 use frozen::Frozen;
 
@@ -108,9 +109,12 @@ impl Network {
         for (number, task) in setup.tasks.iter().enumerate().filter(|(_, task)| has_head(task)) {
             let mut root = parameters.root();
             let mut regressors = root.at("regressors");
-            let (inputs, sizes) = (architecture.hidden_size, &config.layer_sizes);
-            let regressor =
-                Regressor::new(regressors.at(number), inputs, sizes, task.outputs()? as i64, config.dropout)?;
+            let (size, sizes) = (architecture.hidden_size, &config.layer_sizes);
+            let (inputs, outputs) = (size * config.vectors() as i64, task.outputs()? as i64);
+            let mut regressor = Regressor::new(regressors.at(number), inputs, sizes, outputs, config.dropout)?;
+            if config.pooling == Pooling::Attention {
+                regressor = regressor.with_attention(regressors.at(number), size)?;
+            }
             heads.push(Head { task: task.name.clone(), regressor });
         }
         let adapted = parameters.iter().filter(|_| config.has_moving_base());
@@ -150,7 +154,7 @@ impl Network {
     /// # Errors
     /// If a parameter has no values, or libtorch fails.
     pub fn pooled(&self, batch: &Batch, pooling: Pooling, resources: &mut Resources) -> Result<Tensor> {
-        self.layers.pooled(&self.parameters, batch, pooling, &mut resources.for_pass())
+        self.layers.pooled(&self.parameters, batch, pooling, None, &mut resources.for_pass())
     }
 
     /// A prediction for each sequence, (batch), or its logits, (batch, classes).
@@ -158,7 +162,9 @@ impl Network {
     /// # Errors
     /// If there is no head for the task, a parameter has no values, or libtorch fails.
     pub fn predict(&self, task: &str, batch: &Batch, resources: &mut Resources) -> Result<Tensor> {
-        let pooled = self.pooled(batch, self.layers.pooling, resources)?;
+        let Layers { pooling, .. } = self.layers;
+        let attention = self.layers.attention(task);
+        let pooled = self.layers.pooled(&self.parameters, batch, pooling, attention, &mut resources.for_pass())?;
         self.layers.predict_pooled(task, &pooled, &mut DropoutRng::disabled())
     }
 
@@ -168,14 +174,7 @@ impl Network {
     /// # Errors
     /// If a parameter has no values, or libtorch fails.
     pub fn logits(&self, batch: &Batch, positions: &[(usize, usize)], resources: &mut Resources) -> Result<Tensor> {
-        let hidden = match self.layers.cpu_encoder(batch, Pooling::Tokens) {
-            Some((encoder, packed)) => {
-                let reading = packed.reading(positions);
-                let read = encoder.forward(&self.parameters, &packed, &reading, &mut resources.for_pass(), false)?;
-                bridge::matrix(&read, positions.len())?
-            }
-            None => select(&self.layers.trunk.forward(batch, &mut DropoutRng::disabled())?, positions)?,
-        };
+        let hidden = self.layers.hidden_at(&self.parameters, batch, positions, &mut resources.for_pass())?;
         self.layers.trunk.logits(&hidden)
     }
 
@@ -211,15 +210,53 @@ impl Layers {
         self.cpu_encoder(batch, self.pooling).filter(|_| !self.frozen_trunk)
     }
 
+    /// The segments that the heads read; none where [`pool`] gives what they read.
+    pub(crate) fn segments(&self, batch: &Batch) -> Option<Segments> {
+        Segments::of(self.pooling, batch)
+    }
+
+    /// The vector with which the head of a task weighs positions.
+    pub(crate) fn attention(&self, task: &str) -> Option<&Tensor> {
+        let head = self.heads.iter().find(|head| head.task == task)?;
+        head.regressor.attention.as_deref()
+    }
+
+    /// The hidden states at these positions, each a row of the batch and a position of its sequence: (positions, size).
+    fn hidden_at(
+        &self,
+        parameters: &Parameters,
+        batch: &Batch,
+        positions: &[(usize, usize)],
+        resources: &mut PassResources<'_>,
+    ) -> Result<Tensor> {
+        match self.cpu_encoder(batch, Pooling::Tokens) {
+            Some((encoder, packed)) => {
+                let reading = packed.reading(positions);
+                let read = encoder.forward(parameters, &packed, &reading, resources, false)?;
+                bridge::matrix(&read, positions.len())
+            }
+            None => select(&self.trunk.forward(batch, &mut DropoutRng::disabled())?, positions),
+        }
+    }
+
+    /// What the head with this `attention` reads, without a graph of the trunk where there are segments.
     fn pooled(
         &self,
         parameters: &Parameters,
         batch: &Batch,
         pooling: Pooling,
+        attention: Option<&Tensor>,
         resources: &mut PassResources<'_>,
     ) -> Result<Tensor> {
         if let Some(pooled) = &batch.pooled {
             return Ok(pooled.shallow_clone());
+        }
+        if let Some(segments) = Segments::of(pooling, batch) {
+            let hidden = {
+                let _guard = tch::no_grad_guard();
+                self.hidden_at(parameters, batch, &segments.positions, resources)?
+            };
+            return segments.pool(&hidden, attention);
         }
         match self.cpu_encoder(batch, pooling) {
             Some((encoder, packed)) => {
@@ -273,14 +310,17 @@ impl Layers {
         dropout: &mut DropoutRng,
         resources: &mut PassResources<'_>,
     ) -> Result<Tensor> {
+        let attention = self.attention(task);
         let read = if self.frozen_trunk {
-            let _guard = tch::no_grad_guard();
-            self.pooled(parameters, batch, self.pooling, resources)?
+            // Attention is the head's, and learns.
+            let _guard = attention.is_none().then(tch::no_grad_guard);
+            self.pooled(parameters, batch, self.pooling, attention, resources)?
         } else {
             let hidden = self.trunk.forward(batch, dropout)?;
-            match positions {
-                Some(positions) => select(&hidden, positions)?,
-                None => pool(&hidden, batch, self.pooling)?,
+            match (positions, self.segments(batch)) {
+                (Some(positions), _) => select(&hidden, positions)?,
+                (None, Some(segments)) => segments.pool(&select(&hidden, &segments.positions)?, attention)?,
+                (None, None) => pool(&hidden, batch, self.pooling)?,
             }
         };
         self.outputs(task, &read, dropout)

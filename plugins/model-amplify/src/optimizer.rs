@@ -12,7 +12,7 @@ use crate::cow_buffer::CowBuffer;
 use crate::cpu::ThreadPool;
 use crate::cpu::kernels::{AdamWStep, adamw};
 use crate::native;
-use crate::parameters::{Parameters, is_of_decoder};
+use crate::parameters::{Parameters, blocks_above, is_of_decoder, is_of_trunk};
 
 pub use state::SavedMoments;
 
@@ -25,7 +25,7 @@ const CACHED: usize = 4096;
 /// Learning rates of the two groups of parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearningRates {
-    /// The trunk's.
+    /// That of the trunk's last block.
     pub trunk: f64,
     /// The heads'.
     pub regressor: f64,
@@ -39,7 +39,7 @@ impl LearningRates {
     }
 
     fn of(self, slot: &Slot) -> f64 {
-        if slot.in_trunk { self.trunk } else { self.regressor }
+        if slot.in_trunk { self.trunk * slot.factor } else { self.regressor }
     }
 }
 
@@ -70,6 +70,8 @@ struct Slot {
     index: usize,
     shape: Vec<usize>,
     in_trunk: bool,
+    /// The factor of the trunk's rate.
+    factor: f64,
     /// None before the first step, so that a model that is never trained needs no memory for them.
     moments: Option<Moments>,
 }
@@ -126,10 +128,19 @@ impl AdamW {
             if trainable {
                 let _ = parameter.tensor.set_requires_grad(true);
                 let (name, shape) = (parameter.name.clone(), parameter.shape());
-                slots.push(Slot { in_trunk: name.starts_with("trunk."), name, index, shape, moments: None });
+                slots.push(Slot { in_trunk: is_of_trunk(&name), factor: 1.0, name, index, shape, moments: None });
             }
         }
         Self { slots, slot_of, weight_decay, arenas: None, pending: Vec::new() }
+    }
+
+    /// Lets each of the trunk's `blocks` learn at `decay` times the rate of the block above it.
+    #[must_use]
+    pub(crate) fn with_layer_decay(mut self, decay: f64, blocks: usize) -> Self {
+        for slot in &mut self.slots {
+            slot.factor = decay.powf(blocks_above(&slot.name, blocks) as f64);
+        }
+        self
     }
 
     /// The slot of a parameter, if it is trained.
@@ -237,17 +248,17 @@ impl AdamW {
                 slot.moments = Some(Moments { values, steps: 0 });
             }
         }
-        // One call updates all parameters of a group that have taken the same number of steps.
-        let mut calls: BTreeMap<(bool, i32), Vec<native::AdamWTensors<'_>>> = BTreeMap::new();
+        // One call updates all parameters of one rate that have taken the same number of steps.
+        let mut calls: BTreeMap<(u64, i32), Vec<native::AdamWTensors<'_>>> = BTreeMap::new();
         for (slot, gradient) in &pending {
             let slot = &self.slots[*slot];
             let Some(Moments { values: MomentValues::Device(moments), steps }) = &slot.moments else { continue };
             let parameter = &parameters.at(slot.index).tensor;
             let tensors = native::AdamWTensors { parameter, gradient, moments };
-            calls.entry((slot.in_trunk, *steps + 1)).or_default().push(tensors);
+            calls.entry((rates.of(slot).to_bits(), *steps + 1)).or_default().push(tensors);
         }
-        for ((in_trunk, step), tensors) in calls {
-            let rate = if in_trunk { rates.trunk } else { rates.regressor };
+        for ((rate, step), tensors) in calls {
+            let rate = f64::from_bits(rate);
             let step = native::FusedStep { step, rate, betas: [BETA1, BETA2], decay: self.weight_decay, eps: EPS };
             native::adamw(&tensors, step)?;
         }

@@ -22,8 +22,7 @@ const NORMALIZE_EPS: f64 = 1e-12;
 /// If libtorch fails.
 pub fn pool(hidden: &Tensor, batch: &Batch, pooling: Pooling) -> Result<Tensor> {
     let pool = || {
-        let norm = hidden.f_norm_scalaropt_dim(2, [-1], true)?.f_clamp_min(NORMALIZE_EPS)?;
-        let directions = hidden.f_div(&norm)?;
+        let directions = directions(hidden)?;
         match (pooling, &batch.keys) {
             (Pooling::Tokens, Some(keys)) => {
                 // (batch, 1, 1, length) to (batch, length, 1).
@@ -31,11 +30,18 @@ pub fn pool(hidden: &Tensor, batch: &Batch, pooling: Pooling) -> Result<Tensor> 
                 let sum = directions.f_mul(&real)?.f_sum_dim_intlist(1, false, None)?;
                 sum.f_div(&real.f_sum_dim_intlist(1, false, None)?)
             }
+            (Pooling::Bos | Pooling::Chains | Pooling::Attention, _) => unreachable!("`Segments` computes it"),
             // Without padding, every position is a token.
             (Pooling::Tokens, None) | (Pooling::AllPositions, _) => directions.f_mean_dim(1, false, None),
         }
     };
     pool().map_err(bridge::torch_error)
+}
+
+/// `h / ‖h‖` for each hidden state, in the last dimension.
+pub(crate) fn directions(hidden: &Tensor) -> Result<Tensor, TchError> {
+    let norm = hidden.f_norm_scalaropt_dim(2, [-1], true)?.f_clamp_min(NORMALIZE_EPS)?;
+    hidden.f_div(&norm)
 }
 
 /// A perceptron: Linear, GroupNorm, GELU, Dropout for each hidden size; then Linear to the outputs: one number, or a logit for each class.
@@ -45,6 +51,8 @@ pub struct Regressor {
     last: Linear,
     dropout: f64,
     outputs: i64,
+    /// The vector of [`Pooling::Attention`].
+    pub(crate) attention: Option<Handle>,
 }
 
 #[derive(Debug)]
@@ -75,7 +83,16 @@ impl Regressor {
             });
             width = size;
         }
-        Ok(Self { hidden, last: linear(at.at(4 * sizes.len()), width, outputs)?, dropout, outputs })
+        Ok(Self { hidden, last: linear(at.at(4 * sizes.len()), width, outputs)?, dropout, outputs, attention: None })
+    }
+
+    /// With a vector that weighs the positions of a sequence by their hidden states, of `size` features.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn with_attention(self, mut at: Scope<'_>, size: i64) -> Result<Self> {
+        let attention = at.at("attention").tensor("weight", &[size], Init::Zeros)?;
+        Ok(Self { attention: Some(attention), ..self })
     }
 
     /// A prediction for each row of `pooled`, (batch, size). Gives (batch), or (batch, outputs) if there are several.

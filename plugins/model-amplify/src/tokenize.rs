@@ -11,8 +11,10 @@ use plugin_api::{Context, Error, Result, Table, TaskSpec, TextColumn};
 use serde_json::{Map, Value, json};
 
 use crate::architecture::Architecture;
+use crate::config::Pooling;
 use crate::masking::Masking;
 use crate::placeholder;
+use crate::segments::ChainBounds;
 use crate::unknown_letters::UnknownLetters;
 
 /// Joins a task's inputs, such as a heavy and a light chain.
@@ -125,6 +127,25 @@ impl Tokenizer {
         let ids: BTreeSet<u32> = self.inner.get_vocab(true).into_values().collect();
         let letters: Vec<u32> = ids.difference(&special).copied().collect();
         if letters.is_empty() { lacks("letters") } else { Ok(Masking { mask, letters }) }
+    }
+
+    /// Checks that there are the tokens that a pooling reads. Gives those that bound chains, for the pooling of chains.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<Option<ChainBounds>> {
+        let id = |token: &str| self.inner.token_to_id(token);
+        let lacks = |what: &str| Err(Error::config(format!("the tokenizer {what}")).at_key("pooling"));
+        match (pooling, id(CHAIN_BREAK)) {
+            (Pooling::Chains, Some(separator)) => {
+                Ok(Some(ChainBounds { separator, ends: ["<bos>", "<eos>"].into_iter().filter_map(id).collect() }))
+            }
+            (Pooling::Chains, None) => lacks("has no token `|`"),
+            (Pooling::Bos, _) if id("<bos>").is_none() || self.encode("A")?.first().copied() != id("<bos>") => {
+                lacks("does not start a sequence with `<bos>`")
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The ids of a table's rows, truncated to the trunk's maximum length. Those of the last tables are cached.

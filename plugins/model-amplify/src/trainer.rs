@@ -4,6 +4,8 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use plugin_api::{Error, Message, ModelSetup, Params, Received, Result, State};
 
 use crate::batch::Batch;
@@ -25,6 +27,10 @@ pub struct Trainer {
     correction: GradientCorrection,
     base_rates: LearningRates,
     schedule: Schedule,
+    /// The steps over which the rates rise.
+    warm_up: u64,
+    /// The factors of losses; 1 for other tasks.
+    task_weights: BTreeMap<String, f64>,
     steps: u64,
     /// Steps of all rounds but the first, in which the rates decay.
     decayed_steps: u64,
@@ -53,7 +59,7 @@ pub struct SchedulePoint {
 /// What a step reports.
 #[derive(Clone, Copy, Debug)]
 pub struct StepStats {
-    /// The loss before the step.
+    /// The loss before the step, without the task's weight.
     pub loss: f64,
     /// The learning rates of the step.
     pub rates: LearningRates,
@@ -75,10 +81,21 @@ impl Trainer {
     fn with_correction(network: Network, config: &Config, proximal: f64, scaffold: bool) -> Self {
         let is_trainable = |name: &str| config.trains(name);
         let optimizer = AdamW::new(&network.parameters, is_trainable, config.weight_decay);
+        let optimizer = optimizer.with_layer_decay(config.layer_decay, network.layers().trunk().blocks());
         let trainable = network.parameters.iter().filter(|p| is_trainable(&p.name));
         let correction = GradientCorrection::new(trainable.map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);
         let base_rates = LearningRates { trunk: config.trunk_lr, regressor: config.regressor_lr };
-        Self { network, optimizer, correction, base_rates, schedule: config.schedule, steps: 0, decayed_steps: 0 }
+        Self {
+            network,
+            optimizer,
+            correction,
+            base_rates,
+            schedule: config.schedule,
+            warm_up: config.warm_up,
+            task_weights: config.task_weights.clone(),
+            steps: 0,
+            decayed_steps: 0,
+        }
     }
 
     /// Takes over a message's parameters, and what the corrections need of it. `taken` is the property `update.taken` of
@@ -157,7 +174,8 @@ impl Trainer {
     fn learning_rates(&self, SchedulePoint { round, decay_steps }: SchedulePoint) -> LearningRates {
         let decays = self.schedule == Schedule::Linear && round > 0 && decay_steps > 0;
         let left = if decays { 1.0 - self.decayed_steps.min(decay_steps) as f64 / decay_steps as f64 } else { 1.0 };
-        self.base_rates.scaled(left)
+        let risen = if self.steps < self.warm_up { self.steps as f64 / self.warm_up as f64 } else { 1.0 };
+        self.base_rates.scaled(left * risen)
     }
 
     fn try_step(
@@ -177,7 +195,8 @@ impl Trainer {
             pool: resources.pool,
             squared_norm: track_norm.then_some(0.0),
         };
-        let step = Step { batch, layers, dropout };
+        let weight = self.task_weights.get(batch.task).copied();
+        let step = Step { batch, layers, dropout, weight };
         let loss = match layers.trainable_cpu_encoder(batch.batch) {
             Some((encoder, packed)) => step.on_cpu(encoder, &packed, parameters, &mut resources, &mut update)?,
             None => step.in_libtorch(parameters, &mut resources, &mut update)?,

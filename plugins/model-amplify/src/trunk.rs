@@ -171,6 +171,11 @@ impl Trunk {
         Ok(Self { encoder, layer_norm_1, transformer_encoder, layer_norm_2, decoder, rope, pad: a.pad_token_id })
     }
 
+    /// The number of blocks.
+    pub(crate) fn blocks(&self) -> usize {
+        self.transformer_encoder.len()
+    }
+
     /// The number of features of a hidden state.
     pub(crate) fn size(&self) -> usize {
         bridge::shape_of(&self.encoder)[1]

@@ -4,13 +4,13 @@
 mod common;
 
 use common::{
-    Recorder, amplify, assert_same, changed, config, ctx, on_gpu, predicted, published, setup, spec, table, tasks,
-    train,
+    Recorder, amplify, assert_same, changed, config, ctx, failure, on_gpu, predicted, published, setup, spec, table,
+    tasks, train,
 };
 use model_amplify::Amplify;
 use plugin_api::context::Silent;
 use plugin_api::{Column, Context, Epoch, ErrorKind, Message, Model, Params, Seed, Table, Task, Tensor, metrics};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_resumed_run_gives_the_same_bits() {
@@ -41,8 +41,15 @@ fn rounds(model: &mut Amplify, rounds: std::ops::Range<u64>, extra: &Params) -> 
 }
 
 #[test]
-fn a_resumed_run_gives_the_same_bits_with_fedprox_scaffold_and_ditto() {
-    for changes in [json!({ "proximal-mu": 0.1 }), json!({ "scaffold": true }), json!({ "ditto-lambda": 0.5 })] {
+fn a_resumed_run_gives_the_same_bits_with_each_choice() {
+    for changes in [
+        json!({ "proximal-mu": 0.1 }),
+        json!({ "scaffold": true }),
+        json!({ "ditto-lambda": 0.5 }),
+        json!({ "task-weights": { "tm": 3.0 } }),
+        json!({ "layer-decay": 0.7, "warm-up": 15 }),
+        json!({ "pooling": "attention" }),
+    ] {
         let mut straight = amplify(changes.clone());
         let control = rounds(&mut straight, 0..1, &Params::new()).extra;
         rounds(&mut straight, 1..3, &control);
@@ -55,10 +62,13 @@ fn a_resumed_run_gives_the_same_bits_with_fedprox_scaffold_and_ditto() {
         assert_same(&first.parameters(&ctx()).unwrap(), &second.parameters(&ctx()).unwrap());
         rounds(&mut second, 2..3, &control);
         assert_same(&straight.state(&ctx()).unwrap().tensors, &second.state(&ctx()).unwrap().tensors);
+        if changes.get("pooling").is_some() {
+            continue;
+        }
         let mut plain = amplify(json!({}));
         let plain = rounds(&mut plain, 0..3, &control).params;
         let sent = second.send(&ctx()).unwrap().params;
-        // Ditto does not change the shared model; the other two do.
+        // Ditto does not change the shared model; the others do.
         let is_ditto = changes.get("ditto-lambda").is_some();
         assert!(on_gpu() || changed(&plain, &sent).is_empty() == is_ditto, "{changes}");
     }
@@ -165,7 +175,13 @@ fn a_frozen_trunk_does_not_change_and_its_heads_do() {
 /// Whether vectors are kept or computed in each epoch, also by the personal model.
 #[test]
 fn kept_vectors_change_no_bit() {
-    for changes in [json!({}), json!({ "ditto-lambda": 0.5 }), json!({ "proximal-mu": 0.1 })] {
+    for changes in [
+        json!({}),
+        json!({ "ditto-lambda": 0.5 }),
+        json!({ "proximal-mu": 0.1 }),
+        json!({ "pooling": "bos" }),
+        json!({ "pooling": "chains", "chains": 1 }),
+    ] {
         let run = |memory: &str| {
             let mut changes = changes.clone();
             changes["frozen-trunk"] = true.into();
@@ -240,6 +256,58 @@ fn training_in_bf16_converges_as_in_fp32_and_repeats_its_bits() {
         assert!((fp32 - bf16).abs() < 0.25 * fp32 + 0.02, "{epochs:?}: {fp32} in fp32, {bf16} in bf16");
     }
     assert!(on_gpu() || bf16 == losses("bf16"), "other losses in a second run");
+}
+
+/// Rows of two chains.
+fn chains(rows: usize) -> Table {
+    let one = table(rows, 3);
+    let sequences: Vec<String> = one.text("combined").unwrap().iter().map(|s| format!("{s}|{}", &s[1..])).collect();
+    let two = Table::new().with("combined", Column::text(&sequences)).unwrap();
+    two.with("fitness", one.column("fitness").unwrap().clone()).unwrap()
+}
+
+#[test]
+fn predictions_of_each_pooling_do_not_depend_on_the_batch() {
+    let data = [Task { spec: spec("tm"), train: chains(9), test: chains(11) }];
+    for pooling in ["bos", "chains", "attention"] {
+        for frozen in [false, true] {
+            let run = |size: usize| {
+                let changes = json!({ "pooling": pooling, "frozen-trunk": frozen, "evaluation-batch-size": size });
+                let mut model = published(changes);
+                model.train(&data, Epoch { round: 0, epoch: 0 }, &ctx()).unwrap();
+                predicted(&mut model, "tm", &data[0].test, &ctx())
+            };
+            let (small, large) = (run(1), run(64));
+            let close = small.iter().zip(&large).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(close, "{pooling}, {frozen}: {small:?} {large:?}");
+            assert!(small.iter().any(|a| (a - small[0]).abs() > 1e-4), "{pooling}, {frozen}: {small:?}");
+        }
+    }
+}
+
+#[test]
+fn a_row_with_another_number_of_chains_is_named() {
+    let refused = |changes: Value, sequences: &[&str]| {
+        let rows = Table::new().with("combined", Column::text(sequences)).unwrap();
+        let mut all = json!({ "pooling": "chains" });
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        published(all).predict("tm", &rows, &ctx()).unwrap_err().to_string()
+    };
+    assert_eq!(refused(json!({}), &["QV|DI", "QV"]), "task `tm`: row 2 has 1 chain with letters, not 2");
+    assert_eq!(refused(json!({}), &["QV|"]), "task `tm`: row 1 has 1 chain with letters, not 2");
+    assert_eq!(refused(json!({ "chains": 1 }), &["QV|DI"]), "task `tm`: row 1 has 2 chains with letters, not 1");
+    let error = failure(json!({ "pooling": "attention", "objective": "masked-lm" }));
+    assert_eq!(error.to_string(), "`pooling`: `attention` is for heads, and `objective = \"masked-lm\"` has none");
+    let error = failure(json!({ "chains": 2 }));
+    assert_eq!(error.to_string(), "`chains`: is for `pooling = \"chains\"`");
+}
+
+#[test]
+fn task_weights_of_unknown_tasks_are_refused() {
+    let error = failure(json!({ "task-weights": { "tn": 2.0 } }));
+    assert_eq!(error.to_string(), "`task-weights`: there is no task `tn`");
+    assert_eq!(error.hint(), Some("there are `tm`, `binding`"));
+    amplify(json!({ "task-weights": { "tm": 2.0 }, "objective": "masked-lm" }));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Amplify;
 use crate::bridge;
+use crate::config::Pooling;
 use crate::parameters::is_of_trunk;
 
 /// The extension's name.
@@ -23,6 +24,13 @@ impl Amplify {
             return Err(Error::tensor(name, "is private to the clients, so this trunk is not whole")
                 .help("choose a client's own model with --client"));
         }
+        let pooling = self.config.pooling;
+        if pooling == Pooling::Attention {
+            return Err(Error::unsupported(
+                "`pooling = \"attention\"` gives each head its own vector of a sequence, and none to write",
+            )
+            .help("use another pooling"));
+        }
         let mut table = Table::new();
         for (name, column) in value("columns")?.as_object().ok_or_else(|| unusable("columns"))? {
             table = table.with(name, Column::text(texts(column).ok_or_else(|| unusable(name))?))?;
@@ -30,8 +38,9 @@ impl Amplify {
         let _on = self.prepare_to_compute()?;
         let spec = self.setup.tasks[self.setup.number(task)?].clone();
         let rows = self.rows(&spec, &table, ctx)?;
-        let size = usize::try_from(self.checkpoint.architecture.hidden_size).unwrap_or_default();
-        let pooling = self.config.pooling;
+        self.check_chains(&spec, &rows)?;
+        let size =
+            usize::try_from(self.checkpoint.architecture.hidden_size).unwrap_or_default() * self.config.vectors();
         let vectors = self.in_batches(&rows, size, ctx, |network, _, batch, resources| {
             bridge::to_vec(&network.pooled(batch, pooling, resources)?)
         })?;

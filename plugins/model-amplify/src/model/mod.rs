@@ -21,6 +21,7 @@ use crate::memory;
 use crate::native::{self, StreamGuard};
 use crate::network::{Network, Resources};
 use crate::parameters::{Parameters, is_of_trunk};
+use crate::segments::ChainBounds;
 use crate::tokenize::Tokens;
 use crate::trainer::{StepStats, Trainer};
 
@@ -41,6 +42,8 @@ pub struct Amplify {
     heads: KnownHeads,
     /// For masked language modelling.
     masking: Option<Masking>,
+    /// For the pooling of chains.
+    chains: Option<ChainBounds>,
     context: DeviceContext,
     workspaces: Arc<WorkspacePool>,
 }
@@ -51,9 +54,7 @@ impl Amplify {
     /// # Errors
     /// If the checkpoint does not fit, or the device does not exist or lacks the precision.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
-        if let Some(weights) = &config.class_weights {
-            weights.check(&setup.tasks).map_err(|error| error.at_key("class-weights"))?;
-        }
+        config.check_tasks(&setup.tasks)?;
         config.check()?;
         let device = device::find(ctx.device())?;
         let context = DeviceContext::new(device)?;
@@ -65,6 +66,7 @@ impl Amplify {
             Objective::Supervised => None,
             Objective::MaskedLm => Some(checkpoint.tokenizer.masking(checkpoint.architecture.pad_token_id)?),
         };
+        let chains = checkpoint.tokenizer.check_pooling(config.pooling)?;
         let network = || Network::new(&checkpoint.architecture, &config, setup, context);
         let shared = network()?;
         checkpoint.check_weights(&shared.parameters)?;
@@ -87,6 +89,7 @@ impl Amplify {
             initialised: false,
             heads,
             masking,
+            chains,
             context,
             workspaces: WorkspacePool::shared(),
         };
@@ -175,11 +178,40 @@ impl Amplify {
     #[doc(hidden)]
     pub fn batch(&self, rows: &[&[u32]]) -> Result<Batch> {
         let architecture = &self.checkpoint.architecture;
-        Batch::new(rows, architecture.pad_token_id, architecture.max_length as usize, self.context.device)
+        let longest = architecture.max_length as usize;
+        let batch = Batch::new(rows, architecture.pad_token_id, longest, self.context.device)?;
+        Ok(match &self.chains {
+            Some(bounds) => batch.with_chains(bounds),
+            None => batch,
+        })
     }
 
     fn rows(&mut self, task: &TaskSpec, table: &Table, ctx: &Context<'_>) -> Result<Tokens> {
-        self.checkpoint.tokenizer.rows(task, table, ctx)
+        let rows = self.checkpoint.tokenizer.rows(task, table, ctx)?;
+        // Masked language modelling reads tokens, whatever their chain.
+        if self.masking.is_none() {
+            self.check_chains(task, &rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// Checks that each row has the chains that are pooled.
+    fn check_chains(&self, task: &TaskSpec, rows: &[Vec<u32>]) -> Result<()> {
+        let Some(bounds) = &self.chains else { return Ok(()) };
+        let wanted = self.config.vectors();
+        for (row, ids) in rows.iter().enumerate() {
+            let found = bounds.chains(ids).iter().filter(|chain| !chain.is_empty()).count();
+            if found != wanted || bounds.chains(ids).len() != wanted {
+                let chains = if found == 1 { "chain" } else { "chains" };
+                let row = row + 1;
+                let error = format!("task `{}`: row {row} has {found} {chains} with letters, not {wanted}", task.name);
+                return Err(Error::data(error).help(format!(
+                    "`chains` is the number of chains, which `|` separates; sequences are cut after {} tokens",
+                    self.checkpoint.architecture.max_length
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The outputs of the task's head for each row, row by row in their order.

@@ -21,6 +21,8 @@ pub(super) struct Frozen {
     /// See [`FrozenTrunk::of`].
     key: String,
     keeps_vectors: bool,
+    /// Those of each sequence.
+    vectors: usize,
     /// The bytes that the vectors may take.
     limit: u64,
     /// The trunk, and the [`Parameters::trunk_changes`] for which it is right.
@@ -29,12 +31,16 @@ pub(super) struct Frozen {
 
 impl Frozen {
     /// None if the trunk is trained. A trunk with adapters is shared, and its vectors are not kept; neither are those that
-    /// depend on the padding of their batch.
+    /// depend on the padding of their batch, or that heads weigh.
     pub(super) fn new(architecture: &Architecture, config: &Config, context: &DeviceContext) -> Option<Self> {
-        let keeps_vectors = config.frozen_trunk && config.pooling == Pooling::Tokens;
+        let is_fixed = matches!(config.pooling, Pooling::Tokens | Pooling::Bos | Pooling::Chains);
+        let keeps_vectors = config.frozen_trunk && is_fixed;
+        let trunk = format!("{} {:?} {:?}", json!(architecture), config.precision, context.device);
+        let vectors = config.vectors();
         (keeps_vectors || config.lora.is_some()).then(|| Self {
             keeps_vectors,
-            key: format!("{} {:?} {:?} {}", json!(architecture), config.precision, context.device, context.on_host),
+            vectors,
+            key: format!("{trunk} {} {:?} {vectors}", context.on_host, config.pooling),
             limit: config.embedding_memory.as_u64(),
             trunk: None,
         })
@@ -78,11 +84,11 @@ impl Network {
         resources: &mut Resources,
         ctx: &Context<'_>,
     ) -> Result<()> {
-        let Some(Frozen { limit, trunk: Some((_, trunk)), keeps_vectors: true, .. }) = &self.frozen else {
+        let Some(Frozen { limit, vectors, trunk: Some((_, trunk)), keeps_vectors: true, .. }) = &self.frozen else {
             return Ok(());
         };
         let _guard = tch::no_grad_guard();
-        let size = self.layers.trunk.size();
+        let size = self.layers.trunk.size() * vectors;
         let mut pooled = vec![0.0; batch.rows() * size];
         let missing = trunk.read(batch.sequences(), &mut pooled);
         let on_host = self.parameters.context().on_host;

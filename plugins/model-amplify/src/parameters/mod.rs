@@ -318,6 +318,16 @@ pub(crate) fn is_of_decoder(name: &str) -> bool {
     ["trunk.layer_norm_2.", "trunk.decoder."].iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The number of the trunk's `blocks` above a parameter: all of them above the embedding, and none above decoder and heads.
+pub(crate) fn blocks_above(name: &str, blocks: usize) -> usize {
+    let block = name.strip_prefix("trunk.transformer_encoder.").and_then(|rest| rest.split('.').next()?.parse().ok());
+    match block {
+        Some(block) => blocks.saturating_sub(1).saturating_sub(block),
+        None if is_of_trunk(name) && !is_of_decoder(name) => blocks,
+        None => 0,
+    }
+}
+
 impl ParameterStore for Parameters {
     fn values(&self, index: usize) -> Result<&[f32]> {
         let parameter = &self.all[index];

@@ -51,6 +51,8 @@ pub(super) struct Step<'a> {
     pub(super) batch: TrainBatch<'a>,
     pub(super) layers: &'a Layers,
     pub(super) dropout: &'a DropoutRng,
+    /// The factor of the loss whose gradients are taken.
+    pub(super) weight: Option<f64>,
 }
 
 impl Step<'_> {
@@ -64,16 +66,22 @@ impl Step<'_> {
         update: &mut Update<'_>,
     ) -> Result<Tensor> {
         let TrainBatch { task, batch, targets } = self.batch;
-        let (reading, rows) = match targets.positions() {
+        let segments = self.layers.segments(batch);
+        let of_segments = segments.as_ref().map(|segments| segments.positions.as_slice());
+        let (reading, rows) = match targets.positions().or(of_segments) {
             Some(positions) => (packed.reading(positions), positions.len()),
             None => (Reading::Pooled, batch.rows()),
         };
         let read = encoder.forward(parameters, packed, &reading, resources, true)?;
         let read = bridge::matrix(&read, rows)?.f_set_requires_grad(true).map_err(torch_error)?;
-        let loss = targets.loss(&self.layers.outputs(task, &read, &mut self.dropout.clone())?)?;
+        let pooled = match &segments {
+            Some(segments) => segments.pool(&read, self.layers.attention(task))?,
+            None => read.shallow_clone(),
+        };
+        let loss = targets.loss(&self.layers.outputs(task, &pooled, &mut self.dropout.clone())?)?;
         let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.readers().unzip();
         let readers = indices.iter().map(|&index| &parameters.at(index).tensor);
-        let mut gradients = gradients(&loss, &std::iter::once(&read).chain(readers).collect::<Vec<_>>())?;
+        let mut gradients = self.gradients(&loss, &std::iter::once(&read).chain(readers).collect::<Vec<_>>())?;
         let d_read = bridge::to_vec(&gradients.remove(0))?;
         update.apply_all(parameters, slots.into_iter().zip(gradients))?;
         encoder.backward(parameters, packed, &reading, resources, &d_read, |parameters, index, gradient| {
@@ -100,15 +108,17 @@ impl Step<'_> {
             let outputs = self.layers.forward(parameters, task, batch, positions, &mut dropout, resources)?;
             let loss = targets.loss(&outputs)?;
             let trainable = update.optimizer.trainable().map(|index| &parameters.at(index).tensor);
-            let gradients = gradients(&loss, &trainable.collect::<Vec<_>>())?;
+            let gradients = self.gradients(&loss, &trainable.collect::<Vec<_>>())?;
             Ok((loss, gradients))
         })?;
         update.apply_all(parameters, gradients.into_iter().enumerate())?;
         Ok(loss)
     }
-}
 
-/// The gradient of a loss with respect to each parameter; an undefined tensor where the loss does not depend on it.
-fn gradients(loss: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>> {
-    Tensor::f_run_backward(&[loss], parameters, false, false).map_err(torch_error)
+    /// The gradient of the weighted loss with respect to each parameter; an undefined tensor where the loss does not depend
+    /// on it.
+    fn gradients(&self, loss: &Tensor, parameters: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let weighted = self.weight.map(|weight| loss.f_mul_scalar(weight)).transpose().map_err(torch_error)?;
+        Tensor::f_run_backward(&[weighted.as_ref().unwrap_or(loss)], parameters, false, false).map_err(torch_error)
+    }
 }

@@ -5,6 +5,7 @@ use crate::architecture::Architecture;
 use crate::config::is_of_adapter;
 use crate::cpu::ThreadPool;
 use crate::device::DeviceContext;
+use crate::segments::ChainBounds;
 use plugin_api::{Seed, TaskSpec};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
@@ -45,13 +46,26 @@ fn step(trainer: &mut Trainer, salt: u32) -> f64 {
     try_step(trainer, &rows).unwrap().loss
 }
 
+/// The same, with the norm of the gradient.
+fn tracked_step(trainer: &mut Trainer, salt: u32) -> StepStats {
+    let rows: Vec<Vec<u32>> = (2..6).map(|n| (0..4 * n).map(|i| 5 + (i * i + salt + n) % 20).collect()).collect();
+    let mut resources = Resources::new(2).unwrap();
+    resources.track_gradient_norm = true;
+    step_with(trainer, &rows, &mut resources).unwrap()
+}
+
 fn try_step(trainer: &mut Trainer, rows: &[Vec<u32>]) -> Result<StepStats> {
+    step_with(trainer, rows, &mut Resources::new(1).unwrap())
+}
+
+fn step_with(trainer: &mut Trainer, rows: &[Vec<u32>], resources: &mut Resources) -> Result<StepStats> {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-    let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
+    let bounds = ChainBounds { separator: 5, ends: vec![3, 4] };
+    let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap().with_chains(&bounds);
     let targets = Targets::Numbers([1.0, -1.0, 0.5, 2.0][..rows.len()].to_vec());
     let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets };
     let (point, dropout) = (SchedulePoint::default(), DropoutRng::disabled());
-    trainer.step(batch, point, &dropout, &mut Resources::new(1).unwrap())
+    trainer.step(batch, point, &dropout, resources)
 }
 
 fn max_difference(a: &Params, b: &Params) -> f32 {
@@ -99,6 +113,105 @@ fn masked_language_modelling_computes_what_libtorch_does() {
         }
         let adapters_only = before.names().all(is_of_adapter);
         assert_eq!(adapters_only, changes.get("lora").is_some());
+    }
+}
+
+/// Hand-written trunk with libtorch's pooling against libtorch alone, for any number of threads; with a frozen trunk too.
+#[test]
+fn poolings_of_positions_compute_what_libtorch_does() {
+    const ATTENTION: &str = "regressors.0.attention.weight";
+    let rows: Vec<Vec<u32>> = (2..6_u32)
+        .map(|n| {
+            let chain = |length: u32, salt: u32| (0..length).map(move |i| 6 + (i * i + salt + n) % 20);
+            std::iter::once(3).chain(chain(3 * n, 1)).chain([5]).chain(chain(2 * n + 1, 7)).chain([4]).collect()
+        })
+        .collect();
+    let run = |context: DeviceContext, changes: &Value, threads: usize| {
+        let mut trainer = trainer_of(context, changes);
+        let mut resources = Resources::new(threads).unwrap();
+        resources.track_gradient_norm = true;
+        let stats: Vec<StepStats> = (0..5).map(|_| step_with(&mut trainer, &rows, &mut resources).unwrap()).collect();
+        (stats, trainer.state().unwrap().tensors)
+    };
+    let tokens = run(DeviceContext::cpu(), &json!({}), 1).0[0].loss;
+    for pooling in ["bos", "chains", "attention"] {
+        for frozen in [false, true] {
+            let changes = json!({ "pooling": pooling, "frozen-trunk": frozen });
+            let (stats, state) = run(DeviceContext::cpu(), &changes, 1);
+            let (others, other) = run(DeviceContext::simulated_gpu(), &changes, 1);
+            for (a, b) in stats.iter().zip(&others) {
+                assert!((a.loss - b.loss).abs() < 1e-4 * b.loss, "{changes}: {a:?} and {b:?}");
+                let off = (a.gradient_norm - b.gradient_norm).abs();
+                assert!(off < 1e-4 * b.gradient_norm && b.gradient_norm > 0.0, "{changes}: {a:?} and {b:?}");
+            }
+            let difference = max_difference(&state, &other);
+            assert!(difference < 1e-4, "{changes}: parameters and moments differ by {difference}");
+            assert_eq!(max_difference(&state, &run(DeviceContext::cpu(), &changes, 3).1), 0.0, "{changes}");
+            // Attention starts as the mean over tokens, and learns.
+            let is_mean = (stats[0].loss - tokens).abs() < 1e-5 * tokens;
+            assert_eq!(is_mean, pooling == "attention", "{changes}: {} and {tokens}", stats[0].loss);
+            let learned = state.get(ATTENTION).map(|w| w.elements::<f32>().unwrap().iter().all(|&w| w != 0.0));
+            assert_eq!(learned, (pooling == "attention").then_some(true), "{changes}");
+            let inputs = if pooling == "chains" { 32 } else { 16 };
+            assert_eq!(state.get("regressors.0.0.weight").unwrap().shape(), [32, inputs]);
+        }
+    }
+}
+
+/// AdamW's first step moves each parameter by its rate, whatever the gradient. On both paths.
+#[test]
+fn lower_blocks_learn_more_slowly() {
+    for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
+        let changes = json!({ "layer-decay": 0.5, "weight-decay": 0.0, "trunk-lr": 1e-2, "regressor-lr": 1e-3 });
+        let mut trainer = trainer_of(context, &changes);
+        let before = trainer.network.parameters.snapshot().unwrap();
+        step(&mut trainer, 1);
+        let after = trainer.network.parameters.snapshot().unwrap();
+        let moved = |name: &str| {
+            let [a, b] = [&before, &after].map(|params| params.get(name).unwrap().elements::<f32>().unwrap().to_vec());
+            a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        for (name, rate) in [
+            ("trunk.transformer_encoder.1.ffn.w3.weight", 1e-2),
+            ("trunk.transformer_encoder.0.ffn.w3.weight", 0.5e-2),
+            ("trunk.encoder.weight", 0.25e-2),
+            ("regressors.0.4.weight", 1e-3),
+        ] {
+            assert!((moved(name) - rate).abs() < 0.02 * rate, "{name} moved by {}, not {rate}", moved(name));
+        }
+    }
+}
+
+/// Over the rounds, as a factor of the linear schedule; a restored state goes on where it was.
+#[test]
+fn warm_up_raises_the_rates_from_zero() {
+    let mut trainer = trainer_of(DeviceContext::cpu(), &json!({ "warm-up": 4 }));
+    let rows = [vec![3, 6, 7, 8, 4]];
+    let before = trainer.network.parameters.snapshot().unwrap();
+    let first = try_step(&mut trainer, &rows).unwrap().rates;
+    assert_eq!((first.trunk, first.regressor), (0.0, 0.0));
+    assert_eq!(max_difference(&before, &trainer.network.parameters.snapshot().unwrap()), 0.0);
+    assert_eq!(try_step(&mut trainer, &rows).unwrap().rates.trunk, 1e-3 * 0.25);
+    let mut resumed = trainer_of(DeviceContext::cpu(), &json!({ "warm-up": 4 }));
+    resumed.restore(&trainer.state().unwrap()).unwrap();
+    for expected in [0.5, 0.75, 1.0, 1.0] {
+        assert_eq!(try_step(&mut resumed, &rows).unwrap().rates.trunk, 1e-3 * expected);
+    }
+    let later = SchedulePoint { round: 1, decay_steps: 2 };
+    trainer.decayed_steps = 1;
+    assert_eq!(trainer.learning_rates(later).regressor, 1e-2 * (0.5 * 0.5));
+}
+
+/// On both paths; the loss that is reported stays as it is.
+#[test]
+fn a_tasks_weight_is_a_factor_of_its_gradients() {
+    for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
+        let stats = |weights: Value| tracked_step(&mut trainer_of(context, &json!({ "task-weights": weights })), 1);
+        let (plain, weighted) = (stats(json!({})), stats(json!({ "tm": 2.0 })));
+        let ratio = weighted.gradient_norm / plain.gradient_norm;
+        assert!((ratio - 2.0).abs() < 1e-5 && weighted.loss == plain.loss, "{plain:?} {weighted:?}");
+        let other = stats(json!({ "binding": 2.0 }));
+        assert_eq!((other.gradient_norm, other.loss), (plain.gradient_norm, plain.loss));
     }
 }
 
