@@ -48,7 +48,7 @@ run private-heads-pre-trained "${trained[@]}"
 run lora-pre-trained "${lora[@]}" "${trained[@]}"
 
 # The first one is what the others are tested against.
-methods=(ridge-2-mers mean ridge-letters frozen-random frozen-pre-trained local shared-heads private-heads
+methods=(ridge-letters ridge-2-mers mean frozen-random frozen-pre-trained local shared-heads private-heads
   private-heads-pre-trained lora-pre-trained)
 "$fedplug" compare "${methods[@]/#/$output/}" --spread interval
 "$fedplug" compare "$output/pre-training" --task tm
