@@ -26,8 +26,8 @@ impl Segments {
         for (row, ids) in batch.sequences().iter().enumerate() {
             let ranges = match pooling {
                 Pooling::Tokens | Pooling::AllPositions => return None,
-                Pooling::Bos => vec![0..1],
-                Pooling::Attention => vec![0..ids.len()],
+                Pooling::Bos => Vec::from([0..1]),
+                Pooling::Attention => Vec::from([0..ids.len()]),
                 Pooling::Chains => batch.chains.get(row).cloned().unwrap_or_default(),
             };
             for range in ranges {
