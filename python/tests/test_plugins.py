@@ -47,7 +47,7 @@ class Configuration(unittest.TestCase):
         self.assertEqual(keys["sizes"], {"type": "array", "items": {"type": "integer"}, "description": "Sizes.", "default": [1, 2]})
         self.assertEqual(keys["mode"], {"enum": ["fast"], "default": "fast"})
         self.assertEqual(keys["word"], {"enum": ["a", "b"], "description": "A word.", "default": "a"})
-        self.assertEqual(keys["file"], {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None})
+        self.assertEqual(keys["file"], {"anyOf": [{"type": "string", "format": "path"}, {"type": "null"}], "default": None})
         self.assertEqual(keys["inner"]["properties"]["depth"], {"type": "integer", "description": "How deep.", "default": 1})
         self.assertEqual(keys["any"], {"type": "object", "additionalProperties": {}, "default": {}})
         self.assertEqual(_config.schema(fedplug.Model)["properties"], {})

@@ -187,6 +187,7 @@ fn at_home(name: &str) -> Vec<String> {
     let trunk = "model.pretrained={ hidden-size = 32, layers = 2, heads = 4, intermediate-size = 64 }";
     match name {
         "repeated" | "chosen" => vec![sample],
+        "masked-lm" => vec![trunk.to_owned()],
         "fedavg_multitask" => vec![sample, trunk.to_owned(), "federation.devices=[\"cpu\"]".to_owned()],
         _ => Vec::new(),
     }
@@ -221,7 +222,7 @@ fn every_experiment_of_a_page_passes_check() {
             names.push(experiment.name);
         }
     }
-    let wanted = ["mine", "ridge", "fedavg_multitask", "repeated", "chosen", "trial"].map(str::to_owned);
+    let wanted = ["mine", "ridge", "masked-lm", "fedavg_multitask", "repeated", "chosen", "trial"].map(str::to_owned);
     assert_eq!((&names[..], site_files), (&wanted[..], 3));
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{CliError, Diagnostic};
 use crate::experiment::config::{self, Draft};
 use crate::experiment::document::Document;
+use crate::experiment::paths;
 use crate::federation::component_error::ComponentError;
 use crate::plugins::{Finder, is_path};
 
@@ -105,6 +106,14 @@ impl Tables<'_> {
         if let Some(table) = table.as_object_mut() {
             table.retain(|key, _| key != "plugin" && !host.contains_key(key));
         }
+        let table = match paths::of_table(self.document, way, &component, &table) {
+            Ok(table) => table,
+            Err(problems) => {
+                let names: Vec<&str> = way.iter().map(String::as_str).collect();
+                self.reports.extend(self.document.reports(&names, problems));
+                return Value::Bool(true);
+            }
+        };
         let own = match component.schema(&table) {
             Ok(own) => own.into_owned(),
             Err(error) => {

@@ -27,8 +27,8 @@ pub struct Config {
     /// one of the active virtual environment, or `python3`.
     #[schemars(extend("format" = "path-or-name"))]
     pub python: Option<String>,
-    /// The most processes for the script. Several objects share one when there are more, or when they never work at the same
-    /// time; if it crashes, all of them are lost. If not given, the number of cores.
+    /// The most processes for the script. Objects share them once there are more; if a process crashes, all its objects are
+    /// lost. If not given, there are as many as work at the same time, at most the number of cores.
     pub workers: Option<NonZero<usize>>,
     /// How long a call may go on after it was asked to stop, in seconds. Then its process is killed.
     #[serde(default = "grace")]
@@ -139,7 +139,7 @@ pub(crate) fn schema(kind: Kind, config: &Value) -> Result<Value> {
         return Ok(schema.clone());
     }
     let ctx = Context::new(&Silent);
-    let worker = pool::place(&launch, 1, &ctx)?;
+    let worker = pool::place(&launch, 1, true, &ctx)?;
     let asked = json!({ "do": "schema", "kind": kind, "script": config.script, "class": config.class });
     let mut of_class = worker.ask(asked, &ctx)?["schema"].take();
     extend(&mut own, &mut of_class).map_err(|key| {

@@ -36,7 +36,7 @@ impl Object {
     pub(crate) fn new(kind: Kind, config: &Config, args: &Value, ctx: &Context<'_>) -> Result<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let digest = config::digest(&config.script)?;
-        let worker = pool::place(&config.launch(ctx.threads()), config.limit(), ctx)?;
+        let worker = pool::place(&config.launch(ctx.threads()), config.limit(), config.workers.is_none(), ctx)?;
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let grace = Duration::from_secs_f64(config.grace);
         // From here on the object is let go of, whatever happens.
