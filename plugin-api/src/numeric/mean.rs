@@ -17,7 +17,8 @@ use crate::{DType, Error, Float, Params, Result, Tensor};
 /// as long as all clients send the same values.
 ///
 /// The first client's tensors are shared, not copied. The second client's arrival allocates memory for the mean, which
-/// becomes the resulting tensor. Every later client's tensors are held until the next client arrives.
+/// becomes the resulting tensor. No tensor is held after that, so a mean of large models takes two of them besides the global one: itself,
+/// and the one that is added.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor, WeightedMean};
@@ -117,9 +118,8 @@ enum Accumulator {
     One(Tensor),
     /// One client sent this. There is memory for the mean of it and the next.
     Two(Tensor, Wide),
-    /// The mean, and optionally a pending client's tensor with its share. One pass over memory then handles two
-    /// tensors.
-    Many(Wide, Option<(Tensor, f64)>),
+    /// The mean.
+    Many(Wide),
 }
 
 #[derive(Debug)]
@@ -187,12 +187,10 @@ impl Mean {
     fn add(&mut self, tensor: &Tensor, weight: f64) {
         self.weight += weight;
         let share = weight / self.weight;
-        let next = (tensor.clone(), share);
         self.so_far = match std::mem::replace(&mut self.so_far, Accumulator::One(tensor.clone())) {
             one @ Accumulator::One(_) => one,
-            Accumulator::Two(first, mean) => Accumulator::Many(mean.moved(self.dtype, Some(&first), &[next]), None),
-            Accumulator::Many(mean, None) => Accumulator::Many(mean, Some(next)),
-            Accumulator::Many(mean, Some(last)) => Accumulator::Many(mean.moved(self.dtype, None, &[last, next]), None),
+            Accumulator::Two(first, mean) => Accumulator::Many(mean.moved(self.dtype, Some(&first), tensor, share)),
+            Accumulator::Many(mean) => Accumulator::Many(mean.moved(self.dtype, None, tensor, share)),
         };
     }
 
@@ -200,8 +198,7 @@ impl Mean {
     fn finish(self) -> Result<Tensor> {
         let mean = match self.so_far {
             Accumulator::One(tensor) | Accumulator::Two(tensor, _) => return Ok(tensor),
-            Accumulator::Many(mean, None) => mean,
-            Accumulator::Many(mean, Some(last)) => mean.moved(self.dtype, None, &[last]),
+            Accumulator::Many(mean) => mean,
         };
         match (mean, self.dtype) {
             (Wide::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
@@ -213,13 +210,13 @@ impl Mean {
 }
 
 impl Wide {
-    /// Moves the mean, or what the `first` client sent, towards one client's tensor after another by the given shares.
-    fn moved(self, dtype: DType, first: Option<&Tensor>, towards: &[(Tensor, f64)]) -> Self {
+    /// Moves the mean, or what the `first` client sent, towards another client's tensor by this share of the way.
+    fn moved(self, dtype: DType, first: Option<&Tensor>, towards: &Tensor, share: f64) -> Self {
         match (self, dtype) {
-            (Self::F64(mean), _) => Self::F64(moved::<f64, f64>(mean, first, towards)),
-            (Self::F32(mean), DType::F16) => Self::F32(moved::<f32, f16>(mean, first, towards)),
-            (Self::F32(mean), DType::BF16) => Self::F32(moved::<f32, bf16>(mean, first, towards)),
-            (Self::F32(mean), _) => Self::F32(moved::<f32, f32>(mean, first, towards)),
+            (Self::F64(mean), _) => Self::F64(moved::<f64, f64>(mean, first, towards, share)),
+            (Self::F32(mean), DType::F16) => Self::F32(moved::<f32, f16>(mean, first, towards, share)),
+            (Self::F32(mean), DType::BF16) => Self::F32(moved::<f32, bf16>(mean, first, towards, share)),
+            (Self::F32(mean), _) => Self::F32(moved::<f32, f32>(mean, first, towards, share)),
         }
     }
 }
@@ -227,67 +224,46 @@ impl Wide {
 fn moved<M: Float, X: Float>(
     mut mean: TensorBuf<M>,
     first: Option<&Tensor>,
-    towards: &[(Tensor, f64)],
+    towards: &Tensor,
+    share: f64,
 ) -> TensorBuf<M> {
     fn elements<X: Float>(tensor: &Tensor) -> &[X] {
         tensor.elements().expect("the type was compared")
     }
-    let out = mean.as_mut_slice();
-    match (first, towards) {
-        (Some(first), [(x, share)]) => wide(out, Way::FromFirst(elements::<X>(first), elements(x), *share)),
-        (None, [(x, share)]) => wide(out, Way::One(elements::<X>(x), *share)),
-        (None, [(x, share), (y, next)]) => wide(out, Way::Two(elements::<X>(x), *share, elements(y), *next)),
-        _ => unreachable!("`add` and `finish` ask for no other"),
-    }
+    wide(mean.as_mut_slice(), first.map(elements::<X>), elements(towards), share);
     mean
 }
 
-/// One pass over the mean: the starting point, the targets, and the share for each. Two clients in one pass take two
-/// steps with a rounding between them, as in two passes.
-#[derive(Clone, Copy)]
-enum Way<'a, X> {
-    FromFirst(&'a [X], &'a [X], f64),
-    One(&'a [X], f64),
-    Two(&'a [X], f64, &'a [X], f64),
-}
-
 /// Runs [`pass`] with the processor's widest vectors. The steps for each element are the same.
-fn wide<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
+fn wide<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f")]
-        fn avx512<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
-            pass(mean, way);
+        fn avx512<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+            pass(mean, first, x, share);
         }
         #[target_feature(enable = "avx2")]
-        fn avx2<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
-            pass(mean, way);
+        fn avx2<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+            pass(mean, first, x, share);
         }
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor supports it.
-            return unsafe { avx512(mean, way) };
+            return unsafe { avx512(mean, first, x, share) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor supports it.
-            return unsafe { avx2(mean, way) };
+            return unsafe { avx2(mean, first, x, share) };
         }
     }
-    pass(mean, way);
+    pass(mean, first, x, share);
 }
 
 #[inline(always)]
-fn pass<M: Float, X: Float>(mean: &mut [M], way: Way<'_, X>) {
-    let step = |before: f64, x: &X, share: f64| M::narrow(before + share * (x.wide() - before));
-    match way {
-        Way::FromFirst(first, x, share) => {
-            mean.iter_mut().zip(first).zip(x).for_each(|((mean, first), x)| *mean = step(first.wide(), x, share));
-        }
-        Way::One(x, share) => mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = step(mean.wide(), x, share)),
-        Way::Two(x, share, y, next) => mean
-            .iter_mut()
-            .zip(x)
-            .zip(y)
-            .for_each(|((mean, x), y)| *mean = step(step(mean.wide(), x, share).wide(), y, next)),
+fn pass<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+    let step = |before: f64, x: &X| M::narrow(before + share * (x.wide() - before));
+    match first {
+        Some(first) => mean.iter_mut().zip(first).zip(x).for_each(|((mean, first), x)| *mean = step(first.wide(), x)),
+        None => mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = step(mean.wide(), x)),
     }
 }
 
