@@ -148,9 +148,9 @@ fn one(
         let _guard = tch::no_grad_guard();
         return Ok(model.trainer()?.network.predict("task", batch, resources)?.sum(tch::Kind::Float).double_value(&[]));
     }
-    let batch = TrainBatch { task: "task", batch, targets };
     let dropout = DropoutRng::new(Seed::new(step as u64));
-    Ok(model.trainer()?.step(batch, SchedulePoint::default(), &dropout, resources)?.loss)
+    let batch = TrainBatch { task: "task", batch, targets, dropout: &dropout };
+    Ok(model.trainer()?.step(&[batch], SchedulePoint::default(), resources)?.loss)
 }
 
 /// The process's peak memory, on Linux.

@@ -1,16 +1,17 @@
 //! The `[model]` table. The schema checks the bounds of each value.
 
-use std::collections::BTreeMap;
+mod check;
 mod lora;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use plugin_api::{ClassWeights, JsonSchema, TaskSpec};
+use plugin_api::{ClassWeights, JsonSchema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::parameters::is_of_trunk;
+use crate::parameters::{is_below, is_of_trunk};
 pub use crate::pretrained::{Pretrained, RandomTrunk};
 pub(crate) use lora::{LORA_A, LORA_B, is_of_adapter};
 pub use lora::{Lora, LoraTarget};
@@ -47,6 +48,10 @@ pub struct Config {
     /// Whether only the heads are trained.
     #[serde(default)]
     pub(crate) frozen_trunk: bool,
+    /// The blocks that are not trained, counted from the embedding, which is not trained with them; 0 trains all. Every client
+    /// has their weights from `pretrained`, so they are not sent.
+    #[serde(default)]
+    pub(crate) frozen_layers: usize,
     /// With `frozen-trunk`: the memory for the vectors of sequences, of which each is computed once and then kept for all
     /// clients of the process. Those beyond it are computed in each epoch; `"0 B"` keeps none. Of 120M, 1 GiB holds about
     /// 280,000 antibodies.
@@ -107,10 +112,20 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("additionalProperties" = { "type": "number", "format": "double", "exclusiveMinimum": 0 }))]
     pub(crate) task_weights: BTreeMap<String, f64>,
+    /// The L2 norm of all gradients of a step to which larger ones are scaled down, after the terms of `proximal-mu`,
+    /// `ditto-lambda` and `scaffold`. Without this key they are used as they are.
+    #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub(crate) clip_norm: Option<f64>,
     /// Sequences per training batch.
     #[serde(default = "default::batch_size")]
     #[schemars(range(min = 1))]
     pub(crate) batch_size: usize,
+    /// Batches per step: a step on `accumulate · batch-size` sequences in the memory that `batch-size` takes, and that of
+    /// the trained weights' gradients.
+    #[serde(default = "default::accumulate")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub(crate) accumulate: usize,
     /// Sequences per batch in evaluation and prediction; default: four times `batch-size`. It changes predictions by
     /// rounding errors only.
     #[serde(default)]
@@ -123,7 +138,7 @@ impl Config {
     pub(crate) fn trains(&self, name: &str) -> bool {
         match &self.lora {
             _ if !is_of_trunk(name) => true,
-            _ if self.frozen_trunk => false,
+            _ if self.frozen_trunk || is_below(name, self.frozen_layers) => false,
             Some(lora) => name.ends_with(LORA_B) || name.ends_with(LORA_A) && !lora.fixed_a,
             None => true,
         }
@@ -134,65 +149,15 @@ impl Config {
         self.lora.as_ref().is_some_and(|lora| lora.moving_base)
     }
 
-    /// Whether a parameter is part of messages and states: all but what every client has already, with LoRA. With a moving
-    /// base, the weights of the targets are too.
+    /// Whether every client has some of the trunk's weights for the whole run, which are no part of messages and states.
+    pub(crate) fn has_fixed_weights(&self) -> bool {
+        self.lora.is_some() || self.frozen_layers > 0
+    }
+
+    /// Whether a parameter is part of messages and states: all but the fixed weights. With a moving base, the weights of LoRA's
+    /// targets are too.
     pub(crate) fn sends(&self, name: &str) -> bool {
-        self.lora.is_none() || self.trains(name)
-    }
-
-    /// Checks keys against each other.
-    ///
-    /// # Errors
-    /// If they do not fit together.
-    pub(crate) fn check(&self) -> plugin_api::Result<()> {
-        let of_heads = [
-            ("frozen-trunk", self.frozen_trunk),
-            ("regressors", self.regressors.is_some()),
-            ("class-weights", self.class_weights.is_some()),
-        ];
-        if let Some((key, _)) = of_heads.iter().find(|(_, given)| *given && self.objective == Objective::MaskedLm) {
-            let error = plugin_api::Error::config("is for heads, and `objective = \"masked-lm\"` has none");
-            return Err(error.at_key(*key).help("remove it"));
-        }
-        if self.pooling == Pooling::Attention && self.objective == Objective::MaskedLm {
-            let error = plugin_api::Error::config("`attention` is for heads, and `objective = \"masked-lm\"` has none");
-            return Err(error.at_key("pooling"));
-        }
-        if self.chains.is_some() && self.pooling != Pooling::Chains {
-            return Err(plugin_api::Error::config("is for `pooling = \"chains\"`").at_key("chains").help("remove it"));
-        }
-        if self.frozen_trunk && self.lora.is_some() {
-            let error = plugin_api::Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
-            return Err(error.help("LoRA keeps the trunk's own weights without that key"));
-        }
-        if let Some(lora) = self.lora.as_ref().filter(|lora| lora.moving_base) {
-            if lora.fixed_a {
-                let error = plugin_api::Error::config("is not needed with `fixed-a`, whose mean is exact without it");
-                return Err(error.at_key("lora.moving-base"));
-            }
-            if self.ditto_lambda.is_some() {
-                let error = plugin_api::Error::config(
-                    "does not go with `ditto-lambda`: the personal model's base would not move",
-                );
-                return Err(error.at_key("lora.moving-base"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks the keys that name tasks or classes.
-    ///
-    /// # Errors
-    /// If one of them does not exist.
-    pub(crate) fn check_tasks(&self, tasks: &[TaskSpec]) -> plugin_api::Result<()> {
-        if let Some(weights) = &self.class_weights {
-            weights.check(tasks).map_err(|error| error.at_key("class-weights"))?;
-        }
-        let is_known = |name: &String| tasks.iter().any(|task| task.name == *name);
-        let Some(unknown) = self.task_weights.keys().find(|name| !is_known(name)) else { return Ok(()) };
-        let known: Vec<String> = tasks.iter().map(|task| format!("`{}`", task.name)).collect();
-        let error = plugin_api::Error::config(format!("there is no task `{unknown}`")).at_key("task-weights");
-        Err(error.help(format!("there are {}", known.join(", "))))
+        !self.has_fixed_weights() || self.trains(name)
     }
 
     /// The vectors that a head reads of each sequence.
@@ -285,6 +250,9 @@ mod default {
     pub(super) fn batch_size() -> usize {
         64
     }
+    pub(super) fn accumulate() -> usize {
+        1
+    }
 }
 
 fn layer_sizes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Error> {
@@ -329,7 +297,7 @@ mod tests {
             "pretrained": trunk,
             "layer-sizes": [128, 20], "trunk-lr": -1.0, "dropout": 1.0, "batch-size": 0, "evaluation-batch-size": 0,
             "pooling": "all", "batchsize": 3, "task-weights": { "tm": 0.0 },
-            "layer-decay": 0.0, "warm-up": -1,
+            "layer-decay": 0.0, "warm-up": -1, "frozen-layers": -1, "clip-norm": 0.0, "accumulate": 0,
         }));
         for (key, part) in [
             ("pretrained.hidden_act", "unknown key"),
@@ -343,6 +311,9 @@ mod tests {
             ("task-weights.tm", "more than 0"),
             ("layer-decay", "more than 0"),
             ("warm-up", "at least 0"),
+            ("frozen-layers", "at least 0"),
+            ("clip-norm", "more than 0"),
+            ("accumulate", "at least 1"),
         ] {
             assert!(found.iter().any(|(k, m)| k == key && m.contains(part)), "{key}: {part} in {found:#?}");
         }

@@ -114,6 +114,18 @@
 //! With `warm-up` the rates of all parameters rise from 0 over that many steps of the client, counted over all rounds and from
 //! 0: the first step changes nothing. The linear schedule, which falls from the second round on, is a factor of its own.
 //!
+//! # Frozen layers
+//! With `frozen-layers = k` the embedding and the first `k` blocks keep their weights. As with LoRA, every client has these from
+//! `pretrained` (or draws the same from the seed), so they are no part of messages and states, and on the CPU all clients of a
+//! process hold them once. The backward pass ends above them, and needs no memory for them.
+//!
+//! # Large batches and large gradients
+//! `accumulate = n` takes a step on `n · batch-size` sequences of a task, as `batch-size = n · batch-size` would up to rounding
+//! errors and the draw of dropout, but with the activations of `batch-size`. The last step of an epoch has the rest. `clip-norm`
+//! scales the gradients of a step down to this L2 norm over all trained weights, as PyTorch's `clip_grad_norm_`. AdamW divides by the
+//! size of the gradients, so only steps whose norm is larger than that of most are changed much. With either of the two, the gradients of
+//! all trained weights are held until the end of the step; without them the CPU holds one at a time.
+//!
 //! # Weights of tasks
 //! `task-weights` multiplies the loss of a task, and so its gradients. `Loss/train` and the metrics stay without the factor. AdamW
 //! divides by the size of the gradients, so the factors shift the balance of the tasks in the trunk, not the step of a head.

@@ -121,7 +121,7 @@ impl Network {
         let adapted = adapted.filter_map(|parameter| parameter.name.strip_suffix(LORA_A));
         let moving: HashSet<String> = adapted.map(|layer| format!("{layer}weight")).collect();
         parameters.send_only(|name| config.sends(name) || moving.contains(name));
-        let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder()).flatten();
+        let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder(config.frozen_layers)).flatten();
         // The decoder reads tokens alone.
         let pooling = if supervised { config.pooling } else { Pooling::Tokens };
         let (objective, frozen_trunk) = (config.objective, config.frozen_trunk);

@@ -40,6 +40,17 @@ impl Targets {
         Ok(Self::Classes { rows: rows.into_iter().map(|class| class as i64).collect(), weights })
     }
 
+    /// What the loss divides by, so that losses of several batches have a mean over all their rows or tokens.
+    pub(crate) fn weight(&self) -> f64 {
+        match self {
+            Self::Classes { rows, weights } if !weights.is_empty() => {
+                rows.iter().map(|&class| f64::from(weights[class as usize])).sum()
+            }
+            Self::Numbers(rows) => rows.len() as f64,
+            Self::Classes { rows: classes, .. } | Self::Tokens { tokens: classes, .. } => classes.len() as f64,
+        }
+    }
+
     /// Where the trunk's output is read, if it is not pooled.
     pub(crate) fn positions(&self) -> Option<&[(usize, usize)]> {
         match self {

@@ -29,6 +29,8 @@ pub struct Trainer {
     schedule: Schedule,
     /// The steps over which the rates rise.
     warm_up: u64,
+    /// The norm of a step's gradients to which larger ones are scaled down.
+    clip_norm: Option<f64>,
     /// The factors of losses; 1 for other tasks.
     task_weights: BTreeMap<String, f64>,
     steps: u64,
@@ -36,7 +38,7 @@ pub struct Trainer {
     decayed_steps: u64,
 }
 
-/// A batch of one task with its targets.
+/// A batch of one task with its targets and the numbers of its dropout.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainBatch<'a> {
     /// The task's name.
@@ -45,6 +47,8 @@ pub struct TrainBatch<'a> {
     pub batch: &'a Batch,
     /// A target for each sequence, or the tokens to restore.
     pub targets: &'a Targets,
+    /// Its dropout.
+    pub dropout: &'a DropoutRng,
 }
 
 /// What the learning rate of a step depends on.
@@ -92,6 +96,7 @@ impl Trainer {
             base_rates,
             schedule: config.schedule,
             warm_up: config.warm_up,
+            clip_norm: config.clip_norm,
             task_weights: config.task_weights.clone(),
             steps: 0,
             decayed_steps: 0,
@@ -148,20 +153,20 @@ impl Trainer {
         self.steps
     }
 
-    /// Takes a step. Computes the loss and its gradients, corrects these, and updates each parameter that has one.
+    /// Takes a step on the rows of all `batches`, which are of one task: computes the loss and its gradients, corrects these,
+    /// and updates each parameter that has one.
     ///
     /// # Errors
     /// If there is no head for the task, or libtorch fails. The trainer stays usable; on the CPU some parameters may have been
     /// updated.
     pub fn step(
         &mut self,
-        batch: TrainBatch<'_>,
+        batches: &[TrainBatch<'_>],
         point: SchedulePoint,
-        dropout: &DropoutRng,
         resources: &mut Resources,
     ) -> Result<StepStats> {
         let rates = self.learning_rates(point);
-        let stats = self.try_step(batch, rates, dropout, resources);
+        let stats = self.try_step(batches, rates, resources);
         if stats.is_err() {
             self.optimizer.discard_step();
         } else {
@@ -180,9 +185,8 @@ impl Trainer {
 
     fn try_step(
         &mut self,
-        batch: TrainBatch<'_>,
+        batches: &[TrainBatch<'_>],
         rates: LearningRates,
-        dropout: &DropoutRng,
         resources: &mut Resources,
     ) -> Result<StepStats> {
         let (layers, parameters) = self.network.split_mut();
@@ -194,16 +198,28 @@ impl Trainer {
             rates,
             pool: resources.pool,
             squared_norm: track_norm.then_some(0.0),
+            collected: (batches.len() > 1 || self.clip_norm.is_some()).then(BTreeMap::new),
         };
-        let weight = self.task_weights.get(batch.task).copied();
-        let step = Step { batch, layers, dropout, weight };
-        let loss = match layers.trainable_cpu_encoder(batch.batch) {
-            Some((encoder, packed)) => step.on_cpu(encoder, &packed, parameters, &mut resources, &mut update)?,
-            None => step.in_libtorch(parameters, &mut resources, &mut update)?,
-        };
+        let examples: f64 = batches.iter().map(|batch| batch.targets.weight()).sum();
+        let mut loss = 0.0;
+        for &batch in batches {
+            // Its part of the mean over all examples of the step.
+            let share = (batches.len() > 1).then(|| batch.targets.weight() / examples);
+            let weight = match (self.task_weights.get(batch.task), share) {
+                (Some(weight), Some(share)) => Some(weight * share),
+                (weight, share) => weight.copied().or(share),
+            };
+            let step = Step { batch, layers, weight };
+            let of_batch = match layers.trainable_cpu_encoder(batch.batch) {
+                Some((encoder, packed)) => step.on_cpu(encoder, &packed, parameters, &mut resources, &mut update)?,
+                None => step.in_libtorch(parameters, &mut resources, &mut update)?,
+            };
+            loss += share.unwrap_or(1.0) * of_batch.f_double_value(&[]).map_err(torch_error)?;
+        }
+        update.apply_collected(parameters, self.clip_norm)?;
         let gradient_norm = update.squared_norm.unwrap_or_default().sqrt();
         self.optimizer.finish_step(parameters, rates)?;
-        Ok(StepStats { loss: loss.f_double_value(&[]).map_err(torch_error)?, rates, gradient_norm })
+        Ok(StepStats { loss, rates, gradient_norm })
     }
 
     /// Parameters, moments, corrections and counters.

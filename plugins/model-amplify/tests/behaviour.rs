@@ -48,6 +48,8 @@ fn a_resumed_run_gives_the_same_bits_with_each_choice() {
         json!({ "ditto-lambda": 0.5 }),
         json!({ "task-weights": { "tm": 3.0 } }),
         json!({ "layer-decay": 0.7, "warm-up": 15 }),
+        json!({ "clip-norm": 0.5, "accumulate": 2, "batch-size": 2 }),
+        json!({ "frozen-layers": 1 }),
         json!({ "pooling": "attention" }),
     ] {
         let mut straight = amplify(changes.clone());
@@ -308,6 +310,14 @@ fn task_weights_of_unknown_tasks_are_refused() {
     assert_eq!(error.to_string(), "`task-weights`: there is no task `tn`");
     assert_eq!(error.hint(), Some("there are `tm`, `binding`"));
     amplify(json!({ "task-weights": { "tm": 2.0 }, "objective": "masked-lm" }));
+}
+
+#[test]
+fn frozen_layers_leave_some_to_train() {
+    let error = failure(json!({ "frozen-layers": 2 }));
+    assert_eq!(error.to_string(), "`frozen-layers`: must be less than 2, the number of the trunk's layers");
+    let error = failure(json!({ "frozen-layers": 1, "lora": {} }));
+    assert_eq!(error.to_string(), "`frozen-layers`: with `lora` none of the trunk's own weights is trained");
 }
 
 #[test]

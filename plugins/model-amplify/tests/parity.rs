@@ -197,11 +197,12 @@ impl Training {
             }
             let batch = batch(&model, &step.sequences);
             let targets = Targets::Numbers(step.labels.clone());
-            let batch = TrainBatch { task: &head(step.task), batch: &batch, targets: &targets };
+            let dropout = DropoutRng::disabled();
+            let batch = TrainBatch { task: &head(step.task), batch: &batch, targets: &targets, dropout: &dropout };
             let decay_steps = wrong.decay.unwrap_or(expected.lr_decay_total_steps);
             let point = SchedulePoint { round: step.round, decay_steps };
             let trainer = model.trainer().unwrap();
-            let stats = trainer.step(batch, point, &DropoutRng::disabled(), &mut resources).unwrap();
+            let stats = trainer.step(&[batch], point, &mut resources).unwrap();
             losses.push(stats.loss);
             norms.push(stats.gradient_norm);
             rates.push(stats.rates);

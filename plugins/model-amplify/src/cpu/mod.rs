@@ -105,6 +105,8 @@ pub(crate) struct Encoder {
     pub(crate) pad: u32,
     /// Whether only adapters are trained, so that other linear layers need no gradient.
     pub(crate) is_frozen: bool,
+    /// The blocks that are not trained, from the first one on, with the embedding, if there are any.
+    pub(crate) frozen_blocks: usize,
 }
 
 /// What is read of the last block's output.
@@ -125,6 +127,11 @@ pub(crate) struct PassResources<'a> {
 impl Encoder {
     fn size(&self) -> usize {
         self.embedding.columns
+    }
+
+    /// The number of blocks whose activations the backward pass needs.
+    fn trained_blocks(&self) -> usize {
+        self.blocks.len() - self.frozen_blocks
     }
 
     /// The width of the feed-forward layer.
@@ -194,7 +201,8 @@ impl Encoder {
             }
         });
         let result = self.blocks.iter().enumerate().try_for_each(|(i, block)| {
-            let saved = &mut activations[if backward { i } else { 0 }];
+            // A frozen block's are overwritten by the next block's.
+            let saved = &mut activations[if backward { i.saturating_sub(self.frozen_blocks) } else { 0 }];
             std::mem::swap(&mut saved.x, &mut x);
             pass.forward(block, store, saved, prefix(&mut x, len), scratch)
         });
@@ -233,9 +241,13 @@ impl Encoder {
             }
         }
         let mut pass = Pass { encoder: self, batch, pool, gradient };
-        let mut blocks = self.blocks.iter().zip(activations).rev();
+        let mut blocks = self.blocks[self.frozen_blocks..].iter().zip(activations).rev();
         let result =
             blocks.try_for_each(|(block, saved)| pass.backward(block, store, saved, dx, scratch, &mut on_gradient));
+        if self.frozen_blocks > 0 {
+            scratch.dx = buffer;
+            return result;
+        }
         let d_embedding = grown(pass.gradient, self.embedding.len());
         d_embedding.fill(0.0);
         for (dx, &id) in dx.chunks_exact(size).zip(batch.ids()).filter(|&(_, &id)| id != self.pad) {

@@ -64,7 +64,7 @@ pub(super) struct Scratch {
 impl Workspace {
     /// Makes the buffers large enough for a batch, and for its backward pass if `backward`.
     pub(super) fn reserve(&mut self, encoder: &Encoder, batch: &PackedBatch, backward: bool) {
-        let (tokens, blocks) = (batch.tokens(), if backward { encoder.blocks.len() } else { 1 });
+        let (tokens, blocks) = (batch.tokens(), if backward { encoder.trained_blocks() } else { 1 });
         if self.tokens >= tokens && self.activations.len() >= blocks && (self.backward || !backward) {
             return;
         }

@@ -10,14 +10,16 @@ use plugin_api::{
 use super::Amplify;
 use super::embed::EMBED;
 use crate::adapter;
+use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
+use crate::config::Config;
 use crate::export::ExportFolder;
 use crate::heads::{KnownHeads, head_number};
 use crate::network::Resources;
 use crate::parameters::is_of_trunk;
 use crate::random::{DropoutRng, shuffled};
 use crate::targets::Targets;
-use crate::trainer::{SchedulePoint, TrainBatch, Trainer, decay_steps};
+use crate::trainer::{SchedulePoint, StepStats, TrainBatch, Trainer, decay_steps};
 
 /// Prefixes the personal model's tensors in a state.
 const PERSONAL: &str = "personal.";
@@ -26,6 +28,38 @@ const TRUNK_SEED: &str = "trunk-seed";
 
 /// The value of an update with the factor of its adapters, for the aggregator `lora`.
 const LORA_SCALE: &str = "lora.scale";
+
+impl Amplify {
+    /// The batch of these rows with their targets, or with masked tokens and what they were, if there are any.
+    fn targeted(
+        &self,
+        rows: &[Vec<u32>],
+        picked: &[usize],
+        targets: Option<&Targets>,
+        seed: Seed,
+    ) -> Result<Option<(Batch, Targets)>> {
+        let Some(targets) = targets else { return self.masked_batch(rows, picked, seed) };
+        let rows: Vec<&[u32]> = picked.iter().map(|&row| rows[row].as_slice()).collect();
+        Ok(Some((self.batch(&rows)?, targets.select(picked))))
+    }
+}
+
+/// A step of one task on all of these batches.
+fn take_step(
+    trainer: &mut Trainer,
+    task: &str,
+    batches: &mut [(Batch, Targets, DropoutRng)],
+    point: SchedulePoint,
+    resources: &mut Resources,
+    ctx: &Context<'_>,
+) -> Result<StepStats> {
+    let mut inputs = Vec::with_capacity(batches.len());
+    for (batch, targets, dropout) in batches {
+        trainer.network.pool_frozen(batch, "batch-size", resources, ctx)?;
+        inputs.push(TrainBatch { task, batch, targets, dropout });
+    }
+    trainer.step(&inputs, point, resources)
+}
 
 impl Model for Amplify {
     fn parameters(&mut self, _: &Context<'_>) -> Result<Params> {
@@ -46,12 +80,14 @@ impl Model for Amplify {
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
         let _on = self.prepare_to_compute()?;
-        let size = self.config.batch_size;
+        let Config { batch_size, accumulate, .. } = self.config;
+        let size = batch_size.saturating_mul(accumulate);
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
         let point = SchedulePoint { round: epoch.round, decay_steps: decay_steps(total, &self.setup) };
         let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
         let mut trained = Trained::default();
         let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
+        let mut batches = 0;
         for task in tasks.iter().filter(|task| task.train.rows() > 0) {
             let name = task.spec.name.as_str();
             self.must_hold(name)?;
@@ -62,28 +98,25 @@ impl Model for Amplify {
                 None => Some(Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?),
             };
             for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
-                ctx.check()?;
-                let (mut batch, targets) = match &targets {
-                    Some(targets) => {
-                        let rows: Vec<&[u32]> = picked.iter().map(|&i| rows[i].as_slice()).collect();
-                        (self.batch(&rows)?, targets.select(picked))
-                    }
-                    None => match self.masked_batch(&rows, picked, seed.of("mask").of(name))? {
-                        Some(masked) => masked,
-                        None => continue,
-                    },
-                };
-                self.trainer.network.pool_frozen(&mut batch, "batch-size", &mut resources, ctx)?;
-                let dropout = DropoutRng::new(seed.of("dropout").at(trained.steps));
+                let mut parts = Vec::with_capacity(accumulate.min(picked.len()));
+                for picked in picked.chunks(batch_size) {
+                    ctx.check()?;
+                    let seed_of_masks = seed.of("mask").of(name);
+                    let Some((batch, targets)) = self.targeted(&rows, picked, targets.as_ref(), seed_of_masks)? else {
+                        continue;
+                    };
+                    parts.push((batch, targets, DropoutRng::new(seed.of("dropout").at(batches))));
+                    batches += 1;
+                }
+                if parts.is_empty() {
+                    continue;
+                }
                 // Steps are numbered from zero over all rounds.
                 let step = self.trainer.steps();
-                let input = TrainBatch { task: name, batch: &batch, targets: &targets };
-                let mut stats = self.trainer.step(input, point, &dropout, &mut resources)?;
+                let mut stats = take_step(&mut self.trainer, name, &mut parts, point, &mut resources, ctx)?;
                 // The personal model gives the results, if there is one. It has a trunk of its own.
                 if let Some(personal) = &mut self.personal {
-                    personal.network.pool_frozen(&mut batch, "batch-size", &mut resources, ctx)?;
-                    let input = TrainBatch { task: name, batch: &batch, targets: &targets };
-                    stats = personal.step(input, point, &dropout, &mut resources)?;
+                    stats = take_step(personal, name, &mut parts, point, &mut resources, ctx)?;
                 }
                 self.heads.mark_trained(number);
                 self.record(name, step, &stats, epoch, ctx);
@@ -179,7 +212,7 @@ impl Model for Amplify {
             state.values.insert(PERSONAL.to_owned(), values.into());
         }
         state.values.insert("is-own".to_owned(), self.reports_personal.into());
-        if self.config.lora.is_some() {
+        if self.config.has_fixed_weights() {
             // Random weights of the trunk, which are no part of the state, follow from it.
             state.values.insert(TRUNK_SEED.to_owned(), self.seed.value().into());
         }
@@ -198,7 +231,7 @@ impl Model for Amplify {
             }
             None => None,
         };
-        let seed = if self.config.lora.is_some() { Seed::new(state.value(TRUNK_SEED)?) } else { self.seed };
+        let seed = if self.config.has_fixed_weights() { Seed::new(state.value(TRUNK_SEED)?) } else { self.seed };
         if self.initialised && seed != self.seed {
             return Err(Error::config("the state is of a run with another seed, and so with another trunk"));
         }
@@ -212,7 +245,7 @@ impl Model for Amplify {
         }
         self.seed = seed;
         // A state has no parameters that every client has.
-        let initialised = self.config.lora.is_none();
+        let initialised = !self.config.has_fixed_weights();
         (self.heads, self.reports_personal, self.initialised) = (heads, reports_personal, initialised);
         Ok(())
     }

@@ -62,6 +62,7 @@ impl Amplify {
         tch::set_num_threads(1);
         prepare_precision(config.precision, device, ctx.device())?;
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
+        config.check_layers(checkpoint.architecture.num_hidden_layers)?;
         let masking = match config.objective {
             Objective::Supervised => None,
             Objective::MaskedLm => Some(checkpoint.tokenizer.masking(checkpoint.architecture.pad_token_id)?),
@@ -126,7 +127,7 @@ impl Amplify {
     fn prepare(&mut self) -> Result<Option<StreamGuard>> {
         let guard = self.enter_device()?;
         self.initialise()?;
-        if self.config.lora.is_some() {
+        if self.config.has_fixed_weights() {
             self.share_frozen_trunks()?;
         }
         Ok(guard)

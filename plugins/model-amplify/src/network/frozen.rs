@@ -13,7 +13,7 @@ use crate::config::{Config, Pooling, is_of_adapter};
 use crate::device::DeviceContext;
 use crate::frozen_trunk::FrozenTrunk;
 use crate::memory;
-use crate::parameters::is_of_trunk;
+use crate::parameters::{is_below, is_of_trunk};
 
 /// What a network with a frozen trunk needs to keep the vectors of sequences.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Frozen {
     /// See [`FrozenTrunk::of`].
     key: String,
     keeps_vectors: bool,
+    /// The blocks that are frozen with the embedding; 0 if the whole trunk is.
+    layers: usize,
     /// Those of each sequence.
     vectors: usize,
     /// The bytes that the vectors may take.
@@ -30,15 +32,16 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
-    /// None if the trunk is trained. A trunk with adapters is shared, and its vectors are not kept; neither are those that
-    /// depend on the padding of their batch, or that heads weigh.
+    /// None if all of the trunk is trained. A trunk with adapters or the frozen part of one is shared, and vectors are not
+    /// kept; neither are those that depend on the padding of their batch, or that heads weigh.
     pub(super) fn new(architecture: &Architecture, config: &Config, context: &DeviceContext) -> Option<Self> {
         let is_fixed = matches!(config.pooling, Pooling::Tokens | Pooling::Bos | Pooling::Chains);
         let keeps_vectors = config.frozen_trunk && is_fixed;
         let trunk = format!("{} {:?} {:?}", json!(architecture), config.precision, context.device);
         let vectors = config.vectors();
-        (keeps_vectors || config.lora.is_some()).then(|| Self {
+        (keeps_vectors || config.has_fixed_weights()).then(|| Self {
             keeps_vectors,
+            layers: config.frozen_layers,
             vectors,
             key: format!("{trunk} {} {:?} {vectors}", context.on_host, config.pooling),
             limit: config.embedding_memory.as_u64(),
@@ -54,8 +57,8 @@ impl Network {
     /// # Errors
     /// If the parameters cannot be read.
     pub(crate) fn share_frozen_trunk(&mut self) -> Result<()> {
-        let Some(Frozen { key, trunk, keeps_vectors, .. }) = &mut self.frozen else { return Ok(()) };
-        let keeps_vectors = *keeps_vectors;
+        let Some(Frozen { key, trunk, keeps_vectors, layers, .. }) = &mut self.frozen else { return Ok(()) };
+        let (keeps_vectors, layers) = (*keeps_vectors, *layers);
         if !keeps_vectors && !self.parameters.context().on_host {
             // Each model has its trunk in its device's memory.
             return Ok(());
@@ -63,7 +66,10 @@ impl Network {
         if trunk.as_ref().is_some_and(|(changes, _)| *changes == self.parameters.trunk_changes()) {
             return Ok(());
         }
-        let is_frozen = |name: &str| is_of_trunk(name) && !is_of_adapter(name);
+        let is_frozen = |name: &str| match layers {
+            0 => is_of_trunk(name) && !is_of_adapter(name),
+            _ => is_below(name, layers),
+        };
         let found = FrozenTrunk::of(key, self.parameters.snapshot_of(is_frozen)?);
         if self.parameters.context().on_host {
             self.parameters.adopt(found.tensors())?;

@@ -1,5 +1,8 @@
 //! The loss and its gradients, and what becomes of them.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use plugin_api::Result;
 use tch::{Kind, Tensor};
 
@@ -11,7 +14,6 @@ use crate::memory;
 use crate::network::Layers;
 use crate::optimizer::{AdamW, LearningRates};
 use crate::parameters::Parameters;
-use crate::random::DropoutRng;
 
 /// What a step does with a gradient.
 pub(super) struct Update<'a> {
@@ -21,17 +23,54 @@ pub(super) struct Update<'a> {
     pub(super) pool: &'a ThreadPool,
     /// The sum of the squared gradients, if it is wanted.
     pub(super) squared_norm: Option<f64>,
+    /// The sums of the batches' gradients by slot, where the whole step's are needed before the first update.
+    pub(super) collected: Option<BTreeMap<usize, Tensor>>,
 }
 
 impl Update<'_> {
-    /// Corrects a gradient, and updates its parameter.
+    /// Corrects a gradient, and updates its parameter; or adds it to those that are collected.
     fn apply(&mut self, parameters: &mut Parameters, slot: usize, mut gradient: Tensor) -> Result<()> {
-        if let Some(sum) = &mut self.squared_norm {
-            let squares = gradient.f_square().and_then(|squares| squares.f_sum(Kind::Double));
-            *sum += squares.and_then(|squares| squares.f_double_value(&[])).map_err(torch_error)?;
+        if let Some(collected) = &mut self.collected {
+            let _guard = tch::no_grad_guard();
+            match collected.entry(slot) {
+                Entry::Occupied(mut sum) => sum.get_mut().f_add_(&gradient).map(drop),
+                // The memory of a gradient is used again.
+                Entry::Vacant(none) => gradient.f_detach_copy().map(|first| {
+                    none.insert(first);
+                }),
+            }
+            .map_err(torch_error)?;
+            return Ok(());
         }
-        self.correction.correct(slot, &mut gradient);
+        self.correct(slot, &mut gradient)?;
         self.optimizer.update(parameters, slot, &gradient, self.rates, self.pool)
+    }
+
+    fn correct(&mut self, slot: usize, gradient: &mut Tensor) -> Result<()> {
+        if let Some(sum) = &mut self.squared_norm {
+            *sum += squared_norm(gradient)?;
+        }
+        self.correction.correct(slot, gradient);
+        Ok(())
+    }
+
+    /// Corrects what was collected, scales it down to `clip_norm` if it is larger, and updates the parameters.
+    pub(super) fn apply_collected(&mut self, parameters: &mut Parameters, clip_norm: Option<f64>) -> Result<()> {
+        let Some(mut collected) = self.collected.take() else { return Ok(()) };
+        let _guard = tch::no_grad_guard();
+        collected.iter_mut().try_for_each(|(&slot, gradient)| self.correct(slot, gradient))?;
+        if let Some(most) = clip_norm {
+            let norm = collected.values().map(squared_norm).sum::<Result<f64>>()?.sqrt();
+            if norm > most {
+                let scaled = |gradient: &mut Tensor| gradient.f_mul_scalar_(most / norm).map(drop).map_err(torch_error);
+                collected.values_mut().try_for_each(scaled)?;
+            }
+        }
+        // Each gradient is freed after its update.
+        while let Some((slot, gradient)) = collected.pop_first() {
+            self.optimizer.update(parameters, slot, &gradient, self.rates, self.pool)?;
+        }
+        Ok(())
     }
 
     /// The same for each slot whose gradient is defined.
@@ -45,12 +84,16 @@ impl Update<'_> {
     }
 }
 
-/// What a step reads besides the parameters.
+fn squared_norm(gradient: &Tensor) -> Result<f64> {
+    let squares = gradient.f_square().and_then(|squares| squares.f_sum(Kind::Double));
+    squares.and_then(|squares| squares.f_double_value(&[])).map_err(torch_error)
+}
+
+/// What a batch is computed with besides the parameters.
 #[derive(Clone, Copy)]
 pub(super) struct Step<'a> {
     pub(super) batch: TrainBatch<'a>,
     pub(super) layers: &'a Layers,
-    pub(super) dropout: &'a DropoutRng,
     /// The factor of the loss whose gradients are taken.
     pub(super) weight: Option<f64>,
 }
@@ -65,7 +108,7 @@ impl Step<'_> {
         resources: &mut PassResources<'_>,
         update: &mut Update<'_>,
     ) -> Result<Tensor> {
-        let TrainBatch { task, batch, targets } = self.batch;
+        let TrainBatch { task, batch, targets, dropout } = self.batch;
         let segments = self.layers.segments(batch);
         let of_segments = segments.as_ref().map(|segments| segments.positions.as_slice());
         let (reading, rows) = match targets.positions().or(of_segments) {
@@ -78,7 +121,7 @@ impl Step<'_> {
             Some(segments) => segments.pool(&read, self.layers.attention(task))?,
             None => read.shallow_clone(),
         };
-        let loss = targets.loss(&self.layers.outputs(task, &pooled, &mut self.dropout.clone())?)?;
+        let loss = targets.loss(&self.layers.outputs(task, &pooled, &mut dropout.clone())?)?;
         let (slots, indices): (Vec<usize>, Vec<usize>) = update.optimizer.readers().unzip();
         let readers = indices.iter().map(|&index| &parameters.at(index).tensor);
         let mut gradients = self.gradients(&loss, &std::iter::once(&read).chain(readers).collect::<Vec<_>>())?;
@@ -101,9 +144,9 @@ impl Step<'_> {
         resources: &mut PassResources<'_>,
         update: &mut Update<'_>,
     ) -> Result<Tensor> {
-        let TrainBatch { task, batch, targets } = self.batch;
+        let TrainBatch { task, batch, targets, dropout } = self.batch;
         let (loss, gradients) = memory::retry(parameters.context(), "batch-size", || {
-            let mut dropout = self.dropout.clone();
+            let mut dropout = dropout.clone();
             let positions = targets.positions();
             let outputs = self.layers.forward(parameters, task, batch, positions, &mut dropout, resources)?;
             let loss = targets.loss(&outputs)?;

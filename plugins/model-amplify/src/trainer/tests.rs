@@ -1,5 +1,7 @@
 //! Steps of small trainers.
 
+mod choices;
+
 use super::*;
 use crate::architecture::Architecture;
 use crate::config::is_of_adapter;
@@ -63,9 +65,9 @@ fn step_with(trainer: &mut Trainer, rows: &[Vec<u32>], resources: &mut Resources
     let bounds = ChainBounds { separator: 5, ends: vec![3, 4] };
     let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap().with_chains(&bounds);
     let targets = Targets::Numbers([1.0, -1.0, 0.5, 2.0][..rows.len()].to_vec());
-    let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets };
-    let (point, dropout) = (SchedulePoint::default(), DropoutRng::disabled());
-    trainer.step(batch, point, &dropout, resources)
+    let dropout = DropoutRng::disabled();
+    let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets, dropout: &dropout };
+    trainer.step(&[batch], SchedulePoint::default(), resources)
 }
 
 fn max_difference(a: &Params, b: &Params) -> f32 {
@@ -82,10 +84,11 @@ fn masked_step(trainer: &mut Trainer, salt: u32) -> StepStats {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap();
     let targets = Targets::Tokens { positions: vec![(0, 7), (0, 1), (2, 0), (3, 19)], tokens: vec![5, 9, 26, 11] };
-    let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets };
+    let dropout = DropoutRng::disabled();
+    let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets, dropout: &dropout };
     let mut resources = Resources::new(2).unwrap();
     resources.track_gradient_norm = true;
-    trainer.step(batch, SchedulePoint::default(), &DropoutRng::disabled(), &mut resources).unwrap()
+    trainer.step(&[batch], SchedulePoint::default(), &mut resources).unwrap()
 }
 
 /// The hand-written derivative from hidden states against libtorch's autograd.
@@ -155,63 +158,6 @@ fn poolings_of_positions_compute_what_libtorch_does() {
             let inputs = if pooling == "chains" { 32 } else { 16 };
             assert_eq!(state.get("regressors.0.0.weight").unwrap().shape(), [32, inputs]);
         }
-    }
-}
-
-/// AdamW's first step moves each parameter by its rate, whatever the gradient. On both paths.
-#[test]
-fn lower_blocks_learn_more_slowly() {
-    for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
-        let changes = json!({ "layer-decay": 0.5, "weight-decay": 0.0, "trunk-lr": 1e-2, "regressor-lr": 1e-3 });
-        let mut trainer = trainer_of(context, &changes);
-        let before = trainer.network.parameters.snapshot().unwrap();
-        step(&mut trainer, 1);
-        let after = trainer.network.parameters.snapshot().unwrap();
-        let moved = |name: &str| {
-            let [a, b] = [&before, &after].map(|params| params.get(name).unwrap().elements::<f32>().unwrap().to_vec());
-            a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-        };
-        for (name, rate) in [
-            ("trunk.transformer_encoder.1.ffn.w3.weight", 1e-2),
-            ("trunk.transformer_encoder.0.ffn.w3.weight", 0.5e-2),
-            ("trunk.encoder.weight", 0.25e-2),
-            ("regressors.0.4.weight", 1e-3),
-        ] {
-            assert!((moved(name) - rate).abs() < 0.02 * rate, "{name} moved by {}, not {rate}", moved(name));
-        }
-    }
-}
-
-/// Over the rounds, as a factor of the linear schedule; a restored state goes on where it was.
-#[test]
-fn warm_up_raises_the_rates_from_zero() {
-    let mut trainer = trainer_of(DeviceContext::cpu(), &json!({ "warm-up": 4 }));
-    let rows = [vec![3, 6, 7, 8, 4]];
-    let before = trainer.network.parameters.snapshot().unwrap();
-    let first = try_step(&mut trainer, &rows).unwrap().rates;
-    assert_eq!((first.trunk, first.regressor), (0.0, 0.0));
-    assert_eq!(max_difference(&before, &trainer.network.parameters.snapshot().unwrap()), 0.0);
-    assert_eq!(try_step(&mut trainer, &rows).unwrap().rates.trunk, 1e-3 * 0.25);
-    let mut resumed = trainer_of(DeviceContext::cpu(), &json!({ "warm-up": 4 }));
-    resumed.restore(&trainer.state().unwrap()).unwrap();
-    for expected in [0.5, 0.75, 1.0, 1.0] {
-        assert_eq!(try_step(&mut resumed, &rows).unwrap().rates.trunk, 1e-3 * expected);
-    }
-    let later = SchedulePoint { round: 1, decay_steps: 2 };
-    trainer.decayed_steps = 1;
-    assert_eq!(trainer.learning_rates(later).regressor, 1e-2 * (0.5 * 0.5));
-}
-
-/// On both paths; the loss that is reported stays as it is.
-#[test]
-fn a_tasks_weight_is_a_factor_of_its_gradients() {
-    for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
-        let stats = |weights: Value| tracked_step(&mut trainer_of(context, &json!({ "task-weights": weights })), 1);
-        let (plain, weighted) = (stats(json!({})), stats(json!({ "tm": 2.0 })));
-        let ratio = weighted.gradient_norm / plain.gradient_norm;
-        assert!((ratio - 2.0).abs() < 1e-5 && weighted.loss == plain.loss, "{plain:?} {weighted:?}");
-        let other = stats(json!({ "binding": 2.0 }));
-        assert_eq!((other.gradient_norm, other.loss), (plain.gradient_norm, plain.loss));
     }
 }
 

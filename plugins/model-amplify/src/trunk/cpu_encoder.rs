@@ -11,7 +11,8 @@ use crate::parameters::Handle;
 
 impl Trunk {
     /// The encoder of [`crate::cpu`], if it supports this trunk: of the published arrangement, in fp32, on the CPU.
-    pub(crate) fn cpu_encoder(&self) -> Option<Encoder> {
+    /// `frozen_blocks` are not trained.
+    pub(crate) fn cpu_encoder(&self, frozen_blocks: usize) -> Option<Encoder> {
         let (on_cpu, blocks) = (self.encoder.device() == tch::Device::Cpu, &self.transformer_encoder);
         let (true, None, Some(first)) = (on_cpu, &self.layer_norm_1, blocks.first()) else { return None };
         Some(Encoder {
@@ -22,6 +23,7 @@ impl Trunk {
             norm_eps: first.attention_norm.eps as f32,
             pad: u32::try_from(self.pad).ok()?,
             is_frozen: blocks.iter().any(Block::has_adapters),
+            frozen_blocks,
         })
     }
 }

@@ -45,7 +45,19 @@ fn model() -> (Encoder, Slices) {
     let pairs = SIZE / HEADS / 2;
     let angle = |i: usize| (i / pairs) as f32 / 10_f32.powi((i % pairs) as i32);
     let rope_table = (0..POSITIONS * pairs).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect();
-    (Encoder { embedding, blocks, rope_table, heads: HEADS, norm_eps: 1e-5, pad: 0, is_frozen: false }, Slices(all))
+    (
+        Encoder {
+            embedding,
+            blocks,
+            rope_table,
+            heads: HEADS,
+            norm_eps: 1e-5,
+            pad: 0,
+            is_frozen: false,
+            frozen_blocks: 0,
+        },
+        Slices(all),
+    )
 }
 
 /// The sum of what is read, weighted with `d_read`.

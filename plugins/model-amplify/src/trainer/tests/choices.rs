@@ -79,7 +79,8 @@ fn accumulated(trainer: &mut Trainer, targets: &Targets, size: usize) -> StepSta
 fn of_part(targets: &Targets, picked: &[usize]) -> Targets {
     let Targets::Tokens { positions, tokens } = targets else { return targets.select(picked) };
     let all = positions.iter().zip(tokens);
-    let own = all.filter(|((row, _), _)| picked.contains(row)).map(|(&(row, at), &token)| ((row - picked[0], at), token));
+    let own =
+        all.filter(|((row, _), _)| picked.contains(row)).map(|(&(row, at), &token)| ((row - picked[0], at), token));
     let (positions, tokens) = own.unzip();
     Targets::Tokens { positions, tokens }
 }
@@ -140,10 +141,15 @@ fn a_large_gradient_is_scaled_down_to_the_norm() {
         let (plain, norm, state) = clipped(Value::Null, 0.0);
         assert!((norm - plain.gradient_norm).abs() < 1e-5 * norm, "{norm}, {plain:?}");
         let (loose, _, same) = clipped(json!(2.0 * norm), 0.0);
-        assert_eq!((max_difference(&state, &same), loose.gradient_norm), (0.0, plain.gradient_norm));
+        // The norms are sums in another order.
+        let same_norm = |a: f64, b: f64| (a - b).abs() < 1e-12 * a;
+        assert!(
+            max_difference(&state, &same) == 0.0 && same_norm(loose.gradient_norm, plain.gradient_norm),
+            "{loose:?}"
+        );
         let (tight, half, _) = clipped(json!(0.5 * norm), 0.0);
         assert!((half - 0.5 * norm).abs() < 1e-5 * norm, "{half} is not half of {norm}");
-        assert_eq!((tight.loss, tight.gradient_norm), (plain.loss, plain.gradient_norm));
+        assert!(tight.loss == plain.loss && same_norm(tight.gradient_norm, plain.gradient_norm), "{tight:?}");
         // What is clipped is the gradient with its corrections.
         let (_, far, _) = clipped(Value::Null, 1.0);
         let (_, found, _) = clipped(json!(0.5 * norm), 1.0);
