@@ -34,13 +34,14 @@ fn every_algorithm_runs() {
         let summary = bench.summary(name);
         assert!(summary["last"]["score"].as_f64().is_some(), "{name}: {}", told.stderr);
     }
-    // All begin from the same model on the same data; `fp16` rounds the model on its way to the clients.
+    // All begin from the same model on the same data; `fp16` rounds the model on its way to the clients, and masked language
+    // modelling predicts nothing.
     let first = |name: &str| -> f64 {
         let line = bench.metrics(name).into_iter().find(|line| line.contains("RMSE/global_test_tm")).unwrap();
         line.rsplit_once(':').unwrap().1.trim_end_matches('}').parse().unwrap()
     };
     let wanted = first("fedavg");
-    for name in &names {
+    for name in names.iter().filter(|name| *name != "masked-lm") {
         let allowed = if name == "fp16" { 1e-3 } else { 0.0 };
         assert!((first(name) - wanted).abs() <= allowed, "{name}: {} is not {wanted}", first(name));
     }
