@@ -52,6 +52,31 @@ fn vectors_are_read_by_numpy_and_safetensors() {
 }
 
 #[test]
+fn vectors_are_those_that_heads_read() {
+    if !has_libtorch() {
+        return skip("libtorch is not installed");
+    }
+    let bench = Bench::new();
+    let rows = bench.write("rows.csv", ROWS).display().to_string();
+    for (pooling, size) in [("bos", Some(16)), ("chains", Some(32)), ("attention", None)] {
+        let set = [
+            "model.pretrained={ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 16 }".to_owned(),
+            format!("model.pooling={pooling}"),
+            "federation.rounds=1".to_owned(),
+        ];
+        let arguments = ["configs/quickstart.toml", "--name", pooling].into_iter();
+        bench.run(&arguments.chain(set.iter().flat_map(|set| ["--set", set])).collect::<Vec<_>>());
+        let told = embed(&bench, pooling, &rows, &format!("{pooling}.npy"), &[]);
+        assert_eq!(told.code, i32::from(size.is_none()), "{}", told.stderr);
+        let wanted = match size {
+            Some(size) => format!("3 vectors of {size} numbers"),
+            None => "`pooling = \"attention\"` gives each head its own vector of a sequence".to_owned(),
+        };
+        assert!(told.stderr.contains(&wanted), "{}", told.stderr);
+    }
+}
+
+#[test]
 fn what_cannot_be_embedded_is_an_error() {
     let bench = Bench::new();
     bench.run(&["configs/linear.toml", "--set", "federation.rounds=1"]);

@@ -6,7 +6,8 @@
 //!
 //! Options: `--size tiny|120M|350M`, `--batch N`, `--length N` (tokens of the longest sequence; the others are up to 24
 //! shorter), `--steps N`, `--threads N`, `--precision fp32|tf32|bf16`, `--device cpu|cuda:0`, `--evaluate`, `--libtorch`
-//! (libtorch's trunk on all threads in place of the hand-written one; a norm after the embedding selects it).
+//! (libtorch's trunk on all threads in place of the hand-written one; a norm after the embedding selects it), `--with JSON`
+//! (further keys of the model's table, such as `{"lora": {}}`).
 
 #![allow(clippy::print_stdout)]
 
@@ -22,7 +23,7 @@ use plugin_api::context::Silent;
 use plugin_api::{Context, ModelSetup, Seed, TaskSpec};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -36,6 +37,7 @@ struct Options {
     device: String,
     evaluate: bool,
     libtorch: bool,
+    with: Map<String, Value>,
 }
 
 fn options() -> Outcome<Options> {
@@ -49,6 +51,7 @@ fn options() -> Outcome<Options> {
         device: "cpu".to_owned(),
         evaluate: false,
         libtorch: false,
+        with: Map::new(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -63,6 +66,7 @@ fn options() -> Outcome<Options> {
             "--device" => options.device = value()?,
             "--evaluate" => options.evaluate = true,
             "--libtorch" => options.libtorch = true,
+            "--with" => options.with = serde_json::from_str(&value()?)?,
             other => return Err(format!("there is no option `{other}`").into()),
         }
     }
@@ -87,13 +91,14 @@ fn main() -> Outcome<()> {
         "350M" => (960, 32, 15, 3840),
         other => return Err(format!("there is no size `{other}`").into()),
     };
-    let config = json!({
+    let mut config = json!({
         "pretrained": {
             "hidden-size": hidden, "layers": layers, "heads": heads, "intermediate-size": intermediate,
             "layer-norm-after-embedding": options.libtorch,
         },
         "precision": options.precision,
     });
+    config.as_object_mut().into_iter().for_each(|config| config.extend(options.with.clone()));
     let task = TaskSpec {
         name: "task".to_owned(),
         inputs: vec!["sequence".to_owned()],
@@ -127,7 +132,7 @@ fn main() -> Outcome<()> {
     let median = times[times.len() / 2];
     let line = json!({
         "size": options.size, "batch": options.batch, "length": options.length, "device": options.device,
-        "threads": options.threads, "precision": options.precision, "libtorch": options.libtorch, "steps": times.len(), "median_s": median,
+        "threads": options.threads, "precision": options.precision, "libtorch": options.libtorch, "with": options.with, "steps": times.len(), "median_s": median,
         "min_s": times[0], "max_s": times[times.len() - 1], "tokens_per_s": (tokens as f64 / median).round(),
         "peak_memory_MiB": peak_memory_mib(),
     });

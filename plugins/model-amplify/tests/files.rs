@@ -34,6 +34,29 @@ fn an_export_loads_as_a_checkpoint() {
     assert!(changed(&one.parameters(&ctx()).unwrap(), &loaded.parameters(&ctx()).unwrap()).is_empty());
 }
 
+/// The vector of attention is part of the head, and frozen layers part of the trunk.
+#[test]
+fn an_export_has_all_that_a_head_reads() {
+    for changes in [json!({ "pooling": "attention" }), json!({ "frozen-layers": 1 }), json!({ "pooling": "bos" })] {
+        let mut model = amplify(changes.clone());
+        train(&mut model, 0..2);
+        let folder = exported(&mut model);
+        let mut of_export =
+            json!({ "pretrained": folder.path(), "regressors": folder.path().join("regressors.safetensors") });
+        if let Some(pooling) = changes.get("pooling") {
+            of_export["pooling"] = pooling.clone();
+        }
+        let mut loaded = amplify(of_export);
+        let [before, after] = [&mut model, &mut loaded].map(|model| predicted(model, "tm", &table(5, 1), &ctx()));
+        assert_eq!(before, after, "{changes}");
+        assert_ne!(before, predicted(&mut amplify(changes.clone()), "tm", &table(5, 1), &ctx()), "{changes}");
+        let weights = loaded.parameters(&ctx()).unwrap();
+        let attention = weights.get("regressors.0.attention.weight").map(|w| w.elements::<f32>().unwrap()[0] != 0.0);
+        let attends = changes["pooling"] == "attention";
+        assert_eq!(attention, attends.then_some(true), "{changes}");
+    }
+}
+
 #[test]
 fn a_bf16_checkpoint_is_converted_to_fp32() {
     let mut model = amplify(json!({}));
