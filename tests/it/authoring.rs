@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Bench, root, skip};
+use crate::support::{self, Bench, root, skip};
 
 const KINDS: [&str; 4] = ["model", "dataset", "aggregator", "filter"];
 
 /// Runs cargo in a crate of its own, with the crates that this repository has fetched.
 fn cargo(crate_folder: &Path, target: &Path, arguments: &[&str]) {
-    let told = Command::new(env!("CARGO"))
+    let told = support::cargo()
         .args(arguments)
         .args(["--quiet", "--offline"])
         .current_dir(crate_folder)
@@ -73,7 +73,7 @@ fn a_new_plugin_of_each_kind_builds_passes_its_tests_and_runs() {
 /// Of a profile with `panic = "abort"` the compiler says why a plugin cannot have it. What the plugin depends on is built
 /// already, and unwinds; to the macro it is the plugin's own crate that counts.
 fn a_plugin_has_to_unwind(made: &Path, target: &Path) {
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = support::cargo();
     cargo.args(["rustc", "--quiet", "--offline", "--lib", "--crate-type", "cdylib", "--", "-C", "panic=abort"]);
     cargo.current_dir(made).env("CARGO_TARGET_DIR", target).env("CARGO_PROFILE_DEV_DEBUG", "0");
     let told = cargo.output().unwrap();

@@ -34,7 +34,7 @@ fn bench() -> Bench {
     let bench = Bench::new();
     let row = |i: usize| {
         let motif: String = ["LAGV", "SERT", "IDPKQ"][i % 3].chars().cycle().skip(i % 4).take(14 + i % 11).collect();
-        let target = if i % 2 == 0 { (i % 7).to_string() } else { String::new() };
+        let target = if i.is_multiple_of(2) { (i % 7).to_string() } else { String::new() };
         format!("{motif},{},{target}\n", ["north", "south"][i / 3 % 2])
     };
     let rows: String = (0..120).map(row).collect();

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Bench, files, library, root};
+use crate::support::{Bench, cargo, files, library, root};
 
 /// What a later interface brings: another root module beside the first.
 const MORE: &str = "
@@ -95,7 +95,7 @@ fn bumped(manifest: &str, version: &str) -> String {
 
 /// Builds packages of a copy, and gives the folder of what comes out.
 fn build(copy: &Path, packages: &[&str]) -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--offline"]).current_dir(copy);
     for package in packages {
         cargo.args(["--package", package]);

@@ -12,6 +12,18 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
+/// Cargo, without the variables in which it names a test's package. A build script that reads them (`ring` has one) would run
+/// again, and with it all that depends on its crate would be built again: here, and in the next build outside.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// The binary, built together with the plugins beside it.
 pub fn binary() -> &'static Path {
     static BUILT: LazyLock<()> = LazyLock::new(|| {
@@ -19,7 +31,7 @@ pub fn binary() -> &'static Path {
         // tests' dependencies, would be built with other features, and half of everything would be built again.
         let without_libtorch: &[&str] = if has_libtorch() { &[] } else { &["--exclude", "model-amplify"] };
         let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-        let built = Command::new(env!("CARGO"))
+        let built = cargo()
             .args(["build", "--quiet", "--workspace", "--all-targets", "--profile", profile])
             .args(without_libtorch)
             .current_dir(root())

@@ -24,10 +24,10 @@ impl Segments {
     pub(crate) fn of(pooling: Pooling, batch: &Batch) -> Option<Self> {
         let mut segments = Self { positions: Vec::new(), lengths: Vec::new(), sequences: batch.rows() };
         for (row, ids) in batch.sequences().iter().enumerate() {
-            let ranges = match pooling {
+            let ranges: Vec<_> = match pooling {
                 Pooling::Tokens | Pooling::AllPositions => return None,
-                Pooling::Bos => Vec::from([0..1]),
-                Pooling::Attention => Vec::from([0..ids.len()]),
+                Pooling::Bos => std::iter::once(0..1).collect(),
+                Pooling::Attention => std::iter::once(0..ids.len()).collect(),
                 Pooling::Chains => batch.chains.get(row).cloned().unwrap_or_default(),
             };
             for range in ranges {
