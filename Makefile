@@ -157,7 +157,7 @@ test: setup .python/stamp
 # The tests with PyTorch as a package of Python, which CI does not install.
 test-torch: setup .python/stamp $(BENCH_PYTHON)
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) test -p fedplug --test it -- --ignored --nocapture python::
+	$(CARGO) test --workspace --test it -- --ignored --nocapture python::
 
 # A plugin built in many ways, and by the toolchains that OTHERS names, in one host: OTHERS=nightly,1.90.0. And plugins built
 # of the repository as it was at the commit FREEZE, in this host and in one of the contract to come.
@@ -196,7 +196,7 @@ doc: setup
 
 docs: .mdbook/bin/mdbook
 	.mdbook/bin/mdbook build docs
-	$(CARGO) test -p fedplug --test it -- docs::
+	$(CARGO) test --workspace --test it -- docs::
 
 NOTEBOOK = docs/src/first-steps.ipynb
 notebook: $(if $(filter target/release,$(BUILT)),build) .notebook/stamp

@@ -22,10 +22,15 @@ run() {
   "$fedplug" run "$here/experiment.toml" --output "$output" --name "$name" --set "dataset.root=$data" "$@" "${again[@]}"
 }
 
-baseline() { run "$1" --set "model={ plugin = \"linear\", ${*:2} }" --set 'filter=[]' --set federation.rounds=1; }
+# baseline NAME MODEL [ARGUMENTS]
+baseline() { run "$1" --set "model={ plugin = \"linear\", $2 }" --set 'filter=[]' --set federation.rounds=1 "${@:3}"; }
 baseline mean 'method = "mean"'
 baseline ridge-letters 'method = "pooled-ridge", kmer = 1, ridge-lambda = 1.0'
 baseline ridge-2-mers 'method = "pooled-ridge", kmer = 2, ridge-lambda = 1.0'
+# The letter at each position, whose Gram matrix is too large to send: the mean of the clients' own weights, and all rows at one place.
+one_hot='method = "ridge", features = "one-hot", positions = [130, 113], ridge-lambda = 1.0'
+baseline ridge-one-hot "$one_hot"
+baseline ridge-one-hot-central "$one_hot" --set dataset.clients.count=1 --set dataset.max-samples=180
 
 # Masked language modelling on the training rows of each fold; the files of `tm`, `binding` and `immunogenicity` have all
 # antibodies. One seed, so all seeds of a fold start from the same trunk.
@@ -48,7 +53,7 @@ run private-heads-pre-trained "${trained[@]}"
 run lora-pre-trained "${lora[@]}" "${trained[@]}"
 
 # The first one is what the others are tested against.
-methods=(ridge-letters ridge-2-mers mean frozen-random frozen-pre-trained local shared-heads private-heads
+methods=(ridge-letters ridge-2-mers ridge-one-hot ridge-one-hot-central mean frozen-random frozen-pre-trained local shared-heads private-heads
   private-heads-pre-trained lora-pre-trained)
 "$fedplug" compare "${methods[@]/#/$output/}" --spread interval
 "$fedplug" compare "$output/pre-training" --task tm

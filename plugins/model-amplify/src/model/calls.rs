@@ -12,7 +12,6 @@ use super::embed::EMBED;
 use crate::adapter;
 use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
-use crate::config::Config;
 use crate::export::ExportFolder;
 use crate::heads::{KnownHeads, head_number};
 use crate::network::Resources;
@@ -29,18 +28,34 @@ const TRUNK_SEED: &str = "trunk-seed";
 /// The value of an update with the factor of its adapters, for the aggregator `lora`.
 const LORA_SCALE: &str = "lora.scale";
 
+/// A batch with what it is compared with, and its dropout.
+type Part = (Batch, Targets, DropoutRng);
+
 impl Amplify {
-    /// The batch of these rows with their targets, or with masked tokens and what they were, if there are any.
-    fn targeted(
+    /// The batches of a step on these rows, with their targets, or with masked tokens and what they were; none where there is
+    /// nothing to restore.
+    fn parts(
         &self,
         rows: &[Vec<u32>],
         picked: &[usize],
         targets: Option<&Targets>,
-        seed: Seed,
-    ) -> Result<Option<(Batch, Targets)>> {
-        let Some(targets) = targets else { return self.masked_batch(rows, picked, seed) };
-        let rows: Vec<&[u32]> = picked.iter().map(|&row| rows[row].as_slice()).collect();
-        Ok(Some((self.batch(&rows)?, targets.select(picked))))
+        [masks, dropout]: [Seed; 2],
+        ctx: &Context<'_>,
+    ) -> Result<Vec<Part>> {
+        let mut parts = Vec::with_capacity(picked.len().div_ceil(self.config.batch_size));
+        for picked in picked.chunks(self.config.batch_size) {
+            ctx.check()?;
+            let part = match targets {
+                Some(targets) => {
+                    let rows: Vec<&[u32]> = picked.iter().map(|&row| rows[row].as_slice()).collect();
+                    Some((self.batch(&rows)?, targets.select(picked)))
+                }
+                None => self.masked_batch(rows, picked, masks)?,
+            };
+            let seed = if parts.is_empty() { dropout } else { dropout.at(parts.len() as u64) };
+            parts.extend(part.map(|(batch, targets)| (batch, targets, DropoutRng::new(seed))));
+        }
+        Ok(parts)
     }
 }
 
@@ -48,7 +63,7 @@ impl Amplify {
 fn take_step(
     trainer: &mut Trainer,
     task: &str,
-    batches: &mut [(Batch, Targets, DropoutRng)],
+    batches: &mut [Part],
     point: SchedulePoint,
     resources: &mut Resources,
     ctx: &Context<'_>,
@@ -80,14 +95,12 @@ impl Model for Amplify {
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
         let _on = self.prepare_to_compute()?;
-        let Config { batch_size, accumulate, .. } = self.config;
-        let size = batch_size.saturating_mul(accumulate);
+        let size = self.config.batch_size.saturating_mul(self.config.accumulate);
         let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
         let point = SchedulePoint { round: epoch.round, decay_steps: decay_steps(total, &self.setup) };
         let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
         let mut trained = Trained::default();
         let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
-        let mut batches = 0;
         for task in tasks.iter().filter(|task| task.train.rows() > 0) {
             let name = task.spec.name.as_str();
             self.must_hold(name)?;
@@ -98,16 +111,8 @@ impl Model for Amplify {
                 None => Some(Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?),
             };
             for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
-                let mut parts = Vec::with_capacity(accumulate.min(picked.len()));
-                for picked in picked.chunks(batch_size) {
-                    ctx.check()?;
-                    let seed_of_masks = seed.of("mask").of(name);
-                    let Some((batch, targets)) = self.targeted(&rows, picked, targets.as_ref(), seed_of_masks)? else {
-                        continue;
-                    };
-                    parts.push((batch, targets, DropoutRng::new(seed.of("dropout").at(batches))));
-                    batches += 1;
-                }
+                let seeds = [seed.of("mask").of(name), seed.of("dropout").at(trained.steps)];
+                let mut parts = self.parts(&rows, picked, targets.as_ref(), seeds, ctx)?;
                 if parts.is_empty() {
                     continue;
                 }
