@@ -15,6 +15,12 @@ use crate::federation::summary::Summary;
 use crate::sites::protocol::{Call, Payload, Reply};
 use crate::sites::site_file::SiteFile;
 
+/// A file of a user, with what is reported of its errors.
+const TOML: Memory = Memory { base: 1 << 20, per_byte: 1000 };
+
+/// A tree of values.
+const JSON: Memory = Memory { base: 128 << 10, per_byte: 200 };
+
 /// Reads an experiment as a run does before it looks for plugins, and writes it as a run's directory holds it.
 fn experiment(document: Document) -> bool {
     match Draft::of(document).whole() {
@@ -31,7 +37,7 @@ fn refused(error: &impl ToString) -> bool {
 
 #[test]
 fn any_experiment_is_read_or_refused() {
-    fuzz("experiment", 500, Memory { base: 4 << 20, per_byte: 2000 }, |input| {
+    fuzz("experiment", 500, TOML, |input| {
         let Ok(text) = str::from_utf8(input) else { return false };
         match Document::parse("x.toml".to_owned(), text) {
             Ok(document) => experiment(document),
@@ -44,7 +50,7 @@ fn any_experiment_is_read_or_refused() {
 fn any_argument_of_set_is_read_or_refused() {
     let text = include_str!("../../tests/corpus/experiment/all");
     let document = Document::parse("x.toml".to_owned(), text).unwrap();
-    fuzz("set", 500, Memory { base: 4 << 20, per_byte: 2000 }, |input| {
+    fuzz("set", 500, TOML, |input| {
         let mut document = document.clone();
         let Ok(argument) = str::from_utf8(input) else { return false };
         match document.set(argument) {
@@ -56,7 +62,7 @@ fn any_argument_of_set_is_read_or_refused() {
 
 #[test]
 fn any_file_of_a_site_is_read_or_refused() {
-    fuzz("site", 300, Memory { base: 4 << 20, per_byte: 2000 }, |input| {
+    fuzz("site", 300, TOML, |input| {
         let Ok(text) = str::from_utf8(input) else { return false };
         SiteFile::parse("site.toml", text, Path::new("/site")).map_or_else(|error| refused(&error), |_| true)
     });
@@ -71,7 +77,7 @@ fn any_index_of_a_checkpoint_is_read_or_refused() {
     let states = folder.join("1.safetensors");
     std::fs::write(&states, include_bytes!("../../tests/corpus/safetensors/state")).unwrap();
     let states = sha256(&states).unwrap();
-    fuzz("checkpoint", 300, Memory { base: 4 << 20, per_byte: 500 }, |input| {
+    fuzz("checkpoint", 300, Memory { base: 1 << 20, per_byte: 200 }, |input| {
         std::fs::write(folder.join("index.json"), input).unwrap();
         let index = sha256(&folder.join("index.json")).unwrap();
         let sums = format!("{index}  index.json\n{states}  1.safetensors\n");
@@ -90,7 +96,7 @@ fn any_index_of_a_checkpoint_is_read_or_refused() {
 #[test]
 fn any_file_of_tensors_is_read_or_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    fuzz("safetensors", 500, Memory { base: 4 << 20, per_byte: 100 }, |input| {
+    fuzz("safetensors", 500, Memory { base: 256 << 10, per_byte: 20 }, |input| {
         std::fs::write(file.path(), input).unwrap();
         match safetensors::read(file.path()) {
             Ok(params) => {
@@ -104,7 +110,7 @@ fn any_file_of_tensors_is_read_or_refused() {
 
 #[test]
 fn any_call_and_any_reply_is_read_or_refused() {
-    fuzz("wire", 500, Memory { base: 1 << 20, per_byte: 500 }, |input| {
+    fuzz("wire", 500, JSON, |input| {
         let Ok(body) = serde_json::from_slice::<Value>(input) else { return false };
         let payload = || Payload { body: body.clone(), ..Payload::default() };
         let (call, reply) = (Call::read(payload()), Reply::read(payload()));
@@ -123,7 +129,7 @@ fn any_call_and_any_reply_is_read_or_refused() {
 #[test]
 fn any_summary_is_read_or_refused() {
     let run = tempfile::tempdir().unwrap();
-    fuzz("summary", 300, Memory { base: 1 << 20, per_byte: 500 }, |input| {
+    fuzz("summary", 300, JSON, |input| {
         std::fs::write(run.path().join(names::SUMMARY), input).unwrap();
         Summary::read(run.path()).map_or_else(|error| refused(&error), |_| true)
     });

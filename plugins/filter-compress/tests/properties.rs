@@ -38,7 +38,7 @@ fn bound(method: Method, u: f32, largest: f32) -> f32 {
 #[test]
 fn any_message_is_restored_or_refused() {
     let base = model(vec![("w", tensor(&[0.5_f32; 8]))]);
-    fuzz("compress", 500, Memory { base: 256 << 10, per_byte: 500 }, |input| {
+    fuzz("compress", 500, Memory { base: 64 << 10, per_byte: 100 }, |input| {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return false };
         let Ok(header) = serde_json::from_slice(&input[..end]) else { return false };
         let mut message = model(vec![("w", tensor(&input[end + 1..]))]);

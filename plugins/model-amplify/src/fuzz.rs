@@ -19,7 +19,7 @@ fn any_configuration_is_read_or_refused() {
     let tokenizer = Tokenizer::published(&Architecture::published()).unwrap();
     fs::write(folder.path().join(TOKENIZER), tokenizer.json()).unwrap();
     let pretrained = Pretrained::Named(folder.path().display().to_string());
-    fuzz("config", 300, Memory { base: 4 << 20, per_byte: 500 }, |input| {
+    fuzz("config", 300, Memory { base: 1 << 20, per_byte: 200 }, |input| {
         fs::write(folder.path().join(CONFIG), input).unwrap();
         Checkpoint::open(&pretrained, &Context::new(&Silent)).is_ok()
     });
@@ -30,7 +30,7 @@ fn any_tokenizer_is_read_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(TOKENIZER);
     let architecture = Architecture { vocab_size: 1000, ..Architecture::published() };
-    fuzz("tokenizer", 300, Memory { base: 16 << 20, per_byte: 1000 }, |input| {
+    fuzz("tokenizer", 300, Memory { base: 4 << 20, per_byte: 500 }, |input| {
         fs::write(&path, input).unwrap();
         let Ok(tokenizer) = Tokenizer::read(&path, &architecture) else { return false };
         let _ = (tokenizer.masking(0), tokenizer.settings());
@@ -42,7 +42,7 @@ fn any_tokenizer_is_read_or_refused() {
 fn any_file_of_weights_is_read_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(weight_files::SINGLE);
-    fuzz("weights", 400, Memory { base: 1 << 20, per_byte: 500 }, |input| {
+    fuzz("weights", 400, Memory { base: 64 << 10, per_byte: 100 }, |input| {
         fs::write(&path, input).unwrap();
         let Ok(mut located) = WeightFiles::single(path.clone()).locate(&[("w", vec![2, 2])], |_| true) else {
             return false;
@@ -55,7 +55,7 @@ fn any_file_of_weights_is_read_or_refused() {
 fn any_index_of_weights_is_read_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(weight_files::INDEX);
-    fuzz("shards", 300, Memory { base: 1 << 20, per_byte: 500 }, |input| {
+    fuzz("shards", 300, Memory { base: 64 << 10, per_byte: 100 }, |input| {
         fs::write(&path, input).unwrap();
         weight_files::shards(&path).is_ok()
     });

@@ -164,7 +164,7 @@ fn scalars(file: &Path, bytes: &[u8]) -> bool {
 }
 
 /// Two bytes make a value.
-const MEMORY: Memory = Memory { base: 64 << 10, per_byte: 300 };
+const MEMORY: Memory = Memory { base: 32 << 10, per_byte: 150 };
 
 #[test]
 fn any_file_of_events_is_read() {

@@ -109,7 +109,8 @@ pub struct Federation {
     pub progress_timeout: u64,
     /// Keeps one in so many training steps in the metrics, to keep those of a long run small: a scalar that a model reports
     /// while it trains is written if its step is a multiple of this number, or if it is the last one of its tag in the epoch.
-    /// Evaluations and what aggregators and filters report are always written. Results do not depend on it.
+    /// 1, the default, keeps all. Evaluations and what aggregators and filters report are always written. Results do not
+    /// depend on it.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub scalars_every: u64,

@@ -64,7 +64,7 @@ proptest! {
 
 #[test]
 fn any_bundle_is_read_or_refused() {
-    fuzz("bundle", 500, Memory { base: 64 << 10, per_byte: 500 }, |body| {
+    fuzz("bundle", 500, Memory { base: 16 << 10, per_byte: 100 }, |body| {
         unfold(&mut with_bundle(body.to_vec()), &LIMITS).is_ok()
     });
 }

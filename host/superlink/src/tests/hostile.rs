@@ -181,7 +181,7 @@ fn records_with_more_than_they_may_have() {
 /// As an object with its head, and as the body of a record.
 #[test]
 fn any_object_is_read_or_refused() {
-    fuzz("object", 500, Memory { base: 64 << 10, per_byte: 500 }, |content| {
+    fuzz("object", 500, Memory { base: 16 << 10, per_byte: 100 }, |content| {
         let content = Bytes::copy_from_slice(content);
         let object = parse(ObjectId(Sha256::digest(&content).into()), &content);
         let body = object.as_ref().map_or(&content, |object| &object.body);
