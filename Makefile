@@ -19,7 +19,7 @@
 #                     LIBTORCH= leaves out libtorch and `amplify`. `make uninstall` removes what it has put there
 #   make wheel-test   install it in an empty venv and run an experiment there; CI does it with a debug build, BUILT=target/debug
 #   make setup        install libtorch only        (FEDPLUG_CUDA=1: with CUDA, about 5.6 GB)
-#   make fuzz         the property tests of what others may send, with TIMES=50 as many cases; a minute or more
+#   make fuzz         the fuzzing of all decoders, and their property tests, with TIMES=50 as many cases; minutes
 #   make lint         format and clippy, warnings as errors
 #   make msrv         check that all compiles with the oldest Rust that Cargo.toml names; needs rustup, minutes.
 #                     `make msrv-api`: only what authors of plugins build with, two minutes
@@ -168,10 +168,12 @@ load-matrix: setup .python/stamp
 	FEDPLUG_LOAD_MATRIX=$(OTHERS) FEDPLUG_FREEZE=$(FREEZE) $(CARGO) test --workspace --test it -- --ignored --nocapture \
 		plugins_load_and_run
 
-# What others may send or leave: the property tests of all decoders, each with TIMES as many cases as in `make test`.
+# What others may send or leave: all decoders, each with TIMES as many cases as in `make test`. It changes the files of
+# tests/corpus; an input that fails is named, and belongs there.
 TIMES ?= 50
 fuzz: setup
-	FEDPLUG_FUZZ=$(TIMES) $(CARGO) test -p fedplug-superlink -p fedplug-tables -p fedplug --lib -- any_ changed_ come_back comes_back
+	FEDPLUG_FUZZ=$(TIMES) $(CARGO) test -p fedplug-superlink -p fedplug-tables -p fedplug-plot -p fedplug -p filter-compress \
+		-p model-amplify -p model-python --lib --test properties -- any_ changed_ come_back comes_back
 
 # See docs/src/promise.md. CAMPAIGN_ARGS='--seed 2 --kinds power' and the like are those of campaign.py.
 KILLS ?= 2000

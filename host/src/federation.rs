@@ -34,6 +34,7 @@ pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod spillable_message;
 pub(crate) mod summary;
+pub(crate) mod thinning;
 pub(crate) mod totals;
 pub(crate) mod trace;
 pub(crate) mod usage;

@@ -21,6 +21,8 @@ mod commands;
 mod error;
 mod experiment;
 mod federation;
+#[cfg(test)]
+mod fuzz;
 mod plugins;
 mod setup;
 mod sites;

@@ -34,6 +34,7 @@
 //! - `python`: plugins that are classes in Python.
 //! - `repeats`: an experiment with several seeds and folds.
 //! - `sweep`: many choices of values, sorted by their validation score.
+//! - `long_runs`: what keeps the files of a long run small.
 //! - `validation`: rows for validation choose the best model, and test rows measure it.
 //! - `splits`: warnings about rows that make scores mean less than they seem to.
 //! - `predictions`: rows in, predictions out.
@@ -67,6 +68,7 @@ mod install;
 mod interfaces;
 mod judges;
 mod keys;
+mod long_runs;
 mod masked_lm;
 mod participation;
 mod paths;

@@ -90,7 +90,16 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     let arguments = [LINEAR, "--set", "federation.rounds=60", "--set", "federation.checkpoint-every=3"];
     let named = |name: &'static str| [&arguments[..], &["--name", name]].concat();
     bench.run(&named("whole"));
-    for (name, with) in [("killed", "-KILL"), ("asked", "-INT"), ("terminated", "-TERM"), ("hung", "-HUP")] {
+    for (name, with) in [
+        ("killed", "-KILL"),
+        ("asked", "-INT"),
+        ("terminated", "-TERM"),
+        ("hung", "-HUP"),
+        // What schedulers can be told to send before a time limit, or send at one.
+        ("warned", "-USR1"),
+        ("warned-again", "-USR2"),
+        ("out-of-time", "-XCPU"),
+    ] {
         let told = interrupt(&bench, &named(name), name, with);
         assert_eq!(told.code, if with == "-KILL" { -1 } else { 130 }, "{}", told.stderr);
         assert!(!bench.path("runs").join(name).join("summary.json").exists());
@@ -102,6 +111,36 @@ fn a_killed_run_goes_on_to_the_same_bits() {
         assert!(told.stderr.contains("resuming"), "{}", told.stderr);
         same(&bench, name, "whole");
     }
+}
+
+/// A scheduler repeats its SIGTERM until the job is gone or its patience is: that is no second Ctrl-C.
+#[test]
+#[cfg(unix)]
+fn a_signal_that_comes_again_and_again_leaves_time_for_the_checkpoint() {
+    let bench = Bench::new();
+    let model =
+        |how: &str| format!("model={{ plugin = \"misbehaving\", how = \"{how}\", client = \"tm\", round = 2 }}");
+    let (slow, quick) = (model("slow"), model("behave"));
+    let arguments = [LINEAR, "--set", "federation.rounds=4", "--set", "filter=[]"];
+    bench.run(&[&arguments[..], &["--set", &quick, "--name", "whole"]].concat());
+    let arguments = [&arguments[..], &["--set", &slow, "--name", "slow"]].concat();
+    let mut child = start(&bench, &arguments);
+    let attempts = bench.path("runs/slow/attempts.jsonl");
+    wait(&mut child, || std::fs::read_to_string(&attempts).is_ok_and(|text| text.contains("\"round\":2")));
+    // Two signals within a second count as one.
+    for _ in 0..4 {
+        let killed = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(killed.success(), "it has ended before its epoch");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let told = signal(&bench, child, "-TERM");
+    assert_eq!(told.code, 130, "{}", told.stderr);
+    assert_eq!(told.stderr.matches("stopping after this epoch").count(), 1, "{}", told.stderr);
+    assert!(told.stderr.contains("stopped on request"), "{}", told.stderr);
+    assert!(checkpointed(&bench, "slow").is_some());
+    let told = bench.run(&[&arguments[..], &["--resume"]].concat());
+    assert!(told.stderr.contains("resuming"), "{}", told.stderr);
+    same(&bench, "slow", "whole");
 }
 
 /// The number of a run's last checkpoint.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use plugin_api::{Message, Params, State};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::artefacts::durable::{sync_file, sync_folder};
+use crate::artefacts::durable::{sync_all, sync_file, sync_folder};
 use crate::artefacts::names;
 use crate::artefacts::safetensors;
 use crate::error::{CliError, Diagnostic};
@@ -78,7 +78,7 @@ impl Writer {
         let folder = parent.join(format!("{:08}", all.last().map_or(1, |(number, _)| number + 1)));
         std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, e))?;
         let (sender, files) = channel::<PathBuf>();
-        let thread = std::thread::spawn(move || files.iter().map(|path| line(&path)).collect());
+        let thread = std::thread::spawn(move || lines(&files));
         Ok(Self { folder, entries: BTreeMap::new(), files: 0, hashing: Hashing { files: sender, thread } })
     }
 
@@ -172,9 +172,24 @@ fn numbered(parent: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// A file's line in `SHA256SUMS`, once the file is on the disk.
+/// How many files are forced to the disk together.
+const TOGETHER: usize = 256;
+
+/// The lines of files in `SHA256SUMS`, once the files are on the disk.
+fn lines(files: &Receiver<PathBuf>) -> std::io::Result<String> {
+    let mut lines = String::new();
+    while let Ok(first) = files.recv() {
+        let some: Vec<PathBuf> = std::iter::once(first).chain(files.try_iter().take(TOGETHER - 1)).collect();
+        sync_all(&some, sync_file).map_err(|(_, e)| e)?;
+        for path in &some {
+            lines += &line(path)?;
+        }
+    }
+    Ok(lines)
+}
+
+/// A file's line in `SHA256SUMS`.
 fn line(path: &Path) -> std::io::Result<String> {
-    sync_file(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(format!("{}  {name}\n", sha256(path)?))
 }

@@ -59,17 +59,13 @@ impl Positions {
         let grown = self.events.iter().filter(|(path, len)| before.events.get(*path) != Some(len));
         let metrics = Path::new(names::METRICS);
         let grown = grown.map(|(path, _)| path.as_path()).chain((self.metrics > before.metrics).then_some(metrics));
-        for path in grown {
-            let path = run.join(path);
-            durable::sync_file(&path).map_err(|e| failed(&path, &e))?;
-        }
+        let grown: Vec<PathBuf> = grown.map(|path| run.join(path)).collect();
+        durable::sync_all(&grown, durable::sync_file).map_err(|(path, e)| failed(&path, &e))?;
         // The names of new files.
         let new = self.events.keys().filter(|path| !before.events.contains_key(*path));
         let folders: BTreeSet<&Path> = new.flat_map(|path| path.ancestors().skip(1)).collect();
-        folders
-            .into_iter()
-            .map(|folder| run.join(folder))
-            .try_for_each(|folder| durable::sync_folder(&folder).map_err(|e| failed(&folder, &e)))
+        let folders: Vec<PathBuf> = folders.into_iter().map(|folder| run.join(folder)).collect();
+        durable::sync_all(&folders, durable::sync_folder).map_err(|(path, e)| failed(&path, &e))
     }
 }
 

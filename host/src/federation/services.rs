@@ -12,6 +12,7 @@ use crate::artefacts::tracking::{Reporter, Scalar, now};
 use crate::experiment::config::{Experiment, FilterPosition, Terms};
 use crate::federation::activity::Activity;
 use crate::federation::notes::Notes;
+use crate::federation::thinning::{Point, Thinning};
 use crate::federation::trace::Trace;
 use crate::plugins::validate;
 use crate::terminal::console::Console;
@@ -88,6 +89,8 @@ pub struct CallScope<'a> {
     last_aggregated: Option<Option<u64>>,
     progress: bool,
     trace: Option<&'a Mutex<Trace>>,
+    /// Which scalars of an epoch are kept; all if there is none.
+    thinning: Option<&'a Thinning>,
     /// The name of the call, for a call that hangs.
     call: &'static str,
 }
@@ -110,6 +113,7 @@ impl<'a> CallScope<'a> {
             last_aggregated: None,
             progress: false,
             trace: None,
+            thinning: None,
             call: "",
         }
     }
@@ -153,6 +157,12 @@ impl<'a> CallScope<'a> {
         Self { trace: Some(trace), ..self }
     }
 
+    /// Keeps only some of the scalars.
+    #[must_use]
+    pub(crate) fn thinned(self, thinning: &'a Thinning) -> Self {
+        Self { thinning: Some(thinning), ..self }
+    }
+
     /// Shows the component's progress.
     #[must_use]
     pub fn with_progress(self) -> Self {
@@ -192,6 +202,21 @@ impl CallScope<'_> {
         }
     }
 
+    /// Reports the last scalars of an epoch that were held back.
+    pub(crate) fn end_epoch(&self) {
+        for (tag, point) in self.thinning.map(Thinning::take).unwrap_or_default() {
+            self.report(tag, point);
+        }
+    }
+
+    fn report(&self, tag: String, Point { step, value, time }: Point) {
+        if let Some(trace) = self.trace {
+            trace.lock().unwrap_or_else(PoisonError::into_inner).push(&tag, step, value, time);
+        }
+        let (client, round) = (self.index(), self.round.unwrap_or_default());
+        self.services.reporter.scalar_of(Scalar { client, round, tag, step, value }, time);
+    }
+
     /// Whether the component's output could reveal a client's data in an experiment without reports.
     fn is_confidential(&self) -> bool {
         self.round.is_some() && !self.services.terms.reports
@@ -216,15 +241,9 @@ impl Host for CallScope<'_> {
         if self.is_confidential() && !tag.ends_with(EPSILON) {
             return;
         }
-        let (client, round) = (self.client.map(|client| client.index), self.round.unwrap_or_default());
-        let scalar = Scalar { client, round, tag: validate::tag(tag).into_owned(), step, value };
-        match self.trace {
-            None => self.services.reporter.scalar(scalar),
-            Some(trace) => {
-                let time = now();
-                trace.lock().unwrap_or_else(PoisonError::into_inner).push(&scalar.tag, step, value, time);
-                self.services.reporter.scalar_of(scalar, time);
-            }
+        let (tag, point) = (validate::tag(tag), Point { step, value, time: now() });
+        if self.thinning.is_none_or(|thinning| thinning.keeps(&tag, point)) {
+            self.report(tag.into_owned(), point);
         }
     }
     fn progress(&self, done: u64, total: u64) {

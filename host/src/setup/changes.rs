@@ -10,7 +10,7 @@ use crate::experiment::document::Document;
 use crate::setup::Shared;
 
 /// Keys that do not affect results. Devices are compared by type, client by client.
-const FREE: [&str; 9] = [
+const FREE: [&str; 10] = [
     "name",
     "folder",
     "plugin-path",
@@ -20,6 +20,7 @@ const FREE: [&str; 9] = [
     "federation.checkpoint-after",
     "federation.idle-memory",
     "federation.progress-timeout",
+    "federation.scalars-every",
 ];
 
 /// The key that a model may allow to change.

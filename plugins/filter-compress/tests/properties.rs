@@ -10,6 +10,7 @@ use plugin_api::Message;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use test_support::cases;
+use test_support::fuzz::{Memory, fuzz};
 
 /// Numbers of all magnitudes that are normal in fp16, and zeros.
 fn number() -> impl Strategy<Value = f32> {
@@ -31,6 +32,22 @@ fn bound(method: Method, u: f32, largest: f32) -> f32 {
         Method::Nf4 => largest * 0.152,
         Method::TopK => 0.0,
     }
+}
+
+/// A message is a line with its header and the bytes of the tensor `w`, which has 8 elements in the global model.
+#[test]
+fn any_message_is_restored_or_refused() {
+    let base = model(vec![("w", tensor(&[0.5_f32; 8]))]);
+    fuzz("compress", 500, Memory { base: 64 << 10, per_byte: 100 }, |input| {
+        let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return false };
+        let Ok(header) = serde_json::from_slice(&input[..end]) else { return false };
+        let mut message = model(vec![("w", tensor(&input[end + 1..]))]);
+        message.values.insert("compress".to_owned(), header);
+        common::ALL.iter().any(|method| match apply(&mut common::at_server(&Config::new(*method)), &message, &base) {
+            Ok(restored) => floats(&restored, "w").iter().all(|x| x.is_finite()),
+            Err(_) => false,
+        })
+    });
 }
 
 proptest! {

@@ -4,12 +4,14 @@
 //! complete commit is used without asking the hub. The crate's first page documents this and the environment variables.
 
 mod download;
+mod limits;
 
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
@@ -86,6 +88,7 @@ pub(crate) fn fetch(name: &HubName, ctx: &Context<'_>) -> Result<PathBuf> {
         let error = error.because_of(format!("`{}` lacks {}", cached.display(), files.join(", ")));
         return Err(error.help("run once with network access, or copy the cache of a machine that has it"));
     }
+    limits::check_given_up()?;
     hub.download(name, ctx)
 }
 
@@ -146,7 +149,9 @@ impl Hub {
             builder.build().map_err(|e| Error::other("the connection to the hub could not be set up").because(&e))?;
         let branch = name.repo(name.revision());
         let listed = api.repo(branch.clone());
-        let info = listed.info().map_err(|e| download::refusal(name, &listed.url(""), e))?;
+        let (url, silence) = (listed.url(""), limits::longest_silence()?);
+        let info = limits::request(&format!("`{name}`"), silence, ctx, |_| {}, move |_teller| listed.info())?;
+        let info = info.map_err(|e| download::refusal(name, &url, e))?;
         if !is_file_name(&info.sha) {
             return Err(Error::data(format!("the hub returned an invalid commit of `{name}`: `{}`", info.sha)));
         }
@@ -154,7 +159,8 @@ impl Hub {
         let folder = self.cache.repo(branch.clone()).pointer_path(&info.sha);
         ctx.info(format_args!("downloading `{name}` (commit {}) to {}", info.sha, folder.display()));
         let files = info.siblings.into_iter().map(|file| file.rfilename).filter(|file| is_file_name(file)).collect();
-        let listing = RepoFiles { name, repo: api.repo(name.repo(&info.sha)), files, folder: &folder };
+        let repo = Arc::new(api.repo(name.repo(&info.sha)));
+        let listing = RepoFiles { name, repo, files, folder: &folder, silence };
         listing.download(ctx)?;
         // The reference comes last, so that no other run finds an incomplete commit under it.
         self.cache.repo(branch).create_ref(&info.sha).map_err(|e| Error::io(&folder, &e))?;
@@ -195,9 +201,11 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The files of one commit on the hub.
 struct RepoFiles<'a> {
     name: &'a HubName,
-    repo: ApiRepo,
+    repo: Arc<ApiRepo>,
     files: BTreeSet<String>,
     folder: &'a Path,
+    /// How long the hub may send nothing.
+    silence: Duration,
 }
 
 impl RepoFiles<'_> {
@@ -238,8 +246,8 @@ impl RepoFiles<'_> {
     }
 
     fn get(&self, file: &str, ctx: &Context<'_>) -> Result<()> {
-        let (name, repo, path) = (self.name, &self.repo, self.folder.join(file));
-        Download { name, repo, file, path: &path, ctx }.run()
+        let Self { name, repo, silence, .. } = self;
+        Download { name, repo, file, path: &self.folder.join(file), silence: *silence, ctx }.run()
     }
 }
 

@@ -58,6 +58,7 @@
 //! | `HF_TOKEN` | the token; default: the file `token` in `HF_HOME`, which logging in writes |
 //! | `HF_ENDPOINT` | the hub |
 //! | `HF_HUB_OFFLINE` | `1`: use only the cache |
+//! | `HF_HUB_DOWNLOAD_TIMEOUT` | for how many seconds the hub may send nothing before a download ends with an error; default: 60 |
 //!
 //! Certificates are checked against Mozilla's roots, not the machine's. Behind a proxy that replaces certificates, copy the
 //! cache from another machine, or give a folder.
@@ -196,6 +197,8 @@ mod drift;
 #[doc(hidden)]
 pub mod export;
 mod frozen_trunk;
+#[cfg(test)]
+mod fuzz;
 mod heads;
 mod hub;
 mod masking;

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,10 +63,12 @@ impl Tokenizer {
     }
 
     fn new(json: Vec<u8>, architecture: &Architecture) -> Result<Self> {
-        let unusable = |cause: tokenizers::Error| Error::data("is not a usable tokenizer").because(&*cause);
-        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(unusable)?;
-        // `encode_rows` truncates, and reports it; `Batch` pads.
-        inner.with_padding(None).with_truncation(None).map_err(unusable)?;
+        let inner = guarded("is not a usable tokenizer", || {
+            let mut inner = tokenizers::Tokenizer::from_bytes(&json)?;
+            // `encode_rows` truncates, and reports it; `Batch` pads.
+            inner.with_padding(None).with_truncation(None)?;
+            Ok(inner)
+        })?;
         let known = inner.get_vocab(true).into_values().max().map_or(0, |id| i64::from(id) + 1);
         if known > architecture.vocab_size {
             let message = format!("has {known} tokens, and the trunk's embedding {}", architecture.vocab_size);
@@ -94,7 +97,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn encode(&self, sequence: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(sequence, true).map_err(|e| encoding_failed(&*e))?;
+        let encoding = guarded(NOT_ENCODED, || self.inner.encode_fast(sequence, true))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -212,7 +215,7 @@ impl Tokenizer {
     /// Counts the unknown letters of a sequence.
     fn count_unknown(&self, sequence: &str, unknown: &mut UnknownLetters) -> Result<()> {
         // Slower than `encode`, but gives the range of each token.
-        let encoding = self.inner.encode(sequence, true).map_err(|e| encoding_failed(&*e))?;
+        let encoding = guarded(NOT_ENCODED, || self.inner.encode(sequence, true))?;
         for (&id, &(from, to)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             if Some(id) == self.unknown {
                 let letter = sequence.get(from..to).unwrap_or(UNKNOWN);
@@ -223,8 +226,13 @@ impl Tokenizer {
     }
 }
 
-fn encoding_failed(cause: &(dyn std::error::Error + 'static)) -> Error {
-    Error::data("a sequence could not be tokenized").because(cause)
+const NOT_ENCODED: &str = "a sequence could not be tokenized";
+
+/// Calls the crate `tokenizers`, which accepts some files that it then panics over.
+fn guarded<T>(what: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    let outcome = outcome.map_err(|_| Error::data(what).because_of("the file `tokenizer.json` contradicts itself"))?;
+    outcome.map_err(|cause| Error::data(what).because(&*cause))
 }
 
 fn published_json() -> Value {

@@ -10,6 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::hub::{Fault, ID, TestHub};
 use common::{amplify, config, ctx, exported, setup};
@@ -22,7 +24,7 @@ const FIRST: &str = "1111111111111111111111111111111111111111";
 const SECOND: &str = "2222222222222222222222222222222222222222";
 
 #[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
+struct Lines(Mutex<Vec<String>>, AtomicBool);
 
 impl Host for Lines {
     fn enabled(&self, _: Level) -> bool {
@@ -36,7 +38,7 @@ impl Host for Lines {
         assert!(done <= total);
     }
     fn cancelled(&self) -> bool {
-        false
+        self.1.load(Ordering::Relaxed)
     }
 }
 
@@ -48,7 +50,12 @@ fn in_a_child() {
     let folder = PathBuf::from(folder);
     let lines = Lines::default();
     let make = || Amplify::new(config(json!({ "pretrained": pretrained })), &setup(), &Context::new(&lines));
+    let stop = env::var_os("HUB_TEST_STOP").is_some();
     let made: Result<Vec<_>, _> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            lines.1.store(stop, Ordering::Relaxed);
+        });
         let clients: Vec<_> = (0..6).map(|_| scope.spawn(make)).collect();
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
@@ -292,6 +299,40 @@ fn a_damaged_download_is_removed_and_an_interrupted_one_resumes() {
     scene.fails(ID, &[OFFLINE], &["lacks `model.safetensors`"]);
     let outcome = scene.loads(ID, &[], FIRST);
     assert!(outcome["lines"].to_string().contains("is damaged; downloading it again"), "{outcome:#}");
+}
+
+/// Six clients wait one second in all, not six.
+#[test]
+fn a_hub_that_falls_silent_ends_the_download() {
+    let scene = Scene::new();
+    let second = ("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+    for (fault, what) in [(Fault::Silent, "`lab/tiny`"), (Fault::Stalls, "`model.safetensors` of `lab/tiny`")] {
+        scene.hub.change(|shelf| shelf.fault = fault);
+        scene.hub.asked();
+        let error = format!("the hub has sent nothing of {what} for 1 s");
+        scene.fails(ID, &[second], &[&error, "run again, which resumes the download", second.0]);
+        let asked = scene.hub.asked();
+        assert_eq!(asked.iter().filter(|line| line.contains("/revision/")).count(), 1, "{asked:#?}");
+    }
+    scene.hub.change(|shelf| shelf.fault = Fault::Nothing);
+    scene.loads(ID, &[second], FIRST);
+    let asked = scene.hub.asked();
+    assert!(asked.iter().any(|line| line.ends_with('-') && !line.ends_with("bytes=0-")), "not resumed: {asked:#?}");
+    scene.fails(
+        &format!("{ID}@v2"),
+        &[("HF_HUB_DOWNLOAD_TIMEOUT", "soon")],
+        &["must be a number of seconds", "`soon`"],
+    );
+}
+
+#[test]
+fn a_download_stops_when_the_run_does() {
+    let scene = Scene::new();
+    for fault in [Fault::Silent, Fault::Stalls] {
+        scene.hub.change(|shelf| shelf.fault = fault);
+        let outcome = scene.load(ID, &[("HUB_TEST_STOP", "1")]);
+        assert_eq!(outcome["kind"], "cancelled", "{outcome:#}");
+    }
 }
 
 fn shorten(path: &Path) {

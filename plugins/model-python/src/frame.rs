@@ -11,6 +11,9 @@ use serde_json::Value;
 /// How long a wait lasts before the caller looks around.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
+/// How many bytes memory is taken for before any of them has come.
+const PIECE: u64 = 1 << 16;
+
 /// The longest JSON that a process may send.
 const LONGEST: u64 = 1 << 31;
 
@@ -94,18 +97,33 @@ impl Reader {
         if length > LONGEST {
             return Err(Broken::Closed(format!("it sent a message of {length} bytes")));
         }
-        let mut text = vec![0; length as usize];
-        self.read(&mut text, tick)?;
+        let text = self.bytes(length, tick)?;
         let value: Value = serde_json::from_slice(&text).map_err(|error| Broken::Closed(error.to_string()))?;
         let lengths = value["pieces"].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut pieces = Vec::with_capacity(lengths.len());
         for length in lengths {
-            let length = length.as_u64().filter(|length| *length <= isize::MAX as u64).unwrap_or_default();
-            let mut outcome = Ok(());
-            pieces.push(Buffer::build::<u8>(length as usize, |bytes| outcome = self.read(bytes, tick)));
-            outcome?;
+            let length = length.as_u64().unwrap_or_default();
+            pieces.push(if length > PIECE {
+                Buffer::copy_of(&self.bytes(length, tick)?)
+            } else {
+                let mut outcome = Ok(());
+                let buffer = Buffer::build::<u8>(length as usize, |bytes| outcome = self.read(bytes, tick));
+                outcome.map(|()| buffer)?
+            });
         }
         Ok(Frame { value, pieces })
+    }
+
+    /// So many bytes. Memory is taken as they come, since a damaged length may be larger than any memory.
+    fn bytes<E>(&mut self, length: u64, tick: &mut dyn FnMut() -> Result<(), E>) -> Result<Vec<u8>, Broken<E>> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < length {
+            let start = bytes.len();
+            let end = length.min(PIECE.max(2 * start as u64));
+            bytes.resize(end as usize, 0);
+            self.read(&mut bytes[start..], tick)?;
+        }
+        Ok(bytes)
     }
 
     fn read<E>(&mut self, mut into: &mut [u8], tick: &mut dyn FnMut() -> Result<(), E>) -> Result<(), Broken<E>> {
@@ -125,5 +143,30 @@ fn waited<E>(error: &std::io::Error, tick: &mut dyn FnMut() -> Result<(), E>) ->
         ErrorKind::WouldBlock | ErrorKind::TimedOut => tick().map_err(Broken::Given),
         ErrorKind::Interrupted => Ok(()),
         _ => Err(Broken::Closed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use test_support::fuzz::{Memory, fuzz};
+
+    use super::*;
+
+    #[test]
+    fn any_message_of_a_process_is_received_or_refused() {
+        fuzz("frame", 300, Memory { base: 256 << 10, per_byte: 500 }, |input| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let (mut reader, writer) = split(ours).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let mut theirs = theirs;
+                    // The reader may have had enough before.
+                    let _ = theirs.write_all(input);
+                });
+                let received = reader.receive(&mut || Ok::<(), ()>(()));
+                drop((reader, writer));
+                received.is_ok()
+            })
+        });
     }
 }

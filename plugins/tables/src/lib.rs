@@ -26,6 +26,8 @@ mod classes;
 mod fasta;
 mod file;
 mod folds;
+#[cfg(test)]
+mod fuzz;
 mod group;
 mod holdout;
 mod keys;

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod fuzz;
 pub mod proxy;
 mod recorder;
 pub mod superlink;

@@ -1,5 +1,7 @@
 use std::io::Write as _;
 
+use test_support::fuzz::{Memory, fuzz};
+
 use super::messages::{Metadata, PluginData, Summary};
 use super::*;
 
@@ -151,4 +153,31 @@ fn damage_is_told_and_what_can_be_read_is_read() {
     }
     assert_eq!(read(&[record(&[0xff; 40]), scalar(2)]).0, [2]);
     assert_eq!(read(&[vec![0; 4096]]).1.len(), 1);
+}
+
+/// The scalars of a file with these bytes.
+fn scalars(file: &Path, bytes: &[u8]) -> bool {
+    std::fs::write(file, bytes).unwrap();
+    let mut warnings = Vec::new();
+    let curves = read_files(&[file.to_owned()], &mut warnings).unwrap();
+    !curves.is_empty()
+}
+
+/// Two bytes make a value.
+const MEMORY: Memory = Memory { base: 32 << 10, per_byte: 150 };
+
+#[test]
+fn any_file_of_events_is_read() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fuzz("event-file", 500, MEMORY, |input| scalars(file.path(), input));
+}
+
+#[test]
+fn any_event_with_the_right_checksum_is_read_or_skipped() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let known = scalar(0);
+    fuzz("event", 500, MEMORY, |input| {
+        assert!(scalars(file.path(), &[&record(input)[..], &known].concat()), "what follows it is read");
+        Event::decode(input).is_ok()
+    });
 }

@@ -107,6 +107,13 @@ pub struct Federation {
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(max = MOST_ROUNDS))]
     pub progress_timeout: u64,
+    /// Keeps one in so many training steps in the metrics, to keep those of a long run small: a scalar that a model reports
+    /// while it trains is written if its step is a multiple of this number, or if it is the last one of its tag in the epoch.
+    /// 1, the default, keeps all. Evaluations and what aggregators and filters report are always written. Results do not
+    /// depend on it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub scalars_every: u64,
     /// The memory limit, such as `8 GiB`, for the best global model and the models of clients that are not at work,
     /// measured by the bytes of their states. Models beyond the limit are kept on disk. Without a limit, all stay in
     /// memory. Results do not depend on it.
@@ -122,7 +129,12 @@ impl Federation {
 
     /// The settings that calls to components depend on.
     pub fn terms(&self) -> Terms {
-        Terms { sampling: self.sampling(), reports: self.reports(), score: self.score.clone() }
+        Terms {
+            sampling: self.sampling(),
+            reports: self.reports(),
+            score: self.score.clone(),
+            scalars_every: self.scalars_every,
+        }
     }
 
     /// How the clients of a round are drawn, in the form that components receive.
@@ -193,6 +205,11 @@ fn is_local(tag: &str) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(number: &u64) -> bool {
+    *number == 1
 }
 
 fn one() -> u64 {
@@ -306,10 +323,12 @@ pub struct Terms {
     pub reports: bool,
     /// The metric that is the score, unless the model defines it.
     pub score: Option<String>,
+    /// One in how many training steps is kept in the metrics.
+    pub scalars_every: u64,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { sampling: Sampling::Fixed, reports: true, score: None }
+        Self { sampling: Sampling::Fixed, reports: true, score: None, scalars_every: 1 }
     }
 }

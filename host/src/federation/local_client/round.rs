@@ -12,6 +12,7 @@ use crate::federation::client::{Client as _, Order, Outcome, Progress};
 use crate::federation::component_error::ComponentError;
 use crate::federation::model_store::as_error;
 use crate::federation::services::{CallScope, HostServices};
+use crate::federation::thinning::Thinning;
 use crate::federation::usage::{Spent, Traffic};
 use crate::plugins::validate;
 use crate::terminal::signals::Pause;
@@ -98,7 +99,8 @@ impl LocalClient {
             self.receive(&base, &quiet.calling("receive").context())?;
             progress.global = Some(self.evaluate_in_round("global", quiet, services)?);
         }
-        let scope = quiet.with_progress().calling("train");
+        let thinning = Thinning::new(services.terms.scalars_every);
+        let scope = quiet.with_progress().thinned(&thinning).calling("train");
         while progress.epochs < order.epochs {
             if pause.is_due() {
                 return Ok(false);
@@ -107,6 +109,8 @@ impl LocalClient {
             let model = self.model.get_mut(&ctx).map_err(|e| me.fault(e))?;
             let begun = Instant::now();
             let trained = model.train(&self.tasks.all, Epoch { round, epoch: progress.epochs }, &ctx);
+            // Also if it has failed, since the last loss may say why.
+            scope.end_epoch();
             let trained = trained.map_err(|e| me.fault(e))?;
             self.spent.training += begun.elapsed().as_secs_f64();
             progress.trained = validate::trained(progress.trained, trained).map_err(|e| me.fault(e))?;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use test_support::cases;
+use test_support::fuzz::{Memory, fuzz};
 
 use super::{python, unbase64};
 use crate::assemble::Assembly;
@@ -136,9 +137,10 @@ proptest! {
         stream.extend(text.as_bytes());
         let _ = assemble(&stream, &[6]);
     }
+}
 
-    #[test]
-    fn any_bytes_are_read_or_refused(stream in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = assemble(&stream, &[6]);
-    }
+/// The callback of [`assemble`] allows arrays of 1 MiB, and memory is taken for one before its bytes come.
+#[test]
+fn any_bytes_are_read_or_refused() {
+    fuzz("npy", 500, Memory { base: 3 << 20, per_byte: 10 }, |stream| assemble(stream, &[999]).is_ok());
 }

@@ -3,23 +3,27 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiError, ApiRepo};
 use plugin_api::{Context, Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
 use super::HubName;
+use super::limits::{self, News};
 use crate::weight_files::is_whole;
 
 /// A file to download into the cache.
 pub(super) struct Download<'a> {
     pub(super) name: &'a HubName,
     /// The hub's repository at the commit.
-    pub(super) repo: &'a ApiRepo,
+    pub(super) repo: &'a Arc<ApiRepo>,
     pub(super) file: &'a str,
     /// Its path in the cache.
     pub(super) path: &'a Path,
+    /// How long the hub may send nothing.
+    pub(super) silence: Duration,
     pub(super) ctx: &'a Context<'a>,
 }
 
@@ -37,7 +41,10 @@ impl Download<'_> {
                 self.remove();
             }
             let mut progress = ProgressReporter { file: self.file, ctx: self.ctx, size: 0, done: 0, tenths: 0 };
-            match self.repo.download_with_progress(self.file, &mut progress) {
+            let (repo, file) = (self.repo.clone(), self.file.to_owned());
+            let what = format!("`{file}` of `{}`", self.name);
+            let download = move |teller| repo.download_with_progress(&file, teller);
+            match limits::request(&what, self.silence, self.ctx, |news| progress.take(news), download)? {
                 Ok(_) => return self.verify(progress.size),
                 // hf-hub waits a few seconds for the lock; a download in another process may take minutes.
                 Err(ApiError::LockAcquisition(_)) if !waiting => {
@@ -174,13 +181,12 @@ struct ProgressReporter<'a> {
 /// Smaller files, in bytes, get no lines.
 const LARGE: u64 = 10_000_000;
 
-impl Progress for &mut ProgressReporter<'_> {
-    fn init(&mut self, size: usize, _: &str) {
-        (self.size, self.done) = (size as u64, 0);
-    }
-
-    fn update(&mut self, bytes: usize) {
-        self.done += bytes as u64;
+impl ProgressReporter<'_> {
+    fn take(&mut self, news: News) {
+        match news {
+            News::Size(size) => return (self.size, self.done) = (size, 0),
+            News::Bytes(bytes) => self.done += bytes,
+        }
         self.ctx.progress(self.done.min(self.size), self.size);
         let tenths = if self.size < LARGE { 0 } else { self.done * 10 / self.size };
         if tenths > self.tenths {
@@ -189,6 +195,4 @@ impl Progress for &mut ProgressReporter<'_> {
             self.ctx.info(format_args!("`{}`: {}% of {megabytes:.0} MB", self.file, (tenths * 10).min(100)));
         }
     }
-
-    fn finish(&mut self) {}
 }

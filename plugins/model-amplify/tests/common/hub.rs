@@ -1,7 +1,7 @@
 //! A hub with a few files on loopback, which fails on request.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,10 @@ pub(crate) enum Fault {
     BreaksOff,
     /// The last byte of the weights is changed.
     Flips,
+    /// It takes every request and never answers.
+    Silent,
+    /// Nothing comes after the middle of the weights, and the connection stays open.
+    Stalls,
     /// Responses are not a hub's.
     TalksNonsense,
 }
@@ -64,7 +68,7 @@ impl TestHub {
                         return;
                     }
                     // A client that goes away is its own affair.
-                    let _ = answer(&stream.unwrap(), &url, &shelf);
+                    let _ = answer(&stream.unwrap(), &url, &shelf, &ended);
                 }
             }
         });
@@ -90,7 +94,7 @@ impl Drop for TestHub {
     }
 }
 
-fn answer(stream: &TcpStream, url: &str, shelf: &Mutex<Shelf>) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, url: &str, shelf: &Mutex<Shelf>, ended: &AtomicBool) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
@@ -101,15 +105,36 @@ fn answer(stream: &TcpStream, url: &str, shelf: &Mutex<Shelf>) -> std::io::Resul
         let Some((name, value)) = line.split_once(": ") else { break };
         headers.insert(name.to_lowercase(), value.to_owned());
     }
-    let shelf = &mut *shelf.lock().unwrap();
     let range = headers.get("range").map(String::as_str);
-    shelf.asked.push(format!("{path} {}", range.unwrap_or("all")));
-    let (status, head, body) = shelf.reply(&path, headers.get("authorization"), range, url);
+    let (fault, (status, head, body)) = {
+        let shelf = &mut *shelf.lock().unwrap();
+        shelf.asked.push(format!("{path} {}", range.unwrap_or("all")));
+        (shelf.fault, shelf.reply(&path, headers.get("authorization"), range, url))
+    };
+    if fault == Fault::Silent {
+        return until_closed(stream, ended);
+    }
     let length = body.len();
     write!(&*stream, "HTTP/1.1 {status} -\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n")?;
-    let halfway = shelf.fault == Fault::BreaksOff && path.starts_with("/cdn/");
+    let halfway = [Fault::BreaksOff, Fault::Stalls].contains(&fault) && path.starts_with("/cdn/") && length > 1;
     (&*stream).write_all(if halfway { &body[..length.div_ceil(2)] } else { &body })?;
+    if halfway && fault == Fault::Stalls {
+        return until_closed(stream, ended);
+    }
     stream.shutdown(Shutdown::Both)
+}
+
+/// Waits until the other side has closed the connection.
+fn until_closed(mut stream: &TcpStream, ended: &AtomicBool) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+    while !ended.load(Ordering::Relaxed) {
+        match stream.read(&mut [0]) {
+            Ok(0) => break,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            read => drop(read?),
+        }
+    }
+    Ok(())
 }
 
 impl Shelf {

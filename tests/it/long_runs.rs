@@ -1,0 +1,54 @@
+//! What keeps the files of a long run small.
+
+use crate::resume::{LINEAR, interrupt, same};
+use crate::support::Bench;
+
+/// A line of `metrics.jsonl` as the client, the tag, the round and the step.
+fn parsed(line: &str) -> (String, String, u64, u64) {
+    // The time was cut off.
+    let value: serde_json::Value = serde_json::from_str(&format!("{line}}}")).unwrap();
+    let text = |key: &str| value[key].as_str().unwrap().to_owned();
+    (text("client"), text("tag"), value["round"].as_u64().unwrap(), value["step"].as_u64().unwrap())
+}
+
+#[test]
+#[cfg(unix)]
+fn one_in_so_many_training_steps_is_kept_and_every_evaluation() {
+    let bench = Bench::new();
+    let base = [
+        LINEAR,
+        "--set",
+        "model.batch-size=4",
+        "--set",
+        "federation.local-epochs=2",
+        "--set",
+        "federation.checkpoint-every=1",
+    ];
+    let thinned = |name: &'static str| [&base[..], &["--set", "federation.scalars-every=10", "--name", name]].concat();
+    bench.run(&[&base[..], &["--name", "all"]].concat());
+    bench.run(&thinned("thinned"));
+    let (all, kept) = (bench.metrics("all"), bench.metrics("thinned"));
+    let is_step = |line: &&String| line.contains("\"tag\":\"Loss/train\"");
+    let others = |lines: &[String]| lines.iter().filter(|line| !is_step(line)).cloned().collect::<Vec<_>>();
+    assert_eq!(others(&all), others(&kept));
+    let steps: Vec<_> = all.iter().filter(is_step).map(|line| parsed(line)).collect();
+    // The step after the last of an epoch is that of the next epoch, which the evaluations between the two tell apart.
+    let mut ends = std::collections::BTreeSet::new();
+    for pair in all.windows(2) {
+        if is_step(&&pair[0]) && !is_step(&&pair[1]) {
+            ends.insert(parsed(&pair[0]));
+        }
+    }
+    let wanted: Vec<_> = steps.iter().filter(|step| step.3.is_multiple_of(10) || ends.contains(step)).collect();
+    let found: Vec<_> = kept.iter().filter(is_step).map(|line| parsed(line)).collect();
+    assert_eq!(found.iter().collect::<Vec<_>>(), wanted);
+    assert!(ends.len() >= 6 * 20 && found.len() > ends.len() && 3 * found.len() < steps.len(), "{}", found.len());
+
+    let told = interrupt(&bench, &thinned("killed"), "killed", "-KILL");
+    assert_eq!(told.code, -1, "{}", told.stderr);
+    bench.run(&[&thinned("killed")[..], &["--resume"]].concat());
+    same(&bench, "killed", "thinned");
+    // Results do not depend on it, so a run may go on with another.
+    interrupt(&bench, &[&base[..], &["--name", "changed"]].concat(), "changed", "-INT");
+    bench.run(&[&thinned("changed")[..], &["--resume"]].concat());
+}
