@@ -247,7 +247,7 @@ setup: python
 
 python:
 	@command -v $(PYTHON) >/dev/null || { \
-		echo "error: there is no \`$(PYTHON)\`; install Python 3.10 or later with pip (Debian, Ubuntu: apt install python3 python3-pip), or name another: make PYTHON=python3.12" >&2; exit 1; }
+		echo "error: there is no \`$(PYTHON)\`; install Python 3.11 or later with pip (Debian, Ubuntu: apt install python3 python3-pip), or name another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
 		echo "error: \`$(PYTHON)\` has no pip; install it (Debian, Ubuntu: apt install python3-pip; elsewhere: $(PYTHON) -m ensurepip)" >&2; exit 1; }
 

@@ -13,6 +13,11 @@ class Large(fedplug.Model):
 
     def __init__(self, config, setup, ctx):
         self.params = {f"tensor-{k}": np.zeros(config.mebibytes * (1 << 18) // 250, "f4") for k in range(250)}
+        self.batch_size = 1000
+
+    def step(self, task, batch, ctx):
+        self.params = {name: array + 1 for name, array in self.params.items()}
+        return 0.0
 
     def predict(self, task, rows, ctx):
         return np.zeros(rows.rows)
@@ -24,6 +29,7 @@ class Large(fedplug.Model):
 
 class LargeTorch(Large):
     def __init__(self, config, setup, ctx):
+        super().__init__(config, setup, ctx)
         import torch
 
         self.params = {f"tensor-{k}": torch.zeros(config.mebibytes * (1 << 18) // 250) for k in range(250)}
