@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use test_support::fuzz::{Memory, fuzz};
+use test_support::fuzz::{Memory, fuzz, overwrite};
 
 use crate::artefacts::checkpoint::{Reader, sha256};
 use crate::artefacts::names;
@@ -78,10 +78,10 @@ fn any_index_of_a_checkpoint_is_read_or_refused() {
     std::fs::write(&states, include_bytes!("../../tests/corpus/safetensors/state")).unwrap();
     let states = sha256(&states).unwrap();
     fuzz("checkpoint", 300, Memory { base: 1 << 20, per_byte: 200 }, |input| {
-        std::fs::write(folder.join("index.json"), input).unwrap();
+        overwrite(&folder.join("index.json"), input);
         let index = sha256(&folder.join("index.json")).unwrap();
         let sums = format!("{index}  index.json\n{states}  1.safetensors\n");
-        std::fs::write(folder.join("SHA256SUMS"), sums).unwrap();
+        overwrite(&folder.join("SHA256SUMS"), sums.as_bytes());
         match Reader::open::<CheckpointIndex>(run.path(), &mut |_| ()) {
             Ok(Some((reader, _))) => {
                 let names = ["global", "aggregator", "client.0.model"];
@@ -97,7 +97,7 @@ fn any_index_of_a_checkpoint_is_read_or_refused() {
 fn any_file_of_tensors_is_read_or_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fuzz("safetensors", 500, Memory { base: 256 << 10, per_byte: 20 }, |input| {
-        std::fs::write(file.path(), input).unwrap();
+        overwrite(file.path(), input);
         match safetensors::read(file.path()) {
             Ok(params) => {
                 assert!(params.iter().map(|(_, tensor)| tensor.buffer().len()).sum::<usize>() <= input.len());
@@ -130,7 +130,7 @@ fn any_call_and_any_reply_is_read_or_refused() {
 fn any_summary_is_read_or_refused() {
     let run = tempfile::tempdir().unwrap();
     fuzz("summary", 300, JSON, |input| {
-        std::fs::write(run.path().join(names::SUMMARY), input).unwrap();
+        overwrite(&run.path().join(names::SUMMARY), input);
         Summary::read(run.path()).map_or_else(|error| refused(&error), |_| true)
     });
 }

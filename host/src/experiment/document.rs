@@ -85,6 +85,11 @@ impl Document {
         }
         let mut walk = Walk::default();
         let value = Value::Object(walk.table(table.get_ref()));
+        // Of a value of several lines, the first is shown. It is found once, since each item of a long list may be reported.
+        for spot in walk.spots.values_mut() {
+            let shown = &text[spot.value.clone()];
+            spot.value.end = spot.value.start + shown.find(['\n', '\r']).unwrap_or(shown.len());
+        }
         let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let own_folder = Path::new(&path).parent().unwrap_or(Path::new("")).to_owned();
         let (overrides, given) = (Vec::new(), Vec::new());
@@ -178,9 +183,7 @@ impl Document {
         if half == Half::Key || len < key_path.len() || value.start < key.end {
             return Some(key.clone());
         }
-        // Of a value of several lines, the first.
-        let text = &self.text[value.clone()];
-        Some(value.start..value.start + text.find(['\n', '\r']).unwrap_or(text.len()))
+        Some(value.clone())
     }
 }
 

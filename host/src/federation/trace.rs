@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use plugin_api::{Params, Result, State, Tensor};
+use plugin_api::{Error, Params, Result, State, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::federation::exact;
 
 /// Scalars that a client's model reported in a round, with their times.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "TraceEntry")]
+#[serde(try_from = "TraceEntry")]
 pub struct Trace {
     tags: Vec<String>,
     /// The numbers of the tags.
@@ -35,10 +35,17 @@ struct TraceEntry {
     time: Vec<f64>,
 }
 
-impl From<TraceEntry> for Trace {
-    fn from(TraceEntry { tags, tag, step, value, time }: TraceEntry) -> Self {
+impl TryFrom<TraceEntry> for Trace {
+    type Error = Error;
+
+    fn try_from(TraceEntry { tags, tag, step, value, time }: TraceEntry) -> Result<Self> {
+        let whole = [step.len(), value.len(), time.len()].iter().all(|length| *length == tag.len());
+        let known = |number: &i32| usize::try_from(*number).is_ok_and(|number| number < tags.len());
+        if !whole || !tag.iter().all(known) {
+            return Err(Error::data("scalars lack a tag, a step, a value or a time"));
+        }
         let numbers = tags.iter().cloned().zip(0..).collect();
-        Self { tags, numbers, tag, step, value, time }
+        Ok(Self { tags, numbers, tag, step, value, time })
     }
 }
 
@@ -95,13 +102,13 @@ impl Trace {
     pub fn read(state: &State) -> Result<Self> {
         let tags: Vec<String> = state.value("tags")?;
         let length = state.tensors.get("tag").map_or(0, |tensor| tensor.shape().iter().product());
-        Ok(Self::from(TraceEntry {
+        Self::try_from(TraceEntry {
             tag: state.tensors.elements("tag", &[length])?.to_vec(),
             step: state.tensors.elements("step", &[length])?.to_vec(),
             value: state.tensors.elements("value", &[length])?.to_vec(),
             time: state.tensors.elements("time", &[length])?.to_vec(),
             tags,
-        }))
+        })
     }
 }
 
@@ -112,5 +119,18 @@ mod tests {
     #[test]
     fn an_empty_trace_comes_back() {
         assert_eq!(Trace::read(&Trace::default().state().unwrap()).unwrap(), Trace::default());
+    }
+
+    #[test]
+    fn a_scalar_that_lacks_something_is_an_error() {
+        let read = |text: &str| serde_json::from_str::<Trace>(text).map(|trace| trace.iter().count());
+        let text = r#"{"tags": ["a"], "tag": [0, 0], "step": [1, 2], "value": [0, 0], "time": [0, 0]}"#;
+        assert_eq!(read(text).unwrap(), 2);
+        for (right, wrong) in
+            [("[1, 2]", "[1]"), ("\"value\": [0, 0]", "\"value\": [0]"), ("[0, 0], \"step\"", "[0, 1], \"step\"")]
+        {
+            let error = read(&text.replacen(right, wrong, 1)).unwrap_err().to_string();
+            assert!(error.contains("scalars lack"), "{error}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use plugin_api::Context;
 use plugin_api::context::Silent;
-use test_support::fuzz::{Memory, fuzz};
+use test_support::fuzz::{Memory, fuzz, overwrite};
 
 use crate::{CsvFile, DecimalMark, FastaColumns, PredictionFile, RowPolicy, parse_number};
 
@@ -18,7 +18,7 @@ fn any_table_is_read_or_refused() {
     let ctx = Context::new(&Silent);
     let rules = RowPolicy { reasons: &[], allow_short_rows: true, allow_empty: true };
     fuzz("csv", 400, MEMORY, |input| {
-        std::fs::write(file.path(), input).unwrap();
+        overwrite(file.path(), input);
         let mut read = false;
         for delimiter in [b',', b';'] {
             let Ok(mut table) = CsvFile::open(file.path(), delimiter, &ctx) else { continue };
@@ -45,7 +45,7 @@ fn any_rows_for_prediction_are_read_or_refused() {
     let file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
     let pairs = FastaColumns::Pairs { heavy: "heavy", light: "light", allow_single: true };
     fuzz("prediction", 400, MEMORY, |input| {
-        std::fs::write(file.path(), input).unwrap();
+        overwrite(file.path(), input);
         let mut read = false;
         for (fasta, known) in [(pairs, &["heavy", "light"][..]), (FastaColumns::Single("heavy"), &["heavy"])] {
             let Ok(mut rows) = PredictionFile::open(file.path(), b',', known, &BTreeMap::new(), Some(fasta)) else {

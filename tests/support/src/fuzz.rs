@@ -5,6 +5,8 @@
 //! tests; `FEDPLUG_FUZZ` tries as many times more, which are others each time. An input that fails is made small, and
 //! its path is in the message: mend the fault, and put the input into the corpus, where it stays.
 
+mod memory;
+
 use std::cell::Cell;
 use std::fs;
 use std::io::Write as _;
@@ -53,22 +55,22 @@ fn fuzz_within(hangs: Duration, target: &str, count: u32, memory: Memory, decode
     let begun: Mutex<Option<Instant>> = Mutex::new(None);
     let run = |input: &[u8]| -> Result<(), TestCaseError> {
         // An input that ends the process is in the file.
-        fs::write(&failed, input).expect("the input can be written");
+        overwrite(&failed, input);
         let set = |time| *begun.lock().expect("nobody panics with it") = time;
         set(Some(Instant::now()));
         let mut outcome = Ok(false);
-        let counted = allocation_counter::measure(|| {
+        let held = memory::peak(|| {
             outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decode(input)));
         });
         set(None);
         tried.set(tried.get() + 1);
         let bound = memory.base + memory.per_byte * input.len();
-        most.set(most.get().max(counted.bytes_max as f64 / bound as f64));
+        most.set(most.get().max(held as f64 / bound as f64));
         read.set(read.get() + u64::from(outcome.as_ref().is_ok_and(|read| *read)));
         match outcome {
             Err(panic) => Err(TestCaseError::fail(format!("panicked: {}", said(&*panic)))),
-            Ok(_) if counted.bytes_max > bound as u64 => {
-                let (held, length) = (counted.bytes_max, input.len());
+            Ok(_) if held > bound => {
+                let length = input.len();
                 Err(TestCaseError::fail(format!(
                     "{held} bytes of memory for {length} bytes; at most {bound} may be held"
                 )))
@@ -129,12 +131,23 @@ fn all(count: u32, corpus: &[Vec<u8>], run: impl Fn(&[u8]) -> Result<(), TestCas
     }
 }
 
+/// Writes a file for a decoder that reads files. Not as [`fs::write`], which cuts the file first: some file systems then
+/// force the new content to the disk.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn overwrite(path: &Path, input: &[u8]) {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let written = file.and_then(|mut file| file.write_all(input).and_then(|()| file.set_len(input.len() as u64)));
+    written.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
 /// A decoder may catch a panic of a library. The backtrace of one takes 40 MB, where there are any.
 fn do_not_count_backtraces() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| allocation_counter::opt_out(|| before(info))));
+        std::panic::set_hook(Box::new(move |info| memory::uncounted(|| before(info))));
     });
 }
 

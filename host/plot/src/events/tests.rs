@@ -1,6 +1,6 @@
 use std::io::Write as _;
 
-use test_support::fuzz::{Memory, fuzz};
+use test_support::fuzz::{Memory, fuzz, overwrite};
 
 use super::messages::{Metadata, PluginData, Summary};
 use super::*;
@@ -157,7 +157,7 @@ fn damage_is_told_and_what_can_be_read_is_read() {
 
 /// The scalars of a file with these bytes.
 fn scalars(file: &Path, bytes: &[u8]) -> bool {
-    std::fs::write(file, bytes).unwrap();
+    overwrite(file, bytes);
     let mut warnings = Vec::new();
     let curves = read_files(&[file.to_owned()], &mut warnings).unwrap();
     !curves.is_empty()

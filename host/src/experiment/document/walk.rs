@@ -15,7 +15,7 @@ pub(super) const DEEPEST: usize = 32;
 /// would need much more than its text.
 const MOST_MEMORY: usize = 64 << 20;
 
-/// The bytes of a key and of its value.
+/// The bytes of a key and of its value, or of the value's first line.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
     pub(super) key: Range<usize>,
