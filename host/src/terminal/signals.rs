@@ -1,8 +1,8 @@
 //! Stopping on request: Ctrl-C, SIGTERM, SIGHUP, and what other schedulers send: SIGUSR1, SIGUSR2, SIGXCPU.
 //!
 //! A model's state is complete only between epochs, so a run that is asked to stop finishes the current epochs, writes a
-//! checkpoint and ends. A second Ctrl-C ends the process; other signals may be repeated, as schedulers do. Before the first round there is nothing to save, and plugins are
-//! asked to stop at once.
+//! checkpoint and ends. A second Ctrl-C ends the process; other signals may be repeated, as schedulers do. Before the first
+//! round there is nothing to save, and plugins are asked to stop at once.
 
 use std::io::Write as _;
 use std::sync::Arc;
