@@ -27,7 +27,8 @@ baseline() { run "$1" --set "model={ plugin = \"linear\", $2 }" --set 'filter=[]
 baseline mean 'method = "mean"'
 baseline ridge-letters 'method = "pooled-ridge", kmer = 1, ridge-lambda = 1.0'
 baseline ridge-2-mers 'method = "pooled-ridge", kmer = 2, ridge-lambda = 1.0'
-# The letter at each position, whose Gram matrix is too large to send: the mean of the clients' own weights, and all rows at one place.
+# The letter at each position, whose Gram matrix is too large to send: the mean of the clients' own weights, and all rows at one
+# place.
 one_hot='method = "ridge", features = "one-hot", positions = [130, 113], ridge-lambda = 1.0'
 baseline ridge-one-hot "$one_hot"
 baseline ridge-one-hot-central "$one_hot" --set dataset.clients.count=1 --set dataset.max-samples=180

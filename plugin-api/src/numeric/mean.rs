@@ -17,8 +17,8 @@ use crate::{DType, Error, Float, Params, Result, Tensor};
 /// as long as all clients send the same values.
 ///
 /// The first client's tensors are shared, not copied. The second client's arrival allocates memory for the mean, which
-/// becomes the resulting tensor. No tensor is held after that, so a mean of large models takes two of them besides the global one: itself,
-/// and the one that is added.
+/// becomes the resulting tensor. No other tensor is held after that, so the mean of large models takes the memory of two: the
+/// mean's own, and that of the model that is being added.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor, WeightedMean};

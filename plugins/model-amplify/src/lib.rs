@@ -121,11 +121,12 @@
 //! process hold them once. The backward pass ends above them, and needs no memory for them.
 //!
 //! # Large batches and large gradients
-//! `accumulate = n` takes a step on `n · batch-size` sequences of a task, as `batch-size = n · batch-size` would up to rounding
-//! errors and the draw of dropout, but with the activations of `batch-size`. The last step of an epoch has the rest. `clip-norm`
-//! scales the gradients of a step down to this L2 norm over all trained weights, as PyTorch's `clip_grad_norm_`. AdamW divides by the
-//! size of the gradients, so only steps whose norm is larger than that of most are changed much. With either of the two, the gradients of
-//! all trained weights are held until the end of the step; without them the CPU holds one at a time.
+//! `accumulate = n` takes a step on `n · batch-size` sequences of a task, as `batch-size = n · batch-size` would, but with the
+//! activations of `batch-size`. It differs by rounding errors, by the draw of dropout, and with `pooling = "all-positions"` by the
+//! padding. The last step of each task in an epoch has the rest. `clip-norm` scales the gradients of a step down to this L2 norm
+//! over all trained weights, as PyTorch's `clip_grad_norm_`. AdamW divides by the size of the gradients, so only steps with an
+//! unusually large norm change much. With either key, the gradients of all trained weights are held until the end of the step;
+//! without them the CPU holds one at a time.
 //!
 //! # Weights of tasks
 //! `task-weights` multiplies the loss of a task, and so its gradients. `Loss/train` and the metrics stay without the factor. AdamW
