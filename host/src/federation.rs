@@ -26,6 +26,7 @@ pub(crate) mod model_store;
 pub(crate) mod notes;
 pub(crate) mod ordered_pool;
 pub(crate) mod orders;
+pub(crate) mod parked;
 pub(crate) mod predictions;
 pub(crate) mod resume;
 pub(crate) mod rounds;

@@ -77,7 +77,7 @@ def table():
             if entry.name.isdigit():
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 pages = int((entry / "statm").read_text().split()[1])
-                processes[int(entry.name)] = (parent, pages * os.sysconf("SC_PAGE_SIZE"), (entry / "cmdline").read_text())
+                processes[int(entry.name)] = (parent, pages * os.sysconf("SC_PAGE_SIZE"), (entry / "cmdline").read_text(errors="replace"))
         except OSError:
             pass  # It has ended meanwhile.
     return processes

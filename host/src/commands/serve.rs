@@ -117,7 +117,7 @@ fn conduct(
     }
     let common = Arc::new(FlowerClients { transport: link, admission, model, task });
     let ready = Ready { shared, server, devices, workers: sites.len(), sites: used };
-    execution.conduct(run_dir, ready, |_, _, services, resumed| {
+    execution.conduct(run_dir, ready, |_, store, services, resumed| {
         let resume = resumed.map(CheckpointIndex::trained_at_sites).unwrap_or_default();
         let withheld = beginning.start(&clients, &resume, &|| stop.asked(), services)?;
         let mut remote = clients.into_iter();
@@ -128,7 +128,8 @@ fn conduct(
             }
         };
         let clients = sites.into_iter().enumerate().filter_map(client).collect();
-        Ok(Joined { clients, private: if secret_draw { withheld } else { BTreeSet::new() } })
+        let private = if secret_draw { withheld } else { BTreeSet::new() };
+        Ok(Joined { clients, private, parking: Some(store.clone()) })
     })
 }
 

@@ -13,13 +13,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use plugin_api::{Component, Error, ErrorKind, ModelSetup, Params};
+use plugin_api::{Component, Error, ErrorKind, Message, ModelSetup, Params};
 use serde_json::Value;
 
 use crate::artefacts::safetensors;
 use crate::error::CliError;
 use crate::experiment::byte_size::ByteSize;
 use crate::federation::component_error::OF_HOST;
+use crate::federation::parked::Parked;
 
 /// Makes the models of a run.
 #[derive(Debug)]
@@ -74,6 +75,19 @@ impl Store {
     /// Gives reserved bytes back.
     pub(super) fn give_back(&self, bytes: u64) {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+    }
+
+    /// Moves a message to a file if it does not fit in the memory that is left.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn park(&self, message: &Message) -> Result<Option<(Parked, Message)>, CliError> {
+        let bytes = message.bytes() as u64;
+        if self.reserve(bytes) {
+            self.give_back(bytes);
+            return Ok(None);
+        }
+        Parked::new(message, &self.folder).map(Some)
     }
 
     /// Writes parameters to a file in the store.

@@ -1,6 +1,7 @@
 //! The training rounds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plugin_api::{Level, Message, Sampling, State};
@@ -17,6 +18,8 @@ use crate::federation::early_stopping::Patience;
 use crate::federation::evaluators::Evaluators;
 use crate::federation::filters::FilterStates;
 use crate::federation::history::History;
+use crate::federation::model_store::Store;
+use crate::federation::parked::Parked;
 use crate::federation::sampling::Draws;
 use crate::federation::server::{self, Server};
 use crate::federation::services::HostServices;
@@ -43,6 +46,11 @@ pub(crate) struct Federation<'a> {
     pub clients: Clients<'a>,
     /// The aggregator, the server's filters and the global model.
     pub server: Server,
+    /// Where the global model waits for updates if it does not fit in the memory for idle models; none if the clients are in
+    /// this process, which use it meanwhile.
+    pub parking: Option<Arc<Store>>,
+    /// The file of the global model, if it is in one.
+    pub parked: Option<Parked>,
     /// Whether a round without updates counts for the aggregator.
     pub empty_rounds: bool,
     /// The draws of clients for the rounds.
@@ -188,6 +196,7 @@ impl Federation<'_> {
     fn replace_global(&mut self, next: Option<Message>) {
         if let Some(next) = next {
             self.server.global = next;
+            self.parked = None;
         }
         self.best.release();
     }

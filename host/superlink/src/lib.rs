@@ -66,7 +66,8 @@
 //! |---|---|
 //! | the SuperLink reports a message or an answer lost or expired, or the node offline (errors 3, 4, 5) | the order is sent again, after a while that grows; after error 5, once the site is seen online |
 //! | the site says nothing for [`Policy::silence`] and is online | it is asked what it does (`query.fedplug_status`), and the order is sent again only if the site does not know it, or has answered and the answer is not there |
-//! | the objects of an answer never come | sent again |
+//! | no object of an answer comes for [`Policy::silence`] | the site is asked what it does; the order is sent again if the site is done |
+//! | the SuperLink has given up an answer's objects | sent again |
 //! | the answer is not signed by the site, or for another order | ignored with [`Event::Forged`]; sent again |
 //! | the site lacks arrays that were left out | the whole order is sent |
 //! | the site is away | the call waits for [`Policy::away`] |

@@ -86,6 +86,8 @@ pub(crate) struct Joined {
     pub clients: Vec<Box<dyn Client>>,
     /// The parameters that they keep private and that the global model therefore must not contain.
     pub private: BTreeSet<String>,
+    /// Where the global model waits for updates, if the clients are at sites.
+    pub parking: Option<Arc<Store>>,
 }
 
 /// What a federation refers to.
@@ -108,7 +110,7 @@ impl Execution {
         self.conduct(run_dir, ready, |shared, store, services, _| {
             let clients = side.clients(shared, store, services)?;
             let clients = clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
-            Ok(Joined { clients, private })
+            Ok(Joined { clients, private, parking: None })
         })
     }
 
@@ -137,10 +139,11 @@ impl Execution {
             HostServices { reporter: tracker.reporter(), journal: &journal, activity: Some(&activity), ..silent };
         let idle_memory = shared.experiment.federation.idle_memory;
         let store = Arc::new(Store::new(run_dir.path().join(IDLE), idle_memory)?);
-        let Joined { clients, private } = clients(&shared, &store, &services, index)?;
+        let Joined { clients, private, parking } = clients(&shared, &store, &services, index)?;
         let empty_rounds = server.aggregator_plugin.component.profile().empty_rounds;
         let around = Surroundings { shared: &shared, workers, tracker: &tracker, services: &services, store, run_dir };
         let mut federation = self.federation(server.start(&private), empty_rounds, clients, &around)?;
+        federation.parking = parking;
         if let Some(Checkpoint { reader, index }) = resumed {
             federation.restore(&reader, index)?;
         }
@@ -210,6 +213,8 @@ impl Execution {
         Ok(Federation {
             clients: Clients::new(clients, workers, policy),
             server,
+            parking: None,
+            parked: None,
             empty_rounds,
             draws: Draws::of(run_dir.path())?,
             evaluators,

@@ -115,7 +115,8 @@ pub struct Federation {
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub scalars_every: u64,
     /// The memory limit, such as `8 GiB`, for the best global model and the models of clients that are not at work,
-    /// measured by the bytes of their states. Models beyond the limit are kept on disk. Without a limit, all stay in
+    /// measured by the bytes of their states. Models beyond the limit are kept on disk. Where clients are at sites, the
+    /// global model waits on disk for their updates if the limit leaves no room for it. Without a limit, all stay in
     /// memory. Results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_memory: Option<ByteSize>,

@@ -176,6 +176,8 @@ struct Ran {
     global: BTreeMap<String, f32>,
     added: Vec<String>,
     replied: Vec<(Stage, String)>,
+    /// Whether the global model was in a file.
+    parked: bool,
 }
 
 /// Runs an experiment's rounds over these clients.
@@ -225,6 +227,8 @@ fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
             layout: Layout::of(&initial),
             global: initial.into(),
         },
+        parking: Some(Arc::new(Store::new(run_dir.path().join("idle"), plan.idle_memory).unwrap())),
+        parked: None,
         empty_rounds: false,
         draws: Draws::of(run_dir.path()).unwrap(),
         score: None,
@@ -248,7 +252,7 @@ fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
     let params = federation.server.global.params.iter();
     let global = params.map(|(name, tensor)| (name.to_owned(), tensor.elements::<f32>().unwrap()[0])).collect();
     let (added, replied) = (added.lock().unwrap().clone(), replied.lock().unwrap().clone());
-    Ran { outcome, global, added, replied }
+    Ran { outcome, global, added, replied, parked: run_dir.path().join("idle").is_dir() }
 }
 
 fn of(values: &[(&str, f32)]) -> BTreeMap<String, f32> {
@@ -261,6 +265,17 @@ fn every_client_trains_the_last_global_model_and_updates_arrive_in_order() {
     outcome.unwrap();
     assert_eq!(global, of(&[("shared", 3.0), ("a", 3.0), ("b", 3.0), ("c", 3.0)]));
     assert_eq!(added, ["a", "b", "c"].repeat(3));
+}
+
+#[test]
+fn a_global_model_that_waits_in_a_file_is_the_same() {
+    let clients = || vec![client("a"), Adding { fails: Some(1), ..client("b") }, client("c")];
+    let plan = "rounds = 4\non-client-failure = \"leave-out\"";
+    let [there, here] =
+        ["idle-memory = \"0 B\"", "idle-memory = \"16 B\""].map(|more| run(clients(), &format!("{plan}\n{more}")));
+    assert!(there.parked && !here.parked);
+    there.outcome.and(here.outcome).unwrap();
+    assert_eq!((there.global, there.added), (here.global, here.added));
 }
 
 #[test]

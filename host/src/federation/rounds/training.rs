@@ -14,6 +14,7 @@ use crate::federation::component_error::ComponentError;
 use crate::federation::failure_policy::{RoundFailures, TrainingFailures};
 use crate::federation::filters::Filters;
 use crate::federation::orders::Orders;
+use crate::federation::parked::Parked;
 use crate::federation::server::{self, Receiver, Server};
 use crate::federation::services::{ClientRef, HostServices};
 
@@ -78,6 +79,7 @@ impl Federation<'_> {
     pub(super) fn train(&mut self, round: u64, drawn: &[usize]) -> Result<(Outcomes, Message), CliError> {
         let failures = TrainingFailures { policy: self.clients.policy, round: format!("round {}", round + 1) };
         self.open(round, drawn, &failures.round)?;
+        self.park_global()?;
         let cohort = Cohort::new(self.clients.names_of(drawn), self.clients.len());
         self.server.begin(round, &cohort, self.services).map_err(|fault| failures.of_aggregator(fault))?;
         let participants = self.open_queries(round, drawn, &failures)?;
@@ -89,6 +91,19 @@ impl Federation<'_> {
             self.server.finish(round, &withheld, self.services).map_err(|fault| failures.of_aggregator(fault))?;
         outcomes.keys().for_each(|&index| self.clients.get_mut(index).update_aggregated(round));
         Ok((outcomes, next))
+    }
+
+    /// Moves the global model to a file if it is to wait there. The aggregator gets the one in the file as well.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    fn park_global(&mut self) -> Result<(), CliError> {
+        if let (Some(store), None) = (&self.parking, &self.parked)
+            && let Some((parked, global)) = store.park(&self.server.global)?
+        {
+            (self.server.global, self.parked) = (global, Some(parked));
+        }
+        Ok(())
     }
 
     /// Lets the aggregator query the drawn clients. Returns those that have not failed.
@@ -138,7 +153,8 @@ impl Federation<'_> {
         let global = &*global;
         let orders = Orders::new(round, self.plan.local_epochs, global, output, services).after(work.ordered);
         let receiver = Receiver { filters: input, global, layout, encoded: participants.encoded };
-        let mut intake = Intake { round, receiver, aggregator, failures, services, arrivals };
+        let parked = self.parked.as_ref();
+        let mut intake = Intake { round, receiver, aggregator, failures, services, arrivals, parked };
         let pending = std::mem::take(&mut work.pending);
         let started = std::mem::take(&mut work.started);
         let clients: Vec<usize> = pending.iter().map(|&position| participants.clients[position]).collect();
@@ -210,10 +226,14 @@ struct Intake<'s> {
     failures: &'s TrainingFailures<'s>,
     services: &'s HostServices<'s>,
     arrivals: &'s mut Arrivals,
+    /// The global model's file, if it is in one.
+    parked: Option<&'s Parked>,
 }
 
 impl Intake<'_> {
     fn take(&mut self, client: ClientRef<'_>, outcome: Result<Outcome, ComponentError>) -> Result<(), CliError> {
+        // The orders are on their way, and updates need the memory.
+        self.parked.inspect(|parked| parked.leave_memory());
         let scope = server::scope(self.services, Some(client), Some(self.round));
         let received = outcome.and_then(|mut outcome| {
             let message = self.receiver.receive(&mut outcome, &scope)?;
