@@ -1,7 +1,10 @@
 //! The AMPLIFY encoder (Fournier et al. 2024) in libtorch, with the published names.
 
+mod attention;
+mod checkpointing;
 mod cpu_encoder;
 mod layers;
+mod native;
 
 use plugin_api::Result;
 use tch::{Kind, TchError, Tensor};
@@ -12,62 +15,11 @@ use crate::bridge;
 use crate::config::{Lora, LoraTarget, Precision};
 use crate::parameters::{Handle, Init, Scope};
 use crate::random::DropoutRng;
+use attention::{Attention, Pass};
 
+pub(crate) use checkpointing::Checkpoints;
 pub use layers::Linear;
 use layers::{Norm, Rope};
-
-/// `wo(softmax(q kᵀ / √d) v)` (Vaswani et al. 2017, equation 1) for each head, without padded keys.
-#[derive(Debug)]
-struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    wo: Linear,
-    heads: i64,
-    dropout: f64,
-}
-
-impl Attention {
-    /// Its linear layers are named in the block's scope.
-    fn new(at: &mut Scope<'_>, a: &Architecture, kind: Kind, lora: Option<&Lora>) -> Result<Self> {
-        let (n, weight) = (a.hidden_size, Init::Uniform(a.decoder_init_range));
-        let bias = a.att_bias.then_some(Init::Zeros);
-        let mut linear = |name, target| -> Result<Linear> {
-            Linear::new(at.at(name), n, n, weight, bias)?.with_kind(kind).with_adapter(at.at(name), lora, target)
-        };
-        Ok(Self {
-            q: linear("q", LoraTarget::Q)?,
-            k: linear("k", LoraTarget::K)?,
-            v: linear("v", LoraTarget::V)?,
-            wo: linear("wo", LoraTarget::Wo)?,
-            heads: a.num_attention_heads,
-            dropout: a.dropout_prob,
-        })
-    }
-
-    /// `x` is (batch, length, size).
-    fn forward(&self, x: &Tensor, batch: &Batch, rope: &Rope, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let [rows, length, size] = x.size()[..] else { unreachable!("three dimensions") };
-        let split = |y: Tensor| y.f_reshape([rows, length, self.heads, size / self.heads]);
-        let q = rope.forward(&split(self.q.forward_adapted(x, dropout)?)?)?.f_transpose(1, 2)?;
-        let k = rope.forward(&split(self.k.forward_adapted(x, dropout)?)?)?.f_transpose(1, 2)?;
-        let v = split(self.v.forward_adapted(x, dropout)?)?.f_transpose(1, 2)?;
-        let attended = if dropout.is_active(self.dropout) {
-            let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_div_scalar(((size / self.heads) as f64).sqrt())?;
-            let scores = match &batch.keys {
-                Some(keys) => scores.f_masked_fill(&keys.f_logical_not()?, f64::NEG_INFINITY)?,
-                None => scores,
-            };
-            let probabilities = dropout.dropout(scores.f_softmax(-1, Kind::Float)?, self.dropout)?;
-            probabilities.f_to_kind(v.kind())?.f_matmul(&v)?
-        } else {
-            Tensor::f_scaled_dot_product_attention(&q, &k, &v, batch.keys.as_ref(), 0.0, false, None, false)?
-        };
-        let attended = attended.f_transpose(1, 2)?.f_reshape([rows, length, size])?;
-        let attended = self.wo.forward_adapted(&attended, dropout)?;
-        dropout.dropout(attended, self.dropout)
-    }
-}
 
 /// SwiGLU (Shazeer 2020, equation 6), `w3(SiLU(a) · b)` with `(a, b) = w12(x)`; or `w₂(act(w₁(x)))`.
 #[derive(Debug)]
@@ -132,8 +84,8 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, batch: &Batch, rope: &Rope, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let x = x.f_add(&self.attention.forward(&self.attention_norm.forward(x)?, batch, rope, dropout)?)?;
+    fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        let x = x.f_add(&self.attention.forward(&self.attention_norm.forward(x)?, pass, dropout)?)?;
         let y = self.ffn.forward(&self.ffn_norm.forward(&x)?, dropout)?;
         x.f_add(&y)
     }
@@ -190,15 +142,16 @@ impl Trunk {
     }
 
     fn hidden(&self, batch: &Batch, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        let pass = Pass::new(batch, &self.rope)?;
+        let x = self.embed(&pass)?;
+        self.transformer_encoder.iter().try_fold(x, |x, block| block.forward(&x, &pass, dropout))
+    }
+
+    /// The first block's input.
+    fn embed(&self, pass: &Pass<'_>) -> Result<Tensor, TchError> {
         // The padding token's embedding gets no gradient.
-        let mut x = Tensor::f_embedding(&self.encoder, &batch.ids, self.pad, false, false)?;
-        if let Some(norm) = &self.layer_norm_1 {
-            x = norm.forward(&x)?;
-        }
-        for block in &self.transformer_encoder {
-            x = block.forward(&x, batch, &self.rope, dropout)?;
-        }
-        Ok(x)
+        let x = Tensor::f_embedding(&self.encoder, pass.ids(), self.pad, false, false)?;
+        self.layer_norm_1.as_ref().map_or_else(|| Ok(x.shallow_clone()), |norm| norm.forward(&x))
     }
 
     /// The language model's scores of each position, from the last block's output: (batch, length, vocabulary).

@@ -125,12 +125,13 @@ impl Rope {
         let angle = Tensor::f_arange(a.max_length, options)?.f_outer(&frequency)?;
         Ok(Self { table: Tensor::f_polar(&angle.f_ones_like()?, &angle)? })
     }
+}
 
-    /// `x` is (batch, length, heads, head size).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let [batch, length, heads, size] = x.size()[..] else { unreachable!("four dimensions") };
-        let table = self.table.f_narrow(0, 0, length)?.f_unsqueeze(1)?;
-        let pairs = x.f_to_kind(Kind::Float)?.f_reshape([batch, length, heads, size / 2, 2])?;
-        pairs.f_view_as_complex()?.f_mul(&table)?.f_view_as_real()?.f_flatten(3, -1)?.f_to_kind(x.kind())
-    }
+/// Rotates `x`, (…, heads, head size), by the angles of its positions: (…, 1, head size / 2).
+pub(super) fn rotate(x: &Tensor, angles: &Tensor) -> Result<Tensor, TchError> {
+    let mut pairs = x.size();
+    let size = pairs.pop().unwrap_or_default();
+    pairs.extend([size / 2, 2]);
+    let pairs = x.f_to_kind(Kind::Float)?.f_reshape(pairs)?;
+    pairs.f_view_as_complex()?.f_mul(angles)?.f_view_as_real()?.f_flatten(-2, -1)?.f_to_kind(x.kind())
 }

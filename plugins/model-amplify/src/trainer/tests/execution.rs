@@ -1,0 +1,91 @@
+//! How a step is computed: keys that change its memory and its time, and what it computes by rounding errors at most.
+
+use super::*;
+
+/// Three steps with dropout on sequences of several lengths, with chains; those of masked language modelling have tokens to
+/// restore. Gives what the steps report, and parameters and moments.
+fn steps(mut trainer: Trainer) -> (Vec<StepStats>, Params) {
+    let rows: Vec<Vec<u32>> = (2..6_u32)
+        .map(|n| {
+            let chain = |length: u32, salt: u32| (0..length).map(move |i| 6 + (i * i + salt + n) % 20);
+            std::iter::once(3).chain(chain(3 * n, 1)).chain([5]).chain(chain(2 * n + 1, 7)).chain([4]).collect()
+        })
+        .collect();
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let bounds = ChainBounds { separator: 5, ends: vec![3, 4] };
+    let targets = match trainer.network.layers().holds("tm") {
+        true => Targets::Numbers(vec![1.0, -1.0, 0.5, 2.0]),
+        false => Targets::Tokens { positions: vec![(0, 7), (0, 1), (2, 0), (3, 19)], tokens: vec![5, 9, 26, 11] },
+    };
+    let mut resources = Resources::new(2).unwrap();
+    resources.track_gradient_norm = true;
+    let stats = (0..3).map(|number| {
+        let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap().with_chains(&bounds);
+        let dropout = DropoutRng::new(Seed::new(number));
+        let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets, dropout: &dropout };
+        trainer.step(&[batch], SchedulePoint::default(), &mut resources).unwrap()
+    });
+    let stats = stats.collect();
+    (stats, trainer.state().unwrap().tensors)
+}
+
+/// Small trunks: of the published arrangement, and of another one with dropout.
+fn architectures() -> [Architecture; 2] {
+    let published = Architecture {
+        hidden_size: 16,
+        num_hidden_layers: 3,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        embedding_init_range: 1.0,
+        decoder_init_range: 0.4,
+        ..Architecture::published()
+    };
+    let other = Architecture {
+        rms_norm: false,
+        att_bias: true,
+        ffn_bias: true,
+        layer_norm_after_embedding: true,
+        dropout_prob: 0.1,
+        hidden_act: crate::architecture::HiddenAct::Gelu,
+        ..published.clone()
+    };
+    [published, other]
+}
+
+/// What a step may have to compute.
+fn kinds_of_steps() -> [Value; 8] {
+    [
+        json!({ "dropout": 0.1 }),
+        json!({ "lora": { "dropout": 0.1, "targets": ["q", "w3"] } }),
+        json!({ "lora": { "fixed-a": true } }),
+        json!({ "frozen-layers": 1, "pooling": "chains" }),
+        json!({ "pooling": "attention", "task-weights": { "tm": 2.0 } }),
+        json!({ "pooling": "bos", "clip-norm": 0.5 }),
+        json!({ "frozen-trunk": true }),
+        json!({ "objective": "masked-lm", "proximal-mu": 0.1 }),
+    ]
+}
+
+fn with(changes: &Value, key: &str, value: Value) -> Value {
+    let mut changes = changes.clone();
+    changes[key] = value;
+    changes
+}
+
+#[test]
+fn activation_checkpointing_changes_no_bit() {
+    for architecture in architectures() {
+        for changes in kinds_of_steps().iter().chain(&[json!({ "precision": "bf16" })]) {
+            for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
+                let [plain, checkpointed] = [false, true].map(|on| {
+                    let changes = with(changes, "activation-checkpointing", json!(on));
+                    steps(trainer_with(context, &changes, &architecture))
+                });
+                for (a, b) in plain.0.iter().zip(&checkpointed.0) {
+                    assert_eq!((a.loss, a.gradient_norm), (b.loss, b.gradient_norm), "{changes} {context:?}");
+                }
+                assert_eq!(max_difference(&plain.1, &checkpointed.1), 0.0, "{changes} {context:?}");
+            }
+        }
+    }
+}
