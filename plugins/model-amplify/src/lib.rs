@@ -215,6 +215,7 @@ mod native;
 pub mod network;
 #[doc(hidden)]
 pub mod optimizer;
+mod packing;
 #[doc(hidden)]
 pub mod parameters;
 mod placeholder;

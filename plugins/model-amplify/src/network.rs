@@ -105,6 +105,7 @@ impl Network {
     ) -> Result<Self> {
         let mut parameters = Parameters::new(context);
         let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision, config.lora.as_ref())?;
+        let trunk = trunk.with_fused_qkv(config.fused_qkv);
         let mut heads = Vec::new();
         let supervised = config.objective == Objective::Supervised;
         let has_head = |task: &TaskSpec| supervised && setup.held.contains(&task.name);
@@ -141,7 +142,7 @@ impl Network {
         &self.layers
     }
 
-    /// The last block's output, of the encoder that trains: (batch, length, size).
+    /// The last block's output, of the encoder that trains: (batch, length, size), or (tokens, size) of a packed batch.
     ///
     /// # Errors
     /// If a parameter has no values, or libtorch fails.
@@ -242,7 +243,7 @@ impl Layers {
                 let read = encoder.forward(parameters, &packed, &reading, resources, false)?;
                 bridge::matrix(&read, positions.len())
             }
-            None => select(&self.trunk.forward(batch, &mut DropoutRng::disabled())?, positions),
+            None => select(&self.trunk.forward(batch, &mut DropoutRng::disabled())?, batch, positions),
         }
     }
 
@@ -342,8 +343,10 @@ impl Layers {
         dropout: &mut DropoutRng,
     ) -> Result<Tensor> {
         let read = match (positions, self.segments(batch)) {
-            (Some(positions), _) => select(hidden, positions)?,
-            (None, Some(segments)) => segments.pool(&select(hidden, &segments.positions)?, self.attention(task))?,
+            (Some(positions), _) => select(hidden, batch, positions)?,
+            (None, Some(segments)) => {
+                segments.pool(&select(hidden, batch, &segments.positions)?, self.attention(task))?
+            }
             (None, None) => pool(hidden, batch, self.pooling)?,
         };
         self.outputs(task, &read, dropout)
@@ -363,13 +366,12 @@ impl Layers {
     }
 }
 
-/// The hidden states at these positions, (positions, size), of (batch, length, size).
-fn select(hidden: &Tensor, positions: &[(usize, usize)]) -> Result<Tensor> {
-    let length = hidden.size()[1];
-    let numbers: Vec<i64> = positions.iter().map(|&(row, position)| row as i64 * length + position as i64).collect();
+/// The hidden states at these positions, (positions, size), of the trunk's output for the batch.
+fn select(hidden: &Tensor, batch: &Batch, positions: &[(usize, usize)]) -> Result<Tensor> {
+    let numbers: Vec<i64> = positions.iter().map(|&(row, position)| batch.number(row, position)).collect();
     let select = || {
         let numbers = Tensor::f_from_slice(&numbers)?.f_to_device(hidden.device())?;
-        hidden.f_flatten(0, 1)?.f_index_select(0, &numbers)
+        hidden.f_flatten(0, -2)?.f_index_select(0, &numbers)
     };
     select().map_err(bridge::torch_error)
 }

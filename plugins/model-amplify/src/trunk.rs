@@ -5,6 +5,10 @@ mod checkpointing;
 mod cpu_encoder;
 mod layers;
 mod native;
+mod pass;
+mod weights;
+
+use std::cell::Cell;
 
 use plugin_api::Result;
 use tch::{Kind, TchError, Tensor};
@@ -15,7 +19,8 @@ use crate::bridge;
 use crate::config::{Lora, LoraTarget, Precision};
 use crate::parameters::{Handle, Init, Scope};
 use crate::random::DropoutRng;
-use attention::{Attention, Pass};
+use attention::Attention;
+use pass::Pass;
 
 pub(crate) use checkpointing::Checkpoints;
 pub use layers::Linear;
@@ -50,18 +55,18 @@ impl FeedForward {
         })
     }
 
-    fn forward(&self, x: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let y = self.first.forward_adapted(x, dropout)?;
+    fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        let y = self.first.forward_adapted(x, pass, dropout)?;
         let y = match self.act {
             HiddenAct::SwiGlu => {
-                let width = y.size()[2] / 2;
+                let width = y.size().last().map_or(0, |width| width / 2);
                 y.f_narrow(-1, 0, width)?.f_silu()?.f_mul(&y.f_narrow(-1, width, width)?)?
             }
             HiddenAct::Relu => y.f_relu()?,
             HiddenAct::Gelu => y.f_gelu("none")?,
         };
-        let y = self.second.forward_adapted(&y, dropout)?;
-        dropout.dropout(y, self.dropout)
+        let y = self.second.forward_adapted(&y, pass, dropout)?;
+        pass.dropout(y, self.dropout, dropout)
     }
 }
 
@@ -85,9 +90,14 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let x = x.f_add(&self.attention.forward(&self.attention_norm.forward(x)?, pass, dropout)?)?;
-        let y = self.ffn.forward(&self.ffn_norm.forward(&x)?, dropout)?;
-        x.f_add(&y)
+        // Dropout multiplies in fp32.
+        let add = |x: &Tensor, y: Tensor| match x.kind() {
+            Kind::BFloat16 => x.f_add(&y.f_to_kind(Kind::BFloat16)?),
+            _ => x.f_add(&y),
+        };
+        let x = add(x, self.attention.forward(&self.attention_norm.forward(x)?, pass, dropout)?)?;
+        let y = self.ffn.forward(&self.ffn_norm.forward(&x)?, pass, dropout)?;
+        add(&x, y)
     }
 }
 
@@ -101,6 +111,9 @@ pub struct Trunk {
     decoder: Linear,
     rope: Rope,
     pad: i64,
+    /// The type of the sum of the blocks' outputs.
+    residual: Kind,
+    keeps_weights: Cell<bool>,
 }
 
 impl Trunk {
@@ -109,7 +122,11 @@ impl Trunk {
     /// # Errors
     /// If libtorch fails.
     pub fn new(mut at: Scope<'_>, a: &Architecture, precision: Precision, lora: Option<&Lora>) -> Result<Self> {
-        let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
+        let (kind, residual) = match precision {
+            Precision::Fp32 | Precision::Tf32 => (Kind::Float, Kind::Float),
+            Precision::Bf16 => (Kind::BFloat16, Kind::Float),
+            Precision::Bf16Residual => (Kind::BFloat16, Kind::BFloat16),
+        };
         let (n, vocabulary) = (a.hidden_size, a.vocab_size);
         let encoder = at.at("encoder").tensor("weight", &[vocabulary, n], Init::Uniform(a.embedding_init_range))?;
         let layer_norm_1 = a.layer_norm_after_embedding.then(|| Norm::new(at.at("layer_norm_1"), a)).transpose()?;
@@ -120,7 +137,26 @@ impl Trunk {
         let weight = Init::Uniform(a.decoder_init_range);
         let decoder = Linear::new(at.at("decoder"), n, vocabulary, weight, Some(Init::Zeros))?;
         let rope = Rope::new(&at, a).map_err(bridge::torch_error)?;
-        Ok(Self { encoder, layer_norm_1, transformer_encoder, layer_norm_2, decoder, rope, pad: a.pad_token_id })
+        Ok(Self {
+            encoder,
+            layer_norm_1,
+            transformer_encoder,
+            layer_norm_2,
+            decoder,
+            rope,
+            pad: a.pad_token_id,
+            residual,
+            keeps_weights: Cell::new(false),
+        })
+    }
+
+    /// With one product for queries, keys and values, if `fused`.
+    #[must_use]
+    pub(crate) fn with_fused_qkv(mut self, fused: bool) -> Self {
+        for block in &mut self.transformer_encoder {
+            block.attention.fused = fused.then(Default::default);
+        }
+        self
     }
 
     /// The number of blocks.
@@ -133,7 +169,7 @@ impl Trunk {
         bridge::shape_of(&self.encoder)[1]
     }
 
-    /// The last block's output, before the final norm: (batch, length, size).
+    /// The last block's output in fp32, before the final norm: (batch, length, size), or (tokens, size) of a packed batch.
     ///
     /// # Errors
     /// If libtorch fails.
@@ -142,19 +178,21 @@ impl Trunk {
     }
 
     fn hidden(&self, batch: &Batch, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let pass = Pass::new(batch, &self.rope)?;
+        let pass = Pass::new(self, batch)?;
         let x = self.embed(&pass)?;
-        self.transformer_encoder.iter().try_fold(x, |x, block| block.forward(&x, &pass, dropout))
+        let x = self.transformer_encoder.iter().try_fold(x, |x, block| block.forward(&x, &pass, dropout))?;
+        x.f_to_kind(Kind::Float)
     }
 
     /// The first block's input.
     fn embed(&self, pass: &Pass<'_>) -> Result<Tensor, TchError> {
         // The padding token's embedding gets no gradient.
         let x = Tensor::f_embedding(&self.encoder, pass.ids(), self.pad, false, false)?;
+        let x = x.f_to_kind(self.residual)?;
         self.layer_norm_1.as_ref().map_or_else(|| Ok(x.shallow_clone()), |norm| norm.forward(&x))
     }
 
-    /// The language model's scores of each position, from the last block's output: (batch, length, vocabulary).
+    /// The language model's scores of each position, from the last block's output: (…, vocabulary).
     ///
     /// # Errors
     /// If libtorch fails.

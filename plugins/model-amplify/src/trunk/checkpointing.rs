@@ -4,11 +4,11 @@
 //! The parts of a trunk are numbered by their depth ([`crate::parameters::depth`]): 0 is the embedding, `n` the `n`th block.
 
 use plugin_api::Result;
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::Trunk;
-use super::attention::Pass;
 use super::native::gradients;
+use super::pass::Pass;
 use crate::batch::Batch;
 use crate::bridge::torch_error;
 use crate::random::DropoutRng;
@@ -47,7 +47,7 @@ impl Trunk {
     ) -> Result<(Tensor, Checkpoints<'a>)> {
         let _guard = tch::no_grad_guard();
         let mut forward = || {
-            let (pass, mut inputs, mut x) = (Pass::new(batch, &self.rope)?, Vec::new(), None);
+            let (pass, mut inputs, mut x) = (Pass::new(self, batch)?, Vec::new(), None);
             for number in 0..=self.blocks() {
                 let before = dropout.clone();
                 let y = self.part(number, x.as_ref(), &pass, dropout)?;
@@ -56,7 +56,7 @@ impl Trunk {
                     inputs.push(Input { x, dropout: before });
                 }
             }
-            let hidden = x.unwrap_or_default().f_set_requires_grad(true)?;
+            let hidden = x.unwrap_or_default().f_to_kind(Kind::Float)?.f_set_requires_grad(true)?;
             Ok((hidden, Checkpoints { trunk: self, pass, first, inputs }))
         };
         forward().map_err(torch_error)
@@ -98,7 +98,7 @@ impl Checkpoints<'_> {
             let y = y.map_err(torch_error)?;
             let mut inputs = trained(depth);
             inputs.extend(x.as_ref().filter(|_| number > 0));
-            let mut found = gradients(&y, &d, &inputs)?;
+            let mut found = gradients(&y, &d.f_to_kind(y.kind()).map_err(torch_error)?, &inputs)?;
             if number > 0 {
                 d = found.pop().unwrap_or_default();
             }

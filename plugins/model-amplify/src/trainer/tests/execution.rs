@@ -4,7 +4,7 @@ use super::*;
 
 /// Three steps with dropout on sequences of several lengths, with chains; those of masked language modelling have tokens to
 /// restore. Gives what the steps report, and parameters and moments.
-fn steps(mut trainer: Trainer) -> (Vec<StepStats>, Params) {
+fn steps(mut trainer: Trainer, packed: bool) -> (Vec<StepStats>, Params) {
     let rows: Vec<Vec<u32>> = (2..6_u32)
         .map(|n| {
             let chain = |length: u32, salt: u32| (0..length).map(move |i| 6 + (i * i + salt + n) % 20);
@@ -20,7 +20,11 @@ fn steps(mut trainer: Trainer) -> (Vec<StepStats>, Params) {
     let mut resources = Resources::new(2).unwrap();
     resources.track_gradient_norm = true;
     let stats = (0..3).map(|number| {
-        let batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap().with_chains(&bounds);
+        let mut batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap().with_chains(&bounds);
+        if packed {
+            batch = batch.with_packing().unwrap();
+            assert!(batch.packing.is_some());
+        }
         let dropout = DropoutRng::new(Seed::new(number));
         let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets, dropout: &dropout };
         trainer.step(&[batch], SchedulePoint::default(), &mut resources).unwrap()
@@ -79,12 +83,40 @@ fn activation_checkpointing_changes_no_bit() {
             for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
                 let [plain, checkpointed] = [false, true].map(|on| {
                     let changes = with(changes, "activation-checkpointing", json!(on));
-                    steps(trainer_with(context, &changes, &architecture))
+                    steps(trainer_with(context, &changes, &architecture), false)
                 });
                 for (a, b) in plain.0.iter().zip(&checkpointed.0) {
                     assert_eq!((a.loss, a.gradient_norm), (b.loss, b.gradient_norm), "{changes} {context:?}");
                 }
                 assert_eq!(max_difference(&plain.1, &checkpointed.1), 0.0, "{changes} {context:?}");
+            }
+        }
+    }
+}
+
+/// Where the results of two ways may differ by rounding errors.
+fn assert_close(a: &(Vec<StepStats>, Params), b: &(Vec<StepStats>, Params), what: &str) {
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.abs();
+    for (a, b) in a.0.iter().zip(&b.0) {
+        assert!(close(a.loss, b.loss) && close(a.gradient_norm, b.gradient_norm), "{what}: {a:?} and {b:?}");
+    }
+    // Parameters and moments, which are gradients' sums.
+    let difference = max_difference(&a.1, &b.1);
+    assert!(difference < 2e-5, "{what}: parameters and moments differ by {difference}");
+}
+
+/// With dropout too: packed tokens drop what padded ones do.
+#[test]
+fn packing_and_fused_products_compute_the_same() {
+    for architecture in architectures() {
+        for changes in kinds_of_steps() {
+            let run = |key: &str| {
+                let changes = with(&changes, key, json!(true));
+                steps(trainer_with(DeviceContext::simulated_gpu(), &changes, &architecture), key == "packing")
+            };
+            let plain = steps(trainer_with(DeviceContext::simulated_gpu(), &changes, &architecture), false);
+            for key in ["packing", "fused-qkv"] {
+                assert_close(&run(key), &plain, &format!("{key} {changes} {}", architecture.dropout_prob));
             }
         }
     }
