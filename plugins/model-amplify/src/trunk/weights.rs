@@ -51,3 +51,30 @@ impl Drop for KeptWeights<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn a_kept_weight_is_made_once_and_has_a_derivative_each_time() {
+        let weight = Tensor::ones([2, 3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let (kept, mut made) = (Kept::default(), 0);
+        let mut use_it = || {
+            // As in a pass that keeps no graph.
+            let of = tch::no_grad(|| {
+                kept.get_or_make(|| {
+                    made += 1;
+                    weight.f_to_kind(Kind::BFloat16)
+                })
+            });
+            let sum = of.unwrap().sum(Kind::Float);
+            Tensor::run_backward(&[sum], &[&weight], false, false).remove(0)
+        };
+        assert_eq!(use_it(), use_it());
+        assert_eq!(made, 1);
+        kept.release();
+        assert!(kept.0.borrow().is_none());
+    }
+}
