@@ -1,4 +1,4 @@
-//! Compiles `src/native.cpp`, and sets where the plugin looks for libtorch: beside itself, so that a copy with its libraries
+//! Compiles the C++ files, and sets where the plugin looks for libtorch: beside itself, so that a copy with its libraries
 //! runs on another machine, and where it was built.
 
 use std::env;
@@ -8,7 +8,10 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // Set by torch-sys, whose `links` key is `tch`. Absent where the documentation is built without libtorch.
     let Ok(folder) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
-    println!("cargo:rerun-if-changed=src/native.cpp");
+    let sources = ["src/native.cpp", "src/trunk/native.cpp"];
+    for file in sources.iter().chain(&["src/native.h"]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let include = Path::new(&folder).with_file_name("include");
     cc::Build::new()
         .cpp(true)
@@ -18,7 +21,7 @@ fn main() {
         .warnings(false)
         .extra_warnings(false)
         .include(&include)
-        .file("src/native.cpp")
+        .files(sources)
         .compile("amplify_native");
     let own_folder = match env::var("CARGO_CFG_TARGET_OS").as_deref() {
         Ok("linux") => "$ORIGIN",

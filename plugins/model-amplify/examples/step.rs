@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Options: `--size tiny|120M|350M`, `--batch N`, `--length N` (tokens of the longest sequence; the others are up to 24
-//! shorter), `--steps N`, `--threads N`, `--precision fp32|tf32|bf16`, `--device cpu|cuda:0`, `--evaluate`, `--libtorch`
+//! shorter), `--steps N`, `--threads N`, `--precision fp32|tf32|bf16|bf16-residual`, `--device cpu|cuda:0`, `--evaluate`, `--libtorch`
 //! (libtorch's trunk on all threads in place of the hand-written one; a norm after the embedding selects it), `--with JSON`
 //! (further keys of the model's table, such as `{"lora": {}}`).
 

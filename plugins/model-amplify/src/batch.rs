@@ -8,6 +8,7 @@ use tch::{Device, TchError, Tensor};
 use crate::bridge;
 use crate::config::Pooling;
 use crate::cpu::PackedBatch;
+use crate::packing::Packing;
 use crate::segments::ChainBounds;
 
 /// Sequences padded to one length.
@@ -20,6 +21,8 @@ pub struct Batch {
     pub ids: Tensor,
     /// True where a token is not padding, (sequences, 1, 1, length). None if there is no padding.
     pub keys: Option<Tensor>,
+    /// The tokens without padding, if libtorch is to compute them so.
+    pub(crate) packing: Option<Packing>,
     /// The sequences' pooled vectors, (sequences, size), if a frozen trunk has computed them before.
     pub(crate) pooled: Option<Tensor>,
     /// The positions of each chain of each sequence, where the pooling needs them.
@@ -44,7 +47,7 @@ impl Batch {
         let ids = to_device().map_err(bridge::torch_error)?;
         let keys = padded.then(|| mask(&ids)).transpose().map_err(bridge::torch_error)?;
         let rows = rows.iter().map(|row| row.to_vec()).collect();
-        Ok(Self { rows, pad, longest, ids, keys, pooled: None, chains: Vec::new() })
+        Ok(Self { rows, pad, longest, ids, keys, packing: None, pooled: None, chains: Vec::new() })
     }
 
     /// With the chains of each sequence.
@@ -52,6 +55,24 @@ impl Batch {
     pub(crate) fn with_chains(mut self, bounds: &ChainBounds) -> Self {
         self.chains = self.rows.iter().map(|ids| bounds.chains(ids)).collect();
         self
+    }
+
+    /// Without padding in libtorch, where that is possible.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn with_packing(mut self) -> Result<Self> {
+        self.packing = Packing::new(&self.rows, self.pad, self.ids.size()[1], self.ids.device())?;
+        Ok(self)
+    }
+
+    /// The row of a token in the trunk's output, whose rows are positions or tokens.
+    pub(crate) fn number(&self, sequence: usize, position: usize) -> i64 {
+        let start = match &self.packing {
+            Some(packing) => packing.sequences[sequence].0,
+            None => sequence as i64 * self.ids.size()[1],
+        };
+        start + position as i64
     }
 
     /// The number of sequences.
@@ -71,7 +92,8 @@ impl Batch {
     pub(crate) fn select(&self, numbers: &[usize]) -> Result<Self> {
         let rows: Vec<&[u32]> = numbers.iter().map(|&number| self.rows[number].as_slice()).collect();
         let chains = numbers.iter().filter_map(|&number| self.chains.get(number).cloned()).collect();
-        Ok(Self { chains, ..Self::new(&rows, self.pad, self.longest, self.ids.device())? })
+        let batch = Self { chains, ..Self::new(&rows, self.pad, self.longest, self.ids.device())? };
+        if self.packing.is_some() { batch.with_packing() } else { Ok(batch) }
     }
 
     /// The sequences concatenated, with padding only if `pooling` counts it. None if a row contains the padding token.

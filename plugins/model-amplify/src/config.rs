@@ -126,6 +126,18 @@ pub struct Config {
     #[serde(default = "default::accumulate")]
     #[schemars(range(min = 1, max = 65536))]
     pub(crate) accumulate: usize,
+    /// Activation checkpointing: whether training keeps the input of each of the trunk's blocks alone, and computes the rest
+    /// once more in the backward pass. A step takes a fraction of the memory and about a third more time, and gives the same
+    /// bits.
+    #[serde(default)]
+    pub(crate) activation_checkpointing: bool,
+    /// Whether libtorch computes the tokens of a batch without padding, by attention kernels for sequences of several lengths.
+    /// Results differ by rounding errors. The CPU's own path, of published trunks in fp32, always does.
+    #[serde(default)]
+    pub(crate) packing: bool,
+    /// Whether libtorch computes queries, keys and values by one matrix product. Results differ by rounding errors.
+    #[serde(default)]
+    pub(crate) fused_qkv: bool,
     /// Sequences per batch in evaluation and prediction; default: four times `batch-size`. It changes predictions by
     /// rounding errors only.
     #[serde(default)]
@@ -201,7 +213,8 @@ pub enum Pooling {
     Attention,
 }
 
-/// The number format of the trunk's matrix products. Parameters, optimiser, norms and heads always use fp32.
+/// The number format of the trunk's matrix products. Parameters, optimiser and heads always use fp32; norms do, except with
+/// `bf16-residual`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -212,6 +225,10 @@ pub enum Precision {
     Tf32,
     /// bfloat16 with sums in fp32, by libtorch. Faster on GPUs; on the CPU it uses one thread.
     Bf16,
+    /// As `bf16`, and all of a block in bfloat16, with the sum of the blocks' outputs and their norms: half the memory of
+    /// activations, and less exact.
+    #[serde(rename = "bf16-residual")]
+    Bf16Residual,
 }
 
 /// How the learning rates change during the run.

@@ -120,6 +120,22 @@
 //! `pretrained` (or draws the same from the seed), so they are no part of messages and states, and on the CPU all clients of a
 //! process hold them once. The backward pass ends above them, and needs no memory for them.
 //!
+//! # Activation checkpointing
+//! A step keeps what its backward pass reads: of 120M 0.7 MB for each token. With `activation-checkpointing` it keeps the input
+//! of each block, 2.6 kB a token and block, and computes the other activations of one block at a time once more. Gradients have
+//! the same bits, since dropout draws the same numbers. It works on the CPU and in libtorch.
+//!
+//! # Speed in libtorch
+//! libtorch computes trunks on GPUs. These keys have been tested on the CPU, and have not run on a GPU yet:
+//!
+//! | key | what it does |
+//! |---|---|
+//! | `packing = true` | computes the tokens without padding; attention by FlashAttention's kernel in bfloat16, and by that of xFormers in fp32. Dropout drops the same numbers as with padding, and attention's dropout computes sequence by sequence |
+//! | `fused-qkv = true` | one product for queries, keys and values |
+//! | `precision = "bf16-residual"` | all of a block in bfloat16, not its products alone |
+//!
+//! With `bf16` and `bf16-residual`, weights are cast once for all batches of a step, and once for an evaluation.
+//!
 //! # Large batches and large gradients
 //! `accumulate = n` takes a step on `n · batch-size` sequences of a task, as `batch-size = n · batch-size` would, but with the
 //! activations of `batch-size`. It differs by rounding errors, by the draw of dropout, and with `pooling = "all-positions"` by the
@@ -160,7 +176,7 @@
 //! # Devices and bits
 //! On the CPU the same experiment gives the same bits in every run, for any number of threads, every trunk and every precision.
 //! The published arrangement in fp32 uses all threads of a client. libtorch computes every other trunk, and `precision =
-//! "bf16"`, on one thread, since its sums depend on the number of threads. On a GPU libtorch sums the embedding's gradient in no
+//! "bf16"` and `"bf16-residual"`, on one thread, since its sums depend on the number of threads. On a GPU libtorch sums the embedding's gradient in no
 //! fixed order, so two runs may differ in the last digits from the first step on.
 //!
 //! Each client on a GPU has a CUDA stream of its own. Parameters are copied through pinned memory, all of a message at once.
@@ -170,7 +186,7 @@
 //!
 //! # Reading order
 //! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. `cpu` is the trunk once more, with its
-//! derivative, free of libtorch. [`batch`] makes tensors of token ids, `masking` masks them, [`trainer`] takes a training step with [`optimizer`] and
+//! derivative, free of libtorch. [`batch`] makes tensors of token ids, and `packing` those of a batch without padding; `masking` masks them, [`trainer`] takes a training step with [`optimizer`] and
 //! `drift`, and [`model`] is the plugin: the loop over tasks and batches. [`parameters`] holds the named tensors, whose host
 //! memory (`cow_buffer`) is shared until a step changes it; `frozen_trunk` holds what models with a frozen trunk share. [`checkpoint`] reads files that `hub` downloads, and [`export`]
 //! writes them. `native` binds what tch lacks, `bridge` passes memory between Rust and libtorch, and `memory` handles a device
@@ -210,6 +226,7 @@ mod native;
 pub mod network;
 #[doc(hidden)]
 pub mod optimizer;
+mod packing;
 #[doc(hidden)]
 pub mod parameters;
 mod placeholder;

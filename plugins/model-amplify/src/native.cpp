@@ -11,31 +11,8 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <vector>
 
-namespace {
-
-template <typename F> char *message_of(F work) {
-  try {
-    work();
-    return nullptr;
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception that is not a std::exception");
-  }
-}
-
-std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
-  std::vector<at::Tensor> list;
-  list.reserve(count);
-  for (size_t i = 0; i < count; i++) list.push_back(*tensors[i]);
-  return list;
-}
-
-} // namespace
+#include "native.h"
 
 extern "C" {
 

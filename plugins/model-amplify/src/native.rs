@@ -16,7 +16,7 @@ pub(crate) struct Stream {
 }
 
 /// Null, or an error message that the caller frees.
-type ErrorMessage = *mut c_char;
+pub(crate) type ErrorMessage = *mut c_char;
 
 // SAFETY: the functions of `native.cpp`, with their types: `C_tensor` is libtorch's `at::Tensor`.
 unsafe extern "C" {
@@ -47,7 +47,7 @@ unsafe extern "C" {
 ///
 /// # Safety
 /// `message` must be what a function of `native.cpp` returned, and not be checked before.
-unsafe fn check(message: ErrorMessage) -> Result<()> {
+pub(crate) unsafe fn check(message: ErrorMessage) -> Result<()> {
     if message.is_null() {
         return Ok(());
     }

@@ -14,11 +14,11 @@ use crate::bridge;
 use crate::config::{Config, LORA_A, Objective, Pooling};
 use crate::cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool, Workspace, WorkspacePool};
 use crate::device::DeviceContext;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, depth};
 use crate::random::DropoutRng;
 use crate::regressor::{Regressor, pool};
 use crate::segments::Segments;
-use crate::trunk::Trunk;
+use crate::trunk::{Checkpoints, Trunk};
 use frozen::Frozen;
 
 /// The whole model: a trunk, and a head for each task that this instance holds, unless the decoder takes their place.
@@ -40,6 +40,8 @@ pub struct Layers {
     objective: Objective,
     pooling: Pooling,
     frozen_trunk: bool,
+    /// With activation checkpointing: the depth from which on the trunk is trained ([`crate::parameters::depth`]).
+    checkpointed_from: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl Network {
     ) -> Result<Self> {
         let mut parameters = Parameters::new(context);
         let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision, config.lora.as_ref())?;
+        let trunk = trunk.with_fused_qkv(config.fused_qkv);
         let mut heads = Vec::new();
         let supervised = config.objective == Objective::Supervised;
         let has_head = |task: &TaskSpec| supervised && setup.held.contains(&task.name);
@@ -121,12 +124,17 @@ impl Network {
         let adapted = adapted.filter_map(|parameter| parameter.name.strip_suffix(LORA_A));
         let moving: HashSet<String> = adapted.map(|layer| format!("{layer}weight")).collect();
         parameters.send_only(|name| config.sends(name) || moving.contains(name));
-        let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder(config.frozen_layers)).flatten();
+        let checkpointing = config.activation_checkpointing;
+        let cpu_encoder = context.on_host.then(|| trunk.cpu_encoder(config.frozen_layers, checkpointing)).flatten();
         // The decoder reads tokens alone.
         let pooling = if supervised { config.pooling } else { Pooling::Tokens };
         let (objective, frozen_trunk) = (config.objective, config.frozen_trunk);
+        let trained = parameters.iter().filter(|parameter| config.trains(&parameter.name));
+        let first = trained.filter_map(|parameter| depth(&parameter.name)).min();
+        let checkpointed_from = first.filter(|_| checkpointing && !frozen_trunk);
         let frozen = Frozen::new(architecture, config, &context);
-        Ok(Self { layers: Layers { trunk, cpu_encoder, heads, objective, pooling, frozen_trunk }, parameters, frozen })
+        let layers = Layers { trunk, cpu_encoder, heads, objective, pooling, frozen_trunk, checkpointed_from };
+        Ok(Self { layers, parameters, frozen })
     }
 
     /// The layers.
@@ -134,7 +142,7 @@ impl Network {
         &self.layers
     }
 
-    /// The last block's output, of the encoder that trains: (batch, length, size).
+    /// The last block's output, of the encoder that trains: (batch, length, size), or (tokens, size) of a packed batch.
     ///
     /// # Errors
     /// If a parameter has no values, or libtorch fails.
@@ -235,7 +243,7 @@ impl Layers {
                 let read = encoder.forward(parameters, &packed, &reading, resources, false)?;
                 bridge::matrix(&read, positions.len())
             }
-            None => select(&self.trunk.forward(batch, &mut DropoutRng::disabled())?, positions),
+            None => select(&self.trunk.forward(batch, &mut DropoutRng::disabled())?, batch, positions),
         }
     }
 
@@ -310,30 +318,60 @@ impl Layers {
         dropout: &mut DropoutRng,
         resources: &mut PassResources<'_>,
     ) -> Result<Tensor> {
+        if !self.frozen_trunk {
+            return self.outputs_of(&self.trunk.forward(batch, dropout)?, task, batch, positions, dropout);
+        }
         let attention = self.attention(task);
-        let read = if self.frozen_trunk {
+        let read = {
             // Attention is the head's, and learns.
             let _guard = attention.is_none().then(tch::no_grad_guard);
             self.pooled(parameters, batch, self.pooling, attention, resources)?
-        } else {
-            let hidden = self.trunk.forward(batch, dropout)?;
-            match (positions, self.segments(batch)) {
-                (Some(positions), _) => select(&hidden, positions)?,
-                (None, Some(segments)) => segments.pool(&select(&hidden, &segments.positions)?, attention)?,
-                (None, None) => pool(&hidden, batch, self.pooling)?,
-            }
         };
         self.outputs(task, &read, dropout)
     }
+
+    /// [`Self::forward`] from the trunk's output.
+    ///
+    /// # Errors
+    /// If there is no head for the task, or libtorch fails.
+    pub(crate) fn outputs_of(
+        &self,
+        hidden: &Tensor,
+        task: &str,
+        batch: &Batch,
+        positions: Option<&[(usize, usize)]>,
+        dropout: &mut DropoutRng,
+    ) -> Result<Tensor> {
+        let read = match (positions, self.segments(batch)) {
+            (Some(positions), _) => select(hidden, batch, positions)?,
+            (None, Some(segments)) => {
+                segments.pool(&select(hidden, batch, &segments.positions)?, self.attention(task))?
+            }
+            (None, None) => pool(hidden, batch, self.pooling)?,
+        };
+        self.outputs(task, &read, dropout)
+    }
+
+    /// With activation checkpointing, the trunk's output without a graph, and what its backward pass needs.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn checkpointed<'a>(
+        &'a self,
+        batch: &'a Batch,
+        dropout: &mut DropoutRng,
+    ) -> Result<Option<(Tensor, Checkpoints<'a>)>> {
+        let from = self.checkpointed_from;
+        from.map(|first| self.trunk.forward_checkpointed(batch, first, dropout)).transpose()
+    }
 }
 
-/// The hidden states at these positions, (positions, size), of (batch, length, size).
-fn select(hidden: &Tensor, positions: &[(usize, usize)]) -> Result<Tensor> {
-    let length = hidden.size()[1];
-    let numbers: Vec<i64> = positions.iter().map(|&(row, position)| row as i64 * length + position as i64).collect();
+/// The hidden states at these positions, (positions, size), of the trunk's output for the batch.
+fn select(hidden: &Tensor, batch: &Batch, positions: &[(usize, usize)]) -> Result<Tensor> {
+    let numbers: Vec<i64> = positions.iter().map(|&(row, position)| batch.number(row, position)).collect();
     let select = || {
         let numbers = Tensor::f_from_slice(&numbers)?.f_to_device(hidden.device())?;
-        hidden.f_flatten(0, 1)?.f_index_select(0, &numbers)
+        hidden.f_flatten(0, -2)?.f_index_select(0, &numbers)
     };
     select().map_err(bridge::torch_error)
 }

@@ -45,12 +45,23 @@ impl DropoutRng {
     /// # Errors
     /// If libtorch fails.
     pub fn dropout(&mut self, x: Tensor, p: f64) -> Result<Tensor, TchError> {
-        let Some(rng) = self.0.as_mut().filter(|_| p > 0.0) else { return Ok(x) };
+        match self.mask(&x.size(), p)? {
+            Some(mask) => x.f_mul(&mask.f_to_device(x.device())?),
+            None => Ok(x),
+        }
+    }
+
+    /// The factors of dropout for a tensor of this shape, on the CPU. None if it changes nothing.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn mask(&mut self, shape: &[i64], p: f64) -> Result<Option<Tensor>, TchError> {
+        let Some(rng) = self.0.as_mut().filter(|_| p > 0.0) else { return Ok(None) };
         let threshold = (p * 2_f64.powi(32)) as u32;
         let scale = (1.0 / (1.0 - p)) as f32;
-        let mask: Vec<f32> = (0..x.numel()).map(|_| if rng.next_u32() < threshold { 0.0 } else { scale }).collect();
-        let mask = Tensor::f_from_slice(&mask)?.f_reshape(x.size())?.f_to_device(x.device())?;
-        x.f_mul(&mask)
+        let draw = |_| if rng.next_u32() < threshold { 0.0 } else { scale };
+        let mask: Vec<f32> = (0..shape.iter().product::<i64>()).map(draw).collect();
+        Tensor::f_from_slice(&mask)?.f_reshape(shape).map(Some)
     }
 }
 

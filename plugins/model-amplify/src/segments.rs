@@ -20,14 +20,14 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// None for a pooling of whole sequences without weights, which [`crate::regressor::pool`] computes.
+    /// None for a pooling of whole sequences of a padded batch without weights, which [`crate::regressor::pool`] computes.
     pub(crate) fn of(pooling: Pooling, batch: &Batch) -> Option<Self> {
         let mut segments = Self { positions: Vec::new(), lengths: Vec::new(), sequences: batch.rows() };
         for (row, ids) in batch.sequences().iter().enumerate() {
             let ranges: Vec<_> = match pooling {
-                Pooling::Tokens | Pooling::AllPositions => return None,
                 Pooling::Bos => std::iter::once(0..1).collect(),
-                Pooling::Attention => std::iter::once(0..ids.len()).collect(),
+                Pooling::Tokens | Pooling::AllPositions if batch.packing.is_none() => return None,
+                Pooling::Attention | Pooling::Tokens | Pooling::AllPositions => std::iter::once(0..ids.len()).collect(),
                 Pooling::Chains => batch.chains.get(row).cloned().unwrap_or_default(),
             };
             for range in ranges {

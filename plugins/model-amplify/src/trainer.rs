@@ -200,6 +200,8 @@ impl Trainer {
             squared_norm: track_norm.then_some(0.0),
             collected: (batches.len() > 1 || self.clip_norm.is_some()).then(BTreeMap::new),
         };
+        // Parameters change after the last batch.
+        let _kept = layers.trunk().keep_weights();
         let examples: f64 = batches.iter().map(|batch| batch.targets.weight()).sum();
         let mut loss = 0.0;
         for &batch in batches {

@@ -1,7 +1,14 @@
 //! The AMPLIFY encoder (Fournier et al. 2024) in libtorch, with the published names.
 
+mod attention;
+mod checkpointing;
 mod cpu_encoder;
 mod layers;
+mod native;
+mod pass;
+mod weights;
+
+use std::cell::Cell;
 
 use plugin_api::Result;
 use tch::{Kind, TchError, Tensor};
@@ -12,62 +19,12 @@ use crate::bridge;
 use crate::config::{Lora, LoraTarget, Precision};
 use crate::parameters::{Handle, Init, Scope};
 use crate::random::DropoutRng;
+use attention::Attention;
+use pass::Pass;
 
+pub(crate) use checkpointing::Checkpoints;
 pub use layers::Linear;
 use layers::{Norm, Rope};
-
-/// `wo(softmax(q kᵀ / √d) v)` (Vaswani et al. 2017, equation 1) for each head, without padded keys.
-#[derive(Debug)]
-struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    wo: Linear,
-    heads: i64,
-    dropout: f64,
-}
-
-impl Attention {
-    /// Its linear layers are named in the block's scope.
-    fn new(at: &mut Scope<'_>, a: &Architecture, kind: Kind, lora: Option<&Lora>) -> Result<Self> {
-        let (n, weight) = (a.hidden_size, Init::Uniform(a.decoder_init_range));
-        let bias = a.att_bias.then_some(Init::Zeros);
-        let mut linear = |name, target| -> Result<Linear> {
-            Linear::new(at.at(name), n, n, weight, bias)?.with_kind(kind).with_adapter(at.at(name), lora, target)
-        };
-        Ok(Self {
-            q: linear("q", LoraTarget::Q)?,
-            k: linear("k", LoraTarget::K)?,
-            v: linear("v", LoraTarget::V)?,
-            wo: linear("wo", LoraTarget::Wo)?,
-            heads: a.num_attention_heads,
-            dropout: a.dropout_prob,
-        })
-    }
-
-    /// `x` is (batch, length, size).
-    fn forward(&self, x: &Tensor, batch: &Batch, rope: &Rope, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let [rows, length, size] = x.size()[..] else { unreachable!("three dimensions") };
-        let split = |y: Tensor| y.f_reshape([rows, length, self.heads, size / self.heads]);
-        let q = rope.forward(&split(self.q.forward_adapted(x, dropout)?)?)?.f_transpose(1, 2)?;
-        let k = rope.forward(&split(self.k.forward_adapted(x, dropout)?)?)?.f_transpose(1, 2)?;
-        let v = split(self.v.forward_adapted(x, dropout)?)?.f_transpose(1, 2)?;
-        let attended = if dropout.is_active(self.dropout) {
-            let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_div_scalar(((size / self.heads) as f64).sqrt())?;
-            let scores = match &batch.keys {
-                Some(keys) => scores.f_masked_fill(&keys.f_logical_not()?, f64::NEG_INFINITY)?,
-                None => scores,
-            };
-            let probabilities = dropout.dropout(scores.f_softmax(-1, Kind::Float)?, self.dropout)?;
-            probabilities.f_to_kind(v.kind())?.f_matmul(&v)?
-        } else {
-            Tensor::f_scaled_dot_product_attention(&q, &k, &v, batch.keys.as_ref(), 0.0, false, None, false)?
-        };
-        let attended = attended.f_transpose(1, 2)?.f_reshape([rows, length, size])?;
-        let attended = self.wo.forward_adapted(&attended, dropout)?;
-        dropout.dropout(attended, self.dropout)
-    }
-}
 
 /// SwiGLU (Shazeer 2020, equation 6), `w3(SiLU(a) · b)` with `(a, b) = w12(x)`; or `w₂(act(w₁(x)))`.
 #[derive(Debug)]
@@ -98,18 +55,18 @@ impl FeedForward {
         })
     }
 
-    fn forward(&self, x: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let y = self.first.forward_adapted(x, dropout)?;
+    fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        let y = self.first.forward_adapted(x, pass, dropout)?;
         let y = match self.act {
             HiddenAct::SwiGlu => {
-                let width = y.size()[2] / 2;
+                let width = y.size().last().map_or(0, |width| width / 2);
                 y.f_narrow(-1, 0, width)?.f_silu()?.f_mul(&y.f_narrow(-1, width, width)?)?
             }
             HiddenAct::Relu => y.f_relu()?,
             HiddenAct::Gelu => y.f_gelu("none")?,
         };
-        let y = self.second.forward_adapted(&y, dropout)?;
-        dropout.dropout(y, self.dropout)
+        let y = self.second.forward_adapted(&y, pass, dropout)?;
+        pass.dropout(y, self.dropout, dropout)
     }
 }
 
@@ -132,10 +89,15 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, batch: &Batch, rope: &Rope, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let x = x.f_add(&self.attention.forward(&self.attention_norm.forward(x)?, batch, rope, dropout)?)?;
-        let y = self.ffn.forward(&self.ffn_norm.forward(&x)?, dropout)?;
-        x.f_add(&y)
+    fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
+        // Dropout multiplies in fp32.
+        let add = |x: &Tensor, y: Tensor| match x.kind() {
+            Kind::BFloat16 => x.f_add(&y.f_to_kind(Kind::BFloat16)?),
+            _ => x.f_add(&y),
+        };
+        let x = add(x, self.attention.forward(&self.attention_norm.forward(x)?, pass, dropout)?)?;
+        let y = self.ffn.forward(&self.ffn_norm.forward(&x)?, pass, dropout)?;
+        add(&x, y)
     }
 }
 
@@ -149,6 +111,9 @@ pub struct Trunk {
     decoder: Linear,
     rope: Rope,
     pad: i64,
+    /// The type of the sum of the blocks' outputs.
+    residual: Kind,
+    keeps_weights: Cell<bool>,
 }
 
 impl Trunk {
@@ -157,7 +122,11 @@ impl Trunk {
     /// # Errors
     /// If libtorch fails.
     pub fn new(mut at: Scope<'_>, a: &Architecture, precision: Precision, lora: Option<&Lora>) -> Result<Self> {
-        let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
+        let (kind, residual) = match precision {
+            Precision::Fp32 | Precision::Tf32 => (Kind::Float, Kind::Float),
+            Precision::Bf16 => (Kind::BFloat16, Kind::Float),
+            Precision::Bf16Residual => (Kind::BFloat16, Kind::BFloat16),
+        };
         let (n, vocabulary) = (a.hidden_size, a.vocab_size);
         let encoder = at.at("encoder").tensor("weight", &[vocabulary, n], Init::Uniform(a.embedding_init_range))?;
         let layer_norm_1 = a.layer_norm_after_embedding.then(|| Norm::new(at.at("layer_norm_1"), a)).transpose()?;
@@ -168,7 +137,26 @@ impl Trunk {
         let weight = Init::Uniform(a.decoder_init_range);
         let decoder = Linear::new(at.at("decoder"), n, vocabulary, weight, Some(Init::Zeros))?;
         let rope = Rope::new(&at, a).map_err(bridge::torch_error)?;
-        Ok(Self { encoder, layer_norm_1, transformer_encoder, layer_norm_2, decoder, rope, pad: a.pad_token_id })
+        Ok(Self {
+            encoder,
+            layer_norm_1,
+            transformer_encoder,
+            layer_norm_2,
+            decoder,
+            rope,
+            pad: a.pad_token_id,
+            residual,
+            keeps_weights: Cell::new(false),
+        })
+    }
+
+    /// With one product for queries, keys and values, if `fused`.
+    #[must_use]
+    pub(crate) fn with_fused_qkv(mut self, fused: bool) -> Self {
+        for block in &mut self.transformer_encoder {
+            block.attention.fused = fused.then(Default::default);
+        }
+        self
     }
 
     /// The number of blocks.
@@ -181,7 +169,7 @@ impl Trunk {
         bridge::shape_of(&self.encoder)[1]
     }
 
-    /// The last block's output, before the final norm: (batch, length, size).
+    /// The last block's output in fp32, before the final norm: (batch, length, size), or (tokens, size) of a packed batch.
     ///
     /// # Errors
     /// If libtorch fails.
@@ -190,18 +178,21 @@ impl Trunk {
     }
 
     fn hidden(&self, batch: &Batch, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        // The padding token's embedding gets no gradient.
-        let mut x = Tensor::f_embedding(&self.encoder, &batch.ids, self.pad, false, false)?;
-        if let Some(norm) = &self.layer_norm_1 {
-            x = norm.forward(&x)?;
-        }
-        for block in &self.transformer_encoder {
-            x = block.forward(&x, batch, &self.rope, dropout)?;
-        }
-        Ok(x)
+        let pass = Pass::new(self, batch)?;
+        let x = self.embed(&pass)?;
+        let x = self.transformer_encoder.iter().try_fold(x, |x, block| block.forward(&x, &pass, dropout))?;
+        x.f_to_kind(Kind::Float)
     }
 
-    /// The language model's scores of each position, from the last block's output: (batch, length, vocabulary).
+    /// The first block's input.
+    fn embed(&self, pass: &Pass<'_>) -> Result<Tensor, TchError> {
+        // The padding token's embedding gets no gradient.
+        let x = Tensor::f_embedding(&self.encoder, pass.ids(), self.pad, false, false)?;
+        let x = x.f_to_kind(self.residual)?;
+        self.layer_norm_1.as_ref().map_or_else(|| Ok(x.shallow_clone()), |norm| norm.forward(&x))
+    }
+
+    /// The language model's scores of each position, from the last block's output: (…, vocabulary).
     ///
     /// # Errors
     /// If libtorch fails.

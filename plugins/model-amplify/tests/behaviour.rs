@@ -320,6 +320,43 @@ fn frozen_layers_leave_some_to_train() {
     assert_eq!(error.to_string(), "`frozen-layers`: with `lora` none of the trunk's own weights is trained");
 }
 
+/// Of libtorch's trunk, on a GPU by kernels that the CPU does not have.
+#[test]
+fn keys_of_speed_and_memory_change_rounding_errors_alone() {
+    let trained = |changes: &Value, rounds| {
+        let trunk = json!({
+            "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24, "layer-norm-after-embedding": true,
+        });
+        let mut all = json!({ "pretrained": trunk });
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let mut model = amplify(all);
+        train(&mut model, rounds);
+        predicted(&mut model, "tm", &table(9, 3), &ctx())
+    };
+    let keys = ["packing", "fused-qkv", "activation-checkpointing"];
+    for (precision, rounds, tolerance) in [("fp32", 0..1, 1e-3), ("bf16", 0..0, 0.02), ("bf16-residual", 0..0, 0.02)] {
+        let plain = trained(&json!({ "precision": precision }), rounds.clone());
+        assert!(plain.iter().any(|x| (x - plain[0]).abs() > 1e-3), "{plain:?}");
+        for key in keys {
+            let changes = json!({ "precision": precision, key: true });
+            let found = trained(&changes, rounds.clone());
+            let is_close = found.iter().zip(&plain).all(|(a, b)| (a - b).abs() < tolerance);
+            assert!(is_close, "{changes}: {found:?}, not {plain:?}");
+        }
+        // All of them, with a frozen trunk and continued pre-training too.
+        for changes in [json!({}), json!({ "frozen-trunk": true }), json!({ "objective": "masked-lm" })] {
+            let mut all = json!({ "precision": precision });
+            all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            keys.iter().for_each(|key| all[*key] = json!(true));
+            let mut model = amplify(all);
+            train(&mut model, 0..1);
+            assert!(model.evaluate(&tasks(&["tm"]), &ctx()).unwrap()[0].loss.is_finite(), "{changes}");
+        }
+    }
+    let error = failure(json!({ "packing": true, "pooling": "all-positions" }));
+    assert_eq!(error.to_string(), "`packing`: leaves out the padding that `pooling = \"all-positions\"` counts");
+}
+
 #[test]
 fn tf32_is_refused_on_the_cpu() {
     let cpu = ctx().with_device("cpu");

@@ -26,6 +26,11 @@ impl Config {
         if self.chains.is_some() && self.pooling != Pooling::Chains {
             return Err(Error::config("is for `pooling = \"chains\"`").at_key("chains").help("remove it"));
         }
+        if self.packing && self.pooling == Pooling::AllPositions {
+            let error =
+                Error::config("leaves out the padding that `pooling = \"all-positions\"` counts").at_key("packing");
+            return Err(error.help("remove one of the two"));
+        }
         if self.frozen_trunk && self.lora.is_some() {
             let error = Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
             return Err(error.help("LoRA keeps the trunk's own weights without that key"));

@@ -37,28 +37,43 @@ impl Pass<'_> {
         Sizes { tokens: self.batch.tokens(), size: self.encoder.size(), inner: self.encoder.inner(), heads }
     }
 
-    /// Computes `out` from `saved.x`, both (tokens, size), and fills in the rest of `saved`.
+    /// Computes `out` from `x`, of which the first (tokens, size) count, and fills in `saved`.
     pub(super) fn forward(
         &self,
         weights: &BlockWeights,
         store: &impl ParameterStore,
+        x: &[f32],
         saved: &mut Activations,
         out: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        self.forward_attention(weights, store, saved, scratch)?;
-        self.forward_ffn(weights, store, saved, out, scratch)
+        self.recompute(weights, store, x, saved, scratch)?;
+        self.forward_out(weights, store, saved, out, scratch)
+    }
+
+    /// Fills in `saved` from `x`.
+    pub(super) fn recompute(
+        &self,
+        weights: &BlockWeights,
+        store: &impl ParameterStore,
+        x: &[f32],
+        saved: &mut Activations,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        self.forward_attention(weights, store, x, saved, scratch)?;
+        self.forward_gate_up(weights, store, saved, scratch)
     }
 
     fn forward_attention(
         &self,
         weights: &BlockWeights,
         store: &impl ParameterStore,
+        x: &[f32],
         saved: &mut Activations,
         scratch: &mut Scratch,
     ) -> Result<()> {
         let sizes @ Sizes { tokens, size, heads, .. } = self.sizes();
-        let x = &saved.x.as_slice()[..tokens * size];
+        let x = &x[..tokens * size];
         let normed = prefix(&mut scratch.normed, tokens * size);
         self.norm(normed, prefix(&mut saved.attention_scales, tokens), x, store.values(weights.attention_norm.index)?);
         let qkv = prefix(&mut saved.qkv, tokens * 3 * size);
@@ -80,12 +95,11 @@ impl Pass<'_> {
         self.linear(store, weights.wo, residual, Accumulate::Add, attended, &mut scratch.low)
     }
 
-    fn forward_ffn(
+    fn forward_gate_up(
         &self,
         weights: &BlockWeights,
         store: &impl ParameterStore,
         saved: &mut Activations,
-        out: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<()> {
         let Sizes { tokens, size, inner, .. } = self.sizes();
@@ -94,7 +108,19 @@ impl Pass<'_> {
         self.norm(normed, prefix(&mut saved.ffn_scales, tokens), residual, store.values(weights.ffn_norm.index)?);
         let gate_up = prefix(&mut saved.gate_up, tokens * 2 * inner);
         let (to, normed) = (MatMut::new(gate_up, 2 * inner), MatRef::new(normed, size));
-        self.linear(store, weights.w12, to, Accumulate::Overwrite, normed, &mut scratch.low)?;
+        self.linear(store, weights.w12, to, Accumulate::Overwrite, normed, &mut scratch.low)
+    }
+
+    fn forward_out(
+        &self,
+        weights: &BlockWeights,
+        store: &impl ParameterStore,
+        saved: &Activations,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Sizes { tokens, size, inner, .. } = self.sizes();
+        let (residual, gate_up) = (&saved.residual.as_slice()[..tokens * size], saved.gate_up.as_slice());
         let gated = prefix(&mut scratch.gated, tokens * inner);
         self.pool.for_rows((&mut *gated, inner), |first, (gated, _)| {
             kernels::swiglu(gated, &gate_up[first * 2 * inner..][..gated.len() * 2], inner);
@@ -105,18 +131,19 @@ impl Pass<'_> {
     }
 
     /// Turns `dx`, (tokens, size), from the derivative with respect to the block's output into that with respect to its
-    /// input, and calls `on_gradient` for each weight. Overwrites `saved.gate_up`.
+    /// input `x`, and calls `on_gradient` for each weight. Overwrites `saved.gate_up`.
     pub(super) fn backward<S: ParameterStore>(
         &mut self,
         weights: &BlockWeights,
         store: &mut S,
+        x: &[f32],
         saved: &mut Activations,
         dx: &mut [f32],
         scratch: &mut Scratch,
         on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         self.backward_ffn(weights, store, saved, dx, scratch, on_gradient)?;
-        self.backward_attention(weights, store, saved, dx, scratch, on_gradient)
+        self.backward_attention(weights, store, x, saved, dx, scratch, on_gradient)
     }
 
     fn backward_ffn<S: ParameterStore>(
@@ -153,13 +180,14 @@ impl Pass<'_> {
         &mut self,
         weights: &BlockWeights,
         store: &mut S,
+        x: &[f32],
         saved: &Activations,
         dx: &mut [f32],
         scratch: &mut Scratch,
         on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         let sizes @ Sizes { tokens, size, .. } = self.sizes();
-        let x = &saved.x.as_slice()[..tokens * size];
+        let x = &x[..tokens * size];
         let attended = &saved.attended.as_slice()[..tokens * size];
         let d_attended = prefix(&mut scratch.d_branch, tokens * size);
         let (to, d_out) = (MatMut::new(d_attended, size), MatRef::new(dx, size));

@@ -4,6 +4,7 @@
 //! - It computes the tokens and no padding ([`PackedBatch`]).
 //! - It saves what the backward pass needs ([`workspace::Activations`]), and recomputes norms, SwiGLU and attention
 //!   probabilities.
+//! - With activation checkpointing it saves the input of each block alone, and recomputes the rest.
 //! - It passes on each parameter's gradient as soon as it is computed, so that only one exists at a time.
 //! - Any number of threads gives the same bits ([`threads`]).
 //!
@@ -107,6 +108,8 @@ pub(crate) struct Encoder {
     pub(crate) is_frozen: bool,
     /// The blocks that are not trained, from the first one on, with the embedding, if there are any.
     pub(crate) frozen_blocks: usize,
+    /// Whether the blocks that are trained save their inputs alone, and one block at a time has the other activations.
+    pub(crate) checkpointing: bool,
 }
 
 /// What is read of the last block's output.
@@ -191,7 +194,7 @@ impl Encoder {
         let (pool, size) = (resources.pool, self.size());
         let len = batch.tokens() * size;
         resources.workspace.reserve(self, batch, backward);
-        let Workspace { activations, hidden, scratch, gradient, .. } = &mut *resources.workspace;
+        let Workspace { inputs, activations, hidden, scratch, gradient, .. } = &mut *resources.workspace;
         let embedding = store.values(self.embedding.index)?;
         let pass = Pass { encoder: self, batch, pool, gradient };
         let mut x = std::mem::take(hidden);
@@ -202,9 +205,10 @@ impl Encoder {
         });
         let result = self.blocks.iter().enumerate().try_for_each(|(i, block)| {
             // A frozen block's are overwritten by the next block's.
-            let saved = &mut activations[if backward { i.saturating_sub(self.frozen_blocks) } else { 0 }];
-            std::mem::swap(&mut saved.x, &mut x);
-            pass.forward(block, store, saved, prefix(&mut x, len), scratch)
+            let number = if backward { i.saturating_sub(self.frozen_blocks) } else { 0 };
+            std::mem::swap(&mut inputs[number], &mut x);
+            let saved = &mut activations[if self.checkpointing { 0 } else { number }];
+            pass.forward(block, store, inputs[number].as_slice(), saved, prefix(&mut x, len), scratch)
         });
         // The workspace keeps its buffers after an error too.
         *hidden = x;
@@ -228,7 +232,7 @@ impl Encoder {
         mut on_gradient: impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         let (pool, size) = (resources.pool, self.size());
-        let Workspace { activations, hidden, scratch, gradient, .. } = &mut *resources.workspace;
+        let Workspace { inputs, activations, hidden, scratch, gradient, .. } = &mut *resources.workspace;
         let mut buffer = std::mem::take(&mut scratch.dx);
         let dx = prefix(&mut buffer, batch.tokens() * size);
         match reading {
@@ -241,9 +245,15 @@ impl Encoder {
             }
         }
         let mut pass = Pass { encoder: self, batch, pool, gradient };
-        let mut blocks = self.blocks[self.frozen_blocks..].iter().zip(activations).rev();
-        let result =
-            blocks.try_for_each(|(block, saved)| pass.backward(block, store, saved, dx, scratch, &mut on_gradient));
+        let mut blocks = self.blocks[self.frozen_blocks..].iter().enumerate().rev();
+        let result = blocks.try_for_each(|(number, block)| {
+            let (x, saved) = (inputs[number].as_slice(), &mut activations[if self.checkpointing { 0 } else { number }]);
+            // The last block's are still there.
+            if self.checkpointing && number + 1 < self.trained_blocks() {
+                pass.recompute(block, store, x, saved, scratch)?;
+            }
+            pass.backward(block, store, x, saved, dx, scratch, &mut on_gradient)
+        });
         if self.frozen_blocks > 0 {
             scratch.dx = buffer;
             return result;

@@ -9,7 +9,9 @@ use super::{Encoder, PackedBatch};
 /// Buffers for batches of up to `tokens` tokens, in one allocation. A larger batch replaces it.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    /// One entry per block with `backward`, otherwise a single one that all blocks share.
+    /// Each block's input with `backward`, otherwise a single one that all blocks share: (tokens, size).
+    pub(super) inputs: Vec<TensorBuf<f32>>,
+    /// One entry for each of `inputs`; with activation checkpointing a single one.
     pub(super) activations: Vec<Activations>,
     /// The last block's output, (tokens, size).
     pub(super) hidden: TensorBuf<f32>,
@@ -23,11 +25,9 @@ pub(crate) struct Workspace {
     arena: Arena,
 }
 
-/// What a block saves for its backward pass. Each has one row per token.
+/// What a block saves for its backward pass besides its input. Each has one row per token.
 #[derive(Debug, Default)]
 pub(super) struct Activations {
-    /// The block's input, (tokens, size).
-    pub(super) x: TensorBuf<f32>,
     /// The scales of the norm before attention, (tokens).
     pub(super) attention_scales: TensorBuf<f32>,
     /// Rotated queries, rotated keys, and values, (tokens, 3 · size).
@@ -65,7 +65,9 @@ impl Workspace {
     /// Makes the buffers large enough for a batch, and for its backward pass if `backward`.
     pub(super) fn reserve(&mut self, encoder: &Encoder, batch: &PackedBatch, backward: bool) {
         let (tokens, blocks) = (batch.tokens(), if backward { encoder.trained_blocks() } else { 1 });
-        if self.tokens >= tokens && self.activations.len() >= blocks && (self.backward || !backward) {
+        let saving = if encoder.checkpointing { 1 } else { blocks };
+        let is_enough = self.inputs.len() >= blocks && self.activations.len() >= saving;
+        if self.tokens >= tokens && is_enough && (self.backward || !backward) {
             return;
         }
         // Frees the old buffers before the new ones are allocated.
@@ -74,8 +76,9 @@ impl Workspace {
         let (size, inner, heads) = (encoder.size(), encoder.inner(), encoder.heads);
         let d_size = if backward { size } else { 0 };
         let shared_widths = [size, size, inner, 3 * d_size, d_size, d_size];
-        let block_widths = [size, 1, 3 * size, heads, size, size, 1, 2 * inner];
-        let widths = shared_widths.into_iter().chain(std::iter::repeat_n(block_widths, blocks).flatten());
+        let block_widths = [1, 3 * size, heads, size, size, 1, 2 * inner];
+        let widths = shared_widths.into_iter().chain(std::iter::repeat_n(size, blocks));
+        let widths = widths.chain(std::iter::repeat_n(block_widths, saving).flatten());
         let sizes = widths.map(|width| Arena::bytes::<f32>(tokens * width));
         if !arena.reset(sizes.clone()) {
             drop(arena);
@@ -83,14 +86,15 @@ impl Workspace {
         }
         let mut take = |width| arena.alloc::<f32>(tokens * width);
         let [hidden, normed, gated, d_qkv, d_branch, dx] = shared_widths.map(&mut take);
+        let inputs = (0..blocks).map(|_| take(size)).collect();
         let block = |_| {
-            let [x, attention_scales, qkv, log_sums, attended, residual, ffn_scales, gate_up] =
+            let [attention_scales, qkv, log_sums, attended, residual, ffn_scales, gate_up] =
                 block_widths.map(&mut take);
-            Activations { x, attention_scales, qkv, log_sums, attended, residual, ffn_scales, gate_up }
+            Activations { attention_scales, qkv, log_sums, attended, residual, ffn_scales, gate_up }
         };
-        let activations = (0..blocks).map(block).collect();
+        let activations = (0..saving).map(block).collect();
         let scratch = Scratch { normed, gated, d_qkv, d_branch, dx, low: TensorBuf::default() };
-        *self = Self { activations, hidden, scratch, gradient, tokens, backward, arena };
+        *self = Self { inputs, activations, hidden, scratch, gradient, tokens, backward, arena };
     }
 }
 

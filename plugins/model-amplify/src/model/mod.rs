@@ -180,7 +180,10 @@ impl Amplify {
     pub fn batch(&self, rows: &[&[u32]]) -> Result<Batch> {
         let architecture = &self.checkpoint.architecture;
         let longest = architecture.max_length as usize;
-        let batch = Batch::new(rows, architecture.pad_token_id, longest, self.context.device)?;
+        let mut batch = Batch::new(rows, architecture.pad_token_id, longest, self.context.device)?;
+        if self.config.packing && !self.trainer.network.layers().uses_cpu_encoder() {
+            batch = batch.with_packing()?;
+        }
         Ok(match &self.chains {
             Some(bounds) => batch.with_chains(bounds),
             None => batch,
@@ -235,6 +238,7 @@ impl Amplify {
         let _guard = tch::no_grad_guard();
         let (network, key) = (self.network(), "evaluation-batch-size");
         let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
+        let _kept = network.layers().trunk().keep_weights();
         let mut all = vec![0.0; rows.len() * width];
         for indices in by_length(rows, self.config.evaluation_batch_size()) {
             ctx.check()?;
@@ -293,6 +297,6 @@ fn prepare_precision(precision: Precision, device: Device, name: &str) -> Result
             let error = Error::config(format!("device `{name}` has no TensorFloat-32"));
             Err(error.at_key("precision").help("NVIDIA GPUs have it; elsewhere use `fp32` or `bf16`"))
         }
-        (Precision::Fp32 | Precision::Bf16, _) => Ok(()),
+        (Precision::Fp32 | Precision::Bf16 | Precision::Bf16Residual, _) => Ok(()),
     }
 }

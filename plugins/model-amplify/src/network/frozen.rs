@@ -37,7 +37,9 @@ impl Frozen {
     pub(super) fn new(architecture: &Architecture, config: &Config, context: &DeviceContext) -> Option<Self> {
         let is_fixed = matches!(config.pooling, Pooling::Tokens | Pooling::Bos | Pooling::Chains);
         let keeps_vectors = config.frozen_trunk && is_fixed;
+        let (packing, fused_qkv) = (config.packing, config.fused_qkv);
         let trunk = format!("{} {:?} {:?}", json!(architecture), config.precision, context.device);
+        let trunk = format!("{trunk} {packing} {fused_qkv}");
         let vectors = config.vectors();
         (keeps_vectors || config.has_fixed_weights()).then(|| Self {
             keeps_vectors,

@@ -320,7 +320,7 @@ pub(crate) fn is_of_decoder(name: &str) -> bool {
 
 /// The blocks up to that of a parameter, with it: 1 for those of the first block, 0 for the embedding below all of them, and
 /// none for decoder and heads, which are above.
-fn depth(name: &str) -> Option<usize> {
+pub(crate) fn depth(name: &str) -> Option<usize> {
     let block = name.strip_prefix("trunk.transformer_encoder.").and_then(|rest| rest.split('.').next()?.parse().ok());
     match block {
         Some(block) => Some(usize::saturating_add(block, 1)),

@@ -13,7 +13,9 @@ use crate::drift::GradientCorrection;
 use crate::memory;
 use crate::network::Layers;
 use crate::optimizer::{AdamW, LearningRates};
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, depth};
+use crate::random::DropoutRng;
+use crate::trunk::Checkpoints;
 
 /// What a step does with a gradient.
 pub(super) struct Update<'a> {
@@ -147,6 +149,9 @@ impl Step<'_> {
         let TrainBatch { task, batch, targets, dropout } = self.batch;
         let (loss, gradients) = memory::retry(parameters.context(), "batch-size", || {
             let mut dropout = dropout.clone();
+            if let Some((hidden, checkpoints)) = self.layers.checkpointed(batch, &mut dropout)? {
+                return self.in_libtorch_checkpointed(&hidden, checkpoints, parameters, &mut dropout, update.optimizer);
+            }
             let positions = targets.positions();
             let outputs = self.layers.forward(parameters, task, batch, positions, &mut dropout, resources)?;
             let loss = targets.loss(&outputs)?;
@@ -156,6 +161,41 @@ impl Step<'_> {
         })?;
         update.apply_all(parameters, gradients.into_iter().enumerate())?;
         Ok(loss)
+    }
+
+    /// The loss, and the gradients by slot.
+    fn in_libtorch_checkpointed(
+        &self,
+        hidden: &Tensor,
+        checkpoints: Checkpoints<'_>,
+        parameters: &Parameters,
+        dropout: &mut DropoutRng,
+        optimizer: &AdamW,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let TrainBatch { task, batch, targets, .. } = self.batch;
+        let loss = targets.loss(&self.layers.outputs_of(hidden, task, batch, targets.positions(), dropout)?)?;
+        let trainable: Vec<_> = optimizer.trainable().map(|index| parameters.at(index)).collect();
+        let slots = |at: Option<usize>| {
+            let numbers = (0..trainable.len()).filter(|&slot| depth(&trainable[slot].name) == at);
+            numbers.collect::<Vec<usize>>()
+        };
+        let tensors = |slots: &[usize]| slots.iter().map(|&slot| &trainable[slot].tensor).collect::<Vec<_>>();
+        let mut gradients: Vec<Tensor> = trainable.iter().map(|_| Tensor::new()).collect();
+        let mut keep = |slots: Vec<usize>, found: Vec<Tensor>| {
+            slots.into_iter().zip(found).for_each(|(slot, gradient)| gradients[slot] = gradient);
+        };
+        let readers = slots(None);
+        let mut found = self.gradients(&loss, &[vec![hidden], tensors(&readers)].concat())?;
+        let d_hidden = found.remove(0);
+        keep(readers, found);
+        checkpoints.backward(
+            d_hidden,
+            |depth| tensors(&slots(Some(depth))),
+            |depth, found| {
+                keep(slots(Some(depth)), found);
+            },
+        )?;
+        Ok((loss, gradients))
     }
 
     /// The gradient of the weighted loss with respect to each parameter; an undefined tensor where the loss does not depend

@@ -1,6 +1,7 @@
 //! Steps of small trainers.
 
 mod choices;
+mod execution;
 
 use super::*;
 use crate::architecture::Architecture;
@@ -17,12 +18,6 @@ fn trainer(context: DeviceContext) -> Trainer {
 }
 
 fn trainer_of(context: DeviceContext, changes: &Value) -> Trainer {
-    let mut config = json!({
-        "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24 },
-        "layer-sizes": [32], "trunk-lr": 1e-3, "dropout": 0.0,
-    });
-    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    let config: Config = serde_json::from_value(config).unwrap();
     let architecture = Architecture {
         hidden_size: 16,
         num_hidden_layers: 2,
@@ -30,6 +25,16 @@ fn trainer_of(context: DeviceContext, changes: &Value) -> Trainer {
         intermediate_size: 24,
         ..Architecture::published()
     };
+    trainer_with(context, changes, &architecture)
+}
+
+fn trainer_with(context: DeviceContext, changes: &Value, architecture: &Architecture) -> Trainer {
+    let mut config = json!({
+        "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24 },
+        "layer-sizes": [32], "trunk-lr": 1e-3, "dropout": 0.0,
+    });
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let config: Config = serde_json::from_value(config).unwrap();
     let task = TaskSpec {
         name: "tm".into(),
         inputs: vec!["combined".into()],
@@ -37,7 +42,7 @@ fn trainer_of(context: DeviceContext, changes: &Value) -> Trainer {
         ..TaskSpec::default()
     };
     let setup = ModelSetup::new(vec![task], 2, 1);
-    let mut network = Network::new(&architecture, &config, &setup, context).unwrap();
+    let mut network = Network::new(architecture, &config, &setup, context).unwrap();
     network.parameters.initialise("", Seed::new(1)).unwrap();
     Trainer::new(network, &config)
 }

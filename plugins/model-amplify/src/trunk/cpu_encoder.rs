@@ -2,8 +2,9 @@
 
 use tch::Kind;
 
+use super::attention::Attention;
 use super::layers::{Adapter, Linear, Norm};
-use super::{Attention, Block, Trunk};
+use super::{Block, Trunk};
 use crate::architecture::HiddenAct;
 use crate::bridge;
 use crate::cpu::{self, BlockWeights, Encoder, Layer, Weight};
@@ -12,7 +13,7 @@ use crate::parameters::Handle;
 impl Trunk {
     /// The encoder of [`crate::cpu`], if it supports this trunk: of the published arrangement, in fp32, on the CPU.
     /// `frozen_blocks` are not trained.
-    pub(crate) fn cpu_encoder(&self, frozen_blocks: usize) -> Option<Encoder> {
+    pub(crate) fn cpu_encoder(&self, frozen_blocks: usize, checkpointing: bool) -> Option<Encoder> {
         let (on_cpu, blocks) = (self.encoder.device() == tch::Device::Cpu, &self.transformer_encoder);
         let (true, None, Some(first)) = (on_cpu, &self.layer_norm_1, blocks.first()) else { return None };
         Some(Encoder {
@@ -24,6 +25,7 @@ impl Trunk {
             pad: u32::try_from(self.pad).ok()?,
             is_frozen: blocks.iter().any(Block::has_adapters),
             frozen_blocks,
+            checkpointing,
         })
     }
 }

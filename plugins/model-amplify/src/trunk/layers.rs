@@ -3,6 +3,8 @@
 use plugin_api::Result;
 use tch::{Kind, TchError, Tensor};
 
+use super::pass::Pass;
+use super::weights::Kept;
 use crate::architecture::Architecture;
 use crate::config::{LORA_A, LORA_B, Lora, LoraTarget};
 use crate::parameters::{Handle, Init, Scope};
@@ -16,6 +18,8 @@ pub struct Linear {
     /// The type of the product and the output.
     pub(super) kind: Kind,
     pub(super) adapter: Option<Adapter>,
+    /// The weight in that type.
+    pub(super) kept: Kept,
 }
 
 /// A low-rank addition to a weight (Hu et al. 2022, equation 3).
@@ -41,6 +45,7 @@ impl Linear {
             bias: bias.map(|init| at.tensor("bias", &[outputs], init)).transpose()?,
             kind: Kind::Float,
             adapter: None,
+            kept: Kept::default(),
         })
     }
 
@@ -63,11 +68,30 @@ impl Linear {
         Ok(Self { adapter: Some(adapter), ..self })
     }
 
-    /// [`Self::forward`] with the adapter, if there is one.
-    pub(super) fn forward_adapted(&self, x: &Tensor, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let y = self.forward(x)?;
+    /// [`Self::forward`] in a pass, with the adapter, if there is one.
+    pub(super) fn forward_adapted(
+        &self,
+        x: &Tensor,
+        pass: &Pass<'_>,
+        dropout: &mut DropoutRng,
+    ) -> Result<Tensor, TchError> {
+        let weight = match self.kind {
+            Kind::Float => self.weight.shallow_clone(),
+            kind => pass.kept(&self.kept, || self.weight.f_to_kind(kind))?,
+        };
+        self.adapt(self.product(x, &weight)?, x, pass, dropout)
+    }
+
+    /// Adds the adapter's part of the output for `x` to `y`, if there is an adapter.
+    pub(super) fn adapt(
+        &self,
+        y: Tensor,
+        x: &Tensor,
+        pass: &Pass<'_>,
+        dropout: &mut DropoutRng,
+    ) -> Result<Tensor, TchError> {
         let Some(Adapter { a, b, scale, dropout: p }) = &self.adapter else { return Ok(y) };
-        let x = dropout.dropout(x.shallow_clone(), *p)?.f_to_kind(self.kind)?;
+        let x = pass.dropout(x.shallow_clone(), *p, dropout)?.f_to_kind(self.kind)?;
         let low = x.f_linear(&a.f_to_kind(self.kind)?, None::<Tensor>)?;
         y.f_add(&low.f_linear(&b.f_to_kind(self.kind)?, None::<Tensor>)?.f_mul_scalar(*scale)?)
     }
@@ -77,8 +101,12 @@ impl Linear {
     /// # Errors
     /// If libtorch fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.product(x, &self.weight.f_to_kind(self.kind)?)
+    }
+
+    fn product(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
         let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(self.kind)).transpose()?;
-        x.f_to_kind(self.kind)?.f_linear(&self.weight.f_to_kind(self.kind)?, bias)
+        x.f_to_kind(self.kind)?.f_linear(weight, bias)
     }
 }
 
@@ -101,9 +129,11 @@ impl Norm {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        // libtorch's fused kernels take a weight of the type of `x`.
+        let weight = self.weight.f_to_kind(x.kind())?;
         match &self.bias {
-            None => x.f_rms_norm(self.size, Some(&*self.weight), self.eps),
-            Some(bias) => x.f_layer_norm(self.size, Some(&*self.weight), Some(&**bias), self.eps, true),
+            None => x.f_rms_norm(self.size, Some(weight), self.eps),
+            Some(bias) => x.f_layer_norm(self.size, Some(weight), Some(bias.f_to_kind(x.kind())?), self.eps, true),
         }
     }
 }
@@ -125,12 +155,13 @@ impl Rope {
         let angle = Tensor::f_arange(a.max_length, options)?.f_outer(&frequency)?;
         Ok(Self { table: Tensor::f_polar(&angle.f_ones_like()?, &angle)? })
     }
+}
 
-    /// `x` is (batch, length, heads, head size).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let [batch, length, heads, size] = x.size()[..] else { unreachable!("four dimensions") };
-        let table = self.table.f_narrow(0, 0, length)?.f_unsqueeze(1)?;
-        let pairs = x.f_to_kind(Kind::Float)?.f_reshape([batch, length, heads, size / 2, 2])?;
-        pairs.f_view_as_complex()?.f_mul(&table)?.f_view_as_real()?.f_flatten(3, -1)?.f_to_kind(x.kind())
-    }
+/// Rotates `x`, (…, heads, head size), by the angles of its positions: (…, 1, head size / 2).
+pub(super) fn rotate(x: &Tensor, angles: &Tensor) -> Result<Tensor, TchError> {
+    let mut pairs = x.size();
+    let size = pairs.pop().unwrap_or_default();
+    pairs.extend([size / 2, 2]);
+    let pairs = x.f_to_kind(Kind::Float)?.f_reshape(pairs)?;
+    pairs.f_view_as_complex()?.f_mul(angles)?.f_view_as_real()?.f_flatten(-2, -1)?.f_to_kind(x.kind())
 }

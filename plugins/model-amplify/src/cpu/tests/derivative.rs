@@ -55,6 +55,7 @@ fn model() -> (Encoder, Slices) {
             pad: 0,
             is_frozen: false,
             frozen_blocks: 0,
+            checkpointing: false,
         },
         Slices(all),
     )
@@ -70,19 +71,27 @@ fn loss(encoder: &Encoder, store: &Slices, batch: &PackedBatch, reading: &Readin
 }
 
 fn compare(padded: bool, reading: &Reading) {
-    let (encoder, mut store) = model();
+    let (mut encoder, mut store) = model();
     let batch = PackedBatch::new(&[&[1, 2, 3, 4], &[5, 6]], 0, 5, padded).unwrap();
     let d_read = values(2 * SIZE, 1000);
-    let mut gradients = vec![Vec::new(); store.0.len()];
     let pool = ThreadPool::new(2).unwrap();
     let mut workspace = Workspace::default();
-    let mut resources = PassResources { pool: &pool, workspace: &mut workspace };
-    encoder.forward(&store, &batch, reading, &mut resources, true).unwrap();
-    let on_gradient = |_: &mut Slices, index: usize, gradient: &mut [f32]| {
-        gradients[index] = gradient.to_vec();
-        Ok(())
+    let mut gradients = |encoder: &Encoder| {
+        let mut gradients = vec![Vec::new(); store.0.len()];
+        let mut resources = PassResources { pool: &pool, workspace: &mut workspace };
+        encoder.forward(&store, &batch, reading, &mut resources, true).unwrap();
+        let on_gradient = |_: &mut Slices, index: usize, gradient: &mut [f32]| {
+            gradients[index] = gradient.to_vec();
+            Ok(())
+        };
+        encoder.backward(&mut store, &batch, reading, &mut resources, &d_read, on_gradient).unwrap();
+        gradients
     };
-    encoder.backward(&mut store, &batch, reading, &mut resources, &d_read, on_gradient).unwrap();
+    encoder.checkpointing = true;
+    let recomputed = gradients(&encoder);
+    encoder.checkpointing = false;
+    let gradients = gradients(&encoder);
+    assert_eq!(recomputed, gradients, "with activation checkpointing");
     let step = 1e-2;
     // Miri looks at memory, not at numbers, and is slow: one element will do.
     let (parameters, stride) = if cfg!(miri) { (1, usize::MAX) } else { (gradients.len(), 3) };

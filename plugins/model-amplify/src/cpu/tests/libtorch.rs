@@ -67,7 +67,7 @@ fn with_cpu(
     pooling: Pooling,
     threads: usize,
 ) -> (Vec<f32>, BTreeMap<usize, Vec<f32>>) {
-    let (encoder, packed) = (trunk.cpu_encoder(0).unwrap(), batch.pack(pooling).unwrap());
+    let (encoder, packed) = (trunk.cpu_encoder(0, false).unwrap(), batch.pack(pooling).unwrap());
     let pool = &ThreadPool::new(threads).unwrap();
     let (mut workspace, mut fresh) = (Workspace::default(), Workspace::default());
     let mut resources = PassResources { pool, workspace: &mut workspace };
@@ -176,7 +176,7 @@ fn cpu_encoder_supports_the_published_arrangement_in_fp32_alone() {
         (architecture.num_attention_heads, architecture.intermediate_size) = (2, 16);
         change(&mut architecture);
         let mut parameters = Parameters::new(DeviceContext::cpu());
-        Trunk::new(parameters.root(), &architecture, precision, None).unwrap().cpu_encoder(0).is_some()
+        Trunk::new(parameters.root(), &architecture, precision, None).unwrap().cpu_encoder(0, false).is_some()
     };
     assert!(supported(Precision::Fp32, |_| {}));
     assert!(!supported(Precision::Bf16, |_| {}));

@@ -60,7 +60,7 @@ fn a_tasks_weight_is_a_factor_of_its_gradients() {
 }
 
 /// The rows of a step, of several lengths, in batches of `size`.
-fn accumulated(trainer: &mut Trainer, targets: &Targets, size: usize) -> StepStats {
+pub(super) fn accumulated(trainer: &mut Trainer, targets: &Targets, size: usize) -> StepStats {
     let rows: Vec<Vec<u32>> = (2..6).map(|n| (0..4 * n).map(|i| 5 + (i * i + n) % 20).collect()).collect();
     let dropout = DropoutRng::disabled();
     let numbers: Vec<usize> = (0..rows.len()).collect();

@@ -1,0 +1,161 @@
+//! How a step is computed: keys that change its memory and its time, and what it computes by rounding errors at most.
+
+use super::*;
+
+/// Three steps with dropout on sequences of several lengths, with chains; those of masked language modelling have tokens to
+/// restore. Gives what the steps report, and parameters and moments.
+fn steps(mut trainer: Trainer, packed: bool) -> (Vec<StepStats>, Params) {
+    let rows: Vec<Vec<u32>> = (2..6_u32)
+        .map(|n| {
+            let chain = |length: u32, salt: u32| (0..length).map(move |i| 6 + (i * i + salt + n) % 20);
+            std::iter::once(3).chain(chain(3 * n, 1)).chain([5]).chain(chain(2 * n + 1, 7)).chain([4]).collect()
+        })
+        .collect();
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let bounds = ChainBounds { separator: 5, ends: vec![3, 4] };
+    let targets = match trainer.network.layers().holds("tm") {
+        true => Targets::Numbers(vec![1.0, -1.0, 0.5, 2.0]),
+        false => Targets::Tokens { positions: vec![(0, 7), (0, 1), (2, 0), (3, 19)], tokens: vec![5, 9, 26, 11] },
+    };
+    let mut resources = Resources::new(2).unwrap();
+    resources.track_gradient_norm = true;
+    let stats = (0..3).map(|number| {
+        let mut batch = Batch::new(&rows, 0, 2048, Device::Cpu).unwrap().with_chains(&bounds);
+        if packed {
+            batch = batch.with_packing().unwrap();
+            assert!(batch.packing.is_some());
+        }
+        let dropout = DropoutRng::new(Seed::new(number));
+        let batch = TrainBatch { task: "tm", batch: &batch, targets: &targets, dropout: &dropout };
+        trainer.step(&[batch], SchedulePoint::default(), &mut resources).unwrap()
+    });
+    let stats = stats.collect();
+    (stats, trainer.state().unwrap().tensors)
+}
+
+/// Small trunks: of the published arrangement, and of another one with dropout.
+fn architectures() -> [Architecture; 2] {
+    let published = Architecture {
+        hidden_size: 16,
+        num_hidden_layers: 3,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        embedding_init_range: 1.0,
+        decoder_init_range: 0.4,
+        ..Architecture::published()
+    };
+    let other = Architecture {
+        rms_norm: false,
+        att_bias: true,
+        ffn_bias: true,
+        layer_norm_after_embedding: true,
+        dropout_prob: 0.1,
+        hidden_act: crate::architecture::HiddenAct::Gelu,
+        ..published.clone()
+    };
+    [published, other]
+}
+
+/// What a step may have to compute.
+fn kinds_of_steps() -> [Value; 8] {
+    [
+        json!({ "dropout": 0.1 }),
+        json!({ "lora": { "dropout": 0.1, "targets": ["q", "w3"] } }),
+        json!({ "lora": { "fixed-a": true } }),
+        json!({ "frozen-layers": 1, "pooling": "chains" }),
+        json!({ "pooling": "attention", "task-weights": { "tm": 2.0 } }),
+        json!({ "pooling": "bos", "clip-norm": 0.5 }),
+        json!({ "frozen-trunk": true }),
+        json!({ "objective": "masked-lm", "proximal-mu": 0.1 }),
+    ]
+}
+
+fn with(changes: &Value, key: &str, value: Value) -> Value {
+    let mut changes = changes.clone();
+    changes[key] = value;
+    changes
+}
+
+#[test]
+fn activation_checkpointing_changes_no_bit() {
+    for architecture in architectures() {
+        for changes in
+            kinds_of_steps().iter().chain(&[json!({ "precision": "bf16" }), json!({ "precision": "bf16-residual" })])
+        {
+            for context in [DeviceContext::cpu(), DeviceContext::simulated_gpu()] {
+                let [plain, checkpointed] = [false, true].map(|on| {
+                    let changes = with(changes, "activation-checkpointing", json!(on));
+                    steps(trainer_with(context, &changes, &architecture), false)
+                });
+                for (a, b) in plain.0.iter().zip(&checkpointed.0) {
+                    assert_eq!((a.loss, a.gradient_norm), (b.loss, b.gradient_norm), "{changes} {context:?}");
+                }
+                assert_eq!(max_difference(&plain.1, &checkpointed.1), 0.0, "{changes} {context:?}");
+            }
+        }
+    }
+}
+
+/// Where the results of two ways may differ by rounding errors.
+fn assert_close(a: &(Vec<StepStats>, Params), b: &(Vec<StepStats>, Params), what: &str) {
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.abs();
+    for (a, b) in a.0.iter().zip(&b.0) {
+        assert!(close(a.loss, b.loss) && close(a.gradient_norm, b.gradient_norm), "{what}: {a:?} and {b:?}");
+    }
+    // Parameters and moments, which are gradients' sums.
+    let difference = max_difference(&a.1, &b.1);
+    assert!(difference < 2e-5, "{what}: parameters and moments differ by {difference}");
+}
+
+/// With dropout too: packed tokens drop what padded ones do.
+#[test]
+fn packing_and_fused_products_compute_the_same() {
+    for architecture in architectures() {
+        for changes in kinds_of_steps() {
+            let run = |key: &str| {
+                let changes = with(&changes, key, json!(true));
+                steps(trainer_with(DeviceContext::simulated_gpu(), &changes, &architecture), key == "packing")
+            };
+            let plain = steps(trainer_with(DeviceContext::simulated_gpu(), &changes, &architecture), false);
+            for key in ["packing", "fused-qkv"] {
+                assert_close(&run(key), &plain, &format!("{key} {changes} {}", architecture.dropout_prob));
+            }
+        }
+    }
+}
+
+/// bfloat16 has 8 bits of precision. The published trunks' residual stream is a sum of 48 numbers, this one's of 6.
+#[test]
+fn a_residual_stream_in_bf16_is_close_to_fp32() {
+    for architecture in architectures() {
+        let run = |precision: &str| {
+            let changes = json!({ "precision": precision, "trunk-lr": 0.0, "regressor-lr": 0.0 });
+            steps(trainer_with(DeviceContext::simulated_gpu(), &changes, &architecture), false).0
+        };
+        let (exact, products, all) = (run("fp32"), run("bf16"), run("bf16-residual"));
+        for ((exact, products), all) in exact.iter().zip(&products).zip(&all) {
+            let close = |a: f64, b: f64| (a - b).abs() < 0.05 * b.abs();
+            assert!(close(all.loss, exact.loss), "{all:?} and {exact:?}");
+            assert!(close(all.gradient_norm, exact.gradient_norm), "{all:?} and {exact:?}");
+            assert_ne!((all.loss, products.loss), (products.loss, exact.loss), "bf16 changes nothing");
+        }
+    }
+}
+
+/// Weights in bf16 are kept for the batches of a step, each with a derivative of its own, and made anew for the next step.
+#[test]
+fn weights_are_kept_for_a_step_and_no_longer() {
+    let changes = json!({ "precision": "bf16", "fused-qkv": true, "activation-checkpointing": true });
+    let targets = Targets::Numbers(vec![1.0, -1.0, 0.5, 2.0]);
+    let new = || trainer_with(DeviceContext::simulated_gpu(), &changes, &architectures()[0]);
+    let (mut parts, mut whole) = (new(), new());
+    let (a, b) = (choices::accumulated(&mut parts, &targets, 2), choices::accumulated(&mut whole, &targets, 4));
+    let close = |a: f64, b: f64| (a - b).abs() < 0.02 * b.abs();
+    assert!(close(a.loss, b.loss) && close(a.gradient_norm, b.gradient_norm), "{a:?} and {b:?}");
+    let mut fresh = new();
+    fresh.restore(&parts.state().unwrap()).unwrap();
+    let (next, expected) =
+        (choices::accumulated(&mut parts, &targets, 2), choices::accumulated(&mut fresh, &targets, 2));
+    assert_eq!((next.loss, next.gradient_norm), (expected.loss, expected.gradient_norm));
+    assert_ne!(next.loss, a.loss);
+}
