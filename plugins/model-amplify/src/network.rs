@@ -332,7 +332,7 @@ fn select(hidden: &Tensor, positions: &[(usize, usize)]) -> Result<Tensor> {
     let length = hidden.size()[1];
     let numbers: Vec<i64> = positions.iter().map(|&(row, position)| row as i64 * length + position as i64).collect();
     let select = || {
-        let numbers = Tensor::f_from_slice(&numbers)?.f_to_device(hidden.device())?;
+        let numbers = bridge::to_device(&Tensor::f_from_slice(&numbers)?, hidden.device())?;
         hidden.f_flatten(0, 1)?.f_index_select(0, &numbers)
     };
     select().map_err(bridge::torch_error)

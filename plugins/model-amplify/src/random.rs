@@ -6,6 +6,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{TchError, Tensor};
 
+use crate::bridge;
+
 /// The numbers `0..count` in random order.
 pub fn shuffled(count: usize, seed: Seed) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..count).collect();
@@ -49,7 +51,7 @@ impl DropoutRng {
         let threshold = (p * 2_f64.powi(32)) as u32;
         let scale = (1.0 / (1.0 - p)) as f32;
         let mask: Vec<f32> = (0..x.numel()).map(|_| if rng.next_u32() < threshold { 0.0 } else { scale }).collect();
-        let mask = Tensor::f_from_slice(&mask)?.f_reshape(x.size())?.f_to_device(x.device())?;
+        let mask = bridge::to_device(&Tensor::f_from_slice(&mask)?.f_reshape(x.size())?, x.device())?;
         x.f_mul(&mask)
     }
 }
