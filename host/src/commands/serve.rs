@@ -14,6 +14,7 @@ use crate::commands::run::{Options, finder, services};
 use crate::error::{CliError, Diagnostic, Exit};
 use crate::experiment::config::{Draft, FlowerApp, Site};
 use crate::federation::client::Client;
+use crate::federation::device_slots::DeviceSlots;
 use crate::federation::notes::Notes;
 use crate::federation::resume::CheckpointIndex;
 use crate::sites::agreement::Agreement;
@@ -128,7 +129,8 @@ fn conduct(
             }
         };
         let clients = sites.into_iter().enumerate().filter_map(client).collect();
-        Ok(Joined { clients, private: if secret_draw { withheld } else { BTreeSet::new() } })
+        let private = if secret_draw { withheld } else { BTreeSet::new() };
+        Ok(Joined { clients, slots: DeviceSlots::default(), private })
     })
 }
 
