@@ -11,7 +11,8 @@
 #   make comparison   DATA=FLAb/data: methods and baselines with seeds and folds; two hours on two cores
 #   make bench        fedplug beside PyTorch as ratios; ROWS=step,prepare for some of them, FULL=1 for all, an hour;
 #                     installs PyTorch (5.6 GB) once, or uses that of the interpreter FEDPLUG_TORCH_PYTHON
-#   make bench-gpu    all that takes a GPU, in ten minutes: see the head of tests/bench/gpu.sh
+#   make gpu-bundle   all that takes a GPU, built as target/gpu-bundle for a machine with nothing but PyTorch: `run.sh` there
+#                     takes ten minutes; see the head of tests/bench/gpu.sh
 #   make campaign     KILLS=2000: interrupts and resumes runs in many ways and compares all that they leave; an hour at most
 #   make load-matrix  a plugin built in many ways in one host; minutes
 #   make wheel        a Python wheel of the program, its plugins and a module that reads runs, as target/wheel/*.whl
@@ -39,7 +40,7 @@ QUICKSTART_ARGS ?=
 
 export PYTHON
 
-.PHONY: quickstart quickstart-sites install uninstall wheel wheel-test fuzz compare bench bench-build bench-gpu campaign load-matrix test test-torch comparison setup build lint msrv msrv-api doc \
+.PHONY: quickstart quickstart-sites install uninstall wheel wheel-test fuzz compare bench bench-build gpu-bundle campaign load-matrix test test-torch comparison setup build lint msrv msrv-api doc \
 	docs notebook deny audit soundness miri clean \
 	distclean python
 
@@ -106,9 +107,9 @@ bench-build: build
 	$(CARGO) build --release -p model-amplify --example step
 	$(CARGO) build --release -p fixture-bulk
 
-bench-gpu: bench-build
-	$(CARGO) test --release -p model-amplify --no-run
-	PYTHON=$(PYTHON) CARGO='$(CARGO)' tests/bench/gpu.sh
+BUNDLE_ARGS ?=
+gpu-bundle: setup
+	$(PYTHON) tests/bench/bundle.py target/gpu-bundle $(BUNDLE_ARGS)
 
 .bench-python/stamp: tests/bench/requirements.txt | python
 	rm -rf .bench-python

@@ -10,6 +10,7 @@ pub(crate) mod client_entry;
 pub(crate) mod clients;
 pub(crate) mod component_error;
 pub(crate) mod cross_site;
+pub(crate) mod device_slots;
 pub(crate) mod early_stopping;
 pub(crate) mod evaluation;
 pub(crate) mod evaluators;

@@ -1,41 +1,65 @@
 #!/usr/bin/env bash
-# All that takes a GPU, in one call of at most ten minutes: model-amplify's tests and the parity folder on it, training steps
-# beside PyTorch's best form, and a run of six clients of the 120M shape. A part that fails or takes too long does not stop
-# the others. The tables go to stdout, what the parts say to files in target/gpu.
+# All that takes a GPU, in one call of at most ten minutes: model-amplify's tests and the parity folders on it, training steps
+# beside PyTorch's best forms, six clients of the 120M shape, and 350M. A part that fails or takes too long does not stop the
+# others. The tables go to stdout and to summary.md, what the parts say to files beside it: in $OUT, or in results/ beside
+# this script.
 #
-# It needs: Linux on x86-64 with an NVIDIA driver and one GPU; `make setup FEDPLUG_CUDA=1` done, which brings PyTorch with
-# CUDA along, so that no network is needed; the builds below done before (`make bench-gpu` builds first), else they take
-# their time out of these ten minutes. FEDPLUG_SHARED names the folder whose parity/ holds what the published code computes;
-# without it that part says that it was left out. FEDPLUG_TORCH_PYTHON may name another Python with PyTorch for its side.
+# `make gpu-bundle` builds target/gpu-bundle with this script as run.sh. That folder is all that the machine needs besides an
+# NVIDIA driver and Python with PyTorch 2.11 for CUDA 13, whose libraries it uses: no cargo, no network. Name that Python by
+# PYTHON if it is not `python3`. With FEDPLUG_SHARED, the folder whose parity/ holds what the published code computes, that is
+# compared too. FEDPLUG_TEST_DEVICE=cpu tries the parts on the CPU, with small models.
 #
-#   make bench-gpu                   all parts
-#   tests/bench/gpu.sh steps run     some of: tests, parity, steps, run
+#   run.sh                   all parts
+#   run.sh steps run         some of: tests, parity, steps, run, large, torch
 set -uo pipefail
-cd "$(dirname "$0")/../.." || exit 2
-out=target/gpu
+here=$(cd "$(dirname "$0")" && pwd)
+[ -f "$here/bundle.tar.gz" ] || { echo "error: no \`bundle.tar.gz\` beside this script; \`make gpu-bundle\` makes both" >&2; exit 2; }
+python=${PYTHON:-python3}
+seconds=${FEDPLUG_GPU_SECONDS:-570}
+device=${FEDPLUG_TEST_DEVICE:-cuda:0}
+parts=${*:-tests parity steps run large torch}
+out=${OUT:-$here/results}
 mkdir -p "$out"
 # What an earlier call left is not this one's.
-rm -rf "$out"/*.out "$out"/*.err "$out"/samples.csv "$out"/runs
-python=${FEDPLUG_TORCH_PYTHON:-${PYTHON:-python3}}
-[ -n "${FEDPLUG_TORCH_PYTHON:-}" ] || export PYTHONPATH="$PWD/.libtorch/site"
-cargo=${CARGO:-cargo}
-step=target/release/examples/step
-parts=${*:-tests parity steps run}
-began=$SECONDS
+rm -rf "$out"/*.out "$out"/*.err "$out"/samples.csv "$out"/runs "$out"/summary.md
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tar -xzf "$here/bundle.tar.gz" -C "$work" || exit 2
+cd "$work" || exit 2
+
+# PyTorch's libraries find those of CUDA by themselves.
+torch=$("$python" -c 'import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec("torch").origin).parent)' 2>/dev/null)
+if [ -z "$torch" ] || [ ! -f "$torch/lib/libtorch_cpu.so" ]; then
+    echo "error: \`$python\` has no PyTorch; name one that has: PYTHON=/path/to/python" >&2
+    exit 2
+fi
+export LD_LIBRARY_PATH="$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export CARGO_MANIFEST_DIR="$work/plugins/model-amplify" FEDPLUG_TEST_DEVICE=$device
+size=120M large=350M of="--batch 64 --steps 10" rounds=6 torch_device=cuda
+trunk='{ hidden-size = 640, layers = 24, heads = 10, intermediate-size = 2560 }'
+if [ "$device" = cpu ]; then
+    size=tiny large=tiny of="--batch 8 --steps 3" rounds=2 torch_device=cpu
+    trunk='{ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 24 }'
+fi
 
 why() {
-    { grep -hm1 -iE 'error|panicked|failed' "$out/$1.err" "$out/$1.out" || cat "$out/$1.err"; } | head -1 | cut -c1-120
+    { grep -hm1 -iE '^error|panicked|failed|error:' "$out/$1.err" "$out/$1.out" || cat "$out/$1.err" "$out/$1.out"; } | head -1 | cut -c1-160
 }
 
-# part NAME LIMIT COMMAND...: one line of the first table, and the command's words in a file.
+# part NAME LIMIT COMMAND...: one line of the first table, and the command's words in a file. No part gets more than is left.
 part() {
-    local name=$1 limit=$2 start=$SECONDS code=0
+    local name=$1 limit=$2 start=$SECONDS code=0 left=$((seconds - SECONDS))
     shift 2
+    [ "$limit" -le "$left" ] || limit=$left
+    if [ "$limit" -lt 5 ]; then
+        echo "| $name | skipped: no time left | |"
+        return 1
+    fi
     timeout --kill-after=5 "$limit" "$@" >"$out/$name.out" 2>"$out/$name.err" || code=$?
     case $code in
         0) told=done ;;
         124 | 137) told="not done after $limit s" ;;
-        *) told="failed with code $code: $(why "$name")" ;;
+        *) told="failed with code $code: $(why "$name" | tr '|' '/')" ;;
     esac
     echo "| $name | $told | $((SECONDS - start)) s |"
     return $code
@@ -43,44 +67,87 @@ part() {
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi: is there a driver?"
-echo
-echo "| part | outcome | time |"
-echo "|---|---|---|"
-export FEDPLUG_TEST_DEVICE=cuda:0
-if wanted tests; then
-    part tests 120 "$cargo" test -p model-amplify --release --no-fail-fast -- --nocapture
-fi
-if wanted parity; then
-    if [ -d "${FEDPLUG_SHARED:-}/parity" ]; then
-        part parity 50 "$cargo" test -p model-amplify --release --test parity -- --nocapture
-        part parity-torch 30 "$python" tests/bench/torch_step.py --check "$FEDPLUG_SHARED/parity/amplify-swiglu"
-    else
-        echo "| parity | skipped: FEDPLUG_SHARED names no folder with parity/ | |"
+main() {
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi: is there a driver?"
+    cat "$torch/version.py" 2>/dev/null | grep -m1 '^__version__'
+    # No binary may lack a library.
+    ldd bin/* tests/* 2>/dev/null | grep 'not found' | sort -u
+    echo
+    echo "| part | outcome | time |"
+    echo "|---|---|---|"
+    # The first use of a GPU by a process loads a gigabyte of libraries: minutes if no other has read them before.
+    if wanted tests; then
+        part tests-behaviour 180 tests/behaviour --test-threads 4
+        for name in bits lora masked_lm classes; do
+            part "tests-$name" 60 tests/$name --test-threads 4
+        done
     fi
-fi
-if wanted steps; then
-    of="--size 120M --batch 64 --steps 10"
-    for precision in fp32 tf32 bf16; do
-        part "ours-$precision" 25 "$step" $of --device cuda:0 --precision $precision
-    done
-    torch="$python tests/bench/torch_step.py $of --device cuda"
-    part torch-reference-fp32 25 $torch --style reference
-    part torch-reference-tf32 25 $torch --style reference --precision tf32
-    part torch-tuned-bf16 25 $torch --style tuned --precision bf16
-    part torch-best 100 $torch --style tuned --precision bf16 --compile
-fi
-if wanted run; then
-    nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader,nounits -lms 500 >"$out/samples.csv" 2>/dev/null &
-    sampler=$!
-    part run 100 target/release/fedplug run configs/fedavg_multitask.toml --force --output "$out/runs" \
-        --set dataset.root=configs/sample --set federation.rounds=5 --set 'federation.devices=["cuda:0"]' \
-        --set 'model.pretrained={ hidden-size = 640, layers = 24, heads = 10, intermediate-size = 2560 }'
-    kill $sampler 2>/dev/null
-fi
+    if wanted parity; then
+        part parity-small 60 tests/parity --nocapture independent mistake
+        if [ -d "${FEDPLUG_SHARED:-}/parity" ]; then
+            part parity-published 90 env FEDPLUG_NO_SKIPS=1 tests/parity --nocapture published
+            part parity-torch 90 "$python" tests/bench/torch_step.py --check "$FEDPLUG_SHARED/parity/amplify-swiglu"
+        else
+            echo "| parity-published | skipped: FEDPLUG_SHARED names no folder with parity/ | |"
+        fi
+    fi
+    if wanted steps; then
+        for precision in fp32 tf32 bf16; do
+            part "ours-$precision" 60 bin/step --size $size $of --device "$device" --precision $precision
+        done
+        part ours-bf16-deterministic 60 bin/step --size $size $of --device "$device" --precision bf16 --with '{"deterministic": true}'
+        part ours-bf16-clip 60 bin/step --size $size $of --device "$device" --precision bf16 --with '{"clip-norm": 1.0}'
+        part ours-bf16-lora 60 bin/step --size $size $of --device "$device" --precision bf16 --with '{"lora": {}}'
+    fi
+    step="$python tests/bench/torch_step.py --size $size $of --device $torch_device"
+    if wanted torch; then
+        part torch-reference-fp32 90 $step --style reference
+        part torch-tuned-bf16 60 $step --style tuned --precision bf16
+        part torch-packed-bf16 60 $step --style packed --precision bf16
+    fi
+    if wanted run; then
+        # As many rows as FLAb has, so that a round has as many steps.
+        part data 20 "$python" - "$work" <<'DATA'
+import csv
+import pathlib
+import random
+import sys
 
-echo
-python3 - "$out" <<'TABLE'
+work = pathlib.Path(sys.argv[1])
+rows_of = {"aggregation": 822, "binding": 2277, "expression": 137, "immunogenicity": 217, "polyreactivity": 548, "tm": 137}
+draw = random.Random(1)
+for task, count in rows_of.items():
+    with open(work / f"configs/sample/{task}/synthetic.csv") as file:
+        header, *rows = csv.reader(file)
+    folder = work / "data" / task
+    folder.mkdir(parents=True)
+    with open(folder / "synthetic.csv", "w") as file:
+        out = csv.writer(file)
+        out.writerow(header)
+        for number in range(count):
+            heavy, light, fitness = rows[number % len(rows)]
+            at = draw.randrange(len(heavy))
+            out.writerow([heavy[:at] + draw.choice("LAGVSERTIDPKQNFYMHWC") + heavy[at + 1 :], light, fitness])
+DATA
+        nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader,nounits -lms 500 >"$out/samples.csv" 2>/dev/null &
+        sampler=$!
+        part run 170 bin/fedplug run configs/fedavg_multitask.toml --force --output "$out/runs" --set dataset.root=data \
+            --set "federation.rounds=$rounds" --set "federation.devices=[\"$device\"]" --set model.precision=bf16 \
+            --set "model.pretrained=$trunk"
+        kill $sampler 2>/dev/null
+    fi
+    if wanted large; then
+        part ours-large-bf16 60 bin/step --size $large $of --device "$device" --precision bf16
+        part ours-large-fp32 60 bin/step --size $large $of --device "$device" --precision fp32
+    fi
+    if wanted torch; then
+        part torch-compiled-bf16 120 $step --style tuned --precision bf16 --compile default
+        part torch-max-autotune-bf16 200 $step --style tuned --precision bf16 --compile max-autotune
+        part torch-packed-compiled-bf16 100 $step --style packed --precision bf16 --compile default
+        part torch-reference-tf32 60 $step --style reference --precision tf32
+    fi
+    echo
+    "$python" - "$out" <<'TABLE'
 import json
 import pathlib
 import sys
@@ -95,47 +162,53 @@ for path in sorted([*out.glob("ours-*.out"), *out.glob("torch-*.out")]):
             continue
         if "median_s" in found:
             steps[path.stem] = found
-print("| 120M, batch 64, a training step | median (ms) | least–most | tokens a second | memory (MiB) |\n|---|---|---|---|---|")
+print("| a training step | size, batch | median (ms) | least–most | tokens a second | peak memory (MiB) |\n|---|---|---|---|---|---|")
 for name, of in steps.items():
     low, high = (of[key] * 1000 for key in ("min_s", "max_s"))
-    memory = of.get("peak_memory_MiB") if name.startswith("torch") else ""  # Ours is that of the process, not the GPU's.
-    print(f"| {name} | {of['median_s'] * 1000:.1f} | {low:.1f}–{high:.1f} | {of['tokens_per_s']:.0f} | {memory} |")
+    print(f"| {name} | {of['size']}, {of['batch']} | {of['median_s'] * 1000:.1f} | {low:.1f}–{high:.1f} "
+          f"| {of['tokens_per_s']:.0f} | {of.get('peak_memory_MiB')} |")
 
 
 def target(what, theirs, ours, least):
-    if theirs in steps and ours in steps:
+    theirs = min((name for name in theirs if name in steps), key=lambda name: steps[name]["median_s"], default=None)
+    if theirs and ours in steps:
         ratio = steps[theirs]["median_s"] / steps[ours]["median_s"]
-        print(f"| {what} | {least} | {ratio:.2f} | {'met' if ratio >= least else 'missed'} |")
+        print(f"| {what} | {theirs}, {ours} | {least} | {ratio:.2f} | {'met' if ratio >= least else 'missed'} |")
     else:
-        lacking = [name for name in (theirs, ours) if name not in steps]
-        print(f"| {what} | {least} | not measured: {', '.join(lacking)} | |")
+        print(f"| {what} | | {least} | not measured | |")
 
 
-print("\n| times as fast as | target | here | |\n|---|---|---|---|")
-target("the published example's style in fp32 (ours: bf16)", "torch-reference-fp32", "ours-bf16", 5)
-target("the published example's style in fp32 (ours: fp32)", "torch-reference-fp32", "ours-fp32", 1)
-target("PyTorch's best form: tuned, bf16, compiled (ours: bf16)", "torch-best", "ours-bf16", 1.1)
+print("\n| times as fast as | | target | here | |\n|---|---|---|---|---|")
+target("the published example's style in fp32", ["torch-reference-fp32"], "ours-bf16", 5)
+target("the same, both in fp32", ["torch-reference-fp32"], "ours-fp32", 1)
+best = [name for name in steps if name.startswith("torch-") and "reference" not in name]
+target("PyTorch's best form", best, "ours-bf16", 1.1)
 
 summary = next(iter(sorted(out.glob("runs/*/summary.json"))), None)
 samples = out / "samples.csv"
 if summary:
     told = json.loads(summary.read_text())
     rows = [line.split(",") for line in samples.read_text().splitlines()] if samples.exists() else []
-    work, memory = [], []
+    busy, memory = [], []
     for row in rows:
         try:
-            work.append(float(row[0]))
+            busy.append(float(row[0]))
             memory.append(float(row[1]))
         except (ValueError, IndexError):
             continue
-    print("\n| six clients of the 120M shape | |\n|---|---|")
-    print(f"| rounds an hour, start and end included | {told['rounds'] / told['seconds'] * 3600:.0f} |")
-    print(f"| the process's memory | {(told.get('peak-memory-bytes') or 0) / 2**20:.0f} MiB |")
-    if work:
+    a_round = told["seconds"] / told["rounds"]
+    print("\n| six clients, as many rows as FLAb's, bf16 | |\n|---|---|")
+    print(f"| a round, start and end of the run included | {a_round:.2f} s |")
+    print(f"| 600 rounds, by that | {a_round * 600 / 3600:.2f} h |")
+    print(f"| the host's memory, at most | {(told.get('peak-memory-bytes') or 0) / 2**20:.0f} MiB |")
+    if busy:
         print(f"| the GPU's memory, at most | {max(memory):.0f} MiB |")
-        print(f"| share of time that the GPU works | {sum(work) / len(work):.0f} % |")
+        print(f"| share of the run in which the GPU worked | {sum(busy) / len(busy):.0f} % |")
 else:
-    print("\nsix clients: not a finished run")
+    print("\nsix clients: no finished run")
 TABLE
-echo
-echo "$((SECONDS - began)) s in all; the output of the parts is in $out"
+    echo
+    echo "$SECONDS s in all; the output of the parts is in $out"
+}
+
+main | tee "$out/summary.md"

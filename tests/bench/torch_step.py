@@ -4,11 +4,12 @@
 It prints one JSON line with the keys of `cargo run -p model-amplify --example step`: median, least and most seconds, tokens
 a second, peak memory. A training step is forward, backward and optimiser; an evaluation is forward without gradients.
 
-Two styles compute the same numbers:
+Three styles compute the same numbers:
   reference  as the published example does: an additive mask of -inf repeated over heads and rows, a mean over all
              positions, AdamW one parameter after the other on a CPU
   tuned      as one would write it for speed: a boolean mask of keys, a mean over real tokens, fused AdamW
-With --check FOLDER it computes the predictions that FOLDER/expected.json holds in both styles and fails if they differ.
+  packed     tuned, with the sequences one after the other and no padding; on a GPU its attention needs bf16
+With --check FOLDER it computes the predictions that FOLDER/expected.json holds in each style and fails if they differ.
 """
 import argparse
 import json
@@ -70,10 +71,38 @@ class Layer(nn.Module):
         def split(project):
             return project(normed).view(batch, length, self.heads, width // self.heads)
 
-        query, key = (rotated(split(project), turns).transpose(1, 2) for project in (self.q, self.k))
-        seen = F.scaled_dot_product_attention(query, key, split(self.v).transpose(1, 2), attn_mask=mask)
-        x = x + self.wo(seen.transpose(1, 2).reshape(batch, length, width))
+        query, key, value = rotated(split(self.q), turns), rotated(split(self.k), turns), split(self.v)
+        if isinstance(mask, Packed):
+            seen = mask.attention(query[0], key[0], value[0])
+        else:
+            query, key, value = (one.transpose(1, 2) for one in (query, key, value))
+            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+        x = x + self.wo(seen.reshape(batch, length, width))
         return x + self.ffn(self.ffn_norm(x))
+
+
+class Packed:
+    """The sequences of a padded batch one after the other."""
+
+    def __init__(self, ids):
+        real = ids != PAD
+        lengths = real.sum(dim=1)
+        self.rows, self.positions = real.nonzero(as_tuple=True)
+        self.ids, self.lengths, self.longest = ids[real][None], lengths, int(lengths.max())
+        self.offsets = F.pad(lengths.cumsum(0), (1, 0)).int()
+        self.mask = None if ids.is_cuda else self.rows[:, None] == self.rows[None]
+
+    def attention(self, query, key, value):
+        if self.mask is None:
+            from torch.nn.attention.varlen import varlen_attn
+
+            return varlen_attn(query, key, value, self.offsets, self.offsets, self.longest, self.longest)
+        query, key, value = (one.transpose(0, 1)[None] for one in (query, key, value))
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask)[0].transpose(0, 1)
+
+    def mean(self, x):
+        sums = x.new_zeros(len(self.lengths), x.shape[-1]).index_add(0, self.rows, x[0])
+        return sums / self.lengths[:, None].to(x.dtype)
 
 
 def rotated(x, turns):
@@ -100,6 +129,11 @@ class Amplify(nn.Module):
                 nn.init.uniform_(parameter, -0.02, 0.02)
 
     def forward(self, ids, task=0, style="tuned", all_positions=False):
+        if isinstance(ids, Packed):
+            x = self.encoder(ids.ids)
+            for layer in self.transformer_encoder:
+                x = layer(x, ids, self.turns[ids.positions])
+            return self.regressors[task](ids.mean(F.normalize(x, dim=-1))).squeeze(-1)
         padding = ids == PAD
         if style == "reference":
             mask = torch.zeros(ids.shape, device=ids.device).masked_fill(padding, -torch.inf)
@@ -144,9 +178,12 @@ def check(folder):
     for case in expected["forward"]:
         ids = torch.tensor(case["input_ids"])
         for key, all_positions in (("prediction_mean_over_all_positions", True), ("prediction_mean_over_tokens", False)):
-            for style in ("reference", "tuned"):
+            for style in ("reference", "tuned", "packed"):
+                if style == "packed" and all_positions:
+                    continue
+                batch = Packed(ids) if style == "packed" else ids
                 with torch.no_grad():
-                    got = torch.stack([model(ids, task, style, all_positions) for task in range(tasks)], dim=1)
+                    got = torch.stack([model(batch, task, style, all_positions) for task in range(tasks)], dim=1)
                 worst = max(worst, (got - torch.tensor(case[key])).abs().max().item())
     print(json.dumps({"checked": folder, "largest_difference": worst}))
     if not worst < 1e-4:
@@ -163,8 +200,8 @@ def arguments():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
-    parser.add_argument("--style", default="tuned", choices=["reference", "tuned"])
-    parser.add_argument("--compile", action="store_true", help="run it through torch.compile")
+    parser.add_argument("--style", default="tuned", choices=["reference", "tuned", "packed"])
+    parser.add_argument("--compile", choices=["default", "max-autotune"], help="run it through torch.compile in this mode")
     parser.add_argument("--evaluate", action="store_true", help="time an evaluation in place of a training step")
     parser.add_argument("--check", metavar="FOLDER")
     return parser.parse_args()
@@ -187,14 +224,16 @@ def work(options):
     on_gpu = options.device.startswith("cuda")
     trunk = [parameter for name, parameter in model.named_parameters() if not name.startswith("regressors")]
     groups = [{"params": trunk, "lr": 1e-4}, {"params": list(model.regressors.parameters()), "lr": 1e-2}]
-    if options.style == "tuned":
+    if options.style != "reference":
         kind = {"fused": True}
     else:
         kind = {} if on_gpu else {"foreach": False}
     ids, count = tokens(options)
     ids = ids.to(options.device)
+    if options.style == "packed":
+        ids = Packed(ids)
     values = torch.randn(options.batch, generator=torch.Generator().manual_seed(2)).to(options.device)
-    called = torch.compile(model) if options.compile else model
+    called = torch.compile(model, mode=options.compile) if options.compile else model
     half = torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=options.precision == "bf16")
 
     def predict():

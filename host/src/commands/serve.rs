@@ -14,6 +14,7 @@ use crate::commands::run::{Options, finder, services};
 use crate::error::{CliError, Diagnostic, Exit};
 use crate::experiment::config::{Draft, FlowerApp, Site};
 use crate::federation::client::Client;
+use crate::federation::device_slots::DeviceSlots;
 use crate::federation::notes::Notes;
 use crate::federation::resume::CheckpointIndex;
 use crate::sites::agreement::Agreement;
@@ -129,7 +130,7 @@ fn conduct(
         };
         let clients = sites.into_iter().enumerate().filter_map(client).collect();
         let private = if secret_draw { withheld } else { BTreeSet::new() };
-        Ok(Joined { clients, private, parking: Some(store.clone()) })
+        Ok(Joined { clients, slots: DeviceSlots::default(), private, parking: Some(store.clone()) })
     })
 }
 

@@ -138,7 +138,8 @@ pub(crate) fn with_trained<T>(
     let (stop, notes) = (std::sync::atomic::AtomicBool::new(false), Notes::default());
     let services = HostServices::new(console, &notes, &stop, &experiment, options.threads);
     let devices = component.devices().map_err(CliError::run)?;
-    let placement = Placement::new(std::slice::from_ref(&options.device), &devices, 1, 1).map_err(CliError::usage)?;
+    let placement =
+        Placement::new(std::slice::from_ref(&options.device), &devices, 1, 1, 1).map_err(CliError::usage)?;
     let scope = CallScope::new(&services, &experiment.model.plugin, None, None).on(&placement.devices[0]);
     let ctx = scope.context();
 

@@ -3,6 +3,7 @@
 use crate::error::CliError;
 use crate::federation::client::{Client, Order};
 use crate::federation::component_error::ComponentError;
+use crate::federation::device_slots::DeviceSlots;
 use crate::federation::failure_policy::FailurePolicy;
 use crate::federation::ordered_pool::{Limits, in_order};
 use crate::federation::orders::Orders;
@@ -13,6 +14,7 @@ pub(crate) struct Clients<'a> {
     all: Vec<Box<dyn Client>>,
     /// The number of clients that work at the same time.
     workers: usize,
+    slots: DeviceSlots,
     /// What happens when a client fails.
     pub policy: FailurePolicy<'a>,
 }
@@ -20,7 +22,12 @@ pub(crate) struct Clients<'a> {
 impl<'a> Clients<'a> {
     /// Takes the clients, of which `workers` work at the same time.
     pub(crate) fn new(all: Vec<Box<dyn Client>>, workers: usize, policy: FailurePolicy<'a>) -> Self {
-        Self { all, workers, policy }
+        Self { all, workers, slots: DeviceSlots::default(), policy }
+    }
+
+    /// With a limit on the clients that compute on one device at the same time.
+    pub(crate) fn with_slots(self, slots: DeviceSlots) -> Self {
+        Self { slots, ..self }
     }
 
     /// The number of clients.
@@ -72,10 +79,15 @@ impl<'a> Clients<'a> {
         take: impl FnMut(usize, R) -> Result<(), E>,
     ) -> Result<(), E> {
         let limits = Limits::new(self.workers, bytes);
+        let turns = self.slots.turns(chosen);
         let all = self.all.iter_mut().enumerate();
         let chosen = all.filter(|(index, _)| chosen.binary_search(index).is_ok());
         let mut chosen: Vec<&mut Box<dyn Client>> = chosen.map(|(_, client)| client).collect();
-        in_order(limits, &mut chosen, |position, client| work(position, &mut ***client), take)
+        let work = |position: usize, client: &mut &mut Box<dyn Client>| {
+            let _slot = turns.take(position);
+            work(position, &mut ***client)
+        };
+        in_order(limits, &mut chosen, work, take)
     }
 
     /// Calls `work` for the chosen clients with their orders, and `take` with the results, as [`Self::in_order`] does.

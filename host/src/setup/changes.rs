@@ -10,12 +10,13 @@ use crate::experiment::document::Document;
 use crate::setup::Shared;
 
 /// Keys that do not affect results. Devices are compared by type, client by client.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "name",
     "folder",
     "plugin-path",
     "federation.threads",
     "federation.devices",
+    "federation.clients-per-device",
     "federation.checkpoint-every",
     "federation.checkpoint-after",
     "federation.idle-memory",
@@ -242,7 +243,8 @@ mod tests {
             "model": {"lr": 1, "sizes": [1, 2]}, "filter": [{"plugin": "a", "at": "x"}]});
         let mut now = then.clone();
         now["name"] = "b".into();
-        now["federation"] = json!({"threads": 4, "devices": ["cuda:1"], "idle-memory": "1 GiB", "rounds": 2});
+        now["federation"] =
+            json!({"threads": 4, "devices": ["cuda:1"], "clients-per-device": 2, "idle-memory": "1 GiB", "rounds": 2});
         now["model"]["lr"] = json!(1.0);
         let compared =
             |then: &Value, now: &Value| keys(then, now, Some(Model { profile: &model(None), config: &Value::Null }));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plugin_api::{Context, Dataset, Description, TaskSpec};
 
 use crate::error::{CliError, Diagnostic};
-use crate::experiment::config::Experiment;
+use crate::experiment::config::{Experiment, Federation};
 use crate::federation::component_error::ComponentError;
 use crate::federation::local_client::{Identity, LocalClient};
 use crate::federation::model_evaluation::ClientTasks;
@@ -89,7 +89,8 @@ impl ClientParts {
         }
         let count = clients.map_or(1, <[_]>::len);
         let placement = devices.and_then(|devices| {
-            Placement::new(&experiment.federation.devices, &devices, count, experiment.federation.threads)
+            let Federation { devices: wanted, threads, clients_per_device, .. } = &experiment.federation;
+            Placement::new(wanted, &devices, count, *threads, *clients_per_device)
                 .map_err(|found| found.into_iter().for_each(|report| errors.add_at("devices", report)))
                 .ok()
         });

@@ -41,7 +41,9 @@ fn offered(experiment: &Experiment) -> Result<String, CliError> {
     table.remove("folder");
     table.remove("plugin-path");
     if let Some(federation) = table.get_mut("federation").and_then(toml::Value::as_table_mut) {
-        for key in ["initial", "sites", "site-timeout", "devices", "threads", "threads-per-client"] {
+        for key in
+            ["initial", "sites", "site-timeout", "devices", "clients-per-device", "threads", "threads-per-client"]
+        {
             federation.remove(key);
         }
     }

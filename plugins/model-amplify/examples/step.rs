@@ -134,7 +134,7 @@ fn main() -> Outcome<()> {
         "size": options.size, "batch": options.batch, "length": options.length, "device": options.device,
         "threads": options.threads, "precision": options.precision, "libtorch": options.libtorch, "with": options.with, "steps": times.len(), "median_s": median,
         "min_s": times[0], "max_s": times[times.len() - 1], "tokens_per_s": (tokens as f64 / median).round(),
-        "peak_memory_MiB": peak_memory_mib(),
+        "peak_memory_MiB": model.device_peak_bytes()?.map_or_else(peak_memory_mib, |bytes| u64::try_from(bytes >> 20).ok()),
     });
     println!("{line}");
     Ok(())
@@ -158,7 +158,7 @@ fn one(
     Ok(model.trainer()?.step(&[batch], SchedulePoint::default(), resources)?.loss)
 }
 
-/// The process's peak memory, on Linux.
+/// The process's peak memory on the host, on Linux.
 fn peak_memory_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

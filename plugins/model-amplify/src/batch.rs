@@ -42,7 +42,7 @@ impl Batch {
             out.iter_mut().zip(*row).for_each(|(out, &id)| *out = i64::from(id));
         }
         let shape = [rows.len() as i64, length as i64];
-        let to_device = || Tensor::f_from_slice(&ids)?.f_reshape(shape)?.f_to_device(device);
+        let to_device = || bridge::to_device(&Tensor::f_from_slice(&ids)?.f_reshape(shape)?, device);
         let mask = |ids: &Tensor| -> Result<Tensor, TchError> { ids.f_ne(pad)?.f_unsqueeze(1)?.f_unsqueeze(1) };
         let ids = to_device().map_err(bridge::torch_error)?;
         let keys = padded.then(|| mask(&ids)).transpose().map_err(bridge::torch_error)?;

@@ -3,7 +3,6 @@
 use plugin_api::{Error, Params, Result};
 use tch::{Kind, TchError, Tensor};
 
-use crate::device::DeviceContext;
 use crate::native;
 
 /// A libtorch error as the contract's, without libtorch's stack.
@@ -15,36 +14,34 @@ pub(crate) fn torch_error(error: TchError) -> Error {
     Error::other("libtorch failed").because_of(text.lines().next().unwrap_or_default())
 }
 
-/// Copies fp32 tensors to the host. All copies start before the first is waited for; those of a GPU arrive in pinned memory,
-/// which the returned tensors own.
+/// A contiguous fp32 tensor on the CPU as the contract's, which keeps the owner of its memory.
+///
+/// # Safety
+/// `owner` must own the memory of `tensor`, and nobody may write to that from here on.
+pub(crate) unsafe fn into_contract_tensor(
+    tensor: &Tensor,
+    owner: impl std::any::Any + Send + Sync,
+) -> plugin_api::Tensor {
+    // SAFETY: nobody writes to it, as the caller promises.
+    let elements = unsafe { slice(tensor) };
+    let (data, bytes) = (elements.as_ptr().cast::<u8>(), size_of_val(elements));
+    // SAFETY: the caller's promise.
+    let buffer = unsafe { plugin_api::Buffer::from_owner(data, bytes, owner) };
+    plugin_api::Tensor::new(plugin_api::DType::F32, &shape_of(tensor), buffer).expect("the shape is the tensor's own")
+}
+
+/// A tensor on the host as one on a device. A copy to a GPU runs on the thread's stream, and may still run when this returns.
 ///
 /// # Errors
 /// If libtorch fails.
-pub(crate) fn fetch<'a>(
-    tensors: impl Iterator<Item = &'a Tensor>,
-    context: &DeviceContext,
-) -> Result<std::vec::IntoIter<plugin_api::Tensor>> {
-    let _guard = tch::no_grad_guard();
-    let begin = |tensor: &Tensor| tensor.f_contiguous()?.f_to_device_(tch::Device::Cpu, Kind::Float, true, true);
-    let copies: Vec<Tensor> = tensors.map(begin).collect::<Result<_, _>>().map_err(torch_error)?;
-    context.wait()?;
-    // SAFETY: each copy is new, so this is its only handle.
-    Ok(copies.into_iter().map(|copy| unsafe { into_contract_tensor(copy) }).collect::<Vec<_>>().into_iter())
-}
-
-/// A contiguous fp32 tensor on the CPU as the contract's, which owns its memory.
-///
-/// # Safety
-/// There must be no other handle of the tensor's memory, since nobody may write to it from here on.
-unsafe fn into_contract_tensor(tensor: Tensor) -> plugin_api::Tensor {
-    let shape = shape_of(&tensor);
-    // SAFETY: there is no other handle, and nothing here writes to it.
-    let elements = unsafe { slice(&tensor) };
-    let (data, bytes) = (elements.as_ptr().cast::<u8>(), size_of_val(elements));
-    // tch's tensors are not `Sync`. Nobody locks this one: it is only dropped.
-    // SAFETY: the buffer owns the tensor, whose memory this is, and there is no other handle.
-    let buffer = unsafe { plugin_api::Buffer::from_owner(data, bytes, std::sync::Mutex::new(tensor)) };
-    plugin_api::Tensor::new(plugin_api::DType::F32, &shape, buffer).expect("the shape is the tensor's own")
+pub(crate) fn to_device(tensor: &Tensor, device: tch::Device) -> Result<Tensor, TchError> {
+    match device {
+        tch::Device::Cuda(number) => {
+            let gpu = i8::try_from(number).unwrap_or(-1);
+            native::to_gpu(tensor, gpu).map_err(|error| TchError::Torch(error.causes().join(": ")))
+        }
+        _ => tensor.f_to_device(device),
+    }
 }
 
 /// Checks that a tensor from outside has the shape of `ours`, and is fp32.
@@ -60,30 +57,6 @@ pub(crate) fn expect_like(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor
         return Err(Error::tensor(name, format!("holds {}, not f32", tensor.dtype())));
     }
     Ok(())
-}
-
-/// Copies a tensor that passed [`expect_like`] into `ours`.
-///
-/// # Errors
-/// If libtorch fails.
-pub(crate) fn copy_into(name: &str, tensor: &plugin_api::Tensor, ours: &Tensor) -> Result<()> {
-    let elements = tensor.elements::<f32>().map_err(|e| Error::tensor(name, e.message()))?;
-    copy_from_slice(ours, elements).map_err(|e| Error::tensor(name, "could not be copied").because(&e))
-}
-
-/// Copies as many elements as `ours` has into it, on any device. A copy to a GPU goes through pinned memory, and may still
-/// run when this returns.
-///
-/// # Errors
-/// If libtorch fails.
-pub(crate) fn copy_from_slice(ours: &Tensor, elements: &[f32]) -> Result<()> {
-    // SAFETY: the view is only read, and dropped before this function returns. A copy on the CPU is done by then; one to a GPU
-    // reads pinned memory, which libtorch keeps until it is done.
-    let view = unsafe { view_of(elements, &ours.size()) }.map_err(torch_error)?;
-    match ours.device() {
-        device @ tch::Device::Cuda(_) => native::begin_copy(ours, &view.f_pin_memory(device).map_err(torch_error)?),
-        _ => native::begin_copy(ours, &view),
-    }
 }
 
 /// Makes a tensor and all its handles use these elements as their memory.
@@ -103,7 +76,7 @@ pub(crate) unsafe fn set_memory(tensor: &Tensor, elements: &[f32]) -> Result<()>
 /// # Safety
 /// While a handle of the tensor exists, the elements must stay valid, nobody may write to them, and libtorch may only read
 /// the tensor.
-unsafe fn view_of(elements: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
+pub(crate) unsafe fn view_of(elements: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
     // SAFETY: the caller's promise.
     unsafe { view(elements.as_ptr(), elements.len(), shape) }
 }
@@ -141,10 +114,14 @@ pub(crate) fn get_like<'a>(params: &'a Params, name: &str, ours: &Tensor) -> Res
 /// # Errors
 /// If that is missing, or differs in shape or type, or libtorch fails.
 pub(crate) fn fresh_like(params: &Params, name: &str, ours: &Tensor) -> Result<Tensor> {
-    let tensor = get_like(params, name, ours)?;
-    let fresh = ours.detach().f_empty_like().map_err(torch_error)?;
-    copy_into(name, tensor, &fresh)?;
-    Ok(fresh)
+    let elements = get_like(params, name, ours)?.elements::<f32>()?;
+    // SAFETY: the view is only read, by a copy on the host that is done when this function returns.
+    let view = unsafe { view_of(elements, &ours.size()) }.map_err(torch_error)?;
+    let fresh = match ours.device() {
+        tch::Device::Cpu => view.f_detach_copy(),
+        device => to_device(&view, device),
+    };
+    fresh.map_err(|e| Error::tensor(name, "could not be copied").because(&torch_error(e)))
 }
 
 /// Copies elements to a new tensor of `rows` rows on the CPU.
@@ -165,6 +142,10 @@ pub(crate) unsafe fn slice(tensor: &Tensor) -> &[f32] {
         device_and_kind == (tch::Device::Cpu, Kind::Float) && tensor.is_contiguous(),
         "{tensor:?} is not a contiguous fp32 tensor on the CPU"
     );
+    if tensor.numel() == 0 {
+        // It has no memory, and a slice must not be null.
+        return &[];
+    }
     // SAFETY: the assertion says that the memory holds this many elements, and it lives as long as the tensor; the rest is the
     // caller's promise.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }

@@ -102,6 +102,10 @@ pub struct Config {
     /// The number format of the trunk's matrix products.
     #[serde(default)]
     pub(crate) precision: Precision,
+    /// On GPUs: whether every run gives the same bits, by slower algorithms. It holds for all models of the process. On the
+    /// CPU they always do.
+    #[serde(default)]
+    pub(crate) deterministic: bool,
     /// How much the sequences of each class count in training, for tasks of classes: `"balanced"`, so that each class counts
     /// as much as every other one at the client, or a table such as `{ yes = 5.0 }`. By default all count the same.
     #[serde(default)]

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use plugin_api::{Error, Result};
 use tch::{Cuda, Device};
 
-use crate::native::{Stream, StreamGuard};
+use crate::native;
+use crate::streams::StreamGuard;
 
 /// The names of this machine's devices: `cpu`, `cuda:0`, ….
 pub(crate) fn devices() -> Vec<String> {
@@ -51,8 +52,6 @@ pub(crate) fn find(name: &str) -> Result<Device> {
 pub struct DeviceContext {
     /// libtorch's device.
     pub device: Device,
-    /// The model's own CUDA stream, so that the models of one GPU do not wait for each other.
-    stream: Option<Stream>,
     /// Whether parameters are in host memory, where [`crate::cpu`] can compute with them.
     pub(crate) on_host: bool,
 }
@@ -60,19 +59,12 @@ pub struct DeviceContext {
 impl DeviceContext {
     /// The CPU.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, stream: None, on_host: true }
+        Self::new(Device::Cpu)
     }
 
-    /// For a device; a GPU gets a new stream.
-    ///
-    /// # Errors
-    /// If libtorch cannot make the stream.
-    pub fn new(device: Device) -> Result<Self> {
-        match device {
-            Device::Cuda(number) => Ok(Self { device, stream: Some(Stream::of_gpu(number)?), on_host: false }),
-            Device::Cpu => Ok(Self::cpu()),
-            _ => Ok(Self { device, stream: None, on_host: false }),
-        }
+    /// For a device.
+    pub fn new(device: Device) -> Self {
+        Self { device, on_host: device == Device::Cpu }
     }
 
     /// The CPU, used like a GPU: parameters in libtorch's memory, and all computation in libtorch.
@@ -81,20 +73,29 @@ impl DeviceContext {
         Self { on_host: false, ..Self::cpu() }
     }
 
-    /// Makes the stream this thread's current one until the guard is dropped. None on the CPU.
+    /// The number of the GPU, if it is one.
+    pub(crate) fn gpu(&self) -> Option<i8> {
+        match self.device {
+            Device::Cuda(number) => i8::try_from(number).ok(),
+            _ => None,
+        }
+    }
+
+    /// Puts this thread on a stream of the GPU until the guard is dropped. None on the CPU, and if the thread is on one
+    /// already.
     ///
     /// # Errors
     /// If libtorch fails.
     pub(crate) fn enter(&self) -> Result<Option<StreamGuard>> {
-        self.stream.map(Stream::enter).transpose()
+        self.gpu().map_or(Ok(None), StreamGuard::enter)
     }
 
-    /// Waits for all work of the stream.
+    /// Waits for all work of this thread's stream.
     ///
     /// # Errors
     /// If libtorch, or work that was started before, fails.
     pub(crate) fn wait(&self) -> Result<()> {
-        self.stream.map_or(Ok(()), Stream::wait)
+        self.gpu().map_or(Ok(()), native::wait)
     }
 
     /// The most bytes of the GPU that this process's tensors used at a time. None on the CPU.
@@ -102,7 +103,15 @@ impl DeviceContext {
     /// # Errors
     /// If libtorch fails.
     pub(crate) fn peak_bytes(&self) -> Result<Option<i64>> {
-        self.stream.map(Stream::peak_bytes).transpose()
+        self.gpu().map(native::peak_bytes).transpose()
+    }
+
+    /// The bytes of the GPU that new tensors can have. None on the CPU.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn free_bytes(&self) -> Result<Option<u64>> {
+        self.gpu().map(|gpu| native::free_bytes(gpu).map(|bytes| bytes.max(0) as u64)).transpose()
     }
 
     /// Returns the unused memory that libtorch holds back for later tensors. Does nothing on the CPU.
@@ -110,7 +119,7 @@ impl DeviceContext {
     /// # Errors
     /// If libtorch fails.
     pub(crate) fn empty_cache(&self) -> Result<()> {
-        self.stream.map_or(Ok(()), |_| crate::native::empty_cache())
+        self.gpu().map_or(Ok(()), |_| native::empty_cache())
     }
 
     /// As an experiment names it.

@@ -20,10 +20,11 @@
 use std::collections::BTreeMap;
 
 use plugin_api::{Error, Message, Params, Result, State};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
-use crate::bridge;
+use crate::bridge::{self, torch_error};
 use crate::device::DeviceContext;
+use crate::{memory, transfer};
 
 /// The prefix of control variates in a message's extra tensors; the parameter's name follows.
 const CONTROL: &str = "scaffold.";
@@ -112,28 +113,34 @@ impl GradientCorrection {
     }
 
     /// Corrects a step's gradient for one slot.
-    pub(crate) fn correct(&mut self, number: usize, gradient: &mut Tensor) {
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn correct(&mut self, number: usize, gradient: &mut Tensor) -> Result<()> {
         if !self.scaffold && self.proximal == 0.0 {
-            return;
+            return Ok(());
         }
         let _guard = tch::no_grad_guard();
-        let slot = &mut self.slots[number];
+        let context = DeviceContext::new(gradient.device());
+        let (slot, proximal) = (&mut self.slots[number], self.proximal);
         if self.scaffold {
             match &mut slot.sum {
                 Some((sum, count)) => {
-                    let _ = sum.g_add_(gradient);
+                    let _ = sum.f_add_(gradient).map_err(torch_error)?;
                     *count += 1;
                 }
-                None => slot.sum = Some((gradient.copy(), 1)),
+                None => {
+                    let copy = || gradient.f_detach_copy().map_err(torch_error);
+                    slot.sum = Some((memory::retry(&context, "batch-size", copy)?, 1));
+                }
             }
         }
-        if let Some(server) = &slot.server {
-            let corrected = &*gradient + server;
-            *gradient = slot.own.as_ref().map_or_else(|| corrected.shallow_clone(), |own| &corrected - own);
+        let corrected =
+            memory::retry(&context, "batch-size", || slot.corrected(gradient, proximal).map_err(torch_error))?;
+        if let Some(corrected) = corrected {
+            *gradient = corrected;
         }
-        if let Some(anchor) = &slot.anchor {
-            *gradient = &*gradient + (&slot.parameter.detach() - anchor) * self.proximal;
-        }
+        Ok(())
     }
 
     /// Ends a round and returns what SCAFFOLD sends besides the parameters: `c_i⁺ − c_i` of each parameter that took
@@ -147,16 +154,25 @@ impl GradientCorrection {
             };
             return Ok(self.slots.iter().map(zeros).collect());
         }
-        let (mut names, mut changes) = (Vec::new(), Vec::new());
-        for slot in &mut self.slots {
-            let Some((sum, count)) = slot.sum.take() else { continue };
-            let next = sum / f64::from(count);
-            changes.push(slot.own.as_ref().map_or_else(|| next.shallow_clone(), |before| &next - before));
+        let change = |slot: &Slot| -> Result<Option<[Tensor; 2]>, TchError> {
+            let Some((sum, count)) = &slot.sum else { return Ok(None) };
+            let next = sum.f_div_scalar(f64::from(*count))?;
+            let change = slot.own.as_ref().map_or_else(|| next.f_detach_copy(), |before| next.f_sub(before))?;
+            Ok(Some([next, change]))
+        };
+        let compute = || self.slots.iter().map(change).collect::<Result<Vec<_>, _>>().map_err(torch_error);
+        let computed = memory::retry(context, "batch-size", compute)?;
+        let changes = computed.iter().flatten().map(|[_, change]| change);
+        // It waits for the device, so the sums can be dropped from here on.
+        let fetched = transfer::fetch(changes, context)?;
+        let mut names = Vec::new();
+        for (slot, computed) in self.slots.iter_mut().zip(computed) {
+            let Some([next, _]) = computed else { continue };
             names.push(format!("{CONTROL}{}", slot.name));
-            slot.next = Some(next);
+            (slot.next, slot.sum) = (Some(next), None);
         }
         self.sent = round.filter(|_| !names.is_empty());
-        Ok(names.into_iter().zip(bridge::fetch(changes.iter(), context)?).collect())
+        Ok(names.into_iter().zip(fetched).collect())
     }
 
     /// Ends a round: drops the data of its message.
@@ -182,7 +198,7 @@ impl GradientCorrection {
             counts.extend(slot.sum.as_ref().map(|(_, count)| (slot.name.clone(), (*count).into())));
         }
         let (names, tensors): (Vec<String>, Vec<&Tensor>) = all.into_iter().unzip();
-        for (name, tensor) in names.into_iter().zip(bridge::fetch(tensors.into_iter(), context)?) {
+        for (name, tensor) in names.into_iter().zip(transfer::fetch(tensors.into_iter(), context)?) {
             state.tensors.insert(name, tensor);
         }
         if let Some(round) = self.sent {
@@ -228,6 +244,22 @@ impl GradientCorrection {
             (slot.own, slot.next, slot.anchor, slot.server, slot.sum) = (own, next, anchor, server, sum);
         }
         self.sent = sent;
+    }
+}
+
+impl Slot {
+    /// The corrected gradient, if it is another one.
+    fn corrected(&self, gradient: &Tensor, proximal: f64) -> Result<Option<Tensor>, TchError> {
+        let mut corrected = None;
+        if let Some(server) = &self.server {
+            let sum = gradient.f_add(server)?;
+            corrected = Some(self.own.as_ref().map_or_else(|| Ok(sum.shallow_clone()), |own| sum.f_sub(own))?);
+        }
+        if let Some(anchor) = &self.anchor {
+            let distance = self.parameter.f_detach()?.f_sub(anchor)?.f_mul_scalar(proximal)?;
+            corrected = Some(corrected.as_ref().unwrap_or(gradient).f_add(&distance)?);
+        }
+        Ok(corrected)
     }
 }
 

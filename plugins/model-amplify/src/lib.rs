@@ -176,12 +176,18 @@
 //! # Devices and bits
 //! On the CPU the same experiment gives the same bits in every run, for any number of threads, every trunk and every precision.
 //! The published arrangement in fp32 uses all threads of a client. libtorch computes every other trunk, and `precision =
-//! "bf16"` and `"bf16-residual"`, on one thread, since its sums depend on the number of threads. On a GPU libtorch sums the embedding's gradient in no
-//! fixed order, so two runs may differ in the last digits from the first step on.
+//! "bf16"` and `"bf16-residual"`, on one thread, since its sums depend on the number of threads. On a GPU libtorch sums some
+//! gradients in no fixed order, so two runs may differ in the last digits from the first step on. With `deterministic = true` it
+//! uses algorithms that have one, for all models of the process, and sets `CUBLAS_WORKSPACE_CONFIG` to `:4096:8` unless it has a
+//! value.
 //!
-//! Each client on a GPU has a CUDA stream of its own. Parameters are copied through pinned memory, all of a message at once.
+//! One client at a time computes on a GPU, unless `clients-per-device` of the experiment allows more. Each call has a CUDA
+//! stream then (`streams`). A message crosses through pinned memory, in blocks of 64 MiB (`transfer`). What a step reports
+//! stays on the GPU, and is read every 16 steps.
+//!
+//! A client warns before a step that seems to need more memory than the GPU has left.
 //! A batch that gets no memory waits for the other clients' batches, frees libtorch's cache, and is tried once more alone; then
-//! the error says which key to lower. The scalar `Memory/client` is the bytes of a client's parameters and moments on its GPU;
+//! the error says which key to lower, and the client stays usable. The scalar `Memory/client` is the bytes of a client's parameters and moments on its GPU;
 //! `Memory/device_peak` is the most that this process's tensors used.
 //!
 //! # Reading order
@@ -236,12 +242,14 @@ pub mod random;
 #[doc(hidden)]
 pub mod regressor;
 mod segments;
+mod streams;
 #[doc(hidden)]
 pub mod targets;
 #[doc(hidden)]
 pub mod tokenize;
 #[doc(hidden)]
 pub mod trainer;
+mod transfer;
 #[doc(hidden)]
 pub mod trunk;
 mod unknown_letters;

@@ -3,12 +3,15 @@
 //! Several clients may compute on one GPU at the same time. If one of them gets no memory, it waits until the others have
 //! finished their current batches, frees what libtorch caches, and tries once more, alone on the device.
 
+mod need;
+
 use std::sync::{PoisonError, RwLock};
 
 use plugin_api::{Error, Result};
 use tch::Device;
 
 use crate::device::DeviceContext;
+pub(crate) use need::{activation_bytes, shortage};
 
 /// One lock per device: every batch holds it shared, a batch that is repeated holds it exclusively. Devices beyond the last
 /// share locks.
@@ -30,7 +33,10 @@ pub(crate) fn retry<T>(context: &DeviceContext, key: &str, mut work: impl FnMut(
     let lock = lock(context.device);
     let first = {
         let _shared = lock.read().unwrap_or_else(PoisonError::into_inner);
-        work()
+        let first = work();
+        #[cfg(test)]
+        let first = failures::or_fail(first);
+        first
     };
     if !first.as_ref().is_err_and(is_out_of_memory) {
         return first;
@@ -47,13 +53,39 @@ fn explain(error: Error, context: &DeviceContext, key: &str) -> Error {
     }
     let explained = Error::other(format!("device `{}` is out of memory", context.name()));
     let explained = error.causes().iter().fold(explained, |explained, cause| explained.because_of(cause));
-    explained.help(format!("lower `{key}` in `[model]`, or run fewer clients on this device at the same time"))
+    explained.help(format!("lower `{key}` in `[model]`, or `clients-per-device` in `[federation]`"))
 }
 
 /// Whether libtorch failed for want of memory. It reports only text.
 fn is_out_of_memory(error: &Error) -> bool {
     let texts = ["out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED"];
     error.causes().iter().any(|cause| texts.iter().any(|text| cause.contains(text)))
+}
+
+/// Devices without memory, for tests.
+#[cfg(test)]
+pub(crate) mod failures {
+    use std::cell::Cell;
+
+    use super::{Error, Result};
+
+    thread_local! {
+        /// Whether each piece of work fails once, and how many have.
+        static FAILING: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// What `work` gives if all its work on the device fails once for want of memory, and how often that was.
+    pub(crate) fn everywhere<T>(work: impl FnOnce() -> T) -> (T, usize) {
+        FAILING.set(Some(0));
+        let done = work();
+        (done, FAILING.take().unwrap_or_default())
+    }
+
+    pub(super) fn or_fail<T>(done: Result<T>) -> Result<T> {
+        let Some(count) = FAILING.get() else { return done };
+        FAILING.set(Some(count + 1));
+        done.and(Err(Error::other("libtorch failed").because_of("CUDA out of memory.")))
+    }
 }
 
 #[cfg(test)]

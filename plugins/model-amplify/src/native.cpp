@@ -5,10 +5,16 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/env.h>
 
 #include <cstdlib>
 
@@ -28,6 +34,18 @@ char *amplify_allow_tf32() {
   return message_of([] { at::globalContext().setAllowTF32CuBLAS(true); });
 }
 
+// Switches deterministic algorithms of GPUs on or off. cuBLAS and libtorch read the variable when they first compute.
+char *amplify_set_deterministic(bool on) {
+  return message_of([&] {
+    if (on) c10::utils::set_env("CUBLAS_WORKSPACE_CONFIG", ":4096:8", false);
+    at::globalContext().setDeterministicAlgorithms(on, false);
+    // All memory is written before it is read.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+bool amplify_is_deterministic() { return at::globalContext().deterministicAlgorithms(); }
+
 // AdamW's step number `step`, from 1, of `count` parameters.
 char *amplify_adamw(at::Tensor *const *parameters, at::Tensor *const *gradients, at::Tensor *const *first,
                     at::Tensor *const *second, size_t count, double step, double rate, double beta1, double beta2,
@@ -37,6 +55,40 @@ char *amplify_adamw(at::Tensor *const *parameters, at::Tensor *const *gradients,
     auto steps = at::full({}, step, parameters[0]->options().dtype(at::kFloat).requires_grad(false));
     at::_fused_adamw_(list(parameters, count), list(gradients, count), list(first, count), list(second, count), {},
                       std::vector<at::Tensor>(count, steps), rate, beta1, beta2, decay, eps, false, false);
+  });
+}
+
+// The sum of the squares of all elements, as a double on the tensors' device.
+char *amplify_squared_norm(at::Tensor *const *tensors, size_t count, at::Tensor **out) {
+  return message_of([&] {
+    c10::NoGradGuard guard;
+    auto norms = at::_foreach_norm(list(tensors, count), 2, at::kDouble);
+    *out = new at::Tensor(at::stack(norms).square().sum());
+  });
+}
+
+// Multiplies all elements by a number on the tensors' device.
+char *amplify_scale(at::Tensor *const *tensors, size_t count, const at::Tensor *factor) {
+  return message_of([&] {
+    c10::NoGradGuard guard;
+    at::_foreach_mul_(list(tensors, count), *factor);
+  });
+}
+
+// Pinned memory, or ordinary memory where there is no GPU, for this many floats.
+char *amplify_host_memory(int64_t count, bool pinned, at::Tensor **out) {
+  return message_of([&] {
+    *out = new at::Tensor(at::empty({count}, at::TensorOptions().dtype(at::kFloat).pinned_memory(pinned)));
+  });
+}
+
+// A copy on a GPU of a tensor on the host, by way of pinned memory. It returns before the copy is done.
+char *amplify_to_gpu(const at::Tensor *from, int8_t device, at::Tensor **out) {
+  return message_of([&] {
+    c10::NoGradGuard guard;
+    auto pinned = at::empty(from->sizes(), from->options().pinned_memory(true));
+    pinned.copy_(*from);
+    *out = new at::Tensor(pinned.to(at::Device(at::kCUDA, device), pinned.scalar_type(), true));
   });
 }
 
@@ -64,11 +116,21 @@ char *amplify_enter_stream(AmplifyStream stream, AmplifyStream *previous) {
   });
 }
 
-// Waits for all work of a stream.
-char *amplify_wait(AmplifyStream stream) {
+// Waits for all work of this thread's current stream on a GPU.
+char *amplify_wait(int8_t device) {
   return message_of([&] {
     c10::impl::VirtualGuardImpl gpu(c10::DeviceType::CUDA);
-    gpu.synchronizeStream(c10::Stream::unpack3(stream.id, stream.device, c10::DeviceType::CUDA));
+    gpu.synchronizeStream(gpu.getStream(c10::Device(c10::DeviceType::CUDA, device)));
+  });
+}
+
+// The bytes of a GPU that new tensors can have: what the driver has left, and what libtorch caches.
+char *amplify_free_bytes(int8_t device, int64_t *out) {
+  return message_of([&] {
+    auto *allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
+    auto stats = allocator->getDeviceStats(device);
+    auto cached = stats.reserved_bytes[0].current - stats.allocated_bytes[0].current;
+    *out = static_cast<int64_t>(allocator->getMemoryInfo(device).first) + cached;
   });
 }
 

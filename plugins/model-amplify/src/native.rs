@@ -22,6 +22,9 @@ pub(crate) type ErrorMessage = *mut c_char;
 unsafe extern "C" {
     fn amplify_free(message: ErrorMessage);
     fn amplify_allow_tf32() -> ErrorMessage;
+    fn amplify_set_deterministic(on: bool) -> ErrorMessage;
+    #[cfg(test)]
+    fn amplify_is_deterministic() -> bool;
     fn amplify_adamw(
         parameters: *const *const C_tensor,
         gradients: *const *const C_tensor,
@@ -35,11 +38,16 @@ unsafe extern "C" {
         decay: f64,
         eps: f64,
     ) -> ErrorMessage;
+    fn amplify_squared_norm(tensors: *const *const C_tensor, count: usize, out: *mut *mut C_tensor) -> ErrorMessage;
+    fn amplify_scale(tensors: *const *const C_tensor, count: usize, factor: *const C_tensor) -> ErrorMessage;
+    fn amplify_host_memory(count: i64, pinned: bool, out: *mut *mut C_tensor) -> ErrorMessage;
+    fn amplify_to_gpu(from: *const C_tensor, device: i8, out: *mut *mut C_tensor) -> ErrorMessage;
     fn amplify_begin_copy(to: *mut C_tensor, from: *const C_tensor) -> ErrorMessage;
     fn amplify_new_stream(device: i8, out: *mut Stream) -> ErrorMessage;
     fn amplify_enter_stream(stream: Stream, before: *mut Stream) -> ErrorMessage;
-    fn amplify_wait(stream: Stream) -> ErrorMessage;
+    fn amplify_wait(device: i8) -> ErrorMessage;
     fn amplify_peak_bytes(device: i8, out: *mut i64) -> ErrorMessage;
+    fn amplify_free_bytes(device: i8, out: *mut i64) -> ErrorMessage;
     fn amplify_empty_cache() -> ErrorMessage;
 }
 
@@ -68,6 +76,15 @@ pub(crate) unsafe fn check(message: ErrorMessage) -> Result<()> {
 pub(crate) fn allow_tf32() -> Result<()> {
     // SAFETY: it takes nothing.
     unsafe { check(amplify_allow_tf32()) }
+}
+
+/// Switches the deterministic algorithms of all GPUs on or off, for the whole process.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn set_deterministic(on: bool) -> Result<()> {
+    // SAFETY: it takes a value. libtorch sets the environment variable under the lock under which it reads variables.
+    unsafe { check(amplify_set_deterministic(on)) }
 }
 
 /// Returns the GPU memory that libtorch caches for later tensors.
@@ -125,6 +142,87 @@ pub(crate) fn adamw(all: &[AdamWTensors<'_>], step: FusedStep) -> Result<()> {
     }
 }
 
+/// The sum of the squares of all elements of these tensors, as a double on their device. Waits for nothing.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn squared_norm(tensors: &[&Tensor]) -> Result<Tensor> {
+    let list: Vec<_> = tensors.iter().map(|tensor| tensor.as_ptr()).collect();
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the tensors outlive the call, which writes a new tensor that is ours.
+    unsafe {
+        check(amplify_squared_norm(list.as_ptr(), list.len(), &raw mut out))?;
+        Ok(Tensor::from_ptr(out))
+    }
+}
+
+/// Multiplies all elements of these tensors by a number on their device. Waits for nothing.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn scale(tensors: &[&Tensor], factor: &Tensor) -> Result<()> {
+    let list: Vec<_> = tensors.iter().map(|tensor| tensor.as_ptr()).collect();
+    // SAFETY: the tensors outlive the call.
+    unsafe { check(amplify_scale(list.as_ptr(), list.len(), factor.as_ptr())) }
+}
+
+/// Host memory for this many floats, which a GPU reads and writes on its own if it is `pinned`.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn host_memory(count: usize, pinned: bool) -> Result<Tensor> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the call writes a new tensor that is ours.
+    unsafe {
+        check(amplify_host_memory(count as i64, pinned, &raw mut out))?;
+        Ok(Tensor::from_ptr(out))
+    }
+}
+
+/// A copy on a GPU of a tensor on the host, by way of pinned memory. It returns before the copy is done, which runs on the
+/// thread's stream.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn to_gpu(tensor: &Tensor, gpu: i8) -> Result<Tensor> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the tensor outlives the call, which writes a new tensor that is ours. libtorch keeps pinned memory until its
+    // copies are done.
+    unsafe {
+        check(amplify_to_gpu(tensor.as_ptr(), gpu, &raw mut out))?;
+        Ok(Tensor::from_ptr(out))
+    }
+}
+
+/// Waits for all work of this thread's current stream on a GPU.
+///
+/// # Errors
+/// If libtorch or the work fails.
+pub(crate) fn wait(gpu: i8) -> Result<()> {
+    // SAFETY: it takes a number.
+    unsafe { check(amplify_wait(gpu)) }
+}
+
+/// The most bytes of a GPU that this process's tensors used at a time.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn peak_bytes(gpu: i8) -> Result<i64> {
+    let mut bytes = 0;
+    // SAFETY: it writes a number.
+    unsafe { check(amplify_peak_bytes(gpu, &raw mut bytes)) }.map(|()| bytes)
+}
+
+/// The bytes of a GPU that new tensors of this process can have.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn free_bytes(gpu: i8) -> Result<i64> {
+    let mut bytes = 0;
+    // SAFETY: it writes a number.
+    unsafe { check(amplify_free_bytes(gpu, &raw mut bytes)) }.map(|()| bytes)
+}
+
 /// Copies a tensor into another one of its shape. Between a GPU and pinned memory it returns before the copy is done, which
 /// runs on the thread's stream.
 ///
@@ -137,92 +235,26 @@ pub(crate) fn begin_copy(to: &Tensor, from: &Tensor) -> Result<()> {
 }
 
 impl Stream {
-    /// A stream of libtorch's pool for this GPU.
+    /// A new stream of libtorch's pool for this GPU.
     ///
     /// # Errors
     /// If there is no such GPU.
-    pub(crate) fn of_gpu(number: usize) -> Result<Self> {
-        let device = i8::try_from(number).map_err(|e| Error::other(format!("there is no GPU {number}")).because(&e))?;
+    pub(crate) fn of_gpu(device: i8) -> Result<Self> {
         let mut stream = Self::default();
         // SAFETY: it writes a stream.
         unsafe { check(amplify_new_stream(device, &raw mut stream)) }.map(|()| stream)
     }
 
-    /// Makes it the thread's current stream until the guard is dropped.
+    /// Makes it this thread's current stream, and returns the one before.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub(crate) fn enter(self) -> Result<StreamGuard> {
+    pub(crate) fn enter(self) -> Result<Self> {
         let mut previous = Self::default();
         // SAFETY: it takes a stream of libtorch, and writes another.
-        unsafe { check(amplify_enter_stream(self, &raw mut previous)) }.map(|()| StreamGuard { own: self, previous })
-    }
-
-    /// Waits for all of its work.
-    ///
-    /// # Errors
-    /// If libtorch or the work fails.
-    pub(crate) fn wait(self) -> Result<()> {
-        // SAFETY: it takes a stream of libtorch.
-        unsafe { check(amplify_wait(self)) }
-    }
-
-    /// The most bytes of its GPU that this process's tensors used at a time.
-    ///
-    /// # Errors
-    /// If libtorch fails.
-    pub(crate) fn peak_bytes(self) -> Result<i64> {
-        let mut bytes = 0;
-        // SAFETY: it writes a number.
-        unsafe { check(amplify_peak_bytes(self.device, &raw mut bytes)) }.map(|()| bytes)
-    }
-}
-
-/// A thread's current stream. Dropping the guard waits for the stream's work, and restores the stream before it.
-#[derive(Debug)]
-pub(crate) struct StreamGuard {
-    own: Stream,
-    previous: Stream,
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        // The next call that waits for a result reports an error of the work.
-        let _ = self.own.wait();
-        let mut own = Stream::default();
-        // SAFETY: as in `enter`.
-        let _ = unsafe { check(amplify_enter_stream(self.previous, &raw mut own)) };
+        unsafe { check(amplify_enter_stream(self, &raw mut previous)) }.map(|()| previous)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::gpu_count;
-    use tch::{Device, Kind};
-
-    #[test]
-    fn allow_tf32_works_with_and_without_a_gpu() {
-        // Opens the CUDA library: libtorch caches its first answer about CUDA.
-        gpu_count();
-        allow_tf32().unwrap();
-    }
-
-    #[test]
-    fn an_error_of_libtorch_keeps_its_first_line() {
-        let [a, b] = [[2], [3]].map(|size| Tensor::zeros(size, (Kind::Float, Device::Cpu)));
-        let error = begin_copy(&a, &b).unwrap_err();
-        assert!(
-            matches!(error.causes(), [cause] if cause.contains("must match") && !cause.contains('\n')),
-            "{error:?}"
-        );
-    }
-
-    #[test]
-    fn without_a_gpu_streams_and_caches_are_errors() {
-        if gpu_count() == 0 {
-            assert!(Stream::of_gpu(0).is_err());
-            assert!(empty_cache().is_err());
-        }
-    }
-}
+mod tests;

@@ -370,7 +370,7 @@ impl Layers {
 fn select(hidden: &Tensor, batch: &Batch, positions: &[(usize, usize)]) -> Result<Tensor> {
     let numbers: Vec<i64> = positions.iter().map(|&(row, position)| batch.number(row, position)).collect();
     let select = || {
-        let numbers = Tensor::f_from_slice(&numbers)?.f_to_device(hidden.device())?;
+        let numbers = bridge::to_device(&Tensor::f_from_slice(&numbers)?, hidden.device())?;
         hidden.f_flatten(0, -2)?.f_index_select(0, &numbers)
     };
     select().map_err(bridge::torch_error)

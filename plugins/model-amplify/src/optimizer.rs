@@ -5,14 +5,14 @@ mod state;
 use std::collections::BTreeMap;
 
 use plugin_api::{Arena, Result};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use crate::bridge;
 use crate::cow_buffer::CowBuffer;
 use crate::cpu::ThreadPool;
 use crate::cpu::kernels::{AdamWStep, adamw};
-use crate::native;
 use crate::parameters::{Parameters, blocks_above, is_of_decoder, is_of_trunk};
+use crate::{memory, native};
 
 pub use state::SavedMoments;
 
@@ -240,13 +240,15 @@ impl AdamW {
         let _guard = tch::no_grad_guard();
         let pending = std::mem::take(&mut self.pending);
         // All memory is allocated before the first parameter changes.
-        for (slot, gradient) in &pending {
-            let zeros = || Ok([gradient.f_zeros_like()?, gradient.f_zeros_like()?]);
-            let slot = &mut self.slots[*slot];
-            if slot.moments.is_none() {
-                let values = MomentValues::Device(zeros().map_err(bridge::torch_error)?);
-                slot.moments = Some(Moments { values, steps: 0 });
-            }
+        let fresh = memory::retry(parameters.context(), "batch-size", || {
+            let without = pending.iter().filter(|(slot, _)| self.slots[*slot].moments.is_none());
+            let zeros = |(slot, gradient): &(usize, Tensor)| -> Result<_, TchError> {
+                Ok((*slot, [gradient.f_zeros_like()?, gradient.f_zeros_like()?]))
+            };
+            without.map(zeros).collect::<Result<Vec<_>, _>>().map_err(bridge::torch_error)
+        })?;
+        for (slot, both) in fresh {
+            self.slots[slot].moments = Some(Moments { values: MomentValues::Device(both), steps: 0 });
         }
         // One call updates all parameters of one rate that have taken the same number of steps.
         let mut calls: BTreeMap<(u64, i32), Vec<native::AdamWTensors<'_>>> = BTreeMap::new();
@@ -272,6 +274,11 @@ impl AdamW {
     pub(crate) fn discard_step(&mut self) {
         self.arenas = None;
         self.pending.clear();
+    }
+
+    /// Bytes of the trained parameters.
+    pub(crate) fn trained_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| size_of::<f32>() * slot.len()).sum()
     }
 
     /// Bytes of the moments.

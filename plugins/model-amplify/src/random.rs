@@ -6,6 +6,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{TchError, Tensor};
 
+use crate::bridge;
+
 /// The numbers `0..count` in random order.
 pub fn shuffled(count: usize, seed: Seed) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..count).collect();
@@ -46,7 +48,7 @@ impl DropoutRng {
     /// If libtorch fails.
     pub fn dropout(&mut self, x: Tensor, p: f64) -> Result<Tensor, TchError> {
         match self.mask(&x.size(), p)? {
-            Some(mask) => x.f_mul(&mask.f_to_device(x.device())?),
+            Some(mask) => x.f_mul(&bridge::to_device(&mask, x.device())?),
             None => Ok(x),
         }
     }

@@ -56,8 +56,8 @@ impl Segments {
         let pool = || {
             let (device, shape) = (hidden.device(), [self.lengths.len() as i64, longest as i64]);
             let [numbers, padding] = [Tensor::f_from_slice(&numbers)?, Tensor::f_from_slice(&padding)?];
-            let padding = padding.f_to_device(device)?.f_reshape(shape)?;
-            let all = directions(hidden)?.f_index_select(0, &numbers.f_to_device(device)?)?;
+            let padding = bridge::to_device(&padding, device)?.f_reshape(shape)?;
+            let all = directions(hidden)?.f_index_select(0, &bridge::to_device(&numbers, device)?)?;
             let all = all.f_reshape([shape[0], shape[1], hidden.size()[1]])?;
             let scores = match attention {
                 Some(attention) => all.f_matmul(attention)?,

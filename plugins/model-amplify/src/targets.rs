@@ -1,7 +1,7 @@
 //! What a training step compares predictions with.
 
 use plugin_api::{ClassWeights, Result, Table, TaskSpec};
-use tch::{Kind, Reduction, TchError, Tensor};
+use tch::{Reduction, TchError, Tensor};
 
 use crate::bridge;
 
@@ -78,7 +78,7 @@ impl Targets {
         let device = predicted.device();
         let loss = || match self {
             Self::Numbers(numbers) => {
-                let numbers = Tensor::f_from_slice(numbers)?.f_to_device(device)?;
+                let numbers = bridge::to_device(&Tensor::f_from_slice(numbers)?, device)?;
                 predicted.f_mse_loss(&numbers, Reduction::Mean)
             }
             Self::Classes { rows, weights } => cross_entropy(predicted, rows, weights),
@@ -89,10 +89,10 @@ impl Targets {
 }
 
 fn cross_entropy(logits: &Tensor, classes: &[i64], weights: &[f32]) -> Result<Tensor, TchError> {
-    let classes = Tensor::f_from_slice(classes)?.f_to_device(logits.device())?;
+    let classes = bridge::to_device(&Tensor::f_from_slice(classes)?, logits.device())?;
     let weights = match weights {
         [] => None,
-        _ => Some(Tensor::f_from_slice(weights)?.f_to_device(logits.device())?.f_to_kind(Kind::Float)?),
+        _ => Some(bridge::to_device(&Tensor::f_from_slice(weights)?, logits.device())?),
     };
     // PyTorch's defaults: no index is ignored, labels are not smoothed.
     logits.f_cross_entropy_loss(&classes, weights.as_ref(), Reduction::Mean, -100, 0.0)

@@ -1,5 +1,6 @@
 //! A training step: the loss and its gradients, their correction, and the optimiser.
 
+mod stats;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -7,15 +8,18 @@ mod tests;
 use std::collections::BTreeMap;
 
 use plugin_api::{Error, Message, ModelSetup, Params, Received, Result, State};
+use tch::{Kind, Tensor};
 
 use crate::batch::Batch;
 use crate::bridge::torch_error;
 use crate::config::{Config, Schedule};
 use crate::drift::GradientCorrection;
+use crate::memory;
 use crate::network::{Network, Resources};
 use crate::optimizer::{AdamW, LearningRates};
 use crate::random::DropoutRng;
 use crate::targets::Targets;
+pub use stats::{PendingStats, StepStats};
 use step::{Step, Update};
 
 /// A network with its optimiser. It lives as long as the client.
@@ -60,17 +64,6 @@ pub struct SchedulePoint {
     pub decay_steps: u64,
 }
 
-/// What a step reports.
-#[derive(Clone, Copy, Debug)]
-pub struct StepStats {
-    /// The loss before the step, without the task's weight.
-    pub loss: f64,
-    /// The learning rates of the step.
-    pub rates: LearningRates,
-    /// The L2 norm of all gradients before their correction; 0 unless [`Resources::track_gradient_norm`] is set.
-    pub gradient_norm: f64,
-}
-
 impl Trainer {
     /// For the model that clients share.
     pub fn new(network: Network, config: &Config) -> Self {
@@ -109,8 +102,10 @@ impl Trainer {
     /// # Errors
     /// If a tensor does not fit. Then nothing has changed.
     pub fn receive(&mut self, message: &Message, taken: Option<Option<u64>>) -> Result<Received> {
-        self.correction.receive(message, taken)?;
-        self.network.parameters.receive(&message.params)
+        let context = *self.network.parameters.context();
+        let _on = context.enter()?;
+        memory::retry(&context, "batch-size", || self.correction.receive(message, taken))?;
+        memory::retry(&context, "batch-size", || self.network.parameters.receive(&message.params))
     }
 
     /// Takes over what the corrections need of a message, and keeps the parameters.
@@ -118,7 +113,9 @@ impl Trainer {
     /// # Errors
     /// If a tensor does not fit. Then nothing has changed.
     pub fn receive_anchor(&mut self, message: &Message) -> Result<()> {
-        self.correction.receive(message, None)
+        let context = *self.network.parameters.context();
+        let _on = context.enter()?;
+        memory::retry(&context, "batch-size", || self.correction.receive(message, None))
     }
 
     /// The tensors to send besides the parameters in a round.
@@ -126,6 +123,7 @@ impl Trainer {
     /// # Errors
     /// If they cannot be copied to the host.
     pub fn extra(&mut self, round: Option<u64>) -> Result<Params> {
+        let _on = self.network.parameters.context().enter()?;
         self.correction.send(self.network.parameters.context(), round)
     }
 
@@ -148,23 +146,44 @@ impl Trainer {
         parameters.sum::<usize>() + self.optimizer.bytes()
     }
 
+    /// About the bytes that a step takes besides activations: gradients, and moments that there are not yet.
+    pub(crate) fn step_bytes(&self) -> usize {
+        3 * self.optimizer.trained_bytes() - self.optimizer.bytes()
+    }
+
     /// Steps so far.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Takes a step on the rows of all `batches`, which are of one task: computes the loss and its gradients, corrects these,
-    /// and updates each parameter that has one.
+    /// [`Self::begin_step`], whose report it waits for.
     ///
     /// # Errors
-    /// If there is no head for the task, or libtorch fails. The trainer stays usable; on the CPU some parameters may have been
-    /// updated.
+    /// As that.
     pub fn step(
         &mut self,
         batches: &[TrainBatch<'_>],
         point: SchedulePoint,
         resources: &mut Resources,
     ) -> Result<StepStats> {
+        let context = *self.network.parameters.context();
+        let _on = context.enter()?;
+        let stats = PendingStats::read(&[self.begin_step(batches, point, resources)?])?;
+        Ok(stats[0])
+    }
+
+    /// Takes a step on the rows of all `batches`, which are of one task: computes the loss and its gradients, corrects these,
+    /// and updates each parameter that has one. On a GPU the work may still run when this returns.
+    ///
+    /// # Errors
+    /// If there is no head for the task, or libtorch fails. The trainer stays usable; on the CPU some parameters may have been
+    /// updated.
+    pub(crate) fn begin_step(
+        &mut self,
+        batches: &[TrainBatch<'_>],
+        point: SchedulePoint,
+        resources: &mut Resources,
+    ) -> Result<PendingStats> {
         let rates = self.learning_rates(point);
         let stats = self.try_step(batches, rates, resources);
         if stats.is_err() {
@@ -188,22 +207,23 @@ impl Trainer {
         batches: &[TrainBatch<'_>],
         rates: LearningRates,
         resources: &mut Resources,
-    ) -> Result<StepStats> {
+    ) -> Result<PendingStats> {
         let (layers, parameters) = self.network.split_mut();
         let track_norm = resources.track_gradient_norm;
+        let zero = Tensor::f_zeros([], (Kind::Double, parameters.context().device)).map_err(torch_error)?;
         let mut resources = resources.for_pass();
         let mut update = Update {
             optimizer: &mut self.optimizer,
             correction: &mut self.correction,
             rates,
             pool: resources.pool,
-            squared_norm: track_norm.then_some(0.0),
+            squared_norm: track_norm.then(|| zero.shallow_clone()),
             collected: (batches.len() > 1 || self.clip_norm.is_some()).then(BTreeMap::new),
         };
         // Parameters change after the last batch.
         let _kept = layers.trunk().keep_weights();
         let examples: f64 = batches.iter().map(|batch| batch.targets.weight()).sum();
-        let mut loss = 0.0;
+        let mut loss = zero.shallow_clone();
         for &batch in batches {
             // Its part of the mean over all examples of the step.
             let share = (batches.len() > 1).then(|| batch.targets.weight() / examples);
@@ -216,12 +236,14 @@ impl Trainer {
                 Some((encoder, packed)) => step.on_cpu(encoder, &packed, parameters, &mut resources, &mut update)?,
                 None => step.in_libtorch(parameters, &mut resources, &mut update)?,
             };
-            loss += share.unwrap_or(1.0) * of_batch.f_double_value(&[]).map_err(torch_error)?;
+            let of_batch = of_batch.f_detach().and_then(|loss| loss.f_to_kind(Kind::Double));
+            let part = of_batch.and_then(|of_batch| of_batch.f_mul_scalar(share.unwrap_or(1.0)));
+            loss = part.and_then(|part| loss.f_add(&part)).map_err(torch_error)?;
         }
         update.apply_collected(parameters, self.clip_norm)?;
-        let gradient_norm = update.squared_norm.unwrap_or_default().sqrt();
+        let squared_norm = update.squared_norm.unwrap_or(zero);
         self.optimizer.finish_step(parameters, rates)?;
-        Ok(StepStats { loss, rates, gradient_norm })
+        Ok(PendingStats { numbers: [loss, squared_norm], rates })
     }
 
     /// Parameters, moments, corrections and counters.
@@ -244,11 +266,14 @@ impl Trainer {
     /// If a tensor or value is missing, or has another shape or type. Then nothing has changed.
     pub fn restore(&mut self, state: &State) -> Result<()> {
         let parameters = &mut self.network.parameters;
+        let context = *parameters.context();
+        let _on = context.enter()?;
         if let Some(missing) = parameters.sent().find(|p| state.tensors.get(&p.name).is_none()) {
             return Err(Error::tensor(&missing.name, "is missing from the checkpoint"));
         }
         let (steps, decayed_steps) = (state.value("steps")?, state.value("decayed-steps")?);
-        let (moments, corrections) = (self.optimizer.read(parameters, state)?, self.correction.read(state)?);
+        let moments = memory::retry(&context, "batch-size", || self.optimizer.read(parameters, state))?;
+        let corrections = memory::retry(&context, "batch-size", || self.correction.read(state))?;
         parameters.receive(&state.tensors)?;
         self.optimizer.restore(moments);
         self.correction.restore(corrections);

@@ -30,6 +30,31 @@ fn clients_in_parallel_give_the_same_bits_as_alone() {
     assert!(!changed(&expected, &alone(2)).is_empty());
 }
 
+/// On the CPU with and without the key, on a GPU with it.
+#[test]
+fn deterministic_runs_give_the_same_bits() {
+    let data = long_tasks();
+    for changes in trunks().into_iter().chain([
+        json!({ "pooling": "attention" }),
+        json!({ "lora": {} }),
+        json!({ "clip-norm": 0.5, "accumulate": 2 }),
+        json!({ "objective": "masked-lm" }),
+    ]) {
+        let run = || {
+            let mut changes = changes.clone();
+            changes["deterministic"] = true.into();
+            changes["batch-size"] = 8.into();
+            let mut model = amplify(changes);
+            train(&mut model, 0..1);
+            model.train(&data, Epoch { round: 1, epoch: 0 }, &ctx()).unwrap();
+            (model.state(&ctx()).unwrap().tensors, model.evaluate(&data, &ctx()).unwrap()[0].loss.to_bits())
+        };
+        let (first, second) = (run(), run());
+        assert_eq!(changed(&first.0, &second.0), [""; 0], "{changes}");
+        assert_eq!(first.1, second.1, "{changes}");
+    }
+}
+
 /// Trunks of several arrangements and precisions, of `cpu` and of libtorch.
 fn trunks() -> Vec<Value> {
     let with = |changes: Value| {

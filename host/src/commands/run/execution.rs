@@ -22,6 +22,7 @@ use crate::federation::best_models::BestModels;
 use crate::federation::clear::{self, Revealed};
 use crate::federation::client::Client;
 use crate::federation::clients::Clients;
+use crate::federation::device_slots::DeviceSlots;
 use crate::federation::early_stopping::Patience;
 use crate::federation::evaluators::Evaluators;
 use crate::federation::failure_policy::FailurePolicy;
@@ -84,6 +85,8 @@ impl Ready {
 pub(crate) struct Joined {
     /// The clients, in the order of aggregation.
     pub clients: Vec<Box<dyn Client>>,
+    /// The places on their devices, if these are of this machine.
+    pub slots: DeviceSlots,
     /// The parameters that they keep private and that the global model therefore must not contain.
     pub private: BTreeSet<String>,
     /// Where the global model waits for updates, if the clients are at sites.
@@ -106,11 +109,12 @@ impl Execution {
         let (setup, private) = self.prepare(draft, options)?;
         let Setup { shared, server, clients: mut side } = setup;
         let Placement { devices, workers } = side.placement.clone();
+        let slots = DeviceSlots::new(&devices, shared.experiment.federation.clients_per_device);
         let ready = Ready { shared, server, devices, workers, sites: Value::Null };
         self.conduct(run_dir, ready, |shared, store, services, _| {
             let clients = side.clients(shared, store, services)?;
             let clients = clients.into_iter().map(|client| Box::new(client) as Box<dyn Client>).collect();
-            Ok(Joined { clients, private, parking: None })
+            Ok(Joined { clients, slots, private, parking: None })
         })
     }
 
@@ -139,10 +143,10 @@ impl Execution {
             HostServices { reporter: tracker.reporter(), journal: &journal, activity: Some(&activity), ..silent };
         let idle_memory = shared.experiment.federation.idle_memory;
         let store = Arc::new(Store::new(run_dir.path().join(IDLE), idle_memory)?);
-        let Joined { clients, private, parking } = clients(&shared, &store, &services, index)?;
+        let Joined { clients, slots, private, parking } = clients(&shared, &store, &services, index)?;
         let empty_rounds = server.aggregator_plugin.component.profile().empty_rounds;
         let around = Surroundings { shared: &shared, workers, tracker: &tracker, services: &services, store, run_dir };
-        let mut federation = self.federation(server.start(&private), empty_rounds, clients, &around)?;
+        let mut federation = self.federation(server.start(&private), empty_rounds, (clients, slots), &around)?;
         federation.parking = parking;
         if let Some(Checkpoint { reader, index }) = resumed {
             federation.restore(&reader, index)?;
@@ -200,7 +204,7 @@ impl Execution {
         &self,
         server: Server,
         empty_rounds: bool,
-        clients: Vec<Box<dyn Client>>,
+        (clients, slots): (Vec<Box<dyn Client>>, DeviceSlots),
         around: &Surroundings<'a>,
     ) -> Result<Federation<'a>, CliError> {
         let Surroundings { shared, workers, tracker, services, ref store, run_dir } = *around;
@@ -211,7 +215,7 @@ impl Execution {
         let by_validation = shared.validation() == Validation::Whole;
         let evaluators = Evaluators::new(evaluators(clients.len(), plan, services.seed), by_validation);
         Ok(Federation {
-            clients: Clients::new(clients, workers, policy),
+            clients: Clients::new(clients, workers, policy).with_slots(slots),
             server,
             parking: None,
             parked: None,

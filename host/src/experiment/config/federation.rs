@@ -33,7 +33,13 @@ pub struct Federation {
     #[serde(default = "auto")]
     #[schemars(length(min = 1))]
     pub devices: Vec<String>,
-    /// How many clients work at the same time; 0 chooses from the number of cores. Results do not depend on it.
+    /// How many clients compute on one device other than the CPU at the same time. They share its memory. Results do not
+    /// depend on it.
+    #[serde(default = "one_client", skip_serializing_if = "is_one_client")]
+    #[schemars(range(min = 1, max = MOST_THREADS))]
+    pub clients_per_device: usize,
+    /// How many clients work at the same time; 0 chooses from the number of cores and devices. Results do not
+    /// depend on it.
     #[serde(default)]
     #[schemars(range(max = MOST_THREADS))]
     pub threads: usize,
@@ -231,6 +237,10 @@ fn all() -> f64 {
 
 fn one_client() -> usize {
     1
+}
+
+fn is_one_client(number: &usize) -> bool {
+    *number == 1
 }
 
 fn auto() -> Vec<String> {

@@ -17,11 +17,11 @@ fn the_proximal_term_pulls_towards_what_was_received() {
     let (held, private) = (Tensor::from_slice(&[3.0_f32, 1.0]), Tensor::from_slice(&[7.0_f32]));
     let mut drift = GradientCorrection::new([("w", &held), ("head", &private)].into_iter(), 0.5, false);
     let mut before = Tensor::from_slice(&[1.0_f32, 1.0]);
-    drift.correct(0, &mut before);
+    drift.correct(0, &mut before).unwrap();
     assert_eq!(values(&before), [1.0, 1.0]); // nothing was received yet
     drift.receive(&named("w", &[1.0, 2.0]).into(), None).unwrap();
     let mut gradients = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
-    gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient));
+    gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient).unwrap());
     assert_eq!((values(&gradients[0]), values(&gradients[1])), (vec![2.0, 0.5], vec![2.0]));
     assert!(drift.send(&DeviceContext::cpu(), Some(0)).unwrap().is_empty());
 }
@@ -41,7 +41,7 @@ fn control_variates_are_those_of_the_paper() {
         w.copy_(&Tensor::from_slice(&start));
         for _ in 0..steps {
             let mut gradient = &w * 2.0 - Tensor::from_slice(&[4.0_f32, 1.0]);
-            drift.correct(0, &mut gradient);
+            drift.correct(0, &mut gradient).unwrap();
             let _ = w.g_sub_(&(&gradient * f64::from(rate)));
         }
         let sent = drift.send(&DeviceContext::cpu(), Some(round as u64)).unwrap();
@@ -56,7 +56,7 @@ fn control_variates_are_those_of_the_paper() {
     }
     // Between two epochs a state holds the round's data; after the round it no longer does.
     drift.receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }, Some(Some(2))).unwrap();
-    drift.correct(0, &mut Tensor::from_slice(&[1.0_f32, 2.0]));
+    drift.correct(0, &mut Tensor::from_slice(&[1.0_f32, 2.0])).unwrap();
     let state_of = |drift: &GradientCorrection| {
         let mut state = State::default();
         drift.save(&DeviceContext::cpu(), &mut state).unwrap();
@@ -68,7 +68,7 @@ fn control_variates_are_those_of_the_paper() {
     other.restore(held);
     let [mine, others] = [&mut drift, &mut other].map(|drift| {
         let mut gradient = Tensor::from_slice(&[4.0_f32, 4.0]);
-        drift.correct(0, &mut gradient);
+        drift.correct(0, &mut gradient).unwrap();
         (
             values(&gradient),
             drift.send(&DeviceContext::cpu(), Some(3)).unwrap().elements::<f32>("scaffold.w", &[2]).unwrap().to_vec(),
@@ -104,7 +104,7 @@ fn a_control_variate_that_the_server_does_not_have_is_not_taken_over() {
         let extra = if taken.is_none() { Params::new() } else { named("scaffold.w", &[server]) };
         drift.receive(&Message { extra, ..Message::default() }, Some(taken)).unwrap();
         assert_eq!(own(&drift), server, "round {round}");
-        drift.correct(0, &mut Tensor::from_slice(&[gradient]));
+        drift.correct(0, &mut Tensor::from_slice(&[gradient])).unwrap();
         let sent = drift.send(&DeviceContext::cpu(), Some(round)).unwrap();
         drift.close();
         // A checkpoint here changes nothing.

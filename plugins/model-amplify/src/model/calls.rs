@@ -9,16 +9,18 @@ use plugin_api::{
 
 use super::Amplify;
 use super::embed::EMBED;
+use super::reports::Reports;
 use crate::adapter;
 use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
 use crate::export::ExportFolder;
 use crate::heads::{KnownHeads, head_number};
+use crate::memory;
 use crate::network::Resources;
 use crate::parameters::is_of_trunk;
 use crate::random::{DropoutRng, shuffled};
 use crate::targets::Targets;
-use crate::trainer::{SchedulePoint, StepStats, TrainBatch, Trainer, decay_steps};
+use crate::trainer::{PendingStats, SchedulePoint, TrainBatch, Trainer, decay_steps};
 
 /// Prefixes the personal model's tensors in a state.
 const PERSONAL: &str = "personal.";
@@ -48,7 +50,8 @@ impl Amplify {
             let part = match targets {
                 Some(targets) => {
                     let rows: Vec<&[u32]> = picked.iter().map(|&row| rows[row].as_slice()).collect();
-                    Some((self.batch(&rows)?, targets.select(picked)))
+                    let batch = memory::retry(&self.context, "batch-size", || self.batch(&rows))?;
+                    Some((batch, targets.select(picked)))
                 }
                 None => self.masked_batch(rows, picked, masks)?,
             };
@@ -57,23 +60,73 @@ impl Amplify {
         }
         Ok(parts)
     }
+
+    /// An epoch of all tasks.
+    fn train_tasks(
+        &mut self,
+        tasks: &[Task],
+        epoch: Epoch,
+        reports: &mut Reports,
+        ctx: &Context<'_>,
+    ) -> Result<Trained> {
+        let size = self.config.batch_size.saturating_mul(self.config.accumulate);
+        let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
+        let point = SchedulePoint { round: epoch.round, decay_steps: decay_steps(total, &self.setup) };
+        let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
+        let mut trained = Trained::default();
+        let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
+        for task in tasks.iter().filter(|task| task.train.rows() > 0) {
+            let name = task.spec.name.as_str();
+            self.must_hold(name)?;
+            let number = self.setup.number(name)?;
+            let rows = self.rows(&task.spec, &task.train, ctx)?;
+            self.check_memory(&rows, ctx);
+            let targets = match self.masking {
+                Some(_) => None,
+                None => Some(Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?),
+            };
+            for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
+                let seeds = [seed.of("mask").of(name), seed.of("dropout").at(trained.steps)];
+                let mut parts = self.parts(&rows, picked, targets.as_ref(), seeds, ctx)?;
+                if parts.is_empty() {
+                    continue;
+                }
+                // Steps are numbered from zero over all rounds.
+                let step = self.trainer.steps();
+                let mut stats = begin_step(&mut self.trainer, name, &mut parts, point, &mut resources, ctx)?;
+                // The personal model gives the results, if there is one. It has a trunk of its own.
+                if let Some(personal) = &mut self.personal {
+                    stats = begin_step(personal, name, &mut parts, point, &mut resources, ctx)?;
+                }
+                self.heads.mark_trained(number);
+                reports.push(step, name, stats);
+                if reports.is_due(&self.context) {
+                    self.report(reports, epoch, ctx)?;
+                }
+                trained.steps += 1;
+                trained.examples += picked.len() as u64;
+                ctx.progress(trained.steps, total);
+            }
+        }
+        Ok(trained)
+    }
 }
 
-/// A step of one task on all of these batches.
-fn take_step(
+/// Begins a step of one task on all of these batches.
+fn begin_step(
     trainer: &mut Trainer,
     task: &str,
     batches: &mut [Part],
     point: SchedulePoint,
     resources: &mut Resources,
     ctx: &Context<'_>,
-) -> Result<StepStats> {
+) -> Result<PendingStats> {
     let mut inputs = Vec::with_capacity(batches.len());
     for (batch, targets, dropout) in batches {
         trainer.network.pool_frozen(batch, "batch-size", resources, ctx)?;
         inputs.push(TrainBatch { task, batch, targets, dropout });
     }
-    trainer.step(&inputs, point, resources)
+    trainer.begin_step(&inputs, point, resources)
 }
 
 impl Model for Amplify {
@@ -95,41 +148,12 @@ impl Model for Amplify {
 
     fn train(&mut self, tasks: &[Task], epoch: Epoch, ctx: &Context<'_>) -> Result<Trained> {
         let _on = self.prepare_to_compute()?;
-        let size = self.config.batch_size.saturating_mul(self.config.accumulate);
-        let total = tasks.iter().map(|task| task.train.rows().div_ceil(size) as u64).sum();
-        let point = SchedulePoint { round: epoch.round, decay_steps: decay_steps(total, &self.setup) };
-        let seed = ctx.seed().at(epoch.round).at(epoch.epoch);
-        let mut trained = Trained::default();
-        let mut resources = Resources::with_workspace(&self.workspaces, ctx.threads())?;
-        for task in tasks.iter().filter(|task| task.train.rows() > 0) {
-            let name = task.spec.name.as_str();
-            self.must_hold(name)?;
-            let number = self.setup.number(name)?;
-            let rows = self.rows(&task.spec, &task.train, ctx)?;
-            let targets = match self.masking {
-                Some(_) => None,
-                None => Some(Targets::of(&task.spec, &task.train, self.config.class_weights.as_ref())?),
-            };
-            for picked in shuffled(rows.len(), seed.of("shuffle").of(name)).chunks(size) {
-                let seeds = [seed.of("mask").of(name), seed.of("dropout").at(trained.steps)];
-                let mut parts = self.parts(&rows, picked, targets.as_ref(), seeds, ctx)?;
-                if parts.is_empty() {
-                    continue;
-                }
-                // Steps are numbered from zero over all rounds.
-                let step = self.trainer.steps();
-                let mut stats = take_step(&mut self.trainer, name, &mut parts, point, &mut resources, ctx)?;
-                // The personal model gives the results, if there is one. It has a trunk of its own.
-                if let Some(personal) = &mut self.personal {
-                    stats = take_step(personal, name, &mut parts, point, &mut resources, ctx)?;
-                }
-                self.heads.mark_trained(number);
-                self.record(name, step, &stats, epoch, ctx);
-                trained.steps += 1;
-                trained.examples += picked.len() as u64;
-                ctx.progress(trained.steps, total);
-            }
-        }
+        let mut reports = Reports::default();
+        let trained = self.train_tasks(tasks, epoch, &mut reports, ctx);
+        // Steps before an error are reported too.
+        let reported = self.report(&mut reports, epoch, ctx);
+        let trained = trained?;
+        reported?;
         self.reports_personal = true;
         self.trainer.end_epoch()?;
         self.personal.as_mut().map_or(Ok(()), Trainer::end_epoch)?;

@@ -7,6 +7,7 @@ use super::Amplify;
 use crate::batch::Batch;
 use crate::bridge;
 use crate::masking::{self, MaskedSequence, Masking};
+use crate::memory;
 use crate::targets::Targets;
 
 impl Amplify {
@@ -22,7 +23,8 @@ impl Amplify {
         };
         let masked = self.masking.as_ref().map(masked).unwrap_or_default();
         let Some(targets) = Targets::masked(&masked) else { return Ok(None) };
-        let batch = self.batch(&masked.iter().map(|sequence| sequence.ids.as_slice()).collect::<Vec<_>>())?;
+        let ids: Vec<&[u32]> = masked.iter().map(|sequence| sequence.ids.as_slice()).collect();
+        let batch = memory::retry(&self.context, "batch-size", || self.batch(&ids))?;
         Ok(Some((batch, targets)))
     }
 
@@ -58,7 +60,7 @@ impl Amplify {
 
 /// The cross entropy of each token, and 1 where it is the most probable one: (tokens, 2).
 fn measure(logits: &Tensor, tokens: &[i64]) -> Result<Tensor, TchError> {
-    let tokens = Tensor::f_from_slice(tokens)?.f_to_device(logits.device())?;
+    let tokens = bridge::to_device(&Tensor::f_from_slice(tokens)?, logits.device())?;
     let log_p = logits.f_log_softmax(-1, Kind::Float)?;
     let entropy = log_p.f_gather(1, &tokens.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?.f_neg()?;
     let correct = logits.f_argmax(-1, false)?.f_eq_tensor(&tokens)?.f_to_kind(Kind::Float)?;

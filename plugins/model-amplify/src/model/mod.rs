@@ -3,10 +3,13 @@
 mod calls;
 mod embed;
 mod masked_lm;
+mod reports;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use plugin_api::{Context, Epoch, Error, ModelSetup, Result, Seed, Table, TaskSpec};
+use plugin_api::{Context, Error, ModelSetup, Result, Seed, Table, TaskSpec};
 use tch::Device;
 
 use crate::batch::{Batch, by_length};
@@ -18,12 +21,13 @@ use crate::device::{self, DeviceContext};
 use crate::heads::KnownHeads;
 use crate::masking::Masking;
 use crate::memory;
-use crate::native::{self, StreamGuard};
+use crate::native;
 use crate::network::{Network, Resources};
 use crate::parameters::{Parameters, is_of_trunk};
 use crate::segments::ChainBounds;
+use crate::streams::StreamGuard;
 use crate::tokenize::Tokens;
-use crate::trainer::{StepStats, Trainer};
+use crate::trainer::Trainer;
 
 /// An AMPLIFY trunk with the heads of the tasks that this instance holds.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct Amplify {
     chains: Option<ChainBounds>,
     context: DeviceContext,
     workspaces: Arc<WorkspacePool>,
+    /// The most that a step needed when the device's free memory was looked at.
+    checked_bytes: u64,
 }
 
 impl Amplify {
@@ -54,13 +60,20 @@ impl Amplify {
     /// # Errors
     /// If the checkpoint does not fit, or the device does not exist or lacks the precision.
     pub fn new(config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
+        let device = device::find(ctx.device())?;
+        if matches!(device, Device::Cuda(_)) {
+            // Before anything is computed.
+            native::set_deterministic(config.deterministic)?;
+        }
+        Self::on(DeviceContext::new(device), config, setup, ctx)
+    }
+
+    fn on(context: DeviceContext, config: Config, setup: &ModelSetup, ctx: &Context<'_>) -> Result<Self> {
         config.check_tasks(&setup.tasks)?;
         config.check()?;
-        let device = device::find(ctx.device())?;
-        let context = DeviceContext::new(device)?;
         let _guard = context.enter()?;
         tch::set_num_threads(1);
-        prepare_precision(config.precision, device, ctx.device())?;
+        prepare_precision(config.precision, context.device, ctx.device())?;
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
         config.check_layers(checkpoint.architecture.num_hidden_layers)?;
         let masking = match config.objective {
@@ -69,6 +82,7 @@ impl Amplify {
         };
         let chains = checkpoint.tokenizer.check_pooling(config.pooling)?;
         let network = || Network::new(&checkpoint.architecture, &config, setup, context);
+        let network = || memory::retry(&context, "batch-size", network);
         let shared = network()?;
         checkpoint.check_weights(&shared.parameters)?;
         let mut heads = KnownHeads::default();
@@ -93,6 +107,7 @@ impl Amplify {
             chains,
             context,
             workspaces: WorkspacePool::shared(),
+            checked_bytes: 0,
         };
         if model.personal.is_some() {
             // It starts with the shared model's initial values, not with those of the first message.
@@ -169,6 +184,12 @@ impl Amplify {
         self.initialise().map(|()| &mut self.trainer)
     }
 
+    /// The most bytes of the GPU that this process's tensors used at a time; none on the CPU.
+    #[doc(hidden)]
+    pub fn device_peak_bytes(&self) -> Result<Option<i64>> {
+        self.context.peak_bytes()
+    }
+
     /// Token ids, for tests.
     #[doc(hidden)]
     pub fn tokens(&self, sequence: &str) -> Result<Vec<u32>> {
@@ -178,6 +199,8 @@ impl Amplify {
     /// A batch of token ids, padded as in training.
     #[doc(hidden)]
     pub fn batch(&self, rows: &[&[u32]]) -> Result<Batch> {
+        // On the stream of the call, or on one for which this function waits.
+        let _on = self.enter_device()?;
         let architecture = &self.checkpoint.architecture;
         let longest = architecture.max_length as usize;
         let mut batch = Batch::new(rows, architecture.pad_token_id, longest, self.context.device)?;
@@ -261,31 +284,6 @@ impl Amplify {
         } else {
             Err(Error::data(format!("this model has no head for task `{task}`")))
         }
-    }
-
-    /// Records the GPU memory of this instance, and the peak of this process.
-    fn record_memory(&self, ctx: &Context<'_>) -> Result<()> {
-        let Some(peak) = self.context.peak_bytes()? else { return Ok(()) };
-        let own = self.trainer.bytes() + self.personal.as_ref().map_or(0, Trainer::bytes);
-        ctx.scalar("Memory/client", self.trainer.steps(), own as f64);
-        ctx.scalar("Memory/device_peak", self.trainer.steps(), peak as f64);
-        Ok(())
-    }
-
-    fn record(&self, task: &str, step: u64, stats: &StepStats, epoch: Epoch, ctx: &Context<'_>) {
-        let StepStats { loss, rates, .. } = *stats;
-        match self.setup.held.len() {
-            1 => ctx.scalar("Loss/train", step, loss),
-            _ => ctx.scalar(&format!("Loss/train_{task}"), step, loss),
-        }
-        if !self.config.frozen_trunk {
-            ctx.scalar("LR/trunk", step, rates.trunk);
-        }
-        if self.masking.is_none() {
-            ctx.scalar("LR/regressor", step, rates.regressor);
-        }
-        ctx.scalar("Epoch", step, epoch.epoch as f64);
-        ctx.scalar("Round", step, epoch.round as f64);
     }
 }
 

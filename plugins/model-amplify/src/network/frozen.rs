@@ -119,8 +119,9 @@ impl Network {
                 trunk.keep(&batch.sequences()[number], vector, *limit);
             }
         }
-        let pooled = bridge::matrix(&pooled, batch.rows())?.f_to_device(batch.ids.device());
-        batch.pooled = Some(pooled.map_err(bridge::torch_error)?);
+        let pooled = bridge::matrix(&pooled, batch.rows())?;
+        let to_device = || bridge::to_device(&pooled, batch.ids.device()).map_err(bridge::torch_error);
+        batch.pooled = Some(memory::retry(self.parameters.context(), key, to_device)?);
         Ok(())
     }
 }

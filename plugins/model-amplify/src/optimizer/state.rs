@@ -8,6 +8,7 @@ use crate::bridge;
 use crate::cow_buffer::CowBuffer;
 use crate::device::DeviceContext;
 use crate::parameters::Parameters;
+use crate::transfer;
 
 /// The value of a state that holds the step counts.
 const STEPS: &str = "optimizer-steps";
@@ -26,7 +27,7 @@ impl AdamW {
             MomentValues::Device(both) => Some(both),
             MomentValues::Host(_) => None,
         });
-        let mut fetched = bridge::fetch(on_device.flatten(), context)?;
+        let mut fetched = transfer::fetch(on_device.flatten(), context)?;
         let mut steps = Map::new();
         for slot in &mut self.slots {
             let Some(moments) = &mut slot.moments else { continue };

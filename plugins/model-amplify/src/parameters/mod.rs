@@ -4,14 +4,14 @@ mod relocation;
 
 use std::ops::Deref;
 
-use plugin_api::{Arena, Error, Params, Received, Result, Seed};
+use plugin_api::{Arena, Error, Params, Received, Result, Seed, TensorBuf};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::is_of_adapter;
 use crate::cow_buffer::CowBuffer;
 use crate::cpu::ParameterStore;
 use crate::device::DeviceContext;
-use crate::{bridge, random};
+use crate::{bridge, random, transfer};
 
 /// The initial values of a tensor that no checkpoint provides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -173,7 +173,7 @@ impl Parameters {
     /// Gives values to the parameters without values whose names are `selected`. `write` gets zeros to write to.
     ///
     /// # Errors
-    /// That of `write`, or if libtorch fails. The parameters before have their values then.
+    /// That of `write`, or if libtorch fails. On the CPU the parameters before have their values then.
     pub(crate) fn fill_missing(
         &mut self,
         selected: impl Fn(&str) -> bool,
@@ -182,6 +182,7 @@ impl Parameters {
         let selected = |parameter: &&mut Parameter| parameter.is_missing() && selected(&parameter.name);
         let bytes = self.all.iter_mut().filter(selected).map(|p| Arena::bytes::<f32>(p.tensor.numel()));
         let mut arena = Arena::of(bytes);
+        let mut drafts = Vec::new();
         for parameter in self.all.iter_mut().filter(selected) {
             self.trunk_changes += u64::from(is_of_trunk(&parameter.name) && !is_of_adapter(&parameter.name));
             let mut draft = arena.alloc::<f32>(parameter.tensor.numel());
@@ -189,10 +190,16 @@ impl Parameters {
             if self.context.on_host {
                 parameter.set_buffer(CowBuffer::Owned(draft))?;
             } else {
-                bridge::copy_from_slice(&parameter.tensor, draft.as_slice())?;
-                parameter.values = Values::Device;
+                drafts.push(draft);
             }
         }
+        if self.context.on_host {
+            return Ok(());
+        }
+        let mut filled: Vec<&mut Parameter> = self.all.iter_mut().filter(selected).collect();
+        let copies: Vec<_> = filled.iter().map(|p| &p.tensor).zip(drafts.iter().map(TensorBuf::as_slice)).collect();
+        transfer::upload(&copies, &self.context)?;
+        filled.iter_mut().for_each(|parameter| parameter.values = Values::Device);
         Ok(())
     }
 
@@ -242,7 +249,7 @@ impl Parameters {
         }
         let is_on_device = |parameter: &&Parameter| selected(parameter) && matches!(parameter.values, Values::Device);
         let on_device = self.all.iter().filter(is_on_device);
-        let mut fetched = bridge::fetch(on_device.map(|parameter| &parameter.tensor), &self.context)?;
+        let mut fetched = transfer::fetch(on_device.map(|parameter| &parameter.tensor), &self.context)?;
         let shared = |parameter: &mut Parameter| {
             let shape = parameter.shape();
             let tensor = match &mut parameter.values {
@@ -291,13 +298,17 @@ impl Parameters {
         let known = |name: &str| self.all.iter().any(|parameter| parameter.name == name && wanted(parameter));
         received.unexpected = params.names().filter(|name| !known(name)).map(str::to_owned).collect();
         let mut lost = false;
+        if !self.context.on_host {
+            let copies =
+                fitting.iter().map(|&(index, tensor)| Ok((&self.all[index].tensor, tensor.elements::<f32>()?)));
+            transfer::upload(&copies.collect::<Result<Vec<_>>>()?, &self.context)?;
+        }
         for (index, tensor) in fitting {
             let parameter = &mut self.all[index];
             self.trunk_changes += u64::from(is_of_trunk(&parameter.name) && !is_of_adapter(&parameter.name));
             if self.context.on_host {
                 lost |= parameter.replace(tensor)?;
             } else {
-                bridge::copy_into(&parameter.name, tensor, &parameter.tensor)?;
                 parameter.values = Values::Device;
             }
         }

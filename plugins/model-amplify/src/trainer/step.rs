@@ -10,12 +10,12 @@ use super::TrainBatch;
 use crate::bridge::{self, torch_error};
 use crate::cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool};
 use crate::drift::GradientCorrection;
-use crate::memory;
 use crate::network::Layers;
 use crate::optimizer::{AdamW, LearningRates};
 use crate::parameters::{Parameters, depth};
 use crate::random::DropoutRng;
 use crate::trunk::Checkpoints;
+use crate::{memory, native};
 
 /// What a step does with a gradient.
 pub(super) struct Update<'a> {
@@ -23,8 +23,8 @@ pub(super) struct Update<'a> {
     pub(super) correction: &'a mut GradientCorrection,
     pub(super) rates: LearningRates,
     pub(super) pool: &'a ThreadPool,
-    /// The sum of the squared gradients, if it is wanted.
-    pub(super) squared_norm: Option<f64>,
+    /// The sum of the squared gradients, on their device, if it is wanted.
+    pub(super) squared_norm: Option<Tensor>,
     /// The sums of the batches' gradients by slot, where the whole step's are needed before the first update.
     pub(super) collected: Option<BTreeMap<usize, Tensor>>,
 }
@@ -32,41 +32,40 @@ pub(super) struct Update<'a> {
 impl Update<'_> {
     /// Corrects a gradient, and updates its parameter; or adds it to those that are collected.
     fn apply(&mut self, parameters: &mut Parameters, slot: usize, mut gradient: Tensor) -> Result<()> {
-        if let Some(collected) = &mut self.collected {
-            let _guard = tch::no_grad_guard();
-            match collected.entry(slot) {
-                Entry::Occupied(mut sum) => sum.get_mut().f_add_(&gradient).map(drop),
-                // The memory of a gradient is used again.
-                Entry::Vacant(none) => gradient.f_detach_copy().map(|first| {
-                    none.insert(first);
-                }),
+        let Some(collected) = &mut self.collected else {
+            self.correction.correct(slot, &mut gradient)?;
+            return self.optimizer.update(parameters, slot, &gradient, self.rates, self.pool);
+        };
+        let _guard = tch::no_grad_guard();
+        match collected.entry(slot) {
+            Entry::Occupied(mut sum) => {
+                let _ = sum.get_mut().f_add_(&gradient).map_err(torch_error)?;
             }
-            .map_err(torch_error)?;
-            return Ok(());
+            // The memory of a gradient is used again.
+            Entry::Vacant(none) => {
+                let copy = || gradient.f_detach_copy().map_err(torch_error);
+                none.insert(memory::retry(parameters.context(), "batch-size", copy)?);
+            }
         }
-        self.correct(slot, &mut gradient)?;
-        self.optimizer.update(parameters, slot, &gradient, self.rates, self.pool)
+        Ok(())
     }
 
-    fn correct(&mut self, slot: usize, gradient: &mut Tensor) -> Result<()> {
-        if let Some(sum) = &mut self.squared_norm {
-            *sum += squared_norm(gradient)?;
+    /// Adds the squares of gradients to their sum, if that is wanted.
+    fn add_to_norm(&mut self, on_host: bool, gradients: &[&Tensor]) -> Result<()> {
+        if let Some(sum) = &self.squared_norm {
+            self.squared_norm = Some(add_squares(sum, on_host, gradients)?);
         }
-        self.correction.correct(slot, gradient);
         Ok(())
     }
 
     /// Corrects what was collected, scales it down to `clip_norm` if it is larger, and updates the parameters.
     pub(super) fn apply_collected(&mut self, parameters: &mut Parameters, clip_norm: Option<f64>) -> Result<()> {
         let Some(mut collected) = self.collected.take() else { return Ok(()) };
-        let _guard = tch::no_grad_guard();
-        collected.iter_mut().try_for_each(|(&slot, gradient)| self.correct(slot, gradient))?;
+        let (_guard, on_host) = (tch::no_grad_guard(), parameters.context().on_host);
+        self.add_to_norm(on_host, &collected.values().collect::<Vec<_>>())?;
+        collected.iter_mut().try_for_each(|(&slot, gradient)| self.correction.correct(slot, gradient))?;
         if let Some(most) = clip_norm {
-            let norm = collected.values().map(squared_norm).sum::<Result<f64>>()?.sqrt();
-            if norm > most {
-                let scaled = |gradient: &mut Tensor| gradient.f_mul_scalar_(most / norm).map(drop).map_err(torch_error);
-                collected.values_mut().try_for_each(scaled)?;
-            }
+            clip(on_host, &collected.values().collect::<Vec<_>>(), most)?;
         }
         // Each gradient is freed after its update.
         while let Some((slot, gradient)) = collected.pop_first() {
@@ -81,14 +80,45 @@ impl Update<'_> {
         parameters: &mut Parameters,
         gradients: impl IntoIterator<Item = (usize, Tensor)>,
     ) -> Result<()> {
-        let mut defined = gradients.into_iter().filter(|(_, gradient)| gradient.defined());
-        defined.try_for_each(|(slot, gradient)| self.apply(parameters, slot, gradient))
+        let defined: Vec<_> = gradients.into_iter().filter(|(_, gradient)| gradient.defined()).collect();
+        if self.collected.is_none() {
+            let gradients: Vec<&Tensor> = defined.iter().map(|(_, gradient)| gradient).collect();
+            self.add_to_norm(parameters.context().on_host, &gradients)?;
+        }
+        defined.into_iter().try_for_each(|(slot, gradient)| self.apply(parameters, slot, gradient))
     }
 }
 
-fn squared_norm(gradient: &Tensor) -> Result<f64> {
-    let squares = gradient.f_square().and_then(|squares| squares.f_sum(Kind::Double));
-    squares.and_then(|squares| squares.f_double_value(&[])).map_err(torch_error)
+/// A sum of squares with those of further gradients: on the host one after the other, on a device in one pass that waits for
+/// nothing.
+fn add_squares(sum: &Tensor, on_host: bool, gradients: &[&Tensor]) -> Result<Tensor> {
+    if gradients.is_empty() {
+        return Ok(sum.shallow_clone());
+    }
+    if !on_host {
+        return sum.f_add(&native::squared_norm(gradients)?).map_err(torch_error);
+    }
+    let add = |sum: Tensor, gradient: &&Tensor| sum.f_add(&gradient.f_square()?.f_sum(Kind::Double)?);
+    gradients.iter().try_fold(sum.shallow_clone(), add).map_err(torch_error)
+}
+
+/// Scales gradients down to the norm `most` if theirs is larger.
+fn clip(on_host: bool, gradients: &[&Tensor], most: f64) -> Result<()> {
+    let Some(first) = gradients.first() else { return Ok(()) };
+    let zero = Tensor::f_zeros([], (Kind::Double, first.device())).map_err(torch_error)?;
+    let norm = add_squares(&zero, on_host, gradients)?.f_sqrt().map_err(torch_error)?;
+    if !on_host {
+        // A factor of 1 changes no bit.
+        let factor = norm.f_reciprocal().and_then(|inverse| inverse.f_mul_scalar(most)?.f_clamp_max(1.0));
+        let factor = factor.and_then(|factor| factor.f_to_kind(Kind::Float)).map_err(torch_error)?;
+        return native::scale(gradients, &factor);
+    }
+    let norm = norm.f_double_value(&[]).map_err(torch_error)?;
+    if norm > most {
+        let scaled = |gradient: &&Tensor| gradient.shallow_clone().f_mul_scalar_(most / norm).map(drop);
+        gradients.iter().try_for_each(scaled).map_err(torch_error)?;
+    }
+    Ok(())
 }
 
 /// What a batch is computed with besides the parameters.
@@ -134,6 +164,9 @@ impl Step<'_> {
             let shape = parameters.at(index).tensor.size();
             // SAFETY: nobody else uses the gradient before this closure returns, which drops all handles of the view.
             let gradient = unsafe { bridge::view_of_mut(gradient, &shape) }.map_err(torch_error)?;
+            if update.collected.is_none() {
+                update.add_to_norm(true, &[&gradient])?;
+            }
             update.apply(parameters, slot, gradient)
         })?;
         Ok(loss)

@@ -38,7 +38,7 @@ impl<'a> Pass<'a> {
         let Some(packing) = &self.batch.packing else { return dropout.dropout(x, p) };
         let shape = [&packing.shape[..], &x.size()[1..]].concat();
         match dropout.mask(&shape, p)? {
-            Some(mask) => x.f_mul(&packing.take(&mask.f_to_device(x.device())?)?),
+            Some(mask) => x.f_mul(&packing.take(&crate::bridge::to_device(&mask, x.device())?)?),
             None => Ok(x),
         }
     }

@@ -55,6 +55,8 @@ pub(crate) fn config(changes: Value) -> Config {
     let mut config = json!({
         "pretrained": { "hidden-size": 16, "layers": 2, "heads": 2, "intermediate-size": 24, "dropout-prob": 0.1 },
         "layer-sizes": [32], "batch-size": 4, "trunk-lr": 1e-3,
+        // Otherwise two trainings on a GPU differ, and more with each step.
+        "deterministic": on_gpu(),
     });
     for (key, value) in changes.as_object().unwrap() {
         config[key] = value.clone();
