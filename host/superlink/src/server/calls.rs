@@ -76,14 +76,11 @@ pub(super) struct Call {
     pub(super) not_before: Instant,
     /// Messages that may be answered.
     pub(super) messages: Vec<String>,
-    /// The site says that it has answered. If the next look at the SuperLink shows no answer, it was lost; if objects of the
-    /// answer are missing, they will not come.
+    /// The site says that it has answered. If the next look at the SuperLink shows no answer, it was lost.
     pub(super) done: bool,
     /// A status query that may be answered.
     pub(super) query: Option<String>,
-    /// When the site was last asked.
-    pub(super) asked: Option<Instant>,
-    /// When something was last heard of the order, or it was sent or asked for, or an object of its answer came.
+    /// When something was last heard of the order, or it was sent or asked for.
     pub(super) heard: Instant,
     pub(super) sends: u32,
     /// Failures in a row.
@@ -126,7 +123,6 @@ impl Call {
             messages: Vec::new(),
             done: false,
             query: None,
-            asked: None,
             heard: now,
             sends: 0,
             failures: 0,

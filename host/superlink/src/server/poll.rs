@@ -123,10 +123,6 @@ impl Shared {
             }
             Phase::Queued | Phase::Sending | Phase::Sent => {
                 call.phase = Phase::Answered(Box::new(message));
-                (call.done, call.heard) = (false, Instant::now());
-                // What the site did before it answered does not matter any more.
-                let query = call.query.take();
-                table.orphans.extend(query);
                 drop(table);
                 self.changed.notify_all();
             }
@@ -156,17 +152,13 @@ impl Shared {
             let table = &mut *guard;
             for (site, call) in &mut table.calls {
                 let Some(entry) = table.sites.get(site) else { continue };
-                let (Some(node), Phase::Sent | Phase::Receiving) = (entry.node, &call.phase) else { continue };
+                let (Some(node), Phase::Sent) = (entry.node, &call.phase) else { continue };
                 match entry.peer {
                     Peer::Fedplug(_) if call.heard.elapsed() > policy.silence => {
                         call.heard = Instant::now();
-                        call.asked = Some(call.heard);
                         silent.push((site.clone(), node, self.place(call.number, &call.digest)));
                     }
-                    Peer::Flower(_)
-                        if matches!(call.phase, Phase::Sent)
-                            && policy.repeat.is_some_and(|repeat| call.heard.elapsed() > repeat) =>
-                    {
+                    Peer::Flower(_) if policy.repeat.is_some_and(|repeat| call.heard.elapsed() > repeat) => {
                         repeat.push(site.clone());
                     }
                     _ => {}
@@ -251,10 +243,8 @@ impl Shared {
         self.tell(Event::Status { site: name, number, status: status.name().to_owned() });
         let unknown = match lock(&self.table).calls.get_mut(site) {
             Some(call) if call.number == place.number => {
-                // An object that came meanwhile may be the last one that was missing.
-                let stands = matches!(call.phase, Phase::Sent) || call.asked == Some(call.heard);
-                call.done = status == Status::Done && stands;
                 call.heard = Instant::now();
+                call.done = status == Status::Done;
                 status == Status::Unknown && matches!(call.phase, Phase::Sent)
             }
             _ => false,

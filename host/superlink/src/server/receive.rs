@@ -1,7 +1,6 @@
 //! Fetches an answer, in the thread of the call, and judges it.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::calls::Delay;
 use super::{Answer, CallError, Peer, Shared};
@@ -11,7 +10,7 @@ use crate::envelope::{Place, RECORD, Status, open_answer};
 use crate::error::Error;
 use crate::events::Event;
 use crate::parallel::{Abort, lock};
-use crate::unpack::{FetchError, Fetcher, Pulled};
+use crate::unpack::{FetchError, Fetcher};
 use crate::wire::{Message, Metadata, SUPERLINK};
 
 /// Codes in a message's error: the message is unavailable, its answer is, the node is.
@@ -45,24 +44,13 @@ impl Shared {
             return self.receive_error(site, &peer, number, metadata, error.code, &error.reason);
         }
         let run = self.run.load(Ordering::Relaxed);
-        let stop = || cancel() || self.stopped();
-        let abort = || stop() || self.has_pushed_all(site);
-        let pull = |id: &_, abort: Abort<'_>| {
-            let pulled = self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &counter });
-            if let (Ok(Pulled::Object(_)), Some(call)) = (&pulled, lock(&self.table).calls.get_mut(site)) {
-                call.heard = Instant::now();
-            }
-            pulled
-        };
+        let abort = || cancel() || self.stopped();
+        let pull =
+            |id: &_, abort: Abort<'_>| self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &counter });
         let http = &self.runtime.http;
         let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: http.transfers, limits: &http.limits };
         let mut received = match fetcher.content(&metadata.message_id, &abort) {
             Ok(received) => received,
-            Err(FetchError::Failed(Error::Stopped)) if !stop() => {
-                self.forget(metadata);
-                self.send_again(site, "the site has answered, and not all of its answer is there", Delay::Grows);
-                return None;
-            }
             Err(failure) => return self.not_fetched(site, &peer, number, metadata, run, failure),
         };
         if let Peer::Fedplug(_) = peer {
@@ -91,11 +79,6 @@ impl Shared {
         }
         let sends = lock(&self.table).calls.get(site).map_or(1, |call| call.sends.max(1));
         Some(Ok(Answer { content: received.content, traffic: counter.get(), sends }))
-    }
-
-    /// Whether the site has nothing left to push of an answer that is being fetched.
-    fn has_pushed_all(&self, site: &str) -> bool {
-        lock(&self.table).calls.get(site).is_some_and(|call| call.done)
     }
 
     /// What becomes of an answer that could not be fetched.

@@ -139,22 +139,6 @@ fn an_answer_lost() {
 }
 
 #[test]
-fn an_answer_of_which_no_object_comes() {
-    let Some(port) = SuperLink::shared() else { return };
-    // The SuperLink knows of the answer, and the site takes the refusal for one of the whole answer.
-    let proxy = Proxy::start(port, once(|passing| passing.path == "fleet/push-object", Fate::Status(400)));
-    let bench = Bench::new(&["a"]);
-    let _site = bench.site("a", proxy.port);
-    let server = bench.server(port);
-    assert_eq!(call_once(&bench, &server, "1", 500_000), 2);
-    assert!(bench.site_events.any(|event| matches!(event, Event::AnswerNotWanted { .. })));
-    let lacks =
-        |event: &Event| matches!(event, Event::SendAgain { reason, .. } if reason.contains("not all of its answer"));
-    assert_eq!(bench.server_events.count(lacks), 1);
-    server.finish(true, "").unwrap();
-}
-
-#[test]
 fn a_site_offline_when_the_server_asks() {
     let Some(port) = SuperLink::shared() else { return };
     let hold = Arc::new(AtomicBool::new(false));
