@@ -11,8 +11,9 @@ fn the_quickstart_learns_and_learns_more_together_than_alone() {
         return skip("libtorch is not installed");
     }
     let bench = Bench::new();
+    // Half of the file's rounds show it.
     for name in ["quickstart", "quickstart-local"] {
-        bench.run(&[&format!("configs/{name}.toml")]);
+        bench.run(&[&format!("configs/{name}.toml"), "--set", "federation.rounds=15"]);
     }
     let mean = |run: &str, metric: &str| {
         let summary = bench.summary(run);
