@@ -151,6 +151,8 @@ wheel-test: wheel
 		--target .wheel-tools -r python/tools.txt
 	touch $@
 
+# Many tests wait for other programs, so two at a time for each core.
+test: export RUST_TEST_THREADS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 test: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace

@@ -78,7 +78,7 @@ fn methods_with_state_resume_to_the_same_bits() {
     let bench = Bench::new();
     for name in ["fedadam", "scaffold", "ditto", "lora", "fedex-lora", "top-k", "dp-low"] {
         let path = file(name);
-        let control = ["--set", "federation.rounds=12", "--set", "federation.checkpoint-every=2"];
+        let control = ["--set", "federation.rounds=8", "--set", "federation.checkpoint-every=2"];
         let arguments =
             |run: &'static str| [&[path.as_str(), "--name", run, "--force"], &control[..], &SMALL[..]].concat();
         bench.run(&arguments("whole"));

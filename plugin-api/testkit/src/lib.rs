@@ -73,7 +73,8 @@
 //!   [`SCALARS_OF_A_CALL`] scalars, with tags of at most [`LONGEST_TAG`] bytes and no control characters.
 //! - After the host asks a call to stop, the call may ask at most [`FURTHER_STEPS`] more times.
 //! - The process may grow by [`MEMORY_ALLOWANCE`] bytes in [`MEMORY_CALLS`] calls. This is measured on Linux, by
-//!   resident pages, and not checked on other systems. Slow components get a few seconds, and at least 30 calls.
+//!   resident pages, and not checked on other systems. If the first 200 calls add at most 1 MiB, no more are made. Slow
+//!   components get a few seconds, and at least 30 calls.
 //!
 //! Checks in one process run one at a time, so that they do not measure each other's memory.
 

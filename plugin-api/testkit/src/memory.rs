@@ -19,8 +19,12 @@ const TRIES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Fewer calls than this prove nothing.
 const FEWEST: usize = 30;
+/// After this many calls the check ends if the process has grown by at most `LITTLE`. A component that leaks as much as the
+/// allowance forbids has leaked three times that by then.
+const ENOUGH: usize = 200;
+const LITTLE: usize = 1 << 20;
 
-/// Makes a call a thousand times and watches the process's memory.
+/// Makes a call up to a thousand times and watches the process's memory.
 pub(crate) fn does_not_grow(mut call: impl FnMut() -> Result<()>) -> Found {
     if resident().is_none() {
         return skip("this system does not say how much memory the process has");
@@ -41,6 +45,9 @@ pub(crate) fn does_not_grow(mut call: impl FnMut() -> Result<()>) -> Found {
         while calls < CALLS && grew() <= 2 * ALLOWANCE {
             call()?;
             calls += 1;
+            if calls == ENOUGH && grew() <= LITTLE {
+                return Ok(());
+            }
             if begun.elapsed() > PATIENCE && calls >= FEWEST {
                 break;
             }
@@ -67,4 +74,32 @@ fn resident() -> Option<usize> {
 #[cfg(not(target_os = "linux"))]
 fn resident() -> Option<usize> {
     None
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::{CALLS, ENOUGH, WARM_UP, does_not_grow};
+
+    // One test, since others in the process would be measured too.
+    #[test]
+    fn a_small_leak_is_found_and_none_is_soon_believed() {
+        let mut calls = 0;
+        let steady = does_not_grow(|| {
+            calls += 1;
+            drop(std::hint::black_box(vec![1_u8; 1 << 20]));
+            Ok(())
+        });
+        assert!(steady.is_ok(), "{steady:?}");
+        assert!((WARM_UP + ENOUGH..CALLS).contains(&calls), "{calls}");
+
+        // A little more than the allowance over a thousand calls.
+        let mut calls = 0;
+        let leak = does_not_grow(|| {
+            calls += 1;
+            std::mem::forget(std::hint::black_box(vec![1_u8; 18 << 10]));
+            Ok(())
+        });
+        assert!(leak.is_err(), "{leak:?}");
+        assert!(calls > WARM_UP + ENOUGH, "{calls}");
+    }
 }

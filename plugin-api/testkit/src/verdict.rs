@@ -107,7 +107,7 @@ impl Verdict {
         fine
     }
 
-    /// Watches the memory of a thousand calls, unless each of them logs too much. This is the last and longest check.
+    /// Watches the memory of up to a thousand calls, unless each of them logs too much. This is the last and longest check.
     pub(crate) fn watch(&mut self, check: impl FnOnce() -> Found) {
         if self.failed().any(|name| name == "logging") {
             return self.skip(&["memory"], "too many log lines precede it");

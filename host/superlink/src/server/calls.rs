@@ -76,7 +76,7 @@ pub(super) struct Call {
     pub(super) not_before: Instant,
     /// Messages that may be answered.
     pub(super) messages: Vec<String>,
-    /// The site says that it has answered. If the next look at the SuperLink shows no answer, it was lost.
+    /// The site says that it has answered. If the next look at the SuperLink shows no answer, or not all of it, it was lost.
     pub(super) done: bool,
     /// A status query that may be answered.
     pub(super) query: Option<String>,

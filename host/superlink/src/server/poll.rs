@@ -123,6 +123,7 @@ impl Shared {
             }
             Phase::Queued | Phase::Sending | Phase::Sent => {
                 call.phase = Phase::Answered(Box::new(message));
+                call.heard = Instant::now();
                 drop(table);
                 self.changed.notify_all();
             }
@@ -152,13 +153,16 @@ impl Shared {
             let table = &mut *guard;
             for (site, call) in &mut table.calls {
                 let Some(entry) = table.sites.get(site) else { continue };
-                let (Some(node), Phase::Sent) = (entry.node, &call.phase) else { continue };
-                match entry.peer {
-                    Peer::Fedplug(_) if call.heard.elapsed() > policy.silence => {
+                let Some(node) = entry.node else { continue };
+                match (&entry.peer, &call.phase) {
+                    // Also while its answer is fetched: if the SuperLink has refused it in part, the objects never come.
+                    (Peer::Fedplug(_), Phase::Sent | Phase::Receiving) if call.heard.elapsed() > policy.silence => {
                         call.heard = Instant::now();
                         silent.push((site.clone(), node, self.place(call.number, &call.digest)));
                     }
-                    Peer::Flower(_) if policy.repeat.is_some_and(|repeat| call.heard.elapsed() > repeat) => {
+                    (Peer::Flower(_), Phase::Sent)
+                        if policy.repeat.is_some_and(|repeat| call.heard.elapsed() > repeat) =>
+                    {
                         repeat.push(site.clone());
                     }
                     _ => {}

@@ -1,6 +1,7 @@
 //! Fetches an answer, in the thread of the call, and judges it.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::calls::Delay;
 use super::{Answer, CallError, Peer, Shared};
@@ -9,8 +10,9 @@ use crate::endpoint::Scope;
 use crate::envelope::{Place, RECORD, Status, open_answer};
 use crate::error::Error;
 use crate::events::Event;
+use crate::object::ObjectId;
 use crate::parallel::{Abort, lock};
-use crate::unpack::{FetchError, Fetcher};
+use crate::unpack::{FetchError, Fetcher, Pulled};
 use crate::wire::{Message, Metadata, SUPERLINK};
 
 /// Codes in a message's error: the message is unavailable, its answer is, the node is.
@@ -45,8 +47,7 @@ impl Shared {
         }
         let run = self.run.load(Ordering::Relaxed);
         let abort = || cancel() || self.stopped();
-        let pull =
-            |id: &_, abort: Abort<'_>| self.runtime.pull_object(SUPERLINK, run, id, Scope { abort, counter: &counter });
+        let pull = |id: &_, abort: Abort<'_>| self.pull_from(site, run, id, Scope { abort, counter: &counter });
         let http = &self.runtime.http;
         let fetcher = Fetcher { pull: &pull, prepare: &|_| (), threads: http.transfers, limits: &http.limits };
         let mut received = match fetcher.content(&metadata.message_id, &abort) {
@@ -79,6 +80,20 @@ impl Shared {
         }
         let sends = lock(&self.table).calls.get(site).map_or(1, |call| call.sends.max(1));
         Some(Ok(Answer { content: received.content, traffic: counter.get(), sends }))
+    }
+
+    /// Asks for an object of a site's answer. If the site says that it has pushed its answer and the object is not there,
+    /// it never will be: the SuperLink refused the push, whose first try it had taken without the site's learning of it.
+    fn pull_from(&self, site: &str, run: u64, id: &ObjectId, scope: Scope<'_>) -> Result<Pulled, Error> {
+        // Before the object is asked for, so that it is there if the site has pushed it.
+        let done = lock(&self.table).calls.get(site).is_some_and(|call| call.done);
+        let pulled = self.runtime.pull_object(SUPERLINK, run, id, scope)?;
+        match (&pulled, lock(&self.table).calls.get_mut(site)) {
+            (Pulled::NotYet, _) if done => return Ok(Pulled::Gone),
+            (Pulled::Object(_), Some(call)) => call.heard = Instant::now(),
+            _ => {}
+        }
+        Ok(pulled)
     }
 
     /// What becomes of an answer that could not be fetched.

@@ -231,6 +231,33 @@ fn an_old_copy_of_a_servers_folder() {
     server.finish(true, "").unwrap();
 }
 
+/// The SuperLink takes the message of an answer, the site does not learn of it, and the server is faster than the site's
+/// second try, which is then refused. The objects never come, and the SuperLink says so after three minutes.
+#[test]
+fn an_answer_taken_without_its_sites_learning_of_it() {
+    let Some(port) = SuperLink::shared() else { return };
+    let bench = Bench::new(&["a"]);
+    let fetched = Arc::new(AtomicBool::new(false));
+    let is_fetched = Arc::clone(&fetched);
+    let proxy = Proxy::start(port, move |passing| {
+        let answer = passing.answer.as_ref();
+        if passing.path == "runtime/pull-messages" && answer.is_some_and(|answer| contains(answer, b"train.test")) {
+            fetched.store(true, Ordering::Relaxed);
+        }
+        let pushes = passing.path == "fleet/push-messages" && contains(&passing.body, b"train.test");
+        let lost = pushes && answer.is_some() && !fetched.load(Ordering::Relaxed);
+        if lost { Fate::Lose } else { Fate::Pass }
+    });
+    let _site = bench.site("a", proxy.port);
+    let server = bench.server(proxy.port);
+    let begun = Instant::now();
+    assert_eq!(call_once(&bench, &server, "1", 1000), 2);
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
+    assert!(is_fetched.load(Ordering::Relaxed));
+    assert!(bench.site_events.any(|event| matches!(event, Event::AnswerNotWanted { .. })));
+    server.finish(true, "").unwrap();
+}
+
 #[test]
 fn a_run_stopped_by_the_operator() {
     let Some(port) = SuperLink::shared() else { return };
