@@ -41,7 +41,7 @@ impl Packing {
             padded.extend((0..row.len() as i64).map(|position| number as i64 * length + position));
         }
         let offsets: Vec<i64> = sequences.iter().map(|&(start, _)| start).chain([ids.len() as i64]).collect();
-        let tensor = |values: &[i64]| crate::bridge::to_device(&Tensor::f_from_slice(values)?, device);
+        let tensor = |values: &[i64]| bridge::to_device(&Tensor::f_from_slice(values)?, device);
         let new = || -> Result<Self, TchError> {
             Ok(Self {
                 ids: tensor(&ids)?,

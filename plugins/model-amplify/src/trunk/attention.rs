@@ -8,6 +8,7 @@ use super::native;
 use super::pass::Pass;
 use super::weights::Kept;
 use crate::architecture::Architecture;
+use crate::bridge;
 use crate::config::{Lora, LoraTarget};
 use crate::packing::Packing;
 use crate::parameters::{Init, Scope};
@@ -122,6 +123,6 @@ fn attend([q, k, v]: &[Tensor; 3], keys: Option<&Tensor>, mask: Option<&Tensor>)
         Some(keys) => scores.f_masked_fill(&keys.f_logical_not()?, f64::NEG_INFINITY)?,
         None => scores,
     };
-    let probabilities = scores.f_softmax(-1, Kind::Float)?.f_mul(&crate::bridge::to_device(&mask, q.device())?)?;
+    let probabilities = scores.f_softmax(-1, Kind::Float)?.f_mul(&bridge::to_device(mask, q.device())?)?;
     probabilities.f_to_kind(v.kind())?.f_matmul(v)
 }

@@ -5,6 +5,7 @@ use tch::{TchError, Tensor};
 use super::Trunk;
 use super::weights::Kept;
 use crate::batch::Batch;
+use crate::bridge;
 use crate::random::DropoutRng;
 
 /// A pass of a trunk over a batch. Its rows are the positions of the padded batch, or the tokens of a packed one.
@@ -38,7 +39,7 @@ impl<'a> Pass<'a> {
         let Some(packing) = &self.batch.packing else { return dropout.dropout(x, p) };
         let shape = [&packing.shape[..], &x.size()[1..]].concat();
         match dropout.mask(&shape, p)? {
-            Some(mask) => x.f_mul(&packing.take(&crate::bridge::to_device(&mask, x.device())?)?),
+            Some(mask) => x.f_mul(&packing.take(&bridge::to_device(&mask, x.device())?)?),
             None => Ok(x),
         }
     }
