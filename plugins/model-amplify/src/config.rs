@@ -131,7 +131,7 @@ pub struct Config {
     #[schemars(range(min = 1, max = 65536))]
     pub(crate) accumulate: usize,
     /// Activation checkpointing: whether training keeps the input of each of the trunk's blocks alone, and computes the rest
-    /// once more in the backward pass. A step takes a fraction of the memory and about a third more time, and gives the same
+    /// once more in the backward pass. A step takes a fraction of the memory and up to a third more time, and gives the same
     /// bits.
     #[serde(default)]
     pub(crate) activation_checkpointing: bool,

@@ -136,14 +136,13 @@ impl Pass<'_> {
         &mut self,
         weights: &BlockWeights,
         store: &mut S,
-        x: &[f32],
-        saved: &mut Activations,
+        (x, saved): (&[f32], &mut Activations),
         dx: &mut [f32],
         scratch: &mut Scratch,
         on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         self.backward_ffn(weights, store, saved, dx, scratch, on_gradient)?;
-        self.backward_attention(weights, store, x, saved, dx, scratch, on_gradient)
+        self.backward_attention(weights, store, (x, saved), dx, scratch, on_gradient)
     }
 
     fn backward_ffn<S: ParameterStore>(
@@ -180,8 +179,7 @@ impl Pass<'_> {
         &mut self,
         weights: &BlockWeights,
         store: &mut S,
-        x: &[f32],
-        saved: &Activations,
+        (x, saved): (&[f32], &Activations),
         dx: &mut [f32],
         scratch: &mut Scratch,
         on_gradient: &mut impl FnMut(&mut S, usize, &mut [f32]) -> Result<()>,

@@ -252,7 +252,7 @@ impl Encoder {
             if self.checkpointing && number + 1 < self.trained_blocks() {
                 pass.recompute(block, store, x, saved, scratch)?;
             }
-            pass.backward(block, store, x, saved, dx, scratch, &mut on_gradient)
+            pass.backward(block, store, (x, saved), dx, scratch, &mut on_gradient)
         });
         if self.frozen_blocks > 0 {
             scratch.dx = buffer;
