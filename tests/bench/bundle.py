@@ -63,7 +63,7 @@ def main():
     folder = options.folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with gzip.GzipFile(folder / "bundle.tar.gz", "wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as bundle:
+    with gzip.GzipFile(folder / "bundle.tar.gz", "wb", 6, mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as bundle:
         for name, path in sorted(files.items()):
             stripped = folder / "stripped"
             subprocess.run(["strip", "-o", stripped, path], check=True)

@@ -42,8 +42,15 @@ if [ "$device" = cpu ]; then
     trunk='{ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 24 }'
 fi
 
+# The line that says most about why a part failed.
 why() {
-    { grep -hm1 -iE '^error|panicked|failed|error:' "$out/$1.err" "$out/$1.out" || cat "$out/$1.err" "$out/$1.out"; } | head -1 | cut -c1-160
+    local files=("$out/$1.err" "$out/$1.out")
+    {
+        grep -hm1 -iE 'there is no device|out of memory|CUDA error|no NVIDIA driver' "${files[@]}"
+        grep -hA1 -m1 'panicked at' "${files[@]}" | tail -n +2
+        grep -hm1 -iE '^error|failed|error:' "${files[@]}"
+        cat "${files[@]}"
+    } | head -1 | cut -c1-160
 }
 
 # part NAME LIMIT COMMAND...: one line of the first table, and the command's words in a file. No part gets more than is left.

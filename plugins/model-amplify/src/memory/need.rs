@@ -5,28 +5,35 @@ use bytesize::ByteSize;
 use crate::architecture::{Architecture, HiddenAct};
 use crate::config::{Config, Precision};
 
-/// About the bytes that libtorch keeps of a training step on `rows` sequences, padded to `length` tokens, for its backward
-/// pass. Heads take little.
+/// About the bytes that libtorch takes for a training step on `rows` sequences, padded to `length` tokens: what each block
+/// keeps for the backward pass, and as much as two blocks for what is in work. Heads take little.
 pub(crate) fn activation_bytes(a: &Architecture, config: &Config, rows: usize, length: usize) -> u64 {
     let [size, inner, intermediate, heads, layers] =
         [a.hidden_size, a.swiglu_size(), a.intermediate_size, a.num_attention_heads, a.num_hidden_layers]
             .map(|n| n.max(0) as u64);
     let (tokens, frozen) = (rows as u64 * length as u64, config.frozen_layers as u64);
-    let blocks = if config.frozen_trunk { 0 } else { layers.saturating_sub(frozen) };
-    let element = if config.precision == Precision::Bf16 { 2 } else { 4 };
+    if config.frozen_trunk {
+        return 0;
+    }
+    let element = if matches!(config.precision, Precision::Bf16 | Precision::Bf16Residual) { 2 } else { 4 };
     let ffn = match a.hidden_act {
         // What SiLU and its product with the other half read, and what `w3` reads.
         HiddenAct::SwiGlu => 4 * inner,
         HiddenAct::Relu | HiddenAct::Gelu => 2 * intermediate,
     };
-    // What both norms read, in fp32. What `q`, `k` and `v` read; attention's three inputs and its output; what `wo` and the
-    // feed-forward layer read.
-    let mut block = 2 * 4 * size + element * (7 * size + ffn);
+    // What both norms read and what they scale, in fp32. What `q`, `k` and `v` read; attention's three inputs and its output;
+    // what `wo` and the feed-forward layer read.
+    let mut block = 4 * 4 * size + element * (7 * size + ffn);
     if a.dropout_prob > 0.0 {
         // The probabilities, their mask and their product; the masks of both outputs.
         block += 4 * (3 * heads * length as u64 + 2 * size);
     }
-    tokens * blocks * block
+    let (blocks, at_work) = (layers.saturating_sub(frozen), 2);
+    if config.activation_checkpointing {
+        // Each block's input, and a block that is computed again.
+        return tokens * (blocks * 4 * size + (at_work + 1) * block);
+    }
+    tokens * (blocks + at_work) * block
 }
 
 /// A sentence if a step needs more than is free.
@@ -52,16 +59,19 @@ mod tests {
         activation_bytes(&Architecture::published(), &config, rows, 240) as f64 / 2_f64.powi(30)
     }
 
-    /// 12,608 numbers a token and block.
+    /// 13,888 numbers a token and block. On a CPU, a process took 613 MiB more for 36 rows than for 4 with a trunk of 12 layers
+    /// and 64 features, where this gives 577.
     #[test]
     fn a_batch_of_120m_takes_what_its_saved_tensors_add_up_to() {
-        let expected = 64.0 * 240.0 * 24.0 * 12_608.0 * 4.0 / 2_f64.powi(30);
+        let expected = 64.0 * 240.0 * 26.0 * 13_888.0 * 4.0 / 2_f64.powi(30);
         assert!((needed(&json!({}), 64) - expected).abs() < 1e-6, "{}", needed(&json!({}), 64));
-        assert!((17.0..18.0).contains(&expected), "{expected}");
-        assert!((needed(&json!({ "frozen-layers": 12 }), 64) - expected / 2.0).abs() < 1e-6);
+        assert!((20.0..21.0).contains(&expected), "{expected}");
+        assert!((needed(&json!({ "frozen-layers": 12 }), 64) - expected * 14.0 / 26.0).abs() < 1e-6);
         let half = needed(&json!({ "precision": "bf16" }), 64) / expected;
         assert!((0.5..0.6).contains(&half), "{half}");
         assert_eq!(needed(&json!({ "frozen-trunk": true }), 64), 0.0);
+        let inputs = 64.0 * 240.0 * (24.0 * 640.0 + 3.0 * 13_888.0) * 4.0 / 2_f64.powi(30);
+        assert!((needed(&json!({ "activation-checkpointing": true }), 64) - inputs).abs() < 1e-6);
     }
 
     #[test]

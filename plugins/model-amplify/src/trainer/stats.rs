@@ -41,6 +41,7 @@ pub struct StepStats {
     pub loss: f64,
     /// The learning rates of the step.
     pub rates: LearningRates,
-    /// The L2 norm of all gradients before their correction; 0 unless [`Resources::track_gradient_norm`] is set.
+    /// The L2 norm of all gradients before their correction; 0 unless
+    /// [`track_gradient_norm`](crate::network::Resources::track_gradient_norm) is set.
     pub gradient_norm: f64,
 }
