@@ -151,11 +151,11 @@ wheel-test: wheel
 		--target .wheel-tools -r python/tools.txt
 	touch $@
 
-# Many tests wait for other programs, so two at a time for each core.
-test: export RUST_TEST_THREADS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
+# Two programs of tests at a time, each with a thread for each core: many tests wait for other programs.
+test: export RUST_TEST_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 test: setup .python/stamp
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) test --workspace
+	CARGO='$(CARGO)' $(PYTHON) tests/run.py
 
 # The tests with PyTorch as a package of Python, which CI does not install.
 test-torch: setup .python/stamp $(BENCH_PYTHON)
