@@ -82,6 +82,8 @@ pub(super) struct Call {
     pub(super) query: Option<String>,
     /// When something was last heard of the order, or it was sent or asked for.
     pub(super) heard: Instant,
+    /// When its answer began to be fetched, or an object of it last came.
+    pub(super) fetched: Instant,
     pub(super) sends: u32,
     /// Failures in a row.
     pub(super) failures: u32,
@@ -124,6 +126,7 @@ impl Call {
             done: false,
             query: None,
             heard: now,
+            fetched: now,
             sends: 0,
             failures: 0,
             unreadable: 0,

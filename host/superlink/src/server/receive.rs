@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::calls::Delay;
+use super::calls::{Call, Delay};
 use super::{Answer, CallError, Peer, Shared};
 use crate::bundle::unfold;
 use crate::endpoint::Scope;
@@ -32,8 +32,10 @@ impl Shared {
     ) -> Option<Result<Answer, CallError>> {
         let metadata = message.metadata.as_ref()?;
         let (peer, pem, place, counter) = {
-            let table = lock(&self.table);
-            let (call, entry) = (table.calls.get(site)?, table.sites.get(site)?);
+            let mut guard = lock(&self.table);
+            let table = &mut *guard;
+            let (call, entry) = (table.calls.get_mut(site)?, table.sites.get(site)?);
+            call.fetched = Instant::now();
             (
                 entry.peer.clone(),
                 entry.public_pem.clone(),
@@ -82,15 +84,21 @@ impl Shared {
         Some(Ok(Answer { content: received.content, traffic: counter.get(), sends }))
     }
 
-    /// Asks for an object of a site's answer. If the site says that it has pushed its answer and the object is not there,
-    /// it never will be: the SuperLink refused the push, whose first try it had taken without the site's learning of it.
+    /// Asks for an object of a site's answer. If the site says that it has pushed its answer, and no object comes, none ever
+    /// will: the SuperLink refused the push, whose first try it had taken without the site's learning of it. An object that
+    /// answers of several sites share may still come from another one, so each that comes is waited for longer.
     fn pull_from(&self, site: &str, run: u64, id: &ObjectId, scope: Scope<'_>) -> Result<Pulled, Error> {
+        let silence = self.options.policy.silence;
         // Before the object is asked for, so that it is there if the site has pushed it.
-        let done = lock(&self.table).calls.get(site).is_some_and(|call| call.done);
+        let is_lost = |call: &Call| call.done && call.fetched.elapsed() > silence;
+        let lost = lock(&self.table).calls.get(site).is_some_and(is_lost);
         let pulled = self.runtime.pull_object(SUPERLINK, run, id, scope)?;
         match (&pulled, lock(&self.table).calls.get_mut(site)) {
-            (Pulled::NotYet, _) if done => return Ok(Pulled::Gone),
-            (Pulled::Object(_), Some(call)) => call.heard = Instant::now(),
+            (Pulled::NotYet, _) if lost => return Ok(Pulled::Gone),
+            (Pulled::Object(_), Some(call)) => {
+                call.fetched = Instant::now();
+                call.heard = call.fetched;
+            }
             _ => {}
         }
         Ok(pulled)
