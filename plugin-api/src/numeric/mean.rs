@@ -18,7 +18,8 @@ use crate::{DType, Error, Float, Params, Result, Tensor};
 ///
 /// The first client's tensors are shared, not copied. The second client's arrival allocates memory for the mean, which
 /// becomes the resulting tensor. No other tensor is held after that, so the mean of large models takes the memory of two: the
-/// mean's own, and that of the model that is being added.
+/// mean's own, and that of the model that is being added. Where the memory of a mean before this one is free again, which is
+/// kept for the next one of the same size, the first client's tensors are copied there, so that theirs need not be held.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor, WeightedMean};
@@ -73,13 +74,14 @@ impl WeightedMean {
             return Ok(());
         }
         self.check(params, client)?;
+        let mut kept = if self.is_empty() { Arena::waiting(params.iter().map(|(_, t)| wide_bytes(t))) } else { None };
         // If this is the second client, allocate everything at once. All of it is written before it is read.
         let wants: Vec<usize> = params.names().filter_map(|name| self.tensors.get(name)).map(Mean::wants).collect();
         let mut arena = if wants.iter().sum::<usize>() > 0 { Arena::in_turns(wants) } else { Arena::default() };
         for (name, tensor) in params.iter() {
             match self.tensors.get_mut(name) {
                 Some(mean) => mean.make_space(&mut arena),
-                None => drop(self.tensors.insert(name.to_owned(), Mean::of(tensor, client))),
+                None => drop(self.tensors.insert(name.to_owned(), Mean::of(tensor, client, kept.as_mut()))),
             }
         }
         let means = self.tensors.iter_mut().filter_map(|(name, mean)| Some((mean, params.get(name)?)));
@@ -151,10 +153,11 @@ impl Mean {
         Ok(())
     }
 
-    /// An empty mean; `client` is the first to send.
-    fn of(tensor: &Tensor, client: &str) -> Self {
+    /// An empty mean; `client` is the first to send. It has its memory already if there is any for it.
+    fn of(tensor: &Tensor, client: &str, memory: Option<&mut Arena>) -> Self {
+        let memory = memory.and_then(|arena| Wide::of(tensor, arena));
         Self {
-            so_far: Accumulator::One(tensor.clone()),
+            so_far: memory.map_or_else(|| Accumulator::One(tensor.clone()), Accumulator::Many),
             dtype: tensor.dtype(),
             shape: tensor.shape().to_vec(),
             weight: 0.0,
@@ -164,32 +167,27 @@ impl Mean {
 
     /// Bytes of accumulator memory that the next tensor will need.
     fn wants(&self) -> usize {
-        match (&self.so_far, self.dtype) {
-            (Accumulator::One(first), DType::F64) => Arena::bytes::<f64>(first.len()),
-            (Accumulator::One(first), _) if first.is_float() => Arena::bytes::<f32>(first.len()),
-            _ => 0,
-        }
+        if let Accumulator::One(first) = &self.so_far { wide_bytes(first) } else { 0 }
     }
 
     /// Allocates the accumulator that the next tensor needs.
     fn make_space(&mut self, arena: &mut Arena) {
         let Accumulator::One(first) = &self.so_far else { return };
-        let (first, count) = (first.clone(), first.len());
-        self.so_far = match self.dtype {
-            DType::F64 => Accumulator::Two(first, Wide::F64(arena.alloc(count))),
-            _ if first.is_float() => Accumulator::Two(first, Wide::F32(arena.alloc(count))),
-            _ => return,
-        };
+        if let Some(memory) = Wide::of(first, arena) {
+            self.so_far = Accumulator::Two(first.clone(), memory);
+        }
     }
 
     /// Adds a tensor that passed [`check`](Self::check). Unless it is the first, [`make_space`](Self::make_space) must
     /// have been called.
     fn add(&mut self, tensor: &Tensor, weight: f64) {
+        let is_first = self.weight == 0.0;
         self.weight += weight;
         let share = weight / self.weight;
         self.so_far = match std::mem::replace(&mut self.so_far, Accumulator::One(tensor.clone())) {
             one @ Accumulator::One(_) => one,
             Accumulator::Two(first, mean) => Accumulator::Many(mean.moved(self.dtype, Some(&first), tensor, share)),
+            Accumulator::Many(mean) if is_first => Accumulator::Many(mean.copied(self.dtype, tensor)),
             Accumulator::Many(mean) => Accumulator::Many(mean.moved(self.dtype, None, tensor, share)),
         };
     }
@@ -209,7 +207,35 @@ impl Mean {
     }
 }
 
+/// The bytes of an accumulator for a tensor; 0 if it has none.
+fn wide_bytes(tensor: &Tensor) -> usize {
+    match tensor.dtype() {
+        DType::F64 => Arena::bytes::<f64>(tensor.len()),
+        _ if tensor.is_float() => Arena::bytes::<f32>(tensor.len()),
+        _ => 0,
+    }
+}
+
 impl Wide {
+    /// Memory for a tensor's mean, if it has one.
+    fn of(tensor: &Tensor, arena: &mut Arena) -> Option<Self> {
+        match tensor.dtype() {
+            DType::F64 => Some(Self::F64(arena.alloc(tensor.len()))),
+            _ if tensor.is_float() => Some(Self::F32(arena.alloc(tensor.len()))),
+            _ => None,
+        }
+    }
+
+    /// A client's tensor in place of the mean.
+    fn copied(self, dtype: DType, tensor: &Tensor) -> Self {
+        match (self, dtype) {
+            (Self::F64(mean), _) => Self::F64(copied::<f64, f64>(mean, tensor)),
+            (Self::F32(mean), DType::F16) => Self::F32(copied::<f32, f16>(mean, tensor)),
+            (Self::F32(mean), DType::BF16) => Self::F32(copied::<f32, bf16>(mean, tensor)),
+            (Self::F32(mean), _) => Self::F32(copied::<f32, f32>(mean, tensor)),
+        }
+    }
+
     /// Moves the mean, or what the `first` client sent, towards another client's tensor by this share of the way.
     fn moved(self, dtype: DType, first: Option<&Tensor>, towards: &Tensor, share: f64) -> Self {
         match (self, dtype) {
@@ -221,15 +247,21 @@ impl Wide {
     }
 }
 
+fn elements<X: Float>(tensor: &Tensor) -> &[X] {
+    tensor.elements().expect("the type was compared")
+}
+
+fn copied<M: Float, X: Float>(mut mean: TensorBuf<M>, tensor: &Tensor) -> TensorBuf<M> {
+    mean.as_mut_slice().iter_mut().zip(elements::<X>(tensor)).for_each(|(mean, x)| *mean = M::narrow(x.wide()));
+    mean
+}
+
 fn moved<M: Float, X: Float>(
     mut mean: TensorBuf<M>,
     first: Option<&Tensor>,
     towards: &Tensor,
     share: f64,
 ) -> TensorBuf<M> {
-    fn elements<X: Float>(tensor: &Tensor) -> &[X] {
-        tensor.elements().expect("the type was compared")
-    }
     wide(mean.as_mut_slice(), first.map(elements::<X>), elements(towards), share);
     mean
 }

@@ -80,3 +80,43 @@ fn tensors_may_begin_anywhere() {
     assert!(error.message().ends_with("but its f32 elements need a multiple of 4"), "{error}");
     assert!(Tensor::new(DType::U8, &[8], odd).is_ok());
 }
+
+/// A client's tensor of this many elements, with a flag that says whether it still exists. It has both zeros.
+fn watched(count: usize, client: usize) -> (Params, std::sync::Weak<()>) {
+    let value = |i: usize| if i.is_multiple_of(2) { -0.0 } else { (i % 97 * (client + 1)) as f32 };
+    let memory = TensorBuf::copy_of(&(0..count).map(value).collect::<Vec<f32>>()).into_buffer();
+    let alive = std::sync::Arc::new(());
+    let watch = std::sync::Arc::downgrade(&alive);
+    let (data, bytes) = (memory.as_slice().as_ptr(), memory.len());
+    // SAFETY: the bytes belong to the buffer, which the owner keeps alive.
+    let buffer = unsafe { crate::Buffer::from_owner(data, bytes, (memory, alive)) };
+    ([("x", Tensor::new(DType::F32, &[count], buffer).unwrap())].into_iter().collect(), watch)
+}
+
+#[test]
+fn the_memory_of_an_earlier_mean_takes_the_first_clients_place() {
+    // A size that no other test uses, and large enough for memory that is used in turns.
+    let count = (super::super::memory::LARGE + 4096) / 4;
+    let mean = |clients: usize| {
+        let (mut mean, mut held) = (WeightedMean::new(), true);
+        for client in 0..clients {
+            let (params, watch) = watched(count, client);
+            mean.add(&params, 1.0 + client as f64, "client").unwrap();
+            drop(params);
+            held &= client > 0 || watch.upgrade().is_some();
+        }
+        (mean.finish().unwrap().get("x").unwrap().buffer().as_slice().to_vec(), held)
+    };
+    for clients in [1, 3] {
+        let (expected, _) = mean(clients);
+        // Tests of other sizes may take the turn meanwhile.
+        let copied = (0..20).any(|_| {
+            // Leaves its memory behind.
+            mean(2);
+            let (found, held) = mean(clients);
+            assert!(found == expected, "{clients} clients");
+            !held
+        });
+        assert!(copied, "{clients} clients");
+    }
+}

@@ -10,7 +10,7 @@ use crate::buffer::ALIGNMENT;
 
 /// From this size in bytes, memory comes from the system and returns to it, in huge pages if the system has them: a
 /// page fault per 4 KiB costs more than copying the 4 KiB.
-pub(super) const LARGE: usize = if cfg!(miri) { 1 << 12 } else { 1 << 21 };
+pub(crate) const LARGE: usize = if cfg!(miri) { 1 << 12 } else { 1 << 21 };
 
 /// The size that rotating arenas have, and memory of that size that waits for the next one.
 struct Turns {
@@ -84,6 +84,13 @@ impl Block {
         let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = if turns.bytes == bytes { turns.waiting.take() } else { None };
         (turns.bytes, turns.waiting) = (bytes, None);
+        waiting.map(|map| Self::of_map(bytes, map))
+    }
+
+    /// The memory of the last rotating block, if it has this size and has been returned. It still rotates.
+    pub(super) fn waiting(bytes: usize) -> Option<Self> {
+        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = if turns.bytes == bytes { turns.waiting.take() } else { None };
         waiting.map(|map| Self::of_map(bytes, map))
     }
 

@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use block::{Block, LARGE};
+use block::Block;
+pub(crate) use block::LARGE;
 
 use crate::buffer::ALIGNMENT;
 use crate::{Buffer, Element, Result, Tensor};
@@ -190,6 +191,13 @@ impl Arena {
             return Self::of([bytes]);
         }
         Block::in_turns(bytes).map_or_else(|| Self::of([bytes]), |block| Self { block: Arc::new(block), taken: 0 })
+    }
+
+    /// The memory of an arena of these sizes that was made [in turns](Self::in_turns) and is free, if there is any.
+    pub(crate) fn waiting(sizes: impl IntoIterator<Item = usize>) -> Option<Self> {
+        let bytes = Self::sum(sizes);
+        let block = if bytes < LARGE { None } else { Block::waiting(bytes) };
+        block.map(|block| Self { block: Arc::new(block), taken: 0 })
     }
 
     /// An arena for tensors of these sizes in bytes.
