@@ -16,6 +16,7 @@ use crate::experiment::config::{Draft, FlowerApp, Site};
 use crate::federation::client::Client;
 use crate::federation::device_slots::DeviceSlots;
 use crate::federation::notes::Notes;
+use crate::federation::parked::Parking;
 use crate::federation::resume::CheckpointIndex;
 use crate::sites::agreement::Agreement;
 use crate::sites::exposure;
@@ -99,7 +100,8 @@ fn conduct(
     let finder = finder(&draft.experiment, options);
     let silent = services(&console, &notes, &stop.cancel, &draft.experiment);
     let secret_draw = matches!(draft.experiment.federation.sampling(), Sampling::Poisson(p) if p < 1.0);
-    let admission = Arc::new(Admission::default());
+    let parking = Arc::new(Parking::default());
+    let admission = Arc::new(Admission::new(parking.clone()));
     let sites = draft.experiment.federation.site_list();
     let remote =
         |(index, site): (usize, &Site)| RemoteClient::new(site.name.clone(), index, link.clone(), admission.clone());
@@ -118,7 +120,7 @@ fn conduct(
     }
     let common = Arc::new(FlowerClients { transport: link, admission, model, task });
     let ready = Ready { shared, server, devices, workers: sites.len(), sites: used };
-    execution.conduct(run_dir, ready, |_, store, services, resumed| {
+    execution.conduct(run_dir, ready, |_, _, services, resumed| {
         let resume = resumed.map(CheckpointIndex::trained_at_sites).unwrap_or_default();
         let withheld = beginning.start(&clients, &resume, &|| stop.asked(), services)?;
         let mut remote = clients.into_iter();
@@ -130,7 +132,7 @@ fn conduct(
         };
         let clients = sites.into_iter().enumerate().filter_map(client).collect();
         let private = if secret_draw { withheld } else { BTreeSet::new() };
-        Ok(Joined { clients, slots: DeviceSlots::default(), private, parking: Some(store.clone()) })
+        Ok(Joined { clients, slots: DeviceSlots::default(), private, parking: Some(parking) })
     })
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Error, Write as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{Mmap, UncheckedAdvice};
 use plugin_api::{Buffer, Message, Params, Tensor};
@@ -43,6 +43,31 @@ impl Parked {
         let left = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
         // Without it, more memory is used than necessary, and nothing else happens.
         let _ = left;
+    }
+}
+
+/// The place of the message that is parked now, if one is. Those who receive updates have it as well.
+#[derive(Debug, Default)]
+pub(crate) struct Parking(Mutex<Option<Parked>>);
+
+impl Parking {
+    /// Whether no message is parked.
+    pub(crate) fn is_free(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Another message is parked now, or none.
+    pub(crate) fn set(&self, parked: Option<Parked>) {
+        *self.lock() = parked;
+    }
+
+    /// Takes what is parked out of memory.
+    pub(crate) fn leave_memory(&self) {
+        self.lock().iter().for_each(Parked::leave_memory);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Parked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::federation::evaluators::Evaluators;
 use crate::federation::filters::FilterStates;
 use crate::federation::history::History;
 use crate::federation::model_store::Store;
-use crate::federation::parked::Parked;
+use crate::federation::parked::Parking;
 use crate::federation::sampling::Draws;
 use crate::federation::server::{self, Server};
 use crate::federation::services::HostServices;
@@ -46,11 +46,9 @@ pub(crate) struct Federation<'a> {
     pub clients: Clients<'a>,
     /// The aggregator, the server's filters and the global model.
     pub server: Server,
-    /// Where the global model waits for updates if it does not fit in the memory for idle models; none if the clients are in
-    /// this process, which use it meanwhile.
-    pub parking: Option<Arc<Store>>,
-    /// The file of the global model, if it is in one.
-    pub parked: Option<Parked>,
+    /// Where the global model waits for updates if it does not fit in the store's memory; none if the clients are in this
+    /// process, which use it meanwhile.
+    pub parking: Option<(Arc<Store>, Arc<Parking>)>,
     /// Whether a round without updates counts for the aggregator.
     pub empty_rounds: bool,
     /// The draws of clients for the rounds.
@@ -196,7 +194,7 @@ impl Federation<'_> {
     fn replace_global(&mut self, next: Option<Message>) {
         if let Some(next) = next {
             self.server.global = next;
-            self.parked = None;
+            self.parking.iter().for_each(|(_, parking)| parking.set(None));
         }
         self.best.release();
     }

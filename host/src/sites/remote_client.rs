@@ -12,6 +12,7 @@ use crate::federation::client::{
     Client, ClientState, CrossEvaluation, EvaluationOutcome, LastEvaluation, Order, Outcome,
 };
 use crate::federation::component_error::ComponentError;
+use crate::federation::parked::Parking;
 use crate::federation::services::HostServices;
 use crate::plugins::validate;
 use crate::sites::protocol::{Call, Payload, Reply, Report, Request, Response};
@@ -25,9 +26,15 @@ pub(crate) struct Admission {
     /// The clients whose replies are not yet received.
     pending: Mutex<BTreeSet<usize>>,
     changed: Condvar,
+    /// The global model that waits in a file. Its memory is for the replies.
+    parking: Arc<Parking>,
 }
 
 impl Admission {
+    pub(crate) fn new(parking: Arc<Parking>) -> Self {
+        Self { parking, ..Self::default() }
+    }
+
     pub(super) fn enter(&self, index: usize) {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
     }
@@ -42,6 +49,7 @@ impl Admission {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = |pending: &mut BTreeSet<usize>| pending.first().is_some_and(|first| *first < index);
         drop(self.changed.wait_while(pending, earlier).unwrap_or_else(PoisonError::into_inner));
+        self.parking.leave_memory();
     }
 }
 

@@ -30,6 +30,7 @@ use crate::federation::history::History;
 use crate::federation::model_evaluation::Validation;
 use crate::federation::model_store::Store;
 use crate::federation::notes::Notes;
+use crate::federation::parked::Parking;
 use crate::federation::resume::CheckpointIndex;
 use crate::federation::rounds::Federation;
 use crate::federation::sampling::{Draws, evaluators, select};
@@ -90,7 +91,7 @@ pub(crate) struct Joined {
     /// The parameters that they keep private and that the global model therefore must not contain.
     pub private: BTreeSet<String>,
     /// Where the global model waits for updates, if the clients are at sites.
-    pub parking: Option<Arc<Store>>,
+    pub parking: Option<Arc<Parking>>,
 }
 
 /// What a federation refers to.
@@ -145,9 +146,16 @@ impl Execution {
         let store = Arc::new(Store::new(run_dir.path().join(IDLE), idle_memory)?);
         let Joined { clients, slots, private, parking } = clients(&shared, &store, &services, index)?;
         let empty_rounds = server.aggregator_plugin.component.profile().empty_rounds;
-        let around = Surroundings { shared: &shared, workers, tracker: &tracker, services: &services, store, run_dir };
+        let around = Surroundings {
+            shared: &shared,
+            workers,
+            tracker: &tracker,
+            services: &services,
+            store: store.clone(),
+            run_dir,
+        };
         let mut federation = self.federation(server.start(&private), empty_rounds, (clients, slots), &around)?;
-        federation.parking = parking;
+        federation.parking = parking.map(|parking| (store.clone(), parking));
         if let Some(Checkpoint { reader, index }) = resumed {
             federation.restore(&reader, index)?;
         }
@@ -218,7 +226,6 @@ impl Execution {
             clients: Clients::new(clients, workers, policy).with_slots(slots),
             server,
             parking: None,
-            parked: None,
             empty_rounds,
             draws: Draws::of(run_dir.path())?,
             evaluators,

@@ -14,7 +14,6 @@ use crate::federation::component_error::ComponentError;
 use crate::federation::failure_policy::{RoundFailures, TrainingFailures};
 use crate::federation::filters::Filters;
 use crate::federation::orders::Orders;
-use crate::federation::parked::Parked;
 use crate::federation::server::{self, Receiver, Server};
 use crate::federation::services::{ClientRef, HostServices};
 
@@ -98,10 +97,11 @@ impl Federation<'_> {
     /// # Errors
     /// If the file cannot be written.
     fn park_global(&mut self) -> Result<(), CliError> {
-        if let (Some(store), None) = (&self.parking, &self.parked)
+        if let Some((store, parking)) = self.parking.as_ref().filter(|(_, parking)| parking.is_free())
             && let Some((parked, global)) = store.park(&self.server.global)?
         {
-            (self.server.global, self.parked) = (global, Some(parked));
+            self.server.global = global;
+            parking.set(Some(parked));
         }
         Ok(())
     }
@@ -153,8 +153,7 @@ impl Federation<'_> {
         let global = &*global;
         let orders = Orders::new(round, self.plan.local_epochs, global, output, services).after(work.ordered);
         let receiver = Receiver { filters: input, global, layout, encoded: participants.encoded };
-        let parked = self.parked.as_ref();
-        let mut intake = Intake { round, receiver, aggregator, failures, services, arrivals, parked };
+        let mut intake = Intake { round, receiver, aggregator, failures, services, arrivals };
         let pending = std::mem::take(&mut work.pending);
         let started = std::mem::take(&mut work.started);
         let clients: Vec<usize> = pending.iter().map(|&position| participants.clients[position]).collect();
@@ -226,14 +225,10 @@ struct Intake<'s> {
     failures: &'s TrainingFailures<'s>,
     services: &'s HostServices<'s>,
     arrivals: &'s mut Arrivals,
-    /// The global model's file, if it is in one.
-    parked: Option<&'s Parked>,
 }
 
 impl Intake<'_> {
     fn take(&mut self, client: ClientRef<'_>, outcome: Result<Outcome, ComponentError>) -> Result<(), CliError> {
-        // The orders are on their way, and updates need the memory.
-        self.parked.inspect(|parked| parked.leave_memory());
         let scope = server::scope(self.services, Some(client), Some(self.round));
         let received = outcome.and_then(|mut outcome| {
             let message = self.receiver.receive(&mut outcome, &scope)?;
