@@ -2,6 +2,7 @@
 
 pub(crate) mod absent;
 pub(crate) mod activity;
+pub(crate) mod admission;
 pub(crate) mod aggregation;
 pub(crate) mod best_models;
 pub(crate) mod clear;

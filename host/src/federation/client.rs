@@ -21,10 +21,12 @@
 //! Here one process runs the server and all clients, so the run's directory contains all of this.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use plugin_api::{Evaluation, Message, State, Trained};
 use serde::{Deserialize, Serialize};
 
+use crate::federation::admission::Place;
 use crate::federation::component_error::ComponentError;
 use crate::federation::exact;
 use crate::federation::filters::FilterStates;
@@ -67,6 +69,9 @@ pub(crate) struct Outcome {
     pub traffic: Traffic,
     /// How long the model trained and evaluated.
     pub spent: Spent,
+    /// Keeps the updates of later clients away, if the client is at its own site.
+    #[serde(skip)]
+    pub place: Option<Arc<Place>>,
 }
 
 /// The results of a client that only evaluates in a round.

@@ -14,6 +14,7 @@ use plugin_api::{Error, Evaluation, Goal, Level, Message, Metric, Trained};
 use crate::artefacts::tracking::Scalar;
 use crate::error::Diagnostic;
 use crate::experiment::config::Experiment;
+use crate::federation::admission::Admission;
 use crate::federation::client::{
     Client, ClientState, CrossEvaluation, EvaluationOutcome, LastEvaluation, Order, Outcome,
 };
@@ -22,7 +23,6 @@ use crate::federation::services::HostServices;
 use crate::federation::usage::{Spent, Traffic};
 use crate::plugins::validate;
 use crate::sites::flower::{FlowerModel, ROUND};
-use crate::sites::remote_client::Admission;
 use crate::sites::transport::{TransportError, never};
 use crate::terminal::signals::Pause;
 
@@ -212,7 +212,7 @@ impl FlowerClient {
             services.console.epoch_done(self.index);
         }
         let (withheld, local, spent) = (Vec::new(), Vec::new(), Spent::default());
-        Ok(Outcome { message, withheld, steps, examples, global, local, traffic, spent })
+        Ok(Outcome { message, withheld, steps, examples, global, local, traffic, spent, place: None })
     }
 }
 
@@ -248,13 +248,11 @@ impl Client for FlowerClient {
         if pause.is_stop() {
             return Ok(None);
         }
-        let admission = self.common.admission.clone();
-        admission.enter(self.index);
-        let outcome = self.train(order, &|| pause.is_stop(), services);
-        admission.leave(self.index);
-        match outcome {
+        let place = self.common.admission.enter(self.index);
+        match self.train(order, &|| pause.is_stop(), services) {
+            Ok(outcome) => Ok(Some(Outcome { place: Some(Arc::new(place)), ..outcome })),
             Err(fault) if fault.is_cancelled() && pause.is_stop() => Ok(None),
-            outcome => outcome.map(Some),
+            Err(fault) => Err(fault),
         }
     }
 

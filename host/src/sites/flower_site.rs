@@ -271,6 +271,7 @@ mod tests {
             local: vec![vec![evaluation("a", 5, 9.0)].into(), vec![evaluation("a", 5, 4.0)].into()],
             traffic: Traffic::default(),
             spent: Spent::default(),
+            place: None,
         };
         let content = reply(&model, Dialect::Message, outcome(Params::new()), false, true).unwrap();
         let trained = Dialect::Message.read_trained(content).unwrap();

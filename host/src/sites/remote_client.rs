@@ -1,57 +1,22 @@
 //! A client at its own site, as the server sees it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use plugin_api::Message;
 
 use crate::artefacts::tracking::Scalar;
+use crate::federation::admission::Admission;
 use crate::federation::client::{
     Client, ClientState, CrossEvaluation, EvaluationOutcome, LastEvaluation, Order, Outcome,
 };
 use crate::federation::component_error::ComponentError;
-use crate::federation::parked::Parking;
 use crate::federation::services::HostServices;
 use crate::plugins::validate;
 use crate::sites::protocol::{Call, Payload, Reply, Report, Request, Response};
 use crate::sites::transport::{Parcel, Transport, never};
 use crate::terminal::signals::Pause;
-
-/// Admits the replies of clients one after the other, in the order of aggregation, so that the server holds the tensors
-/// of few replies at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Admission {
-    /// The clients whose replies are not yet received.
-    pending: Mutex<BTreeSet<usize>>,
-    changed: Condvar,
-    /// The global model that waits in a file. Its memory is for the replies.
-    parking: Arc<Parking>,
-}
-
-impl Admission {
-    pub(crate) fn new(parking: Arc<Parking>) -> Self {
-        Self { parking, ..Self::default() }
-    }
-
-    pub(super) fn enter(&self, index: usize) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
-    }
-
-    pub(super) fn leave(&self, index: usize) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
-        self.changed.notify_all();
-    }
-
-    /// Waits until all earlier clients have left.
-    pub(super) fn wait(&self, index: usize) {
-        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let earlier = |pending: &mut BTreeSet<usize>| pending.first().is_some_and(|first| *first < index);
-        drop(self.changed.wait_while(pending, earlier).unwrap_or_else(PoisonError::into_inner));
-        self.parking.leave_memory();
-    }
-}
 
 /// A client at its own site.
 pub(crate) struct RemoteClient {
@@ -150,17 +115,15 @@ impl Client for RemoteClient {
         if pause.is_stop() {
             return Ok(None);
         }
-        self.admission.enter(self.index);
-        let replied = self.call(Request::Train(order.clone()), &|| pause.is_stop(), services);
-        self.admission.leave(self.index);
-        match replied {
+        let place = self.admission.enter(self.index);
+        match self.call(Request::Train(order.clone()), &|| pause.is_stop(), services) {
             Ok(Response::Outcome(outcome)) => {
                 self.trained = order.round + 1;
                 self.calls.store(0, Ordering::Relaxed);
                 for _ in 0..order.epochs {
                     services.console.epoch_done(self.index);
                 }
-                Ok(Some(outcome))
+                Ok(Some(Outcome { place: Some(Arc::new(place)), ..outcome }))
             }
             Ok(_) => Err(self.unexpected()),
             Err(fault) if fault.is_cancelled() && pause.is_stop() => Ok(None),
@@ -251,34 +214,5 @@ impl Client for RemoteClient {
 
     fn release(&mut self, _: &HostServices<'_>) -> Result<(), ComponentError> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn replies_are_admitted_in_the_order_of_clients() {
-        let admission = Admission::default();
-        let order = Mutex::new(Vec::new());
-        [0, 1, 2].into_iter().for_each(|index| admission.enter(index));
-        std::thread::scope(|scope| {
-            for index in [2, 1, 0] {
-                let (admission, order) = (&admission, &order);
-                scope.spawn(move || {
-                    // The later ones come first.
-                    std::thread::sleep(Duration::from_millis(20 * (2 - index as u64)));
-                    admission.wait(index);
-                    order.lock().unwrap().push(index);
-                    admission.leave(index);
-                });
-            }
-        });
-        assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
-        // Nobody waits for a client that has no reply to come.
-        admission.wait(5);
     }
 }

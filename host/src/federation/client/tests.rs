@@ -41,7 +41,8 @@ fn an_order_and_its_outcome_travel_without_their_tensors() {
     let both = ModelEvaluation { test: evaluations(), validation: evaluations() };
     let (global, local) = (both, vec![evaluations().into(), ModelEvaluation::default()]);
     let withheld = vec!["head".to_owned()];
-    let outcome = Outcome { message: message(), withheld, steps: 4, examples: 5, global, local, traffic, spent };
+    let outcome =
+        Outcome { message: message(), withheld, steps: 4, examples: 5, global, local, traffic, spent, place: None };
     let mut there = back(&outcome);
     assert_eq!(bits(&there.global.test), bits(&evaluations()));
     assert_eq!(bits(&there.global.validation), bits(&evaluations()));

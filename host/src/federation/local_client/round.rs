@@ -71,7 +71,7 @@ impl LocalClient {
         let Progress { trained, global, local, .. } = self.progress.clone().unwrap_or_else(|| Progress::new(round));
         let (global, spent) = (global.unwrap_or_default(), self.spent);
         let Trained { steps, examples } = trained;
-        Ok(Some(Outcome { message, withheld, steps, examples, global, local, traffic, spent }))
+        Ok(Some(Outcome { message, withheld, steps, examples, global, local, traffic, spent, place: None }))
     }
 
     /// Returns the model's message of this round. The model is asked for it only once.

@@ -12,6 +12,7 @@ use plugin_api::{
 use super::*;
 use crate::artefacts::journal::Journal;
 use crate::artefacts::run_dir::Existing;
+use crate::federation::admission::{Admission, Place};
 use crate::federation::aggregation::NamedAggregator;
 use crate::federation::client::{Client, ClientState, CrossEvaluation, EvaluationOutcome, LastEvaluation, Order};
 use crate::federation::failure_policy::FailurePolicy;
@@ -34,7 +35,14 @@ struct Adding {
     private: bool,
     /// Whether it fails to answer queries.
     silent: bool,
+    /// If it is at its own site: where its update is admitted, with its place.
+    remote: Option<(Arc<Admission>, Option<Arc<Place>>)>,
+    /// Where it notes that its update is admitted, and the aggregator whose update it takes.
+    log: Log,
 }
+
+/// What happened to the clients' updates.
+type Log = Arc<Mutex<Vec<String>>>;
 
 fn evaluation(params: &Params) -> Vec<Evaluation> {
     let sum: f32 = params.iter().map(|(_, tensor)| tensor.elements::<f32>().unwrap()[0]).sum();
@@ -53,6 +61,11 @@ impl Client for Adding {
         if self.fails == Some(order.round) {
             return Err(ComponentError::new("model `adding`".to_owned(), Error::data("it failed")));
         }
+        let place = self.remote.as_mut().and_then(|(admission, place)| {
+            admission.wait(usize::from(self.name == "b"));
+            self.log.lock().unwrap().push(format!("{} is admitted", self.name));
+            place.take()
+        });
         let mut params = Params::new();
         for name in &self.holds {
             let before = order.global.params.elements::<f32>(name, &[1]).map_or(0.0, |all| all[0]);
@@ -66,7 +79,7 @@ impl Client for Adding {
         let global = evaluation(&order.global.params).into();
         let (traffic, spent) = (Traffic::default(), Spent::default());
         let message = params.into();
-        Ok(Some(Outcome { message, withheld, steps: 1, examples: 1, global, local: Vec::new(), traffic, spent }))
+        Ok(Some(Outcome { message, withheld, steps: 1, examples: 1, global, local: Vec::new(), traffic, spent, place }))
     }
 
     fn close(&mut self) {}
@@ -120,7 +133,7 @@ impl Client for Adding {
 #[derive(Default)]
 struct Last {
     params: Params,
-    added: Arc<Mutex<Vec<String>>>,
+    added: Log,
     /// The clients that it queries at each stage.
     queried: Vec<String>,
     /// The clients that replied, with the stage.
@@ -167,6 +180,8 @@ fn client(name: &str) -> Adding {
         fails: None,
         private: false,
         silent: false,
+        remote: None,
+        log: Log::default(),
     }
 }
 
@@ -210,7 +225,7 @@ fn run_with_queries(clients: Vec<Adding>, plan: &str, queried: &[&str]) -> Ran {
         .chain(names.iter().map(String::as_str))
         .map(|name| (name.to_owned(), Tensor::from_slice(&[1], &[0.0_f32]).unwrap()))
         .collect();
-    let added = Arc::new(Mutex::new(Vec::new()));
+    let added = clients[0].log.clone();
     let replied = Arc::new(Mutex::new(Vec::new()));
     let queried = queried.iter().map(|&name| name.to_owned()).collect();
     let aggregator = Last { added: added.clone(), queried, replied: replied.clone(), ..Last::default() };
@@ -264,6 +279,31 @@ fn every_client_trains_the_last_global_model_and_updates_arrive_in_order() {
     outcome.unwrap();
     assert_eq!(global, of(&[("shared", 3.0), ("a", 3.0), ("b", 3.0), ("c", 3.0)]));
     assert_eq!(added, ["a", "b", "c"].repeat(3));
+}
+
+#[test]
+fn an_update_is_admitted_once_the_one_before_it_is_aggregated() {
+    let (admission, log) = (Arc::new(Admission::default()), Log::default());
+    let place = |client: usize| Some(Arc::new(admission.enter(client)));
+    let remote =
+        |(index, name)| Adding { remote: Some((admission.clone(), place(index))), log: log.clone(), ..client(name) };
+    let clients = ["a", "b"].into_iter().enumerate().map(remote).collect();
+    let ran = run(clients, "rounds = 1");
+    ran.outcome.unwrap();
+    assert_eq!(ran.added, ["a is admitted", "a", "b is admitted", "b"]);
+}
+
+#[test]
+fn an_update_that_ends_the_run_keeps_nobody_waiting() {
+    let (admission, log) = (Arc::new(Admission::default()), Log::default());
+    let place = |client: usize| Some(Arc::new(admission.enter(client)));
+    let remote =
+        |(index, name)| Adding { remote: Some((admission.clone(), place(index))), log: log.clone(), ..client(name) };
+    let [a, b] = [(0, "a"), (1, "b")].map(remote);
+    let ran = run(vec![Adding { holds: vec!["shared".to_owned(), "strange".to_owned()], ..a }, b], "rounds = 1");
+    let error = ran.outcome.unwrap_err().to_string();
+    assert!(error.starts_with("error: round 1, client `a`, update: tensor `strange`: "), "{error}");
+    assert_eq!(ran.added, ["a is admitted", "b is admitted"]);
 }
 
 #[test]

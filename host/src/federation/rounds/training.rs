@@ -180,6 +180,8 @@ impl Federation<'_> {
             while let Some((position, outcome)) = work.take_next() {
                 intake.take(participants.at(position), outcome)?;
             }
+            // Those left wait for a client that a pause kept from starting, so nobody may wait for them.
+            work.early.values_mut().flatten().for_each(|outcome| outcome.place = None);
             Ok(())
         })?;
         work.ordered = orders.made();
@@ -247,6 +249,7 @@ impl Intake<'_> {
             // the aggregator.
             Err(fault) => return self.failures.of_client(fault, client.name),
         }
+        outcome.place = None;
         self.arrivals.withheld.extend(std::mem::take(&mut outcome.withheld));
         self.arrivals.outcomes.insert(client.index, outcome);
         Ok(())
