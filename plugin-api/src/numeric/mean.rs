@@ -16,10 +16,9 @@ use crate::{DType, Error, Float, Params, Result, Tensor};
 /// `n` clients an f32 element is at most `n · 2⁻²⁴ · max|xᵢ|` from the exact mean. Integers have no mean: they are kept
 /// as long as all clients send the same values.
 ///
-/// The first client's tensors are shared, not copied. The second client's arrival allocates memory for the mean, which
-/// becomes the resulting tensor. No other tensor is held after that, so the mean of large models takes the memory of two: the
-/// mean's own, and that of the model that is being added. Where the memory of a mean before this one is free again, which is
-/// kept for the next one of the same size, the first client's tensors are copied there, so that theirs need not be held.
+/// The first client's tensors are copied to memory for the mean, which becomes the resulting tensors. No client's tensor is
+/// held, so the mean of large models takes the memory of two: the mean's own, and that of the model that is being added. Of
+/// integers the first client's are held.
 ///
 /// ```
 /// use plugin_api::{Params, Tensor, WeightedMean};
@@ -74,16 +73,12 @@ impl WeightedMean {
             return Ok(());
         }
         self.check(params, client)?;
-        let mut kept = if self.is_empty() { Arena::waiting(params.iter().map(|(_, t)| wide_bytes(t))) } else { None };
-        // If this is the second client, allocate everything at once. All of it is written before it is read.
-        let wants: Vec<usize> = params.names().filter_map(|name| self.tensors.get(name)).map(Mean::wants).collect();
-        let mut arena = if wants.iter().sum::<usize>() > 0 { Arena::in_turns(wants) } else { Arena::default() };
-        for (name, tensor) in params.iter() {
-            match self.tensors.get_mut(name) {
-                Some(mean) => mean.make_space(&mut arena),
-                None => drop(self.tensors.insert(name.to_owned(), Mean::of(tensor, client, kept.as_mut()))),
-            }
-        }
+        let new = || params.iter().filter(|(name, _)| !self.tensors.contains_key(*name));
+        // All of it is written before it is read. Most of a model comes with the first client.
+        let sizes = new().map(|(_, tensor)| wide_bytes(tensor));
+        let mut arena = if self.is_empty() { Arena::in_turns(sizes) } else { Arena::of(sizes) };
+        let new: Vec<_> = new().map(|(name, tensor)| (name.to_owned(), Mean::of(tensor, client, &mut arena))).collect();
+        self.tensors.extend(new);
         let means = self.tensors.iter_mut().filter_map(|(name, mean)| Some((mean, params.get(name)?)));
         parallel::each(means.collect(), params.bytes(), self.threads, |(mean, tensor)| mean.add(tensor, weight));
         Ok(())
@@ -116,12 +111,10 @@ struct Mean {
 
 #[derive(Debug)]
 enum Accumulator {
-    /// All clients so far sent this: a single client, or integers, which have no mean and must be equal.
-    One(Tensor),
-    /// One client sent this. There is memory for the mean of it and the next.
-    Two(Tensor, Wide),
+    /// All clients so far sent these integers, which have no mean and must be equal.
+    Equal(Tensor),
     /// The mean.
-    Many(Wide),
+    Mean(Wide),
 }
 
 #[derive(Debug)]
@@ -140,8 +133,7 @@ impl Mean {
                     Error::tensor(name, message).help("parameters that differ between clients must be kept private")
                 );
             }
-            if let Accumulator::One(before) = so_far
-                && !tensor.is_float()
+            if let Accumulator::Equal(before) = so_far
                 && before.buffer().as_slice() != tensor.buffer().as_slice()
             {
                 let message = format!("client `{client}` sends other {dtype} values than client `{first}`");
@@ -153,11 +145,11 @@ impl Mean {
         Ok(())
     }
 
-    /// An empty mean; `client` is the first to send. It has its memory already if there is any for it.
-    fn of(tensor: &Tensor, client: &str, memory: Option<&mut Arena>) -> Self {
-        let memory = memory.and_then(|arena| Wide::of(tensor, arena));
+    /// An empty mean; `client` is the first to send.
+    fn of(tensor: &Tensor, client: &str, arena: &mut Arena) -> Self {
+        let memory = Wide::of(tensor, arena);
         Self {
-            so_far: memory.map_or_else(|| Accumulator::One(tensor.clone()), Accumulator::Many),
+            so_far: memory.map_or_else(|| Accumulator::Equal(tensor.clone()), Accumulator::Mean),
             dtype: tensor.dtype(),
             shape: tensor.shape().to_vec(),
             weight: 0.0,
@@ -165,38 +157,23 @@ impl Mean {
         }
     }
 
-    /// Bytes of accumulator memory that the next tensor will need.
-    fn wants(&self) -> usize {
-        if let Accumulator::One(first) = &self.so_far { wide_bytes(first) } else { 0 }
-    }
-
-    /// Allocates the accumulator that the next tensor needs.
-    fn make_space(&mut self, arena: &mut Arena) {
-        let Accumulator::One(first) = &self.so_far else { return };
-        if let Some(memory) = Wide::of(first, arena) {
-            self.so_far = Accumulator::Two(first.clone(), memory);
-        }
-    }
-
-    /// Adds a tensor that passed [`check`](Self::check). Unless it is the first, [`make_space`](Self::make_space) must
-    /// have been called.
+    /// Adds a tensor that passed [`check`](Self::check).
     fn add(&mut self, tensor: &Tensor, weight: f64) {
         let is_first = self.weight == 0.0;
         self.weight += weight;
         let share = weight / self.weight;
-        self.so_far = match std::mem::replace(&mut self.so_far, Accumulator::One(tensor.clone())) {
-            one @ Accumulator::One(_) => one,
-            Accumulator::Two(first, mean) => Accumulator::Many(mean.moved(self.dtype, Some(&first), tensor, share)),
-            Accumulator::Many(mean) if is_first => Accumulator::Many(mean.copied(self.dtype, tensor)),
-            Accumulator::Many(mean) => Accumulator::Many(mean.moved(self.dtype, None, tensor, share)),
-        };
+        match &mut self.so_far {
+            Accumulator::Equal(_) => {}
+            Accumulator::Mean(mean) if is_first => mean.copy(self.dtype, tensor),
+            Accumulator::Mean(mean) => mean.move_towards(self.dtype, tensor, share),
+        }
     }
 
     /// The mean, as a tensor of the clients' type.
     fn finish(self) -> Result<Tensor> {
         let mean = match self.so_far {
-            Accumulator::One(tensor) | Accumulator::Two(tensor, _) => return Ok(tensor),
-            Accumulator::Many(mean) => mean,
+            Accumulator::Equal(tensor) => return Ok(tensor),
+            Accumulator::Mean(mean) => mean,
         };
         match (mean, self.dtype) {
             (Wide::F32(mean), DType::F16) => Ok(narrowed::<f16>(&self.shape, mean.as_slice())),
@@ -226,23 +203,23 @@ impl Wide {
         }
     }
 
-    /// A client's tensor in place of the mean.
-    fn copied(self, dtype: DType, tensor: &Tensor) -> Self {
+    /// Takes over a client's tensor.
+    fn copy(&mut self, dtype: DType, tensor: &Tensor) {
         match (self, dtype) {
-            (Self::F64(mean), _) => Self::F64(copied::<f64, f64>(mean, tensor)),
-            (Self::F32(mean), DType::F16) => Self::F32(copied::<f32, f16>(mean, tensor)),
-            (Self::F32(mean), DType::BF16) => Self::F32(copied::<f32, bf16>(mean, tensor)),
-            (Self::F32(mean), _) => Self::F32(copied::<f32, f32>(mean, tensor)),
+            (Self::F64(mean), _) => copy::<f64, f64>(mean, tensor),
+            (Self::F32(mean), DType::F16) => copy::<f32, f16>(mean, tensor),
+            (Self::F32(mean), DType::BF16) => copy::<f32, bf16>(mean, tensor),
+            (Self::F32(mean), _) => copy::<f32, f32>(mean, tensor),
         }
     }
 
-    /// Moves the mean, or what the `first` client sent, towards another client's tensor by this share of the way.
-    fn moved(self, dtype: DType, first: Option<&Tensor>, towards: &Tensor, share: f64) -> Self {
+    /// Moves the mean towards a client's tensor by this share of the way.
+    fn move_towards(&mut self, dtype: DType, tensor: &Tensor, share: f64) {
         match (self, dtype) {
-            (Self::F64(mean), _) => Self::F64(moved::<f64, f64>(mean, first, towards, share)),
-            (Self::F32(mean), DType::F16) => Self::F32(moved::<f32, f16>(mean, first, towards, share)),
-            (Self::F32(mean), DType::BF16) => Self::F32(moved::<f32, bf16>(mean, first, towards, share)),
-            (Self::F32(mean), _) => Self::F32(moved::<f32, f32>(mean, first, towards, share)),
+            (Self::F64(mean), _) => wide::<f64, f64>(mean.as_mut_slice(), elements(tensor), share),
+            (Self::F32(mean), DType::F16) => wide::<f32, f16>(mean.as_mut_slice(), elements(tensor), share),
+            (Self::F32(mean), DType::BF16) => wide::<f32, bf16>(mean.as_mut_slice(), elements(tensor), share),
+            (Self::F32(mean), _) => wide::<f32, f32>(mean.as_mut_slice(), elements(tensor), share),
         }
     }
 }
@@ -251,52 +228,38 @@ fn elements<X: Float>(tensor: &Tensor) -> &[X] {
     tensor.elements().expect("the type was compared")
 }
 
-fn copied<M: Float, X: Float>(mut mean: TensorBuf<M>, tensor: &Tensor) -> TensorBuf<M> {
+fn copy<M: Float, X: Float>(mean: &mut TensorBuf<M>, tensor: &Tensor) {
     mean.as_mut_slice().iter_mut().zip(elements::<X>(tensor)).for_each(|(mean, x)| *mean = M::narrow(x.wide()));
-    mean
-}
-
-fn moved<M: Float, X: Float>(
-    mut mean: TensorBuf<M>,
-    first: Option<&Tensor>,
-    towards: &Tensor,
-    share: f64,
-) -> TensorBuf<M> {
-    wide(mean.as_mut_slice(), first.map(elements::<X>), elements(towards), share);
-    mean
 }
 
 /// Runs [`pass`] with the processor's widest vectors. The steps for each element are the same.
-fn wide<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+fn wide<M: Float, X: Float>(mean: &mut [M], x: &[X], share: f64) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f")]
-        fn avx512<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
-            pass(mean, first, x, share);
+        fn avx512<M: Float, X: Float>(mean: &mut [M], x: &[X], share: f64) {
+            pass(mean, x, share);
         }
         #[target_feature(enable = "avx2")]
-        fn avx2<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
-            pass(mean, first, x, share);
+        fn avx2<M: Float, X: Float>(mean: &mut [M], x: &[X], share: f64) {
+            pass(mean, x, share);
         }
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor supports it.
-            return unsafe { avx512(mean, first, x, share) };
+            return unsafe { avx512(mean, x, share) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor supports it.
-            return unsafe { avx2(mean, first, x, share) };
+            return unsafe { avx2(mean, x, share) };
         }
     }
-    pass(mean, first, x, share);
+    pass(mean, x, share);
 }
 
 #[inline(always)]
-fn pass<M: Float, X: Float>(mean: &mut [M], first: Option<&[X]>, x: &[X], share: f64) {
+fn pass<M: Float, X: Float>(mean: &mut [M], x: &[X], share: f64) {
     let step = |before: f64, x: &X| M::narrow(before + share * (x.wide() - before));
-    match first {
-        Some(first) => mean.iter_mut().zip(first).zip(x).for_each(|((mean, first), x)| *mean = step(first.wide(), x)),
-        None => mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = step(mean.wide(), x)),
-    }
+    mean.iter_mut().zip(x).for_each(|(mean, x)| *mean = step(mean.wide(), x));
 }
 
 fn narrowed<T: Float>(shape: &[usize], mean: &[f32]) -> Tensor {

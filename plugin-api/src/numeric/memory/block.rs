@@ -87,13 +87,6 @@ impl Block {
         waiting.map(|map| Self::of_map(bytes, map))
     }
 
-    /// The memory of the last rotating block, if it has this size and has been returned. It still rotates.
-    pub(super) fn waiting(bytes: usize) -> Option<Self> {
-        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = if turns.bytes == bytes { turns.waiting.take() } else { None };
-        waiting.map(|map| Self::of_map(bytes, map))
-    }
-
     fn of_map(bytes: usize, mut map: MmapMut) -> Self {
         let data = NonNull::new(map.as_mut_ptr()).expect("mapped memory does not begin at 0");
         Self { data, bytes, source: Source::System(map) }

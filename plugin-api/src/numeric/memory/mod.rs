@@ -193,13 +193,6 @@ impl Arena {
         Block::in_turns(bytes).map_or_else(|| Self::of([bytes]), |block| Self { block: Arc::new(block), taken: 0 })
     }
 
-    /// The memory of an arena of these sizes that was made [in turns](Self::in_turns) and is free, if there is any.
-    pub(crate) fn waiting(sizes: impl IntoIterator<Item = usize>) -> Option<Self> {
-        let bytes = Self::sum(sizes);
-        let block = if bytes < LARGE { None } else { Block::waiting(bytes) };
-        block.map(|block| Self { block: Arc::new(block), taken: 0 })
-    }
-
     /// An arena for tensors of these sizes in bytes.
     ///
     /// # Panics
