@@ -35,10 +35,10 @@ if [ -z "$torch" ] || [ ! -f "$torch/lib/libtorch_cpu.so" ]; then
 fi
 export LD_LIBRARY_PATH="$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export CARGO_MANIFEST_DIR="$work/plugins/model-amplify" FEDPLUG_TEST_DEVICE=$device
-size=120M large=350M of="--batch 64 --steps 10" rounds=6 torch_device=cuda
+size=120M large=350M of="--batch 64 --steps 10" small_of="--batch 4 --steps 20" rounds=6 torch_device=cuda
 trunk='{ hidden-size = 640, layers = 24, heads = 10, intermediate-size = 2560 }'
 if [ "$device" = cpu ]; then
-    size=tiny large=tiny of="--batch 8 --steps 3" rounds=2 torch_device=cpu
+    size=tiny large=tiny of="--batch 8 --steps 3" small_of="--batch 2 --steps 3" rounds=2 torch_device=cpu
     trunk='{ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 24 }'
 fi
 
@@ -112,6 +112,11 @@ main() {
         with bf16-deterministic bf16 '{"deterministic": true}'
         with bf16-clip bf16 '{"clip-norm": 1.0}'
         with bf16-lora bf16 '{"lora": {}}'
+        with bf16-separate-buffers bf16 '{"flat-buffers": false}'
+        with bf16-graphs bf16 '{"cuda-graphs": true}'
+        # Small batches, for which graphs are.
+        of=$small_of with small-bf16 bf16 '{}'
+        of=$small_of with small-bf16-graphs bf16 '{"cuda-graphs": true}'
     fi
     step="$python tests/bench/torch_step.py --size $size $of --device $torch_device"
     if wanted torch; then

@@ -50,6 +50,21 @@ impl Batch {
         Ok(Self { rows, pad, longest, ids, keys, packing: None, pooled: None, chains: Vec::new() })
     }
 
+    /// What the trunk reads of it in libtorch, unless it is packed.
+    pub(crate) fn inputs(&self) -> Vec<&Tensor> {
+        std::iter::once(&self.ids).chain(&self.keys).collect()
+    }
+
+    /// The same batch with inputs of its own.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn copied(&self) -> Result<Self, TchError> {
+        let keys = self.keys.as_ref().map(Tensor::f_detach_copy).transpose()?;
+        let (rows, ids, chains) = (self.rows.clone(), self.ids.f_detach_copy()?, self.chains.clone());
+        Ok(Self { rows, pad: self.pad, longest: self.longest, ids, keys, packing: None, pooled: None, chains })
+    }
+
     /// With the chains of each sequence.
     #[must_use]
     pub(crate) fn with_chains(mut self, bounds: &ChainBounds) -> Self {

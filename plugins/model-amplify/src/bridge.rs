@@ -36,6 +36,7 @@ pub(crate) unsafe fn into_contract_tensor(
 /// If libtorch fails.
 pub(crate) fn to_device(tensor: &Tensor, device: tch::Device) -> Result<Tensor, TchError> {
     match device {
+        _ if tensor.device() == device => Ok(tensor.shallow_clone()),
         tch::Device::Cuda(number) => {
             let gpu = i8::try_from(number).unwrap_or(-1);
             native::to_gpu(tensor, gpu).map_err(|error| TchError::Torch(error.causes().join(": ")))
@@ -107,21 +108,6 @@ unsafe fn view(data: *const f32, len: usize, shape: &[i64]) -> Result<Tensor, Tc
 pub(crate) fn get_like<'a>(params: &'a Params, name: &str, ours: &Tensor) -> Result<&'a plugin_api::Tensor> {
     let tensor = params.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
     expect_like(name, tensor, ours).map(|()| tensor)
-}
-
-/// A new tensor like `ours`, with the values of the one of this name.
-///
-/// # Errors
-/// If that is missing, or differs in shape or type, or libtorch fails.
-pub(crate) fn fresh_like(params: &Params, name: &str, ours: &Tensor) -> Result<Tensor> {
-    let elements = get_like(params, name, ours)?.elements::<f32>()?;
-    // SAFETY: the view is only read, by a copy on the host that is done when this function returns.
-    let view = unsafe { view_of(elements, &ours.size()) }.map_err(torch_error)?;
-    let fresh = match ours.device() {
-        tch::Device::Cpu => view.f_detach_copy(),
-        device => to_device(&view, device),
-    };
-    fresh.map_err(|e| Error::tensor(name, "could not be copied").because(&torch_error(e)))
 }
 
 /// Copies elements to a new tensor of `rows` rows on the CPU.

@@ -142,6 +142,14 @@ pub struct Config {
     /// Whether libtorch computes queries, keys and values by one matrix product. Results differ by rounding errors.
     #[serde(default)]
     pub(crate) fused_qkv: bool,
+    /// On GPUs: whether a training step is recorded as a CUDA graph for each shape of batch, and launched as one piece of work from
+    /// the third step of the shape on, which helps where batches are small. Results differ by rounding errors.
+    #[serde(default)]
+    pub(crate) cuda_graphs: bool,
+    /// On GPUs: whether the parameters of a model, their gradients and their moments each lie in one buffer, so that one copy
+    /// or one call treats all of them. It takes the memory of the trained parameters' gradients between steps too.
+    #[serde(default = "default::flat_buffers")]
+    pub(crate) flat_buffers: bool,
     /// Sequences per batch in evaluation and prediction; default: four times `batch-size`. It changes predictions by
     /// rounding errors only.
     #[serde(default)]
@@ -273,6 +281,9 @@ mod default {
     }
     pub(super) fn accumulate() -> usize {
         1
+    }
+    pub(super) fn flat_buffers() -> bool {
+        true
     }
 }
 

@@ -3,10 +3,12 @@
 //! The plugin links libtorch's CPU library alone, so that one build loads on every machine. Where there is a GPU, it opens
 //! libtorch's CUDA library before anything asks libtorch for CUDA: libtorch remembers the first answer.
 
+use std::ffi::c_void;
 #[cfg(target_os = "linux")]
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use libloading::Library;
 use plugin_api::{Error, Result};
 use tch::{Cuda, Device};
 
@@ -132,14 +134,25 @@ impl DeviceContext {
 }
 
 /// Opens the CUDA library, once per process. The error says why it cannot be used.
-fn cuda_library() -> Result<(), String> {
-    static OPENED: OnceLock<Result<(), String>> = OnceLock::new();
-    OPENED.get_or_init(open_cuda_library).clone()
+fn cuda_library() -> Result<&'static Library, String> {
+    static OPENED: OnceLock<Result<Library, String>> = OnceLock::new();
+    OPENED.get_or_init(open_cuda_library).as_ref().map_err(String::clone)
+}
+
+/// The address of a function of the CUDA library.
+///
+/// # Errors
+/// If there is no GPU, or no such function.
+pub(crate) fn cuda_symbol(name: &str) -> Result<*mut c_void, String> {
+    let library = cuda_library()?;
+    // SAFETY: only the address is taken. The library is never closed.
+    let found = unsafe { library.get::<*mut c_void>(name) };
+    found.map(|symbol| *symbol).map_err(|error| error.to_string())
 }
 
 #[cfg(target_os = "linux")]
-fn open_cuda_library() -> Result<(), String> {
-    use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+fn open_cuda_library() -> Result<Library, String> {
+    use libloading::os::unix::{RTLD_LOCAL, RTLD_NOW};
 
     let driver = ["/dev/nvidiactl", "/dev/nvidia0"].iter().any(|path| Path::new(path).exists());
     if !driver {
@@ -149,17 +162,12 @@ fn open_cuda_library() -> Result<(), String> {
     // It finds libtorch and CUDA through its own dependencies, so its symbols need not be global.
     // SAFETY: the library is libtorch's own, of the version that this plugin links; its initialisers register CUDA with the
     // loaded libtorch. It is never unloaded.
-    match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) } {
-        Ok(library) => {
-            std::mem::forget(library);
-            Ok(())
-        }
-        Err(error) => Err(format!("`{}` could not be opened: {error}", path.display())),
-    }
+    let opened = unsafe { libloading::os::unix::Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
+    opened.map(Library::from).map_err(|error| format!("`{}` could not be opened: {error}", path.display()))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_cuda_library() -> Result<(), String> {
+fn open_cuda_library() -> Result<Library, String> {
     Err("CUDA is supported on Linux only".to_owned())
 }
 

@@ -17,7 +17,7 @@
 //! A parameter that did not come with the message, such as a private head, has no anchor and no control variate from
 //! the server, and its gradient is unchanged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use plugin_api::{Error, Message, Params, Result, State};
 use tch::{TchError, Tensor};
@@ -86,18 +86,20 @@ impl GradientCorrection {
 
     /// Starts a round with this message. `taken` is the last round for which the server has this client's update, if
     /// there is one. If the host does not report it, nothing counts as lost. On an error nothing changes.
-    pub(crate) fn receive(&mut self, message: &Message, taken: Option<Option<u64>>) -> Result<()> {
+    pub(crate) fn receive(
+        &mut self,
+        message: &Message,
+        taken: Option<Option<u64>>,
+        context: &DeviceContext,
+    ) -> Result<()> {
         let lost = self.sent.is_some() && taken.is_some_and(|taken| taken != self.sent);
-        let read = |slot: &Slot, wanted: bool, params: &Params, name: &str| {
-            let there = wanted && params.get(name).is_some();
-            there.then(|| bridge::fresh_like(params, name, &slot.parameter)).transpose()
+        let next: Vec<_> = {
+            let anchors = Found::of(&message.params, "", self.slots.iter().filter(|_| self.proximal > 0.0))?;
+            let servers = Found::of(&message.extra, CONTROL, self.slots.iter().filter(|_| self.scaffold))?;
+            let (mut anchors, mut servers) = (anchors.load(context)?, servers.load(context)?);
+            let names = self.slots.iter().map(|slot| slot.name.as_str());
+            names.map(|name| (anchors.remove(name), servers.remove(name))).collect()
         };
-        let mut next = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            let anchor = read(slot, self.proximal > 0.0, &message.params, &slot.name)?;
-            let server = read(slot, self.scaffold, &message.extra, &format!("{CONTROL}{}", slot.name))?;
-            next.push((anchor, server));
-        }
         let trained = self.slots.iter().any(|slot| slot.own.is_some() || (slot.next.is_some() && !lost));
         if self.scaffold && trained && next.iter().all(|(_, server)| server.is_none()) {
             let error = Error::config("the server sends no control variates").at_key("scaffold");
@@ -211,18 +213,19 @@ impl GradientCorrection {
     }
 
     /// Reads these tensors from a state, for [`GradientCorrection::restore`].
-    pub(crate) fn read(&self, state: &State) -> Result<(Vec<Held>, Option<u64>)> {
+    pub(crate) fn read(&self, state: &State, context: &DeviceContext) -> Result<(Vec<Held>, Option<u64>)> {
         let sent = if state.values.contains_key(SENT) { Some(state.value(SENT)?) } else { None };
         let counts: BTreeMap<String, u32> =
             if state.values.contains_key(SUM) { state.value(SUM)? } else { BTreeMap::new() };
-        let read = |slot: &Slot| {
-            let tensor = |wanted: bool, prefix: &str| {
-                let name = format!("{prefix}{}", slot.name);
-                let there = wanted && state.tensors.get(&name).is_some();
-                there.then(|| bridge::fresh_like(&state.tensors, &name, &slot.parameter)).transpose()
-            };
-            let sum = tensor(self.scaffold, SUM)?;
-            let sum = match (sum, counts.get(&slot.name)) {
+        let tensors = |wanted: bool, prefix| {
+            Found::of(&state.tensors, prefix, self.slots.iter().filter(|_| wanted))?.load(context)
+        };
+        let (mut own, mut next) = (tensors(self.scaffold, OWN)?, tensors(self.scaffold, NEXT)?);
+        let (mut server, mut sums) = (tensors(self.scaffold, SERVER)?, tensors(self.scaffold, SUM)?);
+        let mut anchors = tensors(self.proximal > 0.0, ANCHOR)?;
+        let mut read = |slot: &Slot| {
+            let name = slot.name.as_str();
+            let sum = match (sums.remove(name), counts.get(name)) {
                 (Some(sum), Some(count)) => Some((sum, *count)),
                 (None, None) => None,
                 _ => {
@@ -232,10 +235,10 @@ impl GradientCorrection {
                     ));
                 }
             };
-            let [own, next, server] = [OWN, NEXT, SERVER].map(|prefix| tensor(self.scaffold, prefix));
-            Ok(Held { own: own?, next: next?, anchor: tensor(self.proximal > 0.0, ANCHOR)?, server: server?, sum })
+            let [own, next, server] = [&mut own, &mut next, &mut server].map(|all| all.remove(name));
+            Ok(Held { own, next, anchor: anchors.remove(name), server, sum })
         };
-        Ok((self.slots.iter().map(read).collect::<Result<_>>()?, sent))
+        Ok((self.slots.iter().map(&mut read).collect::<Result<_>>()?, sent))
     }
 
     /// Continues from that state, between two rounds or two epochs.
@@ -244,6 +247,28 @@ impl GradientCorrection {
             (slot.own, slot.next, slot.anchor, slot.server, slot.sum) = (own, next, anchor, server, sum);
         }
         self.sent = sent;
+    }
+}
+
+/// Tensors of a message or a state for slots, by the names of their parameters.
+struct Found<'a>(Vec<(&'a str, (&'a plugin_api::Tensor, &'a Tensor))>);
+
+impl<'a> Found<'a> {
+    /// Those of names that start with `prefix`. One that does not fit is an error, one that is missing is not.
+    fn of(params: &'a Params, prefix: &str, slots: impl Iterator<Item = &'a Slot>) -> Result<Self> {
+        let find = |slot: &'a Slot| {
+            let name = format!("{prefix}{}", slot.name);
+            let tensor = params.get(&name)?;
+            let fits = bridge::expect_like(&name, tensor, &slot.parameter);
+            Some(fits.map(|()| (slot.name.as_str(), (tensor, &slot.parameter))))
+        };
+        slots.filter_map(find).collect::<Result<_>>().map(Self)
+    }
+
+    /// Copies of them on the device.
+    fn load(self, context: &DeviceContext) -> Result<HashMap<&'a str, Tensor>> {
+        let (names, sources): (Vec<&str>, Vec<_>) = self.0.into_iter().unzip();
+        Ok(names.into_iter().zip(transfer::fresh(&sources, context)?).collect())
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct FrozenTrunk {
     /// What the vectors depend on besides the values: the architecture, the precision and the device.
     key: String,
     tensors: Params,
+    /// The same values in the device's memory, unless that is the host's.
+    on_device: Mutex<Vec<(String, tch::Tensor)>>,
     vectors: Mutex<Vectors>,
 }
 
@@ -44,7 +46,8 @@ impl FrozenTrunk {
         let known = trunks.held.iter().filter_map(Weak::upgrade);
         let found = known.into_iter().find(|trunk| trunk.key == key && have_same_values(&trunk.tensors, &tensors));
         let trunk = found.unwrap_or_else(|| {
-            let trunk = Arc::new(Self { key: key.to_owned(), tensors, vectors: Mutex::default() });
+            let trunk =
+                Arc::new(Self { key: key.to_owned(), tensors, on_device: Mutex::default(), vectors: Mutex::default() });
             trunks.held.push(Arc::downgrade(&trunk));
             trunk
         });
@@ -55,6 +58,16 @@ impl FrozenTrunk {
     /// The values, in the memory that all its models share.
     pub(crate) fn tensors(&self) -> &Params {
         &self.tensors
+    }
+
+    /// The values in the device's memory, which all its models share: those of the first model. Their copies to the device must
+    /// be done.
+    pub(crate) fn on_device(&self, own: impl FnOnce() -> Vec<(String, tch::Tensor)>) -> Vec<(String, tch::Tensor)> {
+        let mut shared = self.on_device.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.is_empty() {
+            *shared = own();
+        }
+        shared.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
     /// Writes the vectors of these sequences that are kept to the rows of `out`. Returns the numbers of the others.

@@ -132,7 +132,11 @@
 //! |---|---|
 //! | `packing = true` | computes the tokens without padding; attention by FlashAttention's kernel in bfloat16, and by that of xFormers in fp32. Dropout drops the same numbers as with padding, and attention's dropout computes sequence by sequence |
 //! | `fused-qkv = true` | one product for queries, keys and values |
+//! | `flat-buffers = true`, the default | parameters, gradients and moments each in one buffer: a copy a message and block, one call of the optimiser for trunk or head |
+//! | `cuda-graphs = true` | records a step for each task and shape of batch, and launches it as one piece of work from the third on; for small batches, where launches take longer than kernels |
 //! | `precision = "bf16-residual"` | all of a block in bfloat16, not its products alone |
+//!
+//! Models of one process share the weights on a GPU that none of them trains, and the pinned pages of the last message.
 //!
 //! With `bf16` and `bf16-residual`, weights are cast once for all batches of a step, and once for an evaluation.
 //!
@@ -219,9 +223,11 @@ mod device;
 mod drift;
 #[doc(hidden)]
 pub mod export;
+mod flat;
 mod frozen_trunk;
 #[cfg(test)]
 mod fuzz;
+mod graph;
 mod heads;
 mod hub;
 mod masking;

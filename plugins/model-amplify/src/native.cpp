@@ -5,6 +5,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -17,6 +18,7 @@
 #include <c10/util/env.h>
 
 #include <cstdlib>
+#include <new>
 
 #include "native.h"
 
@@ -58,6 +60,17 @@ char *amplify_adamw(at::Tensor *const *parameters, at::Tensor *const *gradients,
   });
 }
 
+// The same with the step's number and the rate on the device, in fp32.
+char *amplify_adamw_on_device(at::Tensor *const *parameters, at::Tensor *const *gradients, at::Tensor *const *first,
+                              at::Tensor *const *second, size_t count, const at::Tensor *step, const at::Tensor *rate,
+                              double beta1, double beta2, double decay, double eps) {
+  return message_of([&] {
+    if (count == 0) return;
+    at::_fused_adamw_(list(parameters, count), list(gradients, count), list(first, count), list(second, count), {},
+                      std::vector<at::Tensor>(count, *step), *rate, beta1, beta2, decay, eps, false, false);
+  });
+}
+
 // The sum of the squares of all elements, as a double on the tensors' device.
 char *amplify_squared_norm(at::Tensor *const *tensors, size_t count, at::Tensor **out) {
   return message_of([&] {
@@ -72,6 +85,21 @@ char *amplify_scale(at::Tensor *const *tensors, size_t count, const at::Tensor *
   return message_of([&] {
     c10::NoGradGuard guard;
     at::_foreach_mul_(list(tensors, count), *factor);
+  });
+}
+
+// The elements from the start of one tensor to that of another in the same memory; -1 if there is no such number, or one of them
+// has its elements in another order.
+int64_t amplify_distance(const at::Tensor *from, const at::Tensor *to) {
+  const bool same = from->storage().is_alias_of(to->storage()) && from->scalar_type() == to->scalar_type();
+  return same && from->is_contiguous() && to->is_contiguous() ? to->storage_offset() - from->storage_offset() : -1;
+}
+
+// Copies each tensor into another one of its shape.
+char *amplify_copy_all(at::Tensor *const *to, at::Tensor *const *from, size_t count) {
+  return message_of([&] {
+    c10::NoGradGuard guard;
+    at::_foreach_copy_(list(to, count), list(from, count));
   });
 }
 
@@ -95,6 +123,65 @@ char *amplify_to_gpu(const at::Tensor *from, int8_t device, at::Tensor **out) {
 // Copies one tensor into another. Between a GPU and pinned memory it returns before the copy is done.
 char *amplify_begin_copy(at::Tensor *to, const at::Tensor *from) {
   return message_of([&] { to->copy_(*from, true); });
+}
+
+// The functions of libtorch's class of CUDA graphs, version 2.11, which CUDA's library has.
+struct AmplifyGraphFunctions {
+  void (*construct)(void *graph, bool keep);
+  void (*destroy)(void *graph);
+  void (*begin)(void *graph, c10::MempoolId_t pool, int mode);
+  void (*end)(void *graph);
+  void (*replay)(void *graph);
+  c10::MempoolId_t (*pool)();
+};
+
+struct AmplifyGraphPool {
+  unsigned long long first, second;
+};
+
+char *amplify_graph_pool(const AmplifyGraphFunctions *of, AmplifyGraphPool *out) {
+  return message_of([&] {
+    auto pool = of->pool();
+    *out = {pool.first, pool.second};
+  });
+}
+
+// Begins to record a graph of this thread's stream.
+char *amplify_graph_begin(const AmplifyGraphFunctions *of, AmplifyGraphPool pool, void **out) {
+  return message_of([&] {
+    // More than the class has, whose size is in a header that needs CUDA's.
+    void *graph = std::aligned_alloc(64, 4096);
+    if (!graph) throw std::bad_alloc();
+    std::memset(graph, 0, 4096);
+    try {
+      of->construct(graph, false);
+    } catch (...) {
+      std::free(graph);
+      throw;
+    }
+    try {
+      // `cudaStreamCaptureModeThreadLocal`: other threads may allocate meanwhile.
+      of->begin(graph, {pool.first, pool.second}, 1);
+    } catch (...) {
+      of->destroy(graph);
+      std::free(graph);
+      throw;
+    }
+    *out = graph;
+  });
+}
+
+char *amplify_graph_end(const AmplifyGraphFunctions *of, void *graph) {
+  return message_of([&] { of->end(graph); });
+}
+
+char *amplify_graph_replay(const AmplifyGraphFunctions *of, void *graph) {
+  return message_of([&] { of->replay(graph); });
+}
+
+void amplify_graph_free(const AmplifyGraphFunctions *of, void *graph) {
+  of->destroy(graph);
+  std::free(graph);
 }
 
 // Takes a stream from a GPU's pool.

@@ -38,8 +38,23 @@ unsafe extern "C" {
         decay: f64,
         eps: f64,
     ) -> ErrorMessage;
+    fn amplify_adamw_on_device(
+        parameters: *const *const C_tensor,
+        gradients: *const *const C_tensor,
+        first: *const *const C_tensor,
+        second: *const *const C_tensor,
+        count: usize,
+        step: *const C_tensor,
+        rate: *const C_tensor,
+        beta1: f64,
+        beta2: f64,
+        decay: f64,
+        eps: f64,
+    ) -> ErrorMessage;
     fn amplify_squared_norm(tensors: *const *const C_tensor, count: usize, out: *mut *mut C_tensor) -> ErrorMessage;
     fn amplify_scale(tensors: *const *const C_tensor, count: usize, factor: *const C_tensor) -> ErrorMessage;
+    fn amplify_distance(from: *const C_tensor, to: *const C_tensor) -> i64;
+    fn amplify_copy_all(to: *const *const C_tensor, from: *const *const C_tensor, count: usize) -> ErrorMessage;
     fn amplify_host_memory(count: i64, pinned: bool, out: *mut *mut C_tensor) -> ErrorMessage;
     fn amplify_to_gpu(from: *const C_tensor, device: i8, out: *mut *mut C_tensor) -> ErrorMessage;
     fn amplify_begin_copy(to: *mut C_tensor, from: *const C_tensor) -> ErrorMessage;
@@ -98,47 +113,69 @@ pub(crate) fn empty_cache() -> Result<()> {
 
 /// What all parameters of one AdamW call share.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FusedStep {
-    /// The number of this step, from 1.
-    pub(crate) step: i32,
-    pub(crate) rate: f64,
+pub(crate) struct FusedStep<'a> {
+    pub(crate) at: StepPoint<'a>,
     pub(crate) betas: [f64; 2],
     pub(crate) decay: f64,
     pub(crate) eps: f64,
 }
 
-/// A parameter with what AdamW needs, all of one shape.
+/// The number of a step, from 1, and its learning rate.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AdamWTensors<'a> {
-    pub(crate) parameter: &'a Tensor,
-    pub(crate) gradient: &'a Tensor,
-    pub(crate) moments: &'a [Tensor; 2],
+pub(crate) enum StepPoint<'a> {
+    Numbers {
+        step: i32,
+        rate: f64,
+    },
+    /// fp32 tensors of the parameters' device, which a recorded graph reads at each launch.
+    OnDevice {
+        step: &'a Tensor,
+        rate: &'a Tensor,
+    },
 }
 
-/// Takes a step of libtorch's fused AdamW with several parameters of one device.
+/// Takes a step of libtorch's fused AdamW with several parameters of one device, each with its gradient and its two moments of the
+/// same shape.
 ///
 /// # Errors
 /// If libtorch fails.
-pub(crate) fn adamw(all: &[AdamWTensors<'_>], step: FusedStep) -> Result<()> {
-    let list = |tensor: fn(&AdamWTensors<'_>) -> *const C_tensor| all.iter().map(tensor).collect::<Vec<_>>();
-    let (parameters, gradients) = (list(|t| t.parameter.as_ptr()), list(|t| t.gradient.as_ptr()));
-    let (first, second) = (list(|t| t.moments[0].as_ptr()), list(|t| t.moments[1].as_ptr()));
-    let [beta1, beta2] = step.betas;
-    // SAFETY: four lists of `all.len()` tensors, which outlive the call.
+pub(crate) fn adamw(all: &[[Tensor; 4]], step: FusedStep<'_>) -> Result<()> {
+    let list = |which: usize| all.iter().map(|tensors| tensors[which].as_ptr()).collect::<Vec<_>>();
+    let [parameters, gradients, first, second] = [0, 1, 2, 3].map(list);
+    let (parameters, gradients, first, second) =
+        (parameters.as_ptr(), gradients.as_ptr(), first.as_ptr(), second.as_ptr());
+    let FusedStep { at, betas: [beta1, beta2], decay, eps } = step;
+    let count = all.len();
+    // SAFETY: four lists of `count` tensors, which outlive the call, as the tensors of `at` do.
     unsafe {
-        check(amplify_adamw(
-            parameters.as_ptr(),
-            gradients.as_ptr(),
-            first.as_ptr(),
-            second.as_ptr(),
-            all.len(),
-            f64::from(step.step),
-            step.rate,
-            beta1,
-            beta2,
-            step.decay,
-            step.eps,
-        ))
+        check(match at {
+            StepPoint::Numbers { step, rate } => amplify_adamw(
+                parameters,
+                gradients,
+                first,
+                second,
+                count,
+                f64::from(step),
+                rate,
+                beta1,
+                beta2,
+                decay,
+                eps,
+            ),
+            StepPoint::OnDevice { step, rate } => amplify_adamw_on_device(
+                parameters,
+                gradients,
+                first,
+                second,
+                count,
+                step.as_ptr(),
+                rate.as_ptr(),
+                beta1,
+                beta2,
+                decay,
+                eps,
+            ),
+        })
     }
 }
 
@@ -164,6 +201,23 @@ pub(crate) fn scale(tensors: &[&Tensor], factor: &Tensor) -> Result<()> {
     let list: Vec<_> = tensors.iter().map(|tensor| tensor.as_ptr()).collect();
     // SAFETY: the tensors outlive the call.
     unsafe { check(amplify_scale(list.as_ptr(), list.len(), factor.as_ptr())) }
+}
+
+/// The elements from the start of one tensor to that of another, if both are contiguous in the same memory in this order.
+pub(crate) fn distance(from: &Tensor, to: &Tensor) -> Option<usize> {
+    // SAFETY: the tensors outlive the call, which reads where they are.
+    usize::try_from(unsafe { amplify_distance(from.as_ptr(), to.as_ptr()) }).ok()
+}
+
+/// Copies each tensor into another one of its shape on the same device, of which there are as many. Waits for nothing.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn copy_all(to: &[&Tensor], from: &[&Tensor]) -> Result<()> {
+    assert_eq!(to.len(), from.len(), "tensors to copy to and from");
+    let [to, from] = [to, from].map(|all| all.iter().map(|tensor| tensor.as_ptr()).collect::<Vec<_>>());
+    // SAFETY: two lists of as many tensors, which outlive the call.
+    unsafe { check(amplify_copy_all(to.as_ptr(), from.as_ptr(), to.len())) }
 }
 
 /// Host memory for this many floats, which a GPU reads and writes on its own if it is `pinned`.

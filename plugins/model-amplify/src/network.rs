@@ -120,6 +120,9 @@ impl Network {
             }
             heads.push(Head { task: task.name.clone(), regressor });
         }
+        if config.flat_buffers {
+            parameters.join(|name| config.trains(name))?;
+        }
         let adapted = parameters.iter().filter(|_| config.has_moving_base());
         let adapted = adapted.filter_map(|parameter| parameter.name.strip_suffix(LORA_A));
         let moving: HashSet<String> = adapted.map(|layer| format!("{layer}weight")).collect();

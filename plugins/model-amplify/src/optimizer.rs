@@ -4,7 +4,7 @@ mod state;
 
 use std::collections::BTreeMap;
 
-use plugin_api::{Arena, Result};
+use plugin_api::{Arena, Error, Result};
 use tch::{TchError, Tensor};
 
 use crate::bridge;
@@ -12,7 +12,7 @@ use crate::cow_buffer::CowBuffer;
 use crate::cpu::ThreadPool;
 use crate::cpu::kernels::{AdamWStep, adamw};
 use crate::parameters::{Parameters, blocks_above, is_of_decoder, is_of_trunk};
-use crate::{memory, native};
+use crate::{flat, memory, native};
 
 pub use state::SavedMoments;
 
@@ -54,6 +54,25 @@ pub struct AdamW {
     arenas: Option<Arenas>,
     /// Slots on a GPU with their gradients, which [`Self::finish_step`] updates together.
     pending: Vec<(usize, Tensor)>,
+    /// How often moments were replaced.
+    moves: u64,
+    /// With flat buffers, the gradient of each slot in one of them; empty before the first step.
+    gradients: Option<Vec<Tensor>>,
+}
+
+/// The parameters that a step on a GPU updated.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Updated {
+    slots: Vec<usize>,
+    /// A slot of each call that updated some of them: all of its slots have the same rate and number of steps.
+    calls: Vec<usize>,
+}
+
+impl Updated {
+    /// The number of calls.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.len()
+    }
 }
 
 /// Two allocations, since moments live longer than parameters.
@@ -105,6 +124,18 @@ impl Slot {
     }
 }
 
+/// Parameters with their gradients and moments, neighbours in all four buffers as one.
+fn join_all(tensors: &[[&Tensor; 4]]) -> Result<Vec<[Tensor; 4]>, TchError> {
+    let is_next = |number: usize| {
+        tensors[number - 1].iter().zip(tensors[number]).all(|(before, next)| flat::follows(before, next))
+    };
+    let joined = |run: std::ops::Range<usize>| -> Result<[Tensor; 4], TchError> {
+        let of = |which: usize| flat::joined(&tensors[run.clone()].iter().map(|all| all[which]).collect::<Vec<_>>());
+        Ok([of(0)?, of(1)?, of(2)?, of(3)?])
+    };
+    flat::runs(tensors.len(), is_next).into_iter().map(joined).collect()
+}
+
 /// The factors of a step on the host.
 fn factors(step: i32, rate: f64, weight_decay: f64) -> AdamWStep {
     // lr (m / c₁) / (√(v / c₂) + ε) = m / ((√v + ε √c₂) · c₁ / (lr √c₂)), with fewer operations for each element.
@@ -131,7 +162,13 @@ impl AdamW {
                 slots.push(Slot { in_trunk: is_of_trunk(&name), factor: 1.0, name, index, shape, moments: None });
             }
         }
-        Self { slots, slot_of, weight_decay, arenas: None, pending: Vec::new() }
+        Self { slots, slot_of, weight_decay, arenas: None, pending: Vec::new(), moves: 0, gradients: None }
+    }
+
+    /// Gathers the gradients of a device in one buffer, if `flat`.
+    #[must_use]
+    pub(crate) fn with_flat_gradients(self, flat: bool) -> Self {
+        Self { gradients: flat.then(Vec::new), ..self }
     }
 
     /// Lets each of the trunk's `blocks` learn at `decay` times the rate of the block above it.
@@ -158,6 +195,32 @@ impl AdamW {
         let slots = self.slots.iter().enumerate();
         let read = slots.filter(|(_, slot)| !slot.in_trunk || is_of_decoder(&slot.name));
         read.map(|(number, slot)| (number, slot.index))
+    }
+
+    /// Whether [`Self::gather`] moves gradients.
+    pub(crate) fn gathers(&self) -> bool {
+        self.gradients.is_some()
+    }
+
+    /// Moves the gradients of slots to the buffer for them, if there is one.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn gather(
+        &mut self,
+        parameters: &Parameters,
+        gradients: Vec<(usize, Tensor)>,
+    ) -> Result<Vec<(usize, Tensor)>> {
+        let Some(all) = &mut self.gradients else { return Ok(gradients) };
+        if all.is_empty() {
+            let shapes: Vec<_> = self.slots.iter().map(|slot| parameters.at(slot.index).tensor.size()).collect();
+            let zeros = || flat::zeros(&shapes, parameters.context().device).map_err(bridge::torch_error);
+            *all = memory::retry(parameters.context(), "batch-size", zeros)?;
+        }
+        let (to, from): (Vec<&Tensor>, Vec<&Tensor>) =
+            gradients.iter().map(|(slot, gradient)| (&all[*slot], gradient)).unzip();
+        native::copy_all(&to, &from)?;
+        Ok(gradients.iter().map(|(slot, _)| (*slot, all[*slot].shallow_clone())).collect())
     }
 
     /// Updates a parameter: now on the host, otherwise in [`finish_step`](Self::finish_step). A parameter for which this is
@@ -231,49 +294,95 @@ impl AdamW {
         )
     }
 
-    /// Ends a step: updates all parameters on a GPU that got a gradient.
+    /// Ends a step: updates all parameters on a GPU that got a gradient, by numbers on the device, if they are given, for each of
+    /// the [calls](Updated::scalars). [`Self::count`] follows.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub(crate) fn finish_step(&mut self, parameters: &Parameters, rates: LearningRates) -> Result<()> {
+    pub(crate) fn finish_step(
+        &mut self,
+        parameters: &Parameters,
+        rates: LearningRates,
+        on_device: Option<&[[Tensor; 2]]>,
+    ) -> Result<Updated> {
         self.arenas = None;
         let _guard = tch::no_grad_guard();
         let pending = std::mem::take(&mut self.pending);
         // All memory is allocated before the first parameter changes.
         let fresh = memory::retry(parameters.context(), "batch-size", || {
             let without = pending.iter().filter(|(slot, _)| self.slots[*slot].moments.is_none());
-            let zeros = |(slot, gradient): &(usize, Tensor)| -> Result<_, TchError> {
-                Ok((*slot, [gradient.f_zeros_like()?, gradient.f_zeros_like()?]))
-            };
-            without.map(zeros).collect::<Result<Vec<_>, _>>().map_err(bridge::torch_error)
+            let (slots, shapes): (Vec<usize>, Vec<_>) =
+                without.map(|(slot, gradient)| (*slot, gradient.size())).unzip();
+            let zeros = || flat::zeros(&shapes, parameters.context().device).map_err(bridge::torch_error);
+            Ok(slots.into_iter().zip(zeros()?).zip(zeros()?).collect::<Vec<_>>())
         })?;
-        for (slot, both) in fresh {
-            self.slots[slot].moments = Some(Moments { values: MomentValues::Device(both), steps: 0 });
+        for ((slot, first), second) in fresh {
+            self.slots[slot].moments = Some(Moments { values: MomentValues::Device([first, second]), steps: 0 });
         }
-        // One call updates all parameters of one rate that have taken the same number of steps.
-        let mut calls: BTreeMap<(u64, i32), Vec<native::AdamWTensors<'_>>> = BTreeMap::new();
-        for (slot, gradient) in &pending {
-            let slot = &self.slots[*slot];
-            let Some(Moments { values: MomentValues::Device(moments), steps }) = &slot.moments else { continue };
-            let parameter = &parameters.at(slot.index).tensor;
-            let tensors = native::AdamWTensors { parameter, gradient, moments };
-            calls.entry((rates.of(slot).to_bits(), *steps + 1)).or_default().push(tensors);
+        // One call updates all parameters of one group that have taken the same number of steps.
+        let mut calls: BTreeMap<(bool, u64, i32), (usize, Vec<[&Tensor; 4]>)> = BTreeMap::new();
+        for (number, gradient) in &pending {
+            let slot = &self.slots[*number];
+            let Some(Moments { values: MomentValues::Device([first, second]), steps }) = &slot.moments else {
+                continue;
+            };
+            let tensors = [&parameters.at(slot.index).tensor, gradient, first, second];
+            let call = calls.entry((slot.in_trunk, slot.factor.to_bits(), *steps));
+            call.or_insert_with(|| (*number, Vec::new())).1.push(tensors);
         }
-        for ((rate, step), tensors) in calls {
-            let rate = f64::from_bits(rate);
-            let step = native::FusedStep { step, rate, betas: [BETA1, BETA2], decay: self.weight_decay, eps: EPS };
-            native::adamw(&tensors, step)?;
+        let updated = Updated {
+            slots: pending.iter().map(|(slot, _)| *slot).collect(),
+            calls: calls.values().map(|(first, _)| *first).collect(),
+        };
+        let numbers = self.scalars(&updated, rates);
+        for (number, (_, tensors)) in calls.into_values().enumerate() {
+            let at = match on_device.map(|all| all.get(number)) {
+                None => native::StepPoint::Numbers { step: numbers[number].0, rate: numbers[number].1 },
+                Some(Some([step, rate])) => native::StepPoint::OnDevice { step, rate },
+                Some(None) => return Err(Error::other("a recorded step updates other parameters than before")),
+            };
+            let step = native::FusedStep { at, betas: [BETA1, BETA2], decay: self.weight_decay, eps: EPS };
+            native::adamw(&join_all(&tensors).map_err(bridge::torch_error)?, step)?;
         }
-        for (slot, _) in &pending {
-            self.slots[*slot].moments.iter_mut().for_each(|moments| moments.steps += 1);
+        Ok(updated)
+    }
+
+    /// The number of this step, from 1, and the rate, of each call that updates parameters on a GPU.
+    pub(crate) fn scalars(&self, updated: &Updated, rates: LearningRates) -> Vec<(i32, f64)> {
+        let of = |&slot: &usize| {
+            let slot = &self.slots[slot];
+            (slot.moments.as_ref().map_or(0, |moments| moments.steps) + 1, rates.of(slot))
+        };
+        updated.calls.iter().map(of).collect()
+    }
+
+    /// Counts a step of parameters on a GPU.
+    pub(crate) fn count(&mut self, updated: &Updated) {
+        for &slot in &updated.slots {
+            self.slots[slot].moments.iter_mut().for_each(|moments| moments.steps += 1);
         }
-        Ok(())
+    }
+
+    /// How often moments got other memory.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// Forgets the gradients of a step that failed.
     pub(crate) fn discard_step(&mut self) {
         self.arenas = None;
         self.pending.clear();
+    }
+
+    /// The gradients and both moments of all slots that have them, in a device's memory.
+    #[cfg(test)]
+    pub(crate) fn buffers(&self) -> [Vec<&Tensor>; 3] {
+        let moments = self.slots.iter().filter_map(|slot| match &slot.moments.as_ref()?.values {
+            MomentValues::Device([first, second]) => Some((first, second)),
+            MomentValues::Host(_) => None,
+        });
+        let (first, second) = moments.unzip();
+        [self.gradients.iter().flatten().collect(), first, second]
     }
 
     /// Bytes of the trained parameters.

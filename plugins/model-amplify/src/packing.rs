@@ -41,13 +41,17 @@ impl Packing {
             padded.extend((0..row.len() as i64).map(|position| number as i64 * length + position));
         }
         let offsets: Vec<i64> = sequences.iter().map(|&(start, _)| start).chain([ids.len() as i64]).collect();
-        let tensor = |values: &[i64]| bridge::to_device(&Tensor::f_from_slice(values)?, device);
         let new = || -> Result<Self, TchError> {
+            // In one copy.
+            let parts = [&ids, &positions, &padded, &offsets].map(|part| part.len() as i64);
+            let all = Tensor::f_from_slice(&[ids, positions, padded, offsets].concat())?;
+            let parts = bridge::to_device(&all, device)?.f_split_with_sizes(&parts[..], 0)?;
+            let [ids, positions, padded, offsets] = &parts[..] else { unreachable!("four parts") };
             Ok(Self {
-                ids: tensor(&ids)?,
-                positions: tensor(&positions)?,
-                padded: tensor(&padded)?,
-                offsets: tensor(&offsets)?.f_to_kind(Kind::Int)?,
+                ids: ids.shallow_clone(),
+                positions: positions.shallow_clone(),
+                padded: padded.shallow_clone(),
+                offsets: offsets.f_to_kind(Kind::Int)?,
                 sequences,
                 shape: [rows.len() as i64, length],
             })

@@ -1,5 +1,8 @@
 //! All random numbers, drawn with ChaCha8 from the experiment's seed.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use plugin_api::Seed;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -23,23 +26,76 @@ pub fn uniform(out: &mut [f32], range: f64, seed: Seed) {
 }
 
 /// Draws dropout masks. They are drawn on the CPU, so that they are the same on every device and for any number of threads.
-#[derive(Clone, Debug)]
-pub struct DropoutRng(Option<ChaCha8Rng>);
+#[derive(Debug)]
+pub struct DropoutRng {
+    masks: Masks,
+    /// The masks that were drawn, if they are noted.
+    noted: Option<Arc<Mutex<Vec<MaskShape>>>>,
+}
+
+/// The shape of a mask, and the probability that it drops an element.
+pub(crate) type MaskShape = (Vec<i64>, f64);
+
+/// Where masks come from.
+#[derive(Debug)]
+enum Masks {
+    None,
+    Drawn(ChaCha8Rng),
+    /// The next one first.
+    Given(VecDeque<Tensor>),
+}
+
+impl Clone for DropoutRng {
+    fn clone(&self) -> Self {
+        let masks = match &self.masks {
+            Masks::None => Masks::None,
+            Masks::Drawn(rng) => Masks::Drawn(rng.clone()),
+            Masks::Given(masks) => Masks::Given(masks.iter().map(Tensor::shallow_clone).collect()),
+        };
+        Self { masks, noted: self.noted.clone() }
+    }
+}
 
 impl DropoutRng {
     /// Without dropout, for evaluation.
     pub fn disabled() -> Self {
-        Self(None)
+        Self { masks: Masks::None, noted: None }
     }
 
     /// With dropout, for training.
     pub fn new(seed: Seed) -> Self {
-        Self(Some(ChaCha8Rng::seed_from_u64(seed.value())))
+        Self { masks: Masks::Drawn(ChaCha8Rng::seed_from_u64(seed.value())), noted: None }
+    }
+
+    /// With these masks, one after the other.
+    pub(crate) fn given(masks: &[Tensor]) -> Self {
+        Self { masks: Masks::Given(masks.iter().map(Tensor::shallow_clone).collect()), noted: None }
+    }
+
+    /// The same, with a list of what is drawn since the last [`Self::from_start`].
+    pub(crate) fn noting(&self) -> (Self, Arc<Mutex<Vec<MaskShape>>>) {
+        let noted = Arc::default();
+        (Self { noted: Some(Arc::clone(&noted)), ..self.clone() }, noted)
+    }
+
+    /// The same numbers again, for work that may have been begun before.
+    pub(crate) fn from_start(&self) -> Self {
+        self.noted.iter().for_each(|noted| noted.lock().unwrap_or_else(PoisonError::into_inner).clear());
+        self.clone()
+    }
+
+    /// The masks of these shapes that this would draw one after the other, on the CPU.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn draw(&self, noted: &[MaskShape]) -> Result<Vec<Tensor>, TchError> {
+        let mut rng = Self { noted: None, ..self.clone() };
+        noted.iter().filter_map(|(shape, p)| rng.mask(shape, *p).transpose()).collect()
     }
 
     /// Whether dropout with probability `p` changes anything.
     pub fn is_active(&self, p: f64) -> bool {
-        self.0.is_some() && p > 0.0
+        !matches!(self.masks, Masks::None) && p > 0.0
     }
 
     /// Sets each element of `x` to 0 with probability `p`, and divides the others by `1 - p`.
@@ -53,12 +109,23 @@ impl DropoutRng {
         }
     }
 
-    /// The factors of dropout for a tensor of this shape, on the CPU. None if it changes nothing.
+    /// The factors of dropout for a tensor of this shape, on the CPU unless they were given. None if it changes nothing.
     ///
     /// # Errors
     /// If libtorch fails.
     pub(crate) fn mask(&mut self, shape: &[i64], p: f64) -> Result<Option<Tensor>, TchError> {
-        let Some(rng) = self.0.as_mut().filter(|_| p > 0.0) else { return Ok(None) };
+        let rng = match &mut self.masks {
+            Masks::Drawn(rng) if p > 0.0 => rng,
+            Masks::Given(masks) if p > 0.0 => {
+                let missing = || TchError::Torch(format!("no mask of shape {shape:?} was given"));
+                let mask = masks.pop_front().filter(|mask| mask.size() == shape);
+                return mask.ok_or_else(missing).map(Some);
+            }
+            _ => return Ok(None),
+        };
+        if let Some(noted) = &self.noted {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).push((shape.to_vec(), p));
+        }
         let threshold = (p * 2_f64.powi(32)) as u32;
         let scale = (1.0 / (1.0 - p)) as f32;
         let draw = |_| if rng.next_u32() < threshold { 0.0 } else { scale };

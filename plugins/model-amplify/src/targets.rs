@@ -1,7 +1,7 @@
 //! What a training step compares predictions with.
 
 use plugin_api::{ClassWeights, Result, Table, TaskSpec};
-use tch::{Reduction, TchError, Tensor};
+use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use crate::bridge;
 
@@ -75,27 +75,52 @@ impl Targets {
     /// # Errors
     /// If libtorch fails.
     pub fn loss(&self, predicted: &Tensor) -> Result<Tensor> {
-        let device = predicted.device();
-        let loss = || match self {
-            Self::Numbers(numbers) => {
-                let numbers = bridge::to_device(&Tensor::f_from_slice(numbers)?, device)?;
-                predicted.f_mse_loss(&numbers, Reduction::Mean)
-            }
-            Self::Classes { rows, weights } => cross_entropy(predicted, rows, weights),
-            Self::Tokens { tokens, .. } => cross_entropy(predicted, tokens, &[]),
+        self.placed(predicted.device()).and_then(|placed| placed.loss(predicted))
+    }
+
+    /// The numbers on a device.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn placed(&self, device: Device) -> Result<PlacedTargets> {
+        let placed = || {
+            let (rows, weights) = match self {
+                Self::Numbers(numbers) => (Tensor::f_from_slice(numbers)?, None),
+                Self::Tokens { tokens: rows, .. } => (Tensor::f_from_slice(rows)?, None),
+                Self::Classes { rows, weights } => {
+                    let weights = (!weights.is_empty()).then(|| Tensor::f_from_slice(weights)).transpose()?;
+                    (Tensor::f_from_slice(rows)?, weights)
+                }
+            };
+            let weights = weights.map(|weights| bridge::to_device(&weights, device)).transpose()?;
+            Ok(PlacedTargets { rows: bridge::to_device(&rows, device)?, weights })
         };
-        loss().map_err(|error: TchError| bridge::torch_error(error))
+        placed().map_err(|error: TchError| bridge::torch_error(error))
     }
 }
 
-fn cross_entropy(logits: &Tensor, classes: &[i64], weights: &[f32]) -> Result<Tensor, TchError> {
-    let classes = bridge::to_device(&Tensor::f_from_slice(classes)?, logits.device())?;
-    let weights = match weights {
-        [] => None,
-        _ => Some(bridge::to_device(&Tensor::f_from_slice(weights)?, logits.device())?),
-    };
-    // PyTorch's defaults: no index is ignored, labels are not smoothed.
-    logits.f_cross_entropy_loss(&classes, weights.as_ref(), Reduction::Mean, -100, 0.0)
+/// Targets on a device.
+#[derive(Debug)]
+pub(crate) struct PlacedTargets {
+    /// fp32 numbers or `int64` classes, (rows).
+    pub(crate) rows: Tensor,
+    /// The weight of each class.
+    weights: Option<Tensor>,
+}
+
+impl PlacedTargets {
+    /// As [`Targets::loss`].
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(crate) fn loss(&self, predicted: &Tensor) -> Result<Tensor> {
+        let loss = match self.rows.kind() {
+            Kind::Float => predicted.f_mse_loss(&self.rows, Reduction::Mean),
+            // PyTorch's defaults: no index is ignored, labels are not smoothed.
+            _ => predicted.f_cross_entropy_loss(&self.rows, self.weights.as_ref(), Reduction::Mean, -100, 0.0),
+        };
+        loss.map_err(bridge::torch_error)
+    }
 }
 
 #[cfg(test)]

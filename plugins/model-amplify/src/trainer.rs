@@ -1,5 +1,6 @@
 //! A training step: the loss and its gradients, their correction, and the optimiser.
 
+mod graphs;
 mod stats;
 mod step;
 #[cfg(test)]
@@ -16,9 +17,10 @@ use crate::config::{Config, Schedule};
 use crate::drift::GradientCorrection;
 use crate::memory;
 use crate::network::{Network, Resources};
-use crate::optimizer::{AdamW, LearningRates};
+use crate::optimizer::{AdamW, LearningRates, Updated};
 use crate::random::DropoutRng;
-use crate::targets::Targets;
+use crate::targets::{PlacedTargets, Targets};
+use graphs::StepGraphs;
 pub use stats::{PendingStats, StepStats};
 use step::{Step, Update};
 
@@ -40,6 +42,17 @@ pub struct Trainer {
     steps: u64,
     /// Steps of all rounds but the first, in which the rates decay.
     decayed_steps: u64,
+    /// Whether steps are recorded, and those that are.
+    records: bool,
+    graphs: Option<StepGraphs>,
+}
+
+/// What a recorded step reads besides its batch.
+#[derive(Clone, Copy, Debug)]
+struct Fixed<'a> {
+    targets: &'a PlacedTargets,
+    /// The number of the step and the rate of each of the optimiser's calls.
+    scalars: &'a [[Tensor; 2]],
 }
 
 /// A batch of one task with its targets and the numbers of its dropout.
@@ -77,8 +90,10 @@ impl Trainer {
 
     fn with_correction(network: Network, config: &Config, proximal: f64, scaffold: bool) -> Self {
         let is_trainable = |name: &str| config.trains(name);
+        let on_host = network.parameters.context().on_host;
         let optimizer = AdamW::new(&network.parameters, is_trainable, config.weight_decay);
         let optimizer = optimizer.with_layer_decay(config.layer_decay, network.layers().trunk().blocks());
+        let optimizer = optimizer.with_flat_gradients(config.flat_buffers && !on_host);
         let trainable = network.parameters.iter().filter(|p| is_trainable(&p.name));
         let correction = GradientCorrection::new(trainable.map(|p| (p.name.as_str(), &p.tensor)), proximal, scaffold);
         let base_rates = LearningRates { trunk: config.trunk_lr, regressor: config.regressor_lr };
@@ -93,6 +108,8 @@ impl Trainer {
             task_weights: config.task_weights.clone(),
             steps: 0,
             decayed_steps: 0,
+            records: config.cuda_graphs && !on_host,
+            graphs: None,
         }
     }
 
@@ -104,7 +121,7 @@ impl Trainer {
     pub fn receive(&mut self, message: &Message, taken: Option<Option<u64>>) -> Result<Received> {
         let context = *self.network.parameters.context();
         let _on = context.enter()?;
-        memory::retry(&context, "batch-size", || self.correction.receive(message, taken))?;
+        memory::retry(&context, "batch-size", || self.correction.receive(message, taken, &context))?;
         memory::retry(&context, "batch-size", || self.network.parameters.receive(&message.params))
     }
 
@@ -115,7 +132,7 @@ impl Trainer {
     pub fn receive_anchor(&mut self, message: &Message) -> Result<()> {
         let context = *self.network.parameters.context();
         let _on = context.enter()?;
-        memory::retry(&context, "batch-size", || self.correction.receive(message, None))
+        memory::retry(&context, "batch-size", || self.correction.receive(message, None, &context))
     }
 
     /// The tensors to send besides the parameters in a round.
@@ -149,6 +166,12 @@ impl Trainer {
     /// About the bytes that a step takes besides activations: gradients, and moments that there are not yet.
     pub(crate) fn step_bytes(&self) -> usize {
         3 * self.optimizer.trained_bytes() - self.optimizer.bytes()
+    }
+
+    /// The shapes whose steps are recorded.
+    #[cfg(test)]
+    fn recorded_steps(&self) -> usize {
+        self.graphs.as_ref().map_or(0, StepGraphs::recorded)
     }
 
     /// Steps so far.
@@ -208,6 +231,26 @@ impl Trainer {
         rates: LearningRates,
         resources: &mut Resources,
     ) -> Result<PendingStats> {
+        if let (true, &[batch]) = (self.records, batches) {
+            let graphs = self.graphs.take().map_or_else(|| StepGraphs::new(self.network.parameters.context()), Ok);
+            let mut graphs = graphs?;
+            let stats = graphs.step(self, batch, rates, resources);
+            self.graphs = Some(graphs);
+            return stats;
+        }
+        let (stats, updated) = self.compute(batches, rates, None, resources)?;
+        self.optimizer.count(&updated);
+        Ok(stats)
+    }
+
+    /// Computes a step, up to the optimiser's count. A recorded one reads what is `fixed`.
+    fn compute(
+        &mut self,
+        batches: &[TrainBatch<'_>],
+        rates: LearningRates,
+        fixed: Option<Fixed<'_>>,
+        resources: &mut Resources,
+    ) -> Result<(PendingStats, Updated)> {
         let (layers, parameters) = self.network.split_mut();
         let track_norm = resources.track_gradient_norm;
         let zero = Tensor::f_zeros([], (Kind::Double, parameters.context().device)).map_err(torch_error)?;
@@ -231,7 +274,7 @@ impl Trainer {
                 (Some(weight), Some(share)) => Some(weight * share),
                 (weight, share) => weight.copied().or(share),
             };
-            let step = Step { batch, layers, weight };
+            let step = Step { batch, layers, weight, targets: fixed.map(|fixed| fixed.targets) };
             let of_batch = match layers.trainable_cpu_encoder(batch.batch) {
                 Some((encoder, packed)) => step.on_cpu(encoder, &packed, parameters, &mut resources, &mut update)?,
                 None => step.in_libtorch(parameters, &mut resources, &mut update)?,
@@ -242,8 +285,8 @@ impl Trainer {
         }
         update.apply_collected(parameters, self.clip_norm)?;
         let squared_norm = update.squared_norm.unwrap_or(zero);
-        self.optimizer.finish_step(parameters, rates)?;
-        Ok(PendingStats { numbers: [loss, squared_norm], rates })
+        let updated = self.optimizer.finish_step(parameters, rates, fixed.map(|fixed| fixed.scalars))?;
+        Ok((PendingStats { numbers: [loss, squared_norm], rates }, updated))
     }
 
     /// Parameters, moments, corrections and counters.
@@ -273,7 +316,7 @@ impl Trainer {
         }
         let (steps, decayed_steps) = (state.value("steps")?, state.value("decayed-steps")?);
         let moments = memory::retry(&context, "batch-size", || self.optimizer.read(parameters, state))?;
-        let corrections = memory::retry(&context, "batch-size", || self.correction.read(state))?;
+        let corrections = memory::retry(&context, "batch-size", || self.correction.read(state, &context))?;
         parameters.receive(&state.tensors)?;
         self.optimizer.restore(moments);
         self.correction.restore(corrections);

@@ -1,4 +1,5 @@
-//! Copies between host and device, of a message's tensors together. Those of a GPU go through pinned memory.
+//! Copies between host and device, of a message's tensors together. Those of a GPU go through pinned memory, tensors that lie
+//! one after the other in one copy.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,14 +8,17 @@ use tch::{TchError, Tensor};
 
 use crate::bridge::{self, torch_error};
 use crate::device::DeviceContext;
+use crate::flat::{self, ALIGNMENT};
 use crate::native;
+
+mod pages;
+
+pub(crate) use pages::DeviceModel;
+use pages::{LAST, Staged};
 
 /// The floats of a block of host memory, 64 MiB. libtorch rounds pinned memory up to a power of two: small allocations for
 /// each tensor, or a single large one, would waste up to half of it.
 const BLOCK: usize = 1 << 24;
-/// The floats to a multiple of which a tensor starts in its block: 64 bytes.
-const ALIGNMENT: usize = 16;
-
 /// A tensor's block and its start there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -45,6 +49,26 @@ fn view(block: &Tensor, Place { start, .. }: Place, shape: &[i64]) -> Result<Ten
     block.f_narrow(0, start as i64, shape.iter().product())?.f_view(shape)
 }
 
+/// Begins copies between blocks and the tensors of a device that have these places, of neighbours together. `copy` gets the
+/// part of the block, and the tensors' memory.
+fn copy_runs(
+    tensors: &[&Tensor],
+    places: &[Place],
+    blocks: &[Tensor],
+    copy: impl Fn(&Tensor, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let is_next = |number: usize| {
+        places[number].block == places[number - 1].block && flat::follows(tensors[number - 1], tensors[number])
+    };
+    for run in flat::runs(tensors.len(), is_next) {
+        let place = places[run.start];
+        let joined = flat::joined(&tensors[run]).map_err(torch_error)?;
+        let part = view(&blocks[place.block], place, &joined.size()).map_err(torch_error)?;
+        copy(&part, &joined)?;
+    }
+    Ok(())
+}
+
 /// Copies fp32 tensors to the host. All copies start before the first is waited for; the returned tensors share blocks of
 /// memory, which is pinned if they come from a GPU.
 ///
@@ -60,12 +84,10 @@ pub(crate) fn fetch<'a>(
     let (places, blocks) = places(tensors.iter().map(|tensor| tensor.numel()));
     let pinned = context.gpu().is_some();
     let blocks: Vec<Tensor> = blocks.into_iter().map(|len| native::host_memory(len, pinned)).collect::<Result<_>>()?;
-    let views = tensors.iter().zip(&places).map(|(tensor, &place)| {
-        let view = view(&blocks[place.block], place, &tensor.size()).map_err(torch_error)?;
-        native::begin_copy(&view, tensor).map(|()| view)
-    });
-    let views: Vec<Tensor> = views.collect::<Result<_>>()?;
+    copy_runs(&tensors, &places, &blocks, native::begin_copy)?;
     context.wait()?;
+    let views = tensors.iter().zip(&places).map(|(tensor, &place)| view(&blocks[place.block], place, &tensor.size()));
+    let views: Vec<Tensor> = views.collect::<Result<_, _>>().map_err(torch_error)?;
     // tch's tensors are not `Sync`. Nobody locks these: they are only dropped.
     let owners: Vec<_> = blocks.into_iter().map(|block| Arc::new(Mutex::new(block))).collect();
     let fetched = views.iter().zip(places).map(|(view, place)| {
@@ -81,23 +103,46 @@ pub(crate) fn fetch<'a>(
 /// # Errors
 /// If libtorch fails. Some tensors may have been written then.
 pub(crate) fn upload(copies: &[(&Tensor, &[f32])], context: &DeviceContext) -> Result<()> {
+    let (tensors, elements): (Vec<&Tensor>, Vec<&[f32]>) = copies.iter().copied().unzip();
     let _on = context.enter()?;
-    let (places, lengths) = places(copies.iter().map(|(_, elements)| elements.len()));
-    let pinned = context.gpu().is_some();
-    let mut copies = copies.iter().zip(places).peekable();
-    for (number, length) in lengths.into_iter().enumerate() {
-        // libtorch keeps pinned memory until its copies are done, and then gives it to later blocks.
-        let block = native::host_memory(length, pinned)?;
-        while let Some(((tensor, elements), place)) = copies.next_if(|(_, place)| place.block == number) {
-            let shape = tensor.size();
-            let staged = view(&block, place, &shape).map_err(torch_error)?;
-            // SAFETY: the view is only read, by a copy on the host that is done when the call returns.
-            let source = unsafe { bridge::view_of(elements, &shape) }.map_err(torch_error)?;
-            native::begin_copy(&staged, &source)?;
-            native::begin_copy(tensor, &staged)?;
-        }
+    send(&tensors, &Staged::new(&elements, context.gpu().is_some())?)
+}
+
+/// [`upload`] of a message's tensors, whose pinned copy other clients of the process use too.
+///
+/// # Errors
+/// As that, and if a tensor is not fp32.
+pub(crate) fn upload_message(copies: &[(&Tensor, &plugin_api::Tensor)], context: &DeviceContext) -> Result<()> {
+    let (tensors, sources): (Vec<&Tensor>, Vec<&plugin_api::Tensor>) = copies.iter().copied().unzip();
+    let _on = context.enter()?;
+    send(&tensors, &LAST.stage(&sources, context.gpu().is_some())?)
+}
+
+fn send(tensors: &[&Tensor], Staged { places, blocks }: &Staged) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    // libtorch keeps pinned memory until its copies are done, and then gives it to later blocks.
+    copy_runs(tensors, places, blocks, |part, tensor| native::begin_copy(tensor, part))
+}
+
+/// New fp32 tensors on the device with the values of others, each with one of ours of its shape: in one buffer, unless in host
+/// memory. A copy to a GPU may still run when this returns.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn fresh(sources: &[(&plugin_api::Tensor, &Tensor)], context: &DeviceContext) -> Result<Vec<Tensor>> {
+    if context.on_host {
+        let copy = |(source, ours): &(&plugin_api::Tensor, &Tensor)| {
+            // SAFETY: the view is only read, by a copy that is done when the call returns.
+            let view = unsafe { bridge::view_of(source.elements()?, &ours.size()) };
+            view.and_then(|view| view.f_detach_copy()).map_err(torch_error)
+        };
+        return sources.iter().map(copy).collect();
     }
-    Ok(())
+    let shapes: Vec<_> = sources.iter().map(|(_, ours)| ours.size()).collect();
+    let fresh = flat::zeros(&shapes, context.device).map_err(torch_error)?;
+    let copies: Vec<_> = fresh.iter().zip(sources.iter().map(|(source, _)| *source)).collect();
+    upload_message(&copies, context)?;
+    Ok(fresh)
 }
 
 #[cfg(test)]

@@ -321,6 +321,19 @@ fn frozen_layers_leave_some_to_train() {
 }
 
 /// Of libtorch's trunk, on a GPU by kernels that the CPU does not have.
+/// On a GPU. The CPU records nothing.
+#[test]
+fn recorded_steps_train_as_others_do() {
+    let trained = |on: bool| {
+        let mut model = amplify(json!({ "cuda-graphs": on, "batch-size": 4 }));
+        train(&mut model, 0..3);
+        predicted(&mut model, "tm", &table(9, 3), &ctx())
+    };
+    let (plain, recorded) = (trained(false), trained(true));
+    assert!(plain.iter().any(|x| (x - plain[0]).abs() > 1e-3), "{plain:?}");
+    assert!(recorded.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-2), "{recorded:?}, not {plain:?}");
+}
+
 #[test]
 fn keys_of_speed_and_memory_change_rounding_errors_alone() {
     let trained = |changes: &Value, rounds| {
@@ -333,7 +346,7 @@ fn keys_of_speed_and_memory_change_rounding_errors_alone() {
         train(&mut model, rounds);
         predicted(&mut model, "tm", &table(9, 3), &ctx())
     };
-    let keys = ["packing", "fused-qkv", "activation-checkpointing"];
+    let keys = ["packing", "fused-qkv", "activation-checkpointing", "flat-buffers"];
     for (precision, rounds, tolerance) in [("fp32", 0..1, 1e-3), ("bf16", 0..0, 0.02), ("bf16-residual", 0..0, 0.02)] {
         let plain = trained(&json!({ "precision": precision }), rounds.clone());
         assert!(plain.iter().any(|x| (x - plain[0]).abs() > 1e-3), "{plain:?}");
@@ -355,6 +368,9 @@ fn keys_of_speed_and_memory_change_rounding_errors_alone() {
     }
     let error = failure(json!({ "packing": true, "pooling": "all-positions" }));
     assert_eq!(error.to_string(), "`packing`: leaves out the padding that `pooling = \"all-positions\"` counts");
+    let error = failure(json!({ "cuda-graphs": true, "scaffold": true }));
+    let wanted = "`cuda-graphs`: records steps that are all alike, which those with `scaffold` are not";
+    assert_eq!(error.to_string(), wanted);
 }
 
 #[test]

@@ -31,6 +31,24 @@ impl Config {
                 Error::config("leaves out the padding that `pooling = \"all-positions\"` counts").at_key("packing");
             return Err(error.help("remove one of the two"));
         }
+        if self.cuda_graphs {
+            let others = [
+                ("packing", self.packing),
+                ("activation-checkpointing", self.activation_checkpointing),
+                ("accumulate", self.accumulate > 1),
+                ("frozen-trunk", self.frozen_trunk),
+                ("proximal-mu", self.proximal_mu > 0.0),
+                ("ditto-lambda", self.ditto_lambda.is_some()),
+                ("scaffold", self.scaffold),
+                ("objective", self.objective == Objective::MaskedLm),
+                ("pooling", !matches!(self.pooling, Pooling::Tokens | Pooling::AllPositions)),
+            ];
+            if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
+                let error =
+                    Error::config(format!("records steps that are all alike, which those with `{other}` are not"));
+                return Err(error.at_key("cuda-graphs").help("remove one of the two"));
+            }
+        }
         if self.frozen_trunk && self.lora.is_some() {
             let error = Error::config("trains a trunk that `frozen-trunk` keeps as it is").at_key("lora");
             return Err(error.help("LoRA keeps the trunk's own weights without that key"));

@@ -46,7 +46,9 @@ impl Client {
         let reference = reference();
         let [a, d] = ["a", "d"].map(|of| Tensor::from_slice(&numbers(&reference[of][self.number])));
         let extra = control.map(|control| named("scaffold.w", control)).unwrap_or_default();
-        self.drift.receive(&Message { params: named("w", x), extra, ..Message::default() }, None).unwrap();
+        self.drift
+            .receive(&Message { params: named("w", x), extra, ..Message::default() }, None, &DeviceContext::cpu())
+            .unwrap();
         self.w.copy_(&Tensor::from_slice(x));
         for _ in 0..reference["steps"].as_u64().unwrap() {
             let mut gradient = &a * (&self.w - &d);
@@ -114,7 +116,7 @@ fn under_adamw_the_rules_differ() {
 
     // The first round, without a correction, is the same; the variate is not.
     let start = numbers(&reference["start"]);
-    drift.receive(&named("w", &start).into(), None).unwrap();
+    drift.receive(&named("w", &start).into(), None, &DeviceContext::cpu()).unwrap();
     let mut w = widen(&start);
     for _ in 0..5 {
         let gradient = gradient(&w);
@@ -130,7 +132,9 @@ fn under_adamw_the_rules_differ() {
     // The second, with NVFlare's variates on both sides.
     let (x, control) = (numbers(&reference["adamw"][0]["w"]), numbers(&reference["adamw"][0]["control"]));
     drift.slots[0].next = Some(Tensor::from_slice(&nvflares));
-    drift.receive(&Message { extra: named("scaffold.w", &control), ..Message::default() }, None).unwrap();
+    drift
+        .receive(&Message { extra: named("scaffold.w", &control), ..Message::default() }, None, &DeviceContext::cpu())
+        .unwrap();
     let (mut ours, mut theirs) = (widen(&x), widen(&x));
     let mut other = AdamW { ..optimizer }; // of arrays, so this is a copy
     for _ in 0..5 {
@@ -151,7 +155,7 @@ fn the_proximal_term_is_the_gradient_of_nvflares_loss() {
     for case in reference()["proximal"].as_array().unwrap() {
         let w = Tensor::from_slice(&numbers(&case["w"]));
         let mut drift = GradientCorrection::new([("w", &w)].into_iter(), case["mu"].as_f64().unwrap(), false);
-        drift.receive(&named("w", &numbers(&case["received"])).into(), None).unwrap();
+        drift.receive(&named("w", &numbers(&case["received"])).into(), None, &DeviceContext::cpu()).unwrap();
         let mut gradient = Tensor::from_slice(&[0.0_f32; 3]);
         drift.correct(0, &mut gradient).unwrap();
         assert!(far(&values(&gradient), &numbers(&case["gradient"])) < 1e-6, "{case}");

@@ -19,7 +19,7 @@ fn the_proximal_term_pulls_towards_what_was_received() {
     let mut before = Tensor::from_slice(&[1.0_f32, 1.0]);
     drift.correct(0, &mut before).unwrap();
     assert_eq!(values(&before), [1.0, 1.0]); // nothing was received yet
-    drift.receive(&named("w", &[1.0, 2.0]).into(), None).unwrap();
+    drift.receive(&named("w", &[1.0, 2.0]).into(), None, &DeviceContext::cpu()).unwrap();
     let mut gradients = [Tensor::from_slice(&[1.0_f32, 1.0]), Tensor::from_slice(&[2.0_f32])];
     gradients.iter_mut().enumerate().for_each(|(number, gradient)| drift.correct(number, gradient).unwrap());
     assert_eq!((values(&gradients[0]), values(&gradients[1])), (vec![2.0, 0.5], vec![2.0]));
@@ -37,7 +37,9 @@ fn control_variates_are_those_of_the_paper() {
         let start = [round as f32, -1.0];
         let extra = if round == 0 { Params::new() } else { named("scaffold.w", &server) };
         let taken = Some((round as u64).checked_sub(1));
-        drift.receive(&Message { params: named("w", &start), extra, ..Message::default() }, taken).unwrap();
+        drift
+            .receive(&Message { params: named("w", &start), extra, ..Message::default() }, taken, &DeviceContext::cpu())
+            .unwrap();
         w.copy_(&Tensor::from_slice(&start));
         for _ in 0..steps {
             let mut gradient = &w * 2.0 - Tensor::from_slice(&[4.0_f32, 1.0]);
@@ -55,7 +57,13 @@ fn control_variates_are_those_of_the_paper() {
         }
     }
     // Between two epochs a state holds the round's data; after the round it no longer does.
-    drift.receive(&Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() }, Some(Some(2))).unwrap();
+    drift
+        .receive(
+            &Message { extra: named("scaffold.w", &[0.5, 0.5]), ..Message::default() },
+            Some(Some(2)),
+            &DeviceContext::cpu(),
+        )
+        .unwrap();
     drift.correct(0, &mut Tensor::from_slice(&[1.0_f32, 2.0])).unwrap();
     let state_of = |drift: &GradientCorrection| {
         let mut state = State::default();
@@ -64,7 +72,7 @@ fn control_variates_are_those_of_the_paper() {
     };
     let within = state_of(&drift);
     let mut other = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
-    let held = other.read(&within).unwrap();
+    let held = other.read(&within, &DeviceContext::cpu()).unwrap();
     other.restore(held);
     let [mine, others] = [&mut drift, &mut other].map(|drift| {
         let mut gradient = Tensor::from_slice(&[4.0_f32, 4.0]);
@@ -81,7 +89,7 @@ fn control_variates_are_those_of_the_paper() {
     own.iter_mut().zip(mine.1).for_each(|(own, change)| *own += change);
     let saved = state.tensors.elements::<f32>("scaffold.next.w", &[2]).unwrap();
     assert!(saved.iter().zip(own).all(|(a, b)| (a - b).abs() < 2e-5));
-    let error = drift.receive(&named("w", &[0.0, 0.0]).into(), Some(Some(3))).unwrap_err();
+    let error = drift.receive(&named("w", &[0.0, 0.0]).into(), Some(Some(3)), &DeviceContext::cpu()).unwrap_err();
     assert_eq!(error.to_string(), "`scaffold`: the server sends no control variates");
 }
 
@@ -102,7 +110,7 @@ fn a_control_variate_that_the_server_does_not_have_is_not_taken_over() {
     for (round, gradient, arrives) in [(0, 4.0, false), (1, 2.0, true), (4, 8.0, false), (5, 6.0, true), (6, 1.0, true)]
     {
         let extra = if taken.is_none() { Params::new() } else { named("scaffold.w", &[server]) };
-        drift.receive(&Message { extra, ..Message::default() }, Some(taken)).unwrap();
+        drift.receive(&Message { extra, ..Message::default() }, Some(taken), &DeviceContext::cpu()).unwrap();
         assert_eq!(own(&drift), server, "round {round}");
         drift.correct(0, &mut Tensor::from_slice(&[gradient])).unwrap();
         let sent = drift.send(&DeviceContext::cpu(), Some(round)).unwrap();
@@ -110,7 +118,7 @@ fn a_control_variate_that_the_server_does_not_have_is_not_taken_over() {
         // A checkpoint here changes nothing.
         let mut state = State::default();
         drift.save(&DeviceContext::cpu(), &mut state).unwrap();
-        let held = drift.read(&state).unwrap();
+        let held = drift.read(&state, &DeviceContext::cpu()).unwrap();
         drift = GradientCorrection::new([("w", &w)].into_iter(), 0.0, true);
         drift.restore(held);
         let change = sent.elements::<f32>("scaffold.w", &[1]).unwrap()[0];
@@ -122,6 +130,8 @@ fn a_control_variate_that_the_server_does_not_have_is_not_taken_over() {
     }
     assert!(lost_once);
     // The host does not report what it received: nothing counts as lost.
-    drift.receive(&Message { extra: named("scaffold.w", &[server]), ..Message::default() }, None).unwrap();
+    drift
+        .receive(&Message { extra: named("scaffold.w", &[server]), ..Message::default() }, None, &DeviceContext::cpu())
+        .unwrap();
     assert_eq!(own(&drift), 1.0);
 }

@@ -59,12 +59,8 @@ impl Network {
     /// # Errors
     /// If the parameters cannot be read.
     pub(crate) fn share_frozen_trunk(&mut self) -> Result<()> {
-        let Some(Frozen { key, trunk, keeps_vectors, layers, .. }) = &mut self.frozen else { return Ok(()) };
-        let (keeps_vectors, layers) = (*keeps_vectors, *layers);
-        if !keeps_vectors && !self.parameters.context().on_host {
-            // Each model has its trunk in its device's memory.
-            return Ok(());
-        }
+        let Some(Frozen { key, trunk, layers, .. }) = &mut self.frozen else { return Ok(()) };
+        let layers = *layers;
         if trunk.as_ref().is_some_and(|(changes, _)| *changes == self.parameters.trunk_changes()) {
             return Ok(());
         }
@@ -75,6 +71,9 @@ impl Network {
         let found = FrozenTrunk::of(key, self.parameters.snapshot_of(is_frozen)?);
         if self.parameters.context().on_host {
             self.parameters.adopt(found.tensors())?;
+        } else {
+            let shared = found.on_device(|| self.parameters.on_device(is_frozen));
+            self.parameters.adopt_on_device(&shared)?;
         }
         *trunk = Some((self.parameters.trunk_changes(), found));
         Ok(())

@@ -50,24 +50,36 @@ impl AdamW {
     /// If something is missing, or has another shape or type.
     pub fn read(&self, parameters: &Parameters, state: &State) -> Result<SavedMoments> {
         let steps: Map<String, serde_json::Value> = state.value(STEPS)?;
-        let read = |slot: &Slot| {
-            let Some(steps) = steps.get(&slot.name).and_then(serde_json::Value::as_i64) else { return Ok(None) };
-            let ours = &parameters.at(slot.index).tensor;
-            let [first, second] = state_names(&slot.name);
-            let values = if parameters.context().on_host {
-                let shared = |name| bridge::get_like(&state.tensors, name, ours).map(CowBuffer::shared);
-                MomentValues::Host([shared(&first)?, shared(&second)?])
-            } else {
-                let fresh = |name| bridge::fresh_like(&state.tensors, name, ours);
-                MomentValues::Device([fresh(&first)?, fresh(&second)?])
-            };
-            Ok(Some(Moments { values, steps: steps as i32 }))
+        let saved = |slot: &Slot| steps.get(&slot.name).and_then(serde_json::Value::as_i64);
+        let saved: Vec<Option<i64>> = self.slots.iter().map(saved).collect();
+        let with_steps = || self.slots.iter().zip(&saved).filter_map(|(slot, steps)| steps.map(|_| slot));
+        let [firsts, seconds] = [0, 1].map(|which| {
+            let tensors = with_steps().map(|slot| {
+                let ours = &parameters.at(slot.index).tensor;
+                bridge::get_like(&state.tensors, &state_names(&slot.name)[which], ours).map(|tensor| (tensor, ours))
+            });
+            tensors.collect::<Result<Vec<_>>>()
+        });
+        let (firsts, seconds) = (firsts?, seconds?);
+        let values: Vec<MomentValues> = if parameters.context().on_host {
+            let both = firsts.iter().zip(&seconds);
+            both.map(|(first, second)| MomentValues::Host([first.0, second.0].map(CowBuffer::shared))).collect()
+        } else {
+            let fresh = |tensors: &[_]| transfer::fresh(tensors, parameters.context());
+            let both = fresh(&firsts)?.into_iter().zip(fresh(&seconds)?);
+            both.map(|(first, second)| MomentValues::Device([first, second])).collect()
         };
-        self.slots.iter().map(read).collect::<Result<_>>().map(SavedMoments)
+        let mut values = values.into_iter();
+        let moments = |steps: Option<i64>| {
+            let steps = steps?;
+            values.next().map(|values| Moments { values, steps: steps as i32 })
+        };
+        Ok(SavedMoments(saved.into_iter().map(moments).collect()))
     }
 
     /// Continues from what [`read`](Self::read) returned.
     pub fn restore(&mut self, saved: SavedMoments) {
+        self.moves += 1;
         for (slot, moments) in self.slots.iter_mut().zip(saved.0) {
             slot.moments = moments;
         }

@@ -1,5 +1,6 @@
 //! The model's named tensors.
 
+mod on_device;
 mod relocation;
 
 use std::ops::Deref;
@@ -11,6 +12,7 @@ use crate::config::is_of_adapter;
 use crate::cow_buffer::CowBuffer;
 use crate::cpu::ParameterStore;
 use crate::device::DeviceContext;
+use crate::transfer::DeviceModel;
 use crate::{bridge, random, transfer};
 
 /// The initial values of a tensor that no checkpoint provides.
@@ -44,6 +46,8 @@ enum Values {
     Missing,
     /// In libtorch's memory on another device.
     Device,
+    /// The same, in memory that other models use too and nobody changes.
+    SharedDevice,
     /// In host memory, which the tensor uses too.
     Host(CowBuffer),
 }
@@ -75,7 +79,7 @@ impl Parameter {
                 let lost = buffer.relocation_bytes() > 0;
                 (buffer, lost)
             }
-            Values::Missing | Values::Device => (CowBuffer::shared(tensor), false),
+            Values::Missing | Values::Device | Values::SharedDevice => (CowBuffer::shared(tensor), false),
         };
         self.values = Values::Host(buffer);
         Ok(lost)
@@ -113,12 +117,16 @@ pub struct Parameters {
     all: Vec<Parameter>,
     /// How often values of the trunk, without adapters, came from outside a step.
     trunk_changes: u64,
+    /// How often tensors of a device got other memory.
+    moves: u64,
+    _on_device: Option<DeviceModel>,
 }
 
 impl Parameters {
     /// Without any parameters yet.
     pub fn new(context: DeviceContext) -> Self {
-        Self { context, all: Vec::new(), trunk_changes: 0 }
+        let _on_device = (!context.on_host).then(DeviceModel::new);
+        Self { context, all: Vec::new(), trunk_changes: 0, moves: 0, _on_device }
     }
 
     /// Where their values are.
@@ -129,6 +137,11 @@ impl Parameters {
     /// How often values of the trunk came from outside a step: as long as it stays, a frozen trunk is the same.
     pub(crate) fn trunk_changes(&self) -> u64 {
         self.trunk_changes
+    }
+
+    /// How often tensors of a device got other memory: as long as it stays, their addresses do.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// The root of the names, where layers make their parameters.
@@ -247,7 +260,9 @@ impl Parameters {
         if let Some(missing) = self.all.iter().find(|parameter| selected(parameter) && parameter.is_missing()) {
             return Err(Error::tensor(&missing.name, "has no values yet"));
         }
-        let is_on_device = |parameter: &&Parameter| selected(parameter) && matches!(parameter.values, Values::Device);
+        let is_on_device = |parameter: &&Parameter| {
+            selected(parameter) && matches!(parameter.values, Values::Device | Values::SharedDevice)
+        };
         let on_device = self.all.iter().filter(is_on_device);
         let mut fetched = transfer::fetch(on_device.map(|parameter| &parameter.tensor), &self.context)?;
         let shared = |parameter: &mut Parameter| {
@@ -299,9 +314,9 @@ impl Parameters {
         received.unexpected = params.names().filter(|name| !known(name)).map(str::to_owned).collect();
         let mut lost = false;
         if !self.context.on_host {
-            let copies =
-                fitting.iter().map(|&(index, tensor)| Ok((&self.all[index].tensor, tensor.elements::<f32>()?)));
-            transfer::upload(&copies.collect::<Result<Vec<_>>>()?, &self.context)?;
+            self.leave_shared(|name| params.get(name).is_some())?;
+            let copies = fitting.iter().map(|&(index, tensor)| (&self.all[index].tensor, tensor));
+            transfer::upload_message(&copies.collect::<Vec<_>>(), &self.context)?;
         }
         for (index, tensor) in fitting {
             let parameter = &mut self.all[index];
@@ -354,7 +369,9 @@ impl ParameterStore for Parameters {
         let parameter = &self.all[index];
         match &parameter.values {
             Values::Host(buffer) => Ok(buffer.read()),
-            Values::Missing | Values::Device => Err(Error::tensor(&parameter.name, "has no values in host memory")),
+            Values::Missing | Values::Device | Values::SharedDevice => {
+                Err(Error::tensor(&parameter.name, "has no values in host memory"))
+            }
         }
     }
 }

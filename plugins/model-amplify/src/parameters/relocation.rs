@@ -27,7 +27,7 @@ impl Parameters {
     pub(crate) fn relocation_bytes(&self, indices: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
         indices.map(|index| match &self.all[index].values {
             Values::Host(buffer) => buffer.relocation_bytes(),
-            Values::Missing | Values::Device => 0,
+            Values::Missing | Values::Device | Values::SharedDevice => 0,
         })
     }
 

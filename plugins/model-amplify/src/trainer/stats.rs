@@ -15,6 +15,15 @@ pub struct PendingStats {
 }
 
 impl PendingStats {
+    /// The same numbers in memory of their own, for a step at these rates.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(super) fn copied(&self, rates: LearningRates) -> Result<Self> {
+        let [loss, squared_norm] = self.numbers.each_ref().map(Tensor::f_detach_copy);
+        Ok(Self { numbers: [loss.map_err(torch_error)?, squared_norm.map_err(torch_error)?], rates })
+    }
+
     /// Those of several steps, with one transfer.
     ///
     /// # Errors

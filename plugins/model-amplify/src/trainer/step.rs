@@ -14,8 +14,9 @@ use crate::network::Layers;
 use crate::optimizer::{AdamW, LearningRates};
 use crate::parameters::{Parameters, depth};
 use crate::random::DropoutRng;
+use crate::targets::PlacedTargets;
 use crate::trunk::Checkpoints;
-use crate::{memory, native};
+use crate::{flat, memory, native};
 
 /// What a step does with a gradient.
 pub(super) struct Update<'a> {
@@ -41,6 +42,7 @@ impl Update<'_> {
             Entry::Occupied(mut sum) => {
                 let _ = sum.get_mut().f_add_(&gradient).map_err(torch_error)?;
             }
+            Entry::Vacant(none) if self.optimizer.gathers() => drop(none.insert(gradient)),
             // The memory of a gradient is used again.
             Entry::Vacant(none) => {
                 let copy = || gradient.f_detach_copy().map_err(torch_error);
@@ -80,7 +82,11 @@ impl Update<'_> {
         parameters: &mut Parameters,
         gradients: impl IntoIterator<Item = (usize, Tensor)>,
     ) -> Result<()> {
-        let defined: Vec<_> = gradients.into_iter().filter(|(_, gradient)| gradient.defined()).collect();
+        let mut defined: Vec<_> = gradients.into_iter().filter(|(_, gradient)| gradient.defined()).collect();
+        // Those of later batches are added to them.
+        if self.collected.as_ref().is_none_or(BTreeMap::is_empty) {
+            defined = self.optimizer.gather(parameters, defined)?;
+        }
         if self.collected.is_none() {
             let gradients: Vec<&Tensor> = defined.iter().map(|(_, gradient)| gradient).collect();
             self.add_to_norm(parameters.context().on_host, &gradients)?;
@@ -96,7 +102,9 @@ fn add_squares(sum: &Tensor, on_host: bool, gradients: &[&Tensor]) -> Result<Ten
         return Ok(sum.shallow_clone());
     }
     if !on_host {
-        return sum.f_add(&native::squared_norm(gradients)?).map_err(torch_error);
+        let joined = flat::join_all(gradients).map_err(torch_error)?;
+        let squares = native::squared_norm(&joined.iter().collect::<Vec<_>>())?;
+        return sum.f_add(&squares).map_err(torch_error);
     }
     let add = |sum: Tensor, gradient: &&Tensor| sum.f_add(&gradient.f_square()?.f_sum(Kind::Double)?);
     gradients.iter().try_fold(sum.shallow_clone(), add).map_err(torch_error)
@@ -111,7 +119,8 @@ fn clip(on_host: bool, gradients: &[&Tensor], most: f64) -> Result<()> {
         // A factor of 1 changes no bit.
         let factor = norm.f_reciprocal().and_then(|inverse| inverse.f_mul_scalar(most)?.f_clamp_max(1.0));
         let factor = factor.and_then(|factor| factor.f_to_kind(Kind::Float)).map_err(torch_error)?;
-        return native::scale(gradients, &factor);
+        let joined = flat::join_all(gradients).map_err(torch_error)?;
+        return native::scale(&joined.iter().collect::<Vec<_>>(), &factor);
     }
     let norm = norm.f_double_value(&[]).map_err(torch_error)?;
     if norm > most {
@@ -128,6 +137,8 @@ pub(super) struct Step<'a> {
     pub(super) layers: &'a Layers,
     /// The factor of the loss whose gradients are taken.
     pub(super) weight: Option<f64>,
+    /// The targets where the batch is computed, if they are there already.
+    pub(super) targets: Option<&'a PlacedTargets>,
 }
 
 impl Step<'_> {
@@ -181,13 +192,13 @@ impl Step<'_> {
     ) -> Result<Tensor> {
         let TrainBatch { task, batch, targets, dropout } = self.batch;
         let (loss, gradients) = memory::retry(parameters.context(), "batch-size", || {
-            let mut dropout = dropout.clone();
+            let mut dropout = dropout.from_start();
             if let Some((hidden, checkpoints)) = self.layers.checkpointed(batch, &mut dropout)? {
                 return self.in_libtorch_checkpointed(&hidden, checkpoints, parameters, &mut dropout, update.optimizer);
             }
             let positions = targets.positions();
             let outputs = self.layers.forward(parameters, task, batch, positions, &mut dropout, resources)?;
-            let loss = targets.loss(&outputs)?;
+            let loss = self.targets.map_or_else(|| targets.loss(&outputs), |placed| placed.loss(&outputs))?;
             let trainable = update.optimizer.trainable().map(|index| &parameters.at(index).tensor);
             let gradients = self.gradients(&loss, &trainable.collect::<Vec<_>>())?;
             Ok((loss, gradients))

@@ -57,29 +57,53 @@ fn kept_vectors_take_the_place_of_the_trunk() {
     }
 }
 
+/// The addresses of the trunk's tensors.
+fn memory(network: &Network) -> Vec<*mut std::ffi::c_void> {
+    let tensors = network.parameters.iter().filter(|parameter| is_of_trunk(&parameter.name));
+    tensors.map(|parameter| Tensor::data_ptr(&parameter.tensor)).collect()
+}
+
 #[test]
 fn a_changed_trunk_has_vectors_of_its_own() {
-    let mut changed = network(true, "1 GiB", DeviceContext::cpu(), 102);
-    let before = pooled(&changed);
-    let other = network(true, "1 GiB", DeviceContext::cpu(), 103);
-    let mut message = network(false, "1 GiB", DeviceContext::cpu(), 103).parameters.snapshot().unwrap();
-    changed.parameters.receive(&message).unwrap();
-    changed.share_frozen_trunk().unwrap();
-    assert_ne!(before, pooled(&changed));
-    assert_eq!(pooled(&changed), pooled(&other));
-    // Both hold the same memory. A message of heads alone changes nothing.
-    message.retain(|name, _| !is_of_trunk(name));
-    changed.parameters.receive(&message).unwrap();
-    let trunk = |network: &Network| network.frozen.as_ref().unwrap().trunk.as_ref().unwrap().1.clone();
-    assert!(Arc::ptr_eq(&trunk(&changed), &trunk(&other)));
-    let memory = |network: &Network| -> Vec<*mut std::ffi::c_void> {
-        let tensors = network.parameters.iter().filter(|parameter| is_of_trunk(&parameter.name));
-        tensors.map(|parameter| Tensor::data_ptr(&parameter.tensor)).collect()
-    };
-    assert_eq!(memory(&changed), memory(&other));
-    // It keeps no other memory for them.
-    for (index, parameter) in changed.parameters.iter().enumerate().filter(|(_, p)| is_of_trunk(&p.name)) {
-        let spare = changed.parameters.relocation_bytes(std::iter::once(index)).sum::<usize>();
-        assert!(spare > 0, "{} has memory to relocate to", parameter.name);
+    for (seed, context) in [(102, DeviceContext::cpu()), (104, DeviceContext::simulated_gpu())] {
+        let mut changed = network(true, "1 GiB", context, seed);
+        let before = pooled(&changed);
+        let other = network(true, "1 GiB", context, seed + 1);
+        let mut message = network(false, "1 GiB", DeviceContext::cpu(), seed + 1).parameters.snapshot().unwrap();
+        changed.parameters.receive(&message).unwrap();
+        changed.share_frozen_trunk().unwrap();
+        assert_ne!(before, pooled(&changed));
+        assert_eq!(pooled(&changed), pooled(&other));
+        // Both hold the same memory. A message of heads alone changes nothing.
+        message.retain(|name, _| !is_of_trunk(name));
+        changed.parameters.receive(&message).unwrap();
+        let trunk = |network: &Network| network.frozen.as_ref().unwrap().trunk.as_ref().unwrap().1.clone();
+        assert!(Arc::ptr_eq(&trunk(&changed), &trunk(&other)));
+        assert_eq!(memory(&changed), memory(&other));
+        if !context.on_host {
+            continue;
+        }
+        // It keeps no other memory for them.
+        for (index, parameter) in changed.parameters.iter().enumerate().filter(|(_, p)| is_of_trunk(&p.name)) {
+            let spare = changed.parameters.relocation_bytes(std::iter::once(index)).sum::<usize>();
+            assert!(spare > 0, "{} has memory to relocate to", parameter.name);
+        }
+    }
+}
+
+#[test]
+fn a_message_for_one_model_does_not_reach_those_that_share_its_trunk() {
+    for (seed, context) in [(106, DeviceContext::cpu()), (107, DeviceContext::simulated_gpu())] {
+        let (mut one, mut other) = (network(true, "1 GiB", context, seed), network(true, "1 GiB", context, seed));
+        assert_eq!(memory(&one), memory(&other));
+        let before = other.parameters.snapshot().unwrap();
+        let message = network(false, "1 GiB", DeviceContext::cpu(), seed + 50).parameters.snapshot().unwrap();
+        one.parameters.receive(&message).unwrap();
+        let values = |params: &plugin_api::Params| {
+            params.iter().map(|(_, tensor)| tensor.elements::<f32>().unwrap().to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(values(&other.parameters.snapshot().unwrap()), values(&before));
+        assert_eq!(values(&one.parameters.snapshot().unwrap()), values(&message));
+        assert_ne!(memory(&one), memory(&other));
     }
 }
