@@ -142,6 +142,10 @@ pub struct Config {
     /// Whether libtorch computes queries, keys and values by one matrix product. Results differ by rounding errors.
     #[serde(default)]
     pub(crate) fused_qkv: bool,
+    /// On GPUs: whether kernels that are compiled at the start compute RMSNorm with the sum before it, rotary embedding and
+    /// SwiGLU, each in one pass over memory. Results differ by rounding errors. Where they cannot be used, a warning says why.
+    #[serde(default)]
+    pub(crate) fused_kernels: bool,
     /// Sequences per batch in evaluation and prediction; default: four times `batch-size`. It changes predictions by
     /// rounding errors only.
     #[serde(default)]

@@ -132,6 +132,7 @@
 //! |---|---|
 //! | `packing = true` | computes the tokens without padding; attention by FlashAttention's kernel in bfloat16, and by that of xFormers in fp32. Dropout drops the same numbers as with padding, and attention's dropout computes sequence by sequence |
 //! | `fused-qkv = true` | one product for queries, keys and values |
+//! | `fused-kernels = true` | RMSNorm with the sum before it, rotary embedding and SwiGLU by kernels of our own |
 //! | `precision = "bf16-residual"` | all of a block in bfloat16, not its products alone |
 //!
 //! With `bf16` and `bf16-residual`, weights are cast once for all batches of a step, and once for an evaluation.
@@ -220,6 +221,8 @@ mod drift;
 #[doc(hidden)]
 pub mod export;
 mod frozen_trunk;
+#[doc(hidden)]
+pub mod fused;
 #[cfg(test)]
 mod fuzz;
 mod heads;
