@@ -8,8 +8,10 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // Set by torch-sys, whose `links` key is `tch`. Absent where the documentation is built without libtorch.
     let Ok(folder) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
-    let sources = ["src/native.cpp", "src/trunk/native.cpp"];
-    for file in sources.iter().chain(&["src/native.h"]) {
+    let sources = ["src/native.cpp", "src/trunk/native.cpp", "src/fused/functions.cpp"];
+    let host = "src/fused/host.cpp";
+    let included = ["src/native.h", "src/fused/launcher.h", "src/fused/kernel_list.h", "src/fused/kernels.cu"];
+    for file in sources.iter().chain(&[host]).chain(&included) {
         println!("cargo:rerun-if-changed={file}");
     }
     let include = Path::new(&folder).with_file_name("include");
@@ -23,6 +25,8 @@ fn main() {
         .include(&include)
         .files(sources)
         .compile("amplify_native");
+    // Only tests call it, so the plugin's library does not have it.
+    cc::Build::new().cpp(true).std("c++17").opt_level(1).file(host).compile("amplify_host_kernels");
     let own_folder = match env::var("CARGO_CFG_TARGET_OS").as_deref() {
         Ok("linux") => "$ORIGIN",
         Ok("macos") => "@loader_path",

@@ -88,6 +88,8 @@ main() {
         for name in bits lora masked_lm classes; do
             part "tests-$name" 60 tests/$name --test-threads 4
         done
+        # With those that need NVIDIA's compiler.
+        part tests-kernels 60 tests/kernels --include-ignored
     fi
     if wanted parity; then
         part parity-small 60 tests/parity --nocapture independent mistake
@@ -106,8 +108,9 @@ main() {
         with() { part "ours-$1" 60 bin/step --size $size $of --device "$device" --precision "$2" --with "$3"; }
         with bf16-packing bf16 '{"packing": true}'
         with bf16-fused-qkv bf16 '{"fused-qkv": true}'
+        with bf16-fused-kernels bf16 '{"fused-kernels": true}'
         with bf16-residual bf16-residual '{}'
-        with bf16-all bf16-residual '{"packing": true, "fused-qkv": true}'
+        with bf16-all bf16-residual '{"packing": true, "fused-qkv": true, "fused-kernels": true}'
         with bf16-checkpointing bf16 '{"activation-checkpointing": true}'
         with bf16-deterministic bf16 '{"deterministic": true}'
         with bf16-clip bf16 '{"clip-norm": 1.0}'
@@ -201,7 +204,9 @@ def target(what, theirs, ours, least):
 
 
 print("\n| times as fast as | | target | here | |\n|---|---|---|---|---|")
-fast = ["ours-bf16", "ours-bf16-packing", "ours-bf16-fused-qkv", "ours-bf16-residual", "ours-bf16-all"]
+fast = [
+    "ours-bf16", "ours-bf16-packing", "ours-bf16-fused-qkv", "ours-bf16-fused-kernels", "ours-bf16-residual", "ours-bf16-all",
+]
 target("the published example's style in fp32", ["torch-reference-fp32"], fast, 5)
 target("the same, both in fp32", ["torch-reference-fp32"], ["ours-fp32"], 1)
 best = [name for name in steps if name.startswith("torch-") and "reference" not in name]

@@ -11,6 +11,7 @@
 
 #![allow(clippy::print_stdout)]
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use model_amplify::Amplify;
@@ -19,8 +20,8 @@ use model_amplify::network::Resources;
 use model_amplify::random::DropoutRng;
 use model_amplify::targets::Targets;
 use model_amplify::trainer::{SchedulePoint, TrainBatch};
-use plugin_api::context::Silent;
-use plugin_api::{Context, ModelSetup, Seed, TaskSpec};
+use plugin_api::context::Host;
+use plugin_api::{Context, Level, ModelSetup, Seed, TaskSpec};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
@@ -73,6 +74,24 @@ fn options() -> Outcome<Options> {
     Ok(options)
 }
 
+/// Keeps warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Host for Warnings {
+    fn enabled(&self, level: Level) -> bool {
+        level <= Level::Warn
+    }
+    fn log(&self, _: Level, line: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+    }
+    fn scalar(&self, _: &str, _: u64, _: f64) {}
+    fn progress(&self, _: u64, _: u64) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
 /// Sequences of random amino acids, the first at full length.
 fn rows(options: &Options) -> Vec<Vec<u32>> {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -106,9 +125,13 @@ fn main() -> Outcome<()> {
         ..TaskSpec::default()
     };
     let setup = ModelSetup::new(vec![task], 2, 1);
-    let host = Silent;
+    let host = Warnings::default();
     let ctx = Context::new(&host).with_threads(options.threads).with_device(&options.device);
     let mut model = Amplify::new(serde_json::from_value(config)?, &setup, &ctx)?;
+    // What is measured must be what was asked for.
+    if let Some(warning) = host.0.lock().unwrap_or_else(PoisonError::into_inner).first() {
+        return Err(warning.clone().into());
+    }
 
     let rows = rows(&options);
     let tokens: usize = rows.iter().map(Vec::len).sum();

@@ -150,6 +150,10 @@ pub struct Config {
     /// or one call treats all of them. It takes the memory of the trained parameters' gradients between steps too.
     #[serde(default = "default::flat_buffers")]
     pub(crate) flat_buffers: bool,
+    /// On GPUs: whether kernels that are compiled at the start compute RMSNorm with the sum before it, rotary embedding and
+    /// SwiGLU, each in one pass over memory. Results differ by rounding errors. Where they cannot be used, a warning says why.
+    #[serde(default)]
+    pub(crate) fused_kernels: bool,
     /// Sequences per batch in evaluation and prediction; default: four times `batch-size`. It changes predictions by
     /// rounding errors only.
     #[serde(default)]

@@ -5,13 +5,15 @@
 
 use std::ffi::c_void;
 #[cfg(target_os = "linux")]
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libloading::Library;
 use plugin_api::{Error, Result};
 use tch::{Cuda, Device};
 
+use crate::fused::{self, Kernels};
 use crate::native;
 use crate::streams::StreamGuard;
 
@@ -56,6 +58,8 @@ pub struct DeviceContext {
     pub device: Device,
     /// Whether parameters are in host memory, where [`crate::cpu`] can compute with them.
     pub(crate) on_host: bool,
+    /// Fused kernels, if they were asked for and the device has them.
+    pub(crate) kernels: Option<Kernels>,
 }
 
 impl DeviceContext {
@@ -66,13 +70,19 @@ impl DeviceContext {
 
     /// For a device.
     pub fn new(device: Device) -> Self {
-        Self { device, on_host: device == Device::Cpu }
+        Self { device, on_host: device == Device::Cpu, kernels: None }
+    }
+
+    /// With fused kernels, on a GPU that can have them; `on_failure` gets the reason why not, once per process. The CPU has none.
+    pub(crate) fn with_kernels(self, on_failure: impl FnOnce(&str)) -> Self {
+        let kernels = self.gpu().map_or(self.kernels, |gpu| fused::of_gpu(gpu, on_failure));
+        Self { kernels, ..self }
     }
 
     /// The CPU, used like a GPU: parameters in libtorch's memory, and all computation in libtorch.
     #[cfg(test)]
     pub(crate) fn simulated_gpu() -> Self {
-        Self { on_host: false, ..Self::cpu() }
+        Self { on_host: false, kernels: Some(Kernels::on_host()), ..Self::cpu() }
     }
 
     /// The number of the GPU, if it is one.
@@ -178,12 +188,22 @@ fn cuda_library_path() -> Result<PathBuf, String> {
     let path = if let Some(path) = std::env::var_os("FEDPLUG_LIBTORCH_CUDA") {
         PathBuf::from(path)
     } else {
-        let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("`/proc/self/maps`: {e}"))?;
-        let loaded = maps.lines().filter_map(|line| line.find('/').map(|start| &line[start..]));
-        let libtorch = loaded.map(PathBuf::from).find(|path| path.ends_with("libtorch_cpu.so"));
+        let libtorch = loaded_libraries()?.into_iter().find(|path| path.ends_with("libtorch_cpu.so"));
         libtorch.ok_or("libtorch is linked statically")?.with_file_name("libtorch_cuda.so")
     };
     path.canonicalize().map_err(|e| format!("`{}`: {e}", path.display()))
+}
+
+/// The files that this process has mapped, each once.
+///
+/// # Errors
+/// If the system does not tell.
+pub(crate) fn loaded_libraries() -> Result<Vec<PathBuf>, String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("`/proc/self/maps`: {e}"))?;
+    let mut paths: Vec<_> =
+        maps.lines().filter_map(|line| line.find('/').map(|start| PathBuf::from(&line[start..]))).collect();
+    paths.dedup();
+    Ok(paths)
 }
 
 #[cfg(test)]

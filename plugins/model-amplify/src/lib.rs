@@ -134,6 +134,7 @@
 //! | `fused-qkv = true` | one product for queries, keys and values |
 //! | `flat-buffers = true`, the default | parameters, gradients and moments each in one buffer: a copy a message and block, one call of the optimiser for trunk or head |
 //! | `cuda-graphs = true` | records a step for each task and shape of batch, and launches it as one piece of work from the third on; for small batches, where launches take longer than kernels |
+//! | `fused-kernels = true` | RMSNorm with the sum before it, rotary embedding and SwiGLU by kernels of our own |
 //! | `precision = "bf16-residual"` | all of a block in bfloat16, not its products alone |
 //!
 //! Models of one process share the weights on a GPU that none of them trains, and the pinned pages of the last message.
@@ -225,6 +226,8 @@ mod drift;
 pub mod export;
 mod flat;
 mod frozen_trunk;
+#[doc(hidden)]
+pub mod fused;
 #[cfg(test)]
 mod fuzz;
 mod graph;

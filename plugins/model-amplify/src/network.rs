@@ -106,6 +106,7 @@ impl Network {
         let mut parameters = Parameters::new(context);
         let trunk = Trunk::new(parameters.root().at("trunk"), architecture, config.precision, config.lora.as_ref())?;
         let trunk = trunk.with_fused_qkv(config.fused_qkv);
+        let trunk = trunk.with_kernels(context.kernels.filter(|_| config.fused_kernels));
         let mut heads = Vec::new();
         let supervised = config.objective == Objective::Supervised;
         let has_head = |task: &TaskSpec| supervised && setup.held.contains(&task.name);

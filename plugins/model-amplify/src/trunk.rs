@@ -3,7 +3,7 @@
 mod attention;
 mod checkpointing;
 mod cpu_encoder;
-mod layers;
+pub(crate) mod layers;
 mod native;
 mod pass;
 mod weights;
@@ -17,6 +17,7 @@ use crate::architecture::{Architecture, HiddenAct};
 use crate::batch::Batch;
 use crate::bridge;
 use crate::config::{Lora, LoraTarget, Precision};
+use crate::fused::Kernels;
 use crate::parameters::{Handle, Init, Scope};
 use crate::random::DropoutRng;
 use attention::Attention;
@@ -24,7 +25,7 @@ use pass::Pass;
 
 pub(crate) use checkpointing::Checkpoints;
 pub use layers::Linear;
-use layers::{Norm, Rope};
+use layers::{Norm, Rope, Sum, swiglu};
 
 /// SwiGLU (Shazeer 2020, equation 6), `w3(SiLU(a) · b)` with `(a, b) = w12(x)`; or `w₂(act(w₁(x)))`.
 #[derive(Debug)]
@@ -58,10 +59,10 @@ impl FeedForward {
     fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
         let y = self.first.forward_adapted(x, pass, dropout)?;
         let y = match self.act {
-            HiddenAct::SwiGlu => {
-                let width = y.size().last().map_or(0, |width| width / 2);
-                y.f_narrow(-1, 0, width)?.f_silu()?.f_mul(&y.f_narrow(-1, width, width)?)?
-            }
+            HiddenAct::SwiGlu => match pass.kernels {
+                Some(kernels) => kernels.swiglu(&y)?,
+                None => swiglu(&y)?,
+            },
             HiddenAct::Relu => y.f_relu()?,
             HiddenAct::Gelu => y.f_gelu("none")?,
         };
@@ -89,15 +90,14 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        // Dropout multiplies in fp32.
-        let add = |x: &Tensor, y: Tensor| match x.kind() {
-            Kind::BFloat16 => x.f_add(&y.f_to_kind(Kind::BFloat16)?),
-            _ => x.f_add(&y),
-        };
-        let x = add(x, self.attention.forward(&self.attention_norm.forward(x)?, pass, dropout)?)?;
-        let y = self.ffn.forward(&self.ffn_norm.forward(&x)?, pass, dropout)?;
-        add(&x, y)
+    /// `x` and the result are the sums of the blocks' outputs.
+    fn forward(&self, x: Sum, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Sum, TchError> {
+        let kind = self.attention.input_kind(x.kind());
+        let [x, y] = self.attention_norm.of_sum(x, pass, kind)?;
+        let y = self.attention.forward(&y, pass, dropout)?;
+        let [x, y] = self.ffn_norm.of_sum(Sum::with(x, y), pass, self.ffn.first.kind)?;
+        let y = self.ffn.forward(&y, pass, dropout)?;
+        Ok(Sum::with(x, y))
     }
 }
 
@@ -114,6 +114,8 @@ pub struct Trunk {
     /// The type of the sum of the blocks' outputs.
     residual: Kind,
     keeps_weights: Cell<bool>,
+    /// Where fused kernels compute parts of a block.
+    kernels: Option<Kernels>,
 }
 
 impl Trunk {
@@ -147,6 +149,7 @@ impl Trunk {
             pad: a.pad_token_id,
             residual,
             keeps_weights: Cell::new(false),
+            kernels: None,
         })
     }
 
@@ -157,6 +160,12 @@ impl Trunk {
             block.attention.fused = fused.then(Default::default);
         }
         self
+    }
+
+    /// With these kernels for what they compute of a block.
+    #[must_use]
+    pub(crate) fn with_kernels(self, kernels: Option<Kernels>) -> Self {
+        Self { kernels, ..self }
     }
 
     /// The number of blocks.
@@ -179,9 +188,9 @@ impl Trunk {
 
     fn hidden(&self, batch: &Batch, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
         let pass = Pass::new(self, batch)?;
-        let x = self.embed(&pass)?;
-        let x = self.transformer_encoder.iter().try_fold(x, |x, block| block.forward(&x, &pass, dropout))?;
-        x.f_to_kind(Kind::Float)
+        let x = Sum::new(self.embed(&pass)?);
+        let x = self.transformer_encoder.iter().try_fold(x, |x, block| block.forward(x, &pass, dropout))?;
+        x.resolve()?.f_to_kind(Kind::Float)
     }
 
     /// The first block's input.

@@ -346,7 +346,7 @@ fn keys_of_speed_and_memory_change_rounding_errors_alone() {
         train(&mut model, rounds);
         predicted(&mut model, "tm", &table(9, 3), &ctx())
     };
-    let keys = ["packing", "fused-qkv", "activation-checkpointing", "flat-buffers"];
+    let keys = ["packing", "fused-qkv", "fused-kernels", "activation-checkpointing", "flat-buffers"];
     for (precision, rounds, tolerance) in [("fp32", 0..1, 1e-3), ("bf16", 0..0, 0.02), ("bf16-residual", 0..0, 0.02)] {
         let plain = trained(&json!({ "precision": precision }), rounds.clone());
         assert!(plain.iter().any(|x| (x - plain[0]).abs() > 1e-3), "{plain:?}");

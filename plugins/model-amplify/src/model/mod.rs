@@ -73,6 +73,10 @@ impl Amplify {
         config.check()?;
         let _guard = context.enter()?;
         tch::set_num_threads(1);
+        let context = match config.fused_kernels {
+            true => context.with_kernels(|why| ctx.warn(format_args!("`fused-kernels` has no effect: {why}"))),
+            false => context,
+        };
         prepare_precision(config.precision, context.device, ctx.device())?;
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
         config.check_layers(checkpoint.architecture.num_hidden_layers)?;

@@ -38,8 +38,9 @@ impl Frozen {
         let is_fixed = matches!(config.pooling, Pooling::Tokens | Pooling::Bos | Pooling::Chains);
         let keeps_vectors = config.frozen_trunk && is_fixed;
         let (packing, fused_qkv) = (config.packing, config.fused_qkv);
+        let fused_kernels = config.fused_kernels && context.kernels.is_some();
         let trunk = format!("{} {:?} {:?}", json!(architecture), config.precision, context.device);
-        let trunk = format!("{trunk} {packing} {fused_qkv}");
+        let trunk = format!("{trunk} {packing} {fused_qkv} {fused_kernels}");
         let vectors = config.vectors();
         (keeps_vectors || config.has_fixed_weights()).then(|| Self {
             keeps_vectors,

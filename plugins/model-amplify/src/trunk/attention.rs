@@ -46,15 +46,15 @@ impl Attention {
         })
     }
 
+    /// The type in which it reads its input, best: that of its product if there is a single one. The derivatives of several
+    /// are added up in `residual`, the type of the sum before the norm.
+    pub(super) fn input_kind(&self, residual: Kind) -> Kind {
+        if self.fused.is_some() { self.q.kind } else { residual }
+    }
+
     /// `x` is (batch, length, size), or (tokens, size) of a packed batch.
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<Tensor, TchError> {
-        let mut shape = x.size();
-        let size = shape.pop().unwrap_or_default();
-        shape.extend([self.heads, size / self.heads]);
-        let [q, k, v] = self.project(x, pass, dropout)?;
-        let q = rotate(&q.f_reshape(&shape)?, &pass.angles)?;
-        let k = rotate(&k.f_reshape(&shape)?, &pass.angles)?;
-        let qkv = [q, k, v.f_reshape(&shape)?];
+        let qkv = self.rotated(x, pass, dropout)?;
         let attended = match &pass.batch.packing {
             Some(packing) => self.packed(&qkv, packing, dropout)?,
             None => {
@@ -69,23 +69,42 @@ impl Attention {
         pass.dropout(attended, self.dropout, dropout)
     }
 
-    /// Queries, keys and values, (…, size).
-    fn project(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<[Tensor; 3], TchError> {
+    /// Queries and keys, rotated by their positions, and values: (…, heads, head size).
+    fn rotated(&self, x: &Tensor, pass: &Pass<'_>, dropout: &mut DropoutRng) -> Result<[Tensor; 3], TchError> {
         let layers = [&self.q, &self.k, &self.v];
-        let Some([weight, bias]) = &self.fused else {
-            let [q, k, v] = layers.map(|layer| layer.forward_adapted(x, pass, dropout));
-            return Ok([q?, k?, v?]);
+        let product = self.fused.as_ref().map(|weights| self.product(x, weights, pass)).transpose()?;
+        let has_adapters = layers.iter().any(|layer| layer.adapter.is_some());
+        if let (Some(kernels), Some(product), false) = (pass.kernels, &product, has_adapters) {
+            return kernels.rotate_packed(product, self.heads, &pass.angles);
+        }
+        let [q, k, v] = match product {
+            Some(product) => {
+                let mut parts = product.f_chunk(3, -1)?.into_iter();
+                layers.map(|layer| layer.adapt(parts.next().unwrap_or_default(), x, pass, dropout))
+            }
+            None => layers.map(|layer| layer.forward_adapted(x, pass, dropout)),
         };
-        let kind = self.q.kind;
+        let mut shape = x.size();
+        let size = shape.pop().unwrap_or_default();
+        shape.extend([self.heads, size / self.heads]);
+        let [q, k, v] = [q?.f_reshape(&shape)?, k?.f_reshape(&shape)?, v?.f_reshape(&shape)?];
+        let [q, k] = match pass.kernels {
+            Some(kernels) => kernels.rotate(&q, &k, &pass.angles)?,
+            None => [rotate(&q, &pass.angles)?, rotate(&k, &pass.angles)?],
+        };
+        Ok([q, k, v])
+    }
+
+    /// Queries, keys and values by one product, without adapters: (…, 3 · size). `weights` keeps its weight and bias.
+    fn product(&self, x: &Tensor, [weight, bias]: &[Kept; 2], pass: &Pass<'_>) -> Result<Tensor, TchError> {
+        let (layers, kind) = ([&self.q, &self.k, &self.v], self.q.kind);
         let cat = |parts: [Option<&Tensor>; 3]| {
             Tensor::f_cat(&parts.into_iter().flatten().collect::<Vec<_>>(), 0)?.f_to_kind(kind)
         };
         let weight = pass.kept(weight, || cat(layers.map(|layer| Some(&*layer.weight))))?;
         let has_bias = layers.iter().any(|layer| layer.bias.is_some());
         let bias = has_bias.then(|| pass.kept(bias, || cat(layers.map(|layer| layer.bias.as_deref())))).transpose()?;
-        let mut parts = x.f_to_kind(kind)?.f_linear(&weight, bias)?.f_chunk(3, -1)?.into_iter();
-        let [q, k, v] = layers.map(|layer| layer.adapt(parts.next().unwrap_or_default(), x, pass, dropout));
-        Ok([q?, k?, v?])
+        x.f_to_kind(kind)?.f_linear(&weight, bias)
     }
 
     /// The attention of each sequence of a packed batch. `q`, `k`, `v` and the result are (tokens, heads, head size).

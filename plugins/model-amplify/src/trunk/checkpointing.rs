@@ -7,6 +7,7 @@ use plugin_api::Result;
 use tch::{Kind, TchError, Tensor};
 
 use super::Trunk;
+use super::layers::Sum;
 use super::native::gradients;
 use super::pass::Pass;
 use crate::batch::Batch;
@@ -71,7 +72,9 @@ impl Trunk {
         dropout: &mut DropoutRng,
     ) -> Result<Tensor, TchError> {
         match (depth.checked_sub(1), x) {
-            (Some(block), Some(x)) => self.transformer_encoder[block].forward(x, pass, dropout),
+            (Some(block), Some(x)) => {
+                self.transformer_encoder[block].forward(Sum::new(x.shallow_clone()), pass, dropout)?.resolve()
+            }
             _ => self.embed(pass),
         }
     }

@@ -129,13 +129,75 @@ impl Norm {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        // libtorch's fused kernels take a weight of the type of `x`.
-        let weight = self.weight.f_to_kind(x.kind())?;
-        match &self.bias {
-            None => x.f_rms_norm(self.size, Some(weight), self.eps),
-            Some(bias) => x.f_layer_norm(self.size, Some(weight), Some(bias.f_to_kind(x.kind())?), self.eps, true),
+        let Some(bias) = &self.bias else { return rms_norm(x, &self.weight, self.size, self.eps) };
+        let (weight, bias) = (self.weight.f_to_kind(x.kind())?, bias.f_to_kind(x.kind())?);
+        x.f_layer_norm(self.size, Some(weight), Some(bias), self.eps, true)
+    }
+
+    /// The sum `x`, and its norm for layers that read the type `kind`.
+    pub(super) fn of_sum(&self, x: Sum, pass: &Pass<'_>, kind: Kind) -> Result<[Tensor; 2], TchError> {
+        match pass.kernels.filter(|_| self.bias.is_none()) {
+            Some(kernels) => {
+                let addend = x.addend_in_kind()?;
+                kernels.add_norm(&x.sum, addend.as_ref(), &self.weight, self.eps, kind)
+            }
+            None => {
+                let x = x.resolve()?;
+                let y = self.forward(&x)?;
+                Ok([x, y])
+            }
         }
     }
+}
+
+/// RMSNorm of the rows of `size` columns. The weight is fp32.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, size: i64, eps: f64) -> Result<Tensor, TchError> {
+    // libtorch's fused kernels take a weight of the type of `x`.
+    x.f_rms_norm(size, Some(weight.f_to_kind(x.kind())?), eps)
+}
+
+/// The sum of the blocks' outputs, with the last addend not yet added.
+#[derive(Debug)]
+pub(super) struct Sum {
+    sum: Tensor,
+    addend: Option<Tensor>,
+}
+
+impl Sum {
+    pub(super) fn new(sum: Tensor) -> Self {
+        Self { sum, addend: None }
+    }
+
+    pub(super) fn with(sum: Tensor, addend: Tensor) -> Self {
+        Self { sum, addend: Some(addend) }
+    }
+
+    /// Its type.
+    pub(super) fn kind(&self) -> Kind {
+        self.sum.kind()
+    }
+
+    pub(super) fn resolve(self) -> Result<Tensor, TchError> {
+        match self.addend_in_kind()? {
+            Some(addend) => self.sum.f_add(&addend),
+            None => Ok(self.sum),
+        }
+    }
+
+    /// The addend. That of a sum in bfloat16 is too; dropout multiplies in fp32.
+    fn addend_in_kind(&self) -> Result<Option<Tensor>, TchError> {
+        let to_kind = |addend: &Tensor| match self.sum.kind() {
+            Kind::BFloat16 => addend.f_to_kind(Kind::BFloat16),
+            _ => Ok(addend.shallow_clone()),
+        };
+        self.addend.as_ref().map(to_kind).transpose()
+    }
+}
+
+/// `SiLU(a) · b` of (…, 2 n), with `a` in the first half and `b` in the second.
+pub(crate) fn swiglu(ab: &Tensor) -> Result<Tensor, TchError> {
+    let n = ab.size().last().map_or(0, |width| width / 2);
+    ab.f_narrow(-1, 0, n)?.f_silu()?.f_mul(&ab.f_narrow(-1, n, n)?)
 }
 
 /// Rotary position embedding (Su et al. 2021): rotates the pair `(x₂ᵢ, x₂ᵢ₊₁)` at position `m` by `m · 10000^(-2i/d)`.
@@ -158,7 +220,7 @@ impl Rope {
 }
 
 /// Rotates `x`, (…, heads, head size), by the angles of its positions: (…, 1, head size / 2).
-pub(super) fn rotate(x: &Tensor, angles: &Tensor) -> Result<Tensor, TchError> {
+pub(crate) fn rotate(x: &Tensor, angles: &Tensor) -> Result<Tensor, TchError> {
     let mut pairs = x.size();
     let size = pairs.pop().unwrap_or_default();
     pairs.extend([size / 2, 2]);

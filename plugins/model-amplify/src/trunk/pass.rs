@@ -6,6 +6,7 @@ use super::Trunk;
 use super::weights::Kept;
 use crate::batch::Batch;
 use crate::bridge;
+use crate::fused::Kernels;
 use crate::random::DropoutRng;
 
 /// A pass of a trunk over a batch. Its rows are the positions of the padded batch, or the tokens of a packed one.
@@ -14,6 +15,7 @@ pub(super) struct Pass<'a> {
     pub(super) batch: &'a Batch,
     /// The rotations of the rows' positions: (length, 1, d / 2) or (tokens, 1, d / 2).
     pub(super) angles: Tensor,
+    pub(super) kernels: Option<Kernels>,
     /// Whether [`Trunk::keep_weights`] is in force.
     keeps_weights: bool,
 }
@@ -25,7 +27,8 @@ impl<'a> Pass<'a> {
             Some(packing) => table.f_index_select(0, &packing.positions)?,
             None => table.f_narrow(0, 0, batch.ids.size()[1])?,
         };
-        Ok(Self { batch, angles: angles.f_unsqueeze(1)?, keeps_weights: trunk.keeps_weights.get() })
+        let (kernels, keeps_weights) = (trunk.kernels, trunk.keeps_weights.get());
+        Ok(Self { batch, angles: angles.f_unsqueeze(1)?, kernels, keeps_weights })
     }
 
     /// The token ids, (batch, length) or (tokens).
