@@ -149,7 +149,7 @@
 //! divides by the size of the gradients, so the factors shift the balance of the tasks in the trunk, not the step of a head.
 //!
 //! # Agreement with other implementations
-//! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
+//! `tests/suite/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
 //! states, logits, pooled vectors and predictions to 1e-4; losses, gradient norms, learning rates and final parameters of
 //! training to 1e-3. The program also trains with 28 deliberate mistakes, such as an optimiser that is reset in each round; the
 //! results of each differ from ours by more than the tolerance.
