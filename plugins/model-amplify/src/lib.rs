@@ -3,7 +3,7 @@
 //! The trunk is the encoder of Fournier et al., *Protein Language Models: Is Scaling Necessary?* (bioRxiv 2024). Its files are
 //! read and written in the published format, with the published names. A small perceptron for each task, its head, predicts
 //! one number per sequence from the last block's output, or a logit for each class. Heads, and trunks on GPUs, run on libtorch; the published trunk runs
-//! on the CPU in Rust, with fewer passes over memory (`cpu`).
+//! on the CPU in Rust, with fewer passes over memory ([`fedplug_amplify_cpu`]).
 //!
 //! ```toml
 //! [model]
@@ -191,8 +191,8 @@
 //! `Memory/device_peak` is the most that this process's tensors used.
 //!
 //! # Reading order
-//! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. `cpu` is the trunk once more, with its
-//! derivative, free of libtorch. [`batch`] makes tensors of token ids, and `packing` those of a batch without padding; `masking` masks them, [`trainer`] takes a training step with [`optimizer`] and
+//! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. [`fedplug_amplify_cpu`] is the trunk once more,
+//! with its derivative, free of libtorch. [`batch`] makes tensors of token ids, and `packing` those of a batch without padding; `masking` masks them, [`trainer`] takes a training step with [`optimizer`] and
 //! `drift`, and [`model`] is the plugin: the loop over tasks and batches. [`parameters`] holds the named tensors, whose host
 //! memory (`cow_buffer`) is shared until a step changes it; `frozen_trunk` holds what models with a frozen trunk share. [`checkpoint`] reads files that `hub` downloads, and [`export`]
 //! writes them. `native` binds what tch lacks, `bridge` passes memory between Rust and libtorch, and `memory` handles a device
@@ -214,7 +214,6 @@ mod bridge;
 pub mod checkpoint;
 pub mod config;
 mod cow_buffer;
-mod cpu;
 mod device;
 mod drift;
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use super::{Encoder, PackedBatch};
 
 /// Buffers for batches of up to `tokens` tokens, in one allocation. A larger batch replaces it.
 #[derive(Debug, Default)]
-pub(crate) struct Workspace {
+pub struct Workspace {
     /// Each block's input with `backward`, otherwise a single one that all blocks share: (tokens, size).
     pub(super) inputs: Vec<TensorBuf<f32>>,
     /// One entry for each of `inputs`; with activation checkpointing a single one.
@@ -115,11 +115,11 @@ pub(super) fn grown(buffer: &mut TensorBuf<f32>, len: usize) -> &mut [f32] {
 /// Workspaces that no computation uses now. Fresh pages from the system cost more than a small model's arithmetic, so a
 /// process makes only as many workspaces as compute at the same time.
 #[derive(Debug, Default)]
-pub(crate) struct WorkspacePool(Mutex<Vec<Workspace>>);
+pub struct WorkspacePool(Mutex<Vec<Workspace>>);
 
 impl WorkspacePool {
     /// The pool of all models of this process, which is freed with the last of them.
-    pub(crate) fn shared() -> Arc<Self> {
+    pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<WorkspacePool>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
@@ -130,12 +130,12 @@ impl WorkspacePool {
     }
 
     /// Takes a workspace out, or makes an empty one.
-    pub(crate) fn take(&self) -> Workspace {
+    pub fn take(&self) -> Workspace {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
     /// Puts a workspace back.
-    pub(crate) fn put(&self, workspace: Workspace) {
+    pub fn put(&self, workspace: Workspace) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
     }
 }

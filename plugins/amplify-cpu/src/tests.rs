@@ -1,6 +1,6 @@
-//! The derivative against finite differences. Nothing here calls libtorch, so Miri can run it.
+//! The derivative against finite differences, by Miri too.
 
-use super::super::*;
+use super::*;
 
 const SIZE: usize = 8;
 const INNER: usize = 6;
@@ -129,4 +129,10 @@ fn gradients_with_padding_agree_with_finite_differences() {
 #[test]
 fn gradients_of_hidden_states_agree_with_finite_differences() {
     compare(false, &Reading::Tokens(vec![1, 4]));
+}
+
+#[test]
+fn rows_with_padding_tokens_and_empty_rows_are_not_packed() {
+    assert!(PackedBatch::new(&[&[3, 0, 4]], 0, 8, false).is_none());
+    assert!(PackedBatch::new(&[&[3], &[]], 0, 8, false).is_none());
 }

@@ -1,11 +1,10 @@
-//! Comparison with libtorch, and of bits between numbers of threads.
+//! Comparison of the encoder with libtorch, and of its bits between numbers of threads.
 
 use std::collections::BTreeMap;
 
 use plugin_api::Seed;
 use tch::{Device, Kind, Tensor};
 
-use super::super::*;
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::config::{LORA_B, Lora, LoraTarget, Pooling, Precision, is_of_adapter};
@@ -14,6 +13,7 @@ use crate::parameters::Parameters;
 use crate::random::DropoutRng;
 use crate::regressor::pool;
 use crate::trunk::Trunk;
+use fedplug_amplify_cpu::{PassResources, Reading, ThreadPool, Workspace};
 
 /// A trunk whose weights are large enough for attention to differ from a mean.
 fn trunk(hidden: i64, heads: i64) -> (Parameters, Trunk) {
@@ -186,10 +186,4 @@ fn cpu_encoder_supports_the_published_arrangement_in_fp32_alone() {
     assert!(!supported(Precision::Fp32, |a| a.dropout_prob = 0.1));
     assert!(!supported(Precision::Fp32, |a| a.layer_norm_after_embedding = true));
     assert!(!supported(Precision::Fp32, |a| a.hidden_act = crate::architecture::HiddenAct::Gelu));
-}
-
-#[test]
-fn rows_with_padding_tokens_and_empty_rows_are_not_packed() {
-    assert!(PackedBatch::new(&[&[3, 0, 4]], 0, 8, false).is_none());
-    assert!(PackedBatch::new(&[&[3], &[]], 0, 8, false).is_none());
 }

@@ -4,21 +4,21 @@ use super::vectorised;
 
 /// The factors of a step `t` at a learning rate `lr` with weight decay `λ`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AdamWStep {
+pub struct AdamWStep {
     /// `1 − β₁` and `1 − β₂`.
-    pub(crate) new: [f32; 2],
+    pub new: [f32; 2],
     /// `1 − lr λ`.
-    pub(crate) decay: f32,
+    pub decay: f32,
     /// `ε √c₂`, with `c₂ = 1 − β₂ᵗ`.
-    pub(crate) eps: f32,
+    pub eps: f32,
     /// `−c₁ / (lr √c₂)`, with `c₁ = 1 − β₁ᵗ`; none if `lr` is 0, where only the moments change.
-    pub(crate) divisor: Option<f32>,
+    pub divisor: Option<f32>,
 }
 
 /// `m ← m + (1 − β₁)(g − m)`, `v ← v + (1 − β₂)(g² − v)`, `p ← p (1 − lr λ) − lr (m / c₁) / (√(v / c₂) + ε)`.
 ///
 /// All slices have the length of `p`.
-pub(crate) fn adamw(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: AdamWStep) {
+pub fn adamw(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: AdamWStep) {
     let AdamWStep { new: [new1, new2], decay, eps, divisor } = step;
     let n = p.len();
     let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);

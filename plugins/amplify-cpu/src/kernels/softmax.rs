@@ -6,7 +6,7 @@ use super::{LANES, exp, total, vectorised};
 /// `p ← exp(s − L)` in place, with `L = log Σ exp(s)` of each row.
 ///
 /// `scores` is (rows, width). Writes `L` to `log_sums`, (rows).
-pub(in crate::cpu) fn softmax(scores: &mut [f32], width: usize, log_sums: &mut [f32]) {
+pub(crate) fn softmax(scores: &mut [f32], width: usize, log_sums: &mut [f32]) {
     vectorised!(for (row, log_sum) in log_sums.iter_mut().enumerate() {
         let row = &mut scores[row * width..(row + 1) * width];
         let whole = width - width % LANES;
@@ -49,7 +49,7 @@ pub(in crate::cpu) fn softmax(scores: &mut [f32], width: usize, log_sums: &mut [
 /// `s ← p = exp(s − L)` and `dp ← ds = p (dp − D)`, in place.
 ///
 /// `scores` and `d_scores` are (rows, width). `log_sums` are the `L` of [`softmax`], and `d_sums` are `D = Σ p dp`, (rows).
-pub(in crate::cpu) fn softmax_backward(
+pub(crate) fn softmax_backward(
     scores: &mut [f32],
     d_scores: &mut [f32],
     width: usize,

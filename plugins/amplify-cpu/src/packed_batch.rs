@@ -5,7 +5,7 @@ use super::threads::SplitRows;
 
 /// Token ids of several sequences, concatenated. A matrix with one row per token belongs to it.
 #[derive(Debug)]
-pub(crate) struct PackedBatch {
+pub struct PackedBatch {
     ids: Vec<u32>,
     positions: Vec<u32>,
     sequences: Vec<Sequence>,
@@ -35,7 +35,7 @@ impl PackedBatch {
     /// Concatenates `rows` of token ids; if `padded`, each is first padded with `pad` to `length`.
     ///
     /// None if a row is empty or contains `pad` itself, which attention would have to mask.
-    pub(crate) fn new(rows: &[&[u32]], pad: u32, length: usize, padded: bool) -> Option<Self> {
+    pub fn new(rows: &[&[u32]], pad: u32, length: usize, padded: bool) -> Option<Self> {
         let mut batch = Self { ids: Vec::new(), positions: Vec::new(), sequences: Vec::new() };
         for (index, row) in rows.iter().enumerate() {
             if row.is_empty() || row.contains(&pad) {
@@ -61,7 +61,7 @@ impl PackedBatch {
     }
 
     /// The number of tokens.
-    pub(crate) fn tokens(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.ids.len()
     }
 
@@ -71,7 +71,7 @@ impl PackedBatch {
     }
 
     /// Reads tokens: each is a sequence, and a position of it, which it must have.
-    pub(crate) fn reading(&self, positions: &[(usize, usize)]) -> Reading {
+    pub fn reading(&self, positions: &[(usize, usize)]) -> Reading {
         let number = |&(sequence, position): &(usize, usize)| {
             let Sequence { start, length, .. } = self.sequences[sequence];
             assert!(position < length, "position {position} of a sequence of {length} tokens");

@@ -4,7 +4,7 @@ use super::vectorised;
 
 /// Which way to rotate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cpu) enum Direction {
+pub(crate) enum Direction {
     /// By the position's angle.
     Forward,
     /// Back by it: the derivative, since a rotation's transpose is its inverse.
@@ -14,7 +14,7 @@ pub(in crate::cpu) enum Direction {
 /// Rotates the pairs of features of each head: `(a, b) ← (a cos θ − b sin θ, a sin θ + b cos θ)`.
 ///
 /// `row` holds the heads of one position, (heads, head size); `table` is `cos θ, sin θ` of each pair, (head size).
-pub(in crate::cpu) fn rope(row: &mut [f32], table: &[f32], direction: Direction) {
+pub(crate) fn rope(row: &mut [f32], table: &[f32], direction: Direction) {
     let sign = if direction == Direction::Backward { -1.0 } else { 1.0 };
     let n = table.len();
     vectorised!(for head in 0..row.len() / n {

@@ -3,7 +3,7 @@
 use super::{exp, vectorised};
 
 /// `out ← SiLU(a) · b`. `out` is (rows, width), `gate_up` is (rows, 2 · width).
-pub(in crate::cpu) fn swiglu(out: &mut [f32], gate_up: &[f32], width: usize) {
+pub(crate) fn swiglu(out: &mut [f32], gate_up: &[f32], width: usize) {
     vectorised!(for row in 0..out.len() / width {
         let (a, b) = gate_up[2 * row * width..2 * (row + 1) * width].split_at(width);
         let out = &mut out[row * width..(row + 1) * width];
@@ -15,7 +15,7 @@ pub(in crate::cpu) fn swiglu(out: &mut [f32], gate_up: &[f32], width: usize) {
 
 /// The derivative of [`swiglu`], in place: `gate_up` becomes the derivatives with respect to `(a, b)`, and `out`, which holds
 /// the derivative with respect to the output, becomes the output.
-pub(in crate::cpu) fn swiglu_backward(gate_up: &mut [f32], out: &mut [f32], width: usize) {
+pub(crate) fn swiglu_backward(gate_up: &mut [f32], out: &mut [f32], width: usize) {
     vectorised!(for row in 0..out.len() / width {
         let (a, b) = gate_up[2 * row * width..2 * (row + 1) * width].split_at_mut(width);
         let out = &mut out[row * width..(row + 1) * width];

@@ -16,7 +16,7 @@ pub(super) static CALLING_THREAD: ThreadPool = ThreadPool { threads: 1, pool: No
 
 /// A fixed number of threads.
 #[derive(Debug)]
-pub(crate) struct ThreadPool {
+pub struct ThreadPool {
     threads: usize,
     /// None for one thread, which is the calling one.
     pool: Option<rayon::ThreadPool>,
@@ -27,7 +27,7 @@ impl ThreadPool {
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub(crate) fn new(threads: usize) -> Result<Self> {
+    pub fn new(threads: usize) -> Result<Self> {
         let start = || rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = (threads > 1).then(start).transpose();
         let pool = pool.map_err(|e| Error::other(format!("cannot start {threads} threads")).because(&e))?;
@@ -47,7 +47,7 @@ impl ThreadPool {
     }
 
     /// Calls `work` with each item.
-    pub(crate) fn for_each<T: Send>(&self, items: Vec<T>, work: impl Fn(T) + Sync + Send) {
+    pub fn for_each<T: Send>(&self, items: Vec<T>, work: impl Fn(T) + Sync + Send) {
         match self.pool {
             Some(_) => self.install(|| items.into_par_iter().with_max_len(1).for_each(work)),
             None => items.into_iter().for_each(work),
@@ -60,7 +60,7 @@ impl ThreadPool {
     }
 
     /// Calls `work` with pieces of flat buffers, given as matrices of one column, and the index of each piece's first element.
-    pub(crate) fn for_elements<T: SplitRows>(&self, buffers: T, work: impl Fn(usize, T) + Sync + Send) {
+    pub fn for_elements<T: SplitRows>(&self, buffers: T, work: impl Fn(usize, T) + Sync + Send) {
         self.for_pieces(buffers, ELEMENTS, work);
     }
 
@@ -100,7 +100,7 @@ impl ThreadPool {
 }
 
 /// One or more matrices of the same number of rows, which can be split between two rows.
-pub(crate) trait SplitRows: Send + Sized {
+pub trait SplitRows: Send + Sized {
     /// The number of rows.
     fn rows(&self) -> usize;
     /// The first `rows` rows, and the others.
@@ -108,7 +108,7 @@ pub(crate) trait SplitRows: Send + Sized {
 }
 
 /// A row-major matrix: its elements, and the width of a row.
-pub(crate) type Matrix<'a> = (&'a mut [f32], usize);
+pub type Matrix<'a> = (&'a mut [f32], usize);
 
 impl SplitRows for Matrix<'_> {
     fn rows(&self) -> usize {

@@ -1,12 +1,12 @@
-//! The published encoder on the CPU, written by hand: the function of [`crate::trunk`] in fewer passes over memory, and its
-//! derivative.
+//! The published encoder of AMPLIFY on the CPU, written by hand: the function of `model_amplify::trunk` in fewer passes over
+//! memory, and its derivative.
 //!
 //! - It computes the tokens and no padding ([`PackedBatch`]).
-//! - It saves what the backward pass needs ([`workspace::Activations`]), and recomputes norms, SwiGLU and attention
+//! - It saves what the backward pass needs in a [`Workspace`], and recomputes norms, SwiGLU and attention
 //!   probabilities.
 //! - With activation checkpointing it saves the input of each block alone, and recomputes the rest.
 //! - It passes on each parameter's gradient as soon as it is computed, so that only one exists at a time.
-//! - Any number of threads gives the same bits ([`threads`]).
+//! - Any number of threads gives the same bits ([`ThreadPool`]).
 //!
 //! It supports the published arrangement: RMSNorm, SwiGLU, no biases, no norm after the embedding, no dropout in the trunk,
 //! in fp32. libtorch computes every other arrangement and precision, and all on GPUs.
@@ -16,19 +16,22 @@
 //! Notation: matrices are row-major with one row per token of all sequences. `d` before a name is the derivative of the
 //! loss with respect to it.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod attention;
 mod block;
 mod gemm;
-pub(crate) mod kernels;
+mod kernels;
 mod packed_batch;
 mod threads;
 mod workspace;
 
 use plugin_api::Result;
 
-pub(crate) use packed_batch::PackedBatch;
-pub(crate) use threads::ThreadPool;
-pub(crate) use workspace::{Workspace, WorkspacePool};
+pub use kernels::{AdamWStep, adamw};
+pub use packed_batch::PackedBatch;
+pub use threads::{Matrix, SplitRows, ThreadPool};
+pub use workspace::{Workspace, WorkspacePool};
 
 use block::Pass;
 use workspace::{grown, prefix};
@@ -37,7 +40,7 @@ use workspace::{grown, prefix};
 const NORMALIZE_EPS: f32 = 1e-12;
 
 /// Lends the parameters' values.
-pub(crate) trait ParameterStore {
+pub trait ParameterStore {
     /// The elements of a parameter, row-major.
     ///
     /// # Errors
@@ -47,12 +50,13 @@ pub(crate) trait ParameterStore {
 
 /// A weight: its index in the [`ParameterStore`], and its shape.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Weight {
-    pub(crate) index: usize,
+pub struct Weight {
+    /// Its index in the store.
+    pub index: usize,
     /// Outputs of a linear layer, tokens of the embedding, 1 for a norm.
-    pub(crate) rows: usize,
+    pub rows: usize,
     /// Inputs of a linear layer, features.
-    pub(crate) columns: usize,
+    pub columns: usize,
 }
 
 impl Weight {
@@ -63,58 +67,71 @@ impl Weight {
 
 /// A linear layer, `x Wᵀ`, or `x Wᵀ + s · x Aᵀ Bᵀ` with an adapter.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Layer {
-    pub(crate) weight: Weight,
-    pub(crate) adapter: Option<Adapter>,
+pub struct Layer {
+    /// `W`, (outputs, inputs).
+    pub weight: Weight,
+    /// `A` and `B`.
+    pub adapter: Option<Adapter>,
 }
 
 /// A low-rank addition to a weight.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Adapter {
+pub struct Adapter {
     /// `A`, (rank, inputs).
-    pub(crate) a: Weight,
+    pub a: Weight,
     /// `B`, (outputs, rank).
-    pub(crate) b: Weight,
+    pub b: Weight,
     /// `s`.
-    pub(crate) scale: f32,
+    pub scale: f32,
 }
 
 /// The weights of a block, with their published names.
 #[derive(Debug)]
-pub(crate) struct BlockWeights {
-    pub(crate) q: Layer,
-    pub(crate) k: Layer,
-    pub(crate) v: Layer,
-    pub(crate) wo: Layer,
-    pub(crate) w12: Layer,
-    pub(crate) w3: Layer,
-    pub(crate) attention_norm: Weight,
-    pub(crate) ffn_norm: Weight,
+pub struct BlockWeights {
+    /// Queries, (size, size).
+    pub q: Layer,
+    /// Keys, (size, size).
+    pub k: Layer,
+    /// Values, (size, size).
+    pub v: Layer,
+    /// The output of attention, (size, size).
+    pub wo: Layer,
+    /// The gate and the input of SwiGLU, one above the other, (2 · inner, size).
+    pub w12: Layer,
+    /// The output of the feed-forward layer, (size, inner).
+    pub w3: Layer,
+    /// The norm before attention, (1, size).
+    pub attention_norm: Weight,
+    /// The norm before the feed-forward layer, (1, size).
+    pub ffn_norm: Weight,
 }
 
 /// The encoder of the published arrangement.
 #[derive(Debug)]
-pub(crate) struct Encoder {
+pub struct Encoder {
     /// (vocabulary, size).
-    pub(crate) embedding: Weight,
-    pub(crate) blocks: Vec<BlockWeights>,
+    pub embedding: Weight,
+    /// The blocks in order.
+    pub blocks: Vec<BlockWeights>,
     /// `cos θ, sin θ` of each position and pair of features: (positions, head size).
-    pub(crate) rope_table: Vec<f32>,
-    pub(crate) heads: usize,
-    pub(crate) norm_eps: f32,
+    pub rope_table: Vec<f32>,
+    /// Heads of attention.
+    pub heads: usize,
+    /// What RMSNorm adds to the mean square.
+    pub norm_eps: f32,
     /// The padding token, whose embedding gets no gradient.
-    pub(crate) pad: u32,
+    pub pad: u32,
     /// Whether only adapters are trained, so that other linear layers need no gradient.
-    pub(crate) is_frozen: bool,
+    pub is_frozen: bool,
     /// The blocks that are not trained, from the first one on, with the embedding, if there are any.
-    pub(crate) frozen_blocks: usize,
+    pub frozen_blocks: usize,
     /// Whether the blocks that are trained save their inputs alone, and one block at a time has the other activations.
-    pub(crate) checkpointing: bool,
+    pub checkpointing: bool,
 }
 
 /// What is read of the last block's output.
 #[derive(Debug)]
-pub(crate) enum Reading {
+pub enum Reading {
     /// Each sequence's mean of normalised hidden states, (sequences, size).
     Pooled,
     /// The hidden states of these tokens, by their numbers in the batch, each at most once: (numbers, size).
@@ -122,9 +139,12 @@ pub(crate) enum Reading {
 }
 
 /// What a pass computes with besides the parameters.
-pub(crate) struct PassResources<'a> {
-    pub(crate) pool: &'a ThreadPool,
-    pub(crate) workspace: &'a mut Workspace,
+#[derive(Debug)]
+pub struct PassResources<'a> {
+    /// The threads that compute.
+    pub pool: &'a ThreadPool,
+    /// The memory of the pass, which a backward pass takes over from its forward pass.
+    pub workspace: &'a mut Workspace,
 }
 
 impl Encoder {
@@ -146,7 +166,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) fn forward(
+    pub fn forward(
         &self,
         store: &impl ParameterStore,
         batch: &PackedBatch,
@@ -173,7 +193,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) fn hidden(
+    pub fn hidden(
         &self,
         store: &impl ParameterStore,
         batch: &PackedBatch,
@@ -222,7 +242,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Those of the store and of `on_gradient`.
-    pub(crate) fn backward<S: ParameterStore>(
+    pub fn backward<S: ParameterStore>(
         &self,
         store: &mut S,
         batch: &PackedBatch,

@@ -5,7 +5,7 @@ use super::{LANES, inline_dot, total, vectorised};
 /// `y = x · s · w` for each row, with `s = 1 / √(mean(x²) + ε)`.
 ///
 /// `y` and `x` are (rows, n), `weight` is (n). Writes `s` to `scales`, (rows).
-pub(in crate::cpu) fn rms_norm(y: &mut [f32], scales: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
+pub(crate) fn rms_norm(y: &mut [f32], scales: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
     let n = weight.len();
     vectorised!(for (row, scale) in scales.iter_mut().enumerate() {
         let (y, x) = (&mut y[row * n..(row + 1) * n], &x[row * n..(row + 1) * n]);
@@ -18,7 +18,7 @@ pub(in crate::cpu) fn rms_norm(y: &mut [f32], scales: &mut [f32], x: &[f32], wei
 }
 
 /// [`rms_norm`] again, from the scales that it wrote.
-pub(in crate::cpu) fn rms_norm_recompute(y: &mut [f32], scales: &[f32], x: &[f32], weight: &[f32]) {
+pub(crate) fn rms_norm_recompute(y: &mut [f32], scales: &[f32], x: &[f32], weight: &[f32]) {
     let n = weight.len();
     vectorised!(for row in 0..y.len() / n {
         let (y, x) = (&mut y[row * n..(row + 1) * n], &x[row * n..(row + 1) * n]);
@@ -32,7 +32,7 @@ pub(in crate::cpu) fn rms_norm_recompute(y: &mut [f32], scales: &[f32], x: &[f32
 /// `dx ← dx + s (dy · w − x s² mean(dy · w · x))`, the derivative of [`rms_norm`] with respect to its input.
 ///
 /// `dx`, `dy` and `x` are (rows, n), `scales` is (rows), `weight` is (n).
-pub(in crate::cpu) fn rms_norm_backward(dx: &mut [f32], dy: &[f32], x: &[f32], scales: &[f32], weight: &[f32]) {
+pub(crate) fn rms_norm_backward(dx: &mut [f32], dy: &[f32], x: &[f32], scales: &[f32], weight: &[f32]) {
     let n = weight.len();
     vectorised!(for row in 0..dx.len() / n {
         let range = row * n..(row + 1) * n;
@@ -60,7 +60,7 @@ pub(in crate::cpu) fn rms_norm_backward(dx: &mut [f32], dy: &[f32], x: &[f32], s
 }
 
 /// `dw ← dw + dy · x · s`: what one row adds to the derivative of [`rms_norm`] with respect to its weight. All are (n).
-pub(in crate::cpu) fn rms_norm_weight_backward(dw: &mut [f32], dy: &[f32], x: &[f32], scale: f32) {
+pub(crate) fn rms_norm_weight_backward(dw: &mut [f32], dy: &[f32], x: &[f32], scale: f32) {
     let n = dw.len();
     let (dy, x) = (&dy[..n], &x[..n]);
     vectorised!(for i in 0..n {
@@ -69,7 +69,7 @@ pub(in crate::cpu) fn rms_norm_weight_backward(dw: &mut [f32], dy: &[f32], x: &[
 }
 
 /// `sum ← sum + row / max(‖row‖, eps)`.
-pub(in crate::cpu) fn add_normalized(sum: &mut [f32], row: &[f32], eps: f32) {
+pub(crate) fn add_normalized(sum: &mut [f32], row: &[f32], eps: f32) {
     let n = sum.len();
     let row = &row[..n];
     vectorised!({
@@ -83,7 +83,7 @@ pub(in crate::cpu) fn add_normalized(sum: &mut [f32], row: &[f32], eps: f32) {
 
 /// `d_row ← (d_sum − u (u · d_sum)) / ‖row‖` with `u = row / ‖row‖`, the derivative of [`add_normalized`] with respect to
 /// its row; `d_sum / eps` for a row shorter than `eps`.
-pub(in crate::cpu) fn normalize_backward(d_row: &mut [f32], d_sum: &[f32], row: &[f32], eps: f32) {
+pub(crate) fn normalize_backward(d_row: &mut [f32], d_sum: &[f32], row: &[f32], eps: f32) {
     let n = d_row.len();
     let (d_sum, row) = (&d_sum[..n], &row[..n]);
     vectorised!({

@@ -12,7 +12,7 @@ mod rope;
 mod softmax;
 mod swiglu;
 
-pub(crate) use adamw::{AdamWStep, adamw};
+pub use adamw::{AdamWStep, adamw};
 pub(super) use norm::{
     add_normalized, normalize_backward, rms_norm, rms_norm_backward, rms_norm_recompute, rms_norm_weight_backward,
 };
@@ -23,7 +23,7 @@ pub(super) use swiglu::{swiglu, swiglu_backward};
 /// Runs a loop with the best vector instructions of this machine.
 macro_rules! vectorised {
     ($work:expr) => {{
-        let once = $crate::cpu::kernels::Once;
+        let once = $crate::kernels::Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
             move || {
