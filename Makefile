@@ -176,7 +176,7 @@ load-matrix: setup .python/stamp
 TIMES ?= 50
 fuzz: setup
 	FEDPLUG_FUZZ=$(TIMES) $(CARGO) test -p fedplug-superlink -p fedplug-tables -p fedplug-plot -p fedplug -p filter-compress \
-		-p model-amplify -p model-python --lib --test properties -- any_ changed_ come_back comes_back
+		-p model-amplify -p model-python --lib --test suite -- any_ changed_ come_back comes_back
 
 # See docs/src/promise.md. CAMPAIGN_ARGS='--seed 2 --kinds power' and the like are those of campaign.py.
 KILLS ?= 2000

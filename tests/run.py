@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 AT_A_TIME = 2
 # Those that drive other programs take minutes.
-FIRST = ("it", "conformance", "parity", "behaviour")
+FIRST = ("it", "suite", "conformance")
 
 cargo = os.environ.get("CARGO", "cargo")
 

@@ -31,7 +31,7 @@ miri() {
 # Rayon's queues (crossbeam-epoch) break a rule of Stacked Borrows, Miri's default, but none of Tree Borrows.
 encoder() {
     MIRIFLAGS="${MIRIFLAGS:--Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows}" \
-        under_miri -p fixture-amplify-cpu --lib
+        under_miri -p fedplug-amplify-cpu --lib
 }
 
 sanitizer() {

@@ -19,7 +19,7 @@ import tarfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PACKAGES = "-p fedplug -p model-amplify -p dataset-flab -p aggregator-fedavg -p filter-exclude-params"
 LIBRARIES = ["model-amplify", "dataset-flab", "aggregator-fedavg", "filter-exclude-params"]
-TESTS = ["behaviour", "bits", "parity", "lora", "masked_lm", "classes", "kernels"]
+TESTS = ["suite"]
 DATA = ["configs/fedavg_multitask.toml", "configs/sample", "plugins/model-amplify/tests/parity", "tests/bench/torch_step.py"]
 MOST = 64 * 2**20
 

@@ -1,4 +1,4 @@
-"""Writes reference.json, what tests/reference.rs compares with: Flower's strategies and NVFlare's FedOpt, run for several
+"""Writes reference.json, what tests/suite/reference.rs compares with: Flower's strategies and NVFlare's FedOpt, run for several
 rounds on made-up arrays.
 
     pip install flwr==1.42.0 nvflare==2.9.0 torch numpy

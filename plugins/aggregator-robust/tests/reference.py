@@ -1,4 +1,4 @@
-"""Writes reference.json, what tests/reference.rs compares with: Flower's own strategies, run on made-up arrays.
+"""Writes reference.json, what tests/suite/reference.rs compares with: Flower's own strategies, run on made-up arrays.
 
     pip install flwr==1.42.0 numpy
     python3 reference.py > reference.json

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
+use fedplug_amplify_cpu::PackedBatch;
 use plugin_api::Result;
 use tch::{Device, TchError, Tensor};
 
 use crate::bridge;
 use crate::config::Pooling;
-use crate::cpu::PackedBatch;
 use crate::packing::Packing;
 use crate::segments::ChainBounds;
 

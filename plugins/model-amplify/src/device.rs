@@ -56,7 +56,7 @@ pub(crate) fn find(name: &str) -> Result<Device> {
 pub struct DeviceContext {
     /// libtorch's device.
     pub device: Device,
-    /// Whether parameters are in host memory, where [`crate::cpu`] can compute with them.
+    /// Whether parameters are in host memory, where [`fedplug_amplify_cpu`] can compute with them.
     pub(crate) on_host: bool,
     /// Fused kernels, if they were asked for and the device has them.
     pub(crate) kernels: Option<Kernels>,

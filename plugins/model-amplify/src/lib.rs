@@ -3,7 +3,7 @@
 //! The trunk is the encoder of Fournier et al., *Protein Language Models: Is Scaling Necessary?* (bioRxiv 2024). Its files are
 //! read and written in the published format, with the published names. A small perceptron for each task, its head, predicts
 //! one number per sequence from the last block's output, or a logit for each class. Heads, and trunks on GPUs, run on libtorch; the published trunk runs
-//! on the CPU in Rust, with fewer passes over memory (`cpu`).
+//! on the CPU in Rust, with fewer passes over memory ([`fedplug_amplify_cpu`]).
 //!
 //! ```toml
 //! [model]
@@ -154,7 +154,7 @@
 //! divides by the size of the gradients, so the factors shift the balance of the tasks in the trunk, not the step of a head.
 //!
 //! # Agreement with other implementations
-//! `tests/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
+//! `tests/suite/parity.rs` compares with an independent program (`tests/parity/reference.py`) and with the published code: hidden
 //! states, logits, pooled vectors and predictions to 1e-4; losses, gradient norms, learning rates and final parameters of
 //! training to 1e-3. The program also trains with 28 deliberate mistakes, such as an optimiser that is reset in each round; the
 //! results of each differ from ours by more than the tolerance.
@@ -196,8 +196,8 @@
 //! `Memory/device_peak` is the most that this process's tensors used.
 //!
 //! # Reading order
-//! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. `cpu` is the trunk once more, with its
-//! derivative, free of libtorch. [`batch`] makes tensors of token ids, and `packing` those of a batch without padding; `masking` masks them, [`trainer`] takes a training step with [`optimizer`] and
+//! [`trunk`] is the paper's model, [`regressor`] the heads, and [`network`] both. [`fedplug_amplify_cpu`] is the trunk once more,
+//! with its derivative, free of libtorch. [`batch`] makes tensors of token ids, and `packing` those of a batch without padding; `masking` masks them, [`trainer`] takes a training step with [`optimizer`] and
 //! `drift`, and [`model`] is the plugin: the loop over tasks and batches. [`parameters`] holds the named tensors, whose host
 //! memory (`cow_buffer`) is shared until a step changes it; `frozen_trunk` holds what models with a frozen trunk share. [`checkpoint`] reads files that `hub` downloads, and [`export`]
 //! writes them. `native` binds what tch lacks, `bridge` passes memory between Rust and libtorch, and `memory` handles a device
@@ -219,7 +219,6 @@ mod bridge;
 pub mod checkpoint;
 pub mod config;
 mod cow_buffer;
-mod cpu;
 mod device;
 mod drift;
 #[doc(hidden)]

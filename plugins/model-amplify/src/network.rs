@@ -5,6 +5,7 @@ mod frozen;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use fedplug_amplify_cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool, Workspace, WorkspacePool};
 use plugin_api::{Error, ModelSetup, Result, TaskSpec};
 use tch::Tensor;
 
@@ -12,7 +13,6 @@ use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
 use crate::config::{Config, LORA_A, Objective, Pooling};
-use crate::cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool, Workspace, WorkspacePool};
 use crate::device::DeviceContext;
 use crate::parameters::{Parameters, depth};
 use crate::random::DropoutRng;
@@ -34,7 +34,7 @@ pub struct Network {
 #[derive(Debug)]
 pub struct Layers {
     trunk: Trunk,
-    /// The trunk's encoder again, where [`crate::cpu`] computes it.
+    /// The trunk's encoder again, where [`fedplug_amplify_cpu`] computes it.
     cpu_encoder: Option<Encoder>,
     heads: Vec<Head>,
     objective: Objective,
@@ -80,7 +80,7 @@ impl Resources {
         Ok(Self { pool, workspace, workspaces, track_gradient_norm: false })
     }
 
-    /// For a pass of [`crate::cpu`].
+    /// For a pass of [`fedplug_amplify_cpu`].
     pub(crate) fn for_pass(&mut self) -> PassResources<'_> {
         PassResources { pool: &self.pool, workspace: &mut self.workspace }
     }
@@ -207,7 +207,7 @@ impl Layers {
         self.heads.iter().any(|head| head.task == task)
     }
 
-    /// Whether [`crate::cpu`] computes the encoder, not libtorch.
+    /// Whether [`fedplug_amplify_cpu`] computes the encoder, not libtorch.
     pub fn uses_cpu_encoder(&self) -> bool {
         self.cpu_encoder.is_some()
     }

@@ -4,13 +4,12 @@ mod state;
 
 use std::collections::BTreeMap;
 
+use fedplug_amplify_cpu::{AdamWStep, ThreadPool, adamw};
 use plugin_api::{Arena, Error, Result};
 use tch::{TchError, Tensor};
 
 use crate::bridge;
 use crate::cow_buffer::CowBuffer;
-use crate::cpu::ThreadPool;
-use crate::cpu::kernels::{AdamWStep, adamw};
 use crate::parameters::{Parameters, blocks_above, is_of_decoder, is_of_trunk};
 use crate::{flat, memory, native};
 

@@ -1,4 +1,4 @@
-//! Batches without padding, for libtorch: the tokens of all sequences in one list. [`crate::cpu`] has a form of its own.
+//! Batches without padding, for libtorch: the tokens of all sequences in one list. [`fedplug_amplify_cpu`] has a form of its own.
 
 use plugin_api::Result;
 use tch::{Device, Kind, TchError, Tensor};

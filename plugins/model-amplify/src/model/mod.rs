@@ -9,6 +9,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use fedplug_amplify_cpu::WorkspacePool;
 use plugin_api::{Context, Error, ModelSetup, Result, Seed, Table, TaskSpec};
 use tch::Device;
 
@@ -16,7 +17,6 @@ use crate::batch::{Batch, by_length};
 use crate::bridge;
 use crate::checkpoint::{Checkpoint, check_regressors, load_regressors};
 use crate::config::{Config, Objective, Precision, is_of_adapter};
-use crate::cpu::WorkspacePool;
 use crate::device::{self, DeviceContext};
 use crate::heads::KnownHeads;
 use crate::masking::Masking;

@@ -5,12 +5,12 @@ mod relocation;
 
 use std::ops::Deref;
 
+use fedplug_amplify_cpu::ParameterStore;
 use plugin_api::{Arena, Error, Params, Received, Result, Seed, TensorBuf};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::is_of_adapter;
 use crate::cow_buffer::CowBuffer;
-use crate::cpu::ParameterStore;
 use crate::device::DeviceContext;
 use crate::transfer::DeviceModel;
 use crate::{bridge, random, transfer};

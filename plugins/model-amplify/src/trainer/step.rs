@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use fedplug_amplify_cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool};
 use plugin_api::Result;
 use tch::{Kind, Tensor};
 
 use super::TrainBatch;
 use crate::bridge::{self, torch_error};
-use crate::cpu::{Encoder, PackedBatch, PassResources, Reading, ThreadPool};
 use crate::drift::GradientCorrection;
 use crate::network::Layers;
 use crate::optimizer::{AdamW, LearningRates};
@@ -142,7 +142,7 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Trunk by [`crate::cpu`], head or decoder by libtorch. Returns the loss.
+    /// Trunk by [`fedplug_amplify_cpu`], head or decoder by libtorch. Returns the loss.
     pub(super) fn on_cpu(
         &self,
         encoder: &Encoder,

@@ -1,5 +1,6 @@
-//! The same trunk for [`crate::cpu`].
+//! The same trunk for [`fedplug_amplify_cpu`].
 
+use fedplug_amplify_cpu::{BlockWeights, Encoder, Layer, Weight};
 use tch::Kind;
 
 use super::attention::Attention;
@@ -7,11 +8,10 @@ use super::layers::{Adapter, Linear, Norm};
 use super::{Block, Trunk};
 use crate::architecture::HiddenAct;
 use crate::bridge;
-use crate::cpu::{self, BlockWeights, Encoder, Layer, Weight};
 use crate::parameters::Handle;
 
 impl Trunk {
-    /// The encoder of [`crate::cpu`], if it supports this trunk: of the published arrangement, in fp32, on the CPU.
+    /// The encoder of [`fedplug_amplify_cpu`], if it supports this trunk: of the published arrangement, in fp32, on the CPU.
     /// `frozen_blocks` are not trained.
     pub(crate) fn cpu_encoder(&self, frozen_blocks: usize, checkpointing: bool) -> Option<Encoder> {
         let (on_cpu, blocks) = (self.encoder.device() == tch::Device::Cpu, &self.transformer_encoder);
@@ -30,7 +30,7 @@ impl Trunk {
     }
 }
 
-/// A parameter of one or two dimensions as the weight of [`crate::cpu`].
+/// A parameter of one or two dimensions as the weight of [`fedplug_amplify_cpu`].
 fn weight(handle: &Handle) -> Option<Weight> {
     let (rows, columns) = match handle.size()[..] {
         [columns] => (1, columns),
@@ -46,7 +46,7 @@ impl Block {
         [q, k, v, wo, &ffn.first, &ffn.second].iter().any(|linear| linear.adapter.is_some())
     }
 
-    /// The weights, if [`crate::cpu`] supports this arrangement.
+    /// The weights, if [`fedplug_amplify_cpu`] supports this arrangement.
     fn cpu_weights(&self) -> Option<BlockWeights> {
         let Self { attention, ffn, attention_norm, ffn_norm } = self;
         let linear = |linear: &Linear| {
@@ -56,7 +56,7 @@ impl Block {
             let adapter = match &linear.adapter {
                 Some(adapter) if adapter.dropout > 0.0 => return None,
                 Some(Adapter { a, b, scale, .. }) => {
-                    Some(cpu::Adapter { a: weight(a)?, b: weight(b)?, scale: *scale as f32 })
+                    Some(fedplug_amplify_cpu::Adapter { a: weight(a)?, b: weight(b)?, scale: *scale as f32 })
                 }
                 None => None,
             };
@@ -78,3 +78,6 @@ impl Block {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,0 @@
-//! The encoder as a whole.
-
-mod derivative;
-#[cfg(not(miri))]
-mod libtorch;
