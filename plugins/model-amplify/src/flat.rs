@@ -48,11 +48,17 @@ pub(crate) fn runs(count: usize, is_next: impl Fn(usize) -> bool) -> Vec<Range<u
 /// Tensors that lie one after the other as one, (elements), with what is between them; a single one as it is.
 ///
 /// # Errors
-/// If libtorch fails, as it does for tensors that are not in one buffer.
+/// If they are not in one buffer, or libtorch fails.
 pub(crate) fn joined(tensors: &[&Tensor]) -> Result<Tensor, TchError> {
-    let [first, .., last] = tensors else { return Ok(tensors[0].shallow_clone()) };
-    let start = native::distance(first, last).unwrap_or(usize::MAX >> 1);
-    first.f_detach()?.f_as_strided([(start + last.numel()) as i64], [1], None)
+    match tensors {
+        [] => Ok(Tensor::new()),
+        [one] => Ok(one.shallow_clone()),
+        [first, .., last] => {
+            let apart = || TchError::Torch("tensors to join are not in one buffer".to_owned());
+            let start = native::distance(first, last).ok_or_else(apart)?;
+            first.f_detach()?.f_as_strided([(start + last.numel()) as i64], [1], None)
+        }
+    }
 }
 
 /// The same memory as few tensors as possible.

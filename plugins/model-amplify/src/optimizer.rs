@@ -74,6 +74,14 @@ impl Updated {
     }
 }
 
+/// A call that updates parameters.
+struct Call<'a> {
+    /// The first one's slot.
+    slot: usize,
+    /// Each with its gradient and its moments.
+    tensors: Vec<[&'a Tensor; 4]>,
+}
+
 /// Two allocations, since moments live longer than parameters.
 #[derive(Debug)]
 struct Arenas {
@@ -319,7 +327,7 @@ impl AdamW {
             self.slots[slot].moments = Some(Moments { values: MomentValues::Device([first, second]), steps: 0 });
         }
         // One call updates all parameters of one group that have taken the same number of steps.
-        let mut calls: BTreeMap<(bool, u64, i32), (usize, Vec<[&Tensor; 4]>)> = BTreeMap::new();
+        let mut calls: BTreeMap<(bool, u64, i32), Call<'_>> = BTreeMap::new();
         for (number, gradient) in &pending {
             let slot = &self.slots[*number];
             let Some(Moments { values: MomentValues::Device([first, second]), steps }) = &slot.moments else {
@@ -327,14 +335,14 @@ impl AdamW {
             };
             let tensors = [&parameters.at(slot.index).tensor, gradient, first, second];
             let call = calls.entry((slot.in_trunk, slot.factor.to_bits(), *steps));
-            call.or_insert_with(|| (*number, Vec::new())).1.push(tensors);
+            call.or_insert_with(|| Call { slot: *number, tensors: Vec::new() }).tensors.push(tensors);
         }
         let updated = Updated {
             slots: pending.iter().map(|(slot, _)| *slot).collect(),
-            calls: calls.values().map(|(first, _)| *first).collect(),
+            calls: calls.values().map(|call| call.slot).collect(),
         };
         let numbers = self.scalars(&updated, rates);
-        for (number, (_, tensors)) in calls.into_values().enumerate() {
+        for (number, Call { tensors, .. }) in calls.into_values().enumerate() {
             let at = match on_device.map(|all| all.get(number)) {
                 None => native::StepPoint::Numbers { step: numbers[number].0, rate: numbers[number].1 },
                 Some(Some([step, rate])) => native::StepPoint::OnDevice { step, rate },

@@ -40,7 +40,7 @@ pub(crate) type MaskShape = (Vec<i64>, f64);
 #[derive(Debug)]
 enum Masks {
     None,
-    Drawn(ChaCha8Rng),
+    Drawn(Box<ChaCha8Rng>),
     /// The next one first.
     Given(VecDeque<Tensor>),
 }
@@ -64,7 +64,7 @@ impl DropoutRng {
 
     /// With dropout, for training.
     pub fn new(seed: Seed) -> Self {
-        Self { masks: Masks::Drawn(ChaCha8Rng::seed_from_u64(seed.value())), noted: None }
+        Self { masks: Masks::Drawn(Box::new(ChaCha8Rng::seed_from_u64(seed.value()))), noted: None }
     }
 
     /// With these masks, one after the other.
@@ -72,14 +72,14 @@ impl DropoutRng {
         Self { masks: Masks::Given(masks.iter().map(Tensor::shallow_clone).collect()), noted: None }
     }
 
-    /// The same, with a list of what is drawn since the last [`Self::from_start`].
+    /// The same, with a list of what is drawn since the last [`Self::restarted`].
     pub(crate) fn noting(&self) -> (Self, Arc<Mutex<Vec<MaskShape>>>) {
         let noted = Arc::default();
         (Self { noted: Some(Arc::clone(&noted)), ..self.clone() }, noted)
     }
 
     /// The same numbers again, for work that may have been begun before.
-    pub(crate) fn from_start(&self) -> Self {
+    pub(crate) fn restarted(&self) -> Self {
         self.noted.iter().for_each(|noted| noted.lock().unwrap_or_else(PoisonError::into_inner).clear());
         self.clone()
     }

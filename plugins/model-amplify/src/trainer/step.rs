@@ -192,7 +192,7 @@ impl Step<'_> {
     ) -> Result<Tensor> {
         let TrainBatch { task, batch, targets, dropout } = self.batch;
         let (loss, gradients) = memory::retry(parameters.context(), "batch-size", || {
-            let mut dropout = dropout.from_start();
+            let mut dropout = dropout.restarted();
             if let Some((hidden, checkpoints)) = self.layers.checkpointed(batch, &mut dropout)? {
                 return self.in_libtorch_checkpointed(&hidden, checkpoints, parameters, &mut dropout, update.optimizer);
             }
