@@ -10,7 +10,7 @@
 //! - `masked_lm`: masked language modelling.
 //! - `parity`: comparison with other implementations.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod behaviour;
 mod bits;
