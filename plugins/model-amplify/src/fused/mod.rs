@@ -2,7 +2,7 @@
 //!
 //! `kernels.cu` is compiled for the GPU at hand when the first model asks for it (`gpu`), so that one build serves CPU and GPU.
 //! `functions.cpp` gives the kernels derivatives in libtorch. The plain path of [`crate::trunk`] computes the same up to rounding
-//! errors: [`check`] compares both on a GPU before the kernels are used, and the tests run the same source on the CPU
+//! errors: `check` compares both on a GPU before the kernels are used, and the tests run the same source on the CPU
 //! (`host.cpp`).
 
 mod check;
