@@ -93,8 +93,8 @@ main() {
         for name in bits lora masked_lm classes; do
             part "tests-$name" 60 tests/suite --test-threads 4 "$name::"
         done
-        # With those that need NVIDIA's compiler.
-        part tests-kernels 60 tests/suite --include-ignored kernels::
+        # With that of NVIDIA's compiler, which PyTorch for the CPU does not have.
+        part tests-kernels 60 tests/suite $([ "$device" = cpu ] || echo --include-ignored) kernels::
     fi
     if wanted parity; then
         part parity-small 60 tests/suite --nocapture --skip published parity::

@@ -1,4 +1,5 @@
-// The fused kernels as functions with a derivative. As in `../native.cpp`, each function for Rust returns null or an error message.
+// The fused kernels as functions with a derivative. As in `../native.cpp`, each function for Rust returns null or an
+// error message.
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -34,14 +35,15 @@ struct HeadsList {
   Heads at[3];
 };
 
-// The most blocks of a launch, which take rows in turn. It is the same on every GPU, and so are the sums of the norm's derivative.
+// The most blocks of a launch, which take rows in turn. It is the same on every GPU, and so are the sums of the norm's
+// derivative.
 constexpr int64_t most_blocks = 1 << 16, most_blocks_of_sums = 1024;
 // The most columns whose sums are in shared memory.
 constexpr int64_t most_columns_in_shared = 8192;
 
 bool is_bf16(const Tensor &x) {
-  TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, "fused kernels compute in fp32 and bf16, not in ",
-              x.scalar_type());
+  TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
+              "fused kernels compute in fp32 and bf16, not in ", x.scalar_type());
   return x.scalar_type() == at::kBFloat16;
 }
 
@@ -106,8 +108,9 @@ struct SwiGlu : Function<SwiGlu> {
     const bool bf16 = is_bf16(ab);
     const int64_t rows = out.numel() / n, width = width_of(bf16);
     const bool wide = n % width == 0 && are_aligned({ab, out}, width);
-    launch(with, ab, of_type(swiglu_f32, bf16, wide), std::min(rows, most_blocks), threads_for(with, wide ? n / width : n), 0,
-           data_of(ab), data_of(out), static_cast<long long>(rows), static_cast<int>(n));
+    launch(with, ab, of_type(swiglu_f32, bf16, wide), std::min(rows, most_blocks),
+           threads_for(with, wide ? n / width : n), 0, data_of(ab), data_of(out), static_cast<long long>(rows),
+           static_cast<int>(n));
     return out;
   }
 
@@ -120,19 +123,22 @@ struct SwiGlu : Function<SwiGlu> {
     const int64_t n = d.size(-1), rows = d.numel() / n, width = width_of(bf16);
     const bool wide = n % width == 0 && are_aligned({d, ab, d_ab}, width);
     launch(with, ab, of_type(swiglu_backward_f32, bf16, wide), std::min(rows, most_blocks),
-           threads_for(with, wide ? n / width : n), 0, data_of(d), data_of(ab), data_of(d_ab), static_cast<long long>(rows),
-           static_cast<int>(n));
+           threads_for(with, wide ? n / width : n), 0, data_of(d), data_of(ab), data_of(d_ab),
+           static_cast<long long>(rows), static_cast<int>(n));
     return {d_ab, Tensor()};
   }
 };
 
-// Rotates two tensors of (…, length, heads, size), and copies a third one, if there is one. `table` is (length, size) in fp32.
-void rotate_into(const AmplifyLauncher &with, variable_list from, const variable_list &to, const Tensor &table, float sign) {
+// Rotates two tensors of (…, length, heads, size), and copies a third one, if there is one. `table` is (length, size)
+// in fp32.
+void rotate_into(const AmplifyLauncher &with, variable_list from, const variable_list &to, const Tensor &table,
+                 float sign) {
   const auto &first = to[0];
   TORCH_CHECK(first.dim() >= 3, "heads have a position and a size");
   if (first.numel() == 0) return;
   const int64_t size = first.size(-1), heads = first.size(-2), length = first.size(-3);
-  TORCH_CHECK(first.dim() <= 4 && size % 2 == 0 && table.numel() == length * size, "the angles are those of other rows");
+  TORCH_CHECK(first.dim() <= 4 && size % 2 == 0 && table.numel() == length * size,
+              "the angles are those of other rows");
   HeadsList in{}, out{};
   const bool bf16 = is_bf16(first);
   const int64_t width = width_of(bf16);
@@ -144,14 +150,15 @@ void rotate_into(const AmplifyLauncher &with, variable_list from, const variable
     return Heads{data_of(x), batch, x.stride(-3), x.stride(-2)};
   };
   for (size_t i = 0; i < from.size(); i++) {
-    TORCH_CHECK(from[i].sizes() == first.sizes() && from[i].scalar_type() == first.scalar_type(), "heads of several shapes");
+    TORCH_CHECK(from[i].sizes() == first.sizes() && from[i].scalar_type() == first.scalar_type(),
+                "heads of several shapes");
     if (from[i].stride(-1) != 1) from[i] = from[i].contiguous();
     in.at[i] = heads_of(from[i]);
     out.at[i] = heads_of(to[i]);
   }
   const int64_t rows = first.numel() / (heads * size), packs = heads * size / (wide ? width : 2);
-  launch(with, first, of_type(rotate_f32, bf16, wide), std::min(rows, most_blocks), threads_for(with, packs), 0, in, out,
-         data_of(table), static_cast<long long>(rows), static_cast<long long>(length), static_cast<int>(heads),
+  launch(with, first, of_type(rotate_f32, bf16, wide), std::min(rows, most_blocks), threads_for(with, packs), 0, in,
+         out, data_of(table), static_cast<long long>(rows), static_cast<long long>(length), static_cast<int>(heads),
          static_cast<int>(size), sign);
 }
 
@@ -199,7 +206,8 @@ struct RotatePacked : Function<RotatePacked> {
     // The values are read where they are. What a function returns must not be a view of what it got.
     auto values = at::empty({0}, packed.options());
     values.set_(packed.storage(), parts[2].storage_offset(), parts[2].sizes(), parts[2].strides());
-    variable_list out = {at::empty(parts[0].sizes(), packed.options()), at::empty(parts[1].sizes(), packed.options()), values};
+    variable_list out = {at::empty(parts[0].sizes(), packed.options()), at::empty(parts[1].sizes(), packed.options()),
+                         values};
     rotate_into(*reinterpret_cast<const AmplifyLauncher *>(launcher), {parts[0], parts[1]}, out, table, 1);
     return out;
   }
@@ -223,14 +231,15 @@ Kernel of_types(Kernel first, bool x, bool r, bool y, bool wide) {
 
 // `sum = x + r`, or `x` without `r`, and its norm in the type `kind`.
 struct AddNorm : Function<AddNorm> {
-  static variable_list forward(AutogradContext *ctx, const Tensor &x, const std::optional<Tensor> &addend, const Tensor &w,
-                               double eps, at::ScalarType kind, int64_t launcher) {
+  static variable_list forward(AutogradContext *ctx, const Tensor &x, const std::optional<Tensor> &addend,
+                               const Tensor &w, double eps, at::ScalarType kind, int64_t launcher) {
     const auto &with = *reinterpret_cast<const AmplifyLauncher *>(launcher);
     auto in = x.contiguous(), weight = w.contiguous();
     auto r = addend ? addend->contiguous() : Tensor();
     const bool bf16 = is_bf16(in), r_bf16 = r.defined() ? is_bf16(r) : bf16;
     TORCH_CHECK(!r.defined() || r.sizes() == in.sizes(), "a sum takes two tensors of one shape");
-    TORCH_CHECK(weight.dim() == 1 && in.dim() > 0 && weight.numel() == in.size(-1), "a norm takes a weight for each column");
+    TORCH_CHECK(weight.dim() == 1 && in.dim() > 0 && weight.numel() == in.size(-1),
+                "a norm takes a weight for each column");
     TORCH_CHECK(!bf16 || r_bf16, "a sum in bf16 takes an addend in bf16");
     TORCH_CHECK(weight.scalar_type() == at::kFloat, "the weight of a norm is fp32");
     auto sum = r.defined() ? at::empty_like(in) : x;
@@ -239,11 +248,12 @@ struct AddNorm : Function<AddNorm> {
     auto scale = at::empty({rows}, in.options().dtype(at::kFloat));
     if (rows > 0) {
       const int64_t width = width_of(bf16);
-      const bool wide = n % width == 0 && are_aligned({in, r, weight, y}, width) && (!r.defined() || is_aligned(sum, width));
+      const bool wide =
+          n % width == 0 && are_aligned({in, r, weight, y}, width) && (!r.defined() || is_aligned(sum, width));
       const auto threads = threads_for(with, wide ? n / width : n);
-      launch(with, in, of_types(norm_f32_f32_f32, bf16, r_bf16, is_bf16(y), wide), std::min(rows, most_blocks), threads, threads,
-             data_of(in), data_of(r), r.defined() ? data_of(sum) : nullptr, data_of(weight), data_of(y), data_of(scale),
-             static_cast<long long>(rows), static_cast<int>(n), static_cast<float>(eps));
+      launch(with, in, of_types(norm_f32_f32_f32, bf16, r_bf16, is_bf16(y), wide), std::min(rows, most_blocks), threads,
+             threads, data_of(in), data_of(r), r.defined() ? data_of(sum) : nullptr, data_of(weight), data_of(y),
+             data_of(scale), static_cast<long long>(rows), static_cast<int>(n), static_cast<float>(eps));
     }
     ctx->saved_data["launcher"] = launcher;
     ctx->saved_data["addend"] = r.defined() ? r_bf16 ? 2 : 1 : 0;
@@ -291,7 +301,8 @@ char *amplify_swiglu(const AmplifyLauncher *launcher, const Tensor *ab, Tensor *
 }
 
 // Rotates queries and keys, (…, length, heads, size), by the angles of their positions, (length, 1, size / 2).
-char *amplify_rotate(const AmplifyLauncher *launcher, const Tensor *q, const Tensor *k, const Tensor *angles, Tensor **out) {
+char *amplify_rotate(const AmplifyLauncher *launcher, const Tensor *q, const Tensor *k, const Tensor *angles,
+                     Tensor **out) {
   return message_of([&] {
     auto rotated = Rotate::apply(*q, *k, *angles, address(launcher));
     for (size_t i = 0; i < 2; i++) out[i] = new Tensor(rotated[i]);

@@ -27,15 +27,16 @@ struct Gpu {
     launcher: Launcher,
 }
 
-/// The kernels of this GPU, which are compiled and compared with the plain path first. `on_failure` gets the reason if they
-/// cannot be used, once per process.
+/// The kernels of this GPU, which are compiled and compared with the plain path first. `on_failure` gets the reason if
+/// they cannot be used, once per process.
 pub(crate) fn of_gpu(gpu: i8, on_failure: impl FnOnce(&str)) -> Option<Kernels> {
     let checked = CHECKED.get(usize::try_from(gpu).ok()?)?;
     let mut is_first = false;
     let kernels = checked.get_or_init(|| {
         is_first = true;
         let kernels = compiled(gpu)?;
-        check::compare(kernels, Device::Cuda(usize::try_from(gpu).unwrap_or_default())).map(|()| kernels)
+        let device = Device::Cuda(usize::try_from(gpu).unwrap_or_default());
+        check::compare(kernels, device, 4.0).map(|()| kernels)
     });
     match kernels {
         Ok(kernels) => Some(*kernels),
@@ -77,8 +78,8 @@ impl Gpu {
 /// Queues a kernel on a stream of the launcher's GPU. Returns null, or a text that is never freed.
 ///
 /// # Safety
-/// `launcher` must be that of a [`Gpu`] in [`GPUS`], and the arguments those of the kernel, in memory of that GPU, which must live
-/// until the stream has come so far.
+/// `launcher` must be that of a [`Gpu`] in [`GPUS`], and the arguments those of the kernel, in memory of that GPU,
+/// which must live until the stream has come so far.
 unsafe extern "C" fn launch(
     launcher: *const Launcher,
     kernel: u32,

@@ -40,7 +40,8 @@ void run_thread() {
   current->done[current->thread.x] = true;
 }
 
-// Runs each thread to its next barrier, until all are at their end. A message if some wait for a barrier that others never reach.
+// Runs each thread to its next barrier, until all are at their end. A message if some wait for a barrier that others
+// never reach.
 const char *run_block(Block &block, std::vector<std::vector<char>> &stacks) {
   const unsigned threads = block.threads.x;
   block.contexts.assign(threads, {});
@@ -116,8 +117,8 @@ template <typename... Types> void call(void (*kernel)(Types...), void **argument
 #define CALLER(name) [](void **arguments) { call(name, arguments); },
 void (*const kernels[])(void **) = {AMPLIFY_KERNELS(CALLER)};
 
-const char *launch(const AmplifyLauncher *, uint32_t kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes, void *,
-                   void **arguments) {
+const char *launch(const AmplifyLauncher *, uint32_t kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes,
+                   void *, void **arguments) {
   if (blocks == 0 || threads == 0) return "invalid configuration";
   // What a kernel leaves there is not a number.
   std::vector<float> shared(shared_bytes / sizeof(float));

@@ -1,8 +1,8 @@
 // The fused kernels. NVRTC compiles this file for the GPU at hand, and `host.cpp` compiles it for the tests, as C++.
 //
-// Elements are fp32 or bfloat16, and all arithmetic is in fp32. Every sum has a fixed order and there are no atomics, so results
-// have the same bits in every run. A block computes rows, one after the other; its threads share the columns of a row, `W`
-// columns at a time. Blocks have a power of two of threads.
+// Elements are fp32 or bfloat16, and all arithmetic is in fp32. Every sum has a fixed order and there are no atomics,
+// so results have the same bits in every run. A block computes rows, one after the other; its threads share the columns
+// of a row, `W` columns at a time. Blocks have a power of two of threads.
 
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
@@ -39,8 +39,8 @@ template <int W, typename T> static __device__ Pack<float, W> load(const T *from
 // Numbers of the block's own, in shared or global memory.
 template <int W> static __device__ Pack<float, W> &at(float *own) { return *reinterpret_cast<Pack<float, W> *>(own); }
 
-// Types of these bytes, which `__stwb` writes by one instruction. The compiler writes a structure by its members where a pointer
-// depends on two loops.
+// Types of these bytes, which `__stwb` writes by one instruction. The compiler writes a structure by its members where
+// a pointer depends on two loops.
 template <int> struct Word;
 template <> struct Word<2> {
   typedef unsigned short Type;
@@ -126,11 +126,11 @@ struct HeadsList {
   Heads at[3];
 };
 
-// Rotary embedding: multiplies the pairs of the first two tensors, as complex numbers, by those of `table`, (length, size / 2); or
-// by their conjugates, with `sign` -1. The third tensor is copied.
+// Rotary embedding: multiplies the pairs of the first two tensors, as complex numbers, by those of `table`, (length,
+// size / 2); or by their conjugates, with `sign` -1. The third tensor is copied.
 template <typename T, int W>
-static __device__ void rotate(HeadsList from, HeadsList to, const float *table, long long rows, long long length, int heads,
-                              int size, float sign) {
+static __device__ void rotate(HeadsList from, HeadsList to, const float *table, long long rows, long long length,
+                              int heads, int size, float sign) {
   for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
     const long long batch = row / length, position = row % length;
     for (int i = threadIdx.x * W; i < heads * size; i += blockDim.x * W) {
@@ -146,14 +146,15 @@ static __device__ void rotate(HeadsList from, HeadsList to, const float *table, 
           x.at[k] = re * c - im * s;
           x.at[k + 1] = re * s + im * c;
         }
-        store<W>(static_cast<T *>(out.data) + batch * out.batch + position * out.position + head * out.head + column, x);
+        store<W>(static_cast<T *>(out.data) + batch * out.batch + position * out.position + head * out.head + column,
+                 x);
       }
     }
   }
 }
 
-// RMSNorm of a sum: `sum = x + r` and `y = sum · scale · w` with `scale = 1 / √(mean(sum²) + ε)` of each row. Without `r` the sum is
-// `x`, and not written. All are (rows, n) but `w`, (n), and `scale`, (rows).
+// RMSNorm of a sum: `sum = x + r` and `y = sum · scale · w` with `scale = 1 / √(mean(sum²) + ε)` of each row. Without
+// `r` the sum is `x`, and not written. All are (rows, n) but `w`, (n), and `scale`, (rows).
 template <typename X, typename R, typename Y, int W>
 static __device__ void norm(const X *x, const R *r, X *sum, const float *w, Y *y, float *scale, long long rows, int n,
                             float eps) {
@@ -182,12 +183,12 @@ static __device__ void norm(const X *x, const R *r, X *sum, const float *w, Y *y
   }
 }
 
-// Its derivative. `d_y` and `d_sum` are those of both outputs. `d_x` is that of `x`, and of `r`, which `d_r` has in the type of `r`
-// unless it is null. `d_w`, if it is not null, is (blocks, n): that of `w` by the rows of each block. The shared memory has a
-// number for each thread, and if `in_shared` one for each column.
+// Its derivative. `d_y` and `d_sum` are those of both outputs. `d_x` is that of `x`, and of `r`, which `d_r` has in the
+// type of `r` unless it is null. `d_w`, if it is not null, is (blocks, n): that of `w` by the rows of each block. The
+// shared memory has a number for each thread, and if `in_shared` one for each column.
 template <typename X, typename R, typename Y, int W>
-static __device__ void norm_backward(const Y *d_y, const X *d_sum, const X *sum, const float *w, const float *scale, X *d_x,
-                                     R *d_r, float *d_w, long long rows, int n, int in_shared) {
+static __device__ void norm_backward(const Y *d_y, const X *d_sum, const X *sum, const float *w, const float *scale,
+                                     X *d_x, R *d_r, float *d_w, long long rows, int n, int in_shared) {
   DYNAMIC_SHARED(room);
   float *own = d_w == nullptr ? nullptr : d_w + static_cast<long long>(n) * blockIdx.x;
   // Each thread adds up columns of its own.
@@ -222,40 +223,41 @@ static __device__ void norm_backward(const Y *d_y, const X *d_sum, const X *sum,
   }
 }
 
-// The kernels of `kernel_list.h`: each for its types, and for one column at a time (for `rotate`, one pair) or 16 bytes.
+// The kernels of `kernel_list.h`: each for its types, and for one column at a time (for `rotate`, one pair) or 16
+// bytes.
 #define KERNEL extern "C" __global__ void __launch_bounds__(256)
 
-#define SWIGLU(suffix, T, W)                                                                                               \
-  KERNEL swiglu_##suffix(const T *ab, T *out, long long rows, int n) { swiglu<T, W>(ab, out, rows, n); }                     \
-  KERNEL swiglu_backward_##suffix(const T *d, const T *ab, T *d_ab, long long rows, int n) {                                 \
-    swiglu_backward<T, W>(d, ab, d_ab, rows, n);                                                                             \
+#define SWIGLU(suffix, T, W)                                                                                           \
+  KERNEL swiglu_##suffix(const T *ab, T *out, long long rows, int n) { swiglu<T, W>(ab, out, rows, n); }               \
+  KERNEL swiglu_backward_##suffix(const T *d, const T *ab, T *d_ab, long long rows, int n) {                           \
+    swiglu_backward<T, W>(d, ab, d_ab, rows, n);                                                                       \
   }
 SWIGLU(f32, float, 1)
 SWIGLU(f32_wide, float, 4)
 SWIGLU(bf16, Bf16, 1)
 SWIGLU(bf16_wide, Bf16, 8)
 
-#define ROTATE(suffix, T, W)                                                                                               \
-  KERNEL rotate_##suffix(HeadsList from, HeadsList to, const float *table, long long rows, long long length, int heads,       \
-                         int size, float sign) {                                                                             \
-    rotate<T, W>(from, to, table, rows, length, heads, size, sign);                                                          \
+#define ROTATE(suffix, T, W)                                                                                           \
+  KERNEL rotate_##suffix(HeadsList from, HeadsList to, const float *table, long long rows, long long length,           \
+                         int heads, int size, float sign) {                                                            \
+    rotate<T, W>(from, to, table, rows, length, heads, size, sign);                                                    \
   }
 ROTATE(f32, float, 2)
 ROTATE(f32_wide, float, 4)
 ROTATE(bf16, Bf16, 2)
 ROTATE(bf16_wide, Bf16, 8)
 
-#define NORM_OF_WIDTH(suffix, X, R, Y, W)                                                                                  \
-  KERNEL norm_##suffix(const X *x, const R *r, X *sum, const float *w, Y *y, float *scale, long long rows, int n,             \
-                       float eps) {                                                                                          \
-    norm<X, R, Y, W>(x, r, sum, w, y, scale, rows, n, eps);                                                                  \
-  }                                                                                                                          \
-  KERNEL norm_backward_##suffix(const Y *d_y, const X *d_sum, const X *sum, const float *w, const float *scale, X *d_x,       \
-                                R *d_r, float *d_w, long long rows, int n, int in_shared) {                                  \
-    norm_backward<X, R, Y, W>(d_y, d_sum, sum, w, scale, d_x, d_r, d_w, rows, n, in_shared);                                 \
+#define NORM_OF_WIDTH(suffix, X, R, Y, W)                                                                              \
+  KERNEL norm_##suffix(const X *x, const R *r, X *sum, const float *w, Y *y, float *scale, long long rows, int n,      \
+                       float eps) {                                                                                    \
+    norm<X, R, Y, W>(x, r, sum, w, y, scale, rows, n, eps);                                                            \
+  }                                                                                                                    \
+  KERNEL norm_backward_##suffix(const Y *d_y, const X *d_sum, const X *sum, const float *w, const float *scale,        \
+                                X *d_x, R *d_r, float *d_w, long long rows, int n, int in_shared) {                    \
+    norm_backward<X, R, Y, W>(d_y, d_sum, sum, w, scale, d_x, d_r, d_w, rows, n, in_shared);                           \
   }
-#define NORM(suffix, X, R, Y, WIDE)                                                                                        \
-  NORM_OF_WIDTH(suffix, X, R, Y, 1)                                                                                          \
+#define NORM(suffix, X, R, Y, WIDE)                                                                                    \
+  NORM_OF_WIDTH(suffix, X, R, Y, 1)                                                                                    \
   NORM_OF_WIDTH(suffix##_wide, X, R, Y, WIDE)
 // The types of `x`, `r` and `y`.
 NORM(f32_f32_f32, float, float, float, 4)

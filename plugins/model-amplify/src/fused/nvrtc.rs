@@ -35,8 +35,8 @@ pub(super) struct Nvrtc {
 }
 
 impl Nvrtc {
-    /// Opens the library: `FEDPLUG_NVRTC`, or beside the CUDA libraries that this process has loaded, or wherever the system
-    /// finds it.
+    /// Opens the library: `FEDPLUG_NVRTC`, or beside the CUDA libraries that this process has loaded, or wherever the
+    /// system finds it.
     ///
     /// # Errors
     /// One line for each place where it was looked for.
@@ -87,8 +87,8 @@ impl Nvrtc {
         let options = options.map(|option| CString::new(option).unwrap_or_default());
         let options = options.each_ref().map(|option| option.as_ptr());
         let mut program = null_mut();
-        // SAFETY: null-terminated texts that outlive the calls, and a program that is destroyed once. The sizes are those of
-        // what is written.
+        // SAFETY: null-terminated texts that outlive the calls, and a program that is destroyed once. The sizes are
+        // those of what is written.
         unsafe {
             let code = (self.create)(&raw mut program, source.as_ptr(), c"kernels.cu".as_ptr(), 0, null(), null());
             self.check(code)?;

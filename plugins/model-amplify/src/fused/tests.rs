@@ -11,7 +11,7 @@ fn ones(shape: &[i64]) -> Tensor {
 
 #[test]
 fn kernels_and_their_derivatives_agree_with_the_plain_path() {
-    compare(Kernels::on_host(), Device::Cpu).unwrap();
+    compare(Kernels::on_host(), Device::Cpu, 1.0).unwrap();
 }
 
 /// Rows of one column, and so many that the sums of the norm's derivative have no room in shared memory.
@@ -20,7 +20,7 @@ fn rows_may_be_short_and_long() {
     for size in [1, 2, 8196] {
         for kind in [Kind::Float, Kind::BFloat16] {
             for case in cases(Kernels::on_host(), Device::Cpu, kind, size).unwrap() {
-                case.check().unwrap();
+                case.check(1.0).unwrap();
             }
         }
     }

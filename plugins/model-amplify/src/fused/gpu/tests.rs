@@ -86,6 +86,7 @@ static DRIVER: Driver = {
         unsafe { *function = handle(FUNCTION + number) };
         c_int::from(module != handle(MODULE))
     }
+    #[allow(clippy::too_many_arguments, reason = "it has the driver's")]
     unsafe extern "C" fn launch(
         function: Handle,
         blocks: c_uint,
@@ -123,7 +124,7 @@ fn kernels_are_found_by_name_and_queued_in_the_context_of_their_gpu() {
     let kernels = Kernels(&gpu.launcher);
     for kind in [Kind::Float, Kind::BFloat16] {
         for case in cases(kernels, Device::Cpu, kind, 1288).unwrap() {
-            case.check().unwrap();
+            case.check(1.0).unwrap();
         }
     }
     assert!(CONTEXTS.with_borrow(Vec::is_empty));
