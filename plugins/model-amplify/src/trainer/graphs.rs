@@ -71,10 +71,12 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(batch: TrainBatch<'_>, masks: &[Tensor], calls: usize, device: Device) -> Result<Self> {
+    fn new(batch: TrainBatch<'_>, masks: &[MaskShape], calls: usize, device: Device) -> Result<Self> {
         let zero = || Tensor::f_zeros([], (Kind::Float, device));
         let scalars = (0..calls).map(|_| Ok([zero()?, zero()?])).collect::<Result<_, _>>().map_err(torch_error)?;
-        let masks = masks.iter().map(Tensor::f_zeros_like).collect::<Result<_, _>>().map_err(torch_error)?;
+        // Where they are read: a copy from the host would be recorded with the address of memory that is used again.
+        let mask = |(shape, _): &MaskShape| Tensor::f_zeros(&shape[..], (Kind::Float, device));
+        let masks = masks.iter().map(mask).collect::<Result<_, _>>().map_err(torch_error)?;
         let (targets, batch) = (batch.targets.placed(device)?, batch.batch.copied().map_err(torch_error)?);
         Ok(Self { batch, targets, masks, scalars })
     }
@@ -131,8 +133,7 @@ impl StepGraphs {
             None => return self.first(shape, trainer, batch, rates, resources),
             Some(Known::Recorded(recorded)) => *recorded,
             Some(Known::Seen { masks, updated }) => {
-                let drawn = batch.dropout.draw(&masks).map_err(torch_error)?;
-                let memory = Memory::new(batch, &drawn, updated.calls(), trainer.network.parameters.context().device)?;
+                let memory = Memory::new(batch, &masks, updated.calls(), trainer.network.parameters.context().device)?;
                 RecordedStep { memory, masks, updated, graph: None }
             }
         };
