@@ -90,7 +90,7 @@ main() {
     # The first use of a GPU by a process loads a gigabyte of libraries: minutes if no other has read them before.
     if wanted tests; then
         part tests-behaviour 180 tests/suite --test-threads 4 behaviour::
-        for name in bits lora masked_lm classes; do
+        for name in bits lora masked_lm classes refusals; do
             part "tests-$name" 60 tests/suite --test-threads 4 "$name::"
         done
         # With that of NVIDIA's compiler, which PyTorch for the CPU does not have.

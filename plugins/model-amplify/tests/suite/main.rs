@@ -9,6 +9,7 @@
 //! - `lora`: LoRA.
 //! - `masked_lm`: masked language modelling.
 //! - `parity`: comparison with other implementations.
+//! - `refusals`: keys, tables and devices that do not fit.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -22,3 +23,4 @@ mod kernels;
 mod lora;
 mod masked_lm;
 mod parity;
+mod refusals;
