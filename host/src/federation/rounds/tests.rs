@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use plugin_api::{
     Aggregator, Cohort, Context, Error, Evaluation, Params, Query, Reply, Result as PluginResult, Stage, State, Tensor,
@@ -35,10 +35,19 @@ struct Adding {
     private: bool,
     /// Whether it fails to answer queries.
     silent: bool,
-    /// If it is at its own site: where its update is admitted, with its place.
-    remote: Option<(Arc<Admission>, Option<Arc<Place>>)>,
+    /// If it is at its own site.
+    remote: Option<Remote>,
     /// Where it notes that its update is admitted, and the aggregator whose update it takes.
     log: Log,
+}
+
+/// What a client at its own site has.
+struct Remote {
+    /// Where its update is admitted, with its place.
+    admission: Arc<Admission>,
+    place: Option<Arc<Place>>,
+    /// Where it waits until all of them have begun.
+    begun: Arc<Barrier>,
 }
 
 /// What happened to the clients' updates.
@@ -61,7 +70,8 @@ impl Client for Adding {
         if self.fails == Some(order.round) {
             return Err(ComponentError::new("model `adding`".to_owned(), Error::data("it failed")));
         }
-        let place = self.remote.as_mut().and_then(|(admission, place)| {
+        let place = self.remote.as_mut().and_then(|Remote { admission, place, begun }| {
+            begun.wait();
             admission.wait(usize::from(self.name == "b"));
             self.log.lock().unwrap().push(format!("{} is admitted", self.name));
             place.take()
@@ -185,6 +195,16 @@ fn client(name: &str) -> Adding {
     }
 }
 
+/// Clients `a` and `b` at their own sites, which work at the same time.
+fn at_their_sites() -> [Adding; 2] {
+    let (admission, begun, log) = (Arc::new(Admission::default()), Arc::new(Barrier::new(2)), Log::default());
+    [(0, "a"), (1, "b")].map(|(index, name)| {
+        let place = Some(Arc::new(admission.enter(index)));
+        let remote = Some(Remote { admission: admission.clone(), place, begun: begun.clone() });
+        Adding { remote, log: log.clone(), ..client(name) }
+    })
+}
+
 /// What came of a run: how it ended, the global model, and the clients in the order of aggregation.
 struct Ran {
     outcome: Result<(), CliError>,
@@ -283,23 +303,14 @@ fn every_client_trains_the_last_global_model_and_updates_arrive_in_order() {
 
 #[test]
 fn an_update_is_admitted_once_the_one_before_it_is_aggregated() {
-    let (admission, log) = (Arc::new(Admission::default()), Log::default());
-    let place = |client: usize| Some(Arc::new(admission.enter(client)));
-    let remote =
-        |(index, name)| Adding { remote: Some((admission.clone(), place(index))), log: log.clone(), ..client(name) };
-    let clients = ["a", "b"].into_iter().enumerate().map(remote).collect();
-    let ran = run(clients, "rounds = 1");
+    let ran = run(at_their_sites().into(), "rounds = 1");
     ran.outcome.unwrap();
     assert_eq!(ran.added, ["a is admitted", "a", "b is admitted", "b"]);
 }
 
 #[test]
 fn an_update_that_ends_the_run_keeps_nobody_waiting() {
-    let (admission, log) = (Arc::new(Admission::default()), Log::default());
-    let place = |client: usize| Some(Arc::new(admission.enter(client)));
-    let remote =
-        |(index, name)| Adding { remote: Some((admission.clone(), place(index))), log: log.clone(), ..client(name) };
-    let [a, b] = [(0, "a"), (1, "b")].map(remote);
+    let [a, b] = at_their_sites();
     let ran = run(vec![Adding { holds: vec!["shared".to_owned(), "strange".to_owned()], ..a }, b], "rounds = 1");
     let error = ran.outcome.unwrap_err().to_string();
     assert!(error.starts_with("error: round 1, client `a`, update: tensor `strange`: "), "{error}");
