@@ -6,7 +6,7 @@ use crate::support::{Bench, files, has_libtorch, root, skip};
 /// What makes one of them small.
 const SMALL: [&str; 4] = [
     "--set",
-    "dataset.max-samples=6",
+    "dataset.max-samples=2",
     "--set",
     "model.pretrained={ hidden-size = 16, layers = 1, heads = 2, intermediate-size = 16 }",
 ];
