@@ -9,7 +9,7 @@
 //! (libtorch's trunk on all threads in place of the hand-written one; a norm after the embedding selects it), `--with JSON`
 //! (further keys of the model's table, such as `{"lora": {}}`).
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -128,9 +128,12 @@ fn main() -> Outcome<()> {
     let host = Warnings::default();
     let ctx = Context::new(&host).with_threads(options.threads).with_device(&options.device);
     let mut model = Amplify::new(serde_json::from_value(config)?, &setup, &ctx)?;
-    // What is measured must be what was asked for.
-    if let Some(warning) = host.0.lock().unwrap_or_else(PoisonError::into_inner).first() {
-        return Err(warning.clone().into());
+    for warning in host.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        // What is measured must be what was asked for.
+        if warning.contains("has no effect") {
+            return Err(warning.clone().into());
+        }
+        eprintln!("warning: {warning}");
     }
 
     let rows = rows(&options);

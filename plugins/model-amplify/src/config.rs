@@ -239,7 +239,8 @@ pub enum Precision {
     Fp32,
     /// TensorFloat-32: fp32 of which NVIDIA GPUs use 19 bits. Only for GPUs.
     Tf32,
-    /// bfloat16 with sums in fp32, by libtorch. Faster on GPUs; on the CPU it uses one thread.
+    /// bfloat16 with sums in fp32, by libtorch. For GPUs: on a CPU it uses one thread, and takes many times as
+    /// long as `fp32` unless the processor has instructions for it.
     Bf16,
     /// As `bf16`, and all of a block in bfloat16, with the sum of the blocks' outputs and their norms: half the memory of
     /// activations, and less exact.

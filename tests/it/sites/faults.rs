@@ -9,10 +9,7 @@ use super::{Sites, linear, nothing};
 const TWO: [&str; 2] = ["binding", "tm"];
 
 fn two(name: &str, rounds: u64, more: &str) -> Option<Sites> {
-    let dataset = "tasks = [\"binding\", \"tm\"]\n";
-    let experiment =
-        linear(name, rounds, more).replace("clients = \"by-task\"\n", &format!("clients = \"by-task\"\n{dataset}"));
-    Sites::new(&TWO, &experiment, nothing)
+    Sites::new(&TWO, &linear(&TWO, name, rounds, more), nothing)
 }
 
 #[test]
@@ -96,7 +93,7 @@ fn a_site_refuses_what_its_file_does_not_allow() {
 
 #[test]
 fn a_site_ends_when_it_is_told_to_although_the_superlink_is_away() {
-    let Some(mut sites) = Sites::new(&["tm"], &linear("away", 1, ""), nothing) else { return };
+    let Some(mut sites) = Sites::new(&["tm"], &linear(&["tm"], "away", 1, ""), nothing) else { return };
     sites.link.kill();
     sites.join(0);
     wait_for("the outage", LONG, || {

@@ -25,7 +25,7 @@ fn rows_private_heads_and_paths_never_reach_the_superlink() {
             Fate::Pass
         })
     };
-    let mut sites = Sites::at(link, recorder.port, &TASKS, &linear("secrets", 3, ""), nothing);
+    let mut sites = Sites::at(link, recorder.port, &TASKS, &linear(&TASKS, "secrets", 3, ""), nothing);
     sites.join_all();
     sites.serve(&[]);
     let all = std::mem::take(&mut *recorded.lock().unwrap());

@@ -77,7 +77,7 @@ impl Amplify {
             true => context.with_kernels(|why| ctx.warn(format_args!("`fused-kernels` has no effect: {why}"))),
             false => context,
         };
-        prepare_precision(config.precision, context.device, ctx.device())?;
+        prepare_precision(config.precision, context.device, ctx)?;
         let checkpoint = Checkpoint::open(&config.pretrained, ctx)?;
         config.check_layers(checkpoint.architecture.num_hidden_layers)?;
         let masking = match config.objective {
@@ -292,12 +292,19 @@ impl Amplify {
 }
 
 /// Switches TensorFloat-32 on if it is asked for. The device has been found, so libtorch knows its GPUs.
-fn prepare_precision(precision: Precision, device: Device, name: &str) -> Result<()> {
+fn prepare_precision(precision: Precision, device: Device, ctx: &Context<'_>) -> Result<()> {
     match (precision, device) {
         (Precision::Tf32, Device::Cuda(_)) => native::allow_tf32(),
         (Precision::Tf32, _) => {
-            let error = Error::config(format!("device `{name}` has no TensorFloat-32"));
-            Err(error.at_key("precision").help("NVIDIA GPUs have it; elsewhere use `fp32` or `bf16`"))
+            let error = Error::config(format!("device `{}` has no TensorFloat-32", ctx.device()));
+            Err(error.at_key("precision").help("NVIDIA GPUs have it; elsewhere use `fp32`"))
+        }
+        (Precision::Bf16 | Precision::Bf16Residual, Device::Cpu) => {
+            ctx.warn(format_args!(
+                "`precision`: on a CPU bfloat16 is computed by one thread, and takes many times as long as `fp32` unless the \
+                 processor has instructions for it"
+            ));
+            Ok(())
         }
         (Precision::Fp32 | Precision::Bf16 | Precision::Bf16Residual, _) => Ok(()),
     }
