@@ -52,3 +52,37 @@ fn one_in_so_many_training_steps_is_kept_and_every_evaluation() {
     interrupt(&bench, &[&base[..], &["--name", "changed"]].concat(), "changed", "-INT");
     bench.run(&[&thinned("changed")[..], &["--resume"]].concat());
 }
+
+/// Of a round of five epochs the second, the fourth and the last are looked at. What is trained is the same.
+#[test]
+#[cfg(unix)]
+fn one_in_so_many_epochs_is_evaluated_and_the_last_of_each_round() {
+    let bench = Bench::new();
+    let base = [LINEAR, "--set", "federation.rounds=4", "--set", "federation.local-epochs=5"];
+    let base = [&base[..], &["--set", "federation.checkpoint-every=1"]].concat();
+    let every =
+        |name: &'static str| [&base[..], &["--set", "federation.local-evaluation-every=2", "--name", name]].concat();
+    bench.run(&[&base[..], &["--name", "all"]].concat());
+    bench.run(&every("some"));
+    let (all, some) = (bench.metrics("all"), bench.metrics("some"));
+    let is_local = |line: &&String| line.contains("/local_test") && parsed(line).0 != "server";
+    let others = |lines: &[String]| lines.iter().filter(|line| !is_local(line)).cloned().collect::<Vec<_>>();
+    assert_eq!(others(&all), others(&some));
+    // By client, tag and round, in the order of the epochs.
+    let mut epochs = std::collections::BTreeMap::<_, Vec<&String>>::new();
+    for line in all.iter().filter(is_local) {
+        let (client, tag, round, _) = parsed(line);
+        epochs.entry((client, tag, round)).or_default().push(line);
+    }
+    let mut wanted: Vec<&String> = epochs.values().flat_map(|lines| [lines[1], lines[3], lines[4]]).collect();
+    let mut found: Vec<_> = some.iter().filter(is_local).collect();
+    wanted.sort_unstable();
+    found.sort_unstable();
+    assert!(found.len() > 6 * 4 * 3 && found == wanted);
+    let model = |run: &str| std::fs::read(bench.path("runs").join(run).join("global/model.safetensors")).unwrap();
+    assert!(model("all") == model("some"));
+
+    interrupt(&bench, &every("killed"), "killed", "-KILL");
+    bench.run(&[&every("killed")[..], &["--resume"]].concat());
+    same(&bench, "killed", "some");
+}

@@ -120,6 +120,11 @@ pub struct Federation {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(range(min = 1, max = MOST_ROUNDS))]
     pub scalars_every: u64,
+    /// Evaluates a client's own model after one in so many of a round's epochs, and after the last one. 1, the default: after
+    /// each. What is trained does not depend on it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = MOST_ROUNDS))]
+    pub local_evaluation_every: u64,
     /// The memory limit, such as `8 GiB`, for the best global model and the models of clients that are not at work,
     /// measured by the bytes of their states. Models beyond the limit are kept on disk. Where clients are at sites, the
     /// global model waits on disk for their updates if the limit leaves no room for it. Without a limit, all stay in
@@ -141,6 +146,7 @@ impl Federation {
             reports: self.reports(),
             score: self.score.clone(),
             scalars_every: self.scalars_every,
+            local_evaluation_every: self.local_evaluation_every,
         }
     }
 
@@ -336,10 +342,12 @@ pub struct Terms {
     pub score: Option<String>,
     /// One in how many training steps is kept in the metrics.
     pub scalars_every: u64,
+    /// After how many of a round's epochs a client's own model is evaluated.
+    pub local_evaluation_every: u64,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { sampling: Sampling::Fixed, reports: true, score: None, scalars_every: 1 }
+        Self { sampling: Sampling::Fixed, reports: true, score: None, scalars_every: 1, local_evaluation_every: 1 }
     }
 }

@@ -116,8 +116,11 @@ impl LocalClient {
             progress.trained = validate::trained(progress.trained, trained).map_err(|e| me.fault(e))?;
             self.position += trained.steps.max(1);
             services.console.epoch_done(me.index);
-            progress.local.push(self.evaluate_in_round("local", quiet, services)?);
-            progress.epochs += 1;
+            let epochs = progress.epochs + 1;
+            if epochs.is_multiple_of(services.terms.local_evaluation_every.max(1)) || epochs == order.epochs {
+                progress.local.push(self.evaluate_in_round("local", quiet, services)?);
+            }
+            progress.epochs = epochs;
             pause.epoch_took(begun.elapsed());
         }
         Ok(true)
