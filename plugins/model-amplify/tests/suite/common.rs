@@ -12,7 +12,7 @@ use model_amplify::Amplify;
 use model_amplify::config::Config;
 use plugin_api::context::{Host, Silent};
 use plugin_api::{
-    Column, Context, Epoch, Error, Model, ModelSetup, PREDICTED, Params, Seed, Table, Task, TaskSpec, Tensor,
+    Column, Context, Epoch, Error, Level, Model, ModelSetup, PREDICTED, Params, Seed, Table, Task, TaskSpec, Tensor,
 };
 use serde_json::{Value, json};
 
@@ -143,19 +143,22 @@ pub(crate) fn published(changes: Value) -> Amplify {
     amplify(all)
 }
 
-/// Keeps scalars, and cancels after some steps.
+/// Keeps scalars and warnings, and cancels after some steps.
 #[derive(Default)]
 pub(crate) struct Recorder {
     pub(crate) scalars: Mutex<Vec<(String, u64, f64)>>,
+    pub(crate) warnings: Mutex<Vec<String>>,
     pub(crate) stop_after: u64,
     pub(crate) steps: AtomicU64,
 }
 
 impl Host for Recorder {
-    fn enabled(&self, _: plugin_api::Level) -> bool {
-        false
+    fn enabled(&self, level: Level) -> bool {
+        level <= Level::Warn
     }
-    fn log(&self, _: plugin_api::Level, _: &str) {}
+    fn log(&self, _: Level, line: &str) {
+        self.warnings.lock().unwrap().push(line.to_owned());
+    }
     fn scalar(&self, tag: &str, step: u64, value: f64) {
         self.scalars.lock().unwrap().push((tag.to_owned(), step, value));
     }

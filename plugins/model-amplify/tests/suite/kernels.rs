@@ -1,12 +1,9 @@
 //! Fused kernels: their source and NVIDIA's compiler, and their use on the device of the tests.
 
-use std::sync::Mutex;
-
-use crate::common::{self, config, on_gpu, predicted, setup, table, train};
+use crate::common::{self, Recorder, config, on_gpu, predicted, setup, table, train};
 use model_amplify::Amplify;
 use model_amplify::fused::{SOURCE, compile, kernel_names};
-use plugin_api::context::Host;
-use plugin_api::{Context, Level, Seed};
+use plugin_api::{Context, Seed};
 use serde_json::json;
 
 /// It needs no GPU, and no driver.
@@ -27,27 +24,10 @@ fn the_kernels_compile_for_a100_and_h100() {
     assert!(error.contains("sm_1"), "{error}");
 }
 
-#[derive(Default)]
-struct Warnings(Mutex<Vec<String>>);
-
-impl Host for Warnings {
-    fn enabled(&self, level: Level) -> bool {
-        level <= Level::Warn
-    }
-    fn log(&self, _: Level, line: &str) {
-        self.0.lock().unwrap().push(line.to_owned());
-    }
-    fn scalar(&self, _: &str, _: u64, _: f64) {}
-    fn progress(&self, _: u64, _: u64) {}
-    fn cancelled(&self) -> bool {
-        false
-    }
-}
-
 /// A GPU computes with them. The CPU has none, and computes what it does without the key.
 #[test]
 fn no_device_warns_of_missing_kernels() {
-    let host = Warnings::default();
+    let host = Recorder { stop_after: u64::MAX, ..Recorder::default() };
     let ctx = Context::new(&host).with_seed(Seed::new(42)).with_client("site-1").with_device(common::device());
     let trained = |fused: bool| {
         let mut model = Amplify::new(config(json!({ "fused-kernels": fused })), &setup(), &ctx).unwrap();
@@ -57,5 +37,5 @@ fn no_device_warns_of_missing_kernels() {
     let (plain, fused) = (trained(false), trained(true));
     assert!(plain.iter().zip(&fused).all(|(a, b)| (a - b).abs() < 1e-3), "{fused:?}, not {plain:?}");
     assert!(on_gpu() || plain == fused);
-    assert_eq!(*host.0.lock().unwrap(), [""; 0]);
+    assert_eq!(*host.warnings.lock().unwrap(), [""; 0]);
 }

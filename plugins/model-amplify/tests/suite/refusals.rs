@@ -1,8 +1,8 @@
 //! What the model refuses: keys, tables and devices that do not fit.
 
-use crate::common::{amplify, config, ctx, failure, published, setup};
+use crate::common::{Recorder, amplify, config, ctx, failure, published, setup};
 use model_amplify::Amplify;
-use plugin_api::{Column, Model, Table};
+use plugin_api::{Column, Context, Model, Table};
 use serde_json::{Value, json};
 
 #[test]
@@ -43,6 +43,24 @@ fn tf32_is_refused_on_the_cpu() {
     let cpu = ctx().with_device("cpu");
     let error = Amplify::new(config(json!({ "precision": "tf32" })), &setup(), &cpu).unwrap_err();
     assert_eq!(error.to_string(), "`precision`: device `cpu` has no TensorFloat-32");
+}
+
+#[test]
+fn bfloat16_on_the_cpu_is_warned_of() {
+    let warned = |precision: &str| {
+        let host = Recorder::default();
+        Amplify::new(config(json!({ "precision": precision })), &setup(), &Context::new(&host).with_device("cpu"))
+            .unwrap();
+        host.warnings.into_inner().unwrap()
+    };
+    assert_eq!(warned("fp32"), [""; 0]);
+    for precision in ["bf16", "bf16-residual"] {
+        let warnings = warned(precision);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("on a CPU bfloat16 is computed by one thread"),
+            "{warnings:?}"
+        );
+    }
 }
 
 #[test]
