@@ -27,11 +27,14 @@ fn clients_in_parallel_give_the_same_bits_as_alone() {
     assert!(!changed(&expected, &alone(2)).is_empty());
 }
 
-/// On the CPU with and without the key, on a GPU with it.
+/// Trunks without the key have a test of their own on the CPU, so one with it is enough there.
 #[test]
 fn deterministic_runs_give_the_same_bits() {
-    let data = long_tasks();
-    for changes in trunks().into_iter().chain([
+    let (data, mut trunks) = (long_tasks(), trunks());
+    if !on_gpu() {
+        trunks = vec![trunks.swap_remove(2)];
+    }
+    for changes in trunks.into_iter().chain([
         json!({ "pooling": "attention" }),
         json!({ "lora": {} }),
         json!({ "clip-norm": 0.5, "accumulate": 2 }),
