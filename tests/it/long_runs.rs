@@ -58,8 +58,8 @@ fn one_in_so_many_training_steps_is_kept_and_every_evaluation() {
 #[cfg(unix)]
 fn one_in_so_many_epochs_is_evaluated_and_the_last_of_each_round() {
     let bench = Bench::new();
-    let base = [LINEAR, "--set", "federation.rounds=4", "--set", "federation.local-epochs=5"];
-    let base = [&base[..], &["--set", "federation.checkpoint-every=1"]].concat();
+    let sets = ["federation.rounds=4", "federation.local-epochs=5", "federation.checkpoint-every=1"];
+    let base: Vec<&str> = [LINEAR].into_iter().chain(sets.iter().flat_map(|set| ["--set", set])).collect();
     let every =
         |name: &'static str| [&base[..], &["--set", "federation.local-evaluation-every=2", "--name", name]].concat();
     bench.run(&[&base[..], &["--name", "all"]].concat());

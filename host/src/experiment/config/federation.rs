@@ -342,7 +342,7 @@ pub struct Terms {
     pub score: Option<String>,
     /// One in how many training steps is kept in the metrics.
     pub scalars_every: u64,
-    /// After how many of a round's epochs a client's own model is evaluated.
+    /// A client's own model is evaluated after one in so many of a round's epochs, and after the last.
     pub local_evaluation_every: u64,
 }
 

@@ -117,7 +117,7 @@ impl LocalClient {
             self.position += trained.steps.max(1);
             services.console.epoch_done(me.index);
             let epochs = progress.epochs + 1;
-            if epochs.is_multiple_of(services.terms.local_evaluation_every.max(1)) || epochs == order.epochs {
+            if epochs.is_multiple_of(services.terms.local_evaluation_every) || epochs == order.epochs {
                 progress.local.push(self.evaluate_in_round("local", quiet, services)?);
             }
             progress.epochs = epochs;
