@@ -5,8 +5,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::skip;
@@ -111,13 +111,41 @@ impl Drop for Program {
     }
 }
 
+/// `superlinks.py`, which starts and kills SuperLinks, and kills what is left when this process ends.
+struct SuperLinks {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl SuperLinks {
+    /// Gives an order and returns the process id that it is about.
+    fn order(fields: &[&str]) -> String {
+        static SUPERLINKS: LazyLock<Mutex<SuperLinks>> = LazyLock::new(|| Mutex::new(SuperLinks::start()));
+        let mut links = SUPERLINKS.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(links.orders, "{}", fields.join("\t")).unwrap();
+        let mut answer = String::new();
+        links.answers.read_line(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "superlinks.py has ended");
+        answer.trim().to_owned()
+    }
+
+    fn start() -> Self {
+        let mut command = python().unwrap();
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/superlinks.py"));
+        command.arg(packages().join("bin/flower-superlink"));
+        let mut started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self { orders: started.stdin.take().unwrap(), answers: BufReader::new(started.stdout.take().unwrap()) }
+    }
+}
+
 /// A SuperLink.
 pub struct SuperLink {
     /// Where it listens.
     pub port: u16,
     folder: tempfile::TempDir,
     arguments: Vec<String>,
-    program: Option<Program>,
+    /// The process id while it runs.
+    process: Option<String>,
 }
 
 impl SuperLink {
@@ -137,7 +165,7 @@ impl SuperLink {
     fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Option<Self> {
         python()?;
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut link = Self { port: free_port(), folder, arguments, program: None };
+        let mut link = Self { port: free_port(), folder, arguments, process: None };
         link.restart();
         Some(link)
     }
@@ -156,7 +184,7 @@ impl SuperLink {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.program.take().unwrap().kill();
+        SuperLinks::order(&["kill", &self.process.take().unwrap()]);
     }
 
     /// Starts it again, with more arguments.
@@ -167,14 +195,10 @@ impl SuperLink {
 
     /// Starts it again.
     pub fn restart(&mut self) {
-        let mut command = python().unwrap();
-        command
-            .arg(packages().join("bin/flower-superlink"))
-            .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(&self.arguments)
-            .env("FLWR_HOME", self.folder().join("home"))
-            .current_dir(self.folder());
-        self.program = Some(Program::start(&command, &self.folder().join("superlink.log")));
+        let port = self.port.to_string();
+        let mut fields = vec!["start", self.folder().to_str().unwrap(), "--host", "127.0.0.1", "--port", &port];
+        fields.extend(self.arguments.iter().map(String::as_str));
+        self.process = Some(SuperLinks::order(&fields));
         let tls = self.arguments.iter().any(|argument| argument.starts_with("--ssl"));
         wait_for("the SuperLink's start", LONG, || {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
@@ -187,6 +211,14 @@ impl SuperLink {
             stream.read_exact(&mut answer).ok()?;
             answer.ends_with(b"200").then_some(())
         });
+    }
+}
+
+impl Drop for SuperLink {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill();
+        }
     }
 }
 
