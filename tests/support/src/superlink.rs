@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,7 @@ impl Drop for Program {
 
 /// `superlinks.py`, which starts and kills SuperLinks, and kills what is left when this process ends.
 struct SuperLinks {
-    orders: ChildStdin,
+    process: Child,
     answers: BufReader<ChildStdout>,
 }
 
@@ -122,7 +122,7 @@ impl SuperLinks {
     fn order(fields: &[&str]) -> String {
         static SUPERLINKS: LazyLock<Mutex<SuperLinks>> = LazyLock::new(|| Mutex::new(SuperLinks::start()));
         let mut links = SUPERLINKS.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(links.orders, "{}", fields.join("\t")).unwrap();
+        writeln!(links.process.stdin.as_ref().unwrap(), "{}", fields.join("\t")).unwrap();
         let mut answer = String::new();
         links.answers.read_line(&mut answer).unwrap();
         assert!(!answer.is_empty(), "superlinks.py has ended");
@@ -133,8 +133,9 @@ impl SuperLinks {
         let mut command = python().unwrap();
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/superlinks.py"));
         command.arg(packages().join("bin/flower-superlink"));
-        let mut started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        Self { orders: started.stdin.take().unwrap(), answers: BufReader::new(started.stdout.take().unwrap()) }
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { process, answers }
     }
 }
 
