@@ -111,15 +111,15 @@ impl Drop for Program {
     }
 }
 
-/// `superlinks.py`, which starts and kills SuperLinks, and kills what is left when this process ends.
+/// `superlinks.py`, which starts and kills SuperLinks, and kills those that remain when this process ends.
 struct SuperLinks {
     process: Child,
     answers: BufReader<ChildStdout>,
 }
 
 impl SuperLinks {
-    /// Gives an order and returns the process id that it is about.
-    fn order(fields: &[&str]) -> String {
+    /// Sends a command, and returns the process id that is its answer.
+    fn request(fields: &[&str]) -> String {
         static SUPERLINKS: LazyLock<Mutex<SuperLinks>> = LazyLock::new(|| Mutex::new(SuperLinks::start()));
         let mut links = SUPERLINKS.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(links.process.stdin.as_ref().unwrap(), "{}", fields.join("\t")).unwrap();
@@ -185,7 +185,7 @@ impl SuperLink {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        SuperLinks::order(&["kill", &self.process.take().unwrap()]);
+        SuperLinks::request(&["kill", &self.process.take().unwrap()]);
     }
 
     /// Starts it again, with more arguments.
@@ -199,7 +199,7 @@ impl SuperLink {
         let port = self.port.to_string();
         let mut fields = vec!["start", self.folder().to_str().unwrap(), "--host", "127.0.0.1", "--port", &port];
         fields.extend(self.arguments.iter().map(String::as_str));
-        self.process = Some(SuperLinks::order(&fields));
+        self.process = Some(SuperLinks::request(&fields));
         let tls = self.arguments.iter().any(|argument| argument.starts_with("--ssl"));
         wait_for("the SuperLink's start", LONG, || {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;

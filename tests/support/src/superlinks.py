@@ -1,8 +1,8 @@
-"""Starts SuperLinks as forks of one process that has imported Flower, an import that takes a processor three seconds.
+"""Starts SuperLinks as forks of one process that has imported Flower, because the import takes three seconds of CPU.
 
-A line of standard input has fields between tabs: `start`, a folder and the SuperLink's arguments, answered by the id of its
-process, or `kill` and that id, answered by the same when the process is gone. Those that are left at the end of the input are
-killed. The argument is Flower's own program.
+Usage: superlinks.py PROGRAM, the path of `flower-superlink`. Each line of standard input is a command, with tabs between its
+fields: `start`, a folder and the SuperLink's arguments; or `kill` and a process id. The answer is the process id, of a killed
+process once it is gone. At the end of the input all remaining SuperLinks are killed.
 """
 
 import importlib
@@ -16,7 +16,7 @@ program = sys.argv[1]
 
 
 def superlink(folder, arguments):
-    """Becomes a SuperLink, with its output at the end of the folder's `superlink.log`."""
+    """Turns this process into a SuperLink that appends its output to the folder's `superlink.log`."""
     os.chdir(folder)
     os.environ["FLWR_HOME"] = str(pathlib.Path(folder, "home"))
     log = os.open("superlink.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -31,13 +31,13 @@ def kill(process):
     os.waitpid(process, 0)
 
 
-# What the program imports, some of it late.
+# What the program imports, in part only when it starts to serve.
 for module in ("flwr.superlink.cli", "flwr.superlink.main"):
     importlib.import_module(module)
 living = set()
 for line in sys.stdin:
-    order, *fields = line.rstrip("\n").split("\t")
-    if order == "start":
+    command, *fields = line.rstrip("\n").split("\t")
+    if command == "start":
         process = os.fork()
         if not process:
             superlink(fields[0], fields[1:])
