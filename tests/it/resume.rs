@@ -13,6 +13,14 @@ pub const LINEAR: &str = "configs/linear.toml";
 /// Starts `fedplug run ARGUMENTS`.
 pub fn start(bench: &Bench, arguments: &[&str]) -> Child {
     let mut command = bench.command(&[&["run"], arguments].concat());
+    // Below `nohup`, all programs inherit that SIGHUP is ignored.
+    // SAFETY: between fork and exec, a function that POSIX allows there.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
     command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 

@@ -73,6 +73,8 @@ impl Document {
     pub fn parse(path: String, text: &str) -> Result<Self, CliError> {
         let text: Arc<str> = text.into();
         let (table, errors) = DeTable::parse_recoverable(&text);
+        let mut walk = Walk::default();
+        let value = Value::Object(walk.file(table.into_inner()));
         if !errors.is_empty() {
             // Each is looked up in the text, of which a stranger may have written all that is wrong.
             let errors = errors.iter().take(MOST_ERRORS);
@@ -83,8 +85,6 @@ impl Document {
             };
             return Err(CliError::usage(errors.map(report).collect::<Vec<_>>()));
         }
-        let mut walk = Walk::default();
-        let value = Value::Object(walk.table(table.get_ref()));
         // Of a value of several lines, the first is shown. It is found once, since each item of a long list may be reported.
         for spot in walk.spots.values_mut() {
             let shown = &text[spot.value.clone()];

@@ -48,7 +48,7 @@ impl Document {
         }
         // --set name=trial, --set dataset.root=../data
         let (source, mut walk) = (format!("v = {text}"), Walk::default());
-        let parsed = DeTable::parse(&source).ok().map(|table| walk.table(table.get_ref()));
+        let parsed = DeTable::parse(&source).ok().map(|table| walk.file(table.into_inner()));
         let value = parsed.and_then(|mut table| table.shift_remove("v")).unwrap_or_else(|| text.into());
         if let Some(problem) = walk.problems.first() {
             let report = Diagnostic::new(format!("--set {argument}: {}", problem.message));

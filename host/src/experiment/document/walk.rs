@@ -34,8 +34,15 @@ pub(super) struct Walk {
 }
 
 impl Walk {
+    /// The values of a file.
+    pub(super) fn file(&mut self, file: DeTable<'_>) -> Map<String, Value> {
+        let map = self.table(&file);
+        free(file);
+        map
+    }
+
     /// The values of a table.
-    pub(super) fn table(&mut self, table: &DeTable<'_>) -> Map<String, Value> {
+    fn table(&mut self, table: &DeTable<'_>) -> Map<String, Value> {
         let mut entries: Vec<_> = table.iter().collect();
         // The parser sorts keys; errors and `experiment.toml` follow the file's order.
         entries.sort_by_key(|(key, _)| key.span().start);
@@ -104,5 +111,19 @@ impl Walk {
 
     fn number(&mut self, found: Option<Number>, otherwise: &str) -> Value {
         found.map_or_else(|| self.refuse(otherwise.to_owned()), Value::Number)
+    }
+}
+
+/// Frees a parsed file table by table. Dropped at once, tables in each other would take a call each, and a stranger's text
+/// may have so many that they overflow the stack.
+fn free(table: DeTable<'_>) {
+    let mut left: Vec<DeValue<'_>> = vec![DeValue::Table(table)];
+    while let Some(value) = left.pop() {
+        match value {
+            DeValue::Table(table) => left.extend(table.into_iter().map(|(_, value)| value.into_inner())),
+            DeValue::Array(list) => left.extend(list.into_iter().map(Spanned::into_inner)),
+            // The others hold no values.
+            _ => {}
+        }
     }
 }
