@@ -40,9 +40,10 @@ pub struct SiteOptions {
     pub state: PathBuf,
     /// For how long the site counts as online without a sign of life: twice this, from 10 s to half an hour.
     pub heartbeat: Duration,
-    /// How often to ask for orders during a run.
+    /// The shortest pause before the site asks for orders again. The longer it has neither received nor answered anything, the
+    /// longer it pauses: a twentieth of that time.
     pub poll: Duration,
-    /// How often to ask when nothing came for ten minutes.
+    /// The longest such pause.
     pub idle_poll: Duration,
     /// Becomes true when the site shall wait for the SuperLink no longer to come online. [`Site::open`] then ends with
     /// [`Error::Stopped`].
@@ -57,7 +58,7 @@ impl SiteOptions {
             identity,
             state: state.into(),
             heartbeat: Duration::from_secs(60),
-            poll: Duration::from_millis(500),
+            poll: Duration::from_millis(200),
             idle_poll: Duration::from_secs(5),
             cancel: Arc::default(),
         }
@@ -92,7 +93,6 @@ pub(crate) struct Shared {
 const LEAVE: Duration = Duration::from_secs(5);
 
 /// Orders that are here.
-#[derive(Default)]
 struct Table {
     /// Not yet taken by the caller.
     pending: VecDeque<Metadata>,
@@ -103,8 +103,8 @@ struct Table {
     wanted: VecDeque<(Place, Metadata)>,
     /// Whose answer is on its way.
     pushing: Option<Place>,
-    /// When the last message came.
-    heard: Option<Instant>,
+    /// When the last message came or the last answer went.
+    active: Instant,
 }
 
 struct Working {
@@ -126,7 +126,7 @@ impl Site {
             fleet: Endpoint { http, caller },
             node: AtomicU64::new(0),
             registering: Mutex::new(()),
-            table: Mutex::new(Table { heard: Some(Instant::now()), ..Table::default() }),
+            table: Mutex::new(Table::new()),
             changed: Condvar::new(),
             delivering: Mutex::new(()),
             kept: Mutex::default(),
@@ -225,6 +225,23 @@ impl Drop for Site {
 }
 
 impl Table {
+    fn new() -> Self {
+        Self {
+            pending: VecDeque::new(),
+            working: BTreeMap::new(),
+            tickets: 0,
+            wanted: VecDeque::new(),
+            pushing: None,
+            active: Instant::now(),
+        }
+    }
+
+    /// No answer is on its way any more.
+    fn end_push(&mut self) {
+        self.pushing = None;
+        self.active = Instant::now();
+    }
+
     /// Takes the next order.
     fn begin_work(&mut self) -> Option<u64> {
         let newest = self.pending.pop_front()?;

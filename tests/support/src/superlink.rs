@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper may panic")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -119,14 +119,15 @@ struct SuperLinks {
 
 impl SuperLinks {
     /// Sends a command, and returns the process id that is its answer.
-    fn request(fields: &[&str]) -> String {
+    fn request(fields: &[&str]) -> io::Result<String> {
         static SUPERLINKS: LazyLock<Mutex<SuperLinks>> = LazyLock::new(|| Mutex::new(SuperLinks::start()));
         let mut links = SUPERLINKS.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(links.process.stdin.as_ref().unwrap(), "{}", fields.join("\t")).unwrap();
+        writeln!(links.process.stdin.as_ref().unwrap(), "{}", fields.join("\t"))?;
         let mut answer = String::new();
-        links.answers.read_line(&mut answer).unwrap();
-        assert!(!answer.is_empty(), "superlinks.py has ended");
-        answer.trim().to_owned()
+        if links.answers.read_line(&mut answer)? == 0 {
+            return Err(io::Error::other("superlinks.py has ended"));
+        }
+        Ok(answer.trim().to_owned())
     }
 
     fn start() -> Self {
@@ -185,7 +186,7 @@ impl SuperLink {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        SuperLinks::request(&["kill", &self.process.take().unwrap()]);
+        SuperLinks::request(&["kill", &self.process.take().unwrap()]).unwrap();
     }
 
     /// Starts it again, with more arguments.
@@ -199,7 +200,7 @@ impl SuperLink {
         let port = self.port.to_string();
         let mut fields = vec!["start", self.folder().to_str().unwrap(), "--host", "127.0.0.1", "--port", &port];
         fields.extend(self.arguments.iter().map(String::as_str));
-        self.process = Some(SuperLinks::request(&fields));
+        self.process = Some(SuperLinks::request(&fields).unwrap());
         let tls = self.arguments.iter().any(|argument| argument.starts_with("--ssl"));
         wait_for("the SuperLink's start", LONG, || {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
@@ -217,8 +218,9 @@ impl SuperLink {
 
 impl Drop for SuperLink {
     fn drop(&mut self) {
-        if self.process.is_some() {
-            self.kill();
+        if let Some(process) = self.process.take() {
+            // A second panic would end all tests of the program.
+            let _ = SuperLinks::request(&["kill", &process]);
         }
     }
 }

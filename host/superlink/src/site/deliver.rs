@@ -45,7 +45,7 @@ pub(super) fn run(shared: &Shared) {
     if let Err(error) = shared.resume() {
         shared.trouble("resume the push of an answer", &error);
     }
-    lock(&shared.table).pushing = None;
+    lock(&shared.table).end_push();
     loop {
         let (place, metadata) = {
             let mut table = lock(&shared.table);
@@ -65,7 +65,7 @@ pub(super) fn run(shared: &Shared) {
         if let Err(error) = shared.answer_again(&place, &metadata) {
             shared.trouble("answer again", &error);
         }
-        lock(&shared.table).pushing = None;
+        lock(&shared.table).end_push();
     }
 }
 
@@ -100,7 +100,7 @@ impl Shared {
         };
         let packed = self.pack(&metadata, self.now(), place.as_ref(), reply);
         let result = packed.and_then(|packed| self.push(&packed, place.as_ref(), None, reply.time, counter));
-        lock(&self.table).pushing = None;
+        lock(&self.table).end_push();
         match result {
             Err(error @ Error::File { .. }) => Err(error),
             // It is stored, so it is not lost.

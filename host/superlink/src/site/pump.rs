@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::{Shared, SiteOptions};
 use crate::endpoint::Scope;
 use crate::envelope::{Place, STATUS, Status};
 use crate::error::Error;
@@ -12,10 +12,8 @@ use crate::wire::{FleetPull, FleetPulled, Message, Metadata, Node, SUPERLINK};
 
 /// Orders that may wait. More are dropped; the server asks again.
 const WAITING: usize = 64;
-/// After this long without messages the site asks less often.
-const IDLE: Duration = Duration::from_secs(600);
-/// After a message the next is likely to come soon.
-const BUSY: Duration = Duration::from_secs(5);
+/// An order that has taken a second to come may be found a twentieth of a second late.
+const LATE: u32 = 20;
 
 /// Pulls until the site stops.
 pub(super) fn run(shared: &Shared) {
@@ -26,7 +24,7 @@ pub(super) fn run(shared: &Shared) {
                 shared.arrived(message);
                 Duration::ZERO
             }
-            Ok(None) => shared.pace(),
+            Ok(None) => pace(lock(&shared.table).active.elapsed(), &shared.options),
             Err(error) if error.is_unauthorised() => {
                 shared.join_again(node);
                 Duration::ZERO
@@ -41,16 +39,13 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-impl Shared {
-    fn pace(&self) -> Duration {
-        let options = &self.options;
-        match lock(&self.table).heard.map(|heard| heard.elapsed()) {
-            Some(since) if since < BUSY => options.poll.min(Duration::from_millis(200)),
-            Some(since) if since < IDLE => options.poll,
-            _ => options.idle_poll.max(options.poll).min(Duration::from_secs(60)),
-        }
-    }
+/// How long to pause when nothing has come or gone for some time. A SuperLink answers one request after the other, so a hundred
+/// sites that wait for each other must not ask several times a second.
+fn pace(idle: Duration, options: &SiteOptions) -> Duration {
+    (idle / LATE).max(options.poll).min(options.idle_poll)
+}
 
+impl Shared {
     fn pull(&self, node: u64) -> Result<Option<Message>, Error> {
         let abort = || self.stopped();
         let scope = Scope { abort: &abort, counter: &self.other };
@@ -61,7 +56,7 @@ impl Shared {
 
     fn arrived(&self, message: Message) {
         let Some(metadata) = message.metadata else { return };
-        lock(&self.table).heard = Some(Instant::now());
+        lock(&self.table).active = Instant::now();
         if metadata.src_node_id != SUPERLINK || message.error.is_some() {
             self.drop_message(&metadata, "it is no order");
         } else if metadata.message_type == STATUS {
@@ -159,6 +154,23 @@ impl Shared {
             // The run is over.
             Ok(()) | Err(Error::Stopped | Error::Refused { .. }) => {}
             Err(error) => self.trouble("confirm a message", &error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_asks_less_often_the_longer_it_waits() {
+        let connection = crate::Connection::new("http://127.0.0.1:9092");
+        let options = SiteOptions::new(connection, crate::Identity::generate().unwrap(), "state");
+        for (idle, pause) in
+            [(0, 200), (3_900, 200), (20_000, 1_000), (60_000, 3_000), (120_000, 5_000), (900_000, 5_000)]
+        {
+            let [idle, pause] = [idle, pause].map(Duration::from_millis);
+            assert_eq!(pace(idle, &options), pause, "{idle:?}");
         }
     }
 }
