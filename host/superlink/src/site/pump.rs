@@ -12,7 +12,7 @@ use crate::wire::{FleetPull, FleetPulled, Message, Metadata, Node, SUPERLINK};
 
 /// Orders that may wait. More are dropped; the server asks again.
 const WAITING: usize = 64;
-/// An order that has taken a second to come may be found a twentieth of a second late.
+/// A site pauses for one part in so many of the time that it has waited.
 const LATE: u32 = 20;
 
 /// Pulls until the site stops.
