@@ -185,7 +185,9 @@ campaign: setup
 	$(CARGO) build --workspace
 	$(PYTHON) tests/campaign/campaign.py --kills $(KILLS) $(CAMPAIGN_ARGS)
 
+# An empty file is what a slip of a shell leaves, such as a name cut at its space.
 lint: setup
+	@! git grep --files-without-match '' -- ':!*/py.typed' || { echo "error: these committed files are empty" >&2; exit 1; }
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
