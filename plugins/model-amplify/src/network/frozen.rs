@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::bridge;
 use crate::config::{Config, Pooling, is_of_adapter};
 use crate::device::DeviceContext;
-use crate::frozen_trunk::FrozenTrunk;
+use crate::frozen_trunk::{FrozenTrunk, Weights};
 use crate::memory;
 use crate::parameters::{is_below, is_of_trunk};
 
@@ -58,7 +58,7 @@ impl Network {
     /// for a trunk that is not frozen, or that has not changed since.
     ///
     /// # Errors
-    /// If the parameters cannot be read.
+    /// If one has no values, or libtorch fails.
     pub(crate) fn share_frozen_trunk(&mut self) -> Result<()> {
         let Some(Frozen { key, trunk, layers, .. }) = &mut self.frozen else { return Ok(()) };
         let layers = *layers;
@@ -69,12 +69,15 @@ impl Network {
             0 => is_of_trunk(name) && !is_of_adapter(name),
             _ => is_below(name, layers),
         };
-        let found = FrozenTrunk::of(key, self.parameters.snapshot_of(is_frozen)?);
-        if self.parameters.context().on_host {
-            self.parameters.adopt(found.tensors())?;
+        let weights = if self.parameters.context().on_host {
+            Weights::Host(self.parameters.snapshot_of(is_frozen)?)
         } else {
-            let shared = found.on_device(|| self.parameters.on_device(is_frozen));
-            self.parameters.adopt_on_device(&shared)?;
+            Weights::Device(self.parameters.on_device(is_frozen)?)
+        };
+        let found = FrozenTrunk::of(key, weights)?;
+        match &*found.weights() {
+            Weights::Host(shared) => self.parameters.adopt(shared)?,
+            Weights::Device(shared) => self.parameters.adopt_on_device(shared)?,
         }
         *trunk = Some((self.parameters.trunk_changes(), found));
         Ok(())

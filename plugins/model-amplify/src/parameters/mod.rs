@@ -256,10 +256,15 @@ impl Parameters {
         self.snapshot_where(|parameter| selected(&parameter.name))
     }
 
-    fn snapshot_where(&mut self, selected: impl Fn(&Parameter) -> bool) -> Result<Params> {
-        if let Some(missing) = self.all.iter().find(|parameter| selected(parameter) && parameter.is_missing()) {
-            return Err(Error::tensor(&missing.name, "has no values yet"));
+    fn expect_values(&self, selected: impl Fn(&Parameter) -> bool) -> Result<()> {
+        match self.all.iter().find(|parameter| selected(parameter) && parameter.is_missing()) {
+            Some(missing) => Err(Error::tensor(&missing.name, "has no values yet")),
+            None => Ok(()),
         }
+    }
+
+    fn snapshot_where(&mut self, selected: impl Fn(&Parameter) -> bool) -> Result<Params> {
+        self.expect_values(&selected)?;
         let is_on_device = |parameter: &&Parameter| {
             selected(parameter) && matches!(parameter.values, Values::Device | Values::SharedDevice)
         };

@@ -23,10 +23,15 @@ impl Parameters {
         Ok(())
     }
 
-    /// Those of a device whose names are `selected`, to share their memory.
-    pub(crate) fn on_device(&self, selected: impl Fn(&str) -> bool) -> Vec<(String, Tensor)> {
+    /// Those of a device whose names are `selected`, to share their memory. Their copies to the device are done.
+    ///
+    /// # Errors
+    /// If one has no values, or libtorch fails.
+    pub(crate) fn on_device(&self, selected: impl Fn(&str) -> bool) -> Result<Vec<(String, Tensor)>> {
+        self.expect_values(|parameter| selected(&parameter.name))?;
+        self.context.wait()?;
         let found = self.all.iter().filter(|parameter| selected(&parameter.name));
-        found.map(|parameter| (parameter.name.clone(), parameter.tensor.detach())).collect()
+        Ok(found.map(|parameter| (parameter.name.clone(), parameter.tensor.detach())).collect())
     }
 
     /// Makes the parameters of these names use these tensors' memory, which others use too and nobody changes. What they had
