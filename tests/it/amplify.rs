@@ -11,9 +11,9 @@ fn the_quickstart_learns_and_learns_more_together_than_alone() {
         return skip("libtorch is not installed");
     }
     let bench = Bench::new();
-    // A third of what the files say shows it.
-    for (name, third) in [("quickstart", "federation.rounds=10"), ("quickstart-local", "federation.local-epochs=10")] {
-        bench.run(&[&format!("configs/{name}.toml"), "--set", third]);
+    // A quarter of what the files say shows it.
+    for (name, quarter) in [("quickstart", "federation.rounds=8"), ("quickstart-local", "federation.local-epochs=8")] {
+        bench.run(&[&format!("configs/{name}.toml"), "--set", quarter]);
     }
     let mean = |run: &str, metric: &str| {
         let summary = bench.summary(run);

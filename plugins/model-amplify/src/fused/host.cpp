@@ -2,11 +2,15 @@
 // `__syncthreads()` to the next one, in an order that alternates, so that a kernel which lacks one gives other results.
 
 #define _XOPEN_SOURCE 700
+// Its `longjmp` refuses to go to another stack.
+#undef _FORTIFY_SOURCE
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <tuple>
 #include <vector>
 
@@ -19,46 +23,66 @@ struct Place {
   unsigned x;
 };
 
+constexpr size_t STACK_BYTES = 1 << 16;
+
+// A thread of the blocks, one after the other. Only its start takes a system call: `swapcontext` would take two for each
+// barrier.
+struct Thread {
+  std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
+  ucontext_t start;
+  jmp_buf barrier;
+  bool has_started = false, done = false;
+};
+
 // A block that is being computed.
 struct Block {
   Place thread, block, threads, blocks;
   float *shared;
-  ucontext_t scheduler;
-  std::vector<ucontext_t> contexts;
-  std::vector<bool> done;
+  jmp_buf scheduler;
+  std::vector<Thread> all;
   void (*kernel)(void **);
   void **arguments;
 };
 
 thread_local Block *current = nullptr;
 
-void wait_for_block() { swapcontext(&current->contexts[current->thread.x], &current->scheduler); }
+void wait_for_block() {
+  if (_setjmp(current->all[current->thread.x].barrier) == 0) _longjmp(current->scheduler, 1);
+}
 
-// A thread of the block, from its start to its end.
+// A thread of all blocks. It is left where it waits for one more.
 void run_thread() {
-  current->kernel(current->arguments);
-  current->done[current->thread.x] = true;
+  for (;;) {
+    current->kernel(current->arguments);
+    current->all[current->thread.x].done = true;
+    wait_for_block();
+  }
+}
+
+// Runs a thread to its next barrier, or to its end. In a function of its own, since a jump spoils the caller's variables.
+[[gnu::noinline]] void resume(Block &block) {
+  if (_setjmp(block.scheduler) != 0) return;
+  Thread &thread = block.all[block.thread.x];
+  if (thread.has_started) _longjmp(thread.barrier, 1);
+  thread.has_started = true;
+  getcontext(&thread.start);
+  thread.start.uc_stack.ss_sp = thread.stack.get();
+  thread.start.uc_stack.ss_size = STACK_BYTES;
+  makecontext(&thread.start, run_thread, 0);
+  setcontext(&thread.start);
 }
 
 // Runs each thread to its next barrier, until all are at their end. A message if some wait for a barrier that others
 // never reach.
-const char *run_block(Block &block, std::vector<std::vector<char>> &stacks) {
+const char *run_block(Block &block) {
   const unsigned threads = block.threads.x;
-  block.contexts.assign(threads, {});
-  block.done.assign(threads, false);
-  for (unsigned i = 0; i < threads; i++) {
-    getcontext(&block.contexts[i]);
-    block.contexts[i].uc_stack.ss_sp = stacks[i].data();
-    block.contexts[i].uc_stack.ss_size = stacks[i].size();
-    block.contexts[i].uc_link = &block.scheduler;
-    makecontext(&block.contexts[i], run_thread, 0);
-  }
+  for (Thread &thread : block.all) thread.done = false;
   for (unsigned turn = 0;; turn++) {
     unsigned at_end = 0;
     for (unsigned i = 0; i < threads; i++) {
       block.thread.x = (turn + block.block.x) % 2 == 0 ? i : threads - 1 - i;
-      swapcontext(&block.scheduler, &block.contexts[block.thread.x]);
-      at_end += block.done[block.thread.x];
+      resume(block);
+      at_end += block.all[block.thread.x].done;
     }
     if (at_end == threads) return nullptr;
     if (at_end > 0) return "some threads of a block wait for others that are at their end";
@@ -122,8 +146,8 @@ const char *launch(const AmplifyLauncher *, uint32_t kernel, uint32_t blocks, ui
   if (blocks == 0 || threads == 0) return "invalid configuration";
   // What a kernel leaves there is not a number.
   std::vector<float> shared(shared_bytes / sizeof(float));
-  std::vector<std::vector<char>> stacks(threads, std::vector<char>(1 << 16));
   Block block{};
+  block.all = std::vector<Thread>(threads);
   block.threads.x = threads;
   block.blocks.x = blocks;
   block.shared = shared.data();
@@ -134,7 +158,7 @@ const char *launch(const AmplifyLauncher *, uint32_t kernel, uint32_t blocks, ui
   const char *failure = nullptr;
   for (block.block.x = 0; block.block.x < blocks && failure == nullptr; block.block.x++) {
     shared.assign(shared.size(), NAN);
-    failure = run_block(block, stacks);
+    failure = run_block(block);
   }
   current = before;
   return failure;
