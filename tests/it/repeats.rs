@@ -141,7 +141,7 @@ fn a_run_that_fails_is_named_and_the_others_go_on() {
 fn a_stop_reaches_all_runs_and_they_go_on_later() {
     let bench = Bench::new();
     let file = experiment(&bench, "");
-    let options = [file.as_str(), "--set", "federation.rounds=400", "--set", "federation.checkpoint-every=1"];
+    let options = [file.as_str(), "--set", "federation.rounds=200", "--set", "federation.checkpoint-every=1"];
     let repeated = [&options[..], &["--seeds", "1,2", "--jobs", "2"]].concat();
     let mut child = crate::resume::start(&bench, &repeated);
     let both = ["1", "2"].map(|seed| bench.path(format!("runs/x/seed-{seed}/checkpoint")));
