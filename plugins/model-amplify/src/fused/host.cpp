@@ -2,7 +2,7 @@
 // `__syncthreads()` to the next one, in an order that alternates, so that a kernel which lacks one gives other results.
 
 #define _XOPEN_SOURCE 700
-// Its `longjmp` refuses to go to another stack.
+// The fortified `longjmp` refuses to switch to another stack.
 #undef _FORTIFY_SOURCE
 #include <setjmp.h>
 #include <ucontext.h>
@@ -25,8 +25,8 @@ struct Place {
 
 constexpr size_t STACK_BYTES = 1 << 16;
 
-// A thread of the blocks, one after the other. Only its start takes a system call: `swapcontext` would take two for each
-// barrier.
+// A thread that computes its part of each block in turn. Only its start makes system calls; `swapcontext` would make them at
+// each barrier.
 struct Thread {
   std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
   ucontext_t start;
@@ -50,7 +50,7 @@ void wait_for_block() {
   if (_setjmp(current->all[current->thread.x].barrier) == 0) _longjmp(current->scheduler, 1);
 }
 
-// A thread of all blocks. It is left where it waits for one more.
+// What a thread runs: its part of each block. After the last block it is left waiting.
 void run_thread() {
   for (;;) {
     current->kernel(current->arguments);

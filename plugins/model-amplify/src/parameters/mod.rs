@@ -238,8 +238,8 @@ impl Parameters {
         self.take(&found, |_| true).map(drop)
     }
 
-    /// The parameters of messages and states as the contract's tensors: shared on the CPU, where the next step relocates those that are still held;
-    /// copied from other devices.
+    /// The parameters of messages and states as the contract's tensors: shared on the CPU, where the next step relocates those
+    /// that are still held; copied from other devices.
     ///
     /// # Errors
     /// If one has no values, or cannot be copied.
