@@ -1,7 +1,9 @@
-//! Matrix products of row-major slices, by the crate `gemm`.
+//! Matrix products of row-major slices, by the crate `gemm-f32`: that part of `gemm` which has the products of `f32`.
 //!
 //! It is as fast as the BLAS libraries of libtorch, reads operands with any stride, and gives the same bits for any number of
 //! threads. The names follow BLAS: `n` for an operand as it is, `t` for its transpose.
+
+use gemm_common::Parallelism;
 
 use super::threads::ThreadPool;
 
@@ -127,29 +129,30 @@ fn gemm(pool: &ThreadPool, out: MatMut<'_>, accumulate: Accumulate, scale: f32, 
         "the sizes of a product"
     );
     let parallelism = match pool.threads() {
-        1 => gemm::Parallelism::None,
-        threads => gemm::Parallelism::Rayon(threads),
+        1 => Parallelism::None,
+        threads => Parallelism::Rayon(threads),
     };
     let (beta, read_out) = if accumulate == Accumulate::Add { (1.0, true) } else { (0.0, false) };
     let stride = |n: usize| n as isize;
     pool.install(move || {
+        // The kernels write columns, so the product is given to them transposed: `outᵀ ← scale · bᵀ aᵀ`.
         // SAFETY: operands and output are slices whose last row's last element is inside, since `rows` counts the rows that
         // fit; the output is borrowed mutably, so it overlaps no operand; the assertions above match the sizes.
         unsafe {
-            gemm::gemm(
-                rows,
+            gemm_f32::gemm::f32::get_gemm_fn()(
                 columns,
+                rows,
                 inner,
                 out.data.as_mut_ptr(),
-                1,
                 stride(out.stride),
+                1,
                 read_out,
-                a.data.as_ptr(),
-                stride(a.column_stride),
-                stride(a.row_stride),
                 b.data.as_ptr(),
-                stride(b.column_stride),
                 stride(b.row_stride),
+                stride(b.column_stride),
+                a.data.as_ptr(),
+                stride(a.row_stride),
+                stride(a.column_stride),
                 beta,
                 scale,
                 false,
