@@ -21,8 +21,9 @@ use rapidfuzz::distance::levenshtein::{Args, BatchComparator};
 const WORD: usize = 2;
 /// The number of word counts of a sequence. Words may share a count, which only makes pairs look closer.
 const COUNTS: usize = 256;
-/// Sequences are compared in blocks of this many, so that the counts of two blocks fit into the processor's cache.
-const BLOCK: usize = 128;
+/// Sequences are compared in blocks of this many, so that the counts of two blocks fit into the processor's cache. In tests few
+/// sequences are several blocks.
+const BLOCK: usize = if cfg!(test) { 8 } else { 128 };
 /// How many counts are compared between two checks of the sum.
 const STEP: usize = 64;
 

@@ -88,7 +88,7 @@ fn long_tasks() -> Vec<Task> {
         let table = Table::new().with("combined", Column::text(&sequences)).unwrap();
         table.with("fitness", rows.column("fitness").unwrap().clone()).unwrap()
     };
-    vec![Task { spec: spec("tm"), train: table(32), test: table(8) }]
+    vec![Task { spec: spec("tm"), train: table(16), test: table(8) }]
 }
 
 #[test]

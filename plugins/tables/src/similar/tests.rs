@@ -80,11 +80,11 @@ fn near_pair() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     })
 }
 
-/// Families of an ancestor and its variants, whose ancestors are variants of one sequence.
+/// Families of an ancestor and its variants, whose ancestors are variants of one sequence: all near each other, or far apart.
 fn families() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    let variants = vec(vec(edit(), 0..14), 1..12);
-    let family = (vec(edit(), 0..70), variants);
-    (vec(letter(), 60..140), vec(family, 1..25)).prop_map(|(parent, families)| {
+    let family = |spread: usize| (vec(edit(), 0..spread), vec(vec(edit(), 0..9), 1..8));
+    let families = (1_usize..45).prop_flat_map(move |spread| vec(family(spread), 1..16));
+    (vec(letter(), 40..90), families).prop_map(|(parent, families)| {
         let mut all: Vec<Vec<u8>> = Vec::new();
         for (edits, variants) in families {
             let ancestor = edited(&parent, &edits);
@@ -113,7 +113,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(12))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn components_are_those_of_all_pairs(all in families(), identity in 0.7..0.97_f64, threads in 1_usize..4) {
