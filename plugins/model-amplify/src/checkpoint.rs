@@ -8,7 +8,7 @@ use crate::architecture::Architecture;
 use crate::config::{Pretrained, is_of_adapter};
 use crate::heads::head_number;
 use crate::hub::{self, HubName};
-use crate::parameters::{Parameter, Parameters};
+use crate::parameters::{Parameter, Parameters, is_of_base};
 use crate::placeholder;
 use crate::tokenize::Tokenizer;
 use crate::weight_files::{self, LocatedTensors, WeightFiles};
@@ -91,13 +91,12 @@ impl Checkpoint {
     /// Those of [`check_weights`](Self::check_weights), or if a file cannot be read.
     pub fn load_trunk(&self, parameters: &mut Parameters) -> Result<()> {
         let Some(weights) = &self.weights else { return Ok(()) };
-        let is_read = |name: &str| name.starts_with(TRUNK) && !is_of_adapter(name);
-        if !parameters.iter().any(|p| p.is_missing() && is_read(&p.name)) {
+        if !parameters.iter().any(|p| p.is_missing() && is_of_base(&p.name)) {
             return Ok(());
         }
         let mut located = locate_trunk(weights, parameters)?;
         let read = |parameter: &Parameter, out: &mut [f32]| located.read(&parameter.name[TRUNK.len()..], out);
-        parameters.fill_missing(is_read, read)
+        parameters.fill_missing(is_of_base, read)
     }
 }
 

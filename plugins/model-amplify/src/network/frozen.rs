@@ -9,11 +9,11 @@ use super::{Network, Resources};
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::bridge;
-use crate::config::{Config, Pooling, is_of_adapter};
+use crate::config::{Config, Pooling};
 use crate::device::DeviceContext;
 use crate::frozen_trunk::{FrozenTrunk, Weights};
 use crate::memory;
-use crate::parameters::{is_below, is_of_trunk};
+use crate::parameters::{is_below, is_of_base};
 
 /// What a network with a frozen trunk needs to keep the vectors of sequences.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Network {
             return Ok(());
         }
         let is_frozen = |name: &str| match layers {
-            0 => is_of_trunk(name) && !is_of_adapter(name),
+            0 => is_of_base(name),
             _ => is_below(name, layers),
         };
         let weights = if self.parameters.context().on_host {

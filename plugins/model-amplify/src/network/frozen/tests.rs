@@ -5,6 +5,7 @@ use plugin_api::{ModelSetup, Seed, TaskSpec};
 use tch::Tensor;
 
 use super::*;
+use crate::parameters::is_of_trunk;
 
 fn network(frozen: bool, memory: &str, context: DeviceContext, seed: u64) -> Network {
     let trunk = json!({ "hidden-size": 16, "layers": 1, "heads": 2, "intermediate-size": 16 });

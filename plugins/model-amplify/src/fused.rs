@@ -21,7 +21,7 @@ use crate::native::{self, ErrorMessage};
 pub(crate) use gpu::of_gpu;
 
 /// The source of all kernels, in CUDA C++.
-pub const SOURCE: &str = include_str!("kernels.cu");
+pub const SOURCE: &str = include_str!("fused/kernels.cu");
 
 /// Queues kernels: `AmplifyLauncher` of `launcher.h`.
 #[repr(C)]

@@ -1,5 +1,6 @@
 //! The model's named tensors.
 
+mod names;
 mod on_device;
 mod relocation;
 
@@ -9,11 +10,12 @@ use fedplug_amplify_cpu::ParameterStore;
 use plugin_api::{Arena, Error, Params, Received, Result, Seed, TensorBuf};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::is_of_adapter;
 use crate::cow_buffer::CowBuffer;
 use crate::device::DeviceContext;
 use crate::transfer::DeviceModel;
 use crate::{bridge, random, transfer};
+
+pub(crate) use names::{blocks_above, depth, is_below, is_of_base, is_of_decoder, is_of_trunk};
 
 /// The initial values of a tensor that no checkpoint provides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -197,7 +199,7 @@ impl Parameters {
         let mut arena = Arena::of(bytes);
         let mut drafts = Vec::new();
         for parameter in self.all.iter_mut().filter(selected) {
-            self.trunk_changes += u64::from(is_of_trunk(&parameter.name) && !is_of_adapter(&parameter.name));
+            self.trunk_changes += u64::from(is_of_base(&parameter.name));
             let mut draft = arena.alloc::<f32>(parameter.tensor.numel());
             write(parameter, draft.as_mut_slice())?;
             if self.context.on_host {
@@ -325,7 +327,7 @@ impl Parameters {
         }
         for (index, tensor) in fitting {
             let parameter = &mut self.all[index];
-            self.trunk_changes += u64::from(is_of_trunk(&parameter.name) && !is_of_adapter(&parameter.name));
+            self.trunk_changes += u64::from(is_of_base(&parameter.name));
             if self.context.on_host {
                 lost |= parameter.replace(tensor)?;
             } else {
@@ -337,36 +339,6 @@ impl Parameters {
         }
         Ok(received)
     }
-}
-
-/// Whether a parameter of this name belongs to the trunk.
-pub(crate) fn is_of_trunk(name: &str) -> bool {
-    name.starts_with("trunk.")
-}
-
-/// Whether a parameter of this name belongs to the trunk's decoder, which reads the last block's output.
-pub(crate) fn is_of_decoder(name: &str) -> bool {
-    ["trunk.layer_norm_2.", "trunk.decoder."].iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// The blocks up to that of a parameter, with it: 1 for those of the first block, 0 for the embedding below all of them, and
-/// none for decoder and heads, which are above.
-pub(crate) fn depth(name: &str) -> Option<usize> {
-    let block = name.strip_prefix("trunk.transformer_encoder.").and_then(|rest| rest.split('.').next()?.parse().ok());
-    match block {
-        Some(block) => Some(usize::saturating_add(block, 1)),
-        None => (is_of_trunk(name) && !is_of_decoder(name)).then_some(0),
-    }
-}
-
-/// The number of the trunk's `blocks` above a parameter: all of them above the embedding, and none above decoder and heads.
-pub(crate) fn blocks_above(name: &str, blocks: usize) -> usize {
-    depth(name).map_or(0, |depth| blocks.saturating_sub(depth))
-}
-
-/// Whether a parameter belongs to the embedding or to one of the first `blocks`, of which there are some.
-pub(crate) fn is_below(name: &str, blocks: usize) -> bool {
-    blocks > 0 && depth(name).is_some_and(|depth| depth <= blocks)
 }
 
 impl ParameterStore for Parameters {

@@ -23,7 +23,7 @@ use crate::masking::Masking;
 use crate::memory;
 use crate::native;
 use crate::network::{Network, Resources};
-use crate::parameters::{Parameters, is_of_trunk};
+use crate::parameters::{Parameters, is_of_base};
 use crate::segments::ChainBounds;
 use crate::streams::StreamGuard;
 use crate::tokenize::Tokens;
@@ -129,7 +129,7 @@ impl Amplify {
         let parameters = &mut self.trainer.network.parameters;
         self.checkpoint.load_trunk(parameters)?;
         // Clients share the memory of the trunk, and not that of adapters.
-        parameters.initialise_where(|name| is_of_trunk(name) && !is_of_adapter(name), self.seed)?;
+        parameters.initialise_where(is_of_base, self.seed)?;
         parameters.initialise_where(is_of_adapter, self.seed)?;
         if let Some(path) = &self.config.regressors {
             load_regressors(path, parameters, self.setup.tasks.len())?;

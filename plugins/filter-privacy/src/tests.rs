@@ -129,7 +129,7 @@ fn norm(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 fn reference(name: &str) -> Value {
-    let all: Value = serde_json::from_str(include_str!("../../tests/reference.json")).unwrap();
+    let all: Value = serde_json::from_str(include_str!("../tests/reference.json")).unwrap();
     all[name].clone()
 }
 
