@@ -5,10 +5,10 @@ mod round;
 
 use serde_json::Value;
 
+use super::sample;
 use super::subject::{SEED, Subject, context};
 use super::verdict::Verdict;
 use super::watcher::Watcher;
-use super::{configuration, sample};
 use plugin_api::{Aggregator, Component, Filter, Message, Result};
 
 /// The checks for an aggregator, and their inputs.
@@ -47,20 +47,16 @@ impl AggregatorCheck {
 
     /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
-        let _alone = super::alone();
-        let mut verdict = Verdict::new(self.subject.title());
-        configuration::check(&self.subject, &mut verdict);
-        if !verdict.run("new", "the host makes one instance", || Ok(self.make(SEED).map(drop)?)) {
-            verdict.skip(&behaviour::CALLS, "no instance could be made");
-            verdict.skip(&behaviour::NAMES, "no instance could be made");
-        } else if self.calls(&mut verdict) {
-            self.behaviour(&mut verdict);
-        } else {
-            verdict.skip(&behaviour::NAMES, "the calls before it have to work");
-        }
-        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
-        verdict.run("drop", why, || self.subject.drops_well());
-        verdict
+        self.subject.verdict(|verdict| {
+            if !verdict.run("new", "the host makes one instance", || Ok(self.make(SEED).map(drop)?)) {
+                verdict.skip(&behaviour::CALLS, "no instance could be made");
+                verdict.skip(&behaviour::NAMES, "no instance could be made");
+            } else if self.calls(verdict) {
+                self.behaviour(verdict);
+            } else {
+                verdict.skip(&behaviour::NAMES, "the calls before it have to work");
+            }
+        })
     }
 
     fn make(&self, seed: u64) -> Result<Box<dyn Aggregator>> {

@@ -8,7 +8,7 @@ use super::folder::Folder;
 use super::subject::{OTHER_SEED, SEED, Subject, context};
 use super::verdict::{Found, Verdict, fail, no_panic, refused, same, skip, told};
 use super::watcher::Watcher;
-use super::{compare, configuration, memory};
+use super::{compare, memory};
 use plugin_api::{
     Column, Component, Context, Dataset, Description, ErrorKind, Result, Table, TargetKind, Task, TaskSpec,
 };
@@ -42,22 +42,19 @@ impl DatasetCheck {
 
     /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
-        let _alone = super::alone();
-        let mut verdict = Verdict::new(self.subject.title());
-        configuration::check(&self.subject, &mut verdict);
-        let made = "the host makes one instance";
-        let works = verdict.run("new", made, || Ok(self.make(SEED).map(drop)?))
-            && verdict
-                .run("describe", "names become folders and tags, and counts go into the manifest", || self.describe())
-            && verdict.run("load", "a client would train on other data than the manifest says", || self.load());
-        if works {
-            self.rest(&mut verdict);
-        } else {
-            verdict.skip(&NAMES, "the calls before it have to work");
-        }
-        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
-        verdict.run("drop", why, || self.subject.drops_well());
-        verdict
+        self.subject.verdict(|verdict| {
+            let made = "the host makes one instance";
+            let works = verdict.run("new", made, || Ok(self.make(SEED).map(drop)?))
+                && verdict.run("describe", "names become folders and tags, and counts go into the manifest", || {
+                    self.describe()
+                })
+                && verdict.run("load", "a client would train on other data than the manifest says", || self.load());
+            if works {
+                self.rest(verdict);
+            } else {
+                verdict.skip(&NAMES, "the calls before it have to work");
+            }
+        })
     }
 
     fn rest(&self, verdict: &mut Verdict) {

@@ -4,10 +4,10 @@ mod behaviour;
 
 use serde_json::Value;
 
+use super::sample;
 use super::subject::{SEED, Subject, context};
 use super::verdict::Verdict;
 use super::watcher::Watcher;
-use super::{configuration, sample};
 use plugin_api::{Component, Context, Filter, Message, Result};
 
 /// The checks for a filter, and their inputs.
@@ -51,22 +51,17 @@ impl FilterCheck {
 
     /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
-        let _alone = super::alone();
-        let mut verdict = Verdict::new(self.subject.title());
-        configuration::check(&self.subject, &mut verdict);
-        if !verdict
-            .run("new", "the host makes one at the server and one for each client", || Ok(self.make().map(drop)?))
-        {
-            verdict.skip(&behaviour::CALLS, "no instance could be made");
-            verdict.skip(&behaviour::NAMES, "no instance could be made");
-        } else if self.calls(&mut verdict) {
-            self.behaviour(&mut verdict);
-        } else {
-            verdict.skip(&behaviour::NAMES, "the calls before it have to work");
-        }
-        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
-        verdict.run("drop", why, || self.subject.drops_well());
-        verdict
+        self.subject.verdict(|verdict| {
+            let made = "the host makes one at the server and one for each client";
+            if !verdict.run("new", made, || Ok(self.make().map(drop)?)) {
+                verdict.skip(&behaviour::CALLS, "no instance could be made");
+                verdict.skip(&behaviour::NAMES, "no instance could be made");
+            } else if self.calls(verdict) {
+                self.behaviour(verdict);
+            } else {
+                verdict.skip(&behaviour::NAMES, "the calls before it have to work");
+            }
+        })
     }
 
     fn make(&self) -> Result<Box<dyn Filter>> {

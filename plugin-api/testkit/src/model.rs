@@ -6,7 +6,6 @@ mod inputs;
 
 use serde_json::Value;
 
-use super::configuration;
 use super::subject::{SEED, Subject, context};
 use super::verdict::Verdict;
 use super::watcher::Watcher;
@@ -41,21 +40,17 @@ impl ModelCheck {
 
     /// Runs the checks in order.
     pub fn check(&self) -> Verdict {
-        let _alone = super::alone();
-        let mut verdict = Verdict::new(self.subject.title());
-        configuration::check(&self.subject, &mut verdict);
-        let made = "the host makes an instance for the server and one for each client";
-        if !verdict.run("new", made, || Ok(self.make(SEED).map(drop)?)) {
-            verdict.skip(&calls::NAMES, "no instance could be made");
-            verdict.skip(&behaviour::NAMES, "no instance could be made");
-        } else if !self.calls(&mut verdict) {
-            verdict.skip(&behaviour::NAMES, "the calls before it have to work");
-        } else {
-            self.behaviour(&mut verdict);
-        }
-        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
-        verdict.run("drop", why, || self.subject.drops_well());
-        verdict
+        self.subject.verdict(|verdict| {
+            let made = "the host makes an instance for the server and one for each client";
+            if !verdict.run("new", made, || Ok(self.make(SEED).map(drop)?)) {
+                verdict.skip(&calls::NAMES, "no instance could be made");
+                verdict.skip(&behaviour::NAMES, "no instance could be made");
+            } else if !self.calls(verdict) {
+                verdict.skip(&behaviour::NAMES, "the calls before it have to work");
+            } else {
+                self.behaviour(verdict);
+            }
+        })
     }
 
     /// A client's instance, in an experiment with this seed.

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::verdict::{Found, fail};
+use super::configuration;
+use super::verdict::{Found, Verdict, fail};
 use plugin_api::boundary::crossing::crossed;
 use plugin_api::{Component, Context, Seed};
 
@@ -33,6 +34,17 @@ impl Subject {
         Self { component, config: config.clone(), schema, from_library }
     }
 
+    /// The verdict of the checks common to all kinds, with those of one kind between them.
+    pub(crate) fn verdict(&self, checks: impl FnOnce(&mut Verdict)) -> Verdict {
+        let _alone = super::alone();
+        let mut verdict = Verdict::new(self.title());
+        configuration::check(self, &mut verdict);
+        checks(&mut verdict);
+        let why = "the process continues after an instance is dropped, and the panic goes unnoticed";
+        verdict.run("drop", why, || self.drops_well());
+        verdict
+    }
+
     /// The title of the verdict.
     pub(crate) fn title(&self) -> String {
         let way = if self.from_library { "from its library" } else { "in process" };
@@ -53,7 +65,7 @@ impl Subject {
     }
 
     /// Checks that nothing panicked while instances were dropped.
-    pub(crate) fn drops_well(&self) -> Found {
+    fn drops_well(&self) -> Found {
         match self.component.mishaps().first() {
             None => Ok(()),
             Some(first) => fail("no panic while an instance is dropped", first.clone()),

@@ -1,4 +1,4 @@
-//! Matrix products of row-major slices, by the crate `gemm-f32`: that part of `gemm` which has the products of `f32`.
+//! Matrix products of row-major slices, by the crate `gemm-f32`, the part of `gemm` for `f32`.
 //!
 //! It is as fast as the BLAS libraries of libtorch, reads operands with any stride, and gives the same bits for any number of
 //! threads. The names follow BLAS: `n` for an operand as it is, `t` for its transpose.
@@ -174,26 +174,34 @@ mod tests {
     }
 
     #[test]
-    fn strided_gemm_nt_follows_the_definition_for_any_number_of_threads() {
-        let (n, k, m) = (37, 19, 45);
-        // The last row ends at its width.
-        let (a, b) = (numbers((n - 1) * (k + 5) + k), numbers(m * k));
-        let product = |threads: usize| {
-            let pool = ThreadPool::new(threads).unwrap();
-            let mut out = vec![1.0; (n - 1) * (m + 2) + m];
-            let (a, b) = (MatRef::with_stride(&a, k, k + 5), MatRef::new(&b, k));
-            gemm_nt(&pool, MatMut::with_stride(&mut out, m, m + 2), Add, 0.5, a, b);
-            out
-        };
-        let out = product(1);
-        for i in 0..n {
-            for j in 0..m {
-                let sum: f32 = (0..k).map(|l| a[i * (k + 5) + l] * b[j * k + l]).sum();
-                assert_eq!(out[i * (m + 2) + j], 1.0 + 0.5 * sum);
+    fn strided_gemm_nt_follows_the_definition_for_any_shape_and_number_of_threads() {
+        let k = 19;
+        // The crate has other ways for a product with one row or one column.
+        for (n, m) in [(37, 45), (1, 45), (37, 1), (1, 1)] {
+            // The last row ends at its width.
+            let (a, b) = (numbers((n - 1) * (k + 5) + k), numbers(m * k));
+            for room in [0, 2] {
+                let product = |threads: usize| {
+                    let pool = ThreadPool::new(threads).unwrap();
+                    let mut out = vec![1.0; (n - 1) * (m + room) + m];
+                    let (a, b) = (MatRef::with_stride(&a, k, k + 5), MatRef::new(&b, k));
+                    gemm_nt(&pool, MatMut::with_stride(&mut out, m, m + room), Add, 0.5, a, b);
+                    out
+                };
+                let out = product(1);
+                for i in 0..n {
+                    for j in 0..m {
+                        let sum: f32 = (0..k).map(|l| a[i * (k + 5) + l] * b[j * k + l]).sum();
+                        assert_eq!(out[i * (m + room) + j], 1.0 + 0.5 * sum, "({n}, {m})");
+                    }
+                    assert!(
+                        i + 1 == n || out[i * (m + room) + m..][..room].iter().all(|&x| x == 1.0),
+                        "between the rows"
+                    );
+                }
+                assert!([2, 5].into_iter().all(|threads| product(threads) == out));
             }
-            assert!(i + 1 == n || out[i * (m + 2) + m..(i + 1) * (m + 2)] == [1.0, 1.0], "between the rows");
         }
-        assert!([2, 5].into_iter().all(|threads| product(threads) == out));
     }
 
     #[test]
