@@ -3,6 +3,7 @@
 use plugin_api::{Error, Params, Result, Tensor};
 
 use crate::config::{LORA_A, LORA_B, Lora, is_of_adapter};
+use crate::parameters::TRUNK;
 
 /// Adds each adapter to its weight, `W + s B A`, and takes it out of the trunk. Returns the adapters with the names of PEFT.
 ///
@@ -21,7 +22,7 @@ pub(crate) fn merge(trunk: &mut Params, lora: &Lora) -> Result<Params> {
         let merged = Tensor::from_slice(old.shape(), &sum(old, &a, &b, lora.scale())?)?;
         trunk.insert(weight, merged);
         for (name, tensor) in [(LORA_A, a), (LORA_B, b)] {
-            let module = layer.strip_prefix("trunk.").unwrap_or(&layer);
+            let module = layer.strip_prefix(TRUNK).unwrap_or(&layer);
             adapters.insert(format!("base_model.model.{module}{name}"), tensor);
         }
     }

@@ -5,10 +5,10 @@ use std::path::Path;
 use plugin_api::{Context, Error, Result};
 
 use crate::architecture::Architecture;
-use crate::config::{Pretrained, is_of_adapter};
+use crate::config::Pretrained;
 use crate::heads::head_number;
 use crate::hub::{self, HubName};
-use crate::parameters::{Parameter, Parameters, is_of_base};
+use crate::parameters::{Parameter, Parameters, TRUNK, is_of_base};
 use crate::placeholder;
 use crate::tokenize::Tokenizer;
 use crate::weight_files::{self, LocatedTensors, WeightFiles};
@@ -19,8 +19,6 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// Optional files that other programs read.
 pub(crate) const SETTINGS: [&str; 2] = ["special_tokens_map.json", TOKENIZER_CONFIG];
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Our prefix of the published names of the trunk's parameters.
-const TRUNK: &str = "trunk.";
 /// The heads in an export.
 pub(crate) const REGRESSORS: &str = "regressors.safetensors";
 
@@ -101,8 +99,7 @@ impl Checkpoint {
 }
 
 fn locate_trunk(weights: &WeightFiles, parameters: &Parameters) -> Result<LocatedTensors> {
-    let of_checkpoint = parameters.iter().filter(|p| !is_of_adapter(&p.name));
-    let trunk = of_checkpoint.filter_map(|p| Some((p.name.strip_prefix(TRUNK)?, p.shape())));
+    let trunk = parameters.iter().filter(|p| is_of_base(&p.name)).map(|p| (&p.name[TRUNK.len()..], p.shape()));
     weights.locate(&trunk.collect::<Vec<_>>(), |_| false).map_err(|e| match e.hint() {
         Some(_) => e,
         None => e.help(format!("check that `{CONFIG}` and the weights are of the same checkpoint")),

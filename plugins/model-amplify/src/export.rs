@@ -24,6 +24,7 @@ use crate::architecture::Architecture;
 use crate::checkpoint::{CONFIG, REGRESSORS, TOKENIZER, TOKENIZER_CONFIG};
 use crate::config::{Config, Lora, Pooling, Pretrained};
 use crate::heads::KnownHeads;
+use crate::parameters::TRUNK;
 use crate::tokenize::Tokenizer;
 use crate::weight_files;
 
@@ -74,7 +75,7 @@ impl<'a> ExportFolder<'a> {
             architecture.others.entry(key).and_modify(|dtype| *dtype = "float32".into());
         }
         self.json(CONFIG, &json!(architecture))?;
-        self.tensors(weight_files::SINGLE, params, "trunk.")?;
+        self.tensors(weight_files::SINGLE, params, TRUNK)?;
         self.bytes(TOKENIZER, tokenizer.json())?;
         companions.iter().try_for_each(|(name, bytes)| self.bytes(name, bytes))?;
         let has_settings = companions.iter().any(|(name, _)| name == TOKENIZER_CONFIG);

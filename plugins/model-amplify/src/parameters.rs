@@ -15,7 +15,7 @@ use crate::device::DeviceContext;
 use crate::transfer::DeviceModel;
 use crate::{bridge, random, transfer};
 
-pub(crate) use names::{blocks_above, depth, is_below, is_of_base, is_of_decoder, is_of_trunk};
+pub(crate) use names::{TRUNK, blocks_above, depth, is_below, is_of_base, is_of_decoder, is_of_trunk};
 
 /// The initial values of a tensor that no checkpoint provides.
 #[derive(Clone, Copy, Debug, PartialEq)]

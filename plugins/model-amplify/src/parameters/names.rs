@@ -2,9 +2,12 @@
 
 use crate::config::is_of_adapter;
 
+/// Our prefix of the published names of the trunk's parameters.
+pub(crate) const TRUNK: &str = "trunk.";
+
 /// Whether a parameter of this name belongs to the trunk.
 pub(crate) fn is_of_trunk(name: &str) -> bool {
-    name.starts_with("trunk.")
+    name.starts_with(TRUNK)
 }
 
 /// Whether a parameter of this name belongs to the base model: to the trunk, and not to an adapter.
